@@ -1,0 +1,240 @@
+"""The file of budgets, `elastic-budgets/1`: read, validated and written.
+
+    {"format": "elastic-budgets/1", "budgets": {"12b": {}, "6b": {"hidden_size": 3584, "skip_layers": [54, 55]}}}
+
+An absent key keeps the parent's value. A list has one entry a layer of its kind *in the parent*, skipped ones too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_runtime.errors import InputError
+from elastic_runtime.jsonfile import json_type, read_json
+
+FORMAT = "elastic-budgets/1"
+FILE_NAME = "elastic_config.json"
+LIST_KEYS = ("intermediate_size", "mamba_num_heads")
+KEYS = ("hidden_size", *LIST_KEYS, "mamba_head_dim", "num_attention_heads", "skip_layers")
+
+#: Bound of a width whose layer kind the parent does not have.
+_ANY_WIDTH = (1 << 31) - 1
+
+#: A budget's name is a folder of the bundle, on any operating system, beside what else lies there.
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+_RESERVED = re.compile(
+    r"all|auto|weights|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.(json|jinja|txt|model|md|tmp|partial)|"
+    r"(licen[cs]e|notice|tokenizer).*",
+    re.IGNORECASE,
+)
+
+
+def read_budgets(path: Path, parent: Architecture) -> tuple[dict[str, Budget], list[str]]:
+    """The budgets of a file, in its order, and warnings about those that are not nested.
+
+    Raises:
+        InputError: naming file, budget and key.
+    """
+    return parse_budgets(read_json(path), parent, str(path))
+
+
+def parse_budgets(
+    document: Mapping[str, Any], parent: Architecture, subject: str
+) -> tuple[dict[str, Budget], list[str]]:
+    """`read_budgets` of a document already in memory; errors name `subject`."""
+    if document.get("format") != FORMAT:
+        found = json_type(document["format"]) if "format" in document else "nothing"
+        raise InputError(f"{subject}, format", expected=f"the text {FORMAT!r}", found=found)
+    _known_keys(subject, document, ("format", "budgets"))
+    entries = document.get("budgets")
+    if not isinstance(entries, dict) or not entries:
+        found = "none" if entries in (None, {}) else json_type(entries)
+        raise InputError(f"{subject}, budgets", expected="an object with at least one budget", found=found)
+    _check_names(subject, entries)
+    budgets = {name: _Entry(subject, name, value, parent).budget() for name, value in entries.items()}
+    return budgets, nesting_warnings(parent, budgets.values())
+
+
+def budget_document(parent: Architecture, budget: Budget) -> dict[str, Any]:
+    """What the file says of `budget`: only what differs from the parent, a scalar where all layers agree."""
+    document: dict[str, Any] = {}
+    full = Budget.full(parent, budget.name)
+    if budget.hidden_size != full.hidden_size:
+        document["hidden_size"] = budget.hidden_size
+    for key, kept, whole in (
+        ("intermediate_size", budget.ffn_sizes, full.ffn_sizes),
+        ("mamba_num_heads", budget.mamba_heads, full.mamba_heads),
+    ):
+        if kept != whole:
+            document[key] = kept[0] if len(set(kept)) == 1 else list(kept)
+    if budget.mamba_head_dim != full.mamba_head_dim:
+        document["mamba_head_dim"] = budget.mamba_head_dim
+    if budget.attention_heads != full.attention_heads:
+        document["num_attention_heads"] = budget.attention_heads
+    return document | ({"skip_layers": list(budget.skip_layers)} if budget.skip_layers else {})
+
+
+def budgets_document(parent: Architecture, budgets: Iterable[Budget]) -> dict[str, Any]:
+    """A whole budget file."""
+    return {"format": FORMAT, "budgets": {budget.name: budget_document(parent, budget) for budget in budgets}}
+
+
+def select_budgets(budgets: Mapping[str, Budget], request: str) -> list[Budget]:
+    """The budgets of `--budget all|NAME,…`, in the file's order whatever the request's.
+
+    Raises:
+        InputError: an unknown name (with the nearest ones), a name twice, or none at all.
+    """
+    if request.strip() == "all":
+        return list(budgets.values())
+    names = [name.strip() for name in request.split(",")]
+    for index, name in enumerate(names):
+        if name not in budgets:
+            raise InputError("--budget", expected=f"all, or of {', '.join(budgets)}", found=_shown(name, budgets))
+        if name in names[:index]:
+            raise InputError("--budget", expected="every budget once", found=f"{name!r} twice")
+    return [budget for name, budget in budgets.items() if name in names]
+
+
+def nesting_warnings(parent: Architecture, budgets: Iterable[Budget]) -> list[str]:
+    """One warning for every budget that is not a part of the next larger one by parameters."""
+    ordered = sorted(budgets, key=lambda budget: budget.architecture(parent).parameters())
+    warnings = []
+    for small, large in pairwise(ordered):
+        if faults := _not_nested(parent, small, large):
+            warnings.append(f"budget {small.name!r} is not nested in {large.name!r}: {'; '.join(faults)}")
+    return warnings
+
+
+def check_name(subject: str, name: str) -> None:
+    """A name that can be a folder of the bundle; InputError naming `subject`."""
+    if not _NAME.fullmatch(name):
+        expected = "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit and not ending with '.'"
+        raise InputError(f"{subject}, budget name", expected=expected, found=json_type(name))
+    if _RESERVED.fullmatch(name):
+        raise InputError(f"{subject}, budget name", expected="a name the bundle does not use", found=repr(name))
+
+
+def _check_names(subject: str, names: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        check_name(subject, name)
+        if other := seen.get(name.lower()):
+            expected = "names that differ by more than upper and lower case"
+            raise InputError(f"{subject}, budget name", expected=expected, found=f"{other!r} and {name!r}")
+        seen[name.lower()] = name
+
+
+def _known_keys(subject: str, value: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            todo = f"the nearest is {near[0]}" if near else ""
+            raise InputError(
+                f"{subject}, {key[:60]}", expected=f"one of {', '.join(known)}", found="an unknown key", todo=todo
+            )
+
+
+def _shown(name: str, budgets: Mapping[str, Budget]) -> str:
+    lower = {known.lower(): known for known in budgets}
+    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)
+    return f"{name!r} (nearest: {', '.join(lower[match] for match in near)})" if near else repr(name)
+
+
+def _not_nested(parent: Architecture, small: Budget, large: Budget) -> list[str]:
+    """What of `small` is not a part of `large`."""
+    kept = {(str(kind), k): i for i, kind, k in parent.layers() if i not in small.skip_layers}
+    faults = [
+        f"{key} {getattr(small, field)} > {getattr(large, field)}"
+        for key, field in (
+            ("hidden_size", "hidden_size"),
+            ("mamba_head_dim", "mamba_head_dim"),
+            ("num_attention_heads", "attention_heads"),
+        )
+        if getattr(small, field) > getattr(large, field)
+    ]
+    for key, kind, ours, theirs in (
+        ("intermediate_size", "-", small.ffn_sizes, large.ffn_sizes),
+        ("mamba_num_heads", "M", small.mamba_heads, large.mamba_heads),
+    ):
+        wider = [kept[kind, k] for k in range(len(ours)) if (kind, k) in kept and ours[k] > theirs[k]]
+        if wider:
+            faults.append(f"{key} is wider in layers {wider}")
+    extra = sorted(set(large.skip_layers) - set(small.skip_layers))
+    return faults + ([f"it keeps layers {extra}"] if extra else [])
+
+
+class _Entry:
+    """One budget of the file under validation."""
+
+    def __init__(self, file: str, name: str, value: object, parent: Architecture) -> None:
+        self._subject, self._name, self._parent = f"{file}, budget {name!r}", name, parent
+        if not isinstance(value, dict):
+            raise InputError(self._subject, expected="an object", found=json_type(value))
+        _known_keys(self._subject, value, KEYS)
+        self._value: dict[str, Any] = value
+
+    def budget(self) -> Budget:
+        parent, groups = self._parent, self._parent.ssm_groups
+        budget = Budget(
+            name=self._name,
+            hidden_size=self._scalar("hidden_size", parent.hidden_size),
+            ffn_sizes=self._per_layer("intermediate_size", parent.ffn_sizes, 1, ""),
+            mamba_heads=self._per_layer("mamba_num_heads", parent.mamba_heads, groups, f"the {groups} SSM groups"),
+            mamba_head_dim=self._scalar("mamba_head_dim", parent.mamba_head_dim),
+            attention_heads=self._attention_heads(),
+            skip_layers=self._skip_layers(),
+        )
+        if len(budget.skip_layers) == len(parent.pattern):
+            expected = f"at least one of the {len(parent.pattern)} layers kept"
+            raise self._fault("skip_layers", expected, "all of them skipped")
+        return budget
+
+    def _fault(self, key: str, expected: str, found: str) -> InputError:
+        return InputError(f"{self._subject}, {key}", expected=expected, found=found)
+
+    def _width(self, key: str, value: object, most: int, step: int = 1, of: str = "") -> int:
+        multiple = f" and a multiple of {of}" if of else ""
+        if type(value) is not int or not 1 <= value <= most or value % step:
+            raise self._fault(key, f"an integer from 1 to the parent's {most}{multiple}", json_type(value))
+        return value
+
+    def _scalar(self, key: str, parent_value: int) -> int:
+        return self._width(key, self._value[key], parent_value) if key in self._value else parent_value
+
+    def _attention_heads(self) -> int:
+        key, most, kv = "num_attention_heads", self._parent.attention_heads, self._parent.kv_heads
+        return self._width(key, self._value[key], most, kv, f"the {kv} KV heads") if key in self._value else most
+
+    def _per_layer(self, key: str, parent_values: tuple[int, ...], step: int, of: str) -> tuple[int, ...]:
+        if key not in self._value:
+            return parent_values
+        value = self._value[key]
+        if not isinstance(value, list):
+            width = self._width(key, value, min(parent_values, default=_ANY_WIDTH), step, of)
+            return (width,) * len(parent_values)
+        if len(value) != len(parent_values):
+            expected = f"{len(parent_values)} entries, one a layer of that kind in the parent"
+            raise self._fault(key, expected, json_type(value))
+        return tuple(
+            self._width(f"{key}[{k}]", item, most, step, of)
+            for k, (item, most) in enumerate(zip(value, parent_values, strict=True))
+        )
+
+    def _skip_layers(self) -> tuple[int, ...]:
+        value, last = self._value.get("skip_layers", []), len(self._parent.pattern) - 1
+        if not isinstance(value, list):
+            raise self._fault("skip_layers", "a list of layer indices", json_type(value))
+        for index, item in enumerate(value):
+            if type(item) is not int or not 0 <= item <= last:
+                raise self._fault(f"skip_layers[{index}]", f"a layer index from 0 to {last}", json_type(item))
+            if item in value[:index]:
+                raise self._fault(f"skip_layers[{index}]", "every layer once", f"{item} again")
+        return tuple(sorted(value))

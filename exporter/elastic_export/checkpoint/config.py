@@ -1,0 +1,297 @@
+"""`config.json` of a Nemotron-H checkpoint → Architecture, and back.
+
+Every key is one of four things, and none is skipped silently: *honoured* (it becomes a number of the Architecture),
+*fixed* (it changes the mathematics and only one value is supported, every other is refused by name), *harmless* (listed
+below with the reason) or *unknown*. An unknown key is refused when its name speaks of mathematics and it is switched
+on, else reported in a warning.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_runtime.errors import InputError
+from elastic_runtime.jsonfile import json_type, read_json
+
+#: Names of one honoured number; where several are present they must agree.
+COUNTS: dict[str, tuple[str, ...]] = {
+    "vocab_size": ("vocab_size",),
+    "hidden_size": ("hidden_size",),
+    "mamba_head_dim": ("mamba_head_dim",),
+    "ssm_groups": ("n_groups", "mamba_n_groups"),
+    "ssm_state": ("ssm_state_size",),
+    "conv_kernel": ("conv_kernel", "mamba_d_conv"),
+    "attention_heads": ("num_attention_heads",),
+    "kv_heads": ("num_key_value_heads", "num_query_groups"),
+    "attention_head_dim": ("head_dim", "attention_head_dim"),
+}
+EPSILON_NAMES = ("layer_norm_epsilon", "rms_norm_eps", "rms_norm_epsilon", "norm_eps")
+LIMIT_NAMES = ("time_step_limit", "mamba_dt_limit")
+LAYER_LISTS = ("layers_block_type", "layer_types")
+LAYER_LETTERS = {"linear_attention": "M", "mamba": "M", "mlp": "-", "full_attention": "*", "attention": "*", "moe": "E"}
+
+#: Keys that change the mathematics and of which one value only is supported. An absent key has that value: these are
+#: the defaults of every published implementation.
+FIXED: dict[str, object] = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "use_bias": False,
+    "mamba_proj_bias": False,
+    "add_bias_linear": False,
+    "use_conv_bias": True,
+    "mamba_conv_bias": True,
+    "mlp_hidden_act": "relu2",
+    "hidden_act": "relu2",
+    "mamba_hidden_act": "silu",
+    "residual_in_fp32": False,
+    "tie_word_embeddings": False,
+    "sliding_window": None,
+    "rope_scaling": None,
+    "rope_parameters": None,
+    "quantization_config": None,
+    "compression_config": None,
+}
+
+#: Keys no implementation of nemotron_h computes with at inference, by the reason.
+_HARMLESS_BY_REASON = {
+    # time_step_min, _max and _floor only seed dt_bias in the published code; transformers up to 5.23 clamps dt at
+    # time_step_min, against it. time_step_limit is what counts.
+    "training and initialisation": "attention_dropout hidden_dropout initializer_range rescale_prenorm_residual "
+    "time_step_min time_step_max time_step_floor mamba_dt_min mamba_dt_max mamba_dt_init_floor",
+    "H·P is heads times head size everywhere (the published 9B has expand 2 and H·P ≠ 2d)": "expand mamba_expand",
+    "how it is computed, not what (our SSM state is FP32 always)": "chunk_size mamba_chunk_size mamba_ssm_cache_dtype "
+    "use_mamba_kernels use_cache num_logits_to_keep attn_implementation _attn_implementation "
+    "_attn_implementation_autoset",
+    "experts, of which there is no layer": "moe_intermediate_size moe_latent_size moe_shared_expert_intermediate_size "
+    "moe_shared_expert_overlap n_group n_routed_experts num_local_experts n_shared_experts norm_topk_prob "
+    "num_experts_per_tok output_router_logits routed_scaling_factor topk_group router_aux_loss_coef",
+    "prediction heads beside the model, whose tensors are reported by name": "mtp_hybrid_override_pattern "
+    "mtp_layers_block_type num_nextn_predict_layers",
+    "the context trained for; what is exported is the user's choice": "max_position_embeddings",
+    "no nemotron_h implementation rotates queries and keys (reported in a warning)": "rope_theta partial_rotary_factor",
+    "identity and bookkeeping": "architectures auto_map name_or_path _name_or_path _commit_hash transformers_version "
+    "torch_dtype dtype bos_token_id eos_token_id pad_token_id decoder_start_token_id sep_token_id id2label label2id "
+    "problem_type is_encoder_decoder is_decoder output_attentions output_hidden_states return_dict finetuning_task "
+    "task_specific_params tokenizer_class prefix torchscript use_bfloat16 elastic_per_layer_widths",
+}
+HARMLESS = frozenset(key for keys in _HARMLESS_BY_REASON.values() for key in keys.split())
+
+#: Keys read by a method of their own below.
+_READ_ELSEWHERE = frozenset(
+    ("model_type", "hybrid_override_pattern", *LAYER_LISTS, "num_hidden_layers", "intermediate_size", "mamba_num_heads")
+)
+
+#: An unknown key with one of these words changes what is computed, if it is switched on.
+_SPEAKS_OF_MATHEMATICS = re.compile(
+    r"bias|(^|_)act|softcap|multiplier|scal(e|ing)|norm|eps|clamp|limit|rope|rotary|alibi|position_emb|window|quant|"
+    r"(^|_)tie|residual|gate|parallel|expert|lora"
+)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The raw config. `Infinity` is allowed; its spelling in newer saves, `{"__float__": "Infinity"}`, is undone."""
+    return {key: _plain_float(value) for key, value in read_json(path, allow_infinity=True).items()}
+
+
+def parse_config(config: Mapping[str, Any], subject: str) -> tuple[Architecture, list[str]]:
+    """The architecture a raw config describes, and warnings about keys that were not understood.
+
+    `intermediate_size` and `mamba_num_heads` may be lists with one entry a layer of the kind, as sub-models whose
+    widths vary by layer are written.
+
+    Raises:
+        InputError: naming `subject` and the key.
+    """
+    reader = _Reader(config, subject)
+    reader.exactly("model_type", "nemotron_h", required=True)
+    for key, value in FIXED.items():
+        reader.exactly(key, value)
+    pattern = reader.pattern()
+    counts = {field: reader.count(names) for field, names in COUNTS.items()}
+    architecture = Architecture(
+        pattern=pattern,
+        ffn_sizes=reader.widths("intermediate_size", pattern.count("-")),
+        mamba_heads=reader.widths("mamba_num_heads", pattern.count("M")),
+        epsilon=reader.epsilon(),
+        time_step_limit=reader.time_step_limit(),
+        **counts,
+    )
+    reader.check_divisible(architecture)
+    return architecture, reader.unknown_keys()
+
+
+def config_document(architecture: Architecture) -> dict[str, Any]:
+    """The keys of a `config.json` that say what `architecture` is; transformers loads it when widths are scalar.
+
+    Widths that vary by layer become lists, and `elastic_per_layer_widths` names them: no scalar-width tool should
+    take such a config for one of its own.
+    """
+    a = architecture
+    document: dict[str, Any] = {
+        "architectures": ["NemotronHForCausalLM"],
+        "model_type": "nemotron_h",
+        "hybrid_override_pattern": a.pattern,
+        "num_hidden_layers": len(a.pattern),
+        "vocab_size": a.vocab_size,
+        "hidden_size": a.hidden_size,
+        "mamba_head_dim": a.mamba_head_dim,
+        "n_groups": a.ssm_groups,
+        "ssm_state_size": a.ssm_state,
+        "conv_kernel": a.conv_kernel,
+        "num_attention_heads": a.attention_heads,
+        "num_key_value_heads": a.kv_heads,
+        "head_dim": a.attention_head_dim,
+        "layer_norm_epsilon": a.epsilon,
+        "time_step_limit": list(a.time_step_limit),
+    }
+    lists = {"intermediate_size": a.ffn_sizes, "mamba_num_heads": a.mamba_heads}
+    for key, widths in lists.items():
+        if widths:
+            document[key] = widths[0] if len(set(widths)) == 1 else list(widths)
+    varying = [key for key in lists if isinstance(document.get(key), list)]
+    return document | ({"elastic_per_layer_widths": varying} if varying else {})
+
+
+class _Reader:
+    """Typed access to a raw config; every fault names the file and the key."""
+
+    def __init__(self, config: Mapping[str, Any], subject: str) -> None:
+        self._config, self._subject = config, subject
+
+    def fault(self, key: str, expected: str, found: str, todo: str = "") -> InputError:
+        return InputError(f"{self._subject}, {key}", expected=expected, found=found, todo=todo)
+
+    def exactly(self, key: str, value: object, *, required: bool = False) -> None:
+        """`key` has this one value; absent or null counts as it unless required."""
+        found = self._config.get(key)
+        if (found is None and not required) or (type(found) is type(value) and found == value):
+            return
+        wanted = "absent or null" if value is None else json_type(value)
+        raise self.fault(key, f"{wanted} (nothing else is supported)", "nothing" if found is None else json_type(found))
+
+    def agreed(self, names: tuple[str, ...]) -> tuple[str, Any]:
+        """(key, value) of the names that are present and not null; ("", None) where there is none."""
+        present = [(name, self._config[name]) for name in names if self._config.get(name) is not None]
+        for name, value in present[1:]:
+            if value != present[0][1]:
+                raise self.fault(name, f"{json_type(present[0][1])}, as {present[0][0]} says", json_type(value))
+        return present[0] if present else ("", None)
+
+    def count(self, names: tuple[str, ...]) -> int:
+        key, value = self.agreed(names)
+        if not key:
+            raise self.fault(" or ".join(names), "an integer", "nothing")
+        return self._positive(key, value)
+
+    def _positive(self, key: str, value: object) -> int:
+        if type(value) is not int or not 1 <= value < 1 << 31:
+            raise self.fault(key, "an integer ≥ 1", json_type(value))
+        return value
+
+    def widths(self, key: str, layers: int) -> tuple[int, ...]:
+        value = self._config.get(key)
+        if isinstance(value, list):
+            if len(value) != layers:
+                raise self.fault(key, f"{layers} entries, one a layer of the kind", json_type(value))
+            return tuple(self._positive(f"{key}[{i}]", item) for i, item in enumerate(value))
+        if value is None and not layers:
+            return ()
+        return (self._positive(key, value),) * layers
+
+    def pattern(self) -> str:
+        """The pattern string, or the list of layer types as one; both must agree, with each other and the count."""
+        found: dict[str, str] = {}
+        if self._config.get("hybrid_override_pattern") is not None:
+            found["hybrid_override_pattern"] = self._pattern_string(self._config["hybrid_override_pattern"])
+        for key in LAYER_LISTS:
+            if self._config.get(key) is not None:
+                found[key] = self._pattern_list(key, self._config[key])
+        if not found:
+            names = "hybrid_override_pattern, layers_block_type or layer_types"
+            raise self.fault("layer pattern", f"one of {names}", "none of them")
+        first, pattern = next(iter(found.items()))
+        for key, other in found.items():
+            if other != pattern:
+                raise self.fault(key, f"the layers that {first} gives, {pattern}", other)
+        layers = self._config.get("num_hidden_layers")
+        if layers is not None and (type(layers) is not int or layers != len(pattern)):
+            raise self.fault("num_hidden_layers", f"{len(pattern)}, the length of {first}", json_type(layers))
+        return pattern
+
+    def _pattern_string(self, value: object) -> str:
+        key = "hybrid_override_pattern"
+        if not isinstance(value, str) or not value:
+            raise self.fault(key, "a text of the letters M, - and *", json_type(value))
+        return "".join(self._letter(key, index, letter, letter) for index, letter in enumerate(value))
+
+    def _pattern_list(self, key: str, value: object) -> str:
+        if not isinstance(value, list) or not value:
+            raise self.fault(key, "a list of layer types", json_type(value))
+        letters = (LAYER_LETTERS.get(item, "?") if isinstance(item, str) else "?" for item in value)
+        return "".join(self._letter(key, i, letter, value[i]) for i, letter in enumerate(letters))
+
+    def _letter(self, key: str, index: int, letter: str, shown: object) -> str:
+        if letter == "E":
+            raise self.fault(f"{key}, layer {index}", "a Mamba-2, MLP or attention layer", "a mixture of experts")
+        if letter not in ("M", "-", "*"):
+            kinds = "M, - or *" if key == "hybrid_override_pattern" else ", ".join(list(LAYER_LETTERS)[:5])
+            raise self.fault(f"{key}, layer {index}", kinds, json_type(shown))
+        return letter
+
+    def epsilon(self) -> float:
+        key, value = self.agreed(EPSILON_NAMES)
+        if not key:
+            return 1e-5  # the default of every published implementation
+        if type(value) not in (int, float) or not 0 < value < 1:
+            raise self.fault(key, "a number between 0 and 1", json_type(value))
+        return float(value)
+
+    def time_step_limit(self) -> tuple[float, float]:
+        key, value = self.agreed(LIMIT_NAMES)
+        if not key:
+            return (0.0, math.inf)
+        numbers = value if isinstance(value, list) and len(value) == 2 else [None]
+        if not all(type(x) in (int, float) for x in numbers) or not 0 <= numbers[0] <= numbers[1]:
+            found = str(value) if isinstance(value, list) else json_type(value)
+            raise self.fault(key, "[low, high] with 0 ≤ low ≤ high", found)
+        return (float(numbers[0]), float(numbers[1]))
+
+    def check_divisible(self, a: Architecture) -> None:
+        for ordinal, heads in enumerate(a.mamba_heads):
+            if heads % a.ssm_groups:
+                expected = f"a multiple of the {a.ssm_groups} SSM groups"
+                raise self.fault(f"mamba_num_heads (Mamba layer {ordinal})", expected, str(heads))
+        if "*" in a.pattern and a.attention_heads % a.kv_heads:
+            raise self.fault("num_attention_heads", f"a multiple of the {a.kv_heads} KV heads", str(a.attention_heads))
+
+    def unknown_keys(self) -> list[str]:
+        known = {
+            *FIXED,
+            *HARMLESS,
+            *EPSILON_NAMES,
+            *LIMIT_NAMES,
+            *(name for names in COUNTS.values() for name in names),
+        }
+        unknown = [key for key in self._config if key not in known]
+        for key in unknown:
+            if _SPEAKS_OF_MATHEMATICS.search(key.lower()) and self._config[key] not in (None, False):
+                expected = "no key that may change what is computed"
+                raise self.fault(key, expected, json_type(self._config[key]), "remove it if it has no effect")
+        warnings = [f"{self._subject}: {key} is not known and was ignored" for key in unknown]
+        for key in ("rope_theta", "partial_rotary_factor"):
+            if self._config.get(key) is not None:
+                warnings.append(f"{self._subject}: {key} was ignored; Nemotron-H attention has no rotary embedding")
+        return warnings
+
+
+def _plain_float(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain_float(item) for item in value]
+    if isinstance(value, dict) and list(value) == ["__float__"] and value["__float__"] in ("Infinity", "-Infinity"):
+        return float(value["__float__"])
+    return value
