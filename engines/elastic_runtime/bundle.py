@@ -1,0 +1,95 @@
+"""A bundle on disk: opened, checked, asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from elastic_runtime.choose import Choice, choose
+from elastic_runtime.digest import file_digest
+from elastic_runtime.errors import InputError
+from elastic_runtime.manifest import BudgetEntry, FileEntry, Manifest
+from elastic_runtime.manifest_reader import DamageError, read_manifest
+from elastic_runtime.paths import inside
+from elastic_runtime.weights import WeightRecipe
+
+Check = Literal["sizes", "digests"]
+_CHEAP_BYTES = 1 << 20  # files up to this size are digested whatever was asked: a few milliseconds for all of them
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What `Bundle.open` returns. `external` is the folder of the parent's shards where the bundle only names them."""
+
+    path: Path
+    manifest: Manifest
+    external: Path | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        check: Check = "sizes",
+        *,
+        external: Path | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> Bundle:
+        """Read the manifest and check the files it lists.
+
+        Args:
+            path: the bundle's folder.
+            check: `sizes` looks at every file's size and digests those up to 1 MiB; `digests` reads all of them.
+            external: the folder of external weights; without it they are not checked.
+            on_bytes: hears of every piece that was read for a digest.
+
+        Raises:
+            InputError: not a bundle, or one of another version.
+            DamageError: a file is missing, or is not the one that was written; it is named.
+        """
+        folder = Path(path)
+        bundle = cls(folder, read_manifest(folder), external)
+        for entry in bundle.manifest.files:
+            check_file(inside(folder, entry.path, entry.path), entry, check, on_bytes)
+        if external is not None:
+            for entry in bundle.manifest.external_weights:
+                check_file(external / entry.path, entry, check, on_bytes)
+        return bundle
+
+    @property
+    def budgets(self) -> tuple[BudgetEntry, ...]:
+        """The sub-models, largest first."""
+        return tuple(sorted(self.manifest.budgets, key=lambda budget: (-budget.parameters, budget.name)))
+
+    def budget(self, name: str) -> BudgetEntry:
+        """The budget of that name. Raises InputError that lists them."""
+        found = self.manifest.budget(name)
+        if found is None:
+            names = ", ".join(budget.name for budget in self.budgets)
+            raise InputError(f"budget {name!r}", expected=f"one of {names}", found="no such budget in the bundle")
+        return found
+
+    def choose(self, *, vram: int, context: int, batch: int = 1, compute_capability: str | None = None) -> Choice:
+        """The largest budget that fits `vram` bytes with `context` tokens (`choose.choose`)."""
+        return choose(self.budgets, vram=vram, context=context, batch=batch, compute_capability=compute_capability)
+
+    def recipe(self, budget: BudgetEntry) -> WeightRecipe:
+        """Its weights.json. Raises InputError when its weights are embedded in model and engine."""
+        if budget.weights is None:
+            raise InputError(f"budget {budget.name!r}", expected="shared or sliced weights", found="embedded ones")
+        return WeightRecipe.read(self.path / budget.weights)
+
+
+def check_file(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None = None) -> None:
+    """Compare a file with its entry. Raises DamageError that names it."""
+    todo = "copy the bundle again, or export it again"
+    if not path.is_file():
+        raise DamageError(str(path), expected="a file of the bundle", found="none", todo=todo)
+    size = path.stat().st_size
+    if size != entry.size:
+        raise DamageError(str(path), expected=f"{entry.size} bytes", found=f"{size}", todo=todo)
+    if check == "digests" or size <= _CHEAP_BYTES:
+        _, digest = file_digest(path, on_bytes=on_bytes)
+        if digest != entry.sha256:
+            raise DamageError(str(path), expected=f"sha256 {entry.sha256[:12]}…", found=f"{digest[:12]}…", todo=todo)
