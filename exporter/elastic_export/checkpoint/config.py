@@ -255,11 +255,12 @@ class _Reader:
         key, value = self.agreed(LIMIT_NAMES)
         if not key:
             return (0.0, math.inf)
-        numbers = value if isinstance(value, list) and len(value) == 2 else [None]
-        if not all(type(x) in (int, float) for x in numbers) or not 0 <= numbers[0] <= numbers[1]:
-            found = str(value) if isinstance(value, list) else json_type(value)
-            raise self.fault(key, "[low, high] with 0 ≤ low ≤ high", found)
-        return (float(numbers[0]), float(numbers[1]))
+        if isinstance(value, list) and len(value) == 2 and all(type(bound) in (int, float) for bound in value):
+            low, high = float(value[0]), float(value[1])
+            if 0 <= low <= high and low < math.inf:
+                return (low, high)
+        found = str(value)[:60] if isinstance(value, list) else json_type(value)
+        raise self.fault(key, "[low, high] with 0 ≤ low ≤ high", found)
 
     def check_divisible(self, a: Architecture) -> None:
         for ordinal, heads in enumerate(a.mamba_heads):
@@ -270,13 +271,8 @@ class _Reader:
             raise self.fault("num_attention_heads", f"a multiple of the {a.kv_heads} KV heads", str(a.attention_heads))
 
     def unknown_keys(self) -> list[str]:
-        known = {
-            *FIXED,
-            *HARMLESS,
-            *EPSILON_NAMES,
-            *LIMIT_NAMES,
-            *(name for names in COUNTS.values() for name in names),
-        }
+        counts = (name for names in COUNTS.values() for name in names)
+        known = {*FIXED, *HARMLESS, *_READ_ELSEWHERE, *EPSILON_NAMES, *LIMIT_NAMES, *counts}
         unknown = [key for key in self._config if key not in known]
         for key in unknown:
             if _SPEAKS_OF_MATHEMATICS.search(key.lower()) and self._config[key] not in (None, False):

@@ -7,31 +7,19 @@ with it. Symbols: H heads, P head dim, g groups, N state, primes for what is kep
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
+from elastic_runtime.slicing import copy_runs, merge_runs
 
 #: (start, count) along one axis: ascending, not empty, not touching each other.
 Runs = tuple[tuple[int, int], ...]
 #: One `Runs` per axis of a tensor.
 TensorRuns = tuple[Runs, ...]
-
-
-def merge_runs(pieces: Iterable[tuple[int, int]]) -> Runs:
-    """The same indices with touching pieces made one; `pieces` ascend and do not overlap."""
-    merged: list[tuple[int, int]] = []
-    for start, count in pieces:
-        if merged and sum(merged[-1]) == start:
-            merged[-1] = (merged[-1][0], merged[-1][1] + count)
-        elif count:
-            merged.append((start, count))
-    return tuple(merged)
 
 
 def runs_length(runs: Runs) -> int:
@@ -105,16 +93,10 @@ def sub_model_name(name: str, parent: Architecture, budget: Budget, prefix: str 
 
 
 def slice_array(array: np.ndarray[Any, Any], runs: TensorRuns) -> np.ndarray[Any, Any]:
-    """The kept indices of every axis, row-major and contiguous; the array itself where that is all of it.
-
-    Copies block by block with plain slices, so a mapped file is read in the order of its pages and only once.
-    """
+    """The kept indices of every axis, row-major and contiguous; the array itself where that is all of it."""
     if runs_shape(runs) == array.shape and array.flags.c_contiguous:
         return array
-    result = np.empty(runs_shape(runs), array.dtype)
-    for source, target in zip(_blocks(runs), _packed_blocks(runs), strict=True):
-        result[target] = array[source]
-    return result
+    return copy_runs(array, runs)
 
 
 def sliced_blocks(
@@ -122,24 +104,11 @@ def sliced_blocks(
 ) -> Iterator[np.ndarray[Any, Any]]:
     """`slice_array` in pieces along the first axis, each of at most `max_bytes` (or one row): for streaming."""
     rows, rest = runs[0], runs[1:]
-    step = max(1, max_bytes // max(1, math.prod(runs_shape(rest)) * array.dtype.itemsize))
+    step = max(1, max_bytes // max(1, array[:1].nbytes))
     for start, count in rows:
         for first in range(start, start + count, step):
             last = min(first + step, start + count)
             yield slice_array(array[first:last], (((0, last - first),), *rest))
-
-
-def _blocks(runs: TensorRuns) -> Iterator[tuple[slice, ...]]:
-    return product(*([slice(start, start + count) for start, count in axis] for axis in runs))
-
-
-def _packed_blocks(runs: TensorRuns) -> Iterator[tuple[slice, ...]]:
-    """Where each block of `_blocks` lies when nothing is between them."""
-    axes = []
-    for axis in runs:
-        ends = np.cumsum([count for _, count in axis]).tolist()
-        axes.append([slice(end - count, end) for end, (_, count) in zip(ends, axis, strict=True)])
-    return product(*axes)
 
 
 def _mamba_runs(parent: Architecture, budget: Budget, ordinal: int) -> dict[str, TensorRuns]:
@@ -190,7 +159,7 @@ def _attention_runs(parent: Architecture, budget: Budget, ordinal: int) -> dict[
     del ordinal
     hidden, size = ((0, budget.hidden_size),), parent.attention_head_dim
     per_kv, kept = parent.attention_heads // parent.kv_heads, budget.attention_heads // parent.kv_heads
-    queries = merge_runs((kv * per_kv * size, kept * size) for kv in range(parent.kv_heads))
+    queries = merge_runs([(kv * per_kv * size, kept * size) for kv in range(parent.kv_heads)])
     keys: Runs = ((0, parent.kv_heads * size),)
     return {
         "q_proj.weight": (queries, hidden),
@@ -198,8 +167,3 @@ def _attention_runs(parent: Architecture, budget: Budget, ordinal: int) -> dict[
         "v_proj.weight": (keys, hidden),
         "o_proj.weight": (hidden, queries),
     }
-
-
-def whole(shape: Sequence[int]) -> TensorRuns:
-    """The runs that keep everything."""
-    return tuple(((0, size),) for size in shape)

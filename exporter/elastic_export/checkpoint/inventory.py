@@ -1,0 +1,121 @@
+"""A checkpoint's tensors against its architecture: every tensor used once, every parameter filled once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.shards import shorten
+from elastic_runtime.errors import InputError
+
+PREFIXES = ("backbone", "model")
+DTYPES = ("bf16", "fp16", "fp32")
+
+
+class Described(Protocol):
+    """What is known of a tensor from its header."""
+
+    @property
+    def dtype(self) -> str:
+        """Our name of the dtype."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The tensors of the architecture, in the order of the data's way, and the dtype of its matrices."""
+
+    names: tuple[str, ...]
+    dtype: str
+    warnings: tuple[str, ...]
+
+
+def find_prefix(names: Collection[str]) -> str:
+    """`model` where the tensors are named as newer saves do, else `backbone`."""
+    counts = Counter(name.split(".", 1)[0] for name in names)
+    return max(PREFIXES, key=lambda prefix: counts[prefix])
+
+
+def check_inventory(
+    subject: str,
+    architecture: Architecture,
+    prefix: str,
+    found: Mapping[str, Described],
+    ignore: Sequence[str] = (),
+) -> Inventory:
+    """Check names, shapes, dtypes and the parameter count.
+
+    Args:
+        subject: the checkpoint, named in errors.
+        ignore: globs of tensors that are no part of the architecture and may be left out.
+
+    Raises:
+        InputError: missing and unknown tensors (listed), a wrong shape or dtype, matrices of several dtypes.
+    """
+    shapes = architecture.tensor_shapes(prefix)
+    unknown = [name for name in found if name not in shapes]
+    _check_names(subject, [name for name in shapes if name not in found], _without(unknown, ignore))
+    _check_shapes(subject, shapes, found)
+    dtype = _check_dtypes(subject, shapes, found)
+    parameters = sum(math.prod(found[name].shape) for name in shapes)
+    if parameters != architecture.parameters():
+        expected = f"{architecture.parameters()} parameters by the closed form"
+        raise InputError(subject, expected=expected, found=str(parameters))
+    idle = [glob for glob in ignore if not any(fnmatchcase(name, glob) for name in unknown)]
+    warnings = tuple(f"--ignore-tensors {glob}: matches no tensor that is not part of the model" for glob in idle)
+    return Inventory(tuple(shapes), dtype, warnings)
+
+
+def is_matrix(name: str, shape: Sequence[int]) -> bool:
+    """Whether the tensor is multiplied as a matrix, so that its dtype is the model's: not vectors nor the conv."""
+    return len(shape) == 2 and not name.endswith("conv1d.weight")
+
+
+def _without(names: list[str], globs: Sequence[str]) -> list[str]:
+    return [name for name in names if not any(fnmatchcase(name, glob) for glob in globs)]
+
+
+def _check_names(subject: str, missing: list[str], unknown: list[str]) -> None:
+    if not missing and not unknown:
+        return
+    parts = []
+    if missing:
+        near = difflib.get_close_matches(missing[0], unknown, n=1, cutoff=0.8)
+        parts.append(f"missing {shorten(missing)}" + (f" ({missing[0]} renamed to {near[0]}?)" if near else ""))
+    if unknown:
+        parts.append(f"unknown {shorten(unknown)}")
+    todo = "if the unknown ones may be left out, name them with --ignore-tensors GLOB" if not missing else ""
+    expected = "exactly the tensors that config.json asks for"
+    raise InputError(f"{subject}, tensors", expected=expected, found="; ".join(parts), todo=todo)
+
+
+def _check_shapes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> None:
+    wrong = [name for name, shape in shapes.items() if found[name].shape != shape]
+    if wrong:
+        first = wrong[0]
+        more = f" (and {len(wrong) - 1} more tensors of another shape than the config's)" if len(wrong) > 1 else ""
+        expected = f"shape {list(shapes[first])} by config.json"
+        raise InputError(f"{subject}, tensor {first!r}", expected=expected, found=f"{list(found[first].shape)}{more}")
+
+
+def _check_dtypes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> str:
+    matrices = Counter(found[name].dtype for name, shape in shapes.items() if is_matrix(name, shape))
+    model = matrices.most_common(1)[0][0]
+    for name, shape in shapes.items():
+        allowed = (model,) if is_matrix(name, shape) else (model, "fp32")
+        if model not in DTYPES or found[name].dtype not in allowed:
+            expected = " or ".join(DTYPES if model not in DTYPES else dict.fromkeys(allowed))
+            reason = "" if model not in DTYPES or len(matrices) == 1 else ", as most matrices are"
+            raise InputError(
+                f"{subject}, tensor {name!r}", expected=f"dtype {expected}{reason}", found=found[name].dtype
+            )
+    return model

@@ -1,0 +1,172 @@
+"""A Hugging Face checkpoint, opened lazily: headers are read and checked, tensors are mapped when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.budgets import FILE_NAME, read_budgets
+from elastic_export.checkpoint.config import parse_config, read_config
+from elastic_export.checkpoint.inventory import check_inventory, find_prefix
+from elastic_export.checkpoint.shards import open_shards
+from elastic_runtime.errors import InputError
+from elastic_runtime.safetensors import TensorFile
+
+#: Files beside the weights that a program needs to talk to the model, or to be allowed to.
+COMPANIONS = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.jinja",
+    "chat_template*",
+    "generation_config.json",
+    "LICEN[CS]E*",
+    "NOTICE*",
+)
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """Where a tensor lies: `offset` is the absolute byte in `file`."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An elastic parent: every tensor the architecture asks for is there once, in the right shape.
+
+    Attributes:
+        path: the folder.
+        name: what to call it: the folder's name, or the repository's for a snapshot of the Hugging Face cache.
+        config: the raw `config.json`.
+        architecture: what the config says.
+        prefix: `backbone` or `model`, the first word of the tensors' names.
+        dtype: `bf16`, `fp16` or `fp32`: of all matrices; vectors and `conv1d.weight` may be fp32 besides.
+        tensors: the tensors of the architecture, by the checkpoint's names, in the order of the data's way.
+        shards: the files that hold them.
+        budgets: by name, in the file's order.
+        warnings: what a user should be told: keys not understood, budgets not nested, globs that match nothing.
+    """
+
+    path: Path
+    name: str
+    config: Mapping[str, Any]
+    architecture: Architecture
+    prefix: str
+    dtype: str
+    tensors: Mapping[str, TensorRef]
+    shards: tuple[Path, ...]
+    budgets: dict[str, Budget]
+    warnings: tuple[str, ...]
+    _files: Mapping[Path, TensorFile] = field(repr=False, compare=False)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        budgets_file: Path | None = None,
+        ignore_tensors: Sequence[str] = (),
+        require_budgets: bool = True,
+    ) -> Checkpoint:
+        """Read config, index, headers and budgets of a folder, and check them against each other.
+
+        Args:
+            directory: the folder with `config.json` and the shards.
+            budgets_file: read instead of the folder's `elastic_config.json`.
+            ignore_tensors: globs of tensors that are no part of the architecture and may be left out.
+            require_budgets: whether a checkpoint without a budget file is an error; if not, `budgets` is empty.
+
+        Raises:
+            InputError: naming the file, and the key or tensor.
+        """
+        if not directory.is_dir():
+            instead = "a file" if directory.exists() else "no such folder"
+            raise InputError(str(directory), expected="a checkpoint folder", found=instead)
+        config = read_config(directory / "config.json")
+        architecture, warnings = parse_config(config, str(directory / "config.json"))
+        budgets, more = _read_budgets(directory, budgets_file, architecture, require_budgets)
+        files = open_shards(directory)
+        found = {
+            entry.name: TensorRef(entry.name, path, entry.dtype, entry.shape, entry.offset, entry.nbytes)
+            for path, file in files.items()
+            for entry in file.entries.values()
+        }
+        prefix = find_prefix(found)
+        inventory = check_inventory(str(directory), architecture, prefix, found, ignore_tensors)
+        return cls(
+            path=directory,
+            name=checkpoint_name(directory),
+            config=config,
+            architecture=architecture,
+            prefix=prefix,
+            dtype=inventory.dtype,
+            tensors={name: found[name] for name in inventory.names},
+            shards=tuple(files),
+            budgets=budgets,
+            warnings=(*warnings, *more, *inventory.warnings),
+            _files=files,
+        )
+
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """A read-only view of a tensor's bytes in the file, in its own dtype; nothing is copied.
+
+        Raises:
+            InputError: the architecture has no tensor of that name.
+        """
+        if name not in self.tensors:
+            raise InputError(
+                f"{self.path}, tensor {name!r}", expected="a tensor of the architecture", found="no such name"
+            )
+        return self._files[self.tensors[name].file].read(name)
+
+    def companions(self) -> tuple[Path, ...]:
+        """Tokenizer, chat template, generation config and licence files, by name: what a bundle carries along."""
+        files = (path for path in self.path.iterdir() if path.is_file() and is_companion(path.name))
+        return tuple(sorted(files, key=lambda path: path.name))
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file of this name travels with the model."""
+    return any(fnmatchcase(name, pattern) for pattern in COMPANIONS)
+
+
+def checkpoint_name(directory: Path) -> str:
+    """The folder's name; the repository's for `models--OWNER--NAME/snapshots/COMMIT` of the Hugging Face cache."""
+    resolved = directory.resolve()
+    repository = resolved.parent.parent.name
+    if resolved.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.rsplit("--", 1)[-1]
+    return resolved.name
+
+
+def _read_budgets(
+    directory: Path, budgets_file: Path | None, architecture: Architecture, required: bool
+) -> tuple[dict[str, Budget], list[str]]:
+    path = budgets_file if budgets_file is not None else directory / FILE_NAME
+    if budgets_file is not None or path.exists():
+        return read_budgets(path, architecture)
+    if not required:
+        return {}, []
+    raise InputError(
+        f"{directory}, budgets",
+        expected=f"the file {FILE_NAME}, or --budgets FILE",
+        found="neither",
+        todo="write one, or derive it from cut checkpoints: "
+        f"elastic-export budgets derive --parent {directory} --sliced DIR",
+    )
