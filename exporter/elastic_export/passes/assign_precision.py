@@ -1,0 +1,133 @@
+"""Pass: assign precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+from elastic_runtime.errors import BuildError
+
+from elastic_export.graph.facts import facts_of
+from elastic_export.passes.base import GraphPass, node_error
+from elastic_export.passes.values import Inserter, operand
+
+FLOAT = ir.DataType.FLOAT
+#: Positions of the mixer's parameters that must have the dtype of its activations, and of the per-head ones.
+_MIXER_CHANNEL_PARAMETERS, _MIXER_HEAD_PARAMETERS = (1, 2, 6), (3, 4, 5)
+
+
+class AssignPrecision(GraphPass):
+    """From float32 everywhere to the model's dtype, with float32 where the mathematics wants it.
+
+    1. Values, conv states and caches take the model's dtype; SSM states and logits stay float32.
+    2. Weights take the dtype they are stored in. Matrices must have the model's dtype; vectors may be float32 besides.
+    3. `RMSNormalization` computes in float32, weight multiply included: casts around it.
+    4. The mixer takes channel parameters in the model's dtype, per-head parameters all in one dtype; it computes in
+       float32 inside, by its contract.
+    5. Logits: a product in the model's dtype, then a cast.
+
+    A float32 model needs nothing of this and is left alone. It must not fire twice.
+    """
+
+    def __init__(self, dtype: ir.DataType, stored: Mapping[str, ir.DataType]) -> None:
+        """`dtype`: the model's. `stored`: dtype of each weight as the file holds it, by tensor name."""
+        self._dtype, self._stored = dtype, stored
+
+    def requires(self, model: ir.Model) -> None:
+        """All values are float32 or integers, and every weight's dtype is known."""
+        for value in _float_values(model):
+            if value.dtype != FLOAT:
+                raise BuildError(f"value {value.name}", expected="float32 before precision is assigned", found=f"{value.dtype}")
+        unknown = sorted(set(facts_of(model).weights) - set(self._stored))
+        if unknown:
+            raise BuildError("weights", expected="a known dtype each", found=f"none for {unknown[:5]}")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """See the class."""
+        facts, inserter = facts_of(model), Inserter(model.graph, "precision")
+        ssm = {name for s in facts.states.values() if s.kind == "ssm_state" for name in (s.input, s.output)}
+        for value in _float_values(model):  # 1, 2
+            stored = self._stored[value.name] if value.name in facts.weights else self._dtype
+            value.type = ir.TensorType(FLOAT if value.name in ssm else stored)
+        for node in list(model.graph):
+            self._fit(node, inserter)
+        self._cast_logits(model, inserter)  # 5
+        return ir.passes.PassResult(model, modified=self._dtype != FLOAT)
+
+    def _fit(self, node: ir.Node, inserter: Inserter) -> None:
+        if node.op_type == "RMSNormalization":
+            self._compute_wide(node, inserter)  # 3
+        elif node.op_type == "Mamba2Mixer":
+            self._fit_mixer(node, inserter)  # 4
+        else:
+            for value in node.inputs:
+                if value is not None and value.dtype in _FLOATS and value.dtype != self._dtype:
+                    raise node_error(node, expected=f"{self._dtype} operands", found=f"{value.name} in {value.dtype}")
+
+    def _compute_wide(self, node: ir.Node, inserter: Inserter) -> None:
+        for index in (0, 1):
+            node.replace_input_with(index, _cast(inserter, node, operand(node, index), FLOAT))
+        _cast_output(inserter, node, self._dtype)
+
+    def _fit_mixer(self, node: ir.Node, inserter: Inserter) -> None:
+        for index in _MIXER_CHANNEL_PARAMETERS:
+            node.replace_input_with(index, _cast(inserter, node, operand(node, index), self._dtype))
+        dtypes = {operand(node, index).dtype for index in _MIXER_HEAD_PARAMETERS}
+        if dtypes not in ({FLOAT}, {self._dtype}):
+            for index in _MIXER_HEAD_PARAMETERS:
+                node.replace_input_with(index, _cast(inserter, node, operand(node, index), FLOAT))
+
+    def _cast_logits(self, model: ir.Model, inserter: Inserter) -> None:
+        logits = next(value for value in model.graph.outputs if value.name == "logits")
+        producer = logits.producer()
+        assert producer is not None
+        _cast_output(inserter, producer, FLOAT, computed=self._dtype)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Recurrent state and logits are float32; conv states and caches have the model's dtype."""
+        ports = {value.name: value for value in (*model.graph.inputs, *model.graph.outputs)}
+        for state in facts_of(model).states.values():
+            expected = FLOAT if state.kind == "ssm_state" else self._dtype
+            for name in (state.input, state.output):
+                if ports[name].dtype != expected:
+                    raise BuildError(f"state {name}", expected=f"{expected}", found=f"{ports[name].dtype}")
+        if ports["logits"].dtype != FLOAT:
+            raise BuildError("logits", expected="float32", found=f"{ports['logits'].dtype}")
+
+
+_FLOATS = (FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def _float_values(model: ir.Model) -> list[ir.Value]:
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [output for node in model.graph for output in node.outputs]
+    return [value for value in values if value.dtype in _FLOATS]
+
+
+def _cast(inserter: Inserter, before: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    if value.dtype == dtype:
+        return value
+    return inserter.op(before, "Cast", [value], dtype, list(value.shape or ()), to=int(dtype))
+
+
+def _cast_output(inserter: Inserter, node: ir.Node, to: ir.DataType, computed: ir.DataType = FLOAT) -> None:
+    """Let a node give its output in `computed` and its readers read it in `to`."""
+    output = node.outputs[0]
+    output.type = ir.TensorType(computed)
+    if computed == to:
+        return
+    cast = ir.node("Cast", [output], attributes={"to": int(to)}, name=f"{node.name}.cast")
+    result = cast.outputs[0]
+    result.name, result.type, result.shape = f"{node.name}.cast.out", ir.TensorType(to), output.shape
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    if output.is_graph_output():
+        result.name, output.name = output.name, result.name
+        for index, value in enumerate(graph.outputs):
+            if value is output:
+                graph.outputs[index] = result
+    for user, index in tuple(output.uses()):
+        if user is not cast:
+            user.replace_input_with(index, result)
+    graph.insert_after(node, cast)
+

@@ -1,0 +1,89 @@
+"""Pass: narrow every tensor to its live channels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from elastic_export.graph.facts import Runs, facts_of, full_runs, runs_of
+from elastic_export.passes.base import GraphPass, node_error
+from elastic_export.passes.narrow.analysis import analyse, state_pairs
+from elastic_export.passes.narrow.liveness import AxisSets, Liveness
+from elastic_export.passes.narrow.rule import rule_of
+from elastic_export.passes.values import constant_of, static_shape
+from elastic_runtime.errors import BuildError
+
+
+class Narrow(GraphPass):
+    """Cut dead channels from every weight, state, constant and value that carries them.
+
+    1. Analyse: which channels are known to be zero, which are needed (`analysis`).
+    2. Let every node check that it can express what stays, and adjust its attributes.
+    3. Cut: weights and states record the runs they keep, constants are compressed, shapes follow.
+
+    It must not fire where a channel is needed without being in the block an op can express: that is an error which
+    names the node, never an approximation. It must not cut logits.
+    """
+
+    def requires(self, model: ir.Model) -> None:
+        """Weights and states are whole, so that positions mean the parent's channels; masks are bound."""
+        facts = facts_of(model)
+        if facts.masks:
+            raise BuildError("narrow", expected="a graph whose budget is bound", found="mask inputs")
+        for weight in facts.weights.values():
+            if weight.runs != full_runs(weight.parent_shape):
+                raise BuildError(f"weight {weight.tensor}", expected="a whole tensor", found="one narrowed before")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """See the class."""
+        live = analyse(model)  # 1
+        for node in model.graph:  # 2
+            if not any(output in live.reached for output in node.outputs):
+                raise node_error(node, expected="a node that the logits need", found="a dead one", todo="clean up first")
+            rule_of(node).cut(node, live)
+        _cut_facts(model, live)
+        values = [*model.graph.inputs, *model.graph.initializers.values()]
+        values += [output for node in model.graph for output in node.outputs]
+        modified = [_cut_value(value, live) for value in values]  # 3
+        return ir.passes.PassResult(model, modified=any(modified))
+
+    def ensures(self, model: ir.Model) -> None:
+        """States keep the shape of their inputs; weights have the shape their runs say."""
+        for before, after in state_pairs(model):
+            if static_shape(before) != static_shape(after):
+                raise BuildError(f"state {before.name}", expected=f"{before.shape}", found=f"{after.shape} coming out")
+        inputs = {value.name: value for value in model.graph.inputs}
+        for name, weight in facts_of(model).weights.items():
+            if static_shape(inputs[name]) != weight.shape:
+                raise BuildError(f"weight {name}", expected=f"{weight.shape}", found=f"{inputs[name].shape}")
+
+
+def _cut_facts(model: ir.Model, live: Liveness) -> None:
+    facts, inputs = facts_of(model), {value.name: value for value in model.graph.inputs}
+    for name, weight in facts.weights.items():
+        runs = _runs(live.need(inputs[name]))
+        facts.weights[name] = replace(weight, runs=tuple(axis for axis in runs if axis is not None))
+    for name, state in facts.states.items():
+        facts.states[name] = replace(state, runs=_runs(live.need(inputs[name])))
+
+
+def _runs(need: AxisSets) -> tuple[Runs | None, ...]:
+    return tuple(None if axis is None else runs_of(axis) for axis in need)
+
+
+def _cut_value(value: ir.Value, live: Liveness) -> bool:
+    need = live.need(value)
+    if all(axis is None or axis.all() for axis in need):
+        return False
+    if any(axis is not None and not axis.any() for axis in need):
+        raise BuildError(f"value {value.name}", expected="at least one live channel an axis", found="an axis of none")
+    data = constant_of(value)
+    if data is not None:
+        kept = data[np.ix_(*(np.flatnonzero(axis) for axis in need))]
+        value.const_value = ir.tensor(kept, name=value.name)
+    assert value.shape is not None
+    dims = [dim if axis is None else int(axis.sum()) for dim, axis in zip(value.shape, need, strict=True)]
+    value.shape = ir.Shape(dims)
+    return True

@@ -1,0 +1,40 @@
+"""One rule an op: how liveness passes through it. No rule knows a parameter's name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import onnx_ir as ir
+
+from elastic_export.passes.base import node_error
+from elastic_export.passes.narrow.liveness import Liveness
+
+
+class Rule(ABC):
+    """How zeros pass forward through an op, needs pass backward, and what a cut changes in the node itself."""
+
+    def zeros(self, node: ir.Node, live: Liveness) -> None:
+        """Record the zeros of the outputs. Without knowledge nothing is known to be zero."""
+
+    @abstractmethod
+    def needs(self, node: ir.Node, live: Liveness) -> None:
+        """Demand of inputs (and of outputs, where both must keep the same channels) what the needed outputs need.
+
+        Called again and again until nothing grows. A channel may be left out of a sum only where it is known to be zero.
+        """
+
+    def cut(self, node: ir.Node, live: Liveness) -> None:
+        """Adjust attributes to the channels that stay; raise where the op cannot express them."""
+
+
+REGISTRY: dict[tuple[str, str], Rule] = {}
+
+
+def rule_of(node: ir.Node) -> Rule:
+    """The rule of a node's op; an op without one cannot be narrowed exactly, which is an error."""
+    try:
+        return REGISTRY[node.domain, node.op_type]
+    except KeyError:
+        raise node_error(
+            node, expected="an op with a liveness rule", found="none", todo="add one to passes/narrow/"
+        ) from None

@@ -1,0 +1,45 @@
+"""The passes of one budget, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from elastic_export.passes.assign_precision import AssignPrecision
+from elastic_export.passes.base import GraphPass
+from elastic_export.passes.bind_budget import BindBudget
+from elastic_export.passes.collapse_layers import CollapseSkippedLayers
+from elastic_export.passes.lower_attention import LowerAttention
+from elastic_export.passes.lower_last_token import LowerLastToken
+from elastic_export.passes.lower_linear import LowerLinear
+from elastic_export.passes.narrow import Narrow
+from elastic_export.passes.remove_dead import RemoveDead
+from elastic_export.passes.remove_full_masks import RemoveFullMasks
+from elastic_export.passes.renumber_states import RenumberStates
+
+
+def budget_passes(
+    masks: Mapping[str, np.ndarray], dtype: ir.DataType, stored: Mapping[str, ir.DataType]
+) -> tuple[GraphPass, ...]:
+    """Parent graph -> plain sub-model in standard ops and `elastic::Mamba2Mixer`.
+
+    Args:
+        masks: the budget's masks by name, as `reference.budget_masks` makes them.
+        dtype: the model's dtype.
+        stored: dtype of every weight as the bundle's files hold it, by tensor name.
+    """
+    return (
+        BindBudget(masks),
+        CollapseSkippedLayers(),
+        RemoveDead(),
+        Narrow(),
+        RemoveFullMasks(),
+        RenumberStates(),
+        AssignPrecision(dtype, stored),
+        LowerAttention(),
+        LowerLastToken(),
+        LowerLinear(),
+        RemoveDead(),
+    )

@@ -1,0 +1,57 @@
+"""Reads an op's contract: the one description that PyTorch op, function body, plugins and tests share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import elastic_export
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One input or output: `dtype` is a type variable of the contract or a dtype, `shape` a list of formulas."""
+
+    name: str
+    dtype: str
+    shape: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OpContract:
+    """An op of domain `elastic` as its `contract.json` states it."""
+
+    domain: str
+    name: str
+    version: int
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
+    attributes: dict[str, str]  # name -> "int" | "float", in order
+    defaults: dict[str, float]
+    tolerance: dict[str, Any]
+
+
+def plugin_folder() -> Path:
+    """The folder of the plugins' sources: inside an installed wheel, or beside `exporter/` in a checkout."""
+    package = Path(elastic_export.__file__).parent
+    installed = package / "plugins"
+    return installed if installed.is_dir() else package.parents[1] / "plugins"
+
+
+@cache
+def load_contract(op: str) -> OpContract:
+    """The contract of the op in folder `op` of the plugins, for instance `mamba2_mixer`."""
+    raw = json.loads((plugin_folder() / op / "contract.json").read_text(encoding="utf-8"))
+    return OpContract(
+        domain=raw["domain"],
+        name=raw["name"],
+        version=raw["version"],
+        inputs=tuple(Operand(i["name"], i["dtype"], tuple(i["shape"])) for i in raw["inputs"]),
+        outputs=tuple(Operand(o["name"], o["dtype"], tuple(o["shape"])) for o in raw["outputs"]),
+        attributes={a["name"]: a["type"] for a in raw["attributes"]},
+        defaults={a["name"]: float(a["default"]) for a in raw["attributes"] if "default" in a},
+        tolerance=raw["tolerance"],
+    )
