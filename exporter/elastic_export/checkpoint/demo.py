@@ -1,0 +1,195 @@
+"""The built-in demo: a small elastic model of random weights, made on first use, the same on every machine.
+
+It has what the real one has: all three layer kinds, several SSM groups, a head size that is no power of two, and
+three nested budgets that cut every axis. Its vocabulary is the 256 bytes and a few marks, so it babbles in any script.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budgets import FORMAT
+from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint, write_json
+from elastic_runtime.errors import BuildError
+
+NAME = "elastic-demo"
+SUMS = "demo.sha256"
+
+#: SHA-256 of the file of sums of a fresh demo: names the folder in the cache, so another recipe never meets an old one.
+DIGEST = "8d7315057076a3c37059b423b209e0df1b5974487b001f087dbb47b5a83a59d4"
+
+SPECIAL_TOKENS = ("<|pad|>", "<|eos|>", "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|tool|>")
+PAD, EOS, BOS = 256, 257, 258
+
+ARCHITECTURE = Architecture(
+    pattern="M-M*-M-M*-M-",
+    vocab_size=256 + len(SPECIAL_TOKENS),
+    hidden_size=192,
+    ffn_sizes=(448,) * 5,
+    mamba_heads=(16,) * 5,
+    mamba_head_dim=40,
+    ssm_groups=4,
+    ssm_state=32,
+    conv_kernel=4,
+    attention_heads=8,
+    kv_heads=4,
+    attention_head_dim=32,
+    epsilon=1e-5,
+    time_step_limit=(0.0, math.inf),
+)
+
+BUDGETS: dict[str, Any] = {
+    "format": FORMAT,
+    "budgets": {
+        "large": {},
+        "medium": {"hidden_size": 160, "intermediate_size": 360, "mamba_num_heads": 12, "skip_layers": [6]},
+        "small": {
+            "hidden_size": 112,
+            "intermediate_size": [240, 200, 200, 200, 264],
+            "mamba_num_heads": [12, 8, 8, 4, 8],
+            "mamba_head_dim": 24,
+            "num_attention_heads": 4,
+            "skip_layers": [5, 6, 8],
+        },
+    },
+}
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+_LICENCE = "The weights of this model are random numbers. They are in the public domain (CC0-1.0).\n"
+
+
+def demo_checkpoint(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the demo checkpoint, in the cache; made on first use and again when a file is damaged.
+
+    Several processes may call this at once: each makes its own copy, the first to finish wins.
+
+    Args:
+        environ: ELASTIC_CACHE says where the cache is, else XDG_CACHE_HOME, else `~/.cache`.
+
+    Raises:
+        BuildError: the cache cannot be written.
+    """
+    folder = cache_folder(environ) / f"demo-{DIGEST[:16]}" / NAME
+    if _is_whole(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
+            _install(write_demo(Path(scratch) / NAME), folder, Path(scratch) / "damaged")
+    except OSError as error:
+        todo = "name a folder you can write with ELASTIC_CACHE"
+        found = error.strerror or str(error)
+        raise BuildError(str(folder), expected="to write the demo model", found=found, todo=todo) from None
+    return folder
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where we keep what can be made again."""
+    if environ.get("ELASTIC_CACHE"):
+        return Path(environ["ELASTIC_CACHE"]).expanduser()
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "elastic-export"
+
+
+def write_demo(folder: Path) -> Path:
+    """Write the demo checkpoint and the sums of its files into a new folder."""
+    weights = random_weights(ARCHITECTURE, np.random.Generator(np.random.PCG64(2511)))
+    write_checkpoint(folder, ARCHITECTURE, weights, BUDGETS, dtype="bf16", shards=2)
+    write_json(folder / "tokenizer.json", byte_tokenizer())
+    write_json(folder / "tokenizer_config.json", _tokenizer_config())
+    generation = {"bos_token_id": BOS, "eos_token_id": [EOS, 256 + SPECIAL_TOKENS.index("<|end|>")]}
+    write_json(folder / "generation_config.json", generation | {"pad_token_id": PAD, "do_sample": False})
+    (folder / "LICENSE").write_bytes(_LICENCE.encode())
+    (folder / SUMS).write_bytes(_sums(folder))
+    return folder
+
+
+def byte_tokenizer() -> dict[str, Any]:
+    """`tokenizer.json` of the `tokenizers` library: token i is byte i, then the marks; nothing is merged."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": 256 + i, "content": text} | flags for i, text in enumerate(SPECIAL_TOKENS)],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {letter: byte for byte, letter in enumerate(_byte_letters())},
+            "merges": [],
+        },
+    }
+
+
+def _byte_letters() -> list[str]:
+    """The letter of each byte in a byte-level vocabulary (GPT-2's table): printable bytes stand for themselves."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+def _tokenizer_config() -> dict[str, Any]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|bos|>",
+        "eos_token": "<|eos|>",
+        "pad_token": "<|pad|>",
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
+    }
+
+
+def _sums(folder: Path) -> bytes:
+    """One line a file but this one, as `sha256sum` writes and checks them."""
+    files = sorted(path for path in folder.iterdir() if path.name != SUMS)
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files).encode()
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return (folder / SUMS).read_bytes() == _sums(folder)
+    except OSError:
+        return False
+
+
+def _install(made: Path, folder: Path, aside: Path) -> None:
+    """Move `made` to `folder` in one step; a whole one that somebody else put there meanwhile stays."""
+    for _ in range(10):
+        if _is_whole(folder):
+            return
+        try:
+            if folder.exists():
+                folder.rename(aside)
+            made.rename(folder)
+        except FileNotFoundError:
+            continue  # somebody else moved the damaged one away first
+        except OSError:
+            if not folder.exists():
+                raise
+        shutil.rmtree(aside, ignore_errors=True)
+    raise OSError(errno.EBUSY, "it is changed by somebody else over and over")
