@@ -1,0 +1,141 @@
+"""The parent's side of a build: one child process per engine, its end turned into facts or into an error of ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from elastic_export.engine.buildlog import last_words
+from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.flavour import flavour
+from elastic_export.engine.header import check_header
+from elastic_export.engine.limits import check_precision, check_sizes
+from elastic_export.engine.model import fixed_model
+from elastic_export.engine.packages import package_folder
+from elastic_export.engine.plugins import check_creators
+from elastic_export.engine.request import EngineRequest
+from elastic_export.engine.workplace import LIBRARY_FOLDER, LOG_FILE, Workplace, workplace
+from elastic_runtime.errors import BuildError, ElasticError
+
+#: Seconds; the 12B takes about 40 on one slow core, so this is a hang.
+TIMEOUT = 3600.0
+#: What the build process keeps of our environment; the rest could steer the builder or its memory.
+KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV")
+SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineFacts:
+    """Build one engine in a process of its own and put it at `request.output` in one step.
+
+    Args:
+        request: what to build.
+        timeout: seconds after which the process is killed.
+
+    Returns:
+        What is known of the engine; `warnings` says when its bytes are not promised to be reproducible.
+
+    Raises:
+        InputError: the request or the model file is at fault, or TensorRT is not there; nothing was started.
+        BuildError: parser, checks or builder refused; or the process aborted, was killed, hung, with its last words.
+    """
+    check_request(request)
+    with workplace(request, fixed_model(request)) as place:
+        status = run_child(place, request.output.name, timeout)
+        facts = _outcome(place, request, status)
+        if flavour(request.flavour).writes_rtx_header():
+            check_header(place.engine, facts.version)
+        os.replace(place.engine, request.output)
+    return facts
+
+
+def check_request(request: EngineRequest) -> None:
+    """Refuse what needs no build to be refused.
+
+    Raises:
+        InputError: sizes, precision, missing plugin creators, missing TensorRT, a machine it cannot build on.
+    """
+    check_sizes(max_tokens=request.max_tokens, max_context=request.max_context, max_batch=request.max_batch)
+    check_precision(request.precision, request.compute_capabilities)
+    if request.ops == "plugin":
+        check_creators(request.plugin_ops, request.plugin_creators)
+    flavour(request.flavour).check_machine()
+
+
+def run_child(place: Workplace, name: str, timeout: float) -> int:
+    """Run the build process to its end; return its status, negative for a signal. Nothing survives this call.
+
+    Raises:
+        BuildError: it took longer than `timeout` seconds.
+    """
+    command = [sys.executable, "-B", "-m", "elastic_export.engine.child"]
+    with (place.folder / LOG_FILE).open("wb") as log:
+        child = subprocess.Popen(
+            command,
+            cwd=place.folder,
+            env=child_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches us alone; we end the child
+        )
+    try:
+        return child.wait(timeout)
+    except subprocess.TimeoutExpired as error:
+        _kill(child)
+        raise BuildError(
+            name,
+            expected=f"the builder to end within {timeout:g} s",
+            found=f"it still ran, last words: {last_words(place.log())}",
+        ) from error
+    finally:
+        _kill(child)
+
+
+def child_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
+    """Environment of the build process: what it needs of ours, our packages, the private library folder, no chance."""
+    kept = {name: environment[name] for name in KEPT_VARIABLES if name in environment}
+    kept.update(dict.fromkeys(SINGLE_THREAD, "1"), PYTHONHASHSEED="0", PYTHONSAFEPATH="1", LC_ALL="C.UTF-8")
+    kept["PYTHONPATH"] = _joined([*_package_roots(), kept.get("PYTHONPATH", "")])
+    kept["LD_LIBRARY_PATH"] = _joined([LIBRARY_FOLDER, kept.get("LD_LIBRARY_PATH", "")])
+    return kept
+
+
+def _outcome(place: Workplace, request: EngineRequest, status: int) -> EngineFacts:
+    result = place.result() if status == 0 else None
+    if isinstance(result, ElasticError):
+        raise result
+    if result is None:
+        raise BuildError(
+            request.output.name,
+            expected="the builder to end with an engine or a reason",
+            found=f"{describe_status(status)}, last words: {last_words(place.log())}",
+            todo="free memory and try again" if status == -signal.SIGKILL else "",
+        )
+    return result
+
+
+def describe_status(status: int) -> str:
+    """How a process ended, in words."""
+    if status == -signal.SIGKILL:
+        return "it was killed (signal 9, the kernel's answer to memory running out)"
+    if status < 0:
+        return f"it died of {signal.Signals(-status).name}"
+    return f"it left with status {status}"
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)  # its session is its own, so the group is its own too
+        child.wait()
+
+
+def _package_roots() -> list[str]:
+    folders = (package_folder(name) for name in ("elastic_export", "elastic_runtime"))
+    return [str(Path(folder).parent) for folder in folders if folder is not None]
+
+
+def _joined(paths: list[str]) -> str:
+    return os.pathsep.join(path for path in paths if path)

@@ -1,0 +1,129 @@
+"""What must hold of a parsed network and of a built engine. Pure: everything arrives as values.
+
+An engine cannot be deserialised without a driver, so aliasing is read off the network: a cache whose update layer
+reads the input and writes the output shares its buffer by definition of that layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from elastic_export.engine.network import DYNAMIC, NetworkFacts
+from elastic_export.engine.profiles import PROFILE_COUNT
+from elastic_export.engine.request import EngineRequest
+from elastic_runtime.errors import BuildError
+from elastic_runtime.interface import Dim, Port
+
+CACHE_KINDS = ("key_cache", "value_cache")
+
+
+def check_network(request: EngineRequest, network: NetworkFacts, unused: Sequence[str]) -> None:
+    """Check a parsed network against the request: inputs, outputs, caches in place, plugin layers, dead inputs.
+
+    Raises:
+        BuildError: naming the tensor or op at fault.
+    """
+    _check_ports("input", request, request.network_inputs(), network.inputs, exact=True)
+    # TensorRT may not see the value of an output's dimension (-1); what it sees must agree.
+    _check_ports("output", request, request.network_outputs(), network.outputs, exact=False)
+    _check_in_place(request, network)
+    _check_plugins(request, network)
+    _check_used(request, unused)
+
+
+def in_place_states(request: EngineRequest, network: NetworkFacts) -> tuple[str, ...]:
+    """States whose output is written by a cache update layer straight from their input, in the order of the ports."""
+    return tuple(port.name for port in request.states() if network.cache_updates.get(port.name) == port.output)
+
+
+def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> None:
+    """Check the builder's activation memory against the bound of the request.
+
+    Raises:
+        BuildError: above it, or the log lacks a line per profile (then nobody knows what the engine needs).
+    """
+    if len(per_profile) != PROFILE_COUNT:
+        raise BuildError(
+            "builder log",
+            expected=f"{PROFILE_COUNT} lines 'Total Activation Memory', one a profile",
+            found=str(len(per_profile)),
+        )
+    limit = request.activation_limit
+    if limit is not None and max(per_profile) > limit:
+        profile = max(range(PROFILE_COUNT), key=per_profile.__getitem__)
+        raise BuildError(
+            request.output.name,
+            expected=f"at most {limit} bytes of activation memory",
+            found=f"{per_profile[profile]} in profile {profile}",
+            todo="look for MatMul(x, Transpose(W)) with W an input (use Gemm(transB=1) on a flat x), for unbounded"
+            " dynamic sizes, or lower --max-tokens, --max-batch or --max-context",
+        )
+
+
+def _check_ports(
+    role: str, request: EngineRequest, expected: Mapping[str, Port], found: Mapping[str, Port], *, exact: bool
+) -> None:
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise BuildError(
+            f"{role}s of the network",
+            expected=f"{len(expected)} of the interface",
+            found=f"missing {_names(missing)}, unexpected {_names(extra)}",
+        )
+    for name, port in expected.items():
+        want, have = request.fixed(port.shape), found[name]
+        if port.dtype != have.dtype or not _same_shape(want, have.shape, exact=exact):
+            raise BuildError(
+                f"{role} {name}", expected=f"{port.dtype} {_shape(want)}", found=f"{have.dtype} {_shape(have.shape)}"
+            )
+
+
+def _same_shape(want: tuple[Dim, ...], have: tuple[Dim, ...], *, exact: bool) -> bool:
+    def same(a: Dim, b: Dim) -> bool:
+        return b == DYNAMIC if isinstance(a, str) else a == b or (not exact and b == DYNAMIC)
+
+    return len(want) == len(have) and all(map(same, want, have))
+
+
+def _check_in_place(request: EngineRequest, network: NetworkFacts) -> None:
+    in_place = in_place_states(request, network)
+    for port in request.states():
+        if port.kind in CACHE_KINDS and port.name not in in_place:
+            raise BuildError(
+                port.name,
+                expected=f"an in-place cache update from it to {port.output}",
+                found=network.cache_updates.get(port.name, "no such layer"),
+                todo="emit TensorScatter(axis=2, mode=linear) on the graph input",
+            )
+
+
+def _check_plugins(request: EngineRequest, network: NetworkFacts) -> None:
+    expected = request.plugin_ops if request.ops == "plugin" else {}
+    if dict(network.plugins) != dict(expected):
+        raise BuildError(
+            "plugin layers",
+            expected=_counts(expected),
+            found=_counts(network.plugins),
+            todo="check name, version and attributes of the plugin: a node TensorRT cannot match is silently inlined",
+        )
+
+
+def _check_used(request: EngineRequest, unused: Sequence[str]) -> None:
+    # Token inputs may idle (a model without Mamba layers and with all logits never reads `length`).
+    must = {port.name for port in (*request.states(), *request.weights)}
+    idle = [name for name in unused if name in must]
+    if idle:
+        raise BuildError(_names(idle), expected="to be read by the graph", found="inputs that nothing reads")
+
+
+def _names(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(names[:limit]) or "nothing"
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def _shape(shape: tuple[Dim, ...]) -> str:
+    return "[" + ", ".join("?" if dim == DYNAMIC else str(dim) for dim in shape) + "]"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} x {op}" for op, count in sorted(counts.items())) or "none"

@@ -1,0 +1,64 @@
+"""The build process: `python -m elastic_export.engine.child`, in a folder that `workplace.py` laid out.
+
+It reads request.json and model.onnx and writes result.json; all names are relative and always the same. It imports
+neither onnx nor torch: small, quick, and the same memory each time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from elastic_export.engine.buildlog import LogLine
+from elastic_export.engine.compile import ProcessFacts, compile_engine
+from elastic_export.engine.isolation import (
+    address_randomization,
+    die_with_parent,
+    peak_rss,
+    restart_without_randomization,
+)
+from elastic_export.engine.request import EngineRequest
+from elastic_export.engine.workplace import MODEL_FILE, REQUEST_FILE, RESULT_FILE, error_to_json
+from elastic_runtime.errors import ElasticError
+
+
+def main() -> int:
+    """Build what the folder asks for; exit 0 when a result was written, be it an engine or a named error."""
+    die_with_parent()
+    restart_without_randomization()
+    outcome: list[dict[str, Any] | BaseException] = []
+    # A thread of its own has an allocator arena of its own: what Python allocated before (a module compiled here,
+    # loaded from its cache there) cannot move TensorRT's pointers, and with them the engine's bytes.
+    worker = threading.Thread(target=lambda: outcome.append(_outcome()))
+    worker.start()
+    worker.join()
+    result = outcome[0]
+    if isinstance(result, BaseException):
+        raise result
+    Path(RESULT_FILE).write_text(json.dumps(result))
+    return 0
+
+
+def _outcome() -> dict[str, Any] | BaseException:
+    try:
+        request = EngineRequest.from_json(Path(REQUEST_FILE).read_text())
+        return {"facts": compile_engine(request, Path(MODEL_FILE).read_bytes(), _say, _process).to_json()}
+    except ElasticError as error:
+        return {"error": error_to_json(error)}
+    except BaseException as error:  # handed to the main thread, which raises it
+        return error
+
+
+def _say(line: LogLine) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _process() -> ProcessFacts:
+    return ProcessFacts(peak_rss(), address_randomization())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

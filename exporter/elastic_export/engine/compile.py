@@ -1,0 +1,144 @@
+"""Parse, check, build: the body of the build process, in the order it happens."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from elastic_export.engine.buildlog import LogLine, activation_bytes, errors, unused_inputs
+from elastic_export.engine.checks import check_activation, check_network, in_place_states
+from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.flavour import flavour
+from elastic_export.engine.network import describe
+from elastic_export.engine.plugins import register_plugins
+from elastic_export.engine.profiles import profiles
+from elastic_export.engine.request import EngineRequest
+from elastic_runtime.errors import BuildError
+
+#: Warnings that say nothing new: the interface is int64 on purpose, and unused inputs have a check of their own.
+EXPECTED_WARNINGS = ("Int64 binding", "Unused Input")
+RANDOMIZED = "address randomisation could not be switched off here: another build may give other bytes of equal meaning"
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """What the process knows of itself when the engine is done."""
+
+    peak_rss: int
+    address_randomization: bool
+
+
+def compile_engine(
+    request: EngineRequest, model: bytes, log: Callable[[LogLine], None], process: Callable[[], ProcessFacts]
+) -> EngineFacts:
+    """Build the engine of `request` from the model's bytes and write it to `request.output`.
+
+    `log` receives every message as it is said, so that an abort leaves the last words behind.
+
+    Raises:
+        InputError, BuildError: what the parser, a check or the builder refused.
+    """
+    started = time.perf_counter()
+    product = flavour(request.flavour)
+    trt, lines = product.module(), list[LogLine]()
+
+    def hear(line: LogLine) -> None:
+        lines.append(line)
+        log(line)
+
+    logger = make_logger(trt, hear)
+    creators = register_plugins(trt, request.plugin_creators if request.ops == "plugin" else {})
+    builder = trt.Builder(logger)
+    builder.max_threads = 1  # more would make the bytes depend on who comes first
+    network = parse(trt, builder, logger, request, model)
+    facts = describe(trt, network)
+    check_network(request, facts, unused_inputs(lines))
+    config = configure(trt, builder, request)
+    product.set_target(trt, config, request.compute_capabilities)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BuildError(request.output.name, expected="an engine", found=_why(lines))
+    check_activation(request, activation_bytes(lines))
+    request.output.write_bytes(plan)
+    del creators  # the registry borrows them: they had to live until the plan was made
+    own = process()
+    return EngineFacts(
+        size=plan.nbytes,
+        sha256=hashlib.sha256(plan).hexdigest(),
+        seconds=round(time.perf_counter() - started, 3),
+        peak_rss=own.peak_rss,
+        activation_bytes=activation_bytes(lines),
+        plugin_layers=dict(facts.plugins),
+        in_place=in_place_states(request, facts),
+        layers=facts.layers,
+        unused_inputs=tuple(dict.fromkeys(unused_inputs(lines))),
+        compute_capabilities=request.compute_capabilities,
+        flavour=request.flavour,
+        version=product.version(),
+        address_randomization=own.address_randomization,
+        warnings=_warnings(lines, own),
+    )
+
+
+def make_logger(trt: Any, log: Callable[[LogLine], None]) -> Any:
+    """A TensorRT logger that hands on every message but the verbose ones."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the base class is only known at run time
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity.name != "VERBOSE":
+                log(LogLine(severity.name, text))
+
+    return Logger()
+
+
+def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: bytes) -> Any:
+    """The strongly typed network of the model.
+
+    Raises:
+        BuildError: with the parser's own words and the node they are about.
+    """
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if request.ops == "plugin":
+        parser.set_flag(trt.OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE)
+    if not parser.parse(model, str(request.onnx)):
+        found = "; ".join(_parser_error(parser.get_error(i)) for i in range(parser.num_errors))
+        raise BuildError(request.onnx.name, expected="a model TensorRT's parser accepts", found=found or "a refusal")
+    return network
+
+
+def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
+    """The builder config: no TF32, both profiles, aliased plugin outputs where there are plugins."""
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; FP32 means FP32
+    if request.ops == "plugin":
+        config.set_preview_feature(trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03, True)
+    for spans in profiles(request):
+        profile = builder.create_optimization_profile()
+        for name, (low, preferred, high) in spans.items():
+            profile.set_shape(name, low, preferred, high)
+        if config.add_optimization_profile(profile) < 0:
+            raise BuildError("optimisation profile", expected="to be accepted", found=f"a refusal of {spans}")
+    return config
+
+
+def _warnings(lines: list[LogLine], process: ProcessFacts) -> tuple[str, ...]:
+    said = (line.text for line in lines if line.severity == "WARNING")
+    kept = dict.fromkeys(text for text in said if not any(known in text for known in EXPECTED_WARNINGS))
+    return (*kept, RANDOMIZED) if process.address_randomization else tuple(kept)
+
+
+def _parser_error(error: Any) -> str:
+    node = f"node {error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
+    return f"{node}{error.desc()}"
+
+
+def _why(lines: list[LogLine]) -> str:
+    said = errors(lines)
+    return said[-1][:600] if said else "none, and the builder gave no reason"

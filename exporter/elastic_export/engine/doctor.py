@@ -1,0 +1,95 @@
+"""What this machine offers to a build: the engine's lines of `elastic-export doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from elastic_export.engine.builder import child_environment
+from elastic_export.engine.buildlog import last_words
+from elastic_export.engine.packages import package_version
+from elastic_export.engine.trt_full import gpu_compute_capabilities
+
+#: `ok` works, `absent` is missing but optional, `warn` works with a loss, `bad` prevents builds.
+State = Literal["ok", "absent", "warn", "bad"]
+
+#: Room for the largest native engine and its log, bytes.
+WANTED_TEMP_SPACE = 1 << 30
+PROBE_TIMEOUT = 60.0
+#: Builds the smallest engine there is.
+PROBE = "elastic_export.engine.probe"
+
+
+@dataclass(frozen=True)
+class DoctorFact:
+    """One line of the report."""
+
+    name: str
+    state: State
+    detail: str
+
+
+def engine_facts() -> list[DoctorFact]:
+    """Every fact about building engines here; runs one tiny build in a process of its own, a second or two."""
+    return [_python(), _rtx(), _full(), _gpu(), *_probe(), _temp_space()]
+
+
+def _python() -> DoctorFact:
+    return DoctorFact("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _rtx() -> DoctorFact:
+    found = package_version("tensorrt-rtx")
+    return DoctorFact("tensorrt-rtx", "ok", found) if found else DoctorFact("tensorrt-rtx", "bad", "not installed")
+
+
+def _full() -> DoctorFact:
+    found = package_version("tensorrt")
+    return DoctorFact("tensorrt", "ok" if found else "absent", found or "not installed; an optional extra")
+
+
+def _gpu() -> DoctorFact:
+    found = gpu_compute_capabilities()
+    if not found:
+        return DoctorFact("gpu", "absent", "no driver or no GPU: RTX engines build, none can be run here")
+    return DoctorFact("gpu", "ok", ", ".join(found))
+
+
+def _probe() -> list[DoctorFact]:
+    command = [sys.executable, "-B", "-m", PROBE]
+    with tempfile.TemporaryDirectory(prefix="elastic-doctor-") as folder:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=child_environment(os.environ),
+                capture_output=True,
+                text=True,
+                timeout=PROBE_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return [DoctorFact("builder", "bad", f"did not end within {PROBE_TIMEOUT:g} s")]
+    if done.returncode != 0:
+        return [DoctorFact("builder", "bad", last_words(done.stderr, lines=2))]
+    seconds, randomization = done.stdout.split()
+    return [
+        DoctorFact("builder", "ok", f"built a test engine for SM120 in {seconds} s"),
+        DoctorFact("reproducible bytes", "warn", "address randomisation cannot be switched off here")
+        if randomization == "on"
+        else DoctorFact("reproducible bytes", "ok", "address randomisation is off while building"),
+    ]
+
+
+def _temp_space() -> DoctorFact:
+    folder = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    state: State = "ok" if free >= WANTED_TEMP_SPACE else "warn"
+    return DoctorFact("temporary space", state, f"{free / 2**30:.1f} GiB free in {folder}")

@@ -1,0 +1,103 @@
+"""What the engine builder can build, as pure functions of the request: asked before anything is built.
+
+Every number was measured with TensorRT-RTX 1.7.1 on one attention layer (boolean mask, in-place caches, grouped heads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.engine.request import MODEL_DTYPES, Precision
+from elastic_runtime.errors import InputError
+
+#: Fused decode attention keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim
+#: ≤ 24576. Found by bisection for head dims 16, 32, 64, 80, 96, 112, 128, 160, 192 and 256 on SM120 and for 128 on
+#: SM75, 80, 86 and 89, in BF16 and FP16 (SM75: FP16 only): always the same border.
+FUSED_ROWS = 96 * 1024 // 4
+#: Head dims of the fused kernels: multiples of 8 in this range (8 builds for T = 1 only; 20 and 264 do not build).
+FUSED_HEAD_DIMS = range(16, 257, 8)
+#: With fewer query heads the T = 1 profile finds no kernel (1, 2 and 3 fail, 4 and more build).
+FUSED_MIN_QUERY_HEADS = 4
+#: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
+NO_BF16 = frozenset({"SM75"})
+
+
+def uses_fused_attention(precision: Precision, head_dim: int, query_heads: int) -> bool:
+    """Whether the builder has a dedicated attention kernel; else attention is MatMul, Softmax, MatMul.
+
+    FP32 has a kernel for T = 1 but none for prefill, so never.
+    """
+    return precision != "fp32" and head_dim in FUSED_HEAD_DIMS and query_heads >= FUSED_MIN_QUERY_HEADS
+
+
+def largest_context(architecture: Architecture, precision: Precision) -> int | None:
+    """Largest max_context that builds for that model, tokens; None where attention sets no limit."""
+    if "*" not in architecture.pattern:
+        return None
+    if not uses_fused_attention(precision, architecture.attention_head_dim, architecture.attention_heads):
+        return None
+    return FUSED_ROWS - architecture.attention_head_dim
+
+
+def check_limits(
+    architecture: Architecture,
+    *,
+    precision: Precision,
+    compute_capabilities: Sequence[str],
+    max_tokens: int,
+    max_context: int,
+    max_batch: int,
+) -> None:
+    """Refuse what cannot be built.
+
+    Raises:
+        InputError: naming the option at fault and the value that would do.
+    """
+    check_sizes(max_tokens=max_tokens, max_context=max_context, max_batch=max_batch)
+    check_precision(precision, compute_capabilities)
+    largest = largest_context(architecture, precision)
+    if largest is not None and max_context > largest:
+        raise InputError(
+            "--max-context",
+            expected=f"at most {largest} (attention head size {architecture.attention_head_dim} in {precision})",
+            found=str(max_context),
+            todo=f"lower --max-context to {largest}: no attention kernel decodes over more rows",
+        )
+
+
+def check_sizes(*, max_tokens: int, max_context: int, max_batch: int) -> None:
+    """Refuse sizes no engine can have.
+
+    Raises:
+        InputError: a size below 1, or calls longer than the cache they write (the cache update writes all T rows).
+    """
+    sizes = {"--max-tokens": max_tokens, "--max-context": max_context, "--max-batch": max_batch}
+    for option, value in sizes.items():
+        if value < 1:
+            raise InputError(option, expected="1 or more", found=str(value))
+    if max_tokens > max_context:
+        raise InputError(
+            "--max-tokens",
+            expected=f"at most --max-context ({max_context})",
+            found=str(max_tokens),
+            todo="lower --max-tokens or raise --max-context",
+        )
+
+
+def check_precision(precision: str, compute_capabilities: Sequence[str]) -> None:
+    """Refuse a precision nobody knows or one that a compute capability lacks.
+
+    Raises:
+        InputError: naming both.
+    """
+    if precision not in MODEL_DTYPES:
+        raise InputError("--precision", expected=", ".join(MODEL_DTYPES), found=repr(precision))
+    lacking = sorted(NO_BF16.intersection(compute_capabilities)) if precision == "bf16" else []
+    if lacking:
+        raise InputError(
+            "--precision",
+            expected=f"fp16 or fp32 for {', '.join(lacking)}",
+            found="bf16, which that hardware lacks",
+            todo="use --precision fp16 or leave that target out",
+        )

@@ -1,0 +1,58 @@
+"""TensorRT for RTX: builds for every RTX generation with no GPU and no driver."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from elastic_export.engine.packages import package_folder, package_version
+from elastic_runtime.errors import BuildError, InputError
+
+#: The parser opens this name once a plugin was created; the wheel ships only the one with the version in it.
+PARSER_OPENS = "libtensorrt_rtx.so"
+
+
+class TensorRTRTX:
+    """The `tensorrt-rtx` distribution of PyPI."""
+
+    name = "tensorrt_rtx"
+
+    def version(self) -> str:
+        """See `Flavour`."""
+        found = package_version("tensorrt-rtx")
+        if found is None:
+            raise InputError("tensorrt-rtx", expected="to be installed", found="no such package", todo=INSTALL)
+        return found
+
+    def module(self) -> Any:
+        """See `Flavour`."""
+        return importlib.import_module(self.name)
+
+    def check_machine(self) -> None:
+        """See `Flavour`: it needs its package and nothing else, neither GPU nor driver."""
+        self.version()
+
+    def set_target(self, trt: Any, config: Any, compute_capabilities: Sequence[str]) -> None:
+        """See `Flavour`: several classes may share one engine."""
+        config.num_compute_capabilities = len(compute_capabilities)
+        for index, name in enumerate(compute_capabilities):
+            known = sorted(set(trt.ComputeCapability.__members__) - {"NONE", "CURRENT"})
+            if name not in known:
+                raise InputError("compute capability", expected=", ".join(known), found=name)
+            if not config.set_compute_capability(trt.ComputeCapability.__members__[name], index):
+                raise BuildError("compute capability", expected=f"{name} to be accepted", found="a refusal")
+
+    def library_links(self) -> dict[str, Path]:
+        """See `Flavour`: design.md section 3, without that name the process aborts at the first plugin."""
+        folder = package_folder("tensorrt_rtx_libs")
+        libraries = sorted(folder.glob(f"{PARSER_OPENS}.*")) if folder is not None else []
+        return {PARSER_OPENS: libraries[0]} if libraries else {}
+
+    def writes_rtx_header(self) -> bool:
+        """See `Flavour`."""
+        return True
+
+
+INSTALL = "install it: pip install 'tensorrt-rtx>=1.7.1,<1.8' (Linux x86-64)"

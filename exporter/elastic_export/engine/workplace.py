@@ -1,0 +1,91 @@
+"""The folder a build process runs in, and the words it and its parent exchange through it.
+
+    request.json, model.onnx     what to build; S is fixed in the model
+    source -> folder of the ONNX file (external data is found there)
+    out -> a private folder beside the engine's place, so that the engine arrives by one rename
+    lib/                         library names the parser opens, see `Flavour.library_links`
+    log, result.json             what the builder said, what came of it
+
+Names are the same in every build: no path of this machine reaches the build process.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.flavour import flavour
+from elastic_export.engine.request import EngineRequest
+from elastic_runtime.errors import BuildError, ElasticError, InputError
+
+REQUEST_FILE, MODEL_FILE, RESULT_FILE, LOG_FILE = "request.json", "model.onnx", "result.json", "log"
+LIBRARY_FOLDER = "lib"
+ENGINE_FILE = "engine"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where one build process runs (`folder`) and where its engine appears (`engine`)."""
+
+    folder: Path
+    engine: Path
+
+    def log(self) -> str:
+        """Everything the process said so far."""
+        path = self.folder / LOG_FILE
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def result(self) -> EngineFacts | ElasticError | None:
+        """What the process reported, None where it did not get that far."""
+        path = self.folder / RESULT_FILE
+        if not path.exists():
+            return None
+        values = json.loads(path.read_text())
+        return EngineFacts.from_json(values["facts"]) if "facts" in values else error_from_json(values["error"])
+
+
+@contextmanager
+def workplace(request: EngineRequest, model: bytes) -> Iterator[Workplace]:
+    """Lay the folder out, and remove it and whatever is left in it afterwards."""
+    request.output.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="elastic-engine-") as folder_name,
+        tempfile.TemporaryDirectory(prefix=".engine-", dir=request.output.parent) as out_name,
+    ):
+        folder, out = Path(folder_name), Path(out_name)
+        (folder / "source").symlink_to(request.onnx.parent.resolve())
+        (folder / "out").symlink_to(out.resolve())
+        _lay_libraries(folder / LIBRARY_FOLDER, request.flavour)
+        inside = replace(request, onnx=Path("source") / request.onnx.name, output=Path("out") / ENGINE_FILE)
+        (folder / REQUEST_FILE).write_text(inside.to_json())
+        (folder / MODEL_FILE).write_bytes(model)
+        yield Workplace(folder, out / ENGINE_FILE)
+
+
+def _lay_libraries(folder: Path, flavour_name: str) -> None:
+    folder.mkdir()
+    for name, library in flavour(flavour_name).library_links().items():
+        (folder / name).symlink_to(library)
+
+
+def error_to_json(error: ElasticError) -> dict[str, Any]:
+    """An error of ours as plain values."""
+    return {
+        "kind": "input" if isinstance(error, InputError) else "build",
+        "subject": error.subject,
+        "expected": error.expected,
+        "found": error.found,
+        "todo": error.todo,
+    }
+
+
+def error_from_json(values: dict[str, Any]) -> ElasticError:
+    """The error that `error_to_json` wrote."""
+    kind = InputError if values["kind"] == "input" else BuildError
+    return kind(values["subject"], expected=values["expected"], found=values["found"], todo=values["todo"])
