@@ -1,0 +1,83 @@
+"""Whether an export may write where it was told to, asked before anything is built."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from elastic_runtime.errors import BuildError, ElasticError, InputError
+from elastic_runtime.manifest import Manifest
+from elastic_runtime.manifest_reader import NAME, read_manifest
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] = ()) -> tuple[Path, Manifest | None]:
+    """The folder the bundle will be, symbolic links resolved, and the manifest of the bundle that stands there.
+
+    A folder that is absent, empty or a bundle with nothing else in it may be replaced; any other one only with `force`.
+
+    Args:
+        output: as the user named it. Missing parents are made later.
+        force: replace whatever folder is there.
+        protect: folders that must survive (the checkpoint): never replaced, not even with `force`.
+
+    Raises:
+        InputError: a file is in the way, the folder is not a bundle, no right to write, or a protected folder is in it.
+    """
+    path = Path(os.path.realpath(output))
+    if path.exists() and not path.is_dir():
+        raise InputError(f"output {output}", expected="a folder", found="a file", todo="name another output")
+    for kept in (Path.home(), Path.cwd(), *protect):
+        if path in (kept.resolve(), *kept.resolve().parents):
+            raise InputError(f"output {output}", expected="a folder of its own", found=f"one that holds {kept}")
+    _check_right(path, output)
+    return path, _previous(path, output, force) if path.exists() and any(path.iterdir()) else None
+
+
+def explain_os_error(error: OSError, output: Path, *, rights: bool) -> ElasticError | None:
+    """The user's error for a machine's: a full disk, and (with `rights`) no right to write; None for any other."""
+    reason = error.strerror or str(error)
+    if error.errno in _NO_ROOM:
+        todo = "free some space, or name an output on another file system"
+        return BuildError(f"output {output}", expected="room for the bundle", found=reason, todo=todo)
+    if rights and error.errno in _NO_RIGHT:
+        return InputError(f"output {output}", expected="a folder that can be written", found=reason)
+    return None
+
+
+def _check_right(path: Path, output: Path) -> None:
+    parent = path.parent
+    while not parent.exists() and not parent.is_symlink():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise InputError(f"output {output}", expected=f"a folder at {parent}", found="a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"output {output}", expected="the right to write", found=f"none in {parent}")
+
+
+def _previous(path: Path, output: Path, force: bool) -> Manifest | None:
+    try:
+        manifest = read_manifest(path)
+    except ElasticError as error:
+        if force:
+            return None
+        todo = "name another output, or replace it with --force"
+        raise InputError(
+            f"output {output}", expected="a bundle or an empty folder", found=error.found, todo=todo
+        ) from error
+    others = _unlisted(path, manifest)
+    if others and not force:
+        found = f"{others[0]} as well" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+        todo = "move it away, or replace all with --force"
+        raise InputError(f"output {output}", expected="a bundle with only its own files", found=found, todo=todo)
+    return manifest
+
+
+def _unlisted(path: Path, manifest: Manifest) -> list[str]:
+    listed = {NAME, *(entry.path for entry in manifest.files)}
+    present = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return sorted(name for file in present if (name := file.relative_to(path).as_posix()) not in listed)

@@ -1,0 +1,90 @@
+"""A file of the checkpoint into the bundle: hard link, else clone, else copy; its digest on the way."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from elastic_runtime.digest import file_digest
+from elastic_runtime.manifest import FileEntry
+
+_FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file (btrfs, xfs)
+_PIECE = 8 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def place(
+    source: Path, folder: Path, relative: str, *, say: Callable[[str], None], old: FileEntry | None, old_folder: Path
+) -> FileEntry:
+    """Make `source` the file `folder/relative` and return its entry.
+
+    Symbolic links are resolved first: a bundle points nowhere outside itself. Before bytes are copied, `old` (the same
+    path in the bundle that stands at `old_folder`) is linked if it holds the same bytes.
+
+    Args:
+        source: a file of the checkpoint.
+        folder: the staged bundle.
+        relative: `/` between the parts.
+        say: hears of a copy and its size.
+        old: entry of that path in the older bundle, if any.
+        old_folder: the older bundle.
+    """
+    source, target = source.resolve(strict=True), folder / relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if _link(source, target) or _clone(source, target):
+        return FileEntry(relative, *file_digest(target))
+    if old is not None and link_same(old_folder / relative, target, FileEntry(relative, *file_digest(source)), old):
+        return old
+    say(f"{relative}: copying {source.stat().st_size / 2**30:.2f} GiB; the checkpoint is on another file system")
+    return FileEntry(relative, *_copy(source, target))
+
+
+def link_same(old_path: Path, target: Path, new: FileEntry, old: FileEntry) -> bool:
+    """Make `target` a hard link to the older bundle's file if that really holds the bytes of `new`; say whether."""
+    same = (old.size, old.sha256) == (new.size, new.sha256) and old_path.is_file() and not old_path.is_symlink()
+    if not same or file_digest(old_path) != (new.size, new.sha256):  # a damaged file must not spread
+        return False
+    beside = target.with_name(f"{target.name}.link")
+    if not _link(old_path, beside):
+        return False
+    beside.replace(target)
+    return True
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
+        return False  # another file system, no such right, too many links: the next way may do
+    return True
+
+
+def _clone(source: Path, target: Path) -> bool:
+    with source.open("rb") as reader, target.open("wb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+        else:
+            return True
+    target.unlink()
+    return False
+
+
+def _copy(source: Path, target: Path) -> tuple[int, str]:
+    state, size = hashlib.sha256(), 0
+    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        while piece := reader.read(_PIECE):
+            state.update(piece)
+            size += len(piece)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[writer.write(rest) :]
+    return size, state.hexdigest()

@@ -1,0 +1,172 @@
+"""Writing a bundle so that nobody ever sees half of one.
+
+1. Everything is written into a locked folder beside the output (staging.py).
+2. `finish` digests what is there, writes the manifest last, brings all to the disk,
+3. and exchanges the folder with the output in one step (exchange.py); the old one is removed afterwards.
+
+A kill before step 3 leaves the old bundle as it was, one after it leaves the new one; the folder beside it is
+removed by the next export. Whatever else ends the `with` block removes it at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from elastic_export.bundle.exchange import flush_tree, publish
+from elastic_export.bundle.merge import check_same, merge
+from elastic_export.bundle.output import check_output, explain_os_error
+from elastic_export.bundle.place import link_same, place
+from elastic_export.bundle.staging import Stage, recover
+from elastic_runtime.digest import file_digest
+from elastic_runtime.errors import BuildError
+from elastic_runtime.manifest import FileEntry, Manifest
+from elastic_runtime.manifest_reader import NAME, parse_manifest
+
+Say = Callable[[str], None]
+
+
+class BundleWriter:
+    """A bundle in the making.
+
+        with BundleWriter(output) as writer:
+            writer.place(shard, f"weights/{shard.name}")
+            (writer.folder("6b") / "model.onnx").write_bytes(...)
+            writer.finish(manifest)
+
+    Args:
+        output: the bundle's folder.
+        force: replace a folder that is not a bundle.
+        add: keep what a bundle there already has (merge.py); where there is none this changes nothing.
+        protect: folders that are never replaced.
+        say: hears of what takes long or is unusual.
+
+    Raises:
+        InputError: from the `with` statement (`check_output`) or `finish` (`merge`).
+        BuildError: the disk is full, wherever in the block that shows.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        *,
+        force: bool = False,
+        add: bool = False,
+        protect: Iterable[Path] = (),
+        say: Say = lambda text: None,
+    ) -> None:
+        self._named, self._force, self._add, self._protect, self._say = output, force, add, tuple(protect), say
+        self._known: dict[str, FileEntry] = {}
+        self._external: list[FileEntry] = []
+        self._stage: Stage | None = None
+        self.output = output
+        self.previous: Manifest | None = None
+
+    def __enter__(self) -> BundleWriter:
+        try:
+            recover(Path(os.path.realpath(self._named)), self._say)
+            self.output, self.previous = check_output(self._named, force=self._force, protect=self._protect)
+            self._stage = Stage(self.output)
+        except OSError as error:
+            if shown := explain_os_error(error, self._named, rights=True):
+                raise shown from error
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stage is not None:
+            self._stage.close()
+        if isinstance(error, OSError) and (shown := explain_os_error(error, self._named, rights=False)):
+            raise shown from error
+
+    @property
+    def path(self) -> Path:
+        """The folder that will be the bundle."""
+        assert self._stage is not None, "use the writer in a with statement"
+        return self._stage.path
+
+    def folder(self, name: str) -> Path:
+        """A folder in the bundle, made if it is not there."""
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def place(self, source: Path, relative: str) -> FileEntry:
+        """Link, clone or copy a file into the bundle and digest it once (place.py)."""
+        old = self.previous.file(relative) if self.previous else None
+        entry = place(source, self.path, relative, say=self._say, old=old, old_folder=self.output)
+        self._known[relative] = entry
+        return entry
+
+    def name_external(self, source: Path) -> FileEntry:
+        """Record name, size and digest of a shard that stays outside the bundle."""
+        entry = FileEntry(source.name, *file_digest(source))
+        self._external.append(entry)
+        return entry
+
+    def check_addable(self, manifest: Manifest) -> None:
+        """Whether a manifest with these checkpoint and options may be added, before anything is built."""
+        if self._add and self.previous is not None:
+            check_same(self.previous, replace(manifest, files=(), external_weights=()))
+
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
+        assert self._stage is not None, "use the writer in a with statement"
+        manifest = replace(manifest, files=self._digests(), external_weights=tuple(self._external))
+        self._link_unchanged(manifest.files)
+        if self._add and self.previous is not None:
+            manifest = self._keep_old(self.previous, manifest)
+        text = manifest.to_json()
+        parse_manifest(text.encode(), NAME)  # what no consumer would open is not published
+        (self.path / NAME).write_text(text, "utf-8")
+        flush_tree(self.path)
+        publish(self._stage.path, self.output, self._stage.aside, self._say)
+        failed_report(self.output).unlink(missing_ok=True)  # it told of an export before this one
+        return manifest
+
+    def fail(self, report: Mapping[str, object]) -> Path:
+        """Write the report of a failed verification beside the output; the caller raises, and no bundle appears."""
+        path = failed_report(self.output)
+        beside = self.path / path.name
+        beside.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", "utf-8")
+        beside.replace(path)
+        return path
+
+    def _digests(self) -> tuple[FileEntry, ...]:
+        files = (Path(folder, name) for folder, _, names in os.walk(self.path) for name in names)
+        entries = []
+        for file in sorted(files):
+            relative = file.relative_to(self.path).as_posix()
+            if file.is_symlink() or not file.is_file():
+                raise BuildError(f"bundle file {relative}", expected="a plain file", found="a link or a device")
+            entries.append(self._known.get(relative) or FileEntry(relative, *file_digest(file)))
+        return tuple(entries)
+
+    def _link_unchanged(self, files: Iterable[FileEntry]) -> None:
+        for entry in files:
+            before = self.previous.file(entry.path) if self.previous else None
+            target, old = self.path / entry.path, self.output / entry.path
+            if before is not None and old.is_file() and not old.samefile(target):
+                link_same(old, target, entry, before)
+
+    def _keep_old(self, previous: Manifest, manifest: Manifest) -> Manifest:
+        merged = merge(previous, manifest)
+        for path, entry in merged.kept.items():
+            placed = place(self.output / entry.path, self.path, path, say=self._say, old=None, old_folder=self.output)
+            if (placed.size, placed.sha256) != (entry.size, entry.sha256):
+                todo = "export without --add"
+                raise BuildError(
+                    f"{self.output}/{entry.path}", expected="the file of the manifest", found="a damaged one", todo=todo
+                )
+        return merged.manifest
+
+
+def failed_report(output: Path) -> Path:
+    """Where the report of a failed verification goes."""
+    return output.with_name(f"{output.name}.failed.json")

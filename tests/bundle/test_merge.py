@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import BuildError, InputError
+
+
+def engines(bundle: Bundle) -> dict[str, list[tuple[str, int, str]]]:
+    return {b.name: [(e.target, e.max_context, e.file) for e in b.engines] for b in bundle.budgets}
+
+
+def test_budgets_and_targets_of_both_exports(tmp_path: Path, export: Callable) -> None:
+    out = tmp_path / "out"
+    export(out, {"big": [("rtx5080", 1024)]})
+    export(out, {"small": [("rtx5080", 1024)]}, add=True)
+    export(out, {"big": [("rtx4090", 1024)]}, add=True)
+    bundle = Bundle.open(out, "digests")
+    assert engines(bundle) == {
+        "big": [("rtx4090", 1024, "big/rtx4090.engine"), ("rtx5080", 1024, "big/rtx5080.engine")],
+        "small": [("rtx5080", 1024, "small/rtx5080.engine")],
+    }
+
+
+def test_an_engine_made_again_replaces_the_old_one(tmp_path: Path, export: Callable) -> None:
+    out = tmp_path / "out"
+    export(out, {"big": [("rtx5080", 1024)]})
+    export(out, {"big": [("rtx5080", 1024)]}, add=True)
+    assert engines(Bundle.open(out)) == {"big": [("rtx5080", 1024, "big/rtx5080.engine")]}
+
+
+def test_another_context_under_the_same_file_name_moves_the_kept_engine(tmp_path: Path, export: Callable) -> None:
+    out = tmp_path / "out"
+    export(out, {"big": [("rtx5080", 1024)]})
+    export(out, {"big": [("rtx5080", 2048)]}, add=True)
+    bundle = Bundle.open(out, "digests")
+    assert engines(bundle)["big"] == [
+        ("rtx5080", 1024, "big/rtx5080.1024.engine"),
+        ("rtx5080", 2048, "big/rtx5080.engine"),
+    ]
+    assert (out / "big/rtx5080.1024.engine").read_text() == "engine for rtx5080 at 1024 "
+
+
+def test_adding_to_nothing_is_an_export(tmp_path: Path, export: Callable) -> None:
+    export(tmp_path / "out", {"big": []}, add=True)
+    assert engines(Bundle.open(tmp_path / "out")) == {"big": []}
+
+
+def test_another_checkpoint_is_refused_and_the_bundle_stays(tmp_path: Path, export: Callable, tree: Callable) -> None:
+    out = tmp_path / "out"
+    export(out, {"big": [("rtx5080", 1024)]})
+    before = tree(out)
+    with pytest.raises(InputError, match="as in the bundle, parent, found parent, whose weights differ"):
+        export(out, {"small": []}, add=True, fingerprint="0" * 64)
+    assert tree(out) == before
+
+
+def test_a_shard_with_other_bytes_is_refused_whatever_the_fingerprint(
+    tmp_path: Path, export: Callable, shard: Path
+) -> None:
+    export(tmp_path / "out", {"big": []})
+    shard.resolve().unlink()
+    shard.resolve().write_bytes(b"WEIGHTS " * 1000)
+    with pytest.raises(InputError, match=r"--add, weights/model\.safetensors"):
+        export(tmp_path / "out", {"small": []}, add=True)
+
+
+def test_engines_of_another_graph_are_not_kept_beside_a_new_one(tmp_path: Path, export: Callable) -> None:
+    export(tmp_path / "out", {"big": [("rtx5080", 1024)]})
+    with pytest.raises(InputError, match=r"budget big: expected as in the bundle, the big/model\.onnx of its other"):
+        export(tmp_path / "out", {"big": [("rtx4090", 1024)]}, add=True, text="changed")
+
+
+def test_a_damaged_kept_file_is_named(tmp_path: Path, export: Callable) -> None:
+    export(tmp_path / "out", {"big": [("rtx5080", 1024)]})
+    engine = tmp_path / "out/big/rtx5080.engine"
+    engine.write_bytes(b"X" + engine.read_bytes()[1:])
+    with pytest.raises(BuildError, match=r"rtx5080\.engine: expected the file of the manifest, found a damaged"):
+        export(tmp_path / "out", {"small": []}, add=True)
