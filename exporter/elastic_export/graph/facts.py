@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
+
 from elastic_runtime.interface import StateKind
 
 Runs = tuple[tuple[int, int], ...]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.graph.facts import facts_of
+from elastic_runtime.errors import BuildError
 
 #: Every op the parent graph may hold. An op more needs a rule in `passes.narrow`.
 PARENT_OPS = frozenset(

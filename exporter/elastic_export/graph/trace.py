@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx_ir as ir
 import torch
@@ -64,9 +64,7 @@ def _export(arch: Architecture, prefix: str, every_token: bool) -> torch.export.
     B, T, S = (torch.export.Dim(name) for name in "BTS")
     state_dims = {name: {0: B, 2: S} if "cache" in name else {0: B} for name in state}
     shapes = ({0: B, 1: T}, {0: B}, {0: B}, state_dims, dict.fromkeys(masks))
-    return torch.export.export(
-        model, (ids, position, length, state, masks), dynamic_shapes=shapes, strict=False
-    )
+    return torch.export.export(model, (ids, position, length, state, masks), dynamic_shapes=shapes, strict=False)
 
 
 def _name_inputs_and_outputs(model: ir.Model, arch: Architecture) -> None:
@@ -107,7 +105,9 @@ def _symbolic_dims(model: ir.Model) -> None:
     """Rename the exporter's symbols to B, T and S, wherever they stand."""
     names: dict[str | None, str] = {}
     for value in model.graph.inputs:
-        expected = {"input_ids": "BT", "position": "B"}.get(value.name or "", "B S " if "cache" in (value.name or "") else "")
+        expected = {"input_ids": "BT", "position": "B"}.get(
+            value.name or "", "B S " if "cache" in (value.name or "") else ""
+        )
         for dim, symbol in zip(value.shape or (), expected, strict=False):
             if isinstance(dim, ir.SymbolicDim) and symbol != " ":
                 names.setdefault(dim.value, symbol)

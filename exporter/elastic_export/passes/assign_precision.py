@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass, node_error
 from elastic_export.passes.values import Inserter, operand
+from elastic_runtime.errors import BuildError
 
 FLOAT = ir.DataType.FLOAT
 #: Positions of the mixer's parameters that must have the dtype of its activations, and of the per-head ones.
@@ -37,7 +37,9 @@ class AssignPrecision(GraphPass):
         """All values are float32 or integers, and every weight's dtype is known."""
         for value in _float_values(model):
             if value.dtype != FLOAT:
-                raise BuildError(f"value {value.name}", expected="float32 before precision is assigned", found=f"{value.dtype}")
+                raise BuildError(
+                    f"value {value.name}", expected="float32 before precision is assigned", found=f"{value.dtype}"
+                )
         unknown = sorted(set(facts_of(model).weights) - set(self._stored))
         if unknown:
             raise BuildError("weights", expected="a known dtype each", found=f"none for {unknown[:5]}")
@@ -130,4 +132,3 @@ def _cast_output(inserter: Inserter, node: ir.Node, to: ir.DataType, computed: i
         if user is not cast:
             user.replace_input_with(index, result)
     graph.insert_after(node, cast)
-

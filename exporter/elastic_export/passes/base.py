@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 import onnx_ir.passes
+
 from elastic_runtime.errors import BuildError, ElasticError
 
 logger = logging.getLogger(__name__)

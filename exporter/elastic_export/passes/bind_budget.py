@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass
+from elastic_runtime.errors import BuildError
 
 
 class BindBudget(GraphPass):
@@ -38,7 +38,9 @@ class BindBudget(GraphPass):
         for value in [v for v in model.graph.inputs if v.name in self._masks]:
             model.graph.inputs.remove(value)  # 1
             for count, (node, index) in enumerate(tuple(value.uses())):  # 2
-                node.replace_input_with(index, _initializer(model.graph, f"{value.name}.{count}", self._masks[value.name]))
+                node.replace_input_with(
+                    index, _initializer(model.graph, f"{value.name}.{count}", self._masks[value.name])
+                )
         facts.masks.clear()
         return ir.passes.PassResult(model, modified=True)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow import known_zeros
 from elastic_export.passes.values import operand, replace_uses, static_shape
+from elastic_runtime.errors import BuildError
 
 
 class CollapseSkippedLayers(GraphPass):

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.values import Inserter, operand, replace_uses, static_shape
+from elastic_runtime.errors import BuildError
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 

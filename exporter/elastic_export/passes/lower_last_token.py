@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.values import Inserter, operand, replace_uses
+from elastic_runtime.errors import BuildError
 
 INT64 = ir.DataType.INT64
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.values import Inserter, operand, replace_uses, static_shape
+from elastic_runtime.errors import BuildError
 
 
 class LowerLinear(GraphPass):

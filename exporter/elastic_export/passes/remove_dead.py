@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import state_pairs
+from elastic_runtime.errors import BuildError
 
 
 class RemoveDead(GraphPass):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.passes.base import GraphPass, node_error
 from elastic_export.passes.values import constant_of, operand, replace_uses, static_shape
+from elastic_runtime.errors import BuildError
 
 _PLAIN = {"MaskedRMSNorm": ("", "RMSNormalization"), "MaskedMamba2Mixer": ("elastic", "Mamba2Mixer")}
 
@@ -65,7 +65,9 @@ def _unmask(graph: ir.Graph, node: ir.Node) -> None:
     attributes = dict(node.attributes)
     if op_type == "RMSNormalization":
         attributes["axis"] = ir.AttrInt64("axis", -1)
-    plain = ir.Node(domain, op_type, node.inputs[:-1], attributes.values(), num_outputs=len(node.outputs), name=node.name)
+    plain = ir.Node(
+        domain, op_type, node.inputs[:-1], attributes.values(), num_outputs=len(node.outputs), name=node.name
+    )
     for old, new in zip(node.outputs, plain.outputs, strict=True):
         new.name, new.type, new.shape = old.name, old.type, old.shape
         replace_uses(graph, old, new)

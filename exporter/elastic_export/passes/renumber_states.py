@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import replace
 
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import state_pairs
+from elastic_runtime.errors import BuildError
 
 
 class RenumberStates(GraphPass):

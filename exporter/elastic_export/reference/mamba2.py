@@ -116,9 +116,7 @@ def _scan(
     return y.reshape(batch, tokens, heads * P), state
 
 
-def _gated_group_norm(
-    y: Tensor, z: Tensor, channel_mask: Tensor | None, weight: Tensor, sizes: MixerSizes
-) -> Tensor:
+def _gated_group_norm(y: Tensor, z: Tensor, channel_mask: Tensor | None, weight: Tensor, sizes: MixerSizes) -> Tensor:
     """RMSNorm of y·silu(z) over the kept channels of each group, times the weight. [B,T,di]."""
     gated = y * F.silu(z)
     mask = torch.ones_like(weight) if channel_mask is None else channel_mask.to(weight.dtype)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from elastic_runtime.interface import StatePort, state_ports
 from torch import Tensor
 
 from elastic_export.checkpoint.architecture import Architecture
+from elastic_runtime.interface import StatePort, state_ports
 
 State = dict[str, Tensor]
 """Input name of the interface (`conv_state.0`, …) -> tensor."""
@@ -22,9 +22,7 @@ def state_ports_of(model: Architecture, dtype: str) -> tuple[StatePort, ...]:
     return state_ports(dtype, mamba=mamba, attention=attention)
 
 
-def empty_state(
-    model: Architecture, batch: int, max_context: int, dtype: torch.dtype, device: str = "cpu"
-) -> State:
+def empty_state(model: Architecture, batch: int, max_context: int, dtype: torch.dtype, device: str = "cpu") -> State:
     """The state of a new sequence: all zeros, every tensor in `dtype`.
 
     The reference keeps SSM states in its own arithmetic dtype (float32 or float64); it never narrows them.

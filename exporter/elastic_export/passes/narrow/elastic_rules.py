@@ -171,7 +171,9 @@ class MaskedMamba2Mixer(Rule):
         kept, groups = self._kept(node, live), int_attribute(node, "n_groups")
         per_group = kept.heads.reshape(groups, -1).sum(axis=1)
         if len(set(per_group.tolist())) != 1:
-            raise node_error(node, expected="the same number of heads in every SSM group", found=f"{per_group.tolist()}")
+            raise node_error(
+                node, expected="the same number of heads in every SSM group", found=f"{per_group.tolist()}"
+            )
         asked = _known(live.need(operand(node, 0))[2])
         if not np.array_equal(asked, kept.projected):
             raise node_error(

@@ -41,7 +41,9 @@ class Narrow(GraphPass):
         live = analyse(model)  # 1
         for node in model.graph:  # 2
             if not any(output in live.reached for output in node.outputs):
-                raise node_error(node, expected="a node that the logits need", found="a dead one", todo="clean up first")
+                raise node_error(
+                    node, expected="a node that the logits need", found="a dead one", todo="clean up first"
+                )
             rule_of(node).cut(node, live)
         _cut_facts(model, live)
         values = [*model.graph.inputs, *model.graph.initializers.values()]

@@ -1,0 +1,109 @@
+"""The written spec of an emitted graph: the plain sub-model and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.graph.facts import Facts
+from elastic_export.passes.values import constant_of
+from elastic_runtime.errors import BuildError
+from elastic_runtime.interface import Port
+
+#: Every op an emitted graph may hold; `Where` and the float constants only inside explicit attention.
+EMITTED_OPS = frozenset(
+    {
+        ("elastic", "Mamba2Mixer"),
+        *(
+            ("", op)
+            for op in [
+                "Add",
+                "Attention",
+                "Cast",
+                "Concat",
+                "Gather",
+                "GatherND",
+                "Gemm",
+                "LessOrEqual",
+                "MatMul",
+                "Max",
+                "Mul",
+                "RMSNormalization",
+                "Range",
+                "Relu",
+                "Reshape",
+                "Shape",
+                "Softmax",
+                "Squeeze",
+                "Sub",
+                "TensorScatter",
+                "Transpose",
+                "Unsqueeze",
+                "Where",
+            ]
+        ),
+    }
+)
+
+
+def check_emitted(model: ir.Model, arch: Architecture, ports: Sequence[Port], facts: Facts) -> None:
+    """Raise BuildError unless the graph is the sub-model of `arch`: its ops, weights, shapes and parameters."""
+    _check_ops(model)
+    _check_inputs(model, ports)
+    _check_weights(arch, facts)
+    _check_layers(model, arch)
+
+
+def _check_ops(model: ir.Model) -> None:
+    for node in model.graph:
+        if (node.domain, node.op_type) not in EMITTED_OPS:
+            raise BuildError(f"node {node.name}", expected="an op of the emitted set", found=node.op_type)
+        if node.op_type in ("Mul", "Where"):
+            for value in node.inputs:
+                data = constant_of(value)
+                if data is not None and data.size > 1:
+                    raise BuildError(
+                        f"node {node.name}", expected="no mask in a sub-model", found=f"constant {data.shape}"
+                    )
+
+
+def _check_inputs(model: ir.Model, ports: Sequence[Port]) -> None:
+    for value, port in zip(model.graph.inputs, ports, strict=True):
+        shape = tuple(str(d) if isinstance(d, ir.SymbolicDim) else d for d in value.shape or ())
+        if value.name != port.name or shape != port.shape:
+            raise BuildError(f"input {value.name}", expected=f"{port.name} {port.shape}", found=f"{shape}")
+
+
+def _check_weights(arch: Architecture, facts: Facts) -> None:
+    """Shapes in the order of the data's way are those of an ordinary checkpoint of the sub-model."""
+    expected = list(arch.tensor_shapes().values())
+    found = [weight.shape for weight in facts.weights.values()]
+    if sorted(expected) != sorted(found):
+        raise BuildError(
+            "weights of the sub-model",
+            expected=f"{len(expected)} tensors shaped as its architecture says",
+            found=f"{len(found)}, differing {sorted(set(expected) ^ set(found))[:4]}",
+        )
+    total = sum(math.prod(shape) for shape in found)
+    if total != arch.parameters():
+        raise BuildError("parameters of the sub-model", expected=f"{arch.parameters()}", found=f"{total}")
+
+
+def _check_layers(model: ir.Model, arch: Architecture) -> None:
+    """A skipped layer leaves no node: linear layers, norms, mixers and caches are counted."""
+    pattern = arch.pattern
+    found = {
+        op: sum(n.op_type == op for n in model.graph)
+        for op in ("Gemm", "RMSNormalization", "Mamba2Mixer", "TensorScatter")
+    }
+    expected = {
+        "Gemm": 2 * pattern.count("M") + 2 * pattern.count("-") + 4 * pattern.count("*") + 1,
+        "RMSNormalization": len(pattern) + 1,
+        "Mamba2Mixer": pattern.count("M"),
+        "TensorScatter": 2 * pattern.count("*"),
+    }
+    if found != expected:
+        raise BuildError("layers of the sub-model", expected=f"{expected}", found=f"{found}")

@@ -1,0 +1,133 @@
+"""Writes one budget's graph as the ONNX file that ships."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.emit.check import check_emitted
+from elastic_export.emit.mixer_body import mixer_function
+from elastic_export.graph.facts import StateSlice, WeightSlice, facts_of
+from elastic_export.graph.trace import OPSET
+from elastic_export.reference.state import state_ports_of
+from elastic_runtime.errors import BuildError
+from elastic_runtime.interface import Port, StatePort, logits_port, token_ports
+
+IR_VERSION = 11
+PORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+IR_DTYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+_PORT_NAMES = {IR_DTYPES[short]: long for short, long in PORT_DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class EmittedModel:
+    """An ONNX file and what its inputs and outputs are.
+
+    `ports` are tokens and states, `weights` the weight inputs in order, `logits` the first output. `weight_slices` and
+    `state_slices` say what each keeps of the parent. `mixers` counts the `elastic::Mamba2Mixer` nodes.
+    """
+
+    path: Path
+    architecture: Architecture
+    precision: str
+    ports: tuple[Port | StatePort, ...]
+    weights: tuple[Port, ...]
+    logits: Port
+    weight_slices: tuple[WeightSlice, ...]
+    state_slices: tuple[StateSlice, ...]
+    mixers: int
+
+    def states(self) -> tuple[StatePort, ...]:
+        """The ports that carry state."""
+        return tuple(port for port in self.ports if isinstance(port, StatePort))
+
+
+def emit_model(
+    model: ir.Model, arch: Architecture, path: Path, *, precision: str, every_token: bool = False
+) -> EmittedModel:
+    """Order, name, complete and write a narrowed graph; check what was written.
+
+    Args:
+        model: the graph after `budget_passes`; changed in place.
+        arch: the sub-model's architecture, against which the graph is checked.
+        path: the file to write.
+        precision: `bf16`, `fp16` or `fp32`, as assigned by the passes.
+        every_token: whether the graph gives logits of all tokens.
+
+    Raises:
+        BuildError: the graph is not the plain sub-model.
+    """
+    facts = facts_of(model)
+    states = state_ports_of(arch, PORT_DTYPES[precision])
+    ports = (*token_ports(), *states)
+    weights = tuple(_weight_port(model, name) for name in facts.weights)
+    logits = logits_port(arch.vocab_size, every_token=every_token)
+    _order(model, [p.name for p in (*ports, *weights)], [logits.name, *(s.output for s in states)])
+    mixers = _add_functions(model, arch)
+    _rename(model.graph)
+    model.ir_version = IR_VERSION
+    check_emitted(model, arch, (*ports, *weights), facts)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    slices = tuple(facts.states[port.name] for port in states)
+    return EmittedModel(path, arch, precision, ports, weights, logits, tuple(facts.weights.values()), slices, mixers)
+
+
+def _weight_port(model: ir.Model, name: str) -> Port:
+    value = next(value for value in model.graph.inputs if value.name == name)
+    assert value.dtype is not None
+    return Port(name, _PORT_NAMES[value.dtype], facts_of(model).weights[name].shape)
+
+
+def _order(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
+    """Inputs and outputs in the order of the interface."""
+    for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
+        found = {str(value.name): value for value in values}
+        if set(found) != set(names):
+            differing = sorted(set(found) ^ set(names))
+            raise BuildError(
+                "the sub-model's interface", expected=f"{len(names)} tensors", found=f"differing {differing}"
+            )
+        values[:] = [found[name] for name in names]
+
+
+def _add_functions(model: ir.Model, arch: Architecture) -> int:
+    """Attach the body of each custom op; returns the number of mixers."""
+    mixers = sum(node.op_type == "Mamba2Mixer" for node in model.graph)
+    if mixers:
+        function = ir.from_proto(mixer_function(arch.conv_kernel, OPSET))
+        assert isinstance(function, ir.Function)
+        model.functions[function.identifier()] = function
+        model.graph.opset_imports["elastic"] = 1
+    else:
+        model.graph.opset_imports.pop("elastic", None)
+    for extra in set(model.graph.opset_imports) - {"", "elastic"}:
+        del model.graph.opset_imports[extra]
+    return mixers
+
+
+def _rename(graph: ir.Graph) -> None:
+    """Names that say op and number: the same for the same graph, whatever the passes called things in between."""
+    count: Counter[str] = Counter()
+    fixed = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    for number, (old, value) in enumerate(list(graph.initializers.items())):
+        del graph.initializers[old]
+        value.name = f"constant_{number}"
+        assert value.const_value is not None
+        value.const_value.name = value.name
+        graph.register_initializer(value)
+    for node in graph:
+        node.name = f"{node.op_type}_{count[node.op_type]}"
+        count[node.op_type] += 1
+        for index, output in enumerate(node.outputs):
+            if id(output) not in fixed:
+                output.name = node.name if index == 0 else f"{node.name}_{index}"
+        attributes = sorted(node.attributes.values(), key=lambda attribute: attribute.name)
+        node.attributes.clear()
+        node.attributes.update({attribute.name: attribute for attribute in attributes})
