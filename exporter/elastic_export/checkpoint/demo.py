@@ -20,7 +20,8 @@ import numpy as np
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budgets import FORMAT
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint, write_json
+from elastic_export.checkpoint.documents import write_json
+from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_runtime.errors import BuildError
 
 NAME = "elastic-demo"

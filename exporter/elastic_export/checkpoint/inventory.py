@@ -6,7 +6,7 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Protocol
 
@@ -43,6 +43,17 @@ def find_prefix(names: Collection[str]) -> str:
     """`model` where the tensors are named as newer saves do, else `backbone`."""
     counts = Counter(name.split(".", 1)[0] for name in names)
     return max(PREFIXES, key=lambda prefix: counts[prefix])
+
+
+def observed_widths(architecture: Architecture, prefix: str, found: Mapping[str, Described]) -> Architecture:
+    """The architecture with FFN widths and Mamba heads read off `up_proj` and `A_log` where these are there."""
+    widths = {"-": list(architecture.ffn_sizes), "M": list(architecture.mamba_heads)}
+    for index, kind, ordinal in architecture.layers():
+        tensor = {"-": "up_proj.weight", "M": "A_log"}.get(kind, "")
+        described = found.get(f"{prefix}.layers.{index}.mixer.{tensor}")
+        if described is not None and described.shape:
+            widths[kind][ordinal] = described.shape[0]
+    return replace(architecture, ffn_sizes=tuple(widths["-"]), mamba_heads=tuple(widths["M"]))
 
 
 def check_inventory(

@@ -14,7 +14,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import FILE_NAME, read_budgets
 from elastic_export.checkpoint.config import parse_config, read_config
-from elastic_export.checkpoint.inventory import check_inventory, find_prefix
+from elastic_export.checkpoint.inventory import check_inventory, find_prefix, observed_widths
 from elastic_export.checkpoint.shards import open_shards
 from elastic_runtime.errors import InputError
 from elastic_runtime.safetensors import TensorFile
@@ -83,6 +83,7 @@ class Checkpoint:
         budgets_file: Path | None = None,
         ignore_tensors: Sequence[str] = (),
         require_budgets: bool = True,
+        widths_from_shapes: bool = False,
     ) -> Checkpoint:
         """Read config, index, headers and budgets of a folder, and check them against each other.
 
@@ -90,7 +91,9 @@ class Checkpoint:
             directory: the folder with `config.json` and the shards.
             budgets_file: read instead of the folder's `elastic_config.json`.
             ignore_tensors: globs of tensors that are no part of the architecture and may be left out.
-            require_budgets: whether a checkpoint without a budget file is an error; if not, `budgets` is empty.
+            require_budgets: whether a checkpoint without a budget file is an error; if not, `budgets` is not read.
+            widths_from_shapes: let the tensors say how wide each FFN and how many each layer's Mamba heads are, for
+                checkpoints of other tools whose config has one number for layers that differ.
 
         Raises:
             InputError: naming the file, and the key or tensor.
@@ -100,7 +103,6 @@ class Checkpoint:
             raise InputError(str(directory), expected="a checkpoint folder", found=instead)
         config = read_config(directory / "config.json")
         architecture, warnings = parse_config(config, str(directory / "config.json"))
-        budgets, more = _read_budgets(directory, budgets_file, architecture, require_budgets)
         files = open_shards(directory)
         found = {
             entry.name: TensorRef(entry.name, path, entry.dtype, entry.shape, entry.offset, entry.nbytes)
@@ -108,7 +110,10 @@ class Checkpoint:
             for entry in file.entries.values()
         }
         prefix = find_prefix(found)
+        if widths_from_shapes:
+            architecture = observed_widths(architecture, prefix, found)
         inventory = check_inventory(str(directory), architecture, prefix, found, ignore_tensors)
+        budgets, more = _read_budgets(directory, budgets_file, architecture) if require_budgets else ({}, [])
         return cls(
             path=directory,
             name=checkpoint_name(directory),
@@ -156,13 +161,11 @@ def checkpoint_name(directory: Path) -> str:
 
 
 def _read_budgets(
-    directory: Path, budgets_file: Path | None, architecture: Architecture, required: bool
+    directory: Path, budgets_file: Path | None, architecture: Architecture
 ) -> tuple[dict[str, Budget], list[str]]:
     path = budgets_file if budgets_file is not None else directory / FILE_NAME
     if budgets_file is not None or path.exists():
         return read_budgets(path, architecture)
-    if not required:
-        return {}, []
     raise InputError(
         f"{directory}, budgets",
         expected=f"the file {FILE_NAME}, or --budgets FILE",

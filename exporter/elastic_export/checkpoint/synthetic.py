@@ -6,7 +6,6 @@ to write a checkpoint of any size that takes no disk.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT, budgets_document
 from elastic_export.checkpoint.config import config_document
+from elastic_export.checkpoint.documents import write_json
 from elastic_export.checkpoint.shards import INDEX, SINGLE
 from elastic_runtime.safetensors import DTYPES, encode_header, itemsize
 
@@ -311,11 +311,6 @@ def _write_index(directory: Path, plan: _Plan, shards: int) -> None:
     weight_map = {name: file for file, names in _shard_plan(plan, shards).items() for name in names}
     total = sum(math.prod(shape) * itemsize(dtype) for dtype, shape in plan.values())
     write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """JSON as people read it; the same bytes for the same document on any system."""
-    path.write_bytes((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _without_prefix(name: str) -> str:

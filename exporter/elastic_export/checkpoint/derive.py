@@ -1,0 +1,229 @@
+"""Find the budgets of checkpoints that somebody else cut out of an elastic parent, and prove them.
+
+The vendor's slicing script is the authority on what a sub-model keeps; ours must agree with it to the byte. Widths come
+from the cut checkpoint's shapes and config, kept layers from comparing tensors, and nothing is guessed: what could be
+read in two ways is an error that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.budgets import budgets_document, check_name, parse_budgets
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.slicing import TensorRuns, runs_shape, sliced_blocks, sub_model_name, tensor_runs
+from elastic_runtime.errors import InputError
+
+#: What slicing never changes: (field, the config's key).
+_SHARED = (
+    ("vocab_size", "vocab_size"),
+    ("ssm_groups", "n_groups"),
+    ("ssm_state", "ssm_state_size"),
+    ("conv_kernel", "conv_kernel"),
+    ("kv_heads", "num_key_value_heads"),
+    ("attention_head_dim", "head_dim"),
+    ("epsilon", "layer_norm_epsilon"),
+    ("time_step_limit", "time_step_limit"),
+)
+
+
+def derive(parent_dir: Path, sliced_dirs: Sequence[Path]) -> dict[str, Any]:
+    """The `elastic-budgets/1` document under which our slices of the parent are the given checkpoints.
+
+    Args:
+        parent_dir: the elastic parent; it needs no budget file.
+        sliced_dirs: cut checkpoints, each a budget named by its folder. The parent itself may be among them.
+
+    Raises:
+        InputError: a checkpoint that is no slice of the parent (naming the tensor that differs), or whose layers can
+            be matched in more than one way.
+    """
+    parent = Checkpoint.open(parent_dir, require_budgets=False)
+    budgets = [derive_budget(parent, _open_cut(path)) for path in sliced_dirs]
+    document = budgets_document(parent.architecture, budgets)
+    if len(document["budgets"]) != len(budgets):
+        names = ", ".join(budget.name for budget in budgets)
+        raise InputError("--sliced", expected="folders of different names", found=names)
+    parse_budgets(document, parent.architecture, "derived budgets")
+    return document
+
+
+def _open_cut(path: Path) -> Checkpoint:
+    """A cut checkpoint; where its config gives one width for layers that differ, the shapes decide."""
+    return Checkpoint.open(path, require_budgets=False, widths_from_shapes=True)
+
+
+def derive_budget(parent: Checkpoint, sliced: Checkpoint) -> Budget:
+    """The budget that gives `sliced`, every tensor of it compared with our slice byte by byte."""
+    check_name(str(sliced.path), sliced.name)
+    _check_shared(parent, sliced)
+    kept = _match_layers(parent, sliced)
+    budget = _budget(parent.architecture, sliced, kept)
+    _prove(parent, sliced, budget)
+    return budget
+
+
+def _check_shared(parent: Checkpoint, sliced: Checkpoint) -> None:
+    theirs, ours = sliced.architecture, parent.architecture
+    for field, key in _SHARED:
+        if getattr(theirs, field) != getattr(ours, field):
+            expected = f"the parent's {getattr(ours, field)}: no budget changes it"
+            raise InputError(f"{sliced.path}, {key}", expected=expected, found=str(getattr(theirs, field)))
+    for field, key in (("hidden_size", "hidden_size"), ("mamba_head_dim", "mamba_head_dim")):
+        if getattr(theirs, field) > getattr(ours, field):
+            expected = f"at most the parent's {getattr(ours, field)}"
+            raise InputError(f"{sliced.path}, {key}", expected=expected, found=str(getattr(theirs, field)))
+    if sliced.dtype != parent.dtype:
+        expected = f"the parent's dtype {parent.dtype}: equality cannot be proved across a cast"
+        raise InputError(str(sliced.path), expected=expected, found=sliced.dtype)
+
+
+def _match_layers(parent: Checkpoint, sliced: Checkpoint) -> list[int]:
+    """The parent layer of each sliced layer: ascending, all tensors byte-equal, and the only such choice."""
+    candidates = []
+    for index, _, _ in sliced.architecture.layers():
+        matches = [j for j, _, _ in parent.architecture.layers() if _layer_equal(parent, sliced, j, index) is None]
+        if not matches:
+            raise _no_match(parent, sliced, index)
+        candidates.append(matches)
+    first, last = _earliest(candidates), _latest(candidates)
+    if not first or not last:
+        shown = ", ".join(f"{i}: {matches}" for i, matches in enumerate(candidates))
+        raise InputError(f"{sliced.path}, layers", expected="layers in the parent's order", found=f"matches {shown}")
+    for index, (low, high) in enumerate(zip(first, last, strict=True)):
+        if low != high:
+            expected = "one parent layer that it can be"
+            found = f"layers {low} and {high} of the parent, which are equal where this one keeps them: not decidable"
+            raise InputError(f"{sliced.path}, layer {index}", expected=expected, found=found)
+    return first
+
+
+def _earliest(candidates: Sequence[Sequence[int]]) -> list[int]:
+    """The ascending choice that takes every candidate as early as possible; empty where there is none."""
+    chosen: list[int] = []
+    for matches in candidates:
+        later = [match for match in matches if not chosen or match > chosen[-1]]
+        if not later:
+            return []
+        chosen.append(min(later))
+    return chosen
+
+
+def _latest(candidates: Sequence[Sequence[int]]) -> list[int]:
+    mirrored = _earliest([[-match for match in matches] for matches in reversed(candidates)])
+    return [-match for match in reversed(mirrored)]
+
+
+def _layer_equal(parent: Checkpoint, sliced: Checkpoint, theirs: int, ours: int) -> str | None:
+    """None where sliced layer `ours` is our slice of parent layer `theirs`, else the first thing that differs."""
+    if parent.architecture.pattern[theirs] != sliced.architecture.pattern[ours]:
+        return "the kind of layer"
+    budget = _layer_budget(parent.architecture, sliced.architecture, theirs, ours)
+    if isinstance(budget, str):
+        return budget
+    lead, own = f"{parent.prefix}.layers.{theirs}.", f"{sliced.prefix}.layers.{ours}."
+    runs = tensor_runs(parent.architecture, budget, parent.prefix)
+    names = [name for name in runs if name.startswith(lead)]
+    for name in sorted(names, key=lambda name: parent.tensors[name].nbytes):  # norms first: they tell layers apart
+        if not _tensor_equal(parent, sliced, name, runs[name], own + name.removeprefix(lead)):
+            return name
+    return None
+
+
+def _layer_budget(parent: Architecture, sliced: Architecture, theirs: int, ours: int) -> Budget | str:
+    """A budget of parent layer `theirs` alone, as wide as sliced layer `ours`; the key of a width that is too large."""
+    k, own = _ordinal(parent, theirs), _ordinal(sliced, ours)
+    others = tuple(index for index in range(len(parent.pattern)) if index != theirs)
+    full = Budget.full(parent, "candidate")
+    budget = replace(full, hidden_size=sliced.hidden_size, skip_layers=others)
+    if parent.pattern[theirs] == "M":
+        heads = sliced.mamba_heads[own]
+        budget = replace(budget, mamba_heads=_with(full.mamba_heads, k, heads), mamba_head_dim=sliced.mamba_head_dim)
+        return budget if heads <= full.mamba_heads[k] else "mamba_num_heads"
+    if parent.pattern[theirs] == "-":
+        width = sliced.ffn_sizes[own]
+        budget = replace(budget, ffn_sizes=_with(full.ffn_sizes, k, width))
+        return budget if width <= full.ffn_sizes[k] else "intermediate_size"
+    budget = replace(budget, attention_heads=sliced.attention_heads)
+    return budget if sliced.attention_heads <= parent.attention_heads else "num_attention_heads"
+
+
+def _ordinal(architecture: Architecture, layer: int) -> int:
+    return architecture.pattern[:layer].count(architecture.pattern[layer])
+
+
+def _with(widths: tuple[int, ...], index: int, width: int) -> tuple[int, ...]:
+    return (*widths[:index], width, *widths[index + 1 :])
+
+
+def _tensor_equal(parent: Checkpoint, sliced: Checkpoint, name: str, runs: TensorRuns, own: str) -> bool:
+    """Whether tensor `own` of `sliced` has the bytes of our slice of the parent's `name`; NaNs and all."""
+    theirs = sliced.read(own)
+    if sliced.tensors[own].dtype != parent.tensors[name].dtype or theirs.shape != runs_shape(runs):
+        return False
+    row = 0
+    for block in sliced_blocks(parent.read(name), runs, 16 << 20):
+        if not np.array_equal(_bytes(block), _bytes(theirs[row : row + len(block)])):
+            return False
+        row += len(block)
+    return True
+
+
+def _bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _no_match(parent: Checkpoint, sliced: Checkpoint, index: int) -> InputError:
+    """Which layer comes nearest, and the tensor that tells it apart."""
+    kind = sliced.architecture.pattern[index]
+    reasons: Mapping[int, str | None] = {
+        j: _layer_equal(parent, sliced, j, index) for j, other, _ in parent.architecture.layers() if other == kind
+    }
+    if not reasons:
+        found = f"a layer of kind {kind!r}, of which the parent has none"
+    else:
+        # Layers are compared smallest tensor first, so the one that fails on the largest tensor got furthest.
+        sizes = {j: parent.tensors[r].nbytes if r in parent.tensors else 0 for j, r in reasons.items() if r}
+        nearest = max(sizes, key=lambda j: sizes[j])
+        found = f"none; the nearest is layer {nearest}, different in {reasons[nearest]}"
+    return InputError(f"{sliced.path}, layer {index}", expected="the bytes of our slice of a parent layer", found=found)
+
+
+def _budget(parent: Architecture, sliced: Checkpoint, kept: Sequence[int]) -> Budget:
+    """The budget of the matched layers; a width that no kept layer has stays the parent's."""
+    own, full = sliced.architecture, Budget.full(parent, sliced.name)
+    kept_of = {kind: [_ordinal(parent, j) for j in kept if parent.pattern[j] == kind] for kind in "M-"}
+    return replace(
+        full,
+        hidden_size=own.hidden_size,
+        ffn_sizes=_widths(full.ffn_sizes, kept_of["-"], own.ffn_sizes),
+        mamba_heads=_widths(full.mamba_heads, kept_of["M"], own.mamba_heads),
+        mamba_head_dim=own.mamba_head_dim if own.mamba_heads else full.mamba_head_dim,
+        attention_heads=own.attention_heads if "*" in own.pattern else full.attention_heads,
+        skip_layers=tuple(sorted(set(range(len(parent.pattern))) - set(kept))),
+    )
+
+
+def _widths(parent: tuple[int, ...], kept: Sequence[int], own: tuple[int, ...]) -> tuple[int, ...]:
+    """Per parent layer of the kind: the kept ones' width; a skipped one follows where all agree, so one number does."""
+    if own and len(set(own)) == 1 and own[0] <= min(parent):
+        return (own[0],) * len(parent)
+    widths = dict(zip(kept, own, strict=True))
+    return tuple(widths.get(k, width) for k, width in enumerate(parent))
+
+
+def _prove(parent: Checkpoint, sliced: Checkpoint, budget: Budget) -> None:
+    """Every tensor of the sub-model that `budget` makes is byte-equal, also those that matching did not look at."""
+    for name, runs in tensor_runs(parent.architecture, budget, parent.prefix).items():
+        renamed = sub_model_name(name, parent.architecture, budget, parent.prefix) or ""
+        own = renamed.replace(f"{parent.prefix}.", f"{sliced.prefix}.", 1)
+        if not _tensor_equal(parent, sliced, name, runs, own):
+            expected = f"the bytes of our slice of the parent's {name!r}"
+            raise InputError(f"{sliced.path}, tensor {own!r}", expected=expected, found="others")
