@@ -1,0 +1,152 @@
+// The part of CUDA that our kernels use, for g++: they run on the CPU, one fiber a thread, so that the
+// address sanitizer and random orders of execution find what a GPU would hide. It finds wrong indices,
+// missing barriers, reads of unwritten shared memory, faulty tails and masks; it does not model memory order
+// between blocks, nor speed.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#define __global__
+#define __launch_bounds__(...)
+#define ELASTIC_HD inline
+#define ELASTIC_D inline
+#define ELASTIC_UNROLL
+#define ELASTIC_SHARED(type, name, count) \
+  static char name##_key;                 \
+  type* const name = static_cast<type*>(::elastic::shim::shared(&name##_key, sizeof(type) * (count)))
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
+namespace elastic::shim {
+
+// What a thread asks about itself; one block runs at a time.
+struct Self {
+  dim3 thread, block, block_size, grid_size;
+};
+extern Self* self;
+
+void barrier();
+float shuffle(float value, int source_lane);
+// The block's array of that key: poisoned with NaN when the block starts, freed when it ends.
+void* shared(const void* key, std::size_t bytes);
+
+// Order of blocks, warps and lanes in all launches from now on.
+enum class Order { kForward, kReversed, kRandom };
+void set_order(Order order, std::uint64_t seed);
+
+void run(const dim3& grid, const dim3& block, const std::function<void()>& kernel);
+
+}  // namespace elastic::shim
+
+#define threadIdx (::elastic::shim::self->thread)
+#define blockIdx (::elastic::shim::self->block)
+#define blockDim (::elastic::shim::self->block_size)
+#define gridDim (::elastic::shim::self->grid_size)
+
+inline void __syncthreads() { elastic::shim::barrier(); }
+inline void __threadfence() {}
+inline float __shfl_xor_sync(unsigned, float value, int mask) {
+  return elastic::shim::shuffle(value, static_cast<int>(threadIdx.x % 32) ^ mask);
+}
+inline unsigned atomicInc(unsigned* address, unsigned limit) {
+  const unsigned old = *address;
+  *address = old >= limit ? 0u : old + 1u;
+  return old;
+}
+template <typename T>
+inline T __ldcs(const T* from) {
+  return *from;
+}
+template <typename T>
+inline T __ldcg(const T* from) {
+  return *from;
+}
+template <typename T>
+inline void __stcs(T* to, T value) {
+  *to = value;
+}
+
+// The runtime: device memory is the heap, every call is synchronous.
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "out of memory";
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 2, cudaSuccess; }
+cudaError_t cudaMalloc(void** memory, std::size_t bytes);  // exactly `bytes`: one more is a sanitizer error
+cudaError_t cudaFree(void* memory);
+inline cudaError_t cudaMemset(void* to, int byte, std::size_t bytes) {
+  return std::memset(to, byte, bytes), cudaSuccess;
+}
+inline cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
+  return std::memcpy(to, from, bytes), cudaSuccess;
+}
+
+namespace elastic {
+
+struct float16 {
+  std::uint16_t bits;
+};
+struct bfloat16 {
+  std::uint16_t bits;
+};
+float to_float(float16 v);
+float16 half_of(float v);
+
+inline float to_float(float v) { return v; }
+inline float to_float(bfloat16 v) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(v.bits) << 16;
+  float out;
+  std::memcpy(&out, &bits, sizeof out);
+  return out;
+}
+inline bfloat16 brain_of(float v) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  if (v != v) return {0x7fff};
+  return {
+      static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};  // to nearest, ties to even
+}
+
+template <typename T>
+T from_float(float v);
+template <>
+inline float from_float<float>(float v) {
+  return v;
+}
+template <>
+inline float16 from_float<float16>(float v) {
+  return half_of(v);
+}
+template <>
+inline bfloat16 from_float<bfloat16>(float v) {
+  return brain_of(v);
+}
+
+inline float quick_divide(float a, float b) { return a / b; }
+inline void copy_async16(float* shared, const float* global) { std::memcpy(shared, global, 16); }
+inline void commit_async() {}
+template <int kGroups>
+inline void wait_async() {}
+
+template <typename... Formal, typename... Actual>
+cudaError_t launch(void (*kernel)(Formal...), dim3 grid, dim3 block, cudaStream_t, Actual... args) {
+  shim::run(grid, block, [&] { kernel(args...); });
+  return cudaSuccess;
+}
+
+}  // namespace elastic

@@ -1,0 +1,24 @@
+// What the launchers give the C interface.
+#pragma once
+
+#include "../common/device.cuh"
+#include "elastic_mamba2.h"
+#include "prefill_workspace.cuh"
+
+namespace elastic::mamba2 {
+
+// The last kernel launched and CUDA's answer to it.
+struct Outcome {
+  const char* kernel;
+  cudaError_t error;
+};
+
+// The whole mixer for activations of type T.
+template <typename T>
+Outcome launch_mixer(const Args& args, const ElasticMamba2Plan& plan, cudaStream_t stream);
+
+// The scan works in float32 whatever T is.
+Outcome launch_scan(const Args& args, const ElasticMamba2Plan& plan, PrefillWorkspace workspace,
+                    cudaStream_t stream);
+
+}  // namespace elastic::mamba2

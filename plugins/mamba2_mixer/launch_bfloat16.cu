@@ -1,0 +1,5 @@
+#include "launch.cuh"
+
+template elastic::mamba2::Outcome elastic::mamba2::launch_mixer<elastic::bfloat16>(const Args&,
+                                                                                   const ElasticMamba2Plan&,
+                                                                                   cudaStream_t);

@@ -1,0 +1,39 @@
+// The scalar mathematics of the Mamba-2 mixer, shared by kernels and host shim (FP32).
+// Formulas: Dao and Gu, "Transformers are SSMs", arXiv 2405.21060, section 7, and the model's published code.
+#pragma once
+
+#include "../common/device.cuh"
+
+namespace elastic::mamba2 {
+
+// log(1 + e^s); above 20 the identity, as the model family's own code has it.
+ELASTIC_D float softplus(float s) { return s > 20.f ? s : log1pf(expf(s)); }
+
+ELASTIC_D float silu(float v) { return quick_divide(v, 1.f + expf(-v)); }
+
+// The step width of one head and token. Compares are written so that a NaN passes through.
+ELASTIC_D float time_step(float raw, float bias, float low, float high) {
+  const float dt = softplus(raw + bias);
+  return dt < low ? low : (dt > high ? high : dt);
+}
+
+// exp(dt*A), stored as itself or as its distance from one. A decay close to one would lose its last bits, the
+// same ones at every step; over thousands of tokens that bias shows, while the error of `exp - 1` does not.
+struct Decay {
+  float factor;
+  bool near_one;  // factor is exp(dt*A) - 1
+};
+
+ELASTIC_D Decay decay_of(float dt, float a) {
+  const float exponent = dt * a;
+  const bool near_one = exponent > -0.5f;
+  return {near_one ? expm1f(exponent) : expf(exponent), near_one};
+}
+
+// S_t = exp(dt*A) S + (dt*x) B for one element of the state.
+template <bool kNearOne>
+ELASTIC_D float next_state(float state, float factor, float dtx, float b) {
+  return kNearOne ? fmaf(factor, state, fmaf(dtx, b, state)) : fmaf(factor, state, dtx * b);
+}
+
+}  // namespace elastic::mamba2
