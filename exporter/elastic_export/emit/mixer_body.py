@@ -7,10 +7,11 @@ instead of T², and T = 1 costs one step.
 
     cum_i = Σ_{j≤i} dt_j·A          E_ij = exp(min(cum_i - cum_j, 0)) for j ≤ i, else 0
     y_i   = Σ_j (C_i·B_j) E_ij dt_j x_j + exp(cum_i) S_in C_i + D x_i
-    U     = Σ_j exp(cum_L - cum_j) dt_j x_j ⊗ B_j,    S_in of chunk c = Σ_{c'≤c} exp(e_c - e_c') U_{c'-1},  U_{-1} = S_0
+    U     = Σ_j exp(cum_L - cum_j) dt_j x_j ⊗ B_j
+    S_in  = Σ_{c'≤c} exp(e_c - e_c') U_{c'-1} of chunk c, with U_{-1} = S_0 and e the running sum of cum_L
 
-Written for two readers. TensorRT-RTX wants one body an op, no optional inputs, and the chunk count as (T + 63) / 64 with
-a constant divisor: with the dynamic L it assumes T chunks and takes gigabytes of scratch. onnxruntime's CPU wants
+Written for two readers. TensorRT-RTX wants one body an op, no optional inputs, and the chunk count as (T + 63) / 64
+with a constant divisor: with the dynamic L it assumes T chunks and takes gigabytes of scratch. onnxruntime's CPU wants
 float32. Softplus is max(s, 0) + 2·atanh(u / (2 + u)) with u = exp(-|s|), which is log1p(u): log(1 + u) would lose
 dt below 1e-4.
 """

@@ -71,15 +71,17 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """PyTorch op -> function that records the ONNX node, for `torch.onnx.export`."""
     op, standard = elastic_opset(), onnxscript.opset23  # these two ops are the same in the opset of the graph
 
-    def mixer(
+    # fmt: off
+    def mixer(  # type: ignore[no-untyped-def]
         projected, conv_weight, conv_bias, A_log, D, dt_bias, norm_weight, length, conv_state, ssm_state, channel_mask,
         n_groups: int, head_dim: int, state_size: int, epsilon: float, time_step_min: float, time_step_max: float,
-    ):  # type: ignore[no-untyped-def]  # fmt: skip
+    ):
         return op.MaskedMamba2Mixer(
             projected, conv_weight, conv_bias, A_log, D, dt_bias, norm_weight, length, conv_state, ssm_state,
             channel_mask, n_groups=n_groups, head_dim=head_dim, state_size=state_size, epsilon=epsilon,
             time_step_min=time_step_min, time_step_max=time_step_max,
-        )  # fmt: skip
+        )
+    # fmt: on
 
     def norm(x, weight, mask, epsilon: float):  # type: ignore[no-untyped-def]
         return op.MaskedRMSNorm(x, weight, mask, epsilon=epsilon)

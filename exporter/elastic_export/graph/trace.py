@@ -94,7 +94,7 @@ def _name_inputs_and_outputs(model: ir.Model, arch: Architecture) -> None:
 def _weights_become_inputs(model: ir.Model, facts: Facts) -> None:
     for name, value in list(model.graph.initializers.items()):
         assert value.shape is not None
-        shape = tuple(int(dim) for dim in value.shape)
+        shape = value.shape.numpy()
         facts.weights[name] = WeightSlice(name, shape, full_runs(shape))
         del model.graph.initializers[name]
         value.const_value = None

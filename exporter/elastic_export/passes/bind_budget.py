@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass
+from elastic_export.passes.values import initializer
 from elastic_runtime.errors import BuildError
 
 
@@ -38,8 +39,9 @@ class BindBudget(GraphPass):
         for value in [v for v in model.graph.inputs if v.name in self._masks]:
             model.graph.inputs.remove(value)  # 1
             for count, (node, index) in enumerate(tuple(value.uses())):  # 2
+                mask = self._masks[str(value.name)]
                 node.replace_input_with(
-                    index, _initializer(model.graph, f"{value.name}.{count}", self._masks[value.name])
+                    index, initializer(model.graph, f"{value.name}.{count}", mask.astype(np.float32))
                 )
         facts.masks.clear()
         return ir.passes.PassResult(model, modified=True)
@@ -49,10 +51,3 @@ class BindBudget(GraphPass):
         left = [value.name for value in model.graph.inputs if (value.name or "").startswith("mask.")]
         if left:
             raise BuildError("graph inputs", expected="no masks after binding", found=f"{left}")
-
-
-def _initializer(graph: ir.Graph, name: str, data: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(data.astype(np.float32), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
-    graph.register_initializer(value)
-    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from elastic_export.passes.base import GraphPass
-from elastic_export.passes.values import Inserter, operand, replace_uses, static_shape
+from elastic_export.passes.values import Inserter, fixed_dim, operand, replace_uses, static_shape
 from elastic_runtime.errors import BuildError
 
 
@@ -56,7 +56,7 @@ class _Lowering:
         assert weight is not None
         assert output.dtype is not None
         assert output.shape is not None
-        size = int(output.shape[-1])
+        size = fixed_dim(output, -1)
         if len(static_shape(x)) == 2:
             result = self._insert.op(node, "Gemm", [x, weight], output.dtype, list(output.shape), transB=1)
         else:
@@ -74,7 +74,7 @@ class _Lowering:
         if x not in self._flat:
             assert x.dtype is not None
             assert x.shape is not None
-            size = int(x.shape[-1])
+            size = fixed_dim(x, -1)
             self._flat[x] = self._insert.op(node, "Reshape", [x, self._insert.ints(-1, size)], x.dtype, ["B*T", size])
         return self._flat[x]
 

@@ -61,7 +61,7 @@ def _needed_nodes(model: ir.Model) -> set[ir.Node]:
     state_outputs = {after for _, after in pairs}
     pending = [value for value in model.graph.outputs if value not in state_outputs]
     needed: set[ir.Node] = set()
-    after_of = {before: after for before, after in pairs}
+    after_of = dict(pairs)
     while pending:
         value = pending.pop()
         if value in after_of:

@@ -21,6 +21,13 @@ def static_shape(value: ir.Value) -> tuple[int | None, ...]:
     return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
 
 
+def fixed_dim(value: ir.Value, axis: int) -> int:
+    """The size of an axis that must not be dynamic."""
+    size = static_shape(value)[axis]
+    assert size is not None, (value.name, axis)
+    return size
+
+
 def operand(node: ir.Node, index: int) -> ir.Value:
     """An input that must be there."""
     value = node.inputs[index]
@@ -49,6 +56,14 @@ def replace_uses(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     ir.convenience.replace_all_uses_with(old, new)
 
 
+def initializer(graph: ir.Graph, name: str, data: np.ndarray) -> ir.Value:
+    """A new constant of a graph."""
+    tensor = ir.tensor(data, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
 class Inserter:
     """Adds nodes before a given node of a graph; constants become initializers, equal ones are shared."""
 
@@ -64,10 +79,7 @@ class Inserter:
         """An initializer with this data."""
         key = (str(data.dtype), data.tobytes(), data.shape)
         if key not in self._constants:
-            tensor = ir.tensor(data, name=self._fresh())
-            value = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-            self._graph.register_initializer(value)
-            self._constants[key] = value
+            self._constants[key] = initializer(self._graph, self._fresh(), data)
         return self._constants[key]
 
     def ints(self, *values: int) -> ir.Value:

@@ -65,7 +65,7 @@ def mamba2_mixer(
     """
     compute = torch.float64 if projected.dtype == torch.float64 else torch.float32
     heads, di = parameters.A_log.shape[0], parameters.norm_weight.shape[0]
-    z, xBC, dt = projected.split([di, conv_state.shape[2], heads], dim=-1)
+    z, xBC, dt = torch.split(projected, [di, conv_state.shape[2], heads], dim=-1)
     valid = torch.arange(projected.shape[1], device=length.device) < length[:, None]
 
     conv_state_out = _advance_conv_state(xBC, length, conv_state)
@@ -102,7 +102,7 @@ def _scan(
     """S_t = exp(dt·A)·S_{t-1} + dt·x_t ⊗ B_t and y_t = S_t·C_t + D·x_t; head h reads group ⌊h/(H/G)⌋."""
     batch, tokens, heads = dt.shape
     groups, P, N = sizes.n_groups, sizes.head_dim, sizes.state_size
-    x, B, C = xBC.split([heads * P, groups * N, groups * N], dim=-1)
+    x, B, C = torch.split(xBC, [heads * P, groups * N, groups * N], dim=-1)
     x = x.reshape(batch, tokens, heads, P)
     B = B.reshape(batch, tokens, groups, N).repeat_interleave(heads // groups, dim=2)
     C = C.reshape(batch, tokens, groups, N).repeat_interleave(heads // groups, dim=2)
@@ -121,7 +121,8 @@ def _gated_group_norm(y: Tensor, z: Tensor, channel_mask: Tensor | None, weight:
     gated = y * F.silu(z)
     mask = torch.ones_like(weight) if channel_mask is None else channel_mask.to(weight.dtype)
     groups = (sizes.n_groups, gated.shape[-1] // sizes.n_groups)
-    gated = (gated * mask).unflatten(-1, groups)
-    kept = mask.unflatten(-1, groups).sum(dim=-1, keepdim=True)
+    gated = torch.unflatten(gated * mask, -1, groups)
+    kept = torch.unflatten(mask, -1, groups).sum(dim=-1, keepdim=True)
     scale = torch.rsqrt(gated.pow(2).sum(dim=-1, keepdim=True) / kept + sizes.epsilon)
-    return (gated * scale).flatten(-2) * weight
+    normed: Tensor = (gated * scale).flatten(-2) * weight
+    return normed

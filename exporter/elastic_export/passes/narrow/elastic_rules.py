@@ -104,7 +104,7 @@ class _Kept:
 
     @property
     def channels(self) -> np.ndarray:
-        return np.outer(self.heads, self.inside).ravel()
+        return (self.heads[:, None] & self.inside).reshape(-1)
 
     @property
     def conv(self) -> np.ndarray:

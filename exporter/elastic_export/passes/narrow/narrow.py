@@ -83,7 +83,7 @@ def _cut_value(value: ir.Value, live: Liveness) -> bool:
         raise BuildError(f"value {value.name}", expected="at least one live channel an axis", found="an axis of none")
     data = constant_of(value)
     if data is not None:
-        kept = data[np.ix_(*(np.flatnonzero(axis) for axis in need))]
+        kept = data[np.ix_(*(np.flatnonzero(axis) for axis in need if axis is not None))]
         value.const_value = ir.tensor(kept, name=value.name)
     assert value.shape is not None
     dims = [dim if axis is None else int(axis.sum()) for dim, axis in zip(value.shape, need, strict=True)]
