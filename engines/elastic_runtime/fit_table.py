@@ -16,10 +16,12 @@ def fit_table(
 
     With several contexts the verdict is `yes`, `no`, or the longest context that fits.
     """
-    rows = [["budget", "params", "weights", *(f"VRAM@{short(c)}" for c in contexts), *(_heading(t) for t in targets)]]
+    rows = [
+        ["budget", "params", "weights", *(f"VRAM@{short(c)}" for c in contexts), *(f" {_heading(t)}" for t in targets)]
+    ]
     for size in sizes:
         needs = [f"{gib(vram_needed(size, context=c, batch=batch).total)} GiB" for c in contexts]
-        verdicts = [verdict(size, target, contexts, batch) for target in targets]
+        verdicts = [" " + verdict(size, target, contexts, batch) for target in targets]
         rows.append([size.name, parameters(size.parameters), f"{gib(size.weight_bytes)} GiB", *needs, *verdicts])
     notes = [note for t in targets for c in contexts if (note := _note(sizes, t, c, batch, precision))]
     return "\n".join([*align(rows, left=(0, *range(3 + len(contexts), len(rows[0])))), *notes])
@@ -46,9 +48,12 @@ def parameters(count: int) -> str:
 
 
 def align(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
-    """Columns two spaces apart; those in `left` start together, the others end together."""
+    """Columns two spaces apart; headings (the first row) and the columns in `left` start together, others end so."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(_cell(text, i in left, widths[i]) for i, text in enumerate(row)).rstrip() for row in rows]
+    return [
+        "  ".join(_cell(text, n == 0 or i in left, widths[i]) for i, text in enumerate(r)).rstrip()
+        for n, r in enumerate(rows)
+    ]
 
 
 def _cell(text: str, left: bool, width: int) -> str:

@@ -48,8 +48,7 @@ def splitmix64(seed: int, start: int, count: int) -> npt.NDArray[np.uint64]:
         z: npt.NDArray[np.uint64] = np.uint64(seed) + np.arange(start + 1, start + count + 1, dtype=np.uint64) * _GAMMA
         z = (z ^ (z >> np.uint64(30))) * _MIX1
         z = (z ^ (z >> np.uint64(27))) * _MIX2
-        z = z ^ (z >> np.uint64(31))
-    return z
+        return np.asarray(z ^ (z >> np.uint64(31)), np.uint64)
 
 
 def relative_error(got: Sketch, reference: Sketch) -> float:
