@@ -91,7 +91,8 @@ class CachedAttention(Rule):
     def _heads(self, node: ir.Node, live: Liveness) -> np.ndarray:
         """Needed channels as [heads, head dim]."""
         need = _known(live.need(node.outputs[0])[2]) | _known(live.need(operand(node, 0))[2])
-        return need.reshape(-1, self._head_dim(node))
+        heads: np.ndarray = need.reshape(-1, self._head_dim(node))
+        return heads
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class _Kept:
 
     @property
     def channels(self) -> np.ndarray:
-        return (self.heads[:, None] & self.inside).reshape(-1)
+        channels: np.ndarray = np.outer(self.heads, self.inside).reshape(-1)
+        return channels
 
     @property
     def conv(self) -> np.ndarray:
