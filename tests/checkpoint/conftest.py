@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 
 Array = np.ndarray[Any, Any]
 
@@ -72,3 +76,53 @@ def _forward(a: Architecture, weights: Mapping[str, Array], ids: Array, without:
 def naive_forward() -> Callable[..., Array]:
     """`forward(architecture, weights, ids, without=None)`: logits [T, V] in float64, by the formulas of the README."""
     return _forward
+
+
+#: A parent with everything: three kinds of layers, groups, several queries per KV head, odd widths.
+PARENT = Architecture(
+    pattern="M-*M-M-*",
+    vocab_size=61,
+    hidden_size=24,
+    ffn_sizes=(37,) * 3,
+    mamba_heads=(6,) * 3,
+    mamba_head_dim=12,
+    ssm_groups=2,
+    ssm_state=5,
+    conv_kernel=3,
+    attention_heads=6,
+    kv_heads=2,
+    attention_head_dim=8,
+    epsilon=1e-5,
+    time_step_limit=(0.0, float("inf")),
+)
+
+
+@pytest.fixture(scope="session")
+def parent() -> Architecture:
+    """A small parent with everything."""
+    return PARENT
+
+
+@pytest.fixture
+def small(parent: Architecture) -> Budget:
+    """A budget of it that cuts every axis."""
+    return Budget("small", 20, (30, 21, 37), (4, 6, 2), 7, 4, (3, 7))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, parent: Architecture, small: Budget) -> Path:
+    """A two-shard BF16 checkpoint of it with the budgets `full` and `small`."""
+    weights = random_weights(parent, np.random.default_rng(7))
+    return write_checkpoint(tmp_path / "ckpt", parent, weights, [Budget.full(parent, "full"), small], shards=2)
+
+
+@pytest.fixture
+def edit() -> Callable[..., None]:
+    """`edit(path, key=value, …)`: change keys of a JSON file; `...` deletes one."""
+
+    def change(path: Path, **changes: Any) -> None:
+        document = json.loads(path.read_bytes())
+        document.update(changes)
+        path.write_text(json.dumps({key: value for key, value in document.items() if value is not ...}))
+
+    return change

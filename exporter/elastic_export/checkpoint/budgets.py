@@ -150,7 +150,8 @@ def _shown(name: str, budgets: Mapping[str, Budget]) -> str:
 
 def _not_nested(parent: Architecture, small: Budget, large: Budget) -> list[str]:
     """What of `small` is not a part of `large`."""
-    kept = {(str(kind), k): i for i, kind, k in parent.layers() if i not in small.skip_layers}
+    both = set(small.kept_layers(parent)) & set(large.kept_layers(parent))
+    layer_of = {(str(kind), k): i for i, kind, k in parent.layers() if i in both}
     faults = [
         f"{key} {getattr(small, field)} > {getattr(large, field)}"
         for key, field in (
@@ -164,7 +165,7 @@ def _not_nested(parent: Architecture, small: Budget, large: Budget) -> list[str]
         ("intermediate_size", "-", small.ffn_sizes, large.ffn_sizes),
         ("mamba_num_heads", "M", small.mamba_heads, large.mamba_heads),
     ):
-        wider = [kept[kind, k] for k in range(len(ours)) if (kind, k) in kept and ours[k] > theirs[k]]
+        wider = [layer_of[kind, k] for k in range(len(ours)) if (kind, k) in layer_of and ours[k] > theirs[k]]
         if wider:
             faults.append(f"{key} is wider in layers {wider}")
     extra = sorted(set(large.skip_layers) - set(small.skip_layers))

@@ -221,7 +221,7 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Doubles:
     return ((total - 2 * 65535) / math.sqrt((2.0**32 - 1) / 3)).reshape(shape)
 
 
-def write_checkpoint(  # noqa: PLR0917  # the order of the data's way, then options in the order of their use
+def write_checkpoint(
     directory: Path,
     arch: Architecture,
     weights: Mapping[str, np.ndarray[Any, Any]],

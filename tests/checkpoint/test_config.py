@@ -1,0 +1,201 @@
+"""config.json: every key that changes the mathematics is honoured or refused by name."""
+
+# ruff: noqa: E501  # a row of a table of messages is read in one line
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.config import FIXED, config_document, parse_config, read_config
+from elastic_export.checkpoint.synthetic import NANO_9B, NANO_12B, random_architecture
+from elastic_runtime.errors import InputError
+
+
+def test_the_published_shapes() -> None:
+    assert (NANO_12B.parameters(), len(NANO_12B.tensor_shapes())) == (12_310_001_152, 369)
+    assert (NANO_9B.parameters(), len(NANO_9B.tensor_shapes())) == (8_888_227_328, 341)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_we_write_we_read(seed: int) -> None:
+    architecture = random_architecture(np.random.default_rng(seed))
+    assert parse_config(config_document(architecture), "config.json") == (architecture, [])
+
+
+def test_widths_that_vary_by_layer(parent: Architecture) -> None:
+    varied = replace(parent, ffn_sizes=(37, 20, 11), mamba_heads=(6, 2, 4))
+    document = config_document(varied)
+    assert document["intermediate_size"] == [37, 20, 11]
+    assert document["elastic_per_layer_widths"] == ["intermediate_size", "mamba_num_heads"]
+    assert parse_config(document, "config.json") == (varied, [])
+
+
+def test_a_config_saved_by_transformers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    kinds = ["linear_attention", "mlp", "full_attention", "mlp"]
+    saved = transformers.NemotronHConfig(
+        layers_block_type=kinds, hidden_size=32, mamba_num_heads=6, n_groups=2, time_step_limit=[0.0, float("inf")]
+    )
+    saved.save_pretrained(tmp_path)
+    architecture, warnings = parse_config(read_config(tmp_path / "config.json"), "config.json")
+    assert (architecture.pattern, architecture.hidden_size, architecture.mamba_heads) == ("M-*-", 32, (6,))
+    assert architecture.time_step_limit == (0.0, math.inf)
+    assert warnings == []
+    again = transformers.NemotronHConfig(**config_document(architecture))
+    assert again.layers_block_type == kinds
+
+
+SPELLINGS: dict[str, dict[str, Any]] = {
+    "layer types": {"hybrid_override_pattern": ..., "layers_block_type": ["mamba", "mlp", "attention"] + ["mlp"] * 5},
+    "newer layer types": {"hybrid_override_pattern": ..., "layer_types": ["linear_attention"] + ["mlp"] * 7},
+    "attention_head_dim": {"head_dim": ..., "attention_head_dim": 8},
+    "both head sizes": {"attention_head_dim": 8},
+    "mamba_n_groups": {"n_groups": ..., "mamba_n_groups": 2},
+    "mamba_d_conv": {"conv_kernel": ..., "mamba_d_conv": 3},
+    "rms_norm_eps": {"layer_norm_epsilon": ..., "rms_norm_eps": 1e-5},
+    "no eps": {"layer_norm_epsilon": ...},
+    "no limit": {"time_step_limit": ...},
+    "mamba_dt_limit": {"time_step_limit": ..., "mamba_dt_limit": [0, math.inf]},
+    "no layer count": {"num_hidden_layers": ...},
+}
+
+
+def changed(parent: Architecture, changes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in (config_document(parent) | changes).items() if value is not ...}
+
+
+@pytest.mark.parametrize("changes", SPELLINGS.values(), ids=SPELLINGS)
+def test_other_spellings(parent: Architecture, changes: dict[str, Any]) -> None:
+    architecture, warnings = parse_config(changed(parent, changes), "config.json")
+    kept = replace(architecture, pattern=parent.pattern, ffn_sizes=parent.ffn_sizes, mamba_heads=parent.mamba_heads)
+    assert (kept, warnings) == (parent, [])
+    if "pattern" in str(changes):
+        assert architecture.pattern in ("M-*-----", "M-------")
+
+
+def test_honoured_numbers(parent: Architecture) -> None:
+    config = changed(parent, {"layer_norm_epsilon": 0.001, "time_step_limit": [0.01, 0.5]})
+    architecture, _ = parse_config(config, "config.json")
+    assert (architecture.epsilon, architecture.time_step_limit) == (0.001, (0.01, 0.5))
+
+
+def test_infinity_in_both_spellings(tmp_path: Path, parent: Architecture) -> None:
+    path = tmp_path / "config.json"
+    for value in ("Infinity", '{"__float__": "Infinity"}'):
+        text = json.dumps(changed(parent, {"time_step_limit": "@"})).replace('"@"', f"[0.0, {value}]")
+        path.write_text(text)
+        assert parse_config(read_config(path), "c")[0].time_step_limit == (0.0, math.inf)
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "attention_bias": True,
+    "mlp_bias": True,
+    "use_bias": True,
+    "mamba_proj_bias": True,
+    "add_bias_linear": True,
+    "use_conv_bias": False,
+    "mamba_conv_bias": False,
+    "mlp_hidden_act": "silu",
+    "hidden_act": "gelu",
+    "mamba_hidden_act": "relu",
+    "residual_in_fp32": True,
+    "tie_word_embeddings": True,
+    "sliding_window": 4096,
+    "rope_scaling": {"type": "yarn"},
+    "rope_parameters": {"rope_type": "yarn"},
+    "quantization_config": {"quant_method": "fp8"},
+    "compression_config": {},
+}
+
+
+@pytest.mark.parametrize("key", FIXED)
+def test_unsupported_mathematics_is_refused_by_name(parent: Architecture, key: str) -> None:
+    for value in (OTHER_VALUES[key], "nonsense", 7):
+        with pytest.raises(InputError, match=rf"^config.json, {key}: expected .*nothing else is supported.*, found "):
+            parse_config(changed(parent, {key: value}), "config.json")
+    assert parse_config(changed(parent, {key: FIXED[key]}), "config.json")[0] == parent
+    assert parse_config(changed(parent, {key: None}), "config.json")[0] == parent
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "other model": ({"model_type": "llama"}, "model_type: expected the text 'nemotron_h' (nothing else is supported), found"),
+    "no model type": ({"model_type": ...}, "model_type: expected the text 'nemotron_h' (nothing else is supported), found nothing"),
+    "no pattern": (
+        {"hybrid_override_pattern": ...},
+        "layer pattern: expected one of hybrid_override_pattern, layers_block_type or layer_types, found none of them.",
+    ),
+    "empty pattern": ({"hybrid_override_pattern": ""}, "hybrid_override_pattern: expected a text of the letters M, - and *"),
+    "pattern a list": ({"hybrid_override_pattern": ["M"]}, "expected a text of the letters M, - and *, found a list of 1."),
+    "unknown letter": (
+        {"hybrid_override_pattern": "M-x"},
+        "hybrid_override_pattern, layer 2: expected M, - or *, found the text 'x'.",
+    ),
+    "experts": (
+        {"hybrid_override_pattern": "M-E"},
+        "hybrid_override_pattern, layer 2: expected a Mamba-2, MLP or attention layer, found a mixture of experts.",
+    ),
+    "experts in a list": ({"hybrid_override_pattern": ..., "layer_types": ["moe"]}, "layer_types, layer 0: expected a Mamba-2"),
+    "unknown type": (
+        {"hybrid_override_pattern": ..., "layers_block_type": ["mamba", "conv"]},
+        "layers_block_type, layer 1: expected linear_attention, mamba, mlp, full_attention, attention, found the text 'conv'.",
+    ),
+    "type no text": ({"hybrid_override_pattern": ..., "layer_types": [3]}, "layer_types, layer 0: expected"),
+    "patterns disagree": (
+        {"layer_types": ["mamba"] * 8},
+        "layer_types: expected the layers that hybrid_override_pattern gives, M-*M-M-*, found MMMMMMMM.",
+    ),
+    "layer count": ({"num_hidden_layers": 9}, "num_hidden_layers: expected 8, the length of hybrid_override_pattern, found 9."),
+    "no width": ({"hidden_size": ...}, "hidden_size: expected an integer, found nothing."),
+    "null width": ({"hidden_size": None}, "hidden_size: expected an integer, found nothing."),
+    "width a text": ({"hidden_size": "24"}, "hidden_size: expected an integer ≥ 1, found the text '24'."),
+    "width true": ({"hidden_size": True}, "hidden_size: expected an integer ≥ 1, found true."),
+    "width 0": ({"vocab_size": 0}, "vocab_size: expected an integer ≥ 1, found 0."),
+    "width a float": ({"mamba_head_dim": 12.0}, "mamba_head_dim: expected an integer ≥ 1, found 12.0."),
+    "no FFN width": ({"intermediate_size": ...}, "intermediate_size: expected an integer ≥ 1, found null."),
+    "FFN list too short": ({"intermediate_size": [3, 4]}, "expected 3 entries, one a layer of the kind, found a list of 2."),
+    "FFN list of texts": ({"intermediate_size": [3, 4, "x"]}, "intermediate_size[2]: expected an integer ≥ 1, found the text 'x'."),
+    "no head size": ({"head_dim": ...}, "head_dim or attention_head_dim: expected an integer, found nothing."),
+    "head sizes disagree": ({"attention_head_dim": 9}, "attention_head_dim: expected 8, as head_dim says, found 9."),
+    "groups disagree": ({"mamba_n_groups": 4}, "mamba_n_groups: expected 2, as n_groups says, found 4."),
+    "eps disagree": ({"rms_norm_eps": 1e-6}, "rms_norm_eps: expected 1e-05, as layer_norm_epsilon says, found 1e-06."),
+    "eps 0": ({"layer_norm_epsilon": 0}, "layer_norm_epsilon: expected a number between 0 and 1, found 0."),
+    "limit reversed": ({"time_step_limit": [1.0, 0.5]}, "time_step_limit: expected [low, high] with 0 ≤ low ≤ high, found [1.0, 0.5]."),
+    "limit one number": ({"time_step_limit": [1.0]}, "time_step_limit: expected [low, high] with 0 ≤ low ≤ high, found [1.0]."),
+    "limit negative": ({"time_step_limit": [-1.0, 2.0]}, "time_step_limit: expected [low, high]"),
+    "limit infinite": ({"time_step_limit": [math.inf, math.inf]}, "time_step_limit: expected [low, high]"),
+    "heads against groups": (
+        {"mamba_num_heads": 5},
+        "mamba_num_heads (Mamba layer 0): expected a multiple of the 2 SSM groups, found 5.",
+    ),
+    "queries against keys": ({"num_attention_heads": 5}, "num_attention_heads: expected a multiple of the 2 KV heads, found 5."),
+    "unknown mathematics": (
+        {"attn_logit_softcapping": 50.0},
+        "attn_logit_softcapping: expected no key that may change what is computed, found 50.0. Remove it if it has no effect.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD.values(), ids=BAD)
+def test_faults_are_named(parent: Architecture, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_config(changed(parent, changes), "config.json")
+    assert str(caught.value).startswith(f"config.json, {message}"[:40]) or message in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_unknown_harmless_keys_are_told(parent: Architecture) -> None:
+    config = changed(parent, {"mascot": "dragon", "rope_theta": 10000, "logit_softcap": None, "expand": 2})
+    _, warnings = parse_config(config, "config.json")
+    assert warnings == [
+        "config.json: mascot is not known and was ignored",
+        "config.json: logit_softcap is not known and was ignored",
+        "config.json: rope_theta was ignored; Nemotron-H attention has no rotary embedding",
+    ]
