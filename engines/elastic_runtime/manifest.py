@@ -109,7 +109,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fits:
     """The reckoning of `fit.vram_needed` at the engine's context and max_batch; `fits` is None for a portable
     target.
     """
@@ -124,7 +124,7 @@ class Fit:
     reserve: int
     total: int
     usable: int | None
-    fits: bool | None
+    enough: bool | None
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class EngineEntry:
     activation: int
     activation_measured: bool
     status: Status
-    fit: Fit
+    fits: Fits
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.bundle.describe import budget_size, fit, has_scalar_widths, ports, state_entries, widths
+from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, ports, state_entries, widths
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
@@ -44,7 +44,7 @@ def engine_entry(budget: str, target: str, context: int, file: str) -> EngineEnt
         activation=1_000_000,
         activation_measured=False,
         status=Status("built"),
-        fit=fit(size, load_targets()[target], context=context, batch=1),
+        fits=fits(size, load_targets()[target], context=context, batch=1),
     )
 
 

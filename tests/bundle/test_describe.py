@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from elastic_export.bundle.describe import budget_size, fit, has_scalar_widths, ports, state_entries, widths
+from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, ports, state_entries, widths
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_runtime.fit import Activation
@@ -68,8 +68,8 @@ def test_widths_and_whether_they_are_scalar() -> None:
 def test_fit_of_an_engine_and_of_a_portable_one() -> None:
     size = budget_size("full", PARENT, "bf16", activation=Activation(1_000_000, measured=True))
     assert size.weight_bytes == 2 * sum(int(np.prod(s)) for s in PARENT.tensor_shapes().values())
-    entry = fit(size, load_targets()["rtx5080"], context=1000, batch=2)
+    entry = fits(size, load_targets()["rtx5080"], context=1000, batch=2)
     assert entry.caches == 2 * 1000 * 2 * 1 * 2 * 8 * 2
-    assert (entry.usable, entry.fits, entry.activation_measured) == (15279 << 20, True, True)
-    portable = fit(size, load_targets()["rtx"], context=1000, batch=2)
-    assert (portable.usable, portable.fits, portable.total) == (None, None, entry.total)
+    assert (entry.usable, entry.enough, entry.activation_measured) == (15279 << 20, True, True)
+    portable = fits(size, load_targets()["rtx"], context=1000, batch=2)
+    assert (portable.usable, portable.enough, portable.total) == (None, None, entry.total)

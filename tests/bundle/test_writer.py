@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,23 @@ def test_a_full_disk_is_a_build_error_and_leaves_the_old_bundle(
     with pytest.raises(BuildError, match=r"expected room for the bundle, found .*\. Free some space") as error:
         export(tmp_path / "out", ASKED, text="new", before_finish=fill)
     assert error.value.exit_code == 1
+    assert tree(tmp_path / "out") == before
+    assert hidden(tmp_path) == []
+
+
+def test_a_write_beyond_the_limit_of_a_file_really_happens(tmp_path: Path, export: Callable, tree: Callable) -> None:
+    export(tmp_path / "out", ASKED)
+    before, limits = tree(tmp_path / "out"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(BuildError, match="expected room for the bundle, found File too large"):
+            export(
+                tmp_path / "out",
+                ASKED,
+                before_finish=lambda w: (w.path / "big").joinpath("x").write_bytes(bytes(2 << 20)),
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert tree(tmp_path / "out") == before
     assert hidden(tmp_path) == []
 

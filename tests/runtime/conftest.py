@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.bundle.describe import budget_size, fit, ports, state_entries, widths
+from elastic_export.bundle.describe import budget_size, fits, ports, state_entries, widths
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_runtime.digest import file_digest
@@ -52,7 +52,7 @@ def _engine(name: str, target: str, context: int) -> EngineEntry:
         activation=activation.bytes,
         activation_measured=False,
         status=Status("built"),
-        fit=fit(budget_size(name, model, "bf16", activation=activation), card, context=context, batch=4),
+        fits=fits(budget_size(name, model, "bf16", activation=activation), card, context=context, batch=4),
     )
 
 

@@ -60,6 +60,9 @@ def test_cheap_check_sees_sizes_of_all_and_bits_of_small_files(bundle: Path) -> 
     shard.write_bytes(good[:-1])
     with pytest.raises(DamageError, match=f"expected {len(good)} bytes, found {len(good) - 1}"):
         Bundle.open(bundle)
+    shard.write_bytes(good + b"X")
+    with pytest.raises(DamageError, match=f"expected {len(good)} bytes, found {len(good) + 1}"):
+        Bundle.open(bundle)
     shard.write_bytes(good)
     engine.write_bytes(b"X" + engine.read_bytes()[1:])
     with pytest.raises(DamageError, match=r"rtx5090\.4096\.engine: expected sha256"):

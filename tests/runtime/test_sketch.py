@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.sketch import SIZE, relative_error, sketch, splitmix64, written_rows
+from elastic_runtime.sketch import SEED, SIZE, relative_error, sketch, splitmix64, written_rows
 
 
 def test_the_generator_is_splitmix64() -> None:
@@ -88,6 +88,16 @@ def test_swapped_truncated_and_scaled_states_are_caught(fault) -> None:  # type:
     state = np.random.default_rng(3).standard_normal((2, 8, 16, 16)).astype(np.float32)
     assert relative_error(sketch(state), sketch(state)) == 0.0
     assert relative_error(sketch(fault(state)), sketch(state)) > 5e-3
+
+
+def test_an_error_that_cancels_in_its_bucket_shows_in_the_norm() -> None:
+    words = splitmix64(SEED, 0, 200)
+    first, second = 0, next(i for i in range(1, 200) if words[i] >> np.uint64(58) == words[0] >> np.uint64(58))
+    reference, got = np.ones(200), np.ones(200)
+    got[first] += 10.0
+    got[second] += 10.0 if (words[first] ^ words[second]) & np.uint64(1) else -10.0
+    np.testing.assert_allclose(sketch(got)[:-1], sketch(reference)[:-1])
+    assert relative_error(sketch(got), sketch(reference)) > 0.2
 
 
 def test_what_is_not_finite_is_infinitely_wrong() -> None:

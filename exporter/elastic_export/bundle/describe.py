@@ -6,7 +6,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_runtime.fit import Activation, BudgetSize, estimate_activation, vram_needed
 from elastic_runtime.interface import OpsMode, StatePort, logits_port, state_ports, token_ports
-from elastic_runtime.manifest import Fit, InputPort, OutputPort, Precision, StateEntry, Widths
+from elastic_runtime.manifest import Fits, InputPort, OutputPort, Precision, StateEntry, Widths
 from elastic_runtime.slicing import Run, merge_runs
 from elastic_runtime.targets import Target
 
@@ -113,10 +113,10 @@ def budget_size(
     )
 
 
-def fit(size: BudgetSize, target: Target, *, context: int, batch: int) -> Fit:
+def fits(size: BudgetSize, target: Target, *, context: int, batch: int) -> Fits:
     """The manifest's reckoning of one engine."""
     need, usable = vram_needed(size, context=context, batch=batch), target.usable_bytes
-    return Fit(
+    return Fits(
         context,
         batch,
         need.weights,
