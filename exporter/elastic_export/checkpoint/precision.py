@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+
 from elastic_runtime.errors import BuildError
 
 Array = npt.NDArray[Any]

@@ -42,6 +42,11 @@ class StateSlice:
     layer: int
     runs: tuple[Runs | None, ...]
 
+    def index(self, shape: Sequence[int]) -> tuple[np.ndarray, ...]:
+        """What to index one sequence's state of the parent with (its shape has no batch axis) to get the kept part."""
+        kept = [np.arange(n) if r is None else positions(r) for n, r in zip(shape, self.runs[1:], strict=True)]
+        return np.ix_(*kept)
+
 
 @dataclass
 class Facts:
@@ -71,6 +76,11 @@ def set_facts(model: ir.Model, facts: Facts) -> None:
 def full_runs(shape: Sequence[int]) -> tuple[Runs, ...]:
     """The runs that keep everything of a tensor of this shape."""
     return tuple(((0, size),) for size in shape)
+
+
+def positions(runs: Runs) -> np.ndarray:
+    """((0,2),(3,1)) -> [0, 1, 3]."""
+    return np.concatenate([np.arange(start, start + count) for start, count in runs])
 
 
 def runs_of(keep: np.ndarray) -> Runs:

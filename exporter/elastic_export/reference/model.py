@@ -138,8 +138,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, call: Call) -> Tensor:
         """[B, T, d] -> [B, T, d]; a skipped layer's branch mask is zero, and it is the identity."""
+        return call.round(x + self.branch(x, call))
+
+    def branch(self, x: Tensor, call: Call) -> Tensor:
+        """What the layer adds to the residual stream: mixer(RMSNorm(x)), masked."""
         h = ops.masked_rms_norm(x, self.norm.weight, call.masks["hidden"], self.epsilon)
-        return call.round(x + self.mixer(call.round(h), call) * call.masks[f"branch.{self.index}"])
+        masked: Tensor = self.mixer(call.round(h), call) * call.masks[f"branch.{self.index}"]
+        return masked
 
 
 class Backbone(nn.Module):
@@ -192,15 +197,29 @@ class ElasticModel(nn.Module):
         Returns:
             Logits [B, V] of the last real token ([B, T, V] with `every_token`), and the new state.
         """
-        backbone: Backbone = self.get_submodule(self.prefix)  # type: ignore[assignment]
         call = Call(position, length, state, masks, self.round)
-        x = F.embedding(input_ids, backbone.embeddings.weight) * masks["hidden"]
-        for layer in backbone.layers:
+        x = self.embed(input_ids, call)
+        for layer in self.body.layers:
             x = layer(x, call)
+        return self.head(x, call), {name: call.new_state[name] for name in state}
+
+    @property
+    def body(self) -> Backbone:
+        """Embedding, blocks and final norm, whatever the checkpoint calls them."""
+        module = self.get_submodule(self.prefix)
+        assert isinstance(module, Backbone)
+        return module
+
+    def embed(self, input_ids: Tensor, call: Call) -> Tensor:
+        """[B, T] -> [B, T, d]."""
+        return F.embedding(input_ids, self.body.embeddings.weight) * call.masks["hidden"]
+
+    def head(self, x: Tensor, call: Call) -> Tensor:
+        """The residual stream [B, T, d] -> logits [B, V] or [B, T, V]."""
         if not self.every_token:
-            x = ops.last_token(x, length)
-        x = call.round(ops.masked_rms_norm(x, backbone.norm_f.weight, masks["hidden"], self.arch.epsilon))
-        return call.round(F.linear(x, self.lm_head.weight)), {name: call.new_state[name] for name in state}
+            x = ops.last_token(x, call.length)
+        x = ops.masked_rms_norm(x, self.body.norm_f.weight, call.masks["hidden"], self.arch.epsilon)
+        return call.round(F.linear(call.round(x), self.lm_head.weight))
 
 
 def load_reference(

@@ -1,0 +1,116 @@
+"""How far two runs are apart: per tensor, the worst over all calls and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from elastic_export.verify.oracle import Snapshot
+from elastic_export.verify.plan import Plan
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one tensor: the worst relative L2 error over calls and rows, with its largest absolute difference."""
+
+    tensor: str
+    error: float
+    max_abs: float
+    call: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All tensors, and the share of rows whose most likely token is the same."""
+
+    differences: tuple[Difference, ...]
+    top1: float
+
+    @property
+    def worst(self) -> Difference:
+        """The tensor that is furthest off."""
+        return max(self.differences, key=lambda difference: difference.error)
+
+
+class Tally:
+    """Collects differences, row by row and call by call.
+
+    Args:
+        pooled: whether a tensor's error is over all rows and calls together, for checks in which a single rounding that
+            falls to the other side in a small row is no fault. Else the worst row counts: a small error in one row does
+            not hide behind a large row.
+    """
+
+    def __init__(self, *, pooled: bool = False) -> None:
+        self._pooled = pooled
+        self._worst: dict[str, Difference] = {}
+        self._sums: dict[str, tuple[float, float]] = {}
+        self._rows = self._agree = 0
+
+    def add(self, tensor: str, call: int, got: Array, expected: Array) -> None:
+        """One row of one tensor after one call."""
+        if got.shape != expected.shape:
+            raise ValueError(f"{tensor}: {got.shape} against {expected.shape}")
+        distance, norm = _norm(got - expected), _norm(expected)
+        most = float(np.abs(got - expected).max(initial=0.0))
+        found = Difference(tensor, _ratio(distance, norm), most, call)
+        if tensor not in self._worst or not found.error <= self._worst[tensor].error:
+            self._worst[tensor] = found
+        before = self._sums.get(tensor, (0.0, 0.0))
+        self._sums[tensor] = (before[0] + distance**2, before[1] + norm**2)
+
+    def add_logits(self, call: int, got: Array, expected: Array) -> None:
+        """Logits [V] of one row; they vote on the most likely token besides."""
+        self.add("logits", call, got, expected)
+        self._rows += 1
+        self._agree += int(got.argmax() == expected.argmax())
+
+    def add_state(self, tensor: str, call: int, got: Array, expected: Array, end: int) -> None:
+        """A state of one row; of caches [kv, S, hd] the rows before `end` (the others are unspecified)."""
+        if "cache" in tensor:
+            got, expected = got[:, :end], expected[:, :end]
+        self.add(tensor, call, got, expected)
+
+    def comparison(self) -> Comparison:
+        """What was collected."""
+        differences = tuple(self._pool(worst) if self._pooled else worst for worst in self._worst.values())
+        return Comparison(differences, self._agree / max(1, self._rows))
+
+    def _pool(self, worst: Difference) -> Difference:
+        distance, norm = self._sums[worst.tensor]
+        return replace(worst, error=_ratio(distance**0.5, norm**0.5))
+
+
+def relative_error(got: Array, expected: Array) -> float:
+    """‖got - expected‖₂ / ‖expected‖₂; infinite where got is not finite, or differs from zeros."""
+    return _ratio(_norm(got - expected), _norm(expected))
+
+
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(values.astype(np.float64).ravel()))
+
+
+def _ratio(distance: float, norm: float) -> float:
+    if not np.isfinite(distance) or not np.isfinite(norm):
+        return float("inf")
+    if norm == 0.0:
+        return 0.0 if distance == 0.0 else float("inf")
+    return distance / norm
+
+
+def compare_runs(got: Sequence[Snapshot], expected: Sequence[Snapshot], plan: Plan) -> Comparison:
+    """Compare after every call: logits of rows that were fed, every state of every row."""
+    tally, position = Tally(), np.zeros(len(plan.ids), np.int64)
+    for call, (step, ours, theirs) in enumerate(zip(plan.steps, got, expected, strict=True)):
+        position = position + np.array(step.length)
+        for row, end in enumerate(position):
+            if step.length[row]:
+                tally.add_logits(call, ours.logits[row], theirs.logits[row])
+            for name, state in theirs.states.items():
+                tally.add_state(name, call, ours.states[name][row], state[row], int(end))
+    return tally.comparison()

@@ -1,0 +1,71 @@
+"""The run that a verification makes: a ragged batch, a prompt cut in several calls, then decode steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+SEED = 20251116
+_PROMPT = 70  # more than one chunk of 64 tokens, so that state passes between chunks inside a call
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: `tokens` is T, `length` [B] the real tokens of each row."""
+
+    tokens: int
+    length: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Seeded ids [B, total] and the calls that feed them. `context` is the S the run needs."""
+
+    seed: int
+    ids: Ints
+    steps: tuple[Step, ...]
+    context: int
+
+
+def walk(plan: Plan, vocab: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """`input_ids` [B, T], `position` [B] and `length` [B] of each call; padding is junk, to show that it does not matter."""
+    position, junk = np.zeros(len(plan.ids), np.int64), np.random.default_rng(plan.seed + 1)
+    for step in plan.steps:
+        length = np.array(step.length, np.int64)
+        ids = junk.integers(0, vocab, (len(plan.ids), step.tokens), dtype=np.int64)
+        for row, (at, count) in enumerate(zip(position, length, strict=True)):
+            ids[row, :count] = plan.ids[row, at : at + count]
+        yield ids, position, length
+        position = position + length
+
+
+def make_plan(*, vocab: int, max_tokens: int, max_context: int, seed: int = SEED) -> Plan:
+    """A plan of batch 2 within the limits of an export.
+
+    A long first call (more than one chunk of the scan where max_tokens allows), one in which a row is idle, one of ragged
+    lengths, then decode steps, one of them with an idle row. Steps that would pass the context are left out.
+    """
+    longest = min(max_tokens, _PROMPT, max(1, max_context // 2))
+    few, some = min(max_tokens, 3), min(max_tokens, 9)
+    wanted = [
+        Step(longest, (longest, max(1, longest - 4))),
+        Step(some, (0, some)),
+        Step(few, (max(1, few - 1), few)),
+        *(Step(1, (1, 1)) for _ in range(4)),
+        Step(1, (1, 0)),
+        Step(1, (1, 1)),
+    ]
+    position, steps = np.zeros(2, np.int64), list[Step]()
+    for step in wanted:
+        if int(position.max()) + step.tokens <= max_context:
+            steps.append(step)
+            position += np.array(step.length)
+    total = int(position.max())
+    ids = np.random.default_rng(seed).integers(0, vocab, (2, total), dtype=np.int64)
+    for row, end in enumerate(position):
+        ids[row, end:] = 0
+    return Plan(seed, ids, tuple(steps), min(max_context, total + longest))

@@ -1,0 +1,134 @@
+"""The check of narrow models: every layer by itself, from the same inputs, with the same roundings on both sides.
+
+End to end two correct narrow runs drift apart: a sum that differs in its last bit rounds the other way here and there, and
+ten layers on that is a per cent, as much as a real fault. So the rounded twin is recorded with its residual stream, and
+the oracle computes each layer from the twin's own stream and states. What is left are single flipped roundings (1e-4);
+a norm, a time step or a state in the narrow dtype stands out by ten times that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from elastic_runtime.onnx_model import OnnxModel
+from elastic_runtime.twin import residual_sums
+
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.emit import EmittedModel
+from elastic_export.graph.facts import positions
+from elastic_export.reference import Masks, empty_state
+from elastic_export.reference.model import Block, Call, rounding_to
+from elastic_export.verify.compare import Comparison, Tally
+from elastic_export.verify.oracle import Oracle, cut_state, spread_state
+from elastic_export.verify.plan import Plan, walk
+
+Array = npt.NDArray[np.float32]
+Weights = Iterable[tuple[str, npt.NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One call of the twin: states before, all outputs, and the stream, the branch and the sum of each layer."""
+
+    position: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    before: dict[str, Array]
+    outputs: dict[str, Array]
+    layers: list[tuple[Array, Array, Array]]
+
+    def rows(self) -> list[tuple[int, int]]:
+        """(row, real tokens) of the rows that were fed."""
+        return [(row, int(count)) for row, count in enumerate(self.length) if count]
+
+
+def check_rounded(
+    oracle: Oracle,
+    masks: Masks,
+    budget: Budget,
+    emitted: EmittedModel,
+    model: onnx.ModelProto,
+    weights: Weights,
+    plan: Plan,
+    storage: torch.dtype,
+) -> Comparison:
+    """Compare branch, sum and states of every layer, and the logits, each from the twin's own inputs."""
+    records = _record(model, weights, plan, oracle.architecture.vocab_size)
+    judge = _Judge(oracle, masks, emitted, storage)
+    with torch.inference_mode():
+        for number, index in enumerate(budget.kept_layers(oracle.architecture)):
+            with oracle.loaded_layer(index) as block:
+                judge.layer(records, number, block)
+        judge.logits(records)
+    return judge.tally.comparison()
+
+
+def _record(model: onnx.ModelProto, weights: Weights, plan: Plan, vocab: int) -> list[_Record]:
+    sums = [(node.input[0], node.input[1], node.output[0]) for node in residual_sums(model)]
+    taps = sorted({name for names in sums for name in names})
+    twin, records = OnnxModel(model, weights, rounded=True, taps=taps), list[_Record]()
+    state = twin.empty_state(len(plan.ids), plan.context)
+    for ids, position, length in walk(plan, vocab):
+        outputs = twin.run(ids, position, length, state)
+        layers = [(outputs[stream], outputs[branch], outputs[total]) for stream, branch, total in sums]
+        records.append(_Record(position, length, state, outputs, layers))
+        state = twin.new_state(outputs)
+    return records
+
+
+class _Judge:
+    """Recomputes pieces of the twin with the masked parent."""
+
+    def __init__(self, oracle: Oracle, masks: Masks, emitted: EmittedModel, storage: torch.dtype) -> None:
+        self._oracle, self._masks, self._slices = oracle, masks, emitted.state_slices
+        self._round, self._arch = rounding_to(storage), oracle.architecture
+        embeddings = next(w for w in emitted.weight_slices if w.tensor.endswith("embeddings.weight"))
+        self._hidden = positions(embeddings.runs[1])
+        self._shapes = {n: t.shape[1:] for n, t in empty_state(self._arch, 1, 1, torch.float32, "meta").items()}
+        self.tally = Tally(pooled=True)
+
+    def layer(self, records: Sequence[_Record], number: int, block: Block) -> None:
+        """Layer `number` of the sub-model, computed by the parent's block."""
+        _, _, ordinal = list(self._arch.layers())[block.index]
+        parts = {f"{part.kind}.{ordinal}": part for part in self._slices if part.layer == block.index}
+        for call, record in enumerate(records):
+            for row, count in record.rows():
+                inner = self._call(record, row)
+                for name, part in parts.items():
+                    before = record.before[part.input][row]
+                    shape = self._shapes[name] if "cache" not in name else before.shape
+                    inner.state[name] = torch.from_numpy(spread_state(before, part, shape)[None])
+                stream, branch, total = (value[row, :count] for value in record.layers[number])
+                expected = block.branch(self._widen(stream), inner)[0].numpy()[:, self._hidden]
+                self.tally.add(f"branch.{block.index}", call, branch, expected)
+                exact = self._round(torch.from_numpy(stream + branch)).numpy()
+                self.tally.add(f"residual.{block.index}", call, total, exact)
+                for name, part in parts.items():
+                    ours = record.outputs[part.output][row]
+                    theirs = cut_state(inner.new_state[name][0].numpy(), part)
+                    self.tally.add_state(part.input, call, ours, theirs, int(record.position[row]) + count)
+
+    def logits(self, records: Sequence[_Record]) -> None:
+        """The head, from the twin's last stream."""
+        with self._oracle.loaded_head() as head:
+            for call, record in enumerate(records):
+                for row, count in record.rows():
+                    stream = record.layers[-1][2][row, :count]
+                    expected = head(self._widen(stream), self._call(record, row))[0].numpy()
+                    ours = record.outputs["logits"][row]
+                    self.tally.add_logits(call, ours[count - 1] if ours.ndim == 2 else ours, expected)
+
+    def _call(self, record: _Record, row: int) -> Call:
+        position, length = torch.tensor([record.position[row]]), torch.tensor([record.length[row]])
+        return Call(position, length, {}, self._masks, self._round)
+
+    def _widen(self, stream: Array) -> torch.Tensor:
+        """The sub-model's residual stream [T, d'] among the parent's channels, [1, T, d]."""
+        whole = np.zeros((1, len(stream), self._arch.hidden_size), np.float32)
+        whole[0][:, self._hidden] = stream
+        return torch.from_numpy(whole)

@@ -1,0 +1,145 @@
+"""Verifies one budget: masked parent against the shipped file's twins, and the golden run for later replays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from elastic_runtime.errors import BuildError
+from elastic_runtime.golden import Golden
+from elastic_runtime.onnx_model import OnnxModel
+from elastic_runtime.sketch import sketch, written_rows
+
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.precision import convert, stored_dtype
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.emit import EmittedModel
+from elastic_export.reference import budget_masks
+from elastic_export.verify.compare import Comparison, compare_runs
+from elastic_export.verify.oracle import Oracle, Snapshot
+from elastic_export.verify.plan import Plan, walk
+from elastic_export.verify.rounded import check_rounded
+from elastic_export.verify.tolerance import TOLERANCES, Tolerance
+
+_STORAGE = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_POISON = 971.0  # in every cache row before it is written; finite, since 0·NaN of a masked row would be NaN anywhere
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison and whether it held."""
+
+    name: str
+    tolerance: Tolerance
+    comparison: Comparison
+
+    @property
+    def passed(self) -> bool:
+        """Every tensor within the tolerance (a NaN is not)."""
+        return all(difference.error <= self.tolerance.error for difference in self.comparison.differences)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The checks of one budget and its golden run."""
+
+    budget: str
+    plan: Plan
+    checks: tuple[Check, ...]
+    golden: Golden
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """All checks held."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def error(self) -> float:
+        """The worst error of the float32 check."""
+        return self.checks[0].comparison.worst.error
+
+
+def make_oracle(checkpoint: Checkpoint, precision: str) -> Oracle:
+    """The parent of a checkpoint, its weights rounded as an export of `precision` stores them."""
+
+    def read(name: str) -> npt.NDArray[np.float32]:
+        return stored_weight(checkpoint, name, precision).astype(np.float32)
+
+    return Oracle(checkpoint.architecture, read, checkpoint.prefix)
+
+
+def stored_weight(checkpoint: Checkpoint, name: str, precision: str) -> npt.NDArray[Any]:
+    """A tensor in the dtype in which an export of `precision` stores it."""
+    dtype = stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, precision)
+    return convert(checkpoint.read(name), dtype, name)
+
+
+def verify_budget(
+    oracle: Oracle, budget: Budget, emitted: EmittedModel, weights: Iterable[tuple[str, npt.NDArray[Any]]], plan: Plan
+) -> Verification:
+    """Run the plan on both sides and compare logits and every state after each call.
+
+    Args:
+        oracle: the masked parent.
+        budget: what to mask.
+        emitted: the file that ships; it is read back from disk.
+        weights: its weight inputs, as a consumer loads them.
+        plan: the calls.
+    """
+    start = time.perf_counter()
+    model, held = onnx.load(emitted.path, load_external_data=True), list(weights)
+    masks = budget_masks(oracle.architecture, budget)
+    expected = oracle.run(masks, emitted.state_slices, plan)
+    got = run_twin(OnnxModel(model, held), plan, oracle.architecture.vocab_size)
+    checks = [Check("float32", TOLERANCES["float32"][emitted.precision], compare_runs(got, expected, plan))]
+    if emitted.precision != "fp32":
+        storage = _STORAGE[emitted.precision]
+        rounded = check_rounded(oracle, masks, budget, emitted, model, held, plan, storage)
+        checks.append(Check("rounded", TOLERANCES["rounded"][emitted.precision], rounded))
+    return Verification(budget.name, plan, tuple(checks), _golden(plan, expected), time.perf_counter() - start)
+
+
+def run_twin(twin: OnnxModel, plan: Plan, vocab: int) -> list[Snapshot]:
+    """A twin's answer to every call: one ragged batch, junk in the padding, poison in unwritten cache rows."""
+    state, answers = twin.empty_state(len(plan.ids), plan.context, cache_fill=_POISON), list[Snapshot]()
+    for ids, position, length in walk(plan, vocab):
+        logits, state = twin.call(ids, position, length, state)
+        if logits.ndim == 3:
+            logits = logits[np.arange(len(ids)), np.maximum(length - 1, 0)]
+        answers.append(Snapshot(logits, state))
+    return answers
+
+
+def _golden(plan: Plan, reference: list[Snapshot]) -> Golden:
+    lengths = np.array([step.length for step in plan.steps], np.int64)
+    ends = lengths.cumsum(axis=0)
+    final = reference[-1].states
+    states = {n: sketch(written_rows(s, ends[-1]) if "cache" in n else s) for n, s in final.items()}
+    return Golden(
+        seed=plan.seed,
+        ids=plan.ids,
+        tokens=np.array([step.tokens for step in plan.steps], np.int64),
+        position=ends - lengths,
+        length=lengths,
+        logits=np.stack([snapshot.logits for snapshot in reference]).astype(np.float32),
+        states=states,
+    )
+
+
+def require_passed(verification: Verification) -> None:
+    """Raise BuildError that names the check, the tensor and the call unless everything held."""
+    for check in verification.checks:
+        if not check.passed:
+            worst = check.comparison.worst
+            raise BuildError(
+                f"budget {verification.budget}, {check.name} check, {worst.tensor} after call {worst.call}",
+                expected=f"a relative error of at most {check.tolerance.error:g} against the masked parent",
+                found=f"{worst.error:.3g}",
+            )
