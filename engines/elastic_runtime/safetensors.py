@@ -20,6 +20,7 @@ import numpy as np
 
 from elastic_runtime.errors import InputError
 from elastic_runtime.jsonfile import json_type, parse_json
+from elastic_runtime.mapped import MappedFile
 
 #: Bytes a header may have: the bound of the reference implementation.
 MAX_HEADER = 100_000_000
@@ -96,7 +97,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: Mapping[str, TensorEntry] = read_header(path)
-        self._bytes: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+        self._map: MappedFile | None = None
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """A read-only view of one tensor in its own dtype (`ml_dtypes.bfloat16` for BF16); nothing is copied.
@@ -107,23 +108,25 @@ class TensorFile:
         entry = self.entries.get(name)
         if entry is None:
             raise InputError(f"{self.path}", expected=f"a tensor {name!r}", found="none of that name")
-        return (
-            self._mapped()[entry.offset : entry.offset + entry.nbytes].view(DTYPES[entry.dtype][1]).reshape(entry.shape)
-        )
+        return self._mapped().array(entry.offset, DTYPES[entry.dtype][1], entry.shape)
 
-    def _mapped(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        if self._bytes is None:
+    def release(self, name: str) -> None:
+        """Give the memory of a tensor's pages back; arrays made from it stay valid and read the file again."""
+        if self._map is not None:
+            self._map.release(self.entries[name].offset, self.entries[name].nbytes)
+
+    def _mapped(self) -> MappedFile:
+        if self._map is None:
+            end = max((entry.offset + entry.nbytes for entry in self.entries.values()), default=0)
             try:
-                mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+                size, self._map = self.path.stat().st_size, MappedFile(self.path)
             except (OSError, ValueError) as error:
                 raise InputError(str(self.path), expected="a file that can be mapped", found=str(error)) from None
-            end = max((entry.offset + entry.nbytes for entry in self.entries.values()), default=0)
-            if len(mapped) < end:
-                found = f"{len(mapped)}: it shrank since it was opened"
+            if size < end:
+                self._map = None
+                found = f"{size}: it shrank since it was opened"
                 raise InputError(str(self.path), expected=f"{end} bytes", found=found)
-            # A plain array over the same pages: slicing a np.memmap costs a Python object with attributes each time.
-            self._bytes = mapped.view(np.ndarray)
-        return self._bytes
+        return self._map
 
 
 def encode_header(

@@ -74,7 +74,7 @@ def _forward(a: Architecture, weights: Mapping[str, Array], ids: Array, without:
 
 @pytest.fixture(scope="session")
 def naive_forward() -> Callable[..., Array]:
-    """`forward(architecture, weights, ids, without=None)`: logits [T, V] in float64, by the formulas of the README."""
+    """`forward(architecture, weights, ids, without=None)`: logits [T, V] in float64, by the formulas."""
     return _forward
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.config import FIXED, config_document, parse_config, read_config
@@ -199,3 +201,23 @@ def test_unknown_harmless_keys_are_told(parent: Architecture) -> None:
         "config.json: logit_softcap is not known and was ignored",
         "config.json: rope_theta was ignored; Nemotron-H attention has no rotary embedding",
     ]
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.sampled_from(["M", "mamba", "x", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["__float__", "a"]), inner, max_size=2),
+    max_leaves=6,
+)
+KEYS = sorted(
+    {*config_document(NANO_12B), *FIXED, "layer_types", "rms_norm_eps", "mamba_dt_limit", "head_dims", "mascot"}
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), JUNK, max_size=3))
+def test_any_config_gives_an_architecture_or_an_input_error(changes: dict[str, Any]) -> None:
+    try:
+        architecture, _ = parse_config(config_document(NANO_12B) | changes, "c")
+    except InputError as error:
+        assert str(error).startswith("c, ")  # noqa: PT017  # either outcome is right
+    else:
+        assert sum(math.prod(shape) for shape in architecture.tensor_shapes().values()) == architecture.parameters()

@@ -33,7 +33,7 @@ from elastic_runtime.errors import BuildError
 
 
 def test_it_is_the_same_on_every_machine(tmp_path: Path) -> None:
-    """If this fails after a change of the recipe, set DIGEST anew: it keeps old caches from being taken for new ones."""
+    """After a change of the recipe set DIGEST anew: it keeps old caches from being taken for new ones."""
     sums = (write_demo(tmp_path / "demo") / SUMS).read_bytes()
     assert hashlib.sha256(sums).hexdigest() == DIGEST
 

@@ -149,7 +149,7 @@ def test_layers_out_of_order(folder: Path, tmp_path: Path, parent: Architecture)
     swapped = {n.replace(".4.", ".@.").replace(".1.", ".4.").replace(".@.", ".1."): t for n, t in weights.items()}
     cut = write_checkpoint(tmp_path / "cut", parent, swapped)
     with pytest.raises(
-        InputError, match="layers: expected layers in the parent's order, found matches 0: .0., 1: .4., 2:"
+        InputError, match=r"layers: expected layers in the parent's order, found matches 0: \[0\], 1: \[4\], 2:"
     ):
         derive(folder, [cut])
 
@@ -187,7 +187,7 @@ def test_another_model_altogether(tmp_path: Path, folder: Path, parent: Architec
         (replace(parent, hidden_size=25), replace(parent, mamba_head_dim=13), replace(parent, vocab_size=62))
     ):
         other = write_checkpoint(tmp_path / f"o{number}", changed, random_weights(changed, np.random.default_rng(0)))
-        with pytest.raises(InputError, match="expected (at most )?the parent's (24|12|61)"):
+        with pytest.raises(InputError, match=r"expected (at most )?the parent's (24|12|61)"):
             derive(folder, [other])
     wider = replace(parent, ffn_sizes=(38,) * 3)
     other = write_checkpoint(tmp_path / "wider", wider, random_weights(wider, np.random.default_rng(0)))

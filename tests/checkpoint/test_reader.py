@@ -20,6 +20,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint, checkpoint_name
 from elastic_export.checkpoint.synthetic import random_architecture, random_budget, random_weights, write_checkpoint
+from elastic_runtime import safetensors as safetensors_reader
 from elastic_runtime.errors import InputError
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -88,8 +89,19 @@ def test_a_snapshot_of_the_cache_is_named_by_its_repository(tmp_path: Path, fold
 
 
 def test_opening_maps_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(np, "memmap", lambda *_, **__: pytest.fail("a shard was mapped"))
-    Checkpoint.open(folder)
+    monkeypatch.setattr(safetensors_reader, "MappedFile", lambda _: pytest.fail("a shard was mapped"))
+    checkpoint = Checkpoint.open(folder)
+    with pytest.raises(pytest.fail.Exception, match="a shard was mapped"):
+        checkpoint.read(UP)
+
+
+def test_released_tensors_read_the_same(folder: Path) -> None:
+    checkpoint = Checkpoint.open(folder)
+    checkpoint.release(UP)
+    view = checkpoint.read(UP)
+    before = view.tobytes()
+    checkpoint.release(UP)
+    assert view.tobytes() == checkpoint.read(UP).tobytes() == before
 
 
 def test_reading_a_name_nobody_knows(folder: Path) -> None:

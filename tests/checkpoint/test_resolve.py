@@ -65,8 +65,8 @@ def test_faults(tmp_path: Path) -> None:
         (
             "nvidia/other",
             cache,
-            "--checkpoint: expected a folder or a repository in the local cache, found 'nvidia/other', neither a folder "
-            f"nor in {tmp_path}. Download it: hf download nvidia/other.",
+            "--checkpoint: expected a folder or a repository in the local cache, found 'nvidia/other', neither a "
+            f"folder nor in {tmp_path}. Download it: hf download nvidia/other.",
         ),
         ("nvidia/Nemotron-Elastic-12B", cache, "found 2 snapshots and none marked as main. Pass the folder of one: "),
         (

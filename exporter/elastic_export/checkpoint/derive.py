@@ -168,12 +168,15 @@ def _tensor_equal(parent: Checkpoint, sliced: Checkpoint, name: str, runs: Tenso
     theirs = sliced.read(own)
     if sliced.tensors[own].dtype != parent.tensors[name].dtype or theirs.shape != runs_shape(runs):
         return False
-    row = 0
+    row, equal = 0, True
     for block in sliced_blocks(parent.read(name), runs, 16 << 20):
-        if not np.array_equal(_bytes(block), _bytes(theirs[row : row + len(block)])):
-            return False
+        equal = np.array_equal(_bytes(block), _bytes(theirs[row : row + len(block)]))
+        if not equal:
+            break
         row += len(block)
-    return True
+    parent.release(name)
+    sliced.release(own)
+    return equal
 
 
 def _bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

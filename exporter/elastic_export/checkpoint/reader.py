@@ -140,6 +140,10 @@ class Checkpoint:
             )
         return self._files[self.tensors[name].file].read(name)
 
+    def release(self, name: str) -> None:
+        """Give the memory of a tensor's pages back; arrays made from it stay valid and read the file again."""
+        self._files[self.tensors[name].file].release(name)
+
     def companions(self) -> tuple[Path, ...]:
         """Tokenizer, chat template, generation config and licence files, by name: what a bundle carries along."""
         files = (path for path in self.path.iterdir() if path.is_file() and is_companion(path.name))

@@ -1,4 +1,4 @@
-"""Stream a sub-model out as an ordinary Hugging Face checkpoint, a few megabytes in memory at a time."""
+"""Stream a sub-model out as an ordinary Hugging Face checkpoint, never more than one tensor in memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.config import LAYER_LISTS, config_document
 from elastic_export.checkpoint.documents import write_json
+from elastic_export.checkpoint.precision import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
 from elastic_export.checkpoint.slicing import TensorRuns, runs_shape, sliced_blocks, sub_model_name, tensor_runs
 from elastic_runtime.errors import BuildError
-from elastic_runtime.safetensors import DTYPES, encode_header, itemsize
+from elastic_runtime.safetensors import encode_header, itemsize
 
 #: Bytes of a shard's tensors, unless one tensor alone is larger: what file systems and hubs handle well.
 MAX_SHARD_BYTES = 4 << 30
@@ -115,8 +116,8 @@ def _plan(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> list[_Pa
         name = sub_model_name(parent_name, parent, budget, prefix)
         assert name is not None, "tensor_runs lists kept layers only"
         own = checkpoint.tensors[parent_name].dtype
-        # A vector kept in FP32 beside BF16 matrices was meant to be exact: only the model's dtype is replaced.
-        parts.append(_Part(parent_name, name, dtype if dtype and own == checkpoint.dtype else own, runs))
+        stored = stored_dtype(own, checkpoint.dtype, dtype) if dtype else own
+        parts.append(_Part(parent_name, name, stored, runs))
     return parts
 
 
@@ -137,22 +138,10 @@ def _write_shard(checkpoint: Checkpoint, path: Path, parts: list[_Part]) -> dict
         out.write(header)
         for part in parts:
             for block in sliced_blocks(checkpoint.read(part.parent_name), part.runs):
-                out.write(_cast(block, part).reshape(-1).view(np.uint8).data)
+                out.write(convert(block, part.dtype, part.parent_name).reshape(-1).view(np.uint8).data)
+            checkpoint.release(part.parent_name)
     placed = ((part.parent_name, entries[part.name]) for part in parts)
     return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}
-
-
-def _cast(block: np.ndarray[Any, Any], part: _Part) -> np.ndarray[Any, Any]:
-    target = DTYPES[part.dtype][1]
-    if block.dtype == target:
-        return block
-    with np.errstate(over="ignore"):
-        cast = block.astype(target)
-    lost = np.isinf(cast) & np.isfinite(block)
-    if lost.any():
-        expected, found = f"values that {part.dtype} can hold", str(block[lost][0])
-        raise BuildError(f"tensor {part.parent_name!r}", expected=expected, found=found, todo="use bf16 or fp32")
-    return cast
 
 
 def _config(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> dict[str, Any]:

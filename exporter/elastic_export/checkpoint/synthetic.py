@@ -24,7 +24,7 @@ from elastic_runtime.safetensors import DTYPES, encode_header, itemsize
 Weights = dict[str, np.ndarray[Any, Any]]
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
 
-#: Rows of the table in the README: shapes of the published models.
+#: Shapes of the published models: Nemotron-Nano-12B-v2, the elastic parent's shape, and Nemotron-Nano-9B-v2.
 NANO_12B = Architecture(
     pattern="M-M-M-M*-" * 6 + "M-M-M-M-",
     vocab_size=131072,
