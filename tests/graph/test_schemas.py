@@ -1,0 +1,23 @@
+"""The schemas of the parent's ops follow the contract."""
+
+from __future__ import annotations
+
+import onnx
+
+from elastic_export.graph.schemas import elastic_opset, translations
+from elastic_export.reference.contract import load_contract
+
+
+def test_the_masked_mixer_is_the_contract_and_a_mask() -> None:
+    elastic_opset()
+    schema, contract = onnx.defs.get_schema("MaskedMamba2Mixer", 1, "elastic"), load_contract("mamba2_mixer")
+    assert [i.name for i in schema.inputs] == [*(operand.name for operand in contract.inputs), "channel_mask"]
+    assert [o.name for o in schema.outputs] == [operand.name for operand in contract.outputs]
+    assert sorted(schema.attributes) == sorted(contract.attributes)
+    integers = {i.name for i in schema.inputs if i.type_str == "tensor(int64)"}
+    assert integers == {operand.name for operand in contract.inputs if operand.dtype == "int64"}
+
+
+def test_registering_twice_is_harmless() -> None:
+    assert elastic_opset() is elastic_opset()
+    assert len(translations()) == len(translations()) == 5
