@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -103,19 +102,26 @@ WEIGHTS = {
 }
 
 
-def write_model(path: Path, text: str = MODEL) -> Path:
-    """Write a model given as ONNX text, checked."""
-    model = onnx.parser.parse_model(text)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
-    return path
+@pytest.fixture
+def model_text() -> str:
+    """The small model as ONNX text, for tests that break it."""
+    return MODEL
+
+
+@pytest.fixture
+def weight_shapes() -> dict[str, tuple[int, int]]:
+    """Its weights by name."""
+    return WEIGHTS
 
 
 @pytest.fixture
 def request_for_small_model(tmp_path: Path) -> EngineRequest:
     """A request that builds: SM120, batch up to 2, 8 tokens, 32 of context."""
+    model = onnx.parser.parse_model(MODEL)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(tmp_path / "model.onnx"))
     return EngineRequest(
-        onnx=write_model(tmp_path / "model.onnx"),
+        onnx=tmp_path / "model.onnx",
         output=tmp_path / "bundle" / "rtx5080.engine",
         compute_capabilities=("SM120",),
         precision="bf16",
@@ -127,8 +133,3 @@ def request_for_small_model(tmp_path: Path) -> EngineRequest:
         outputs=(logits_port(VOCAB, every_token=False),),
         weights=tuple(Port(name, "bfloat16", shape) for name, shape in WEIGHTS.items()),
     )
-
-
-def with_model(request: EngineRequest, text: str) -> EngineRequest:
-    """The same request for another model."""
-    return replace(request, onnx=write_model(request.onnx.with_name("other.onnx"), text))

@@ -52,8 +52,8 @@ def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> None
     if limit is not None and max(per_profile) > limit:
         profile = max(range(PROFILE_COUNT), key=per_profile.__getitem__)
         raise BuildError(
-            request.output.name,
-            expected=f"at most {limit} bytes of activation memory",
+            "activation memory of the engine",
+            expected=f"at most {limit} bytes",
             found=f"{per_profile[profile]} in profile {profile}",
             todo="look for MatMul(x, Transpose(W)) with W an input (use Gemm(transB=1) on a flat x), for unbounded"
             " dynamic sizes, or lower --max-tokens, --max-batch or --max-context",

@@ -19,6 +19,7 @@ from elastic_export.engine.isolation import (
     die_with_parent,
     peak_rss,
     restart_without_randomization,
+    schedule_in_order,
 )
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.workplace import MODEL_FILE, REQUEST_FILE, RESULT_FILE, error_to_json
@@ -29,10 +30,12 @@ def main() -> int:
     """Build what the folder asks for; exit 0 when a result was written, be it an engine or a named error."""
     die_with_parent()
     restart_without_randomization()
+    request = EngineRequest.from_json(Path(REQUEST_FILE).read_text())
+    reproducible = schedule_in_order() and not address_randomization()  # before there is a second thread
     outcome: list[dict[str, Any] | BaseException] = []
     # A thread of its own has an allocator arena of its own: what Python allocated before (a module compiled here,
     # loaded from its cache there) cannot move TensorRT's pointers, and with them the engine's bytes.
-    worker = threading.Thread(target=lambda: outcome.append(_outcome()))
+    worker = threading.Thread(target=lambda: outcome.append(_outcome(request, reproducible)))
     worker.start()
     worker.join()
     result = outcome[0]
@@ -42,10 +45,10 @@ def main() -> int:
     return 0
 
 
-def _outcome() -> dict[str, Any] | BaseException:
+def _outcome(request: EngineRequest, reproducible: bool) -> dict[str, Any] | BaseException:
     try:
-        request = EngineRequest.from_json(Path(REQUEST_FILE).read_text())
-        return {"facts": compile_engine(request, Path(MODEL_FILE).read_bytes(), _say, _process).to_json()}
+        model = Path(MODEL_FILE).read_bytes()
+        return {"facts": compile_engine(request, model, _say, lambda: ProcessFacts(peak_rss(), reproducible)).to_json()}
     except ElasticError as error:
         return {"error": error_to_json(error)}
     except BaseException as error:  # handed to the main thread, which raises it
@@ -54,10 +57,6 @@ def _outcome() -> dict[str, Any] | BaseException:
 
 def _say(line: LogLine) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _process() -> ProcessFacts:
-    return ProcessFacts(peak_rss(), address_randomization())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,10 @@ from elastic_runtime.errors import BuildError
 
 #: Warnings that say nothing new: the interface is int64 on purpose, and unused inputs have a check of their own.
 EXPECTED_WARNINGS = ("Int64 binding", "Unused Input")
-RANDOMIZED = "address randomisation could not be switched off here: another build may give other bytes of equal meaning"
+NOT_REPRODUCIBLE = (
+    "memory layout and thread order could not be fixed here (no privilege, or one CPU only): another build may give"
+    " other bytes of equal meaning"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class ProcessFacts:
     """What the process knows of itself when the engine is done."""
 
     peak_rss: int
-    address_randomization: bool
+    reproducible: bool
 
 
 def compile_engine(
@@ -60,7 +63,7 @@ def compile_engine(
     product.set_target(trt, config, request.compute_capabilities)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BuildError(request.output.name, expected="an engine", found=_why(lines))
+        raise BuildError("the engine", expected="to be built", found=_why(lines))
     check_activation(request, activation_bytes(lines))
     request.output.write_bytes(plan)
     del creators  # the registry borrows them: they had to live until the plan was made
@@ -78,8 +81,8 @@ def compile_engine(
         compute_capabilities=request.compute_capabilities,
         flavour=request.flavour,
         version=product.version(),
-        address_randomization=own.address_randomization,
-        warnings=_warnings(lines, own),
+        reproducible=own.reproducible,
+        warnings=warnings(lines, own),
     )
 
 
@@ -128,15 +131,15 @@ def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
     return config
 
 
-def _warnings(lines: list[LogLine], process: ProcessFacts) -> tuple[str, ...]:
+def warnings(lines: Sequence[LogLine], process: ProcessFacts) -> tuple[str, ...]:
+    """The builder's own warnings, once each, and one of ours where the bytes are not promised to return."""
     said = (line.text for line in lines if line.severity == "WARNING")
     kept = dict.fromkeys(text for text in said if not any(known in text for known in EXPECTED_WARNINGS))
-    return (*kept, RANDOMIZED) if process.address_randomization else tuple(kept)
+    return tuple(kept) if process.reproducible else (*kept, NOT_REPRODUCIBLE)
 
 
 def _parser_error(error: Any) -> str:
-    node = f"node {error.node_name()} ({error.node_operator()}): " if error.node_name() else ""
-    return f"{node}{error.desc()}"
+    return f"node {error.node()} {error.node_operator()} {error.node_name()}".rstrip() + f": {error.desc()}"
 
 
 def _why(lines: list[LogLine]) -> str:

@@ -24,7 +24,7 @@ class EngineFacts:
         unused_inputs: token inputs that the graph does not read, as the parser reports them.
         compute_capabilities: the GPU classes the engine holds code for.
         flavour, version: the TensorRT product and its version.
-        address_randomization: whether it was on; then the bytes are not promised to be the same the next time.
+        reproducible: whether the next build of the same request gives the same bytes, see `isolation.py`.
         warnings: what a reader of the build report should know.
     """
 
@@ -40,7 +40,7 @@ class EngineFacts:
     compute_capabilities: tuple[str, ...]
     flavour: str
     version: str
-    address_randomization: bool
+    reproducible: bool
     warnings: tuple[str, ...]
 
     @property

@@ -47,5 +47,6 @@ def _ports(tensors: Any) -> dict[str, Port]:
 
 
 def _plugin_name(trt: Any, layer: Any) -> str:
+    layer.__class__ = trt.IPluginV3Layer  # get_layer returns the base class; this is the bindings' downcast
     core = layer.plugin.get_capability_interface(trt.PluginCapabilityType.CORE)
     return str(core.plugin_name)

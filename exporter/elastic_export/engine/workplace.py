@@ -6,7 +6,7 @@
     lib/                         library names the parser opens, see `Flavour.library_links`
     log, result.json             what the builder said, what came of it
 
-Names are the same in every build: no path of this machine reaches the build process.
+All names are relative and always the same: no path of this machine reaches the build process.
 """
 
 from __future__ import annotations

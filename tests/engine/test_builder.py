@@ -1,0 +1,213 @@
+"""Real engines of a small model, built by TensorRT-RTX in processes of their own; and how a build can fail."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.parser
+import pytest
+
+from elastic_export.engine.builder import build_engine, child_environment
+from elastic_export.engine.request import EngineRequest
+from elastic_runtime.errors import BuildError, InputError
+
+
+def test_an_engine_and_its_facts(request_for_small_model: EngineRequest) -> None:
+    request = replace(request_for_small_model, activation_limit=10 << 20)
+    facts = build_engine(request)
+    data = request.output.read_bytes()
+    assert (facts.size, facts.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert len(facts.activation_bytes) == 2
+    assert 0 < facts.activation_peak < 10 << 20
+    assert facts.in_place == ("key_cache.0", "value_cache.0")
+    assert facts.unused_inputs == ()
+    assert facts.compute_capabilities == ("SM120",)
+    assert facts.peak_rss > 50 << 20
+    assert [path.name for path in request.output.parent.iterdir()] == ["rtx5080.engine"]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_two_exports_give_the_same_bytes(request_for_small_model: EngineRequest, tmp_path: Path, batch: int) -> None:
+    first = replace(request_for_small_model, max_batch=batch)
+    (tmp_path / "a longer folder name").mkdir()
+    moved = Path(tmp_path / "a longer folder name" / "model.onnx")
+    moved.write_bytes(first.onnx.read_bytes())
+    second = replace(first, onnx=moved, output=moved.with_name("other.engine"))
+    facts = build_engine(first), build_engine(second)
+    if not all(fact.reproducible for fact in facts):
+        assert any("other bytes of equal meaning" in text for text in facts[0].warnings + facts[1].warnings)
+        pytest.skip("this kernel does not let us fix memory layout and thread order")
+    assert facts[0].sha256 == facts[1].sha256
+
+
+def test_one_portable_engine_for_several_gpu_classes(request_for_small_model: EngineRequest) -> None:
+    several = replace(request_for_small_model, compute_capabilities=("SM86", "SM89", "SM120"), max_batch=1)
+    assert build_engine(several).compute_capabilities == ("SM86", "SM89", "SM120")
+
+
+def test_embedded_weights_are_found_beside_the_model(
+    request_for_small_model: EngineRequest, weight_shapes: dict[str, tuple[int, int]], tmp_path: Path
+) -> None:
+    model = onnx.load(str(request_for_small_model.onnx))
+    kept = [value for value in model.graph.input if value.name not in weight_shapes]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    rng = np.random.default_rng(0)
+    for name, shape in weight_shapes.items():
+        array = rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, str(tmp_path / "e.onnx"), save_as_external_data=True, location="e.onnx.data", size_threshold=0)
+    shared = build_engine(replace(request_for_small_model, max_batch=1))
+    embedded = build_engine(replace(request_for_small_model, onnx=tmp_path / "e.onnx", weights=(), max_batch=1))
+    assert embedded.sha256 != shared.sha256
+
+
+def test_the_model_file_keeps_its_context_symbol(request_for_small_model: EngineRequest) -> None:
+    before = request_for_small_model.onnx.read_bytes()
+    build_engine(replace(request_for_small_model, max_context=64, max_batch=1))
+    assert request_for_small_model.onnx.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (
+            "x = Gather(emb, input_ids)",
+            "x0 = Gather(emb, input_ids) x = NoSuchOp(x0)",
+            "parser accepts, found .*NoSuchOp",
+        ),
+        (
+            'TensorScatter<axis = 2, mode = "linear">("key_cache.0", k, position)',
+            'Add("key_cache.0", "key_cache.0")',
+            "key_cache.0: expected an in-place cache update from it to key_cache_out.0, found no such layer",
+        ),
+        ("logits = Cast<to = 1>(lg)", "logits = Identity(lg)", "output logits: expected float32 .*found bfloat16"),
+    ],
+)
+def test_graphs_that_are_not_as_agreed(
+    request_for_small_model: EngineRequest, model_text: str, old: str, new: str, text: str
+) -> None:
+    request = with_model(request_for_small_model, model_text, old, new)
+    with pytest.raises(BuildError, match=text):
+        build_engine(request)
+    assert not request.output.exists()
+
+
+def with_model(request: EngineRequest, text: str, old: str, new: str) -> EngineRequest:
+    """The same request for a model with one spot changed, batch 1 for speed."""
+    assert text.count(old) == 1
+    path = request.onnx.with_name("other.onnx")
+    onnx.save(onnx.parser.parse_model(text.replace(old, new)), str(path))
+    return replace(request, onnx=path, max_batch=1)
+
+
+def test_scratch_of_the_size_of_a_weight_is_refused(request_for_small_model: EngineRequest) -> None:
+    good = replace(request_for_small_model, max_batch=1)
+    peak = build_engine(good).activation_peak
+    with pytest.raises(
+        BuildError, match=f"activation memory of the engine: expected at most {peak - 1} bytes, found {peak} in profile"
+    ):
+        build_engine(replace(good, activation_limit=peak - 1))
+
+
+def test_a_weight_of_another_name(request_for_small_model: EngineRequest) -> None:
+    first, *others = request_for_small_model.weights
+    request = replace(request_for_small_model, weights=(replace(first, name="embeddings"), *others))
+    with pytest.raises(BuildError, match="missing embeddings, unexpected emb"):
+        build_engine(request)
+
+
+def test_bad_requests_start_nothing(request_for_small_model: EngineRequest, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--max-tokens: expected at most --max-context"):
+        build_engine(replace(request_for_small_model, max_tokens=64))
+    with pytest.raises(InputError, match="TensorRT flavour: expected tensorrt_rtx or tensorrt, found 'onnx'"):
+        build_engine(replace(request_for_small_model, flavour="onnx"))
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"\xff\xff not a model")
+    with pytest.raises(InputError, match=r"broken\.onnx: expected an ONNX model"):
+        build_engine(replace(request_for_small_model, onnx=broken))
+    with pytest.raises(InputError, match=r"missing\.onnx: expected an ONNX model"):
+        build_engine(replace(request_for_small_model, onnx=tmp_path / "missing.onnx"))
+    assert not request_for_small_model.output.parent.exists()
+
+
+def test_a_compute_capability_nobody_has(request_for_small_model: EngineRequest) -> None:
+    with pytest.raises(InputError, match=r"compute capability: expected .*SM120.*, found SM42"):
+        build_engine(replace(request_for_small_model, compute_capabilities=("SM42",)))
+
+
+def test_the_environment_holds_no_chance() -> None:
+    environment = child_environment({"PATH": "/bin", "FOO": "1", "LD_LIBRARY_PATH": "/x", "PYTHONHASHSEED": "7"})
+    assert "FOO" not in environment
+    assert environment["PYTHONHASHSEED"] == "0"
+    assert environment["LD_LIBRARY_PATH"].split(os.pathsep) == ["lib", "/x"]
+    assert environment["OMP_NUM_THREADS"] == "1"
+
+
+HANGING_PARENT = """
+import sys
+from pathlib import Path
+from dataclasses import replace
+from elastic_export.engine.builder import build_engine
+from elastic_export.engine.request import EngineRequest
+build_engine(EngineRequest.from_json(Path(sys.argv[1]).read_text()))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_build_process_dies_with_us(
+    request_for_small_model: EngineRequest, tmp_path: Path, number: signal.Signals
+) -> None:
+    here = str(Path(__file__).parent)
+    request = replace(
+        request_for_small_model, ops="plugin", plugin_ops={"X": 1}, plugin_creators={"X": "toy_creators:hang"}
+    )
+    (tmp_path / "r.json").write_text(request.to_json())
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([here, *filter(None, sys.path)]),
+        "TMPDIR": str(temporary),
+    }
+    command = [sys.executable, "-c", HANGING_PARENT, str(tmp_path / "r.json")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as parent:
+        children = _wait_for(lambda: _processes_in(temporary), wanted=True)
+        parent.send_signal(number)
+        parent.wait(30)
+    assert children
+    assert not _wait_for(lambda: _processes_in(temporary), wanted=False)
+    if number == signal.SIGINT:
+        assert list(temporary.iterdir()) == []
+        assert list(request.output.parent.iterdir()) == []
+
+
+def _processes_in(folder: Path) -> list[int]:
+    """Processes that work in a folder under `folder` and have begun to hang there."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            place = Path(os.readlink(entry))
+            if str(place).startswith(f"{folder}/") and "still thinking" in (place / "log").read_text():
+                found.append(int(entry.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def _wait_for(look: object, *, wanted: bool, seconds: float = 30.0) -> list[int]:
+    end = time.monotonic() + seconds
+    while bool(found := look()) != wanted and time.monotonic() < end:  # type: ignore[operator]
+        time.sleep(0.05)
+    return list(found)

@@ -1,0 +1,133 @@
+"""Each check of a parsed network against one fault, and against none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from elastic_export.engine.checks import check_activation, check_network, in_place_states
+from elastic_export.engine.network import NetworkFacts
+from elastic_export.engine.request import EngineRequest
+from elastic_runtime.errors import BuildError
+from elastic_runtime.interface import Dim, Port
+
+
+def as_parsed(request: EngineRequest, ports: dict[str, Port]) -> dict[str, Port]:
+    def dims(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        return tuple(-1 if isinstance(dim, str) else dim for dim in request.fixed(shape))
+
+    return {name: Port(name, port.dtype, dims(port.shape)) for name, port in ports.items()}
+
+
+@pytest.fixture
+def good(request_for_small_model: EngineRequest) -> NetworkFacts:
+    request = request_for_small_model
+    return NetworkFacts(
+        inputs=as_parsed(request, request.network_inputs()),
+        outputs=as_parsed(request, request.network_outputs()),
+        layers=10,
+        plugins={},
+        cache_updates={"key_cache.0": "key_cache_out.0", "value_cache.0": "value_cache_out.0"},
+    )
+
+
+def changed(ports: object, name: str, port: Port | None) -> dict[str, Port]:
+    kept = {key: value for key, value in dict(ports).items() if key != name}  # type: ignore[call-overload]
+    return kept if port is None else {**kept, name: port}
+
+
+def test_a_network_as_agreed_passes(request_for_small_model: EngineRequest, good: NetworkFacts) -> None:
+    check_network(request_for_small_model, good, unused=["length"])
+    assert in_place_states(request_for_small_model, good) == ("key_cache.0", "value_cache.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "text"),
+    [
+        (
+            "position",
+            None,
+            "inputs of the network: expected 14 of the interface, found missing position, unexpected nothing",
+        ),
+        ("mask", Port("mask", "bool", (1,)), "found missing nothing, unexpected mask"),
+        ("position", Port("position", "int32", (-1,)), r"input position: expected int64 \[B\], found int32 \[\?\]"),
+        ("up", Port("up", "bfloat16", (40, -1)), r"input up: expected bfloat16 \[40, 64\], found bfloat16 \[40, \?\]"),
+        (
+            "input_ids",
+            Port("input_ids", "int64", (1, -1)),
+            r"input input_ids: expected int64 \[B, T\], found int64 \[1, \?\]",
+        ),
+        ("key_cache.0", Port("key_cache.0", "bfloat16", (-1, 2, -1, 16)), r"expected bfloat16 \[B, 2, 32, 16\]"),
+    ],
+)
+def test_inputs(
+    request_for_small_model: EngineRequest, good: NetworkFacts, name: str, port: Port | None, text: str
+) -> None:
+    with pytest.raises(BuildError, match=text):
+        check_network(request_for_small_model, replace(good, inputs=changed(good.inputs, name, port)), unused=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "text"),
+    [
+        ("logits", None, "outputs of the network: .*missing logits"),
+        ("logits", Port("logits", "bfloat16", (-1, 48)), r"output logits: expected float32 \[B, 48\], found bfloat16"),
+        ("logits", Port("logits", "float32", (-1, -1, 48)), r"found float32 \[\?, \?, 48\]"),
+        ("logits", Port("logits", "float32", (2, 48)), r"found float32 \[2, 48\]"),
+        (
+            "ssm_state_out.0",
+            Port("ssm_state_out.0", "bfloat16", (-1, 4, 16, 8)),
+            "output ssm_state_out.0: expected float32",
+        ),
+    ],
+)
+def test_outputs(
+    request_for_small_model: EngineRequest, good: NetworkFacts, name: str, port: Port | None, text: str
+) -> None:
+    with pytest.raises(BuildError, match=text):
+        check_network(request_for_small_model, replace(good, outputs=changed(good.outputs, name, port)), unused=[])
+
+
+def test_an_output_dimension_tensorrt_cannot_see_is_no_fault(
+    request_for_small_model: EngineRequest, good: NetworkFacts
+) -> None:
+    blurred = changed(good.outputs, "logits", Port("logits", "float32", (-1, -1)))
+    check_network(request_for_small_model, replace(good, outputs=blurred), unused=[])
+
+
+@pytest.mark.parametrize("updates", [{}, {"key_cache.0": "key_cache_out.0", "value_cache.0": "key_cache_out.0"}])
+def test_caches_must_be_in_place(
+    request_for_small_model: EngineRequest, good: NetworkFacts, updates: dict[str, str]
+) -> None:
+    with pytest.raises(BuildError, match=r"(key|value)_cache\.0: expected an in-place cache update"):
+        check_network(request_for_small_model, replace(good, cache_updates=updates), unused=[])
+
+
+def test_plugins_are_counted(request_for_small_model: EngineRequest, good: NetworkFacts) -> None:
+    request = replace(request_for_small_model, ops="plugin", plugin_ops={"Mamba2Mixer": 2})
+    check_network(request, replace(good, plugins={"Mamba2Mixer": 2}), unused=[])
+    with pytest.raises(BuildError, match="plugin layers: expected 2 x Mamba2Mixer, found none"):
+        check_network(request, good, unused=[])
+    with pytest.raises(BuildError, match="plugin layers: expected none, found 2 x Mamba2Mixer"):
+        check_network(request_for_small_model, replace(good, plugins={"Mamba2Mixer": 2}), unused=[])
+
+
+@pytest.mark.parametrize("name", ["up", "ssm_state.0"])
+def test_a_weight_or_state_nobody_reads_is_a_fault(
+    request_for_small_model: EngineRequest, good: NetworkFacts, name: str
+) -> None:
+    with pytest.raises(BuildError, match=f"{name}: expected to be read by the graph"):
+        check_network(request_for_small_model, good, unused=[name])
+
+
+def test_activation_memory(request_for_small_model: EngineRequest) -> None:
+    check_activation(request_for_small_model, (1 << 40, 5))
+    bounded = replace(request_for_small_model, activation_limit=100)
+    check_activation(bounded, (7, 100))
+    with pytest.raises(
+        BuildError, match="activation memory of the engine: expected at most 100 bytes, found 101 in profile 0"
+    ):
+        check_activation(bounded, (101, 100))
+    with pytest.raises(BuildError, match="expected 2 lines 'Total Activation Memory', one a profile, found 1"):
+        check_activation(request_for_small_model, (1,))

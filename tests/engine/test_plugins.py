@@ -1,0 +1,100 @@
+"""Plugin builds with a real little plugin declared in Python: the parser opens its unversioned library and lives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from elastic_export.engine.builder import build_engine
+from elastic_export.engine.request import EngineRequest
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.interface import Port, token_ports
+
+TWICE = """<ir_version: 11, opset_import: ["": 24, "elastic": 1]>
+g (int64[B,T] input_ids, int64[B] position, int64[B] length, float[48,8] emb) => (float[B,T,8] logits) {
+  x = Gather(emb, input_ids)
+  a = elastic.Twice(x)
+  logits = elastic.Twice(a)
+}
+<domain: "elastic", opset_import: ["": 24]>
+Twice (x) => (y) { y = Add(x, x) }
+"""
+
+
+@pytest.fixture
+def twice_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineRequest:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    model = tmp_path / "twice.onnx"
+    import onnx
+    import onnx.parser
+
+    onnx.save(onnx.parser.parse_model(TWICE), str(model))
+    return EngineRequest(
+        onnx=model,
+        output=tmp_path / "twice.engine",
+        compute_capabilities=("SM120",),
+        precision="fp32",
+        max_tokens=4,
+        max_context=8,
+        max_batch=1,
+        ops="plugin",
+        ports=token_ports(),
+        outputs=(Port("logits", "float32", ("B", "T", 8)),),
+        weights=(Port("emb", "float32", (48, 8)),),
+        plugin_ops={"Twice": 2},
+        plugin_creators={"Twice": "toy_creators:twice"},
+    )
+
+
+def test_a_model_local_function_becomes_the_plugin_of_its_name(twice_request: EngineRequest) -> None:
+    facts = build_engine(twice_request)
+    assert facts.plugin_layers == {"Twice": 2}
+    assert twice_request.output.stat().st_size == facts.size
+
+
+def test_native_mode_inlines_the_same_file(twice_request: EngineRequest) -> None:
+    facts = build_engine(replace(twice_request, ops="native"))
+    assert facts.plugin_layers == {}
+    assert facts.unused_inputs == ("position", "length")
+
+
+def test_a_missing_plugin_layer_is_named(twice_request: EngineRequest) -> None:
+    with pytest.raises(BuildError, match=r"plugin layers: expected 3 x Twice, found 2 x Twice") as caught:
+        build_engine(replace(twice_request, plugin_ops={"Twice": 3}))
+    assert "silently inlined" in caught.value.todo
+    assert not twice_request.output.exists()
+
+
+def test_an_op_without_a_creator_is_refused_before_the_build(twice_request: EngineRequest) -> None:
+    with pytest.raises(InputError, match="a TensorRT plugin creator for Mamba2Mixer, found creators for Twice"):
+        build_engine(replace(twice_request, plugin_ops={"Mamba2Mixer": 1}))
+
+
+def test_a_creator_that_cannot_be_imported_is_the_requests_fault(twice_request: EngineRequest) -> None:
+    with pytest.raises(InputError, match="plugin Twice: expected a creator at toy_creators:none"):
+        build_engine(replace(twice_request, plugin_creators={"Twice": "toy_creators:none"}))
+
+
+@pytest.mark.parametrize(
+    ("creator", "found"),
+    [
+        ("abort", r"it died of SIGABRT, last words: .*about to abort"),
+        ("killed", r"it was killed \(signal 9, the kernel's answer to memory running out\)"),
+        ("raising", r"it left with status 1, last words: .*RuntimeError: creator exploded"),
+    ],
+)
+def test_a_dying_builder_becomes_an_error_with_its_last_words(
+    twice_request: EngineRequest, creator: str, found: str
+) -> None:
+    with pytest.raises(BuildError, match=found):
+        build_engine(replace(twice_request, plugin_creators={"Twice": f"toy_creators:{creator}"}))
+    assert sorted(path.name for path in twice_request.output.parent.iterdir()) == ["twice.onnx"]
+
+
+def test_a_hanging_builder_is_killed(twice_request: EngineRequest) -> None:
+    hanging = replace(twice_request, plugin_creators={"Twice": "toy_creators:hang"})
+    with pytest.raises(BuildError, match=r"to end within 3 s, found it still ran, last words: still thinking"):
+        build_engine(hanging, timeout=3)
+    assert sorted(path.name for path in twice_request.output.parent.iterdir()) == ["twice.onnx"]

@@ -1,0 +1,66 @@
+"""The request and the facts survive their way through JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.request import EngineRequest
+from elastic_runtime.interface import Port, logits_port, state_ports, token_ports
+
+SIZES = st.integers(1, 1 << 20)
+NAMES = st.text(min_size=1, max_size=20)
+
+
+@given(
+    tokens=SIZES, context=SIZES, batch=SIZES, weights=st.dictionaries(NAMES, SIZES, max_size=4), limit=st.none() | SIZES
+)
+def test_request_round_trip(tokens: int, context: int, batch: int, weights: dict[str, int], limit: int | None) -> None:
+    request = EngineRequest(
+        onnx=Path("a/b.onnx"),
+        output=Path("c/d.engine"),
+        compute_capabilities=("SM86", "SM120"),
+        precision="bf16",
+        max_tokens=tokens,
+        max_context=context,
+        max_batch=batch,
+        ops="plugin",
+        ports=(*token_ports(), *state_ports("bfloat16", mamba=[(4, 8, 2, 4, 4)], attention=[(2, 16)])),
+        outputs=(logits_port(7, every_token=True),),
+        weights=tuple(Port(name, "bfloat16", (rows, 4)) for name, rows in weights.items()),
+        plugin_ops={"Mamba2Mixer": 3},
+        plugin_creators={"Mamba2Mixer": "m:f"},
+        activation_limit=limit,
+    )
+    assert EngineRequest.from_json(request.to_json()) == request
+
+
+def test_a_states_output_has_the_shape_of_its_input(request_for_small_model: EngineRequest) -> None:
+    outputs = request_for_small_model.network_outputs()
+    assert outputs["key_cache_out.0"] == Port("key_cache_out.0", "bfloat16", ("B", 2, "S", 16))
+    assert next(iter(outputs)) == "logits"
+    assert request_for_small_model.fixed(("B", 2, "S", 16)) == ("B", 2, 32, 16)
+
+
+def test_facts_round_trip_and_peak() -> None:
+    facts = EngineFacts(
+        size=5,
+        sha256="ab",
+        seconds=1.5,
+        peak_rss=7,
+        activation_bytes=(3, 9),
+        plugin_layers={"X": 2},
+        in_place=("key_cache.0",),
+        layers=4,
+        unused_inputs=(),
+        compute_capabilities=("SM120",),
+        flavour="tensorrt_rtx",
+        version="1.7.1.116",
+        reproducible=True,
+        warnings=("w",),
+    )
+    assert EngineFacts.from_json(facts.to_json()) == facts
+    assert facts.activation_peak == 9
