@@ -7,6 +7,9 @@
 #ifndef ELASTIC_TENSORRT_ABI
 #define ELASTIC_TENSORRT_ABI "none"
 #endif
+#ifndef ELASTIC_TENSORRT_HEADERS
+#define ELASTIC_TENSORRT_HEADERS "none"
+#endif
 #ifndef ELASTIC_CUDA_VERSION
 #define ELASTIC_CUDA_VERSION "none"
 #endif
@@ -14,12 +17,12 @@
 #define ELASTIC_ARCHITECTURES "host"
 #endif
 
-#define ELASTIC_ABI_JSON                                                          \
-  "{\"library\": \"" ELASTIC_LIBRARY_VERSION                                      \
-  "\", \"ops\": {\"Mamba2Mixer\": \"1\"}, "                                       \
-  "\"tensorrt\": \"" ELASTIC_TENSORRT_ABI "\", \"cuda\": \"" ELASTIC_CUDA_VERSION \
-  "\", "                                                                          \
-  "\"architectures\": \"" ELASTIC_ARCHITECTURES "\"}"
+#define ELASTIC_ABI_JSON                                                                 \
+    "{\"library\": \"" ELASTIC_LIBRARY_VERSION "\", \"ops\": {\"Mamba2Mixer\": \"1\"}, " \
+    "\"tensorrt\": \"" ELASTIC_TENSORRT_ABI "\", "                                       \
+    "\"tensorrt_headers\": \"" ELASTIC_TENSORRT_HEADERS "\", "                           \
+    "\"cuda\": \"" ELASTIC_CUDA_VERSION "\", "                                           \
+    "\"architectures\": \"" ELASTIC_ARCHITECTURES "\"}"
 
 #if defined(__ELF__)
 __attribute__((section(".elastic_abi"), used))

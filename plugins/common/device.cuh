@@ -24,8 +24,11 @@ using bfloat16 = __nv_bfloat16;
 
 template <typename... Formal, typename... Actual>
 cudaError_t launch(void (*kernel)(Formal...), dim3 grid, dim3 block, cudaStream_t stream, Actual... args) {
-  kernel<<<grid, block, 0, stream> > >(args...);
-  return cudaGetLastError();
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
 ELASTIC_D float to_float(float v) { return v; }
