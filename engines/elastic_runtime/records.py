@@ -12,6 +12,7 @@ import dataclasses
 import math
 import types
 import typing
+from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
 from elastic_runtime.errors import InputError
@@ -40,8 +41,8 @@ def decode(record: type[R], value: object, where: str, **given: object) -> R:
     """
     if not isinstance(value, dict):
         raise _mismatch(where, "an object", value)
-    hints = typing.get_type_hints(record)
-    names = [field.name for field in dataclasses.fields(record) if field.name not in given]  # type: ignore[arg-type]
+    hints = _hints(typing.cast(Any, record))
+    names = [name for name in hints if name not in given]
     _check_names(names, value, where)
     fields = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in names}
     return record(**fields, **given)
@@ -63,6 +64,13 @@ def show(value: object, limit: int = 60) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("unicode_escape").decode("ascii")
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+@cache
+def _hints(record: type[Any]) -> dict[str, Any]:
+    """Field names and types of a dataclass, in order; evaluating the annotations is slow, hence the cache."""
+    hints = typing.get_type_hints(record)
+    return {field.name: hints[field.name] for field in dataclasses.fields(record)}
 
 
 def _check_names(names: list[str], value: dict[Any, object], where: str) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
 
@@ -80,3 +82,28 @@ def test_a_damaged_kept_file_is_named(tmp_path: Path, export: Callable) -> None:
     engine.write_bytes(b"X" + engine.read_bytes()[1:])
     with pytest.raises(BuildError, match=r"rtx5080\.engine: expected the file of the manifest, found a damaged"):
         export(tmp_path / "out", {"small": []}, add=True)
+
+
+def test_a_missing_kept_file_is_named(tmp_path: Path, export: Callable) -> None:
+    export(tmp_path / "out", {"big": [("rtx5080", 1024)]})
+    (tmp_path / "out/big/rtx5080.engine").unlink()
+    with pytest.raises(
+        BuildError, match=r"rtx5080\.engine: expected the file of the manifest, found none\. Export without"
+    ):
+        export(tmp_path / "out", {"small": []}, add=True)
+
+
+def test_what_cannot_be_added_is_refused_before_anything_is_built(
+    tmp_path: Path, export: Callable, tree: Callable
+) -> None:
+    old = export(tmp_path / "out", {"big": []})
+    before = tree(tmp_path / "out")
+    others = (replace(old, precision="fp16"), replace(old, weight_mode="sliced"), replace(old, logits="all"))
+    for other in others:
+        with BundleWriter(tmp_path / "out", add=True) as writer, pytest.raises(InputError, match="--add, "):
+            writer.check_addable(other)
+        with BundleWriter(tmp_path / "out") as writer:
+            writer.check_addable(other)  # a new export owes the old one nothing
+    with BundleWriter(tmp_path / "out", add=True) as writer:
+        writer.check_addable(old)
+    assert tree(tmp_path / "out") == before

@@ -101,3 +101,11 @@ def test_rights_that_only_show_when_used_are_input_errors_too(
 def test_a_name_too_long_for_the_file_system(tmp_path: Path, export: Callable) -> None:
     with pytest.raises(InputError, match="File name too long"):
         export(tmp_path / ("n" * 250), {"big": []})
+
+
+def test_a_mount_point_is_refused_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "out")
+    with pytest.raises(InputError, match="a folder that can be exchanged, found a mount point"):
+        check_output(tmp_path / "out")
+    check_output(tmp_path / "out" / "bundle")

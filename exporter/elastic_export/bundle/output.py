@@ -31,9 +31,14 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
     path = Path(os.path.realpath(output))
     if path.exists() and not path.is_dir():
         raise InputError(f"output {output}", expected="a folder", found="a file", todo="name another output")
-    for kept in (Path.home(), Path.cwd(), *protect):
+    for kept in (Path(os.path.expanduser("~")), Path.cwd(), *protect):
         if path in (kept.resolve(), *kept.resolve().parents):
             raise InputError(f"output {output}", expected="a folder of its own", found=f"one that holds {kept}")
+    if os.path.ismount(path):
+        todo = "name a folder in it"
+        raise InputError(
+            f"output {output}", expected="a folder that can be exchanged", found="a mount point", todo=todo
+        )
     _check_right(path, output)
     return path, _previous(path, output, force) if path.exists() and any(path.iterdir()) else None
 

@@ -158,15 +158,19 @@ class BundleWriter:
     def _keep_old(self, previous: Manifest, manifest: Manifest) -> Manifest:
         merged = merge(previous, manifest)
         for path, entry in merged.kept.items():
-            placed = place(self.output / entry.path, self.path, path, say=self._say, old=None, old_folder=self.output)
+            old = self.output / entry.path
+            if not old.is_file():
+                raise _damaged(old, "none")
+            placed = place(old, self.path, path, say=self._say, old=None, old_folder=self.output)
             if (placed.size, placed.sha256) != (entry.size, entry.sha256):
-                todo = "export without --add"
-                raise BuildError(
-                    f"{self.output}/{entry.path}", expected="the file of the manifest", found="a damaged one", todo=todo
-                )
+                raise _damaged(old, "a damaged one")
         return merged.manifest
 
 
 def failed_report(output: Path) -> Path:
     """Where the report of a failed verification goes."""
     return output.with_name(f"{output.name}.failed.json")
+
+
+def _damaged(path: Path, found: str) -> BuildError:
+    return BuildError(str(path), expected="the file of the manifest", found=found, todo="export without --add")
