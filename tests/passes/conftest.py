@@ -1,0 +1,390 @@
+"""Shared by the tests of the passes.
+
+Small graphs are ONNX text: `parse` gives them the facts that a traced parent would have, `canonical` compares two of
+them whatever their values are called, `evaluate` runs them, parent ops included. Whole models are `Parent`s: traced
+once each, compiled for any masks, run in onnxruntime against the masked reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from torch import Tensor
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.slicing import TensorRuns, slice_array, state_runs, tensor_runs
+from elastic_export.checkpoint.synthetic import random_weights
+from elastic_export.emit import EmittedModel, emit_model
+from elastic_export.graph import Facts, StateSlice, WeightSlice, facts_of, trace_parent
+from elastic_export.graph.facts import clone_with_facts, full_runs, set_facts
+from elastic_export.passes import GraphPass, budget_passes, run_passes
+from elastic_export.passes.values import constant_of
+from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state, load_reference, ops
+
+Array = np.ndarray[Any, Any]
+FLOAT = ir.DataType.FLOAT
+STATES = ("conv_state", "ssm_state", "key_cache", "value_cache")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tensors here are tiny: threads cost more than they give."""
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+
+
+# ---------------------------------------------------------------------------------------------- small graphs as text
+
+
+def parse_text(text: str) -> ir.Model:
+    """A model of ONNX text. Inputs `mask.*` are masks, `conv_state.0` and the like states, `w*` weights."""
+    model = ir.from_onnx_text(f'<ir_version: 11, opset_import: ["": 24, "elastic": 1]>\n{text}')
+    facts = Facts()
+    for value in model.graph.inputs:
+        name, dims = str(value.name), value.shape or ()
+        if name.startswith("mask."):
+            facts.masks.append(name)
+        elif name.startswith("w"):
+            shape = tuple(int(str(d)) for d in dims)
+            facts.weights[name] = WeightSlice(name, shape, full_runs(shape))
+        elif name.split(".", maxsplit=1)[0] in STATES:
+            kind, layer = name.split(".")
+            runs = tuple(((0, d),) if isinstance(d, int) else None for d in dims)
+            facts.states[name] = StateSlice(name, f"{kind}_out.{layer}", kind, int(layer), runs)  # type: ignore[arg-type]
+    set_facts(model, facts)
+    for _ in range(2):  # the second round sees the shapes of the first
+        _infer(model)
+    return model
+
+
+def _infer(model: ir.Model) -> None:
+    """Shapes of the values in between: standard ops by inference, parent ops by their definition."""
+    for node in model.graph:
+        source, output = node.inputs[0], node.outputs[0]
+        if node.domain == "elastic" and source is not None and source.shape is not None and output.shape is None:
+            output.dtype = source.dtype
+            dims = list(source.shape)
+            output.shape = ir.Shape([dims[0], dims[2]] if node.op_type == "LastToken" else dims)
+    known = {name: value.shape for node in model.graph for value in node.outputs if (name := value.name)}
+    inferred = ir.passes.common.ShapeInferencePass(strict_mode=False)(model).model
+    del inferred
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is None and known.get(str(value.name)) is not None:
+                value.shape = known[str(value.name)]
+
+
+def _operand(value: ir.Value | None, names: Mapping[ir.Value, str]) -> str:
+    if value is None:
+        return "-"
+    data = constant_of(value)
+    return names[value] if data is None else f"{data.dtype}{list(data.shape)}{data.tolist()}"
+
+
+def _typed(value: ir.Value, name: str) -> str:
+    dims = [d if isinstance(d, int) else d.value for d in value.shape] if value.shape is not None else "?"
+    return f"{name}:{value.dtype}{dims}"
+
+
+def canonical_form(model: ir.Model, rename: Mapping[str, str] | None = None) -> list[str]:
+    """Inputs, nodes and outputs, one a line; inner values by number, constants by content, attributes by name."""
+    rename = rename or {}
+    names = {value: rename.get(str(value.name), str(value.name)) for value in model.graph.inputs}
+    lines = sorted(_typed(value, name) for value, name in names.items())
+    for number, node in enumerate(model.graph):
+        attributes = ", ".join(f"{a.name}={a.value}" for a in sorted(node.attributes.values(), key=lambda a: a.name))
+        operands = ", ".join(_operand(value, names) for value in node.inputs)
+        for index, value in enumerate(node.outputs):
+            names[value] = f"%{number}.{index}"
+        results = ", ".join(_typed(value, names[value]) for value in node.outputs)
+        lines.append(f"{results} = {node.domain or 'onnx'}.{node.op_type}<{attributes}>({operands})")
+    lines += [f"{rename.get(str(v.name), v.name)} <- {_operand(v, names)}" for v in model.graph.outputs]
+    return lines
+
+
+def _elastic_op(name: str, function: Callable[..., Any], attributes: Sequence[str] = ()) -> type[OpRun]:
+    """An op of the parent graph for onnx's evaluator, by its PyTorch definition."""
+
+    def run(self: OpRun, *inputs: Array, **given: Any) -> tuple[Array, ...]:
+        values = [given[a] for a in attributes]
+        result = function(*(torch.from_numpy(np.array(x)) for x in inputs), *values)
+        return tuple(t.numpy() for t in (result if isinstance(result, tuple) else (result,)))
+
+    parameters = ", ".join(["self", "*inputs", *(f"{a}=None" for a in attributes)])
+    given = ", ".join(["self", "*inputs", *(f"{a}={a}" for a in attributes)])
+    scope: dict[str, Any] = {"run": run}
+    exec(f"def _run({parameters}):\n    return run({given})", scope)  # onnx reads attribute names off the signature
+    return type(name, (OpRun,), {"op_domain": "elastic", "_run": scope["_run"]})
+
+
+_MIXER_ATTRIBUTES = ("n_groups", "head_dim", "state_size", "epsilon", "time_step_min", "time_step_max")
+
+
+def _mixer(*arguments: Any) -> Any:
+    tensors, rest = arguments[:10], arguments[10:]
+    return ops.masked_mamba2_mixer(*tensors, torch.ones_like(tensors[6]), *rest)
+
+
+ELASTIC_OPS = [
+    _elastic_op("MaskedRMSNorm", ops.masked_rms_norm, ["epsilon"]),
+    _elastic_op("LastToken", ops.last_token),
+    _elastic_op("CachedAttention", ops.cached_attention),
+    _elastic_op("MaskedMamba2Mixer", ops.masked_mamba2_mixer, _MIXER_ATTRIBUTES),
+    _elastic_op("Mamba2Mixer", _mixer, _MIXER_ATTRIBUTES),
+]
+
+
+def evaluate_graph(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Every output by onnx's reference evaluator; feeds that the graph does not take are left out."""
+    taken = {str(value.name) for value in model.graph.inputs}
+    evaluator = ReferenceEvaluator(ir.to_proto(model), new_ops=ELASTIC_OPS)
+    values = evaluator.run(None, {name: data for name, data in feeds.items() if name in taken})
+    return {str(value.name): data for value, data in zip(model.graph.outputs, values, strict=True)}
+
+
+def random_feeds(model: ir.Model, **sizes: int) -> dict[str, Array]:
+    """Normal floats for every float input, zeros for integers; `sizes` gives the symbols."""
+    rng, feeds = np.random.default_rng(0), {}
+    for value in model.graph.inputs:
+        shape = [d if isinstance(d, int) else sizes[str(d.value)] for d in value.shape or ()]
+        data = rng.normal(size=shape).astype(np.float32)
+        feeds[str(value.name)] = data if value.dtype == FLOAT else np.zeros(shape, np.int64)
+    return feeds
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[[str], ir.Model]:
+    """`parse(text)`: a model with facts."""
+    return parse_text
+
+
+@pytest.fixture(scope="session")
+def canonical() -> Callable[..., list[str]]:
+    """`canonical(model, rename={})`: a form to compare two graphs by."""
+    return canonical_form
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> Callable[..., dict[str, Array]]:
+    """`evaluate(model, feeds)`: outputs by name."""
+    return evaluate_graph
+
+
+@pytest.fixture(scope="session")
+def feeds_of() -> Callable[..., dict[str, Array]]:
+    """`feeds_of(model, B=2, T=3)`: random feeds."""
+    return random_feeds
+
+
+# -------------------------------------------------------------------------------------------------- whole models
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One call: T tokens, of which `lengths` are real in each of two rows."""
+
+    tokens: int
+    lengths: tuple[int, int]
+
+
+#: Crosses a chunk of 64, has a row without tokens, decodes.
+CUTS = (Cut(67, (67, 61)), Cut(4, (0, 4)), Cut(3, (2, 3)), Cut(1, (1, 1)), Cut(1, (1, 0)))
+
+
+def session_of(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def relative(found: Array, expected: Array) -> float:
+    """‖a−b‖₂ / ‖b‖₂, infinite for a NaN; two empty tensors agree."""
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    if not np.isfinite(found).all():
+        return float("inf")
+    error, norm = float(np.linalg.norm(found - expected)), float(np.linalg.norm(expected))
+    return error / norm if norm else error
+
+
+@dataclass
+class Parent:
+    """A random parent, traced when first asked for."""
+
+    arch: Architecture
+    folder: Path
+    seed: int = 0
+    _references: dict[torch.dtype, ElasticModel] = field(default_factory=dict)
+
+    @cached_property
+    def weights(self) -> dict[str, Array]:
+        return random_weights(self.arch, np.random.default_rng(self.seed))
+
+    @cached_property
+    def graph(self) -> ir.Model:
+        return trace_parent(self.arch)
+
+    @cached_property
+    def reference(self) -> ElasticModel:
+        return load_reference(self.arch, self.weights.__getitem__, dtype=torch.float64, every_token=True)
+
+    def masks(self, budget: Budget) -> Masks:
+        return budget_masks(self.arch, budget)
+
+    def passes(self, masks: Masks, dtype: ir.DataType = FLOAT) -> tuple[GraphPass, ...]:
+        stored = dict.fromkeys(facts_of(self.graph).weights, dtype)
+        return budget_passes({name: mask.numpy() for name, mask in masks.items()}, dtype, stored)
+
+    def narrowed(self, masks: Masks, dtype: ir.DataType = FLOAT) -> ir.Model:
+        """The graph after all passes."""
+        return run_passes(clone_with_facts(self.graph), self.passes(masks, dtype))
+
+    def compile(self, masks: Masks, sub: Architecture) -> EmittedModel:
+        return emit_model(self.narrowed(masks), sub, self.folder / "model.onnx", precision="fp32")
+
+    def errors(self, model: EmittedModel, masks: Masks, cuts: Sequence[Cut] = CUTS, seed: int = 0) -> dict[str, float]:
+        """Worst relative error of the logits, and of every state at the end.
+
+        The file runs call by call, with junk ids behind `length`, junk in unwritten cache rows and random recurrent
+        states to begin with; the reference runs uncut in float64, its masked channels full of other junk.
+        """
+        return _Comparison(self, model, masks, np.random.default_rng(seed)).run(cuts)
+
+    def foreign_runs(self, model: EmittedModel, budget: Budget) -> list[str]:
+        """Weights and states whose runs differ from the independent statement of what the budget keeps."""
+        expected = tensor_runs(self.arch, budget)
+        found = {weight.tensor: weight.runs for weight in model.weight_slices}
+        wrong = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
+        states = state_runs(self.arch, budget)
+        for state in model.state_slices:
+            wrong += [] if _state_key(self.arch, state) == states[state.input] else [state.input]
+        return wrong
+
+
+def _state_key(arch: Architecture, state: StateSlice) -> tuple[str, TensorRuns]:
+    ordinal = next(k for index, _, k in arch.layers() if index == state.layer)
+    return f"{state.kind}.{ordinal}", tuple(axis for axis in state.runs if axis is not None)
+
+
+class _Comparison:
+    def __init__(self, parent: Parent, model: EmittedModel, masks: Masks, rng: np.random.Generator) -> None:
+        self.parent, self.model, self.rng = parent, model, rng
+        self.masks = {name: mask.double() for name, mask in masks.items()}
+        self.slices = {state.input: state for state in model.state_slices}
+
+    def run(self, cuts: Sequence[Cut]) -> dict[str, float]:
+        capacity = sum(cut.tokens for cut in cuts)
+        full = empty_state(self.parent.arch, 2, capacity, torch.float64)
+        for name, tensor in full.items():
+            tensor.copy_(torch.nan if "cache" in name else torch.from_numpy(self.rng.normal(size=tensor.shape)))
+        ids = [self.rng.integers(0, self.parent.arch.vocab_size, (2, cut.tokens)) for cut in cuts]
+        logits, position, states = self._cut(
+            cuts, ids, {p.name: self._start(p.name, full) for p in self.model.states()}
+        )
+        expected, last = self._uncut(cuts, ids, full)
+        errors = {"logits": 0.0}
+        for call, row, values in logits:
+            seen = sum(cut.lengths[row] for cut in cuts[: call + 1])
+            errors["logits"] = max(errors["logits"], relative(values, expected[row, seen - 1]))
+        for name, data in states.items():
+            whole = self._kept(name, last)
+            for row in range(2):
+                mine, theirs = data[row], whole[row]
+                if "cache" in name:
+                    mine, theirs = mine[:, : position[row]], theirs[:, : position[row]]
+                errors[name] = max(errors.get(name, 0.0), relative(mine, theirs))
+        return errors
+
+    def _kept(self, name: str, full: Mapping[str, Tensor]) -> Array:
+        key, _ = _state_key(self.parent.arch, self.slices[name])
+        tensor = full[key].numpy()
+        runs = [((0, n),) if r is None else r for n, r in zip(tensor.shape, self.slices[name].runs, strict=True)]
+        return slice_array(tensor, tuple(runs))
+
+    def _start(self, name: str, full: Mapping[str, Tensor]) -> Array:
+        kept = self._kept(name, full).astype(np.float32)
+        return np.full_like(kept, 1e4) if "cache" in name else kept
+
+    def _cut(self, cuts: Sequence[Cut], ids: Sequence[Array], states: dict[str, Array]) -> tuple[Any, Array, Any]:
+        session = session_of(self.model.path)
+        weights = {s.tensor: slice_array(self.parent.weights[s.tensor], s.runs) for s in self.model.weight_slices}
+        position, logits = np.zeros(2, np.int64), []
+        for call, (cut, tokens) in enumerate(zip(cuts, ids, strict=True)):
+            feed = {"input_ids": tokens, "position": position, "length": np.array(cut.lengths), **states, **weights}
+            values, *after = session.run(None, feed)
+            states = {port.name: data for port, data in zip(self.model.states(), after, strict=True)}
+            logits += [(call, row, values[row]) for row in range(2) if cut.lengths[row]]
+            position = position + np.array(cut.lengths)
+        return logits, position, states
+
+    def _uncut(self, cuts: Sequence[Cut], ids: Sequence[Array], full: dict[str, Tensor]) -> tuple[Array, Any]:
+        rows = [np.concatenate([t[r, : c.lengths[r]] for c, t in zip(cuts, ids, strict=True)]) for r in range(2)]
+        length = torch.tensor([len(row) for row in rows])
+        padded = torch.zeros(2, max(1, int(length.max())), dtype=torch.int64)
+        for row, tokens in enumerate(rows):
+            padded[row, : len(tokens)] = torch.from_numpy(tokens)
+        logits, last = self.parent.reference(padded, torch.zeros_like(length), length, full, self.masks)
+        return logits.numpy(), last
+
+
+@pytest.fixture(scope="session")
+def parent_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Architecture], Parent]:
+    """`parent_of(arch)`: the one parent of that architecture, traced once a session."""
+    parents: dict[Architecture, Parent] = {}
+
+    def make(arch: Architecture) -> Parent:
+        if arch not in parents:
+            parents[arch] = Parent(arch, tmp_path_factory.mktemp("parent"), len(parents))
+        return parents[arch]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cut_type() -> type[Cut]:
+    """The class of one call."""
+    return Cut
+
+
+@pytest.fixture(scope="session")
+def small() -> Architecture:
+    """A parent with everything: three kinds of layers, groups, several queries per KV head, odd widths, limits."""
+    return Architecture(
+        pattern="M-*M-",
+        vocab_size=61,
+        hidden_size=24,
+        ffn_sizes=(37, 37),
+        mamba_heads=(6, 6),
+        mamba_head_dim=12,
+        ssm_groups=2,
+        ssm_state=5,
+        conv_kernel=3,
+        attention_heads=6,
+        kv_heads=2,
+        attention_head_dim=8,
+        epsilon=1e-3,
+        time_step_limit=(0.002, 0.5),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_parent(parent_of: Callable[[Architecture], Parent], small: Architecture) -> Parent:
+    """That parent."""
+    return parent_of(small)
+
+
+@pytest.fixture
+def tight() -> Budget:
+    """A budget of `small` that cuts every axis and skips a layer."""
+    return Budget("tight", 19, (30, 21), (4, 2), 7, 4, (1,))
