@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -191,6 +192,35 @@ def test_the_build_process_dies_with_us(
     if number == signal.SIGINT:
         assert list(temporary.iterdir()) == []
         assert list(request.output.parent.iterdir()) == []
+
+
+def test_an_interrupted_build_leaves_no_process(
+    request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    started: list[int] = []
+    popen = subprocess.Popen
+
+    def remember(*args: Any, **options: Any) -> Any:
+        child = popen(*args, **options)
+        started.append(child.pid)
+        return child
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        monkeypatch.setattr(subprocess, "Popen", remember)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)  # an engine takes three times that
+        with pytest.raises(KeyboardInterrupt):
+            build_engine(request_for_small_model)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(started) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+    assert list(request_for_small_model.output.parent.iterdir()) == []
 
 
 def _processes_in(folder: Path) -> list[int]:

@@ -5,30 +5,31 @@ Every number was measured with TensorRT-RTX 1.7.1 on one attention layer (boolea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.request import MODEL_DTYPES, Precision
+from elastic_export.passes.lower_attention import has_fused_kernel
 from elastic_runtime.errors import InputError
 
 #: Fused decode attention keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim
 #: ≤ 24576. Found by bisection for head dims 16, 32, 64, 80, 96, 112, 128, 160, 192 and 256 on SM120 and for 128 on
 #: SM75, 80, 86 and 89, in BF16 and FP16 (SM75: FP16 only): always the same border.
 FUSED_ROWS = 96 * 1024 // 4
-#: Head dims of the fused kernels: multiples of 8 in this range (8 builds for T = 1 only; 20 and 264 do not build).
-FUSED_HEAD_DIMS = range(16, 257, 8)
-#: With fewer query heads the T = 1 profile finds no kernel (1, 2 and 3 fail, 4 and more build).
-FUSED_MIN_QUERY_HEADS = 4
+IR_DTYPES: Mapping[Precision, ir.DataType] = {
+    "bf16": ir.DataType.BFLOAT16,
+    "fp16": ir.DataType.FLOAT16,
+    "fp32": ir.DataType.FLOAT,
+}
 #: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
 NO_BF16 = frozenset({"SM75"})
 
 
 def uses_fused_attention(precision: Precision, head_dim: int, query_heads: int) -> bool:
-    """Whether the builder has a dedicated attention kernel; else attention is MatMul, Softmax, MatMul.
-
-    FP32 has a kernel for T = 1 but none for prefill, so never.
-    """
-    return precision != "fp32" and head_dim in FUSED_HEAD_DIMS and query_heads >= FUSED_MIN_QUERY_HEADS
+    """Whether attention of that shape is emitted for the builder's dedicated kernel; the lowering decides it."""
+    return has_fused_kernel(IR_DTYPES[precision], query_heads, head_dim)
 
 
 def largest_context(architecture: Architecture, precision: Precision) -> int | None:
