@@ -24,7 +24,7 @@ class GraphPass(ir.passes.InPlacePass):
         """Run the pass with its contract checked."""
         try:
             return super().__call__(model_or_result)
-        except ir.passes.PassError as error:
+        except ir.passes.InvariantError as error:
             if isinstance(error.__cause__, ElasticError):
                 raise error.__cause__ from None
             raise
