@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
-from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.emit.emit import EmittedModel
 from elastic_export.graph.facts import full_runs
 from elastic_runtime.errors import BuildError
-from elastic_runtime.safetensors import TensorEntry
 from elastic_runtime.weights import WeightDtype, WeightInput, WeightRecipe
 
 
@@ -26,23 +25,18 @@ def shared_recipe(model: EmittedModel, checkpoint: Checkpoint, locate: Callable[
     return WeightRecipe(tuple(inputs))
 
 
-def sliced_recipe(
-    model: EmittedModel, entries: Mapping[str, tuple[str, TensorEntry]], renamed: Callable[[str], str]
-) -> WeightRecipe:
-    """Weights as whole tensors of a sub-model's own checkpoint.
+def sliced_recipe(model: EmittedModel, tensors: Mapping[str, TensorRef]) -> WeightRecipe:
+    """Weights as whole tensors of a sub-model's own checkpoint, which lies beside weights.json.
 
     Args:
         model: the emitted model.
-        entries: tensor name in the sliced checkpoint -> (file relative to weights.json, header entry).
-        renamed: parent tensor name -> name in the sliced checkpoint.
+        tensors: the *parent's* tensor name -> the tensor in the sub-model's files.
     """
     inputs = []
     for port, weight in zip(model.weights, model.weight_slices, strict=True):
-        file, entry = entries[renamed(weight.tensor)]
-        if entry.shape != weight.shape:
-            raise BuildError(f"sliced tensor {entry.name}", expected=f"{weight.shape}", found=f"{entry.shape}")
-        dtype = cast(WeightDtype, entry.dtype)
-        inputs.append(
-            WeightInput(port.name, file, entry.offset, dtype, entry.shape, weight.shape, full_runs(entry.shape))
-        )
+        tensor = tensors[weight.tensor]
+        if tensor.shape != weight.shape:
+            raise BuildError(f"sliced tensor {tensor.name}", expected=f"{weight.shape}", found=f"{tensor.shape}")
+        dtype, runs = cast(WeightDtype, tensor.dtype), full_runs(tensor.shape)
+        inputs.append(WeightInput(port.name, tensor.file.name, tensor.offset, dtype, tensor.shape, weight.shape, runs))
     return WeightRecipe(tuple(inputs))

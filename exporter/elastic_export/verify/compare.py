@@ -16,12 +16,15 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one tensor: the worst relative L2 error over calls and rows, with its largest absolute difference."""
+    """Of one tensor: its relative L2 error (the worst row's, or that of all rows and calls together), the largest absolute
+    difference of the worst row, after which call, and the share of all its values that differ at all.
+    """
 
     tensor: str
     error: float
     max_abs: float
     call: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Tally:
     def __init__(self, *, pooled: bool = False) -> None:
         self._pooled = pooled
         self._worst: dict[str, Difference] = {}
-        self._sums: dict[str, tuple[float, float]] = {}
+        self._sums: dict[str, npt.NDArray[np.float64]] = {}
         self._rows = self._agree = 0
 
     def add(self, tensor: str, call: int, got: Array, expected: Array) -> None:
@@ -58,11 +61,11 @@ class Tally:
             raise ValueError(f"{tensor}: {got.shape} against {expected.shape}")
         distance, norm = _norm(got - expected), _norm(expected)
         most = float(np.abs(got - expected).max(initial=0.0))
-        found = Difference(tensor, _ratio(distance, norm), most, call)
+        found = Difference(tensor, _ratio(distance, norm), most, call, 0.0)
         if tensor not in self._worst or not found.error <= self._worst[tensor].error:
             self._worst[tensor] = found
-        before = self._sums.get(tensor, (0.0, 0.0))
-        self._sums[tensor] = (before[0] + distance**2, before[1] + norm**2)
+        sums = self._sums.setdefault(tensor, np.zeros(4))
+        sums += (distance**2, norm**2, np.count_nonzero(got != expected), got.size)
 
     def add_logits(self, call: int, got: Array, expected: Array) -> None:
         """Logits [V] of one row; they vote on the most likely token besides."""
@@ -78,12 +81,12 @@ class Tally:
 
     def comparison(self) -> Comparison:
         """What was collected."""
-        differences = tuple(self._pool(worst) if self._pooled else worst for worst in self._worst.values())
-        return Comparison(differences, self._agree / max(1, self._rows))
+        return Comparison(tuple(map(self._complete, self._worst.values())), self._agree / max(1, self._rows))
 
-    def _pool(self, worst: Difference) -> Difference:
-        distance, norm = self._sums[worst.tensor]
-        return replace(worst, error=_ratio(distance**0.5, norm**0.5))
+    def _complete(self, worst: Difference) -> Difference:
+        distance, norm, differing, size = self._sums[worst.tensor]
+        error = _ratio(distance**0.5, norm**0.5) if self._pooled else worst.error
+        return replace(worst, error=error, share=float(differing / max(1.0, size)))
 
 
 def relative_error(got: Array, expected: Array) -> float:

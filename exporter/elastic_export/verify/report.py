@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elastic_export.verify.verify import Check, Verification
 
 SCHEMA = "elastic-report/1"
+_MEASURES = {
+    "float32": "end to end: relative L2 error of logits and of every state after every call, the worst row and call",
+    "rounded": "layer by layer from the same inputs: relative L2 error of branch, sum and states over all rows and calls",
+}
 
 
 def not_run(name: str, why: str, command: str) -> dict[str, str]:
@@ -17,16 +20,27 @@ def not_run(name: str, why: str, command: str) -> dict[str, str]:
     return {"check": name, "why": why, "command": command}
 
 
-def report_json(
+def engines_not_run(files: Sequence[str]) -> list[dict[str, str]]:
+    """An entry for every engine: nothing here can run one."""
+    why = "an engine runs on a card of its target's class only, and none was used for this export"
+    return [not_run(file, why, "elastic-export verify BUNDLE --require engine") for file in files]
+
+
+def no_verification() -> dict[str, str]:
+    """The entry of an export that was told not to verify."""
+    return not_run("float32 and rounded", "--no-verify was given", "export again without --no-verify")
+
+
+def report_of(
     verification: Verification | None,
     *,
     budget: str,
     versions: dict[str, str],
-    skipped: Sequence[dict[str, str]],
-    seconds: dict[str, float],
-) -> str:
-    """The report's text. Without a verification it says so under `not_run`."""
-    report: dict[str, Any] = {
+    skipped: Sequence[dict[str, str]] = (),
+    seconds: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """The report as plain JSON values. Without a verification it says so under `not_run`."""
+    return {
         "schema": SCHEMA,
         "budget": budget,
         "passed": None if verification is None else verification.passed,
@@ -35,9 +49,8 @@ def report_json(
         "not_run": list(skipped),
         "where": {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         "versions": versions,
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "seconds": {name: round(value, 2) for name, value in (seconds or {}).items()},
     }
-    return json.dumps(report, indent=1) + "\n"
 
 
 def _plan(verification: Verification) -> dict[str, Any]:
@@ -50,12 +63,13 @@ def _check(check: Check) -> dict[str, Any]:
     return {
         "check": check.name,
         "against": "masked parent (PyTorch), rows one at a time without padding",
-        "measure": "relative L2 error of logits and of every state after every call, the worst call",
+        "measure": _MEASURES[check.name],
         "passed": check.passed,
         "tolerance": check.tolerance.error,
         "reason": check.tolerance.reason,
         "top1": check.comparison.top1,
         "tensors": {
-            d.tensor: {"error": d.error, "max_abs": d.max_abs, "call": d.call} for d in check.comparison.differences
+            d.tensor: {"error": d.error, "max_abs": d.max_abs, "call": d.call, "share": d.share}
+            for d in check.comparison.differences
         },
     }

@@ -1,0 +1,130 @@
+"""Manifest entries of what an export made."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from elastic_runtime.fit import Activation, BudgetSize
+from elastic_runtime.interface import StatePort
+from elastic_runtime.manifest import (
+    BudgetEntry,
+    Checkpoint,
+    EngineEntry,
+    InputPort,
+    Manifest,
+    OutputPort,
+    Plugin,
+    StateEntry,
+    Status,
+)
+from elastic_runtime.rules import RULES
+from elastic_runtime.targets import Target
+
+from elastic_export import __version__
+from elastic_export.bundle.describe import fits, has_scalar_widths, widths
+from elastic_export.bundle.fingerprint import fingerprint
+from elastic_export.bundle.job import EngineJob, ExportJob
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.emit import EmittedModel
+from elastic_export.engine.facts import EngineFacts
+
+_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx")
+
+
+def versions() -> dict[str, str]:
+    """Name -> version of Python and of every package that takes part and is installed."""
+    found = {"elastic-export": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def engine_entry(
+    job: ExportJob,
+    emitted: EmittedModel,
+    engine: EngineJob,
+    target: Target,
+    facts: EngineFacts,
+    size: BudgetSize,
+    plugin: Plugin | None,
+) -> EngineEntry:
+    """One engine file of one target."""
+    options, measured = job.options, replace(size, activation=Activation(facts.activation_peak))
+    inputs, outputs = io_table(emitted, job)
+    return EngineEntry(
+        target=target.name,
+        compute_capabilities=target.capabilities(job.precision),
+        file=f"{size.name}/{engine.file(target, len(options.max_contexts))}",
+        flavour="tensorrt-rtx",
+        version=facts.version,
+        ops=options.ops,
+        plugin=plugin,
+        max_context=engine.max_context,
+        max_tokens=options.max_tokens,
+        max_batch=options.max_batch,
+        inputs=inputs,
+        outputs=outputs,
+        activation=facts.activation_peak,
+        activation_measured=False,
+        status=Status("built"),
+        fits=fits(measured, target, context=engine.max_context, batch=options.max_batch),
+    )
+
+
+def io_table(emitted: EmittedModel, job: ExportJob) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
+    """The interface of a model without its weight inputs, which weights.json lists."""
+    inputs = tuple(InputPort(port.name, port.dtype, port.shape) for port in emitted.ports)
+    logits = OutputPort(emitted.logits.name, emitted.logits.dtype, emitted.logits.shape, None, None)
+    return inputs, (logits, *(_state_output(port, job) for port in emitted.states()))
+
+
+def _state_output(port: StatePort, job: ExportJob) -> OutputPort:
+    return OutputPort(port.output, port.dtype, port.shape, port.name, port.alias(job.options.ops))
+
+
+def budget_entry(
+    job: ExportJob, budget: Budget, emitted: EmittedModel, size: BudgetSize, engines: Sequence[EngineEntry]
+) -> BudgetEntry:
+    """One sub-model with its files."""
+    model, name = emitted.architecture, budget.name
+    return BudgetEntry(
+        name=name,
+        parameters=model.parameters(),
+        pattern=model.pattern,
+        layers=len(model.pattern),
+        kept_layers=budget.kept_layers(job.parent),
+        widths=widths(model),
+        scalar_widths=has_scalar_widths(model),
+        weight_bytes=size.weight_bytes,
+        state_bytes=size.state_bytes,
+        kv_bytes_per_token=size.kv_bytes_per_token,
+        states=tuple(StateEntry(s.input, s.layer, s.runs) for s in emitted.state_slices),
+        model=f"{name}/model.onnx",
+        weights=None if job.options.weights == "embedded" else f"{name}/weights.json",
+        golden=f"{name}/golden.safetensors" if job.options.verify else None,
+        report=f"{name}/report.json",
+        engines=tuple(engines),
+    )
+
+
+def manifest_of(job: ExportJob, budgets: Sequence[BudgetEntry], found: Mapping[str, str]) -> Manifest:
+    """The manifest without its files, which the writer adds."""
+    checkpoint, options = job.checkpoint, job.options
+    return Manifest(
+        producer=f"elastic-export {found['elastic-export']}",
+        demo=job.demo,
+        checkpoint=Checkpoint(checkpoint.name, fingerprint(checkpoint.shards, checkpoint.architecture)),
+        precision=job.precision,
+        weight_mode=options.weights,
+        logits=options.logits,
+        options=job.normalised(),
+        versions=dict(found),
+        rules=RULES,
+        budgets=tuple(budgets),
+    )

@@ -1,0 +1,119 @@
+"""The three ways in which a bundle holds weights, behind one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from elastic_runtime.errors import BuildError
+from elastic_runtime.weights import WeightRecipe, iter_weights
+
+from elastic_export.bundle.job import ExportJob
+from elastic_export.bundle.writer import BundleWriter
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.precision import stored_dtype
+from elastic_export.checkpoint.reader import TensorRef
+from elastic_export.checkpoint.slicing import slice_array
+from elastic_export.checkpoint.sliced import write_sliced
+from elastic_export.emit import EmittedModel, embed_weights, shared_recipe, sliced_recipe
+from elastic_export.verify import stored_weight
+
+Loaded = Iterable[tuple[str, npt.NDArray[Any]]]
+RECIPE = "weights.json"
+
+
+class Weights(ABC):
+    """Where an export's weights lie. One object serves all budgets."""
+
+    def __init__(self, job: ExportJob, writer: BundleWriter) -> None:
+        self._job, self._writer = job, writer
+
+    def stored(self, name: str) -> str:
+        """The dtype in which the bundle holds a tensor of the parent."""
+        checkpoint = self._job.checkpoint
+        return stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, self._job.precision)
+
+    def place(self) -> None:
+        """What is done once, before the first budget."""
+
+    @abstractmethod
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Put a budget's weights, or the recipe for them, into its folder."""
+
+    @abstractmethod
+    def load(self, budget: Budget) -> Loaded:
+        """The weight inputs of a budget as a consumer loads them."""
+
+    def _folder(self, budget: Budget) -> Path:
+        return self._writer.folder(budget.name)
+
+    def _write(self, budget: Budget, recipe: WeightRecipe) -> None:
+        (self._folder(budget) / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
+
+
+class SharedWeights(Weights):
+    """The parent's shards, linked; every budget takes slices of them."""
+
+    def place(self) -> None:
+        """Link the shards, or name them where they stay outside."""
+        for shard in self._job.checkpoint.shards:
+            if self._job.options.external_weights:
+                self._writer.name_external(shard)
+            else:
+                self._writer.place(shard, f"weights/{shard.name}")
+
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Write the recipe."""
+        self._write(budget, shared_recipe(model, self._job.checkpoint, lambda shard: f"../weights/{shard.name}"))
+
+    def load(self, budget: Budget) -> Loaded:
+        """Slices of the shards."""
+        folder, shards = self._folder(budget), self._job.checkpoint.path
+        external = shards if self._job.options.external_weights else None
+        return iter_weights(WeightRecipe.read(folder / RECIPE), folder, external=external)
+
+
+class SlicedWeights(Weights):
+    """An ordinary checkpoint of each sub-model in its folder."""
+
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Stream the sub-model out and write the recipe; tokenizer and licence go with it."""
+        job, folder = self._job, self._folder(budget)
+        dtype = None if job.precision == job.checkpoint.dtype else job.precision
+        tensors: dict[str, TensorRef] = write_sliced(job.checkpoint, budget, folder, dtype=dtype)
+        self._write(budget, sliced_recipe(model, tensors))
+        for companion in job.checkpoint.companions():
+            self._writer.place(companion, f"{budget.name}/{companion.name}")
+
+    def load(self, budget: Budget) -> Loaded:
+        """The sub-model's own tensors."""
+        folder = self._folder(budget)
+        return iter_weights(WeightRecipe.read(folder / RECIPE), folder)
+
+
+class EmbeddedWeights(Weights):
+    """Weights as external data of the ONNX file and inside the engine."""
+
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Rewrite the file with its weights."""
+        runs = {weight.tensor: weight.runs for weight in model.weight_slices}
+
+        def read(name: str) -> npt.NDArray[Any]:
+            return slice_array(stored_weight(self._job.checkpoint, name, self._job.precision), runs[name])
+
+        embed_weights(model, read)
+
+    def load(self, budget: Budget) -> Loaded:
+        """None: the file holds them."""
+        return ()
+
+
+def make_weights(job: ExportJob, writer: BundleWriter) -> Weights:
+    """The weights of the mode that was asked for."""
+    modes = {"shared": SharedWeights, "sliced": SlicedWeights, "embedded": EmbeddedWeights}
+    if job.options.weights not in modes:
+        raise BuildError("--weights", expected=", ".join(modes), found=job.options.weights)
+    return modes[job.options.weights](job, writer)

@@ -1,0 +1,202 @@
+"""The whole compile, top to bottom: elastic checkpoint → parent graph → budget passes → ONNX → engines → verified bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+from elastic_runtime.errors import BuildError
+from elastic_runtime.fit import BudgetSize
+from elastic_runtime.golden import write_golden
+from elastic_runtime.manifest import BudgetEntry, EngineEntry, Manifest
+
+from elastic_export.bundle.entries import budget_entry, engine_entry, manifest_of, versions
+from elastic_export.bundle.job import EngineJob, ExportJob
+from elastic_export.bundle.weights import Weights, make_weights
+from elastic_export.bundle.writer import BundleWriter
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.emit import EmittedModel, emit_model
+from elastic_export.emit.emit import IR_DTYPES
+from elastic_export.engine.activation import activation_bound
+from elastic_export.engine.builder import build_engine
+from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.ops import creators_of, plugin_of
+from elastic_export.engine.request import EngineRequest
+from elastic_export.graph import facts_of, trace_parent
+from elastic_export.graph.facts import clone_with_facts
+from elastic_export.passes import budget_passes, run_passes
+from elastic_export.passes.dump import dump_to
+from elastic_export.progress import Progress
+from elastic_export.reference import budget_masks
+from elastic_export.verify import (
+    Oracle,
+    Verification,
+    engines_not_run,
+    make_oracle,
+    make_plan,
+    no_verification,
+    report_of,
+    require_passed,
+    verify_budget,
+)
+
+
+@dataclass
+class BudgetResult:
+    """What one budget came to: the summary is made from these."""
+
+    budget: Budget
+    emitted: EmittedModel
+    size: BudgetSize
+    verification: Verification | None = None
+    engines: list[tuple[EngineEntry, EngineFacts]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A published bundle."""
+
+    output: Path
+    manifest: Manifest
+    budgets: tuple[BudgetResult, ...]
+    seconds: dict[str, float]
+
+
+def export(job: ExportJob, progress: Progress) -> ExportResult:
+    """Run a job and publish its bundle in one step; an error anywhere leaves an older bundle as it was.
+
+    Raises:
+        InputError: the output cannot be written or is no bundle.
+        BuildError: a pass, a build or a verification failed, or the disk is full.
+    """
+    options, checkpoint = job.options, job.checkpoint
+    protect = () if job.demo else (checkpoint.path,)
+    with BundleWriter(
+        options.output, force=options.force, add=options.add, protect=protect, say=progress.say
+    ) as writer:
+        writer.check_addable(manifest_of(job, (), versions()))
+        with progress.step("trace"):
+            parent = trace_parent(job.parent, checkpoint.prefix, every_token=options.logits == "all")
+        with progress.step("weights"):
+            weights = make_weights(job, writer)
+            weights.place()
+        oracle = make_oracle(checkpoint, job.precision)
+        results = [
+            _compile(job, budget, size, parent, weights, oracle, writer, progress)
+            for budget, size in zip(job.budgets, job.sizes, strict=True)
+        ]
+        with progress.step("bundle"):
+            for companion in checkpoint.companions():
+                writer.place(companion, companion.name)
+            manifest = writer.finish(manifest_of(job, [_entry(job, r) for r in results], versions()))
+    return ExportResult(writer.output, manifest, tuple(results), progress.seconds())
+
+
+def _compile(
+    job: ExportJob,
+    budget: Budget,
+    size: BudgetSize,
+    parent: ir.Model,
+    weights: Weights,
+    oracle: Oracle,
+    writer: BundleWriter,
+    progress: Progress,
+) -> BudgetResult:
+    """One budget: passes, ONNX, weights, verification, engines, report."""
+    folder = writer.folder(budget.name)
+    with progress.step("passes", budget.name):
+        graph = _narrow(job, budget, parent, weights)
+    with progress.step("onnx", budget.name):
+        model, every_token = budget.architecture(job.parent), job.options.logits == "all"
+        path = folder / "model.onnx"
+        emitted = emit_model(graph, model, path, precision=job.precision, every_token=every_token)
+        weights.bind(budget, emitted)
+    result = BudgetResult(budget, emitted, size)
+    if job.options.verify:
+        with progress.step("verify", budget.name):
+            result.verification = _verify(job, budget, emitted, weights, oracle, writer)
+            write_golden(folder / "golden.safetensors", result.verification.golden)
+    for engine in job.engines:
+        with progress.step("engine", f"{budget.name} {', '.join(engine.capabilities)} at {engine.max_context}"):
+            result.engines += _build(job, result, engine, folder)
+    result.seconds = progress.seconds(budget.name)
+    (folder / "report.json").write_text(_report(result), encoding="utf-8")
+    return result
+
+
+def _narrow(job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights) -> ir.Model:
+    graph = clone_with_facts(parent)
+    masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
+    stored = {name: IR_DTYPES[weights.stored(name)] for name in facts_of(parent).weights}
+    debug = job.options.output.with_name(f"{job.options.output.name}.debug")
+    dump = dump_to(debug / budget.name) if job.options.debug else None
+    return run_passes(graph, budget_passes(masks, IR_DTYPES[job.precision], stored), dump)
+
+
+def _verify(
+    job: ExportJob, budget: Budget, emitted: EmittedModel, weights: Weights, oracle: Oracle, writer: BundleWriter
+) -> Verification:
+    options = job.options
+    plan = make_plan(vocab=job.parent.vocab_size, max_tokens=options.max_tokens, max_context=min(options.max_contexts))
+    verification = verify_budget(oracle, budget, emitted, weights.load(budget), plan)
+    if not verification.passed:
+        writer.fail(report_of(verification, budget=budget.name, versions=versions()))
+    require_passed(verification)
+    return verification
+
+
+def _build(
+    job: ExportJob, result: BudgetResult, engine: EngineJob, folder: Path
+) -> list[tuple[EngineEntry, EngineFacts]]:
+    """Build once for all targets of the engine; the others are links to the first."""
+    options, emitted = job.options, result.emitted
+    names = [engine.file(target, len(options.max_contexts)) for target in engine.targets]
+    request = EngineRequest(
+        onnx=emitted.path,
+        output=folder / names[0],
+        compute_capabilities=engine.capabilities,
+        precision=job.precision,
+        max_tokens=options.max_tokens,
+        max_context=engine.max_context,
+        max_batch=options.max_batch,
+        ops=options.ops,
+        ports=emitted.ports,
+        outputs=(emitted.logits,),
+        weights=() if options.weights == "embedded" else emitted.weights,
+        plugin_ops={"Mamba2Mixer": emitted.mixers} if options.ops == "plugin" else {},
+        plugin_creators=creators_of(options.ops),
+        activation_limit=activation_bound(
+            emitted.architecture,
+            job.precision,
+            max_tokens=options.max_tokens,
+            max_context=engine.max_context,
+            max_batch=options.max_batch,
+            every_token=options.logits == "all",
+        ),
+    )
+    facts = build_engine(request)
+    for name in names[1:]:
+        (folder / name).hardlink_to(folder / names[0])
+    plugin = plugin_of(options.ops, facts.version)
+    return [(engine_entry(job, emitted, engine, t, facts, result.size, plugin), facts) for t in engine.targets]
+
+
+def _report(result: BudgetResult) -> str:
+    skipped = engines_not_run([entry.file for entry, _ in result.engines])
+    if result.verification is None:
+        skipped = [no_verification(), *skipped]
+    report = report_of(
+        result.verification,
+        budget=result.budget.name,
+        versions=versions(),
+        skipped=skipped,
+        seconds=result.seconds,
+    )
+    return json.dumps(report, indent=1) + "\n"
+
+
+def _entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
+    return budget_entry(job, result.budget, result.emitted, result.size, [entry for entry, _ in result.engines])
