@@ -1,0 +1,48 @@
+// Which budget of a bundle fits a card: the largest one, reckoned from the manifest's bytes. Same as
+// choose.py.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "elastic_runtime/manifest.h"
+
+namespace elastic {
+
+/// One budget: the engine that would serve the request, what it needs, and why it was not chosen if it was
+/// not.
+struct Reckoning {
+  const BudgetEntry* budget = nullptr;
+  const EngineEntry* engine = nullptr;  ///< null where no engine can serve
+  std::optional<VramNeed> need;
+  std::string refusal;
+
+  bool fits() const { return refusal.empty(); }
+};
+
+/// The reckoning of every budget, largest first; the first that fits is chosen. Points into the manifest.
+struct Choice {
+  std::int64_t vram = 0, context = 0, batch = 1;
+  std::vector<Reckoning> reckonings;
+
+  /// The largest budget that fits, or null.
+  const Reckoning* chosen() const;
+
+  /// A head line, then one line a budget: its reckoning and the verdict.
+  std::string explain() const;
+};
+
+/// What is asked of `choose`.
+struct Request {
+  std::int64_t vram = 0;  ///< bytes of GPU memory that are free
+  std::int64_t context = 0;
+  std::int64_t batch = 1;
+  std::optional<std::string> compute_capability;  ///< such as `12.0`; none leaves the card open
+};
+
+/// Of the engines for enough context and batch the one with the smallest context serves, then the one with
+/// the least activation memory, then by target name. Throws InputError: vram, context or batch below 1.
+Choice choose(const std::vector<BudgetEntry>& budgets, const Request& request);
+
+}  // namespace elastic

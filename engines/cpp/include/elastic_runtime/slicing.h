@@ -1,0 +1,42 @@
+// Cutting runs out of a row-major tensor. The slice is row-major and contiguous.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace elastic {
+
+/// Indices [start, start + count) of one axis.
+struct Run {
+  std::int64_t start = 0, count = 0;
+};
+using Runs = std::vector<std::vector<Run>>;  ///< per axis, ascending
+
+/// `height` rows of `width` bytes: one strided copy (cudaMemcpy2D has the same shape). Offsets and pitches in
+/// bytes.
+struct Block {
+  std::uint64_t source = 0, target = 0;
+  std::uint64_t width = 0, height = 0;
+  std::uint64_t source_pitch = 0, target_pitch = 0;
+
+  bool contiguous() const { return height == 1 || (width == source_pitch && width == target_pitch); }
+};
+
+/// The slice as strided copies, in ascending order of the target; runs that touch are joined, whole axes
+/// folded.
+/// @param shape    of the tensor, every size >= 1
+/// @param runs     inside `shape`, as weights.h checks them
+/// @param itemsize bytes of an element
+std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
+                                  std::uint64_t itemsize);
+
+/// Called with (byte offset, bytes) of the source before and after a band of rows is copied.
+using Touch = std::function<void(std::uint64_t, std::uint64_t)>;
+
+/// Copy the blocks, a band of rows of at most 8 MiB of source at a time.
+void copy_blocks(const std::byte* source, std::byte* target, const std::vector<Block>& blocks,
+                 const Touch& fetch = {}, const Touch& release = {});
+
+}  // namespace elastic

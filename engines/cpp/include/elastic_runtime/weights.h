@@ -1,0 +1,84 @@
+// `weights.json`, schema `elastic-weights/1`: where every weight input of a sub-model comes from.
+//
+// Each input names a tensor of the parent by file, byte offset, dtype and shape, and per axis the runs
+// [start, count] that are kept; the result is row-major and contiguous. The rules are those of
+// elastic_runtime/weights.py.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "elastic_runtime/json.h"
+#include "elastic_runtime/mapped_file.h"
+#include "elastic_runtime/slicing.h"
+
+namespace elastic {
+
+struct WeightInput {
+  std::string name, file;
+  std::int64_t offset = 0;
+  std::string dtype;  ///< bf16, fp16 or fp32
+  std::vector<std::int64_t> parent_shape, shape;
+  Runs runs;
+
+  std::int64_t nbytes() const;
+  std::int64_t parent_nbytes() const;
+};
+
+/// All weight inputs of a sub-model, in the order of the file. `source` names it in errors.
+struct WeightRecipe {
+  std::vector<WeightInput> inputs;
+  std::string source = "weights.json";
+
+  std::int64_t nbytes() const;
+};
+
+WeightRecipe read_recipe(const std::filesystem::path& path);
+
+/// Check parsed JSON. Throws InputError that names the file and the input.
+WeightRecipe parse_recipe(const Value& value, const std::string& source = "weights.json");
+
+/// One weight: a view of the mapped file where the slice is one block of it, else a copy. Keeps what it needs
+/// alive.
+struct Weight {
+  const WeightInput* input = nullptr;
+  const std::byte* data = nullptr;
+  std::size_t size = 0;
+  std::shared_ptr<const void> owner;
+};
+
+/// The files of a recipe, mapped; all of them are checked before the first byte is read.
+class WeightFiles {
+ public:
+  /// @param directory the folder of weights.json
+  /// @param external  where the parent's files are, for a bundle that holds only their names
+  /// Throws InputError: a file is missing or ends before a tensor does.
+  WeightFiles(WeightRecipe recipe, const std::filesystem::path& directory,
+              const std::optional<std::filesystem::path>& external = std::nullopt);
+
+  const WeightRecipe& recipe() const { return recipe_; }
+
+  /// Beside what is returned, one band of 8 MiB of the parent is resident.
+  Weight load(const WeightInput& input) const;
+
+  /// The tensor's first byte in its file and the copies that make the slice: for a device, to make them
+  /// itself.
+  struct Source {
+    std::shared_ptr<const MappedFile> file;
+    const std::byte* data;
+    std::vector<Block> blocks;
+  };
+  Source source(const WeightInput& input) const;
+
+ private:
+  WeightRecipe recipe_;
+  std::map<std::string, std::shared_ptr<const MappedFile>> files_;
+};
+
+}  // namespace elastic

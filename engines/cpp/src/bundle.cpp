@@ -1,0 +1,70 @@
+#include "elastic_runtime/bundle.h"
+
+#include "elastic_runtime/error.h"
+#include "elastic_runtime/sha256.h"
+#include "files.h"
+#include "paths.h"
+
+namespace elastic {
+namespace {
+
+constexpr std::uintmax_t kCheapBytes = std::uintmax_t{1}
+                                       << 20;  // digested whatever was asked: a few milliseconds in all
+
+}  // namespace
+
+Bundle Bundle::open(const std::filesystem::path& path, Check check,
+                    const std::optional<std::filesystem::path>& external,
+                    const std::function<void(std::size_t)>& on_bytes) {
+  Bundle bundle;
+  bundle.path_ = path;
+  bundle.external_ = external;
+  bundle.manifest_ = read_manifest(path);
+  for (const FileEntry& entry : bundle.manifest_.files)
+    check_file(bundle.file(entry.path), entry, check, on_bytes);
+  if (external) {
+    for (const FileEntry& entry : bundle.manifest_.external_weights) {
+      check_file(*external / path_of(entry.path), entry, check, on_bytes);
+    }
+  }
+  return bundle;
+}
+
+const BudgetEntry& Bundle::budget(const std::string& name) const {
+  std::string names;
+  for (const BudgetEntry& entry : manifest_.budgets) {
+    if (entry.name == name) return entry;
+    names += (names.empty() ? "" : ", ") + entry.name;
+  }
+  throw InputError("budget " + repr(name), "one of " + names, "no such budget in the bundle");
+}
+
+WeightFiles Bundle::weights(const BudgetEntry& budget) const {
+  if (!budget.weights)
+    throw InputError("budget " + repr(budget.name), "shared or sliced weights", "embedded ones");
+  const std::filesystem::path recipe = path_ / path_of(*budget.weights);
+  const bool is_external = !manifest_.external_weights.empty();
+  return WeightFiles(read_recipe(recipe), recipe.parent_path(), is_external ? external_ : std::nullopt);
+}
+
+std::filesystem::path Bundle::file(const std::string& path) const { return inside(path_, path); }
+
+void check_file(const std::filesystem::path& path, const FileEntry& entry, Check check,
+                const std::function<void(std::size_t)>& on_bytes) {
+  static const std::string todo = "copy the bundle again, or export it again";
+  const std::string name = path_text(path);
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none))
+    throw DamageError(name, "a file of the bundle", "none", todo);
+  const std::uintmax_t size = std::filesystem::file_size(path);
+  if (size != static_cast<std::uintmax_t>(entry.size)) {
+    throw DamageError(name, std::to_string(entry.size) + " bytes", std::to_string(size), todo);
+  }
+  if (check != Check::kDigests && size > kCheapBytes) return;
+  const std::string digest = file_digest(path, on_bytes).sha256;
+  if (digest != entry.sha256) {
+    throw DamageError(name, "sha256 " + entry.sha256.substr(0, 12) + "…", digest.substr(0, 12) + "…", todo);
+  }
+}
+
+}  // namespace elastic

@@ -1,0 +1,55 @@
+#include "paths.h"
+
+#include <algorithm>
+#include <string_view>
+#include <vector>
+
+#include "elastic_runtime/error.h"
+#include "files.h"
+
+namespace elastic {
+namespace {
+
+constexpr std::size_t kMaxPath = 1024;  // bytes; what a tar archive and every file system take
+
+std::vector<std::string_view> split(std::string_view text) {
+  std::vector<std::string_view> parts;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find('/', at), text.size());
+    parts.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+bool is_plain(const std::string& text, int parents) {
+  auto parts = split(text);
+  while (parents-- > 0 && parts.size() > 1 && parts[0] == "..") parts.erase(parts.begin());
+  const auto bad_part = [](std::string_view part) { return part.empty() || part == "." || part == ".."; };
+  const auto bad_sign = [](unsigned char sign) {
+    return sign < 32 || sign == 127 ||
+           std::string_view("\\:<>\"|?*").find(static_cast<char>(sign)) != std::string_view::npos;
+  };
+  return std::none_of(parts.begin(), parts.end(), bad_part) &&
+         std::none_of(text.begin(), text.end(), bad_sign) && text.size() <= kMaxPath;
+}
+
+}  // namespace
+
+void check_relative(const std::string& text, const Where& where, int parents) {
+  if (is_plain(text, parents)) return;
+  throw InputError(where.text(), "a relative path inside the bundle, parts divided by '/'", show(repr(text)));
+}
+
+std::filesystem::path inside(const std::filesystem::path& root, const std::string& relative) {
+  namespace fs = std::filesystem;
+  const fs::path path = fs::weakly_canonical(root / path_of(relative));
+  const fs::path home = fs::weakly_canonical(root);
+  if (std::mismatch(home.begin(), home.end(), path.begin(), path.end()).first != home.end() || path == home) {
+    throw InputError(relative, "a file inside " + path_text(root), "a link to " + path_text(path),
+                     "replace the link by the file");
+  }
+  return path;
+}
+
+}  // namespace elastic

@@ -1,0 +1,109 @@
+#include "elastic_runtime/slicing.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace elastic {
+namespace {
+
+constexpr std::uint64_t kBandBytes = 8 << 20;  // source bytes between two releases: bounds resident memory
+
+struct Axis {
+  std::uint64_t size;
+  std::vector<Run> runs;
+
+  bool whole() const { return runs.size() == 1 && static_cast<std::uint64_t>(runs[0].count) == size; }
+  std::uint64_t kept() const {
+    std::uint64_t sum = 0;
+    for (const Run& run : runs) sum += static_cast<std::uint64_t>(run.count);
+    return sum;
+  }
+};
+
+std::vector<Run> merged(const std::vector<Run>& runs) {
+  std::vector<Run> result;
+  for (const Run& run : runs) {
+    if (!result.empty() && result.back().start + result.back().count == run.start) {
+      result.back().count += run.count;
+    } else {
+      result.push_back(run);
+    }
+  }
+  return result;
+}
+
+/// The axes that matter: those of size 1 dropped, whole ones at the end folded into the element `unit`.
+std::vector<Axis> cut_axes(const std::vector<std::int64_t>& shape, const Runs& runs, std::uint64_t& unit) {
+  std::vector<Axis> axes;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] != 1) axes.push_back({static_cast<std::uint64_t>(shape[i]), merged(runs[i])});
+  }
+  while (!axes.empty() && axes.back().whole()) {
+    unit *= axes.back().size;
+    axes.pop_back();
+  }
+  return axes;
+}
+
+/// Blocks of the two last axes, for one choice of the indices before them.
+void add_plane(const Axis& rows, const Axis& columns, std::uint64_t unit, std::uint64_t source,
+               std::uint64_t& target, std::vector<Block>& blocks) {
+  const std::uint64_t source_pitch = columns.size * unit, target_pitch = columns.kept() * unit;
+  for (const Run& row : rows.runs) {
+    std::uint64_t column_at = 0;
+    for (const Run& column : columns.runs) {
+      const auto width = static_cast<std::uint64_t>(column.count) * unit;
+      const auto first = static_cast<std::uint64_t>(row.start) * source_pitch +
+                         static_cast<std::uint64_t>(column.start) * unit;
+      blocks.push_back({source + first, target + column_at, width, static_cast<std::uint64_t>(row.count),
+                        source_pitch, target_pitch});
+      column_at += width;
+    }
+    target += static_cast<std::uint64_t>(row.count) * target_pitch;
+  }
+}
+
+void add_axes(const std::vector<Axis>& axes, std::size_t axis, std::uint64_t unit, std::uint64_t source,
+              std::uint64_t& target, std::vector<Block>& blocks) {
+  if (axis + 2 == axes.size()) return add_plane(axes[axis], axes[axis + 1], unit, source, target, blocks);
+  std::uint64_t stride = unit;
+  for (std::size_t i = axis + 1; i < axes.size(); ++i) stride *= axes[i].size;
+  for (const Run& run : axes[axis].runs) {
+    for (std::int64_t index = run.start; index < run.start + run.count; ++index) {
+      add_axes(axes, axis + 1, unit, source + static_cast<std::uint64_t>(index) * stride, target, blocks);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
+                                  std::uint64_t itemsize) {
+  std::uint64_t unit = itemsize, target = 0;
+  std::vector<Axis> axes = cut_axes(shape, runs, unit);
+  while (axes.size() < 2) axes.insert(axes.begin(), Axis{1, {{0, 1}}});
+  std::vector<Block> blocks;
+  add_axes(axes, 0, unit, 0, target, blocks);
+  return blocks;
+}
+
+void copy_blocks(const std::byte* source, std::byte* target, const std::vector<Block>& blocks,
+                 const Touch& fetch, const Touch& release) {
+  for (const Block& block : blocks) {
+    const std::uint64_t band =
+        std::max<std::uint64_t>(1, kBandBytes / std::max<std::uint64_t>(1, block.source_pitch));
+    for (std::uint64_t row = 0; row < block.height; row += band) {
+      const std::uint64_t rows = std::min(band, block.height - row);
+      const std::uint64_t first = block.source + row * block.source_pitch;
+      const std::uint64_t bytes = (rows - 1) * block.source_pitch + block.width;
+      if (fetch) fetch(first, bytes);
+      for (std::uint64_t i = row; i < row + rows; ++i) {
+        std::memcpy(target + block.target + i * block.target_pitch,
+                    source + block.source + i * block.source_pitch, block.width);
+      }
+      if (release) release(first, bytes);
+    }
+  }
+}
+
+}  // namespace elastic

@@ -1,0 +1,183 @@
+#include "elastic_runtime/weights.h"
+
+#include <algorithm>
+
+#include "elastic_runtime/error.h"
+#include "elastic_runtime/safetensors.h"
+#include "files.h"
+#include "manifest_decode.h"
+#include "paths.h"
+#include "records.h"
+
+namespace elastic {
+namespace {
+
+constexpr char kSchema[] = "elastic-weights/1";
+constexpr std::size_t kMaxAxes = 8;
+
+std::int64_t bytes_of(const std::vector<std::int64_t>& shape, const std::string& dtype) {
+  std::int64_t bytes = itemsize(dtype);
+  for (const std::int64_t size : shape) bytes = times(bytes, size);
+  return bytes;
+}
+
+void check_runs(const std::vector<Run>& runs, std::int64_t size, std::int64_t kept, const Where& where) {
+  std::int64_t end = 0, total = 0;
+  for (const Run& run : runs) {
+    if (run.start < end || run.count < 1 || run.start + run.count > size) {
+      throw InputError(where.text(), "ascending runs [start, count >= 1] within 0.." + std::to_string(size),
+                       "[" + std::to_string(run.start) + ", " + std::to_string(run.count) + "] after " +
+                           std::to_string(end));
+    }
+    end = run.start + run.count;
+    total += run.count;
+  }
+  if (total != kept || kept < 1) {
+    throw InputError(where.text(), "counts that add up to shape's " + std::to_string(kept) + ", at least 1",
+                     std::to_string(total));
+  }
+}
+
+std::string tuple_text(const std::vector<std::int64_t>& items) {
+  std::string text = "(";
+  for (const std::int64_t item : items) text += (text.size() > 1 ? ", " : "") + std::to_string(item);
+  return text + (items.size() == 1 ? ",)" : ")");
+}
+
+void check_input(const WeightInput& item, const Where& where) {
+  check_relative(item.file, where.note("file"), 1);
+  const std::size_t axes = item.parent_shape.size();
+  if (axes < 1 || axes > kMaxAxes || item.shape.size() != axes || item.runs.size() != axes) {
+    throw InputError(
+        where.text(),
+        "parent_shape, shape and runs of 1 to " + std::to_string(kMaxAxes) + " axes each, equally many",
+        std::to_string(axes) + ", " + std::to_string(item.shape.size()) + " and " +
+            std::to_string(item.runs.size()));
+  }
+  const Where runs = where.note("runs");
+  for (std::size_t axis = 0; axis < axes; ++axis) {
+    check_runs(item.runs[axis], item.parent_shape[axis], item.shape[axis], runs.item(axis));
+  }
+  if (plus(item.offset, item.parent_nbytes()) > kMaxInt) {
+    throw InputError(where.note("parent_shape").text(), "a tensor below 2^53 bytes",
+                     show(tuple_text(item.parent_shape)));
+  }
+}
+
+WeightInput weight_input(const Value& value, const std::string& name, const Where& where) {
+  const Fields fields(value, where, {"file", "offset", "dtype", "parent_shape", "shape", "runs"});
+  WeightInput item;
+  item.name = name;
+  item.file = fields.text("file");
+  item.offset = fields.integer("offset");
+  item.dtype = fields.choice("dtype", {"bf16", "fp16", "fp32"});
+  item.parent_shape = fields.list("parent_shape", as_integer);
+  item.shape = fields.list("shape", as_integer);
+  item.runs = fields.list("runs", decode_runs);
+  return item;
+}
+
+const Value& only_inputs(const Value& value, const std::string& source) {
+  for (const Member& member : *value.get<Object>()) {
+    if (member.key != "schema" && member.key != "inputs") {
+      throw InputError(source, "only the fields schema and inputs", repr(show(member.key)) + " as well");
+    }
+  }
+  const Value* inputs = value.find("inputs");
+  if (!inputs) throw InputError(source, "only the fields schema and inputs", "no 'inputs'");
+  if (!inputs->get<Object>()) throw InputError(source + ": inputs", "an object", show(*inputs));
+  return *inputs;
+}
+
+void check_schema(const Value& value, const std::string& source) {
+  const Value* schema = value.find("schema");
+  if (!schema) return;
+  const auto* name = schema->get<std::string>();
+  if (name && *name == kSchema) return;
+  throw InputError(source + ": schema", repr(kSchema), show(*schema),
+                   "use the elastic_runtime that wrote the bundle");
+}
+
+void check_extent(const WeightInput& item, const std::filesystem::path& path, const std::string& source) {
+  std::error_code error;
+  const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path, error));
+  if (error) {
+    throw InputError(source + ": " + item.name, "the file " + path_text(path), error.message(),
+                     "name the folder of the weights");
+  }
+  const std::int64_t end = item.offset + item.parent_nbytes();
+  if (end > size) {
+    throw InputError(source + ": " + item.name,
+                     path_text(path) + " with at least " + std::to_string(end) + " bytes",
+                     std::to_string(size) + " bytes");
+  }
+}
+
+}  // namespace
+
+std::int64_t WeightInput::nbytes() const { return bytes_of(shape, dtype); }
+
+std::int64_t WeightInput::parent_nbytes() const { return bytes_of(parent_shape, dtype); }
+
+std::int64_t WeightRecipe::nbytes() const {
+  std::int64_t sum = 0;
+  for (const WeightInput& item : inputs) sum = plus(sum, item.nbytes());
+  return sum;
+}
+
+WeightRecipe read_recipe(const std::filesystem::path& path) {
+  return parse_recipe(read_json(path), path_text(path));
+}
+
+WeightRecipe parse_recipe(const Value& value, const std::string& source) {
+  check_schema(value, source);
+  WeightRecipe recipe;
+  recipe.source = source;
+  for (const Member& member : *only_inputs(value, source).get<Object>()) {
+    const std::string place = source + ": " + show(member.key);
+    const Where where(place);
+    recipe.inputs.push_back(weight_input(member.value, member.key, where));
+    check_input(recipe.inputs.back(), where);
+  }
+  return recipe;
+}
+
+WeightFiles::WeightFiles(WeightRecipe recipe, const std::filesystem::path& directory,
+                         const std::optional<std::filesystem::path>& external)
+    : recipe_(std::move(recipe)) {
+  const auto locate = [&](const std::string& file) {
+    return external ? *external / path_of(file.substr(file.rfind('/') + 1)) : directory / path_of(file);
+  };
+  for (const WeightInput& item : recipe_.inputs) check_extent(item, locate(item.file), recipe_.source);
+  for (const WeightInput& item : recipe_.inputs) {
+    auto& file = files_[item.file];
+    if (!file) file = std::make_shared<const MappedFile>(locate(item.file));
+    if (plus(item.offset, item.parent_nbytes()) > static_cast<std::int64_t>(file->size())) {
+      throw InputError(item.file, "the size it had a moment ago", "a smaller one");
+    }
+  }
+}
+
+WeightFiles::Source WeightFiles::source(const WeightInput& input) const {
+  const auto& file = files_.at(input.file);
+  return {file, file->data() + input.offset,
+          strided_blocks(input.parent_shape, input.runs, static_cast<std::uint64_t>(itemsize(input.dtype)))};
+}
+
+Weight WeightFiles::load(const WeightInput& input) const {
+  const Source from = source(input);
+  const auto size = static_cast<std::size_t>(input.nbytes());
+  if (from.blocks.size() == 1 && from.blocks[0].contiguous()) {
+    return {&input, from.data + from.blocks[0].source, size, from.file};
+  }
+  const std::shared_ptr<std::byte[]> copy(new std::byte[size]);  // not cleared: every byte is written below
+  const auto base = static_cast<std::uint64_t>(input.offset);
+  const MappedFile& file = *from.file;
+  copy_blocks(
+      from.data, copy.get(), from.blocks,
+      [&](std::uint64_t at, std::uint64_t count) { file.fetch(base + at, count); },
+      [&](std::uint64_t at, std::uint64_t count) { file.release(base + at, count); });
+  return {&input, copy.get(), size, copy};
+}
+
+}  // namespace elastic

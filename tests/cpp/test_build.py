@@ -1,0 +1,85 @@
+"""Configures, builds and tests engines/cpp with the sanitizers, as a user without CUDA and TensorRT would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "engines" / "cpp"
+HEADER = any(Path(p, "nlohmann", "json.hpp").exists() for p in ("/usr/include", "/usr/local/include"))
+
+
+def _missing() -> str:
+    if not shutil.which("cmake"):
+        return "no cmake on the path"
+    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++")):
+        return "no C++ compiler on the path"
+    return "" if HEADER or os.environ.get("CMAKE_PREFIX_PATH") else "nlohmann-json is not installed"
+
+
+def _run(*command: str | Path, cwd: Path | None = None) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (
+        f"{command[0]} ended with {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build folder; ELASTIC_CPP_BUILD names one to keep between runs."""
+    if reason := _missing():
+        pytest.skip(reason)
+    kept = os.environ.get("ELASTIC_CPP_BUILD")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("cpp")
+    generator = ("-G", "Ninja") if shutil.which("ninja") else ()
+    _run("cmake", "-S", SOURCE, "-B", folder, *generator, "-DCMAKE_BUILD_TYPE=Debug", "-DELASTIC_SANITIZE=ON")
+    _run("cmake", "--build", folder, "--parallel", "2")
+    return folder
+
+
+@pytest.mark.timeout(900)
+def test_the_suite_passes_under_the_sanitizers(built: Path) -> None:
+    assert "100% tests passed" in _run("ctest", "--output-on-failure", cwd=built)
+
+
+CONSUMER = """
+#include <cstdio>
+#include "elastic_runtime/bundle.h"
+
+int main() {
+  try {
+    elastic::Bundle::open("no/such/folder");
+  } catch (const elastic::Error& error) {
+    std::puts(error.what());
+    return error.exit_code();
+  }
+}
+"""
+CONSUMER_CMAKE = """
+cmake_minimum_required(VERSION 3.24)
+project(consumer CXX)
+find_package(elastic_runtime 0.1 REQUIRED)
+add_executable(consumer consumer.cpp)
+target_link_libraries(consumer PRIVATE elastic_runtime::elastic_runtime)
+"""
+
+
+@pytest.mark.timeout(900)
+def test_an_installed_library_is_found_and_linked(built: Path, tmp_path: Path) -> None:
+    _run("cmake", "--install", built, "--prefix", tmp_path / "prefix")
+    (tmp_path / "consumer.cpp").write_text(CONSUMER)
+    (tmp_path / "CMakeLists.txt").write_text(CONSUMER_CMAKE)
+    flags = "-fsanitize=address,undefined"
+    _run(
+        "cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}",
+        f"-DCMAKE_CXX_FLAGS={flags}",
+    )  # fmt: skip
+    _run("cmake", "--build", tmp_path / "build")
+    done = subprocess.run([tmp_path / "build" / "consumer"], capture_output=True, text=True, check=False)
+    wanted = "no/such/folder: expected a bundle with a manifest.json, found No such file or directory.\n"
+    assert (done.stdout, done.returncode) == (wanted, 2)
