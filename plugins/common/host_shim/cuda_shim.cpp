@@ -18,22 +18,26 @@ Self* self = nullptr;
 namespace {
 
 constexpr int kLanes = 32;
+constexpr int kResident = 6;  // blocks under way at a time: what one of them does too early, another may see
 constexpr unsigned char kPoison = 0xff;  // all ones is a NaN in every floating type
 
 enum class Wait { kNothing, kWarp, kBlock, kDone };
 
+struct Block;
+
 struct Thread {
   Self place;
   Fiber fiber;
+  Block* block = nullptr;
   Wait wait = Wait::kDone;
   unsigned shuffles = 0;  // shuffles this lane has entered
 };
 
-// Two buffers of exchanged values: a lane that is one shuffle ahead must not overwrite what a slower one
-// reads.
+// Two buffers of exchanged values: a lane that is one shuffle ahead must not overwrite what a slower one reads.
 struct Warp {
   float slot[2][kLanes];
   int first = 0, lanes = 0, arrived = 0;
+  std::vector<int> order;
 };
 
 struct SharedArray {
@@ -46,33 +50,32 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<SharedArray> arrays;
   int count = 0, live = 0, at_barrier = 0;
-  const std::function<void()>* kernel = nullptr;
-  Thread* running = nullptr;
+  int starved = -1;  // the warp that runs only when nothing else can
 };
 
-Block block;
+Thread* running = nullptr;
+const std::function<void()>* running_kernel = nullptr;
 Order order = Order::kForward;
 std::mt19937_64 generator;
-
-[[noreturn]] void fail(const char* what) {
-  std::fprintf(stderr, "host shim: %s in block (%u, %u, %u)\n", what, self->block.x, self->block.y,
-               self->block.z);
-  std::abort();
-}
-
-void permute(std::vector<int>& indices) {
-  if (order == Order::kReversed) std::reverse(indices.begin(), indices.end());
-  if (order == Order::kRandom) std::shuffle(indices.begin(), indices.end(), generator);
-}
 
 std::vector<int> ordered(int count) {
   std::vector<int> indices(count);
   std::iota(indices.begin(), indices.end(), 0);
-  permute(indices);
+  if (order == Order::kReversed) std::reverse(indices.begin(), indices.end());
+  if (order == Order::kRandom) std::shuffle(indices.begin(), indices.end(), generator);
   return indices;
 }
 
-void release_barrier_if_complete() {
+int draw(std::size_t count) { return static_cast<int>(generator() % count); }
+
+// Blocks that work together are neighbours: a random order keeps them so in one launch of two.
+std::vector<int> block_order(int count) {
+  std::vector<int> indices = ordered(count);
+  if (order == Order::kRandom && draw(2) == 0) std::sort(indices.begin(), indices.end());
+  return indices;
+}
+
+void release_barrier_if_complete(Block& block) {
   if (block.at_barrier == 0 || block.at_barrier < block.live) return;
   block.at_barrier = 0;
   for (int i = 0; i < block.count; ++i)
@@ -80,87 +83,102 @@ void release_barrier_if_complete() {
 }
 
 void run_thread() {
-  Thread& me = *block.running;
+  Thread& me = *running;
   me.fiber.arrived();
-  (*block.kernel)();
+  (*running_kernel)();
   me.wait = Wait::kDone;
-  --block.live;
-  release_barrier_if_complete();
+  --me.block->live;
+  release_barrier_if_complete(*me.block);
   me.fiber.leave_for_good();
 }
 
-void resume(Thread& thread) {
-  block.running = &thread;
-  self = &thread.place;
-  thread.fiber.resume();
-}
-
 // Runs the lanes of one warp until none of them can go on; true if any did.
-bool run_warp(const Warp& warp, const std::vector<int>& lanes) {
+bool run_warp(Block& block, const Warp& warp) {
   bool any = false;
   for (bool progress = true; progress; any |= progress) {
     progress = false;
     // A random starting point in a random permutation: lanes meet in ever new orders at little cost.
-    const int shift = order == Order::kRandom ? static_cast<int>(generator() % lanes.size()) : 0;
-    for (std::size_t i = 0; i < lanes.size(); ++i) {
-      Thread& thread = *block.threads[warp.first + lanes[(i + shift) % lanes.size()]];
+    const std::size_t shift = order == Order::kRandom ? draw(warp.order.size()) : 0;
+    for (std::size_t i = 0; i < warp.order.size(); ++i) {
+      Thread& thread = *block.threads[warp.first + warp.order[(i + shift) % warp.order.size()]];
       if (thread.wait != Wait::kNothing) continue;
-      resume(thread);
+      running = &thread;
+      self = &thread.place;
+      thread.fiber.resume();
       progress = true;
     }
   }
   return any;
 }
 
-void prepare(const dim3& grid, const dim3& size, unsigned index, const std::function<void()>& kernel) {
-  block.count = block.live = static_cast<int>(size.x * size.y * size.z);
-  block.at_barrier = 0;
-  block.kernel = &kernel;
-  block.arrays.clear();
-  while (static_cast<int>(block.threads.size()) < block.count)
-    block.threads.push_back(std::make_unique<Thread>());
+void start_threads(Block& block, const dim3& grid, const dim3& size, unsigned index) {
+  while (static_cast<int>(block.threads.size()) < block.count) block.threads.push_back(std::make_unique<Thread>());
   const dim3 place(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y);
   for (int i = 0; i < block.count; ++i) {
     Thread& thread = *block.threads[i];
     const unsigned flat = static_cast<unsigned>(i);
     thread.place = {dim3(flat % size.x, flat / size.x % size.y, flat / size.x / size.y), place, size, grid};
+    thread.block = &block;
     thread.wait = Wait::kNothing;
     thread.shuffles = 0;
     thread.fiber.start(run_thread);
   }
+}
+
+void start_block(Block& block, const dim3& grid, const dim3& size, unsigned index) {
+  block.count = block.live = static_cast<int>(size.x * size.y * size.z);
+  block.at_barrier = 0;
+  block.arrays.clear();
+  start_threads(block, grid, size, index);
   block.warps.assign((block.count + kLanes - 1) / kLanes, Warp());
   for (std::size_t w = 0; w < block.warps.size(); ++w) {
     block.warps[w].first = static_cast<int>(w) * kLanes;
     block.warps[w].lanes = std::min(kLanes, block.count - block.warps[w].first);
+    block.warps[w].order = ordered(block.warps[w].lanes);
   }
+  block.starved = order == Order::kRandom ? draw(block.warps.size()) : -1;
 }
 
-void run_block() {
-  const std::vector<int> warp_order = ordered(static_cast<int>(block.warps.size()));
-  std::vector<std::vector<int>> lanes;
-  for (const Warp& warp : block.warps) lanes.push_back(ordered(warp.lanes));
-  while (block.live > 0) {
-    bool progress = false;
-    for (int w : warp_order) progress |= run_warp(block.warps[w], lanes[w]);
-    if (!progress) fail("threads wait for each other (a barrier or shuffle that some of them never reach)");
+// One turn for every warp but the starved ones; true if any could go on.
+bool run_turn(Block& block) {
+  bool any = false;
+  for (int w : ordered(static_cast<int>(block.warps.size())))
+    if (w != block.starved) any |= run_warp(block, block.warps[w]);
+  return any;
+}
+
+// Nothing else can go on: one starved warp gets its turn, and another warp its place.
+bool feed_one(std::vector<Block>& resident) {
+  for (int b : ordered(static_cast<int>(resident.size()))) {
+    Block& block = resident[b];
+    if (block.live == 0 || block.starved < 0) continue;
+    const int fed = std::exchange(block.starved, draw(block.warps.size()));
+    if (run_warp(block, block.warps[fed])) return true;
+    block.starved = fed;
   }
+  return false;
+}
+
+[[noreturn]] void fail(const char* what) {
+  std::fprintf(stderr, "host shim: %s\n", what);
+  std::abort();
 }
 
 }  // namespace
 
 void barrier() {
-  Thread& me = *block.running;
+  Thread& me = *running;
   me.wait = Wait::kBlock;
-  ++block.at_barrier;
-  release_barrier_if_complete();
+  ++me.block->at_barrier;
+  release_barrier_if_complete(*me.block);
   // Even the last one to arrive goes to the back of the queue.
   me.fiber.yield();
 }
 
 float shuffle(float value, int source_lane) {
-  Thread& me = *block.running;
+  Thread& me = *running;
   const int index = static_cast<int>(me.place.thread.x);  // kernels are one-dimensional
-  Warp& warp = block.warps[index / kLanes];
+  Warp& warp = me.block->warps[index / kLanes];
   float* slot = warp.slot[me.shuffles++ % 2];
   slot[index % kLanes] = value;
   if (++warp.arrived < warp.lanes) {
@@ -169,7 +187,7 @@ float shuffle(float value, int source_lane) {
   } else {
     warp.arrived = 0;
     for (int lane = 0; lane < warp.lanes; ++lane) {
-      Thread& other = *block.threads[warp.first + lane];
+      Thread& other = *me.block->threads[warp.first + lane];
       if (other.wait == Wait::kWarp) other.wait = Wait::kNothing;
     }
   }
@@ -177,6 +195,7 @@ float shuffle(float value, int source_lane) {
 }
 
 void* shared(const void* key, std::size_t bytes) {
+  Block& block = *running->block;
   for (const SharedArray& array : block.arrays)
     if (array.key == key) return array.bytes.get();
   auto* fresh = static_cast<unsigned char*>(std::malloc(bytes));
@@ -191,11 +210,25 @@ void set_order(Order wanted, std::uint64_t seed) {
 }
 
 void run(const dim3& grid, const dim3& size, const std::function<void()>& kernel) {
-  for (int index : ordered(static_cast<int>(grid.x * grid.y * grid.z))) {
-    prepare(grid, size, static_cast<unsigned>(index), kernel);
-    run_block();
+  static std::vector<Block> resident(kResident);
+  running_kernel = &kernel;
+  const std::vector<int> indices = block_order(static_cast<int>(grid.x * grid.y * grid.z));
+  std::size_t next = 0;
+  for (bool working = true; working;) {
+    working = false;
+    bool progress = false;
+    for (int b : ordered(kResident)) {
+      Block& block = resident[b];
+      if (block.live == 0 && next < indices.size())
+        start_block(block, grid, size, static_cast<unsigned>(indices[next++]));
+      if (block.live == 0) continue;
+      working = true;
+      progress |= run_turn(block);
+    }
+    if (working && !progress && !feed_one(resident))
+      fail("threads wait for each other (a barrier or shuffle that some of them never reach)");
   }
-  block.arrays.clear();
+  for (Block& block : resident) block.arrays.clear();
 }
 
 }  // namespace elastic::shim

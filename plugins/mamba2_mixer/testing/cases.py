@@ -12,9 +12,8 @@ from typing import Literal
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
-
 from mamba2_mixer import reference
+from numpy.typing import NDArray
 
 CONTRACT = json.loads((Path(__file__).parents[1] / "contract.json").read_text())
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -263,6 +262,10 @@ def matrix() -> dict[str, Case]:
         both(f"{order} order", order=order)
     both("large blocks", multiprocessors=1, head_dim=80, heads_per_group=8)
     rows["decode by scan"] = replace(decode, kernel="scan_prefill")
+    for head_dim in (20, 40, 48, 56, 64, 72, 80, 128):
+        for heads in (1, 3, 8, 12, 16):
+            wide = replace(prefill, groups=1, head_dim=head_dim, heads_per_group=heads)
+            rows[f"P={head_dim}, heads={heads}"] = replace(wide, calls=((5,), (1,)))
     for length in (0, 1, 2, 3, 63, 64, 65, 200):
         rows[f"length={length}"] = replace(prefill, calls=((length,),))
         rows[f"length={length} of 201"] = replace(prefill, calls=((length,),), pad_to=201)

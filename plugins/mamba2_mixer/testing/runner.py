@@ -3,46 +3,85 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from mamba2_mixer.testing.cases import Case, Data, Result, make_data, read_result, write_case
 
 PLUGINS = Path(__file__).parents[2]
+#: Translation units of the library, without the TensorRT glue.
 SOURCES = (
-    "common/host_shim/fiber.cpp",
-    "common/host_shim/cuda_shim.cpp",
     "common/abi.cpp",
     "mamba2_mixer/select.cpp",
     "mamba2_mixer/c_api.cu",
     "mamba2_mixer/launch_scan.cu",
     "mamba2_mixer/launch_float32.cu",
+    "mamba2_mixer/launch_float16.cu",
+    "mamba2_mixer/launch_bfloat16.cu",
 )
-NARROW_SOURCES = ("mamba2_mixer/launch_float16.cu", "mamba2_mixer/launch_bfloat16.cu")
+NARROW = ("mamba2_mixer/launch_float16.cu", "mamba2_mixer/launch_bfloat16.cu")
+SHIM = ("common/host_shim/fiber.cpp", "common/host_shim/cuda_shim.cpp")
 MAIN = "mamba2_mixer/testing/case_runner.cu"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 class CaseError(Exception):
-    """case_runner did not finish: its last words."""
+    """A compiler or case_runner did not finish well: its last words."""
 
 
-def compile_command(output: Path, flags: Sequence[str], sources: Sequence[str], plugins: Path = PLUGINS) -> list[str]:
-    """The g++ command that builds `sources` on the host shim."""
-    named = ["g++", "-std=c++17", "-g1", *WARNINGS, *flags, "-DELASTIC_HOST_SHIM", f"-I{plugins / 'common'}"]
-    return [*named, "-x", "c++", *(str(plugins / source) for source in sources), "-o", str(output)]
+@dataclass(frozen=True)
+class HostBuild:
+    """How the sources are compiled for this machine's CPU.
+
+    `float32_only` leaves the narrow types out, `strict` makes warnings errors. `plugins`: root of the sources.
+    """
+
+    float32_only: bool = False
+    sanitize: bool = True
+    strict: bool = True
+    plugins: Path = PLUGINS
+
+    def sources(self) -> tuple[str, ...]:
+        """Translation units of the library and the shim."""
+        return (*SHIM, *(s for s in SOURCES if not (self.float32_only and s in NARROW)))
+
+    def flags(self) -> list[str]:
+        """The options of g++."""
+        only = ["-DELASTIC_FLOAT32_ONLY"] if self.float32_only else []
+        strict = WARNINGS if self.strict else ("-w",)
+        common = f"-I{self.plugins / 'common'}"
+        base = ["-std=c++17", "-O1", "-g1", "-fPIC", "-DELASTIC_HOST_SHIM", common, *strict, *only]
+        return [*base, *(SANITIZERS if self.sanitize else ())]
+
+    def compile(self, sources: Iterable[str], folder: Path) -> dict[str, Path]:
+        """Object files of `sources` in `folder`, by source; raises CaseError with the compiler's words."""
+        objects = {source: folder / (Path(source).name + ".o") for source in sources}
+        commands = [
+            ["g++", *self.flags(), "-c", "-x", "c++", str(self.plugins / source), "-o", str(output)]
+            for source, output in objects.items()
+        ]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(_run, commands))
+        return objects
+
+    def link(self, objects: Iterable[Path], output: Path, *, shared: bool = False) -> Path:
+        """A program of `objects`, or a shared library."""
+        kind = ["-shared"] if shared else []
+        _run(["g++", *(SANITIZERS if self.sanitize else ()), *kind, *map(str, objects), "-o", str(output)])
+        return output
+
+    def case_runner(self, folder: Path) -> Path:
+        """The program that runs cases."""
+        return self.link(self.compile((*self.sources(), MAIN), folder).values(), folder / "case_runner")
 
 
-def build_host_runner(folder: Path, *, float32_only: bool = False, sanitize: bool = True, plugins: Path = PLUGINS) -> Path:
-    """case_runner for this machine's CPU; raises CaseError with the compiler's words."""
-    output = folder / "case_runner"
-    flags = ["-O1", *(SANITIZERS if sanitize else ()), *(["-DELASTIC_FLOAT32_ONLY"] if float32_only else [])]
-    sources = (*SOURCES, *(() if float32_only else NARROW_SOURCES), MAIN)
-    done = subprocess.run(compile_command(output, flags, sources, plugins), capture_output=True, text=True, check=False)
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise CaseError(done.stderr)
-    return output
+        raise CaseError(f"{' '.join(command)}\n{done.stderr}")
 
 
 def run_case(command: Sequence[str], case: Case, folder: Path) -> tuple[Data, Result]:
@@ -50,7 +89,9 @@ def run_case(command: Sequence[str], case: Case, folder: Path) -> tuple[Data, Re
     data = make_data(case)
     source, output = folder / "case.bin", folder / "output.bin"
     write_case(case, data, source)
-    done = subprocess.run([*command, str(source), str(output)], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [*command, str(source), str(output)], capture_output=True, text=True, check=False, timeout=300
+    )
     if done.returncode != 0:
         raise CaseError(f"exit {done.returncode}: {done.stderr[-4000:]}")
     return data, read_result(case, output)

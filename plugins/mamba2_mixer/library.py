@@ -1,0 +1,79 @@
+"""The C interface of libelastic_plugins for ctypes: the structs of params.h and elastic_mamba2.h, field by field."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_char_p, c_float, c_int32, c_uint64, c_void_p
+from pathlib import Path
+
+KERNELS = {1: "decode_step", 2: "scan_prefill"}
+
+
+class MixerError(Exception):
+    """What the library refused, in its words: subject, expected, found."""
+
+
+class Shape(ctypes.Structure):
+    """ElasticMamba2Shape."""
+
+    _fields_ = tuple(
+        (n, c_int32) for n in ("batch", "tokens", "heads", "head_dim", "groups", "state_size", "conv_width")
+    )
+
+
+class Plan(ctypes.Structure):
+    """ElasticMamba2Plan."""
+
+    _fields_ = (
+        *((n, c_int32) for n in ("kernel", "passes", "vector_state", "vector_conv", "vector_scan", "wide_state")),
+        ("counters", c_int32),
+        ("reserved", c_int32),
+        ("workspace_bytes", c_uint64),
+    )
+
+
+class Args(ctypes.Structure):
+    """ElasticMamba2Args. Pointers are addresses in the device's memory."""
+
+    _fields_ = (
+        ("shape", Shape),
+        ("activation", c_int32),
+        ("head_param", c_int32),
+        ("epsilon", c_float),
+        ("time_step_min", c_float),
+        ("time_step_max", c_float),
+        *((n, c_void_p) for n in ("projected", "conv_weight", "conv_bias", "a_log", "d", "dt_bias", "norm_weight")),
+        *((n, c_void_p) for n in ("length", "conv_state", "ssm_state", "y", "conv_state_out", "ssm_state_out")),
+        ("workspace", c_void_p),
+        ("counters", c_void_p),
+    )
+
+
+class MixerLibrary:
+    """A loaded library."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.elastic_mamba2_plan.argtypes = [POINTER(Shape), c_char_p, c_int32, POINTER(Plan)]
+        self._library.elastic_mamba2_enqueue.argtypes = [POINTER(Args), POINTER(Plan), c_void_p]
+        self._library.elastic_last_error.restype = c_char_p
+        self._library.elastic_plugins_abi.restype = c_char_p
+
+    def plan(self, shape: Shape, kernel: str = "auto", multiprocessors: int = 0) -> Plan:
+        """What runs for `shape`; raises MixerError."""
+        plan = Plan()
+        self._check(self._library.elastic_mamba2_plan(shape, kernel.encode(), multiprocessors, plan))
+        return plan
+
+    def enqueue(self, args: Args, plan: Plan, stream: int = 0) -> None:
+        """Puts one call on a CUDA stream; raises MixerError."""
+        self._check(self._library.elastic_mamba2_enqueue(args, plan, stream))
+
+    def abi(self) -> str:
+        """Versions and flags as JSON."""
+        text: bytes = self._library.elastic_plugins_abi()
+        return text.decode()
+
+    def _check(self, status: int) -> None:
+        if status != 0:
+            raise MixerError(self._library.elastic_last_error().decode())

@@ -1,0 +1,118 @@
+"""The kernels on the host shim against float64, tolerances from the contract: address sanitizer on, fibers shuffled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mamba2_mixer.testing.cases import Case, Result, errors, make_data, matrix, tolerances
+from mamba2_mixer.testing.runner import CaseError, run_case
+
+MATRIX = matrix()
+
+
+def check(case: Case, runner: Path, folder: Path) -> None:
+    data, result = run_case([str(runner)], case, folder)
+    found, bounds = errors(case, data, result), tolerances(case)
+    assert {name: error for name, error in found.items() if not error <= bounds[name]} == {}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_matrix(name: str, case_runner: Path, tmp_path: Path) -> None:
+    check(MATRIX[name], case_runner, tmp_path)
+
+
+@pytest.mark.parametrize("decay", ["typical", "tiny", "large"])
+def test_4096_steps(decay: str, case_runner: Path, tmp_path: Path) -> None:
+    steps = Case(calls=((1,),) * 4096, groups=1, head_dim=16, state_size=32, decay=decay)  # type: ignore[arg-type]
+    check(steps, case_runner, tmp_path)
+
+
+def test_how_a_prompt_is_cut_does_not_matter(case_runner: Path, tmp_path: Path) -> None:
+    whole = Case(calls=((9,),))
+    data = make_data(whole)
+    results = []
+    for cut in (((9,),), ((4,), (5,)), ((1,),) * 9):
+        case, start = replace(whole, calls=cut), 0
+        parts = []
+        for (length,) in cut:
+            parts.append(data.projected[0][:, start : start + length])
+            start += length
+        pieces = replace(data, projected=parts, length=[np.array(c, np.int64) for c in cut])
+        results.append(_run(case, pieces, case_runner, tmp_path))
+    for other in results[1:]:
+        # One order of arithmetic in both kernels, but for the sum over the state.
+        np.testing.assert_allclose(other.ssm_state, results[0].ssm_state, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(np.concatenate(other.y, 1), results[0].y[0], rtol=0, atol=2e-6)
+
+
+def _run(case: Case, data: object, runner: Path, folder: Path) -> Result:
+    from mamba2_mixer.testing import runner as module
+
+    original = module.make_data
+    module.make_data = lambda _: data  # type: ignore[assignment,return-value]
+    try:
+        return run_case([str(runner)], case, folder)[1]
+    finally:
+        module.make_data = original
+
+
+def test_order_of_threads_does_not_change_a_bit(case_runner: Path, tmp_path: Path) -> None:
+    for calls in (((1, 1),), ((17, 9),)):
+        seen = {
+            b"".join(t.tobytes() for t in (*(y[r, :n] for y in res.y for r, n in enumerate(calls[0])), res.ssm_state))
+            for order, seed in (("forward", 0), ("reversed", 0), ("random", 1), ("random", 2))
+            for res in [
+                run_case(
+                    [
+                        str(case_runner),
+                    ],
+                    replace(Case(calls=calls), order=order),
+                    tmp_path,
+                )[1]
+            ]
+            if seed >= 0
+        }
+        assert len(seen) == 1
+
+
+def test_lengths_outside_the_call_are_read_as_its_ends(case_runner: Path, tmp_path: Path) -> None:
+    case = Case(calls=((5, 0),))
+    data, wanted = run_case([str(case_runner)], case, tmp_path)
+    wild = replace(data, length=[np.array([2**40, -3], np.int64)])
+    found = _run(case, wild, case_runner, tmp_path)
+    np.testing.assert_array_equal(found.ssm_state, wanted.ssm_state)
+    np.testing.assert_array_equal(found.y[0][0], wanted.y[0][0])
+
+
+def test_nan_in_a_real_token_is_not_hidden(case_runner: Path, tmp_path: Path) -> None:
+    for calls in (((1,),), ((4,),)):
+        case = Case(calls=calls)
+        data = make_data(case)
+        data.projected[0][0, -1, -1] = np.nan  # dt of the last head
+        found = _run(case, data, case_runner, tmp_path)
+        assert np.isnan(found.ssm_state[0, -1]).all()
+        assert np.isfinite(found.ssm_state[0, :-1]).all()
+
+
+def test_refusals_reach_the_caller(case_runner: Path, tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="kernel decode_step: tokens: expected 1, found 2"):
+        run_case([str(case_runner)], Case(calls=((2,),), kernel="decode_step"), tmp_path)
+
+
+def test_measures_bite(case_runner: Path, tmp_path: Path) -> None:
+    """A 1 % error, a NaN, a swapped state and a touched idle row each fail the bounds."""
+    case = Case(calls=((3, 0),))
+    data, good = run_case([str(case_runner)], case, tmp_path)
+    broken = {
+        "y": replace(good, y=[good.y[0] * 1.01]),
+        "ssm_state_out": replace(good, ssm_state=good.ssm_state[:, ::-1]),
+        "conv_state_out": replace(good, conv_state=good.conv_state[:, ::-1]),
+        "kept": replace(good, ssm_state=good.ssm_state * np.array([1, 1 + 2e-7], np.float32)[:, None, None, None]),
+    }
+    for name, result in broken.items():
+        assert errors(case, data, result)[name] > tolerances(case)[name], name
+    hole = replace(good, y=[np.where(np.arange(good.y[0].size).reshape(good.y[0].shape) == 7, np.nan, good.y[0])])
+    assert errors(case, data, hole)["y"] == np.inf

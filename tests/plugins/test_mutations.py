@@ -1,0 +1,181 @@
+"""Kernels broken on purpose: each fault must be caught by a row of the matrix."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from mamba2_mixer.testing.cases import Case, errors, matrix, tolerances
+from mamba2_mixer.testing.runner import MAIN, PLUGINS, CaseError, HostBuild, run_case
+
+FLOAT32, SCAN = "mamba2_mixer/launch_float32.cu", "mamba2_mixer/launch_scan.cu"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Replaces `old` by `new` in one file of mamba2_mixer/; `units` are the translation units to rebuild."""
+
+    file: str
+    old: str
+    new: str
+    units: tuple[str, ...] = (FLOAT32,)
+    sanitize: bool = False  # only where nothing but the sanitizer can see the fault
+
+
+MUTATIONS = {
+    "decode: missing barrier before shared values are read": Mutation(
+        "decode_step.cuh",
+        "fill_token<T>(args, place, token);\n  __syncthreads();",
+        "fill_token<T>(args, place, token);",
+    ),
+    "decode: last block does not wait for its own threads": Mutation(
+        "decode_step.cuh", "tick\n  __syncthreads();", "tick\n"
+    ),
+    "scan: chunk refilled while it is read": Mutation(
+        "scan_prefill.cuh", "__syncthreads();  // everybody is done", "// everybody is done", (SCAN,)
+    ),
+    "scan: chunk read before it is there": Mutation(
+        "scan_prefill.cuh", "wait_async<1>();\n    __syncthreads();", "wait_async<1>();", (SCAN,)
+    ),
+    "norm: missing barrier in the block's sum": Mutation(
+        "../common/device.cuh",
+        "partial[threadIdx.x / kWarp] = value;\n  __syncthreads();",
+        "partial[threadIdx.x / kWarp] = value;",
+    ),
+    "scan: tail one too long": Mutation(
+        "scan_prefill.cuh", "first + t < place.length; ++t", "first + t <= place.length; ++t", (SCAN,)
+    ),
+    "scan: tail one too short": Mutation(
+        "scan_prefill.cuh", "first + t < place.length; ++t", "first + t + 1 < place.length; ++t", (SCAN,)
+    ),
+    "decode: last row left out": Mutation(
+        "decode_step.cuh",
+        "begin + rows < shape.head_dim ? begin + rows : shape.head_dim;",
+        "begin + rows < shape.head_dim ? begin + rows : shape.head_dim - 1;",
+    ),
+    "decode: rows past the head's end": Mutation(
+        "decode_step.cuh", "begin + rows < shape.head_dim ? begin + rows : shape.head_dim;", "begin + rows;"
+    ),
+    "unmasked padding": Mutation(
+        "tensors.cuh", "return length < 0 ? 0 :", "return length != 0 ? args.shape.tokens :", (FLOAT32, SCAN)
+    ),
+    "length 0 ignored": Mutation("decode_step.cuh", "if (length == 0) return", "if (length < 0) return"),
+    "scan: swapped group": Mutation(
+        "scan_prefill.cuh", "head / heads_per_group(shape)", "head % shape.groups", (SCAN,)
+    ),
+    "decode: swapped group": Mutation("decode_step.cuh", "head, head / heads,", "head, head % shape.groups,"),
+    "B and C swapped": Mutation(
+        "tensors.cuh",
+        "inner_channels(shape) + group * shape.state_size;",
+        "inner_channels(shape) + (shape.groups + group) % (2 * shape.groups) * shape.state_size;",
+        (FLOAT32, SCAN),
+    ),
+    "conv state written past length": Mutation(
+        "conv_prefill.cuh", "conv_input<T, kVec>(args, b, length - (", "conv_input<T, kVec>(args, b, shape.tokens - ("
+    ),
+    "conv: window one token late": Mutation(
+        "conv_prefill.cuh", "first_token - (kTaps - 1) + k", "first_token - kTaps + k"
+    ),
+    "decode: conv state not moved on": Mutation(
+        "decode_step.cuh", "fresh[(k - 1) * channels] = window[k];", "fresh[(k - 1) * channels] = window[k - 1];"
+    ),
+    "decode: lane left out of a sum": Mutation(
+        "decode_step.cuh", "for (int mask = 4; mask > 0;", "for (int mask = 2; mask > 0;"
+    ),
+    "scan: rows swapped between lanes": Mutation(
+        "scan_prefill.cuh", "const bool odd = threadIdx.x & 2;", "const bool odd = threadIdx.x & 1;", (SCAN,)
+    ),
+    "padded columns not zero": Mutation("decode_step.cuh", "channel < 0 ? 0.f :", "channel < 0 ? 1.f :"),
+    "scan: padded columns not zero": Mutation(
+        "scan_prefill.cuh", "b_values[i] = c_values[i] = 0.f;", "b_values[i] = 0.f;", (SCAN,)
+    ),
+    "counter left standing": Mutation(
+        "decode_step.cuh",
+        "const unsigned limit = static_cast<unsigned>(place.blocks_per_group) - 1;",
+        "const unsigned limit = static_cast<unsigned>(place.blocks_per_group);",
+    ),
+    "norm before gate": Mutation(
+        "gated_norm.cuh", "return y[c] * silu(to_float(gate[c]));", "return y[c] + 0.f * to_float(gate[c]);"
+    ),
+    "D skip forgotten": Mutation(
+        "scan_prefill.cuh", "fmaf(skip, x[out_row], y)", "fmaf(0.f * skip, x[out_row], y)", (SCAN,)
+    ),
+    "dt clamped at 0.001": Mutation("maths.h", "return dt < low ? low", "return dt < 1e-3f ? 1e-3f", (FLOAT32, SCAN)),
+    "shared array too small": Mutation(
+        "decode_step.cuh",
+        "ELASTIC_SHARED(float, gates, kMaxHeadDim);",
+        "ELASTIC_SHARED(float, gates, 15);",
+        sanitize=True,
+    ),
+    "barrier only some threads reach": Mutation(
+        "decode_step.cuh",
+        "if (!last_of_group(args, place)) return;",
+        "if (threadIdx.x > 64 || !last_of_group(args, place)) return;",
+    ),
+}
+# Quick rows first; together they reach every line of the kernels.
+SUITE = (
+    "prefill base",
+    "decode base",
+    "decode N=30",
+    "prefill N=30",
+    "length=3 of 201",
+    "prefill tiny decay",
+    "decode tiny decay",
+    "prefill P=80",
+    "decode P=80",
+    "continuations, aliased=True",
+)
+
+
+BUILD = HostBuild(float32_only=True, sanitize=False, strict=False)
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, Path]]:
+    """Unbroken object files, without the sanitizers and with them."""
+    made = {}
+    for sanitize in (False, True):
+        build = replace(BUILD, sanitize=sanitize)
+        made[sanitize] = build.compile((*build.sources(), MAIN), tmp_path_factory.mktemp("objects"))
+    return made
+
+
+def build_mutant(mutation: Mutation, objects: dict[bool, dict[str, Path]], folder: Path) -> Path:
+    plugins = folder / "plugins"
+    shutil.copytree(PLUGINS, plugins, ignore=shutil.ignore_patterns("__pycache__", "build*"))
+    path = plugins / "mamba2_mixer" / mutation.file
+    text = path.read_text()
+    old = r"\s+".join(re.escape(word) for word in mutation.old.split())  # however it is laid out
+    patched, count = re.subn(old, lambda _: mutation.new, text)
+    assert count == 1, f"{mutation.file} holds {count} of {mutation.old!r}"
+    path.write_text(patched)
+    build = replace(BUILD, plugins=plugins, sanitize=mutation.sanitize)
+    fresh = build.compile(mutation.units, folder)
+    return build.link({**objects[mutation.sanitize], **fresh}.values(), folder / "mutant")
+
+
+def catch(runner: Path, case: Case, folder: Path) -> str:
+    """Why the case fails, empty when it passes."""
+    try:
+        data, result = run_case([str(runner)], case, folder)
+    except CaseError as error:
+        return str(error)
+    found, bounds = errors(case, data, result), tolerances(case)
+    return "".join(f"{name} {error:g} " for name, error in found.items() if not error <= bounds[name])
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_mutation_is_caught(name: str, objects: dict[bool, dict[str, Path]], tmp_path: Path) -> None:
+    mutant, rows = build_mutant(MUTATIONS[name], objects, tmp_path), matrix()
+    # Several seeds: a missing barrier shows only when the order of threads brings it out.
+    caught = (catch(mutant, replace(rows[row], seed=seed), tmp_path) for seed in range(2) for row in SUITE)
+    assert any(caught)
+
+
+def test_unbroken_kernels_pass_the_suite(objects: dict[bool, dict[str, Path]], tmp_path: Path) -> None:
+    runner, rows = BUILD.link(objects[False].values(), tmp_path / "runner"), matrix()
+    assert {row: catch(runner, rows[row], tmp_path) for row in SUITE} == dict.fromkeys(SUITE, "")
