@@ -1,0 +1,43 @@
+"""What tests of several folders share: one demo bundle per test run, exported once."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--demo-bundle", type=Path, help="use this exported demo instead of exporting it anew (a minute)")
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A bundle of the built-in demo: all budgets, shared weights, a native engine each for rtx5080.
+
+    Read-only by agreement: its weights are hard links into the demo's cache. Copy what you change.
+    """
+    given = request.config.getoption("--demo-bundle")
+    if given:
+        return Path(given)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base  # one folder for all workers of pytest-xdist
+    bundle = shared / "demo_bundle"
+    with (shared / "demo_bundle.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not bundle.exists():
+            _export_demo(bundle)
+    return bundle
+
+
+def _export_demo(output: Path) -> None:
+    from elastic_export.bundle.job import ExportOptions, plan_job
+    from elastic_export.checkpoint.demo import demo_checkpoint
+    from elastic_export.checkpoint.reader import Checkpoint
+    from elastic_export.pipeline import export
+    from elastic_export.progress import Progress
+
+    checkpoint = Checkpoint.open(demo_checkpoint())
+    options = ExportOptions("all", "rtx5080", output, max_contexts=(2048,), max_tokens=64, max_batch=2)
+    export(plan_job(checkpoint, options, demo=True), Progress())
