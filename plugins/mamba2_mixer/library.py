@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import mmap
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_uint64, c_void_p
 from pathlib import Path
+from typing import Any
 
 KERNELS = {1: "decode_step", 2: "scan_prefill"}
+
+
+#: What precedes the JSON in the file, see common/abi.h.
+ABI_MARKER = b"elastic-plugins-abi/1 "
+
+
+def read_abi(path: Path) -> dict[str, Any]:
+    """Versions and flags of a library, read from the file without loading it; raises MixerError."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = data.find(ABI_MARKER + b"{")
+        if start < 0:
+            raise MixerError(f"{path}: expected the mark {ABI_MARKER.decode().strip()}, found none")
+        text = data[start + len(ABI_MARKER) : data.find(b"\0", start)]
+    abi: dict[str, Any] = json.loads(text)
+    return abi
 
 
 class MixerError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -10,17 +9,9 @@ from pathlib import Path
 import pytest
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-sys.path.insert(0, str(PLUGINS))
+sys.path[:0] = [str(PLUGINS), str(Path(__file__).parent)]
 
-from mamba2_mixer.testing.runner import HostBuild  # noqa: E402
-
-
-def sources_digest() -> str:
-    """Of every file the host build reads."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in PLUGINS.rglob("*") if p.suffix in {".h", ".cpp", ".cu", ".cuh"}):
-        digest.update(path.relative_to(PLUGINS).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+from mamba2_mixer.testing.runner import HostBuild, sources_digest  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,16 @@ SHIM = ("common/host_shim/fiber.cpp", "common/host_shim/cuda_shim.cpp")
 MAIN = "mamba2_mixer/testing/case_runner.cu"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def sources_digest() -> str:
+    """Of every file that a build reads: the name under which its products may be kept."""
+    digest = hashlib.sha256()
+    for path in sorted(
+        p for p in PLUGINS.rglob("*") if p.suffix in {".h", ".cpp", ".cu", ".cuh", ".cmake", ".txt", ".py"}
+    ):
+        digest.update(path.relative_to(PLUGINS).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class CaseError(Exception):

@@ -1,0 +1,144 @@
+"""Registers, spills and shared memory of every kernel on every architecture, as ptxas reports them. Needs no GPU.
+
+python plugins/mamba2_mixer/testing/resources.py            compares with resources.json
+python plugins/mamba2_mixer/testing/resources.py --write    writes it
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+MIXER = Path(__file__).parents[1]
+TABLE = MIXER / "resources.json"
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+SOURCES = ("launch_scan.cu", "launch_float32.cu", "launch_float16.cu", "launch_bfloat16.cu")
+KIB = 1024
+#: Shared memory that a block may have, by architecture (CUDA C++ Programming Guide, compute capabilities).
+SHARED_LIMIT = {75: 64 * KIB, 80: 163 * KIB, 86: 99 * KIB, 89: 99 * KIB, 90: 227 * KIB, 100: 227 * KIB, 120: 99 * KIB}
+
+_ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)'")
+_SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one kernel takes on one architecture; bytes are those of a thread, `shared` those of a block."""
+
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+
+
+#: By kernel, then by architecture.
+Table = dict[str, dict[int, Usage]]
+
+
+def parse(report: str) -> Table:
+    """The table in the words of `ptxas -v`; kernels by mangled name."""
+    table: Table = {}
+    kernel, arch, stack, spills = "", 0, 0, 0
+    for line in report.splitlines():
+        if entry := _ENTRY.search(line):
+            kernel, arch, stack, spills = entry[1], int(entry[2]), 0, 0
+        elif found := _SPILLS.search(line):
+            stack, spills = max(stack, int(found[1])), max(spills, int(found[2]) + int(found[3]))
+        elif kernel and (used := _USED.search(line)):
+            shared = _SHARED.search(line)
+            usage = Usage(int(used[1]), int(shared[1]) if shared else 0, stack, spills)
+            table.setdefault(kernel, {})[arch] = usage
+    return table
+
+
+def readable(mangled: list[str]) -> dict[str, str]:
+    """Names such as decode_step<bfloat16, true, 1>, by mangled name."""
+    done = subprocess.run(["c++filt", *mangled], capture_output=True, text=True, check=True)
+    short = (re.sub(r"^void |elastic::mamba2::|\(.*", "", name) for name in done.stdout.splitlines())
+    plain = (name.replace("__nv_bfloat16", "bfloat16").replace("__half", "float16") for name in short)
+    return dict(zip(mangled, plain, strict=True))
+
+
+def measure() -> Table:
+    """Compiles all kernels for all architectures; raises CalledProcessError with nvcc's words."""
+    report = ""
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHITECTURES]
+    with tempfile.TemporaryDirectory() as folder:
+        for source in SOURCES:
+            command = ["nvcc", "-std=c++17", "-O3", "-fatbin", *targets, "-Xptxas", "-v,--warn-on-spills"]
+            command += [f"-I{MIXER.parent / 'common'}", str(MIXER / source), "-o", f"{folder}/out.fatbin"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+            report += done.stderr + done.stdout
+    table = parse(report)
+    names = readable(list(table))
+    return {names[kernel]: usages for kernel, usages in sorted(table.items(), key=lambda item: names[item[0]])}
+
+
+def compiler() -> str:
+    """nvcc's release, such as 13.0."""
+    text = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+\.\d+)", text)
+    return found[1] if found else "unknown"
+
+
+def faults(table: Table, committed: Table) -> list[str]:
+    """What must not be: a spill, too much shared memory, growth over the committed table, a kernel it lacks."""
+    out = []
+    for kernel, usages in table.items():
+        for arch, usage in usages.items():
+            where, old = f"{kernel} on sm_{arch}", committed.get(kernel, {}).get(arch)
+            if usage.spills:
+                out.append(f"{where}: expected no spills, found {usage.spills} bytes")
+            if usage.shared > SHARED_LIMIT[arch]:
+                out.append(
+                    f"{where}: expected at most {SHARED_LIMIT[arch]} bytes of shared memory, found {usage.shared}"
+                )
+            if old is None:
+                out.append(f"{where}: expected a row in {TABLE.name}, found none")
+            elif usage.registers > old.registers or usage.shared > old.shared:
+                out.append(f"{where}: expected no more than {old}, found {usage}")
+    missing = sorted(set(committed) - set(table))
+    return [*out, *(f"{kernel}: expected to be built, found only in {TABLE.name}" for kernel in missing)]
+
+
+def to_json(table: Table) -> str:
+    """One line a kernel and architecture."""
+    rows = []
+    for kernel, usages in table.items():
+        cells = ",\n".join(f'   "sm_{a}": {json.dumps(vars(u))}' for a, u in sorted(usages.items()))
+        rows.append(f"  {json.dumps(kernel)}: {{\n{cells}\n  }}")
+    joined = ",\n".join(rows)
+    return f'{{\n "nvcc": "{compiler()}",\n "kernels": {{\n{joined}\n }}\n}}\n'
+
+
+def from_json(text: str) -> Table:
+    """The table that `to_json` wrote."""
+    kernels = json.loads(text)["kernels"]
+    return {k: {int(arch[3:]): Usage(**u) for arch, u in usages.items()} for k, usages in kernels.items()}
+
+
+def main() -> int:
+    """See the module's text."""
+    if shutil.which("nvcc") is None:
+        print("nvcc was not found: nothing was measured", file=sys.stderr)
+        return 2
+    table = measure()
+    if "--write" in sys.argv[1:]:
+        TABLE.write_text(to_json(table))
+    found = faults(table, from_json(TABLE.read_text()))
+    print("\n".join(found) or f"{len(table)} kernels on {len(ARCHITECTURES)} architectures: no spills, no growth")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""libelastic_plugins.so: built by CMake, legible without loading, and as good a declaration as the Python one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from mamba2_mixer.library import MixerError, MixerLibrary, Shape, read_abi
+from mamba2_mixer.testing.runner import sources_digest
+from mixer_model import mixer_request
+
+from elastic_export.engine.builder import build_engine
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+needs_nvcc = pytest.mark.skipif(
+    shutil.which("nvcc") is None or shutil.which("cmake") is None,
+    reason="nvcc or cmake was not found: libelastic_plugins.so was not built",
+)
+HEADERS = os.environ.get("TENSORRT_RTX_ROOT") or os.environ.get("TENSORRT_ROOT")
+needs_headers = pytest.mark.skipif(
+    HEADERS is None, reason="neither TENSORRT_RTX_ROOT nor TENSORRT_ROOT is set: the TensorRT glue was not built"
+)
+
+
+def cmake(*words: str, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(["cmake", *words], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def library(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For one architecture: all of them are the compile gate's business."""
+    kept = pytestconfig.cache.mkdir(f"elastic_plugins_{sources_digest()}") / "libelastic_plugins.so"
+    if not kept.exists():
+        build = tmp_path_factory.mktemp("library")
+        cmake(
+            "-S", str(PLUGINS), "-B", str(build), "-DELASTIC_ARCHITECTURES=120-real", "-DELASTIC_TENSORRT_ABI=rtx-1.7"
+        )
+        cmake("--build", str(build))
+        (build / "libelastic_plugins.so").replace(kept)
+    return kept
+
+
+@needs_nvcc
+def test_without_headers_all_but_the_glue_is_built_and_says_so(tmp_path: Path) -> None:
+    bare = {k: v for k, v in os.environ.items() if not k.startswith("TENSORRT")}
+    said = cmake("-S", str(PLUGINS), "-B", str(tmp_path), environment=bare)
+    assert "TensorRT plugins: NO, only the C interface: NvInferRuntime.h was not found; set TENSORRT_RTX_ROOT" in said
+
+
+@needs_nvcc
+@pytest.mark.timeout(900)
+def test_abi_is_read_without_loading(library: Path, tmp_path: Path) -> None:
+    abi = read_abi(library)
+    assert abi == json.loads(MixerLibrary(library).abi())
+    assert abi["ops"] == {"Mamba2Mixer": "1"}
+    assert abi["architectures"] == "120-real"
+    other = tmp_path / "other.so"
+    other.write_bytes(b"\x7fELF" + bytes(100))
+    with pytest.raises(MixerError, match="expected the mark elastic-plugins-abi/1, found none"):
+        read_abi(other)
+
+
+@needs_nvcc
+@pytest.mark.timeout(900)
+def test_failures_of_cuda_come_back_as_text(library: Path) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU driver: the device answers")
+    with pytest.raises(MixerError, match="Mamba2Mixer: multiprocessors of the current device: "):
+        MixerLibrary(library).plan(Shape(1, 1, 8, 20, 2, 16, 4))
+
+
+@needs_nvcc
+@needs_headers
+@pytest.mark.timeout(900)
+def test_engine_of_the_library_is_the_engine_of_the_python_declaration(library: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    shutil.copy(Path(__file__).parent / "plugin_library_creator.py", tmp_path)
+    (tmp_path / "library_path").write_text(str(library))
+    engines = {}
+    creators = {"python": "elastic_export.engine.mixer_creator:create", "library": "plugin_library_creator:create"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        for name, creator in creators.items():
+            facts = build_engine(mixer_request(tmp_path, output=f"{name}.engine", creator=creator))
+            assert facts.plugin_layers == {"Mamba2Mixer": 1}
+            engines[name] = (tmp_path / f"{name}.engine").read_bytes()
+    assert engines["python"] == engines["library"]

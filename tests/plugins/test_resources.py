@@ -1,0 +1,61 @@
+"""The compile gate: no kernel spills, outgrows its committed row or asks for more shared memory than there is."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from mamba2_mixer.testing import resources
+from mamba2_mixer.testing.resources import Usage
+
+REPORT = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z1fv' for 'sm_75'
+ptxas info    : Function properties for _Z1fv
+    16 bytes stack frame, 12 bytes spill stores, 20 bytes spill loads
+ptxas info    : Used 64 registers, used 1 barriers, 16 bytes cumulative stack size, 3092 bytes smem, 524 bytes cmem[0]
+ptxas info    : Compiling entry function '_Z1gv' for 'sm_120'
+ptxas info    : Function properties for _Z1gv
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 0 barriers
+"""
+
+
+def test_parse_reads_ptxas() -> None:
+    table = resources.parse(REPORT)
+    assert table == {"_Z1fv": {75: Usage(64, 3092, 16, 32)}, "_Z1gv": {120: Usage(40, 0, 0, 0)}}
+
+
+def test_every_fault_is_named() -> None:
+    good = Usage(64, 1024, 0, 0)
+    committed = {"f": {86: good}, "gone": {86: good}}
+    assert resources.faults({"f": {86: good}, "gone": {86: good}}, committed) == []
+    table = {
+        "f": {86: replace(good, registers=65, shared=100 * 1024, spills=8)},
+        "new": {86: good},
+        "gone": {86: replace(good, shared=1025)},
+    }
+    found = resources.faults(table, committed)
+    assert [f.split(": ")[1].split(",")[0] for f in found] == [
+        "expected no spills",
+        "expected at most 101376 bytes of shared memory",
+        "expected no more than Usage(registers=64",
+        "expected a row in resources.json",
+        "expected no more than Usage(registers=64",
+    ]
+    assert resources.faults({}, {"f": {86: good}}) == ["f: expected to be built, found only in resources.json"]
+
+
+def test_committed_table_is_whole_and_within_limits() -> None:
+    table = resources.from_json(resources.TABLE.read_text())
+    assert resources.faults(table, table) == []
+    assert all(set(usages) == set(resources.ARCHITECTURES) for usages in table.values())
+    assert {kernel.split("<")[0] for kernel in table} == {"decode_step", "conv_prefill", "scan_prefill", "gated_norm"}
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found: registers and spills were not measured")
+@pytest.mark.timeout(900)  # a minute and a half of one core, which others may share
+def test_kernels_stay_within_the_table() -> None:
+    if f'"nvcc": "{resources.compiler()}"' not in resources.TABLE.read_text():
+        pytest.skip(f"resources.json was measured with another nvcc than {resources.compiler()}")
+    assert resources.faults(resources.measure(), resources.from_json(resources.TABLE.read_text())) == []
