@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.graph.facts import Facts
-from elastic_export.passes.values import constant_of
+from elastic_export.passes.values import constant_of, int_attribute
 from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import Port
 
@@ -55,6 +55,7 @@ def check_emitted(model: ir.Model, arch: Architecture, ports: Sequence[Port], fa
     _check_inputs(model, ports)
     _check_weights(arch, facts)
     _check_layers(model, arch)
+    _check_mixers(model, arch)
 
 
 def _check_ops(model: ir.Model) -> None:
@@ -107,3 +108,13 @@ def _check_layers(model: ir.Model, arch: Architecture) -> None:
     }
     if found != expected:
         raise BuildError("layers of the sub-model", expected=f"{expected}", found=f"{found}")
+
+
+def _check_mixers(model: ir.Model, arch: Architecture) -> None:
+    """Attributes are sizes that no shape inference sees: the checker does not look into function bodies."""
+    expected = {"n_groups": arch.ssm_groups, "head_dim": arch.mamba_head_dim, "state_size": arch.ssm_state}
+    for node in model.graph:
+        if node.op_type == "Mamba2Mixer":
+            found = {name: int_attribute(node, name) for name in expected}
+            if found != expected:
+                raise BuildError(f"node {node.name}", expected=f"{expected}", found=f"{found}")
