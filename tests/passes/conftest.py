@@ -32,6 +32,7 @@ from elastic_export.graph.facts import clone_with_facts, full_runs, set_facts
 from elastic_export.passes import GraphPass, budget_passes, run_passes
 from elastic_export.passes.values import constant_of
 from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state, load_reference, ops
+from elastic_runtime.errors import ElasticError
 
 Array = np.ndarray[Any, Any]
 FLOAT = ir.DataType.FLOAT
@@ -225,7 +226,7 @@ class Parent:
     arch: Architecture
     folder: Path
     seed: int = 0
-    _references: dict[torch.dtype, ElasticModel] = field(default_factory=dict)
+    _ready: dict[Budget, Masks] = field(default_factory=dict)
 
     @cached_property
     def weights(self) -> dict[str, Array]:
@@ -260,6 +261,24 @@ class Parent:
         states to begin with; the reference runs uncut in float64, its masked channels full of other junk.
         """
         return _Comparison(self, model, masks, np.random.default_rng(seed)).run(cuts)
+
+    def prepare(self, budget: Budget) -> None:
+        """Make everything that does not go through the passes, before a fault is built into them."""
+        self._ready[budget] = self.masks(budget)
+        _ = self.graph, self.reference
+
+    def verdict(self, budget: Budget) -> str:
+        """What finds fault with the compile of a prepared budget: an error, the names of what is wrong, or nothing."""
+        masks = self._ready[budget]
+        try:
+            model = self.compile(masks, budget.architecture(self.arch))
+            errors = self.errors(model, masks)
+        except ElasticError as error:
+            return f"error: {error}"
+        except Exception as error:  # ONNX's checker and onnxruntime refuse a file in many ways
+            return f"{type(error).__module__}.{type(error).__name__}: {error}"
+        wrong = [f"runs of {name}" for name in self.foreign_runs(model, budget)]
+        return ", ".join([*wrong, *(f"{name} wrong" for name, error in errors.items() if error > 1e-4)])
 
     def foreign_runs(self, model: EmittedModel, budget: Budget) -> list[str]:
         """Weights and states whose runs differ from the independent statement of what the budget keeps."""
