@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError, ElasticError, InputError
 from elastic_runtime.twin import TOKEN_INPUTS, float32_twin, is_weight
 
 Array = npt.NDArray[Any]
@@ -46,29 +46,35 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads
-        twin = float32_twin(model, rounded=rounded)
-        twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps)
         try:
+            twin = float32_twin(model, rounded=rounded)
+            twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps)
             self._session = onnxruntime.InferenceSession(
                 twin.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
-            raise BuildError("model.onnx", expected="a model onnxruntime runs", found=str(error).strip()) from error
+        except ElasticError:
+            raise
+        except Exception as error:  # onnx and onnxruntime refuse a file in many ways
+            raise BuildError("model.onnx", expected="a model onnxruntime loads", found=str(error).strip()) from error
         self.state_shapes = {
             value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
             for value in twin.graph.input
             if value.name not in TOKEN_INPUTS and not is_weight(value.name)
         }
         self.outputs = [value.name for value in twin.graph.output]
-        self._kept = [(name, np.ascontiguousarray(array)) for name, array in weights]  # an OrtValue does not keep its array alive
-        self._weights = {name: _ort_value(array) for name, array in self._kept}
+        self._kept = [
+            (name, np.ascontiguousarray(array)) for name, array in weights
+        ]  # an OrtValue does not keep its array alive
+        self._weights = {name: ort_value(array) for name, array in self._kept}
         wanted = {value.name for value in twin.graph.input if is_weight(value.name)}
         if wanted != set(self._weights):
             differing = sorted(wanted ^ set(self._weights))
-            raise InputError("weights of the model", expected=f"{len(wanted)} inputs", found=f"differing {differing[:4]}")
+            raise InputError(
+                "weights of the model", expected=f"{len(wanted)} inputs", found=f"differing {differing[:4]}"
+            )
 
     def empty_state(self, batch: int, max_context: int, *, cache_fill: float = 0.0) -> State:
-        """The state of new sequences. `cache_fill` stands in every cache row: no row may be read before it is written."""
+        """The state of new sequences. `cache_fill` stands in all cache rows: none may be read before it is written."""
         sizes = {"B": batch, "S": max_context}
         state = {}
         for name, shape in self.state_shapes.items():
@@ -81,12 +87,18 @@ class OnnxModel:
         tokens = {"input_ids": input_ids, "position": position, "length": length}
         arrays = {name: np.ascontiguousarray(ids, np.int64) for name, ids in tokens.items()}
         arrays |= {name: np.ascontiguousarray(state[name], np.float32) for name in self.state_shapes}
-        feeds = {name: _ort_value(array) for name, array in arrays.items()} | self._weights
-        results = self._session.run_with_ort_values(self.outputs, feeds)
+        feeds = {name: ort_value(array) for name, array in arrays.items()} | self._weights
+        try:
+            results = self._session.run_with_ort_values(self.outputs, feeds)
+        except Exception as error:
+            raise BuildError("model.onnx", expected="a model onnxruntime runs", found=str(error).strip()) from error
         return dict(zip(self.outputs, (result.numpy() for result in results), strict=True))
 
     def new_state(self, outputs: Mapping[str, Array]) -> State:
         """The state among the outputs of `run`, by its input names."""
+        missing = sorted({_output_of(name) for name in self.state_shapes} - set(outputs))
+        if missing:
+            raise BuildError("model.onnx", expected="an output for every state", found=f"no {missing[0]}")
         return {name: outputs[_output_of(name)] for name in self.state_shapes}
 
     def call(self, input_ids: Ints, position: Ints, length: Ints, state: Mapping[str, Array]) -> tuple[Array, State]:
@@ -100,7 +112,8 @@ def _output_of(state: str) -> str:
     return f"{kind}_out.{ordinal}"
 
 
-def _ort_value(array: Array) -> Any:
+def ort_value(array: Array) -> Any:
+    """An onnxruntime value over the array's own memory; the caller keeps the array alive."""
     onnx_type = _ONNX_TYPES.get(array.dtype.name)
     if onnx_type is None:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)

@@ -4,6 +4,9 @@ onnxruntime's CPU has no BF16 kernels. Its twin keeps every op and every weight 
 twin besides rounds each value that the original keeps narrow (Cast there and back), so that it differs from the
 original in the accumulation order only: a precision assigned wrongly shows.
 
+Function bodies are inlined first, since a body says nothing of types and an op in it may compute narrow. The contract of
+the mixer is float32 inside: so what a body *computes* narrow is rounded in both twins (what it only moves is not).
+
 Needs the `onnx` package. A float32 model is its own twin.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import onnx
+import onnx.inliner
 import onnx.shape_inference
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
@@ -21,7 +25,20 @@ NARROW = {TensorProto.BFLOAT16, TensorProto.FLOAT16}
 STATE_KINDS = ("conv_state", "ssm_state", "key_cache", "value_cache")
 TOKEN_INPUTS = ("input_ids", "position", "length")
 #: Ops that only move values: what comes out narrow went in narrow.
-_MOVES = {"Reshape", "Transpose", "Gather", "GatherND", "TensorScatter", "Squeeze", "Unsqueeze", "Concat"}
+_MOVES = {
+    "Concat",
+    "Gather",
+    "GatherND",
+    "Identity",
+    "Pad",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "TensorScatter",
+    "Transpose",
+    "Unsqueeze",
+}
 
 
 def is_weight(name: str) -> bool:
@@ -38,7 +55,7 @@ def narrow_type(model: ModelProto) -> int | None:
     return next(iter(found), None)
 
 
-def float32_twin(model: ModelProto, *, rounded: bool = False) -> ModelProto:
+def float32_twin(model: ModelProto, *, rounded: bool = False, wide_weights: bool = False) -> ModelProto:
     """A float32 twin of a model; the model is left alone.
 
     Weight inputs keep the dtype they are stored in and are cast inside, layer by layer: a twin needs no float32 copy of
@@ -47,19 +64,24 @@ def float32_twin(model: ModelProto, *, rounded: bool = False) -> ModelProto:
     Args:
         model: an emitted model; initializers may lie outside the file.
         rounded: whether values that were narrow are rounded to the narrow type.
+        wide_weights: whether weight inputs are float32 too: twice the memory, and nothing is cast at every call.
     """
-    twin = ModelProto()
-    twin.CopyFrom(model)
     narrow = narrow_type(model)
     if narrow is None:
+        twin = ModelProto()
+        twin.CopyFrom(model)
         return twin
-    were_narrow = _narrow_values(model)
+    twin = onnx.inliner.inline_local_functions(model)
+    outer = {name for node in model.graph.node for name in node.output}
+    were_narrow = _narrow_values(twin)
     del twin.graph.value_info[:]
-    stored = _widen_interface(twin.graph.input) + _widen_interface(twin.graph.output)
+    stored = _widen_interface(twin.graph.input, keep_weights=not wide_weights)
+    stored += _widen_interface(twin.graph.output, keep_weights=True)
     stored += [tensor.name for tensor in twin.graph.initializer if tensor.data_type == narrow]
     nodes = [_cast(name, _wide(name), TensorProto.FLOAT) for name in stored]
     for node in twin.graph.node:
-        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded else None)
+        inner = outer.isdisjoint(node.output)
+        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded or inner else None)
     del twin.graph.node[:]
     twin.graph.node.extend(nodes)
     return twin
@@ -91,12 +113,12 @@ def _narrow_values(model: ModelProto) -> set[str]:
     return {value.name for value in values if value.type.tensor_type.elem_type in NARROW}
 
 
-def _widen_interface(values: Iterable[ValueInfoProto]) -> list[str]:
-    """Narrow inputs and outputs become float32, weights excepted: their names are returned."""
+def _widen_interface(values: Iterable[ValueInfoProto], *, keep_weights: bool) -> list[str]:
+    """Narrow inputs and outputs become float32, weights excepted where they are kept: their names are returned."""
     weights = []
     for value in values:
         if value.type.tensor_type.elem_type in NARROW:
-            if is_weight(value.name) and value.name != "logits" and "_out." not in value.name:
+            if keep_weights and is_weight(value.name) and value.name != "logits" and "_out." not in value.name:
                 weights.append(value.name)
             else:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT

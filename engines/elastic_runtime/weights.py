@@ -164,21 +164,40 @@ def load_weight(item: WeightInput, directory: Path, *, external: Path | None = N
     return next(iter_weights(WeightRecipe((item,)), directory, external=external))[1]
 
 
-def iter_weights(recipe: WeightRecipe, directory: Path, *, external: Path | None = None) -> Iterator[tuple[str, Array]]:
+def iter_weights(
+    recipe: WeightRecipe,
+    directory: Path,
+    *,
+    external: Path | None = None,
+    files: dict[Path, MappedFile] | None = None,
+) -> Iterator[tuple[str, Array]]:
     """Yield (name, array) of every input, in the order of the recipe.
 
     Memory: what is yielded (views of the page cache where a slice is one block) plus one band of 8 MiB; pages of the
     parent that have been copied are unmapped again. All files are checked before the first array is made.
-    Arguments and errors as `load_weight`.
+    Arguments and errors as `load_weight`; `files` keeps mappings for the next budget that shares them.
     """
+    for item, file in iter_sources(recipe, directory, external=external, files=files):
+        yield item.name, _cut(item, file)
+
+
+def iter_sources(
+    recipe: WeightRecipe,
+    directory: Path,
+    *,
+    external: Path | None = None,
+    files: dict[Path, MappedFile] | None = None,
+) -> Iterator[tuple[WeightInput, MappedFile]]:
+    """Yield every input with the mapped file that holds it; as `iter_weights`, for those who cut it themselves."""
     paths = {item.file: _locate(item.file, directory, external) for item in recipe.inputs}
     for item in recipe.inputs:
         _check_extent(item, paths[item.file], recipe.source)
-    files: dict[str, MappedFile] = {}
+    files = {} if files is None else files
     for item in recipe.inputs:
-        if item.file not in files:
-            files[item.file] = MappedFile(paths[item.file])
-        yield item.name, _cut(item, files[item.file])
+        path = paths[item.file].resolve()
+        if path not in files:
+            files[path] = MappedFile(path)
+        yield item, files[path]
 
 
 def _cut(item: WeightInput, file: MappedFile) -> Array:

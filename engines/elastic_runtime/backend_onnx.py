@@ -1,0 +1,194 @@
+"""The onnxruntime backend: model.onnx or its float32 twin, states in two banks of buffers that swap after every call.
+
+Everything is bound once: a decode step writes three small arrays, runs, and reads the logits where they are. The
+caches begin small and double when a sequence outgrows them, for onnxruntime reads and copies all of a cache at every
+call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from elastic_runtime.backend import Floats, Ints
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.onnx_model import ort_value
+from elastic_runtime.twin import TOKEN_INPUTS, float32_twin, is_weight
+
+Array = npt.NDArray[Any]
+_QUIET = 3  # errors only: a warning per call says that TensorScatter copies, which our rules allow
+_FIRST_ROWS = 256  # of a cache
+
+
+@dataclass
+class _Bank:
+    """One set of states: arrays and the onnxruntime values over the same memory, by input name."""
+
+    arrays: dict[str, Array]
+    values: dict[str, Any]
+
+
+class OnnxBackend:
+    """A model under onnxruntime on the CPU; a `Backend`.
+
+    Args:
+        model: the file's content.
+        weights: (input name, array) of every weight input; float32 where `wide_weights`, else as the file has them.
+        wide_weights: run the twin that takes float32 weights, faster and twice as large as a 16-bit model.
+        max_tokens: most tokens of a call.
+        max_context: most tokens of a sequence.
+        max_batch: most rows.
+        threads: of one op; 0 leaves the choice to onnxruntime.
+
+    Raises:
+        BuildError: onnxruntime does not take the model.
+        InputError: the weights are not those that the model asks for.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        weights: Iterable[tuple[str, Array]],
+        *,
+        wide_weights: bool,
+        max_tokens: int,
+        max_context: int,
+        max_batch: int = 1,
+        threads: int = 0,
+    ) -> None:
+        self.max_tokens, self.max_context, self.max_batch = max_tokens, max_context, max_batch
+        twin = float32_twin(model, wide_weights=wide_weights)
+        self.session = _load(twin, threads)
+        self.weights = _bind_weights(twin, weights)
+        self._shapes = {
+            value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+            for value in twin.graph.input
+            if value.name not in TOKEN_INPUTS and not is_weight(value.name)
+        }
+        logits = next(value for value in twin.graph.output if value.name == "logits")
+        shape = logits.type.tensor_type.shape.dim
+        self.vocab_size, self._every_token = int(shape[-1].dim_value), len(shape) == 3
+        self._batch, self._current = 1, 0
+        self._allocate(min(_FIRST_ROWS, max_context))
+
+    def start(self, batch: int) -> None:
+        """Zero the states; memory is kept where the batch is the same."""
+        self._current = 0
+        if self._batch != batch:
+            self._batch = batch
+            self._allocate(min(_FIRST_ROWS, self.max_context))
+        for name, array in self._banks[0].arrays.items():
+            if "cache" not in name:  # rows of a cache are read only after they were written
+                array.fill(0)
+
+    def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
+        """One call (`Backend.call`)."""
+        tokens = input_ids.shape[1]
+        end = int(position.max()) + tokens
+        if end > self._rows:
+            self._grow(end)
+        binding, inputs, logits = self._binding(tokens)
+        for array, values in zip(inputs, (input_ids, position, length), strict=True):
+            array[...] = values
+        self.session.run_with_iobinding(binding)
+        self._current = 1 - self._current
+        return logits[np.arange(self._batch), np.maximum(length - 1, 0)] if self._every_token else logits
+
+    def states(self) -> Mapping[str, Array]:
+        """A copy of every state."""
+        return {name: array.copy() for name, array in self._banks[self._current].arrays.items()}
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of the weights and of both banks of states."""
+        held = sum(array.nbytes for array, _ in self.weights.values())
+        return {"weights": held, "states": sum(a.nbytes for bank in self._banks for a in bank.arrays.values())}
+
+    def close(self) -> None:
+        """Let go of model, weights and states."""
+        self._prepared.clear()
+        self._banks.clear()
+        self.weights.clear()
+        del self.session
+
+    def _allocate(self, rows: int) -> None:
+        sizes = {"B": self._batch, "S": rows}
+        self._rows, self._banks = rows, list[_Bank]()
+        self._prepared: dict[tuple[int, int], tuple[Any, tuple[Ints, ...], Floats]] = {}
+        for _ in range(2):
+            arrays = {
+                name: np.zeros([sizes.get(d, d) for d in shape], np.float32) for name, shape in self._shapes.items()
+            }
+            self._banks.append(_Bank(arrays, {name: ort_value(array) for name, array in arrays.items()}))
+
+    def _grow(self, end: int) -> None:
+        """Double the caches until they hold `end` rows, and take the states along."""
+        old, rows = self._banks[self._current].arrays, self._rows
+        while rows < end:
+            rows *= 2
+        self._allocate(min(rows, self.max_context))
+        for name, array in self._banks[self._current].arrays.items():
+            if "cache" in name:
+                array[:, :, : old[name].shape[2]] = old[name]
+            else:
+                array[...] = old[name]
+
+    def _binding(self, tokens: int) -> tuple[Any, tuple[Ints, ...], Floats]:
+        """The prepared call of `tokens` tokens that reads the current bank; decode's two are kept, and a prompt's."""
+        key = (tokens, self._current)
+        if key not in self._prepared:
+            if len(self._prepared) > 8:
+                self._prepared = {k: v for k, v in self._prepared.items() if k[0] in (1, self.max_tokens)}
+            self._prepared[key] = self._prepare(tokens)
+        return self._prepared[key]
+
+    def _prepare(self, tokens: int) -> tuple[Any, tuple[Ints, ...], Floats]:
+        batch, before, after = self._batch, self._banks[self._current], self._banks[1 - self._current]
+        inputs = (np.zeros((batch, tokens), np.int64), np.zeros(batch, np.int64), np.zeros(batch, np.int64))
+        rows = (batch, tokens) if self._every_token else (batch,)
+        logits = np.zeros((*rows, self.vocab_size), np.float32)
+        binding = self.session.io_binding()
+        for name, array in zip(TOKEN_INPUTS, inputs, strict=True):
+            binding.bind_ortvalue_input(name, ort_value(array))
+        for name, (_, value) in self.weights.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._shapes:
+            kind, ordinal = name.split(".")
+            binding.bind_ortvalue_input(name, before.values[name])
+            binding.bind_ortvalue_output(f"{kind}_out.{ordinal}", after.values[name])
+        binding.bind_ortvalue_output("logits", ort_value(logits))
+        return binding, inputs, logits
+
+
+def widened(array: Array) -> Array:
+    """A float array as float32; bfloat16 is the upper half of it."""
+    if array.dtype.name == "bfloat16":
+        return np.left_shift(array.view(np.uint16), 16, dtype=np.uint32).view(np.float32)
+    return array.astype(np.float32, copy=False)
+
+
+def _load(twin: onnx.ModelProto, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _QUIET
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(twin.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BuildError("model.onnx", expected="a model onnxruntime runs", found=str(error).strip()) from error
+
+
+def _bind_weights(twin: onnx.ModelProto, weights: Iterable[tuple[str, Array]]) -> dict[str, tuple[Array, Any]]:
+    """Each weight with its onnxruntime value, which does not keep the array alive by itself."""
+    held = {name: np.ascontiguousarray(array) for name, array in weights}
+    wanted = {value.name for value in twin.graph.input if is_weight(value.name)}
+    if wanted != set(held):
+        differing = sorted(wanted ^ set(held))
+        raise InputError("weights of the model", expected=f"{len(wanted)} inputs", found=f"differing {differing[:4]}")
+    return {name: (array, ort_value(array)) for name, array in held.items()}

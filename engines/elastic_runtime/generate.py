@@ -1,0 +1,127 @@
+"""Generation: prompt in, tokens out as they come, until a stop, a count or the end of the context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from elastic_runtime.backend import Floats
+from elastic_runtime.errors import InputError
+from elastic_runtime.sampling import Sampler, Sampling
+from elastic_runtime.session import Session
+from elastic_runtime.tokenizer import StopText, Tokenizer
+
+Finish = Literal["stop_token", "stop_text", "length", "context"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token of a row.
+
+    `id` is None for a last piece that only brings text which was held back; `text` is the text that became certain
+    with this token (empty without a tokenizer); `finish` says why the row ends here, None where it goes on.
+    """
+
+    row: int
+    id: int | None
+    text: str
+    finish: Finish | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to generate. `stop_ids` are given out as pieces without text; stop texts are not given out at all."""
+
+    max_new: int = 256
+    sampling: Sampling = field(default_factory=Sampling)
+    stop_ids: tuple[int, ...] = ()
+    stop_texts: tuple[str, ...] = ()
+
+
+class _Row:
+    """One sequence being generated."""
+
+    def __init__(self, number: int, settings: Settings, tokenizer: Tokenizer | None) -> None:
+        self._number, self._settings = number, settings
+        self._sampler = Sampler(settings.sampling.row(number))
+        self._stream = tokenizer.stream() if tokenizer else None
+        self._stops = StopText(settings.stop_texts)
+        self._count = 0
+
+    def next(self, logits: Floats, room: int) -> Piece:
+        """Sample a token for logits [V]; `room` tokens can still be fed after it."""
+        token = self._sampler.sample(logits)
+        self._count += 1
+        if token in self._settings.stop_ids:
+            return Piece(self._number, token, self._rest(), "stop_token")
+        text, stopped = self._stops.push(self._stream.push(token)) if self._stream else ("", False)
+        if stopped:
+            return Piece(self._number, token, text, "stop_text")
+        if self._count == self._settings.max_new or not room:
+            ended: Finish = "length" if self._count == self._settings.max_new else "context"
+            return Piece(self._number, token, text + self._rest(), ended)
+        return Piece(self._number, token, text, None)
+
+    def _rest(self) -> str:
+        """Text that was held back and now is all there is; a stop may be whole in it."""
+        if self._stream is None:
+            return ""
+        text, stopped = self._stops.push(self._stream.finish())
+        return text if stopped else text + self._stops.finish()
+
+
+def generate(
+    session: Session,
+    prompts: Sequence[Sequence[int]],
+    settings: Settings | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Iterator[Piece]:
+    """Feed one prompt a row after what the rows already hold, and yield tokens as they are sampled.
+
+    Rows that end are retired; tokens that end a row were not fed. Leaving the iterator stops the generation.
+
+    Args:
+        session: of as many rows as prompts.
+        prompts: token ids.
+        settings: how (greedy, 256 tokens).
+        tokenizer: makes text of the tokens; stop texts need it.
+
+    Raises:
+        InputError: a prompt longer than the context, empty, or with ids that are no ids; nothing was fed then.
+    """
+    settings = settings or Settings()
+    _check(session, prompts, settings, tokenizer)
+    rows: dict[int, _Row] = {n: _Row(n, settings, tokenizer) for n in range(len(prompts))}
+    return _run(session, session.prefill(prompts), rows)
+
+
+def _run(session: Session, logits: Floats, rows: dict[int, _Row]) -> Iterator[Piece]:
+    while rows:
+        fed: list[list[int]] = [[] for _ in range(session.batch)]
+        for number, row in list(rows.items()):
+            piece = row.next(logits[number], session.room[number])
+            yield piece
+            if piece.finish is None and piece.id is not None:
+                fed[number] = [piece.id]
+            else:
+                del rows[number]
+                if session.batch > 1:
+                    session.retire(number)
+        if len(rows) == session.batch:
+            logits = session.decode([ids[0] for ids in fed])
+        elif rows:
+            logits = session.prefill(fed)
+
+
+def _check(session: Session, prompts: Sequence[Sequence[int]], settings: Settings, tokenizer: Tokenizer | None) -> None:
+    if settings.max_new < 1:
+        raise InputError("max_new", expected="at least 1", found=str(settings.max_new))
+    if settings.stop_texts and tokenizer is None:
+        raise InputError("stop texts", expected="a tokenizer, to compare texts", found="none")
+    StopText(settings.stop_texts)
+    for number, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise InputError(
+                "prompt" if len(prompts) == 1 else f"prompt {number}", expected="at least one token", found="none"
+            )

@@ -1,0 +1,178 @@
+"""`elastic-run`: load a bundle, choose a budget, stream text."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import ElasticError, InputError
+from elastic_runtime.generate import Piece, Settings, generate
+from elastic_runtime.open import Opener, Request
+from elastic_runtime.sampling import Sampling
+from elastic_runtime.session import Session
+from elastic_runtime.sizes import parse_size
+from elastic_runtime.stats import Stopwatch, report
+from elastic_runtime.tokenizer import Tokenizer
+
+INTERRUPTED = 130  # as a shell reports SIGINT
+
+
+def main() -> None:
+    """The console script: errors become their text and exit code, a closed pipe and Ctrl-C end quietly."""
+    try:
+        command.main(standalone_mode=False)
+    except ElasticError as error:
+        _end(error.exit_code, f"error: {error}")
+    except click.ClickException as error:
+        error.show()
+        _end(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _end(INTERRUPTED, "")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would fail again
+        _end(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
+
+
+def _end(code: int, message: str | None = None) -> None:
+    if message is not None:
+        click.echo(message, err=True)
+    sys.exit(code)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--budget", default="auto", help="Name of a budget; auto: the largest that fits.  [default: auto]")
+@click.option("--vram", help="GPU memory to reckon with, such as 12GiB.  [default: what is free]")
+@click.option("--context", type=int, help="Tokens of prompt and answer together.  [default: the largest engine's]")
+@click.option(
+    "--backend", type=click.Choice(["auto", "onnxruntime", "tensorrt-rtx"]), default="auto", show_default=True
+)
+@click.option("--prompt", help="Text to continue; - reads standard input.")
+@click.option("--ids", help="Token ids to continue, such as 1,2,3.")
+@click.option("--chat", is_flag=True, help="Converse, a line a turn; /budget NAME switches.")
+@click.option("--max-new", type=int, default=256, show_default=True, help="Tokens to generate.")
+@click.option("--temperature", type=float, default=0.0, help="0: greedy.  [default: 0]")
+@click.option("--top-k", type=int, default=0, help="Sample among the k most likely; 0: all.  [default: 0]")
+@click.option("--top-p", type=float, default=1.0, help="Sample among the most likely of this total.  [default: 1]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--stop", multiple=True, help="Text at which to stop; may be given several times.")
+@click.option("--ignore-eos", is_flag=True, help="Go on past end-of-text tokens.")
+@click.option(
+    "--weights", type=click.Choice(["auto", "float32", "stored"]), default="auto", help="Their form on the CPU."
+)
+@click.option("--weights-folder", type=click.Path(path_type=Path), help="Where external weights lie.")
+@click.option("--plugins", "plugin_folder", type=click.Path(path_type=Path), help="Folder of the plugin library.")
+@click.option("--stats", is_flag=True, help="Time to first token, tokens/s, memory; to standard error.")
+@click.option("--explain", is_flag=True, help="Print what every budget needs, and which is chosen.")
+@click.option("--verify", is_flag=True, help="Check all files and replay the golden runs.")
+@click.option("--require-engine", is_flag=True, help="With --verify: fail where no engine was run.")
+def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, **options: Any) -> None:
+    """Run BUNDLE: stream the continuation of a prompt to standard output."""
+    external = options.pop("weights_folder")
+    if verify:
+        _verify(bundle, external, require_engine)
+        return
+    request = Request(
+        budget=options["budget"],
+        backend=options["backend"],
+        vram=parse_size(options["vram"], "--vram") if options["vram"] is not None else None,
+        context=options["context"],
+        weights=options["weights"],
+        plugin_folder=options["plugin_folder"],
+    )
+    opener = Opener(Bundle.open(bundle, external=external), request, say=_say)
+    if explain:
+        click.echo(opener.explain())
+        return
+    _generate(opener, options)
+
+
+def _generate(opener: Opener, options: dict[str, Any]) -> None:
+    given = [name for name in ("prompt", "ids", "chat") if options[name] not in (None, False)]
+    if len(given) != 1:
+        found = " and ".join(f"--{name}" for name in given) or "none"
+        raise InputError("request", expected="one of --prompt, --ids and --chat", found=found)
+    tokenizer = None if options["ids"] is not None else Tokenizer(opener.bundle.path)
+    settings = Settings(
+        max_new=options["max_new"],
+        sampling=Sampling(options["temperature"], options["top_k"], options["top_p"], options["seed"]),
+        stop_ids=tokenizer.stop_ids() if tokenizer and not options["ignore_eos"] else (),
+        stop_texts=options["stop"],
+    )
+    if options["chat"] and tokenizer:
+        from elastic_runtime.chat import converse  # noqa: PLC0415
+
+        converse(opener, tokenizer, settings, say=_say, write=_write)
+        return
+    ids = _prompt_ids(options, tokenizer)
+    watch = Stopwatch()
+    session = opener.open()
+    with session:
+        watch.opened()
+        pieces = watch.counted(generate(session, [ids], settings, tokenizer))
+        _print(pieces, _write if tokenizer else _write_id)
+        if options["stats"]:
+            _say(report(watch, session, opener, prompt=len(ids)))
+
+
+def _prompt_ids(options: dict[str, Any], tokenizer: Tokenizer | None) -> Sequence[int]:
+    if tokenizer is None:
+        try:
+            return [int(part) for part in options["ids"].split(",")]
+        except ValueError:
+            raise InputError("--ids", expected="integers divided by commas", found=options["ids"][:60]) from None
+    return tokenizer.encode(_stdin() if options["prompt"] == "-" else options["prompt"])
+
+
+def _stdin() -> str:
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError("standard input", expected="UTF-8", found=f"an invalid byte at {error.start}") from None
+
+
+def _print(pieces: Iterable[Piece], write: Callable[[Piece], None]) -> None:
+    for piece in pieces:
+        write(piece)
+    click.echo()
+
+
+def _write(piece: Piece) -> None:
+    """Text as it comes; sys.stdout, since a token must not wait for a line."""
+    sys.stdout.buffer.write(piece.text.encode("utf-8"))
+    sys.stdout.buffer.flush()
+
+
+def _write_id(piece: Piece) -> None:
+    sys.stdout.write(f"{piece.id} ")
+    sys.stdout.flush()
+
+
+def _verify(bundle: Path, external: Path | None, require_engine: bool) -> None:
+    from elastic_runtime.verify import verify_bundle  # noqa: PLC0415
+
+    result = verify_bundle(bundle, require_engine=require_engine, say=_say, external=external)
+    click.echo(result.text())
+    if not result.passed:
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def session_of(bundle: Path, **request: Any) -> Session:
+    """A session in one line, for programs: `session_of(path, budget="6b", context=4096)`."""
+    return Opener(Bundle.open(bundle), Request(**request)).open()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Text to ids and back: the bundle's tokenizer.json, its chat template and its end-of-text ids.
+
+Needs the `tokenizers` package; chat templates need `jinja2` (both: pip install elastic-export[run]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.jsonfile import read_json
+
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+Message = Mapping[str, str]
+
+
+class Tokenizer:
+    """A bundle's tokenizer. Raises InputError where the bundle has none, BuildError without `tokenizers`."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise InputError(str(path), expected="the bundle's tokenizer", found="no such file", todo="feed token ids")
+        try:
+            import tokenizers  # noqa: PLC0415  # token ids go without
+        except ImportError as error:
+            raise _missing("tokenizers", error) from error
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise InputError(str(path), expected="a tokenizer of the tokenizers library", found=str(error)) from error
+        self._folder = folder
+        self._config = _optional_json(folder / "tokenizer_config.json")
+
+    @property
+    def size(self) -> int:
+        """Ids it knows."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of a text; `special` lets the tokenizer add what it begins a text with.
+
+        Raises:
+            InputError: text that is no Unicode (a lone surrogate, as invalid UTF-8 of a command line becomes).
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError("prompt", expected="valid UTF-8", found=f"an invalid byte at {error.start}") from None
+        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of ids; bytes that are no UTF-8 become U+FFFD, special tokens are left out unless asked for."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
+
+    def stream(self) -> TextStream:
+        """A decoder of one sequence, token by token."""
+        return TextStream(self)
+
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a text: eos_token_id of generation_config.json, else eos_token of the tokenizer's config."""
+        found = _optional_json(self._folder / "generation_config.json").get("eos_token_id")
+        if found is None:
+            token = _content(self._config.get("eos_token"))
+            found = self._tokenizer.token_to_id(token) if token else None
+        ids = found if isinstance(found, list) else [] if found is None else [found]
+        if not all(type(i) is int for i in ids):
+            raise InputError(
+                "generation_config.json: eos_token_id", expected="an id or a list of ids", found=str(found)
+            )
+        return tuple(ids)
+
+    def chat(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a conversation that the assistant is to continue, through the chat template.
+
+        Args:
+            messages: `role` and `content` of each turn.
+
+        Raises:
+            InputError: the bundle has no template, or it refuses the messages.
+        """
+        return self.encode(self._render(self._template(), messages), special=False)
+
+    def _template(self) -> str:
+        path = self._folder / "chat_template.jinja"
+        if path.is_file():
+            return path.read_text("utf-8")
+        found = self._config.get("chat_template")
+        if isinstance(found, list):  # several by name
+            found = next((t["template"] for t in found if t.get("name") == "default"), None)
+        if not isinstance(found, str):
+            raise InputError(
+                "chat", expected="a chat template in tokenizer_config.json", found="none", todo="use --prompt"
+            )
+        return found
+
+    def _render(self, template: str, messages: Sequence[Message]) -> str:
+        try:
+            from jinja2.exceptions import TemplateError  # noqa: PLC0415
+            from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+        except ImportError as error:
+            raise _missing("jinja2", error) from error
+
+        def refuse(message: str) -> None:
+            raise TemplateError(message)
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = refuse
+        marks = {name: _content(self._config.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
+        try:
+            return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **marks)
+        except (TemplateError, TypeError, ValueError) as error:
+            raise InputError(
+                "chat template", expected="a template that takes the messages", found=str(error)
+            ) from error
+
+
+class TextStream:
+    """Decodes a growing sequence so that what was given out never changes and no character is cut in two.
+
+    A character may take several tokens. Until it is whole, the text ends with one U+FFFD, which is held back.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []  # from a character's beginning on; before it, what the decoder needs to see
+        self._context = 0
+        self._given = 0  # characters of the new ids that were given out
+
+    def push(self, token: int) -> str:
+        """The text that is certain after one more token; may be empty."""
+        self._ids.append(token)
+        text = self._new_text()
+        piece = text[self._given :].removesuffix(_UNKNOWN)
+        self._given += len(piece)
+        if not text.endswith(_UNKNOWN):
+            self._ids, self._given = self._ids[self._context :], 0
+            self._context = len(self._ids)
+        return piece
+
+    def finish(self) -> str:
+        """What was held back: an incomplete character stays U+FFFD."""
+        piece = self._new_text()[self._given :]
+        self._ids, self._context, self._given = [], 0, 0
+        return piece
+
+    def _new_text(self) -> str:
+        before = self._tokenizer.decode(self._ids[: self._context])
+        return self._tokenizer.decode(self._ids)[len(before) :]
+
+
+class StopText:
+    """Passes text on until one of `stops` appears in it; text that may become one is held back."""
+
+    def __init__(self, stops: Iterable[str]) -> None:
+        self._stops = tuple(stops)
+        if not all(self._stops):
+            raise InputError("stop", expected="texts of at least one character", found="an empty one")
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """(text to pass on, whether a stop was met); what follows a stop, and the stop, are dropped."""
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            return self._held[: min(found)], True
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        passed = self._held[: len(self._held) - keep]
+        self._held = self._held[len(passed) :]
+        return passed, False
+
+    def finish(self) -> str:
+        """What was held back."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest proper beginning of `stop` that `text` ends with."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def _optional_json(path: Path) -> Mapping[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _content(token: object) -> str:
+    """A special token stands as text or as an object with `content`."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
+
+
+def _missing(package: str, error: ImportError) -> BuildError:
+    return BuildError(
+        f"the package {package}",
+        expected="it to be installed",
+        found=str(error),
+        todo="pip install elastic-export[run]",
+    )
