@@ -6,30 +6,24 @@ using namespace elastic_test;
 
 namespace {
 
-Request request_of(const Value &value) {
-  Request request{integer(at(value, "vram")),
-                  integer(at(value, "context")),
-                  integer(at(value, "batch")),
-                  {}};
-  const auto *capability = at(value, "compute_capability").get<std::string>();
-  if (capability)
-    request.compute_capability = *capability;
+Request request_of(const Value& value) {
+  Request request{integer(at(value, "vram")), integer(at(value, "context")), integer(at(value, "batch")), {}};
+  const auto* capability = at(value, "compute_capability").get<std::string>();
+  if (capability) request.compute_capability = *capability;
   return request;
 }
 
-} // namespace
+}  // namespace
 
 TEST(choose_equals_python) {
   const Value file = golden("choose.json");
-  const Manifest manifest =
-      parse_manifest(golden_text(text(at(file, "manifest"))));
-  for (const Value &wanted : items(at(file, "cases"))) {
+  const Manifest manifest = parse_manifest(golden_text(text(at(file, "manifest"))));
+  for (const Value& wanted : items(at(file, "cases"))) {
     const Choice choice = choose(manifest.budgets, request_of(wanted));
-    const Reckoning *chosen = choice.chosen();
+    const Reckoning* chosen = choice.chosen();
     CHECK_EQ(choice.explain(), text(at(wanted, "explain")));
     CHECK_EQ(chosen == nullptr, at(wanted, "budget").is_null());
-    if (!chosen || at(wanted, "budget").is_null())
-      continue;
+    if (!chosen || at(wanted, "budget").is_null()) continue;
     CHECK_EQ(chosen->budget->name, text(at(wanted, "budget")));
     CHECK_EQ(chosen->engine->file, text(at(wanted, "engine")));
     CHECK_EQ(chosen->need->total, integer(at(wanted, "total")));
@@ -49,8 +43,7 @@ TEST(choose_refuses_nothing_asked) {
 TEST(choose_absurd_sizes_never_fit) {
   BudgetEntry budget;
   budget.name = "absurd";
-  budget.weight_bytes = budget.state_bytes = budget.kv_bytes_per_token =
-      (std::int64_t{1} << 53) - 1;
+  budget.weight_bytes = budget.state_bytes = budget.kv_bytes_per_token = (std::int64_t{1} << 53) - 1;
   EngineEntry engine;
   engine.max_context = engine.max_batch = std::int64_t{1} << 40;
   budget.engines = {engine};
@@ -62,8 +55,8 @@ TEST(choose_bytes_are_parsed) {
   CHECK_EQ(parse_bytes("1.5 GiB", "vram"), 3 * kGib / 2);
   CHECK_EQ(parse_bytes("16GB", "vram"), 16000000000);
   CHECK_EQ(parse_bytes("1073741824", "vram"), kGib);
-  for (const char *bad : {"", "0", "-1GiB", "GiB", "1e3GiB", "12XiB",
-                          "1.2.3GiB", "nan", "99999999999GiB", "0.1B"}) {
+  for (const char* bad :
+       {"", "0", "-1GiB", "GiB", "1e3GiB", "12XiB", "1.2.3GiB", "nan", "99999999999GiB", "0.1B"}) {
     CHECK_EQ(THROWN(InputError, parse_bytes(bad, "--vram")).exit_code(), 2);
   }
 }

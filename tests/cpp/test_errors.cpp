@@ -12,73 +12,63 @@ using namespace elastic_test;
 
 namespace {
 
-std::string edited(const Value &group, const Value &wanted) {
+std::string edited(const Value& group, const Value& wanted) {
   std::string base = text(at(group, "base"));
   const std::string from = text(at(wanted, "replace"));
   const auto place = base.find(from);
-  if (place == std::string::npos)
-    throw std::runtime_error("nothing to replace: " + from);
+  if (place == std::string::npos) throw std::runtime_error("nothing to replace: " + from);
   return base.replace(place, from.size(), text(at(wanted, "by")));
 }
 
-template <typename Read> void check_group(const char *name, Read &&read) {
+template <typename Read>
+void check_group(const char* name, Read&& read) {
   const Value file = golden("errors.json");
-  const Value &group = at(file, name);
-  for (const Value &wanted : items(at(group, "cases"))) {
+  const Value& group = at(file, name);
+  for (const Value& wanted : items(at(group, "cases"))) {
     std::string subject, expected, found, todo;
     try {
       read(edited(group, wanted));
-    } catch (const Error &error) {
-      subject = error.subject, expected = error.expected, found = error.found,
-      todo = error.todo;
+    } catch (const Error& error) {
+      subject = error.subject, expected = error.expected, found = error.found, todo = error.todo;
     }
     CHECK_EQ(subject, text(at(wanted, "subject")));
     CHECK_EQ(expected, text(at(wanted, "expected")));
     if (expected != "valid JSON")
-      CHECK_EQ(found,
-               text(at(wanted, "found"))); // the parsers' own words differ
+      CHECK_EQ(found, text(at(wanted, "found")));  // the parsers' own words differ
     CHECK_EQ(todo, text(at(wanted, "todo")));
   }
 }
 
-} // namespace
+}  // namespace
 
 TEST(errors_manifest) {
-  check_group("manifest",
-              [](const std::string &data) { parse_manifest(reseal(data)); });
+  check_group("manifest", [](const std::string& data) { parse_manifest(reseal(data)); });
 }
 
 TEST(errors_manifest_seal) {
-  check_group("seal", [](const std::string &data) { parse_manifest(data); });
+  check_group("seal", [](const std::string& data) { parse_manifest(data); });
 }
 
 TEST(errors_weights) {
-  check_group("weights", [](const std::string &data) {
-    parse_recipe(parse_json(data, "weights.json"));
-  });
+  check_group("weights", [](const std::string& data) { parse_recipe(parse_json(data, "weights.json")); });
 }
 
 TEST(errors_safetensors) {
-  check_group("safetensors", [](const std::string &header) {
+  check_group("safetensors", [](const std::string& header) {
     std::string bytes(8, '\0');
     for (int i = 0; i < 8; ++i)
-      bytes[static_cast<std::size_t>(i)] =
-          static_cast<char>(header.size() >> (8 * i) & 255);
-    parse_safetensors_header(bytes + header, 8 + header.size() + 100,
-                             "x.safetensors");
+      bytes[static_cast<std::size_t>(i)] = static_cast<char>(header.size() >> (8 * i) & 255);
+    parse_safetensors_header(bytes + header, 8 + header.size() + 100, "x.safetensors");
   });
 }
 
 TEST(errors_json) {
-  check_group("json",
-              [](const std::string &data) { parse_json(data, "x.json"); });
+  check_group("json", [](const std::string& data) { parse_json(data, "x.json"); });
 }
 
 TEST(errors_have_their_text) {
-  const InputError error("weights.json", "an object", "None",
-                         "export it again");
-  CHECK_EQ(std::string(error.what()),
-           "weights.json: expected an object, found None. Export it again.");
+  const InputError error("weights.json", "an object", "None", "export it again");
+  CHECK_EQ(std::string(error.what()), "weights.json: expected an object, found None. Export it again.");
   CHECK_EQ(error.exit_code(), 2);
   CHECK_EQ(DamageError("a", "b", "c").exit_code(), 1);
 }

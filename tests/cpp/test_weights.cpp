@@ -13,8 +13,7 @@ using namespace elastic_test;
 
 namespace {
 
-void write_words(const std::string &path, std::uint64_t seed,
-                 std::int64_t bytes) {
+void write_words(const std::string& path, std::uint64_t seed, std::int64_t bytes) {
   std::string data(static_cast<std::size_t>(bytes), '\0');
   for (std::size_t i = 0; i < data.size(); i += 8) {
     const std::uint64_t word = random_word(seed, i / 8);
@@ -25,20 +24,15 @@ void write_words(const std::string &path, std::uint64_t seed,
 }
 
 /// The slice element by element: what every faster way must give.
-std::vector<std::byte> plain_slice(const std::byte *source,
-                                   const std::vector<std::int64_t> &shape,
-                                   const Runs &runs, std::size_t itemsize,
-                                   std::size_t axis = 0) {
-  if (axis == shape.size())
-    return std::vector<std::byte>(source, source + itemsize);
+std::vector<std::byte> plain_slice(const std::byte* source, const std::vector<std::int64_t>& shape,
+                                   const Runs& runs, std::size_t itemsize, std::size_t axis = 0) {
+  if (axis == shape.size()) return std::vector<std::byte>(source, source + itemsize);
   std::int64_t stride = static_cast<std::int64_t>(itemsize);
-  for (std::size_t i = axis + 1; i < shape.size(); ++i)
-    stride *= shape[i];
+  for (std::size_t i = axis + 1; i < shape.size(); ++i) stride *= shape[i];
   std::vector<std::byte> result;
-  for (const Run &run : runs[axis]) {
+  for (const Run& run : runs[axis]) {
     for (std::int64_t i = run.start; i < run.start + run.count; ++i) {
-      const auto part =
-          plain_slice(source + i * stride, shape, runs, itemsize, axis + 1);
+      const auto part = plain_slice(source + i * stride, shape, runs, itemsize, axis + 1);
       result.insert(result.end(), part.begin(), part.end());
     }
   }
@@ -46,38 +40,31 @@ std::vector<std::byte> plain_slice(const std::byte *source,
 }
 
 /// Random ascending runs of an axis, at least one.
-std::vector<Run> random_runs(std::int64_t size, std::uint64_t &word) {
+std::vector<Run> random_runs(std::int64_t size, std::uint64_t& word) {
   std::vector<Run> runs;
   for (std::int64_t at = 0; at < size;) {
     const std::uint64_t dice = random_word(99, word++);
-    const std::int64_t count =
-        1 +
-        static_cast<std::int64_t>(dice % static_cast<std::uint64_t>(size - at));
-    if (dice >> 32 & 1)
-      runs.push_back({at, count});
+    const std::int64_t count = 1 + static_cast<std::int64_t>(dice % static_cast<std::uint64_t>(size - at));
+    if (dice >> 32 & 1) runs.push_back({at, count});
     at += count;
   }
-  if (runs.empty())
-    runs.push_back({0, size});
+  if (runs.empty()) runs.push_back({0, size});
   return runs;
 }
 
-} // namespace
+}  // namespace
 
 TEST(weights_equal_python) {
   const Value file = golden("slices.json");
   const std::string folder = scratch("slices");
-  write_words(folder + "/parent.bin",
-              static_cast<std::uint64_t>(integer(at(file, "seed"))),
+  write_words(folder + "/parent.bin", static_cast<std::uint64_t>(integer(at(file, "seed"))),
               integer(at(file, "bytes")));
-  const WeightFiles files(parse_recipe(at(file, "recipe")), folder + "/budget",
-                          folder);
-  const Array &wanted = items(at(file, "sha256"));
+  const WeightFiles files(parse_recipe(at(file, "recipe")), folder + "/budget", folder);
+  const Array& wanted = items(at(file, "sha256"));
   CHECK_EQ(files.recipe().inputs.size(), wanted.size());
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const Weight weight = files.load(files.recipe().inputs[i]);
-    CHECK_EQ(sha256({reinterpret_cast<const char *>(weight.data), weight.size}),
-             text(wanted[i]));
+    CHECK_EQ(sha256({reinterpret_cast<const char*>(weight.data), weight.size}), text(wanted[i]));
   }
 }
 
@@ -88,20 +75,16 @@ TEST(weights_blocks_equal_plain_slicing) {
     Runs runs;
     const std::size_t axes = 1 + random_word(98, word++) % 4;
     for (std::size_t i = 0; i < axes; ++i) {
-      shape.push_back(1 +
-                      static_cast<std::int64_t>(random_word(98, word++) % 6));
+      shape.push_back(1 + static_cast<std::int64_t>(random_word(98, word++) % 6));
       runs.push_back(random_runs(shape.back(), word));
     }
     const std::size_t itemsize = std::size_t{1} << (round % 3);
     std::vector<std::byte> source(itemsize);
-    for (const std::int64_t size : shape)
-      source.resize(source.size() * static_cast<std::size_t>(size));
-    for (std::size_t i = 0; i < source.size(); ++i)
-      source[i] = static_cast<std::byte>(i * 7 % 251);
+    for (const std::int64_t size : shape) source.resize(source.size() * static_cast<std::size_t>(size));
+    for (std::size_t i = 0; i < source.size(); ++i) source[i] = static_cast<std::byte>(i * 7 % 251);
     const auto wanted = plain_slice(source.data(), shape, runs, itemsize);
     std::vector<std::byte> got(wanted.size());
-    copy_blocks(source.data(), got.data(),
-                strided_blocks(shape, runs, itemsize));
+    copy_blocks(source.data(), got.data(), strided_blocks(shape, runs, itemsize));
     CHECK(got == wanted);
   }
 }
@@ -128,7 +111,7 @@ TEST(weights_views_copy_nothing) {
       "shape": [3, 4], "runs": [[[2, 3]], [[0, 4]]]}}})",
       "r");
   const WeightFiles files(parse_recipe(recipe), folder);
-  const WeightInput &input = files.recipe().inputs[0];
+  const WeightInput& input = files.recipe().inputs[0];
   CHECK(files.load(input).data == files.source(input).data + 2 * 4 * 2);
 }
 
@@ -138,18 +121,12 @@ TEST(weights_missing_and_short_files) {
       R"({"inputs": {"a": {"file": "w.bin", "offset": 100, "dtype": "fp32", "parent_shape": [8],
       "shape": [8], "runs": [[[0, 8]]]}}})",
       "r");
-  const auto missing =
-      THROWN(InputError, WeightFiles(parse_recipe(recipe), folder));
-  CHECK_EQ(missing.subject + "|" + missing.todo,
-           "weights.json: a|name the folder of the weights");
+  const auto missing = THROWN(InputError, WeightFiles(parse_recipe(recipe), folder));
+  CHECK_EQ(missing.subject + "|" + missing.todo, "weights.json: a|name the folder of the weights");
   write_words(folder + "/w.bin", 3, 131);
-  CHECK_EQ(THROWN(InputError, WeightFiles(parse_recipe(recipe), folder)).found,
-           "131 bytes");
+  CHECK_EQ(THROWN(InputError, WeightFiles(parse_recipe(recipe), folder)).found, "131 bytes");
   write_words(folder + "/w.bin", 3, 132);
-  CHECK_EQ(WeightFiles(parse_recipe(recipe), folder)
-               .load(parse_recipe(recipe).inputs[0])
-               .size,
-           32u);
+  CHECK_EQ(WeightFiles(parse_recipe(recipe), folder).load(parse_recipe(recipe).inputs[0]).size, 32u);
 }
 
 TEST(weights_safetensors_header) {
@@ -158,14 +135,12 @@ TEST(weights_safetensors_header) {
       R"({"b":{"dtype":"BF16","shape":[2,3],"data_offsets":[4,16]},"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})";
   std::string bytes(8, '\0');
   bytes[0] = static_cast<char>(header.size());
-  std::ofstream(path, std::ios::binary)
-      << bytes << header << std::string(16, 'x');
+  std::ofstream(path, std::ios::binary) << bytes << header << std::string(16, 'x');
   const auto entries = read_safetensors_header(path);
   CHECK_EQ(entries.size(), 2u);
   CHECK_EQ(entries[0].name, "a");
   CHECK_EQ(entries[1].offset, static_cast<std::int64_t>(8 + header.size() + 4));
-  std::ofstream(path, std::ios::binary)
-      << bytes << header << std::string(15, 'x');
+  std::ofstream(path, std::ios::binary) << bytes << header << std::string(15, 'x');
   CHECK_EQ(THROWN(InputError, read_safetensors_header(path)).expected,
            "data up to byte " + std::to_string(8 + header.size() + 16));
   std::ofstream(path, std::ios::binary) << "short";

@@ -2,11 +2,17 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
+
+#include "elastic_runtime/error.h"
+#include "files.h"
 
 namespace elastic {
 namespace {
 
 constexpr std::uint64_t kBandBytes = 8 << 20;  // source bytes between two releases: bounds resident memory
+
+constexpr std::int64_t kMaxBlocks = 1 << 22;  // real recipes have thousands
 
 struct Axis {
   std::uint64_t size;
@@ -75,6 +81,19 @@ void add_axes(const std::vector<Axis>& axes, std::size_t axis, std::uint64_t uni
   }
 }
 
+/// A recipe may be small and ask for more pieces than memory holds.
+void check_count(const std::vector<Axis>& axes) {
+  std::int64_t pieces = 1;
+  for (std::size_t i = 0; i < axes.size(); ++i) {
+    const bool plane = i + 2 >= axes.size();
+    pieces = times(pieces, static_cast<std::int64_t>(plane ? axes[i].runs.size() : axes[i].kept()));
+  }
+  if (pieces > kMaxBlocks) {
+    throw InputError("runs", "a slice of at most " + std::to_string(kMaxBlocks) + " pieces",
+                     std::to_string(pieces), "export the bundle with sliced weights");
+  }
+}
+
 }  // namespace
 
 std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
@@ -82,6 +101,7 @@ std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const 
   std::uint64_t unit = itemsize, target = 0;
   std::vector<Axis> axes = cut_axes(shape, runs, unit);
   while (axes.size() < 2) axes.insert(axes.begin(), Axis{1, {{0, 1}}});
+  check_count(axes);
   std::vector<Block> blocks;
   add_axes(axes, 0, unit, 0, target, blocks);
   return blocks;

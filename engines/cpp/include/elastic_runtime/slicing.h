@@ -29,6 +29,7 @@ struct Block {
 /// @param shape    of the tensor, every size >= 1
 /// @param runs     inside `shape`, as weights.h checks them
 /// @param itemsize bytes of an element
+/// Throws InputError: more than 4 million pieces.
 std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
                                   std::uint64_t itemsize);
 

@@ -1,0 +1,29 @@
+// The command line of elastic_generate.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "elastic_runtime/generate.h"
+
+namespace app {
+
+struct Options {
+  std::string bundle, budget = "auto", device = "auto";
+  std::optional<std::string> external, model, prompt, cache;
+  std::optional<std::vector<std::int64_t>> ids;
+  std::optional<std::int64_t> vram, context;
+  std::int64_t max_tokens = 256;
+  int threads = 0;
+  bool explain = false, weights_digest = false, full_check = false, print_ids = false, help = false,
+       stop_at_eos = true;
+  elastic::GenerateOptions generate;
+};
+
+/// Throws elastic::InputError about an argument.
+Options parse(const std::vector<std::string>& arguments);
+
+extern const char* const kHelp;
+
+}  // namespace app

@@ -1,0 +1,66 @@
+// Generating text: greedy or sampled, with stop tokens, stop strings and a callback that streams.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "elastic_runtime/sampler.h"
+#include "elastic_runtime/session.h"
+#include "elastic_runtime/tokenizer.h"
+
+namespace elastic {
+
+struct GenerateOptions {
+  std::int64_t max_new = 256;  ///< tokens a row
+  Sampling sampling;           ///< row b draws with the seed `seed + b`
+  std::vector<std::int64_t> stop_ids;
+  std::vector<std::string> stop_texts;  ///< need a tokenizer
+};
+
+enum class Stop { kLength, kContext, kToken, kText, kCaller };
+
+struct Generated {
+  std::vector<std::int64_t> ids;  ///< a stop token is the last of them
+  std::string text;               ///< up to the stop string, which is left out; empty without a tokenizer
+  Stop stop = Stop::kLength;
+};
+
+/// Hears of every token: row, id, and the text that has become certain (whole UTF-8 sequences, no start of a
+/// stop string). False ends the generation of all rows.
+using OnToken = std::function<bool(std::size_t row, std::int64_t id, std::string_view text)>;
+
+/// Continue every row of the session by its prompt and what the model makes of it.
+/// @param tokenizer null where there is none: then only ids come out
+/// Throws InputError as `Session::feed` does, and for stop strings without a tokenizer.
+std::vector<Generated> generate(Session& session, const std::vector<std::vector<std::int64_t>>& prompts,
+                                const GenerateOptions& options, const ByteTokenizer* tokenizer = nullptr,
+                                const OnToken& on_token = {});
+
+/// Text out of bytes that arrive token by token.
+class TextStream {
+ public:
+  explicit TextStream(std::vector<std::string> stops = {});
+
+  /// Takes bytes and gives the text that has become certain. Bytes that are no UTF-8 become U+FFFD.
+  std::string push(std::string_view bytes);
+
+  /// What was held back, at the end.
+  std::string finish();
+
+  /// Whether a stop string has been met; nothing comes after it.
+  bool stopped() const { return stopped_; }
+
+ private:
+  std::string take_whole(bool at_end);
+  std::string cut_at_stop();
+  std::size_t held_back() const;
+
+  std::vector<std::string> stops_;
+  std::string bytes_, text_;  // not yet whole sequences; whole ones that may be the start of a stop string
+  bool stopped_ = false;
+};
+
+}  // namespace elastic

@@ -1,0 +1,14 @@
+// Stands in for the host backend in a library built without onnxruntime.
+#include "elastic_runtime/error.h"
+#include "elastic_runtime/onnx_backend.h"
+
+namespace elastic {
+
+bool has_onnx_backend() { return false; }
+
+std::unique_ptr<Backend> make_onnx_backend(const Bundle&, const BudgetEntry&, const OnnxOptions&) {
+  throw InputError("onnxruntime", "a library built with it", "one built without",
+                   "configure with -DELASTIC_ONNXRUNTIME_ROOT=<folder with include/ and lib/>");
+}
+
+}  // namespace elastic
