@@ -17,12 +17,16 @@
 #define ELASTIC_ARCHITECTURES "host"
 #endif
 
-#define ELASTIC_ABI_JSON                                                                 \
-    "{\"library\": \"" ELASTIC_LIBRARY_VERSION "\", \"ops\": {\"Mamba2Mixer\": \"1\"}, " \
-    "\"tensorrt\": \"" ELASTIC_TENSORRT_ABI "\", "                                       \
-    "\"tensorrt_headers\": \"" ELASTIC_TENSORRT_HEADERS "\", "                           \
-    "\"cuda\": \"" ELASTIC_CUDA_VERSION "\", "                                           \
-    "\"architectures\": \"" ELASTIC_ARCHITECTURES "\"}"
+#define ELASTIC_ABI_JSON                              \
+  "{\"library\": \"" ELASTIC_LIBRARY_VERSION          \
+  "\", \"ops\": {\"Mamba2Mixer\": \"1\"}, "           \
+  "\"tensorrt\": \"" ELASTIC_TENSORRT_ABI             \
+  "\", "                                              \
+  "\"tensorrt_headers\": \"" ELASTIC_TENSORRT_HEADERS \
+  "\", "                                              \
+  "\"cuda\": \"" ELASTIC_CUDA_VERSION                 \
+  "\", "                                              \
+  "\"architectures\": \"" ELASTIC_ARCHITECTURES "\"}"
 
 #if defined(__ELF__)
 __attribute__((section(".elastic_abi"), used))

@@ -48,7 +48,8 @@ def softplus(s: Array) -> Array:
 def silu(v: Array) -> Array:
     """v * sigmoid(v)."""
     with np.errstate(over="ignore"):  # v / inf is the right answer
-        return v / (1 + np.exp(-v))
+        out: Array = v / (1 + np.exp(-v))
+    return out
 
 
 def causal_conv(p: Parameters, window: Array) -> Array:
@@ -60,7 +61,8 @@ def gated_norm(p: Parameters, y: Array, z: Array) -> Array:
     """Gate first, RMSNorm over each group second. y and z are [B, di]."""
     q = (y * silu(z)).reshape(len(y), p.n_groups, -1)
     mean = np.mean(q * q, axis=-1, keepdims=True)
-    return (q / np.sqrt(mean + p.epsilon)).reshape(y.shape) * p.norm_weight
+    out: Array = (q / np.sqrt(mean + p.epsilon)).reshape(y.shape) * p.norm_weight
+    return out
 
 
 def step(p: Parameters, state: State, token: Array) -> tuple[Array, State]:

@@ -25,8 +25,9 @@ std::string check_range(const char* subject, int64_t value, int64_t low, int64_t
   return unlike(subject, std::to_string(low) + " to " + std::to_string(high), value);
 }
 
-// Passes of a block over a head's rows. The fewest blocks that still give every multiprocessor enough of them: fewer,
-// larger blocks compute the convolution of B and C less often. A head's rows are shared out evenly.
+// Passes of a block over a head's rows. The fewest blocks that still give every multiprocessor enough of
+// them: fewer, larger blocks compute the convolution of B and C less often. A head's rows are shared out
+// evenly.
 int decode_passes(const Shape& shape, int multiprocessors) {
   const int most = (shape.head_dim + kDecodeRows - 1) / kDecodeRows;
   const int64_t heads = static_cast<int64_t>(shape.batch) * shape.heads;

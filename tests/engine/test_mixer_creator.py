@@ -19,8 +19,7 @@ from mixer_model import Mixer, mixer_request
 
 CONTRACT = load_declaration()
 FIELDS = {"n_groups": np.int32(2), "head_dim": np.int32(20), "state_size": np.int32(16), "epsilon": np.float32(1e-5)}
-DIMS = [(1, 7, 556), (224 + 0, 1, 4), (224,), (8,), (8,), (8,), (160,), (1,), (1, 3, 224), (1, 8, 20, 16)]
-DIMS[0] = (1, 7, 160 + 224 + 8)
+DIMS = [(1, 7, 392), (224, 1, 4), (224,), (8,), (8,), (8,), (160,), (1,), (1, 3, 224), (1, 8, 20, 16)]
 
 
 def test_fields_take_defaults_in_the_contracts_order() -> None:
@@ -37,6 +36,8 @@ def test_fields_take_defaults_in_the_contracts_order() -> None:
             {"chunk": 64},
             "attributes: expected n_groups, head_dim, state_size, epsilon, time_step_min, time_step_max, found chunk",
         ),
+        ({"head_dim": 257}, "attribute head_dim: expected 1 to 256, found 257"),
+        ({"state_size": 300}, "attribute state_size: expected 1 to 256, found 300"),
         ({"n_groups": 0}, "attribute n_groups: expected 1 or more, found 0"),
         ({"epsilon": math.nan}, "attribute epsilon: expected 0 or more, found nan"),
         (
@@ -65,13 +66,10 @@ def test_every_wrong_dimension_is_named(index: int) -> None:
 
 
 def test_limits_are_the_contracts() -> None:
-    values = read_fields(CONTRACT, {**FIELDS, "state_size": np.int32(300)})
-    dims = list(DIMS)
-    channels = 160 + 2 * 2 * 300
-    dims[0], dims[1], dims[2] = (1, 7, 160 + channels + 8), (channels, 1, 4), (channels,)
-    dims[8], dims[9] = (1, 3, channels), (1, 8, 20, 300)
-    with pytest.raises(ValueError, match="Mamba2Mixer: N: expected 1 to 256, found 300"):
-        bind_shapes(CONTRACT, values, dims)
+    dims = [*DIMS]
+    dims[1], dims[8] = (224, 1, 9), (1, 8, 224)
+    with pytest.raises(ValueError, match="Mamba2Mixer: K: expected 2 to 8, found 9"):
+        bind_shapes(CONTRACT, read_fields(CONTRACT, FIELDS), dims)
 
 
 def test_engine_with_one_plugin_layer(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def test_ctypes_structs_follow_the_headers(struct: str, file: str, mirror: type)
 def test_limits_are_the_kernels() -> None:
     limits = CONTRACT["limits"]
     for name, symbol in (("kMaxTaps", "K"), ("kMaxState", "N"), ("kMaxHeadDim", "P")):
-        for file in ("tensors.cuh", "select.cpp"):
+        glue = () if symbol == "K" else ("tensorrt/attributes.cpp",)
+        for file in ("tensors.cuh", "select.cpp", *glue):
             assert re.search(rf"{name} = {limits[symbol][1]}\b", header(file)), (name, file)
 
 

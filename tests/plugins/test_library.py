@@ -75,6 +75,77 @@ def test_failures_of_cuda_come_back_as_text(library: Path) -> None:
         MixerLibrary(library).plan(Shape(1, 1, 8, 20, 2, 16, 4))
 
 
+@pytest.fixture(scope="module")
+def probe(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """plugin_probe, which asks the built plugin what TensorRT would."""
+    kept = pytestconfig.cache.mkdir(f"elastic_plugins_{sources_digest()}") / "probe"
+    if not kept.exists():
+        cmake("-S", str(PLUGINS), "-B", str(kept), "-DELASTIC_ARCHITECTURES=120-real")
+        cmake("--build", str(kept), "--target", "plugin_probe")
+    return kept / "plugin_probe"
+
+
+def ask(probe: Path, *words: str) -> list[str]:
+    return subprocess.run([str(probe), *words], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@needs_nvcc
+@needs_headers
+@pytest.mark.timeout(900)
+def test_good_mixer_is_accepted(probe: Path) -> None:
+    memory = 4 * (2 * 7 * 8 + 2 * 7 * 224)
+    assert ask(probe) == [
+        "create: done",
+        "configure: 0",
+        f"workspace: {memory}",
+        "formats: 1 1 1 1 1 1 1 1 1 1 1 1 1",
+        "alias: -1 -1 9",
+    ]
+
+
+@needs_nvcc
+@needs_headers
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["n_groups=0"], "attribute n_groups: expected 1 to 2147483647, found 0"),
+        (["head_dim=none"], "attribute head_dim: expected a value, found none"),
+        (["head_dim=300"], "attribute head_dim: expected 1 to 256, found 300"),
+        (["state_size=257"], "attribute state_size: expected 1 to 256, found 257"),
+        (["head_dim=20.0"], "attribute head_dim: expected int32, found field type 1"),
+        (["epsilon=nan"], "attribute epsilon: expected a number, found NaN"),
+        (["epsilon=-1.0"], "attribute epsilon: expected 0 or more, found -1.000000"),
+        (
+            ["chunk=64"],
+            "attributes: expected n_groups, head_dim, state_size, epsilon, time_step_min, time_step_max, found chunk",
+        ),
+        (
+            ["time_step_min=2.0", "time_step_max=1.0"],
+            "attribute time_step_min: expected at most time_step_max 1.000000, found 2.000000",
+        ),
+    ],
+)
+def test_bad_attributes_are_refused_at_creation(probe: Path, words: list[str], text: str) -> None:
+    assert ask(probe, *words) == [f"log: Mamba2Mixer: {text}", "create: refused"]
+
+
+@needs_nvcc
+@needs_headers
+@pytest.mark.timeout(900)
+def test_bad_tensors_are_refused(probe: Path) -> None:
+    for index in range(10):  # the last dimension of each input, one too large
+        log, configured = ask(probe, f"wrong={index}")[1:3]
+        assert log.startswith("log: Mamba2Mixer: "), log
+        assert ": expected " in log, log
+        assert configured == "configure: -1"
+    assert "log: Mamba2Mixer: inputs: expected 10, found 9" in ask(probe, "count=9")
+    half, int32 = 1, 3
+    for index, code in ((0, int32), (1, half), (3, half), (7, int32), (9, half), (10, half), (12, half)):
+        formats = next(line for line in ask(probe, f"type={index}:{code}") if line.startswith("formats"))
+        assert formats.split()[1 + index] == "0", (index, formats)
+
+
 @needs_nvcc
 @needs_headers
 @pytest.mark.timeout(900)

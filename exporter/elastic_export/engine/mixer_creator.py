@@ -68,15 +68,18 @@ def read_fields(contract: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
             raise ValueError(f"Mamba2Mixer: attribute {name}: expected a value, found none")
         value = given.get(name, attribute.get("default"))
         values[name] = int(value) if attribute["type"] == "int" else float(value)
-    _check_values(values)
+    _check_values(contract, values)
     return values
 
 
-def _check_values(values: Mapping[str, int | float]) -> None:
+def _check_values(contract: Mapping[str, Any], values: Mapping[str, int | float]) -> None:
+    limits = {a["name"]: contract["limits"].get(a["symbol"]) for a in contract["attributes"] if "symbol" in a}
     for name, value in values.items():
         least = 1 if isinstance(value, int) else -math.inf if name.startswith("time_step") else 0
-        if math.isnan(value) or value < least:
-            raise ValueError(f"Mamba2Mixer: attribute {name}: expected {least} or more, found {value}")
+        most = (limits.get(name) or (least, math.inf))[1]
+        if math.isnan(value) or not least <= value <= most:
+            expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise ValueError(f"Mamba2Mixer: attribute {name}: expected {expected}, found {value}")
     if values["time_step_min"] > values["time_step_max"]:
         expected = f"at most time_step_max {values['time_step_max']}"
         raise ValueError(f"Mamba2Mixer: attribute time_step_min: expected {expected}, found {values['time_step_min']}")

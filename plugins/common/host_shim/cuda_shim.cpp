@@ -33,7 +33,8 @@ struct Thread {
   unsigned shuffles = 0;  // shuffles this lane has entered
 };
 
-// Two buffers of exchanged values: a lane that is one shuffle ahead must not overwrite what a slower one reads.
+// Two buffers of exchanged values: a lane that is one shuffle ahead must not overwrite what a slower one
+// reads.
 struct Warp {
   float slot[2][kLanes];
   int first = 0, lanes = 0, arrived = 0;
@@ -112,7 +113,8 @@ bool run_warp(Block& block, const Warp& warp) {
 }
 
 void start_threads(Block& block, const dim3& grid, const dim3& size, unsigned index) {
-  while (static_cast<int>(block.threads.size()) < block.count) block.threads.push_back(std::make_unique<Thread>());
+  while (static_cast<int>(block.threads.size()) < block.count)
+    block.threads.push_back(std::make_unique<Thread>());
   const dim3 place(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y);
   for (int i = 0; i < block.count; ++i) {
     Thread& thread = *block.threads[i];

@@ -13,18 +13,18 @@ namespace elastic::mamba2::trt {
 
 // What a person reads in the log; guarded bodies turn it into TensorRT's error codes.
 class Refusal : public std::runtime_error {
-   public:
-    Refusal(const std::string& subject, const std::string& expected, const std::string& found)
-        : std::runtime_error("Mamba2Mixer: " + subject + ": expected " + expected + ", found " + found) {}
+ public:
+  Refusal(const std::string& subject, const std::string& expected, const std::string& found)
+      : std::runtime_error("Mamba2Mixer: " + subject + ": expected " + expected + ", found " + found) {}
 };
 
 struct Attributes {
-    int32_t n_groups = 0;
-    int32_t head_dim = 0;
-    int32_t state_size = 0;
-    float epsilon = 0.f;
-    float time_step_min = 0.f;
-    float time_step_max = std::numeric_limits<float>::infinity();
+  int32_t n_groups = 0;
+  int32_t head_dim = 0;
+  int32_t state_size = 0;
+  float epsilon = 0.f;
+  float time_step_min = 0.f;
+  float time_step_max = std::numeric_limits<float>::infinity();
 };
 
 // Reads and checks the fields of a node or of a serialised plugin; throws Refusal.
@@ -32,13 +32,13 @@ Attributes read_attributes(const nvinfer1::PluginFieldCollection* fields);
 
 // The fields of an Attributes object that must outlive them.
 class AttributeFields {
-   public:
-    explicit AttributeFields(const Attributes& attributes);
-    const nvinfer1::PluginFieldCollection* collection() const { return &collection_; }
+ public:
+  explicit AttributeFields(const Attributes& attributes);
+  const nvinfer1::PluginFieldCollection* collection() const { return &collection_; }
 
-   private:
-    std::array<nvinfer1::PluginField, 6> fields_;
-    nvinfer1::PluginFieldCollection collection_;
+ private:
+  std::array<nvinfer1::PluginField, 6> fields_;
+  nvinfer1::PluginFieldCollection collection_;
 };
 
 }  // namespace elastic::mamba2::trt

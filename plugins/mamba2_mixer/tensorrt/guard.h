@@ -10,14 +10,14 @@ void log_error(const char* text) noexcept;
 
 template <typename Result, typename Body>
 Result guarded(Result failure, Body body) noexcept {
-    try {
-        return body();
-    } catch (const std::exception& error) {
-        log_error(error.what());
-    } catch (...) {
-        log_error("Mamba2Mixer: an unknown exception");
-    }
-    return failure;
+  try {
+    return body();
+  } catch (const std::exception& error) {
+    log_error(error.what());
+  } catch (...) {
+    log_error("Mamba2Mixer: an unknown exception");
+  }
+  return failure;
 }
 
 }  // namespace elastic::trt

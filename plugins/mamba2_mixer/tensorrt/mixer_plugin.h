@@ -1,4 +1,5 @@
-// IPluginV3 around the C interface: shapes, types and aliases at build time, buffers and launches at run time.
+// IPluginV3 around the C interface: shapes, types and aliases at build time, buffers and launches at run
+// time.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -15,64 +16,70 @@ constexpr char kName[] = "Mamba2Mixer";
 constexpr char kVersion[] = "1";
 constexpr char kNamespace[] = "";
 
-// Zeroed device memory of a plugin instance: the counters of decode_step, which survive from call to call. Earlier,
-// smaller blocks live as long as the newest: a captured CUDA graph may still hold their addresses.
+// Zeroed device memory of a plugin instance: the counters of decode_step, which survive from call to call.
+// Earlier, smaller blocks live as long as the newest: a captured CUDA graph may still hold their addresses.
 class Counters {
-   public:
-    Counters() = default;
-    ~Counters();
-    Counters(const Counters&) = delete;
-    Counters& operator=(const Counters&) = delete;
-    // Makes room for `count`; contents are zero. Throws std::runtime_error with CUDA's words.
-    void reserve(int32_t count);
-    uint32_t* get() const { return all_.empty() ? nullptr : all_.back(); }
+ public:
+  Counters() = default;
+  ~Counters();
+  Counters(const Counters&) = delete;
+  Counters& operator=(const Counters&) = delete;
+  // Makes room for `count`; contents are zero. Throws std::runtime_error with CUDA's words.
+  void reserve(int32_t count);
+  uint32_t* get() const { return all_.empty() ? nullptr : all_.back(); }
 
-   private:
-    std::vector<uint32_t*> all_;
-    int32_t capacity_ = 0;
+ private:
+  std::vector<uint32_t*> all_;
+  int32_t capacity_ = 0;
 };
 
 class MixerPlugin final : public nvinfer1::IPluginV3,
                           public nvinfer1::IPluginV3OneCore,
                           public nvinfer1::v_2_0::IPluginV3OneBuild,
                           public nvinfer1::IPluginV3OneRuntime {
-   public:
-    explicit MixerPlugin(const Attributes& attributes) : attributes_(attributes), fields_(attributes_) {}
+ public:
+  explicit MixerPlugin(const Attributes& attributes) : attributes_(attributes), fields_(attributes_) {}
 
-    nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
-    nvinfer1::IPluginV3* clone() noexcept override;
+  nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
+  nvinfer1::IPluginV3* clone() noexcept override;
 
-    const char* getPluginName() const noexcept override { return kName; }
-    const char* getPluginVersion() const noexcept override { return kVersion; }
-    const char* getPluginNamespace() const noexcept override { return kNamespace; }
+  const char* getPluginName() const noexcept override { return kName; }
+  const char* getPluginVersion() const noexcept override { return kVersion; }
+  const char* getPluginNamespace() const noexcept override { return kNamespace; }
 
-    int32_t getNbOutputs() const noexcept override { return kOutputs; }
-    int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* in, int32_t inputs,
-                            const nvinfer1::DynamicPluginTensorDesc* out, int32_t outputs) noexcept override;
-    int32_t getOutputDataTypes(nvinfer1::DataType* out, int32_t outputs, const nvinfer1::DataType* in,
-                               int32_t inputs) const noexcept override;
-    int32_t getOutputShapes(const nvinfer1::DimsExprs* in, int32_t inputs, const nvinfer1::DimsExprs* shapes,
-                            int32_t shape_inputs, nvinfer1::DimsExprs* out, int32_t outputs,
-                            nvinfer1::IExprBuilder& builder) noexcept override;
-    bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors, int32_t inputs,
-                                   int32_t outputs) noexcept override;
-    size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* in, int32_t inputs,
-                            const nvinfer1::DynamicPluginTensorDesc* out, int32_t outputs) const noexcept override;
-    int32_t getAliasedInput(int32_t output) noexcept override { return output == kSsmStateOut ? kSsmState : -1; }
+  int32_t getNbOutputs() const noexcept override { return kOutputs; }
+  int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* in, int32_t inputs,
+                          const nvinfer1::DynamicPluginTensorDesc* out, int32_t outputs) noexcept override;
+  int32_t getOutputDataTypes(nvinfer1::DataType* out, int32_t outputs, const nvinfer1::DataType* in,
+                             int32_t inputs) const noexcept override;
+  int32_t getOutputShapes(const nvinfer1::DimsExprs* in, int32_t inputs, const nvinfer1::DimsExprs* shapes,
+                          int32_t shape_inputs, nvinfer1::DimsExprs* out, int32_t outputs,
+                          nvinfer1::IExprBuilder& builder) noexcept override;
+  bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors,
+                                 int32_t inputs, int32_t outputs) noexcept override;
+  size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* in, int32_t inputs,
+                          const nvinfer1::DynamicPluginTensorDesc* out,
+                          int32_t outputs) const noexcept override;
+  int32_t getAliasedInput(int32_t output) noexcept override {
+    return output == kSsmStateOut ? kSsmState : -1;
+  }
 
-    int32_t onShapeChange(const nvinfer1::PluginTensorDesc* in, int32_t inputs, const nvinfer1::PluginTensorDesc* out,
-                          int32_t outputs) noexcept override;
-    int32_t enqueue(const nvinfer1::PluginTensorDesc* in_desc, const nvinfer1::PluginTensorDesc* out_desc,
-                    const void* const* in, void* const* out, void* workspace, cudaStream_t stream) noexcept override;
-    nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* context) noexcept override;
-    const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override { return fields_.collection(); }
+  int32_t onShapeChange(const nvinfer1::PluginTensorDesc* in, int32_t inputs,
+                        const nvinfer1::PluginTensorDesc* out, int32_t outputs) noexcept override;
+  int32_t enqueue(const nvinfer1::PluginTensorDesc* in_desc, const nvinfer1::PluginTensorDesc* out_desc,
+                  const void* const* in, void* const* out, void* workspace,
+                  cudaStream_t stream) noexcept override;
+  nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* context) noexcept override;
+  const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override {
+    return fields_.collection();
+  }
 
-   private:
-    Attributes attributes_;
-    AttributeFields fields_;
-    ElasticMamba2Args args_ = {};  // shape and types of the current call
-    ElasticMamba2Plan plan_ = {};
-    Counters counters_;
+ private:
+  Attributes attributes_;
+  AttributeFields fields_;
+  ElasticMamba2Args args_ = {};  // shape and types of the current call
+  ElasticMamba2Plan plan_ = {};
+  Counters counters_;
 };
 
 }  // namespace elastic::mamba2::trt

@@ -6,7 +6,19 @@
 
 namespace elastic::mamba2::trt {
 
-enum Input { kProjected, kConvWeight, kConvBias, kALog, kD, kDtBias, kNormWeight, kLength, kConvState, kSsmState, kInputs };
+enum Input {
+  kProjected,
+  kConvWeight,
+  kConvBias,
+  kALog,
+  kD,
+  kDtBias,
+  kNormWeight,
+  kLength,
+  kConvState,
+  kSsmState,
+  kInputs
+};
 enum Output { kY, kConvStateOut, kSsmStateOut, kOutputs };
 
 // Whether the type of tensor `index` (inputs, then outputs) is allowed beside those before it.
@@ -20,9 +32,9 @@ Shape read_shape(const Attributes& attributes, const nvinfer1::Dims* inputs);
 
 // As contract.json names it.
 inline const char* input_name(int index) {
-    constexpr const char* kNames[] = {"projected", "conv_weight", "conv_bias", "A_log",      "D",
-                                      "dt_bias",   "norm_weight", "length",    "conv_state", "ssm_state"};
-    return kNames[index];
+  constexpr const char* kNames[] = {"projected", "conv_weight", "conv_bias", "A_log",      "D",
+                                    "dt_bias",   "norm_weight", "length",    "conv_state", "ssm_state"};
+  return kNames[index];
 }
 
 }  // namespace elastic::mamba2::trt

@@ -5,6 +5,7 @@
 // 0; 1 with a text.
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -13,6 +14,9 @@
 
 #include "../../common/device.cuh"
 #include "../elastic_mamba2.h"
+#if defined(ELASTIC_THROUGH_PLUGIN)  // the same cases through the TensorRT plugin's enqueue
+#include "plugin_call.h"
+#endif
 
 namespace {
 
@@ -155,6 +159,14 @@ void check_counters(const DeviceBytes& counters) {
     if (byte != 0) fail("counters: expected zeros after the call, found another value");
 }
 
+void enqueue(const ElasticMamba2Args& args, [[maybe_unused]] const ElasticMamba2Plan& plan) {
+#if defined(ELASTIC_THROUGH_PLUGIN)
+  elastic::mamba2::trt::call_plugin(args, nullptr);
+#else
+  check(elastic_mamba2_enqueue(&args, &plan, nullptr));
+#endif
+}
+
 // One call: its tokens from `in`, its y to `out`.
 void run_call(const Header& h, Case& c, int tokens, int turn, std::istream& in, std::ostream& out) {
   ElasticMamba2Shape shape = c.shape;
@@ -177,7 +189,7 @@ void run_call(const Header& h, Case& c, int tokens, int turn, std::istream& in, 
   args.y = y.get();
   args.workspace = workspace.as<float>();
   args.counters = counters.as<uint32_t>();
-  check(elastic_mamba2_enqueue(&args, &plan, nullptr));
+  enqueue(args, plan);
   check(cudaDeviceSynchronize(), "kernel");
   check_counters(counters);
   y.write(out);
@@ -207,6 +219,10 @@ int main(int count, char** words) {
   std::ifstream in(words[1], std::ios::binary);
   std::ofstream out(words[2], std::ios::binary);
   if (!in || !out) fail("case_runner: expected a readable case and a writable output");
-  run(in, out);
+  try {
+    run(in, out);
+  } catch (const std::exception& error) {
+    fail(error.what());
+  }
   return out.flush() ? 0 : 1;
 }

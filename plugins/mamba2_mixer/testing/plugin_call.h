@@ -1,0 +1,89 @@
+// The plugin as TensorRT would use it, without TensorRT: creator, fields, descriptions, enqueue. For tests.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <array>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../elastic_mamba2.h"
+#include "../tensorrt/tensors.h"
+
+extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
+extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
+
+namespace elastic::mamba2::trt {
+
+inline nvinfer1::IPluginCreatorV3One& mixer_creator() {
+  int32_t count = 0;
+  nvinfer1::IPluginCreatorInterface* const* all = getCreators(count);
+  if (count != 1) throw std::runtime_error("getCreators: expected 1 creator, found " + std::to_string(count));
+  return static_cast<nvinfer1::IPluginCreatorV3One&>(*all[0]);
+}
+
+// Dims of all inputs and outputs of a call, in the contract's order.
+inline std::vector<nvinfer1::Dims> call_dims(const Shape& s) {
+  const int64_t channels = conv_channels(s), inner = inner_channels(s), taps = s.conv_width - 1;
+  using nvinfer1::Dims;
+  return {Dims{3, {s.batch, s.tokens, projected_width(s)}},
+          Dims{3, {channels, 1, s.conv_width}},
+          Dims{1, {channels}},
+          Dims{1, {s.heads}},
+          Dims{1, {s.heads}},
+          Dims{1, {s.heads}},
+          Dims{1, {inner}},
+          Dims{1, {s.batch}},
+          Dims{3, {s.batch, taps, channels}},
+          Dims{4, {s.batch, s.heads, s.head_dim, s.state_size}},
+          Dims{3, {s.batch, s.tokens, inner}},
+          Dims{3, {s.batch, taps, channels}},
+          Dims{4, {s.batch, s.heads, s.head_dim, s.state_size}}};
+}
+
+inline nvinfer1::DataType tensorrt_type(int dtype) {
+  using nvinfer1::DataType;
+  return dtype == ELASTIC_FLOAT32 ? DataType::kFLOAT
+                                  : (dtype == ELASTIC_FLOAT16 ? DataType::kHALF : DataType::kBF16);
+}
+
+// Descriptions of all inputs and outputs of a call.
+inline std::vector<nvinfer1::PluginTensorDesc> call_descriptions(const Shape& shape, int activation,
+                                                                 int head_param) {
+  std::vector<nvinfer1::PluginTensorDesc> all;
+  for (const nvinfer1::Dims& dims : call_dims(shape))
+    all.push_back({dims, tensorrt_type(activation), nvinfer1::TensorFormat::kLINEAR, 1.f});
+  for (int i : {kALog, kD, kDtBias}) all[i].type = tensorrt_type(head_param);
+  all[kLength].type = nvinfer1::DataType::kINT64;
+  all[kSsmState].type = all[kInputs + kSsmStateOut].type = nvinfer1::DataType::kFLOAT;
+  return all;
+}
+
+// One call through a fresh plugin: created, attached, told its shapes, enqueued, waited for.
+inline void call_plugin(const ElasticMamba2Args& a, cudaStream_t stream) {
+  const Attributes attributes = {a.shape.groups, a.shape.head_dim, a.shape.state_size,
+                                 a.epsilon,      a.time_step_min,  a.time_step_max};
+  const AttributeFields fields(attributes);
+  constexpr auto kPhase = nvinfer1::TensorRTPhase::kRUNTIME;
+  std::unique_ptr<nvinfer1::IPluginV3> made(
+      mixer_creator().createPlugin("mixer", fields.collection(), kPhase));
+  if (!made) throw std::runtime_error("createPlugin: refused");
+  constexpr auto kRuntime = nvinfer1::PluginCapabilityType::kRUNTIME;
+  auto* unattached = static_cast<nvinfer1::IPluginV3OneRuntime*>(made->getCapabilityInterface(kRuntime));
+  std::unique_ptr<nvinfer1::IPluginV3> plugin(unattached->attachToContext(nullptr));
+  auto* runtime = static_cast<nvinfer1::IPluginV3OneRuntime*>(plugin->getCapabilityInterface(kRuntime));
+  const auto all = call_descriptions(a.shape, a.activation, a.head_param);
+  const nvinfer1::PluginTensorDesc *in = all.data(), *out = all.data() + kInputs;
+  if (runtime->onShapeChange(in, kInputs, out, kOutputs) != 0)
+    throw std::runtime_error("onShapeChange: refused");
+  const void* inputs[] = {a.projected, a.conv_weight, a.conv_bias, a.a_log,      a.d,
+                          a.dt_bias,   a.norm_weight, a.length,    a.conv_state, a.ssm_state};
+  void* outputs[] = {a.y, a.conv_state_out, a.ssm_state_out};
+  if (runtime->enqueue(in, out, inputs, outputs, a.workspace, stream) != 0)
+    throw std::runtime_error("enqueue: failed");
+  if (cudaStreamSynchronize(stream) != cudaSuccess) throw std::runtime_error("enqueue: a kernel failed");
+}
+
+}  // namespace elastic::mamba2::trt

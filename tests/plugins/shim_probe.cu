@@ -1,0 +1,78 @@
+// Small kernels with known faults, and the shim's conversions, for test_host_shim.py: shim_probe WHAT.
+#include <cstdio>
+#include <cstring>
+
+#include "device.cuh"
+
+namespace {
+
+using namespace elastic;
+
+__global__ void good(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  values[threadIdx.x] = static_cast<float>(threadIdx.x);
+  __syncthreads();
+  float sum = values[63 - threadIdx.x];
+  for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(kAllLanes, sum, mask);
+  out[threadIdx.x] = sum;
+}
+__global__ void missing_barrier(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  values[threadIdx.x] = 1.f;
+  out[threadIdx.x] = values[63 - threadIdx.x];
+}
+__global__ void past_the_end(float* out) {
+  ELASTIC_SHARED(float, values, 63);
+  values[threadIdx.x] = 1.f;
+  out[threadIdx.x] = values[threadIdx.x];
+}
+__global__ void half_a_barrier(float* out) {
+  if (threadIdx.x < 32) __shfl_xor_sync(kAllLanes, 1.f, threadIdx.x == 3 ? 0 : 1);
+  if (threadIdx.x % 2 == 0) __shfl_xor_sync(kAllLanes, 1.f, 2);
+  out[threadIdx.x] = 1.f;
+}
+__global__ void global_past_the_end(float* out) { out[threadIdx.x + 1] = 1.f; }
+__global__ void halves(std::uint16_t* out, const float* in) {
+  const unsigned i = blockIdx.x * 64 + threadIdx.x;
+  out[2 * i] = from_float<float16>(in[i]).bits;
+  out[2 * i + 1] = from_float<bfloat16>(in[i]).bits;
+}
+__global__ void floats(float* out) {
+  const auto bits = static_cast<std::uint16_t>(blockIdx.x * 64 + threadIdx.x);
+  out[2 * bits] = to_float(float16{bits});
+  out[2 * bits + 1] = to_float(bfloat16{bits});
+}
+
+void show(void (*kernel)(float*)) {
+  void* out;
+  (void)cudaMalloc(&out, 64 * sizeof(float));
+  (void)launch(kernel, dim3(1), dim3(64), nullptr, static_cast<float*>(out));
+  for (int i = 0; i < 64; ++i) std::printf("%g\n", static_cast<float*>(out)[i]);
+  (void)cudaFree(out);
+}
+
+// Floats from standard input to both narrow types; then all narrow values to float.
+void convert() {
+  constexpr int kCount = 65536;
+  static float in[kCount], out[2 * kCount];
+  static std::uint16_t narrow[2 * kCount];
+  if (std::fread(in, sizeof(float), kCount, stdin) != kCount) return;
+  (void)launch(halves, dim3(kCount / 64), dim3(64), nullptr, narrow, static_cast<const float*>(in));
+  (void)launch(floats, dim3(kCount / 64), dim3(64), nullptr, out);
+  std::fwrite(narrow, sizeof narrow, 1, stdout);
+  std::fwrite(out, sizeof out, 1, stdout);
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const char* what = count > 1 ? words[1] : "";
+  shim::set_order(shim::Order::kRandom, 1);
+  if (std::strcmp(what, "good") == 0) show(good);
+  if (std::strcmp(what, "missing_barrier") == 0) show(missing_barrier);
+  if (std::strcmp(what, "past_the_end") == 0) show(past_the_end);
+  if (std::strcmp(what, "half_a_barrier") == 0) show(half_a_barrier);
+  if (std::strcmp(what, "global_past_the_end") == 0) show(global_past_the_end);
+  if (std::strcmp(what, "convert") == 0) convert();
+  return 0;
+}

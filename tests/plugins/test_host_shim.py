@@ -1,0 +1,71 @@
+"""The shim itself: right kernels run right, each kind of fault shows, its narrow types round as the real ones do."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from mamba2_mixer.testing.runner import SHIM, HostBuild
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shim_probe")
+    build = HostBuild()
+    objects = build.compile(SHIM, folder)
+    source = Path(__file__).parent / "shim_probe.cu"
+    subprocess.run(["g++", *build.flags(), "-c", "-x", "c++", str(source), "-o", str(folder / "probe.o")], check=True)
+    return build.link([*objects.values(), folder / "probe.o"], folder / "shim_probe")
+
+
+def run(probe: Path, what: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([str(probe), what], input=data, capture_output=True, check=False)
+
+
+def test_barriers_and_shuffles(probe: Path) -> None:
+    done = run(probe, "good")
+    low, high = float(sum(range(32))), float(sum(range(32, 64)))
+    assert [float(v) for v in done.stdout.split()] == [high] * 32 + [low] * 32
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("past_the_end", b"heap-buffer-overflow"),
+        ("global_past_the_end", b"heap-buffer-overflow"),
+        ("half_a_barrier", b"host shim: threads wait for each other"),
+    ],
+)
+def test_faults_end_the_process(probe: Path, what: str, says: bytes) -> None:
+    done = run(probe, what)
+    assert done.returncode != 0
+    assert says in done.stderr
+
+
+def test_unwritten_shared_memory_is_nan(probe: Path) -> None:
+    assert np.isnan([float(v) for v in run(probe, "missing_barrier").stdout.split()]).any()
+
+
+def test_narrow_types_round_as_the_real_ones(probe: Path) -> None:
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**32, 65536, np.uint32)
+    halves = (rng.standard_normal(65536) * np.exp2(rng.integers(-26, 18, 65536))).astype(np.float32)
+    # Ties, overflow, the border of the normal range, infinities.
+    edges = np.array(
+        [65519, 65520, -65520, 2**-14, 2**-24, 2**-25, 3 * 2**-25, 1 + 2**-11, 1 + 3 * 2**-11, np.inf, 0.0, -0.0]
+    )
+    for values in (bits.view(np.float32), halves, np.resize(edges.astype(np.float32), 65536)):
+        out = run(probe, "convert", values.tobytes()).stdout
+        narrow = np.frombuffer(out, np.uint16, 2 * 65536).reshape(-1, 2)
+        real = ~np.isnan(values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.testing.assert_array_equal(narrow[real, 0], values.astype(np.float16).view(np.uint16)[real])
+            np.testing.assert_array_equal(narrow[real, 1], values.astype(ml_dtypes.bfloat16).view(np.uint16)[real])
+        assert np.isnan(narrow[~real, 0].view(np.float16)).all()
+    wide = np.frombuffer(out, np.float32, 2 * 65536, narrow.nbytes).reshape(-1, 2)
+    every = np.arange(65536, dtype=np.uint16)
+    np.testing.assert_array_equal(wide[:, 0], every.view(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(wide[:, 1], every.view(ml_dtypes.bfloat16).astype(np.float32))
