@@ -20,6 +20,7 @@ from elastic_runtime.manifest_reader import DamageError, read_manifest
 from elastic_runtime.memory import Card, find_card
 from elastic_runtime.open_onnx import open_onnx
 from elastic_runtime.paths import inside
+from elastic_runtime.preflight import UnavailableError
 from elastic_runtime.records import encode
 from elastic_runtime.replay import BOUNDS, Replay, replay
 
@@ -183,8 +184,10 @@ def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, say: Say) 
         golden = read_golden(bundle.path / budget.golden)
         batch = min(engine.max_batch, len(golden.ids))
         backend = open_engine(bundle, budget, engine, Request(batch=batch), card, say=say)
-    except ElasticError as error:
+    except UnavailableError as error:
         return Outcome(engine.file, not_run=str(error))
+    except ElasticError as error:
+        return Outcome(engine.file, error=str(error))
     try:
         found = replay(backend, golden, BOUNDS[bundle.manifest.precision])
     except ElasticError as error:

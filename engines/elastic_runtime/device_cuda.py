@@ -1,0 +1,175 @@
+"""A card through libcuda, the driver's own library: no CUDA toolkit and no package is needed.
+
+The primary context is shared with TensorRT's runtime. Calls are those of cuda.h (CUDA driver API 12 and 13).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from ctypes import byref, c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
+from typing import Any
+
+from elastic_runtime.blocks import Block
+from elastic_runtime.device import Array
+from elastic_runtime.errors import BuildError
+
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_NON_BLOCKING, _THREAD_LOCAL = 1, 1
+_HOST, _DEVICE = 1, 2
+
+
+class _Copy2D(ctypes.Structure):
+    """CUDA_MEMCPY2D."""
+
+    _fields_ = (
+        ("srcXInBytes", c_size_t),
+        ("srcY", c_size_t),
+        ("srcMemoryType", c_int),
+        ("srcHost", c_void_p),
+        ("srcDevice", c_uint64),
+        ("srcArray", c_void_p),
+        ("srcPitch", c_size_t),
+        ("dstXInBytes", c_size_t),
+        ("dstY", c_size_t),
+        ("dstMemoryType", c_int),
+        ("dstHost", c_void_p),
+        ("dstDevice", c_uint64),
+        ("dstArray", c_void_p),
+        ("dstPitch", c_size_t),
+        ("WidthInBytes", c_size_t),
+        ("Height", c_size_t),
+    )
+
+
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "cuInit": (c_uint,),
+    "cuDeviceGet": (c_void_p, c_int),
+    "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
+    "cuDevicePrimaryCtxRelease_v2": (c_int,),
+    "cuCtxSetCurrent": (c_void_p,),
+    "cuMemAlloc_v2": (c_void_p, c_size_t),
+    "cuMemFree_v2": (c_uint64,),
+    "cuMemsetD8Async": (c_uint64, c_ubyte, c_size_t, c_void_p),
+    "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
+    "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
+    "cuMemcpy2DAsync_v2": (c_void_p, c_void_p),
+    "cuStreamCreate": (c_void_p, c_uint),
+    "cuStreamDestroy_v2": (c_void_p,),
+    "cuStreamSynchronize": (c_void_p,),
+    "cuStreamBeginCapture_v2": (c_void_p, c_int),
+    "cuStreamEndCapture": (c_void_p, c_void_p),
+    "cuGraphInstantiateWithFlags": (c_void_p, c_void_p, c_uint64),
+    "cuGraphDestroy": (c_void_p,),
+    "cuGraphLaunch": (c_void_p, c_void_p),
+    "cuGraphExecDestroy": (c_void_p,),
+    "cuGetErrorName": (c_int, c_void_p),
+}
+
+
+class CudaDevice:
+    """A `Device` on the card of that number.
+
+    Raises:
+        BuildError: no driver, no such card.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        self._cuda, self._index = _load(), index
+        self._do("cuInit", 0)
+        device, context, stream = c_int(), c_void_p(), c_void_p()
+        self._do("cuDeviceGet", byref(device), index)
+        self._device = device.value
+        self._do("cuDevicePrimaryCtxRetain", byref(context), self._device)
+        self._do("cuCtxSetCurrent", context)
+        self._do("cuStreamCreate", byref(stream), _NON_BLOCKING)
+        self.stream = int(stream.value or 0)
+
+    def allocate(self, nbytes: int) -> int:
+        """See `Device`."""
+        address = c_uint64()
+        self._do("cuMemAlloc_v2", byref(address), nbytes)
+        return int(address.value)
+
+    def free(self, address: int) -> None:
+        """See `Device`; waits for the stream first."""
+        self.synchronize()
+        self._do("cuMemFree_v2", address)
+
+    def zero(self, address: int, nbytes: int) -> None:
+        """See `Device`."""
+        self._do("cuMemsetD8Async", address, 0, nbytes, self.stream)
+
+    def upload(self, address: int, array: Array) -> None:
+        """See `Device`: pageable memory is staged by the driver before the call returns."""
+        self._do("cuMemcpyHtoDAsync_v2", address, array.ctypes.data, array.nbytes, self.stream)
+
+    def upload_blocks(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
+        """See `Device`."""
+        for block in blocks:
+            copy = _Copy2D(
+                srcMemoryType=_HOST,
+                srcHost=source.ctypes.data + block.source,
+                srcPitch=block.source_pitch,
+                dstMemoryType=_DEVICE,
+                dstDevice=address + block.target,
+                dstPitch=block.target_pitch,
+                WidthInBytes=block.width,
+                Height=block.height,
+            )
+            self._do("cuMemcpy2DAsync_v2", byref(copy), self.stream)
+        self.synchronize()
+
+    def download(self, address: int, array: Array) -> None:
+        """See `Device`."""
+        self._do("cuMemcpyDtoHAsync_v2", array.ctypes.data, address, array.nbytes, self.stream)
+        self.synchronize()
+
+    def synchronize(self) -> None:
+        """See `Device`."""
+        self._do("cuStreamSynchronize", self.stream)
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """See `Device`: the handle of an instantiated graph."""
+        graph, executable = c_void_p(), c_void_p()
+        self._do("cuStreamBeginCapture_v2", self.stream, _THREAD_LOCAL)
+        try:
+            work()
+        finally:
+            self._do("cuStreamEndCapture", self.stream, byref(graph))
+        self._do("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
+        self._do("cuGraphDestroy", graph)
+        return executable
+
+    def launch(self, graph: Any) -> None:
+        """See `Device`."""
+        self._do("cuGraphLaunch", graph, self.stream)
+
+    def drop(self, graph: Any) -> None:
+        """See `Device`."""
+        self.synchronize()
+        self._do("cuGraphExecDestroy", graph)
+
+    def close(self) -> None:
+        """See `Device`."""
+        self._do("cuStreamDestroy_v2", self.stream)
+        self._do("cuDevicePrimaryCtxRelease_v2", self._device)
+
+    def _do(self, name: str, *arguments: Any) -> None:
+        code = getattr(self._cuda, name)(*arguments)
+        if code:
+            text = c_char_p()
+            self._cuda.cuGetErrorName(code, byref(text))
+            found = (text.value or b"unknown").decode()
+            raise BuildError(f"card {self._index}", expected=f"{name} to succeed", found=f"{found} ({code})")
+
+
+def _load() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(_LIBRARY)
+        for name, types in _SIGNATURES.items():
+            getattr(library, name).argtypes = types
+    except (OSError, AttributeError) as error:
+        raise BuildError("NVIDIA driver", expected=f"{_LIBRARY} of CUDA 12 or 13", found=str(error)) from None
+    return library
