@@ -74,7 +74,7 @@ CASES = {
     "one group": Case(G=1),
     "as many groups as heads": Case(G=4),
     "one head": Case(H=1, G=1),
-    "P = N = 1": Case(P=1, N=1),
+    "P = N = 1": Case(T=9, lengths=(9, 7), P=1, N=1),
     "wide": Case(T=20, lengths=(20, 13), H=6, P=40, N=33),
     "both limits": Case(limits=(0.05, 0.2)),
     "upper limit": Case(limits=(0.0, 0.01)),

@@ -1,0 +1,115 @@
+"""The file that ships: its interface, its validity, the same bytes from any process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import elastic_export
+import elastic_runtime
+from elastic_export.checkpoint.slicing import slice_array, tensor_runs
+from elastic_export.reference import budget_masks, empty_state, load_reference
+from elastic_runtime.interface import token_ports
+
+ELEMENT = {"float32": onnx.TensorProto.FLOAT, "bfloat16": onnx.TensorProto.BFLOAT16, "int64": onnx.TensorProto.INT64}
+
+
+def table(values: Any) -> list[tuple[str, int, tuple[Any, ...]]]:
+    return [
+        (v.name, v.type.tensor_type.elem_type, tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim))
+        for v in values
+    ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_interface_is_the_written_one(precision: str, compiled: Any, tmp_path: Path) -> None:
+    """Order, names, dtypes and shapes of inputs and outputs, as consumers read them; SSM states are float32."""
+    model = compiled.emit(tmp_path / "model.onnx", precision)
+    proto = onnx.load(model.path)
+    sub = compiled.budget.architecture(compiled.arch)
+    ports = [(p.name, ELEMENT[p.dtype], p.shape) for p in (*model.ports, *model.weights)]
+    assert table(proto.graph.input) == ports
+    outputs = [(model.logits.name, ELEMENT["float32"], ("B", sub.vocab_size))]
+    outputs += [(s.output, ELEMENT[s.dtype], s.shape) for s in model.states()]
+    assert table(proto.graph.output) == outputs
+    assert [p.name for p in model.ports[:3]] == [p.name for p in token_ports()]
+    narrow = "bfloat16" if precision == "bf16" else "float32"
+    assert {p.kind: p.dtype for p in model.states()} == {
+        "conv_state": narrow, "ssm_state": "float32", "key_cache": narrow, "value_cache": narrow
+    }  # fmt: skip
+    assert {p.dtype for p in model.weights} == {narrow}
+    assert model.mixers == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_file_is_valid_and_small(precision: str, compiled: Any, tmp_path: Path) -> None:
+    """The checker of ONNX with full shape inference; no weights, no names of the parent's nodes, one function."""
+    path = compiled.emit(tmp_path / "model.onnx", precision).path
+    onnx.checker.check_model(str(path), full_check=True)
+    proto = onnx.load(path)
+    assert [(f.domain, f.name) for f in proto.functions] == [("elastic", "Mamba2Mixer")]
+    assert {(o.domain, o.version) for o in proto.opset_import} == {("", 24), ("elastic", 1)}
+    assert sum(np.prod(t.dims) for t in proto.graph.initializer) < 100
+    assert all(node.name == f"{node.op_type}_{node.name.rsplit('_', 1)[1]}" for node in proto.graph.node)
+    assert path.stat().st_size < 100_000
+
+
+def test_weights_say_their_slices(emitted: Any, compiled: Any) -> None:
+    runs = tensor_runs(compiled.arch, compiled.budget)
+    assert {w.tensor: w.runs for w in emitted.weight_slices} == runs
+    assert [port.name for port in emitted.weights] == [w.tensor for w in emitted.weight_slices]
+    assert [port.shape for port in emitted.weights] == [w.shape for w in emitted.weight_slices]
+    assert [s.input for s in emitted.state_slices] == [port.name for port in emitted.states()]
+
+
+def test_file_runs_from_its_bytes(emitted: Any, compiled: Any, session: Callable[..., Any]) -> None:
+    """The file alone, loaded back, against the reference."""
+    ids = np.random.default_rng(0).integers(0, compiled.arch.vocab_size, (1, 6))
+    feed: dict[str, Any] = {"input_ids": ids, "position": np.array([0]), "length": np.array([6])}
+    feed |= {p.name: np.zeros([{"B": 1, "S": 8}.get(d, d) for d in p.shape], np.float32) for p in emitted.states()}
+    feed |= {w.tensor: slice_array(compiled.weights[w.tensor], w.runs) for w in emitted.weight_slices}
+    logits = session(emitted.path.read_bytes()).run(["logits"], feed)[0]
+    reference = load_reference(compiled.arch, compiled.weights.__getitem__)
+    state, masks = empty_state(compiled.arch, 1, 8, torch.float32), budget_masks(compiled.arch, compiled.budget)
+    expected, _ = reference(torch.from_numpy(ids), torch.tensor([0]), torch.tensor([6]), state, masks)
+    assert np.linalg.norm(logits - expected.numpy()) <= 1e-5 * float(expected.norm())
+
+
+_EMIT = """
+import hashlib, sys
+from pathlib import Path
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.emit import emit_model
+from elastic_export.graph import facts_of, trace_parent
+from elastic_export.passes import budget_passes, run_passes
+from elastic_export.reference import budget_masks
+import onnx_ir as ir
+arch = Architecture("M*-", 61, 24, (37,), (6,), 12, 2, 5, 3, 4, 2, 16, 1e-3, (0.002, 0.5))
+budget = Budget("small", 20, (30,), (4,), 7, 4, ())
+model, dtype = trace_parent(arch), ir.DataType.BFLOAT16
+masks = {name: mask.numpy() for name, mask in budget_masks(arch, budget).items()}
+run_passes(model, budget_passes(masks, dtype, dict.fromkeys(facts_of(model).weights, dtype)))
+emit_model(model, budget.architecture(arch), Path(sys.argv[1]), precision="bf16")
+"""
+
+
+def test_two_processes_write_the_same_bytes(compiled: Any, tmp_path: Path) -> None:
+    """Whatever the seed of hashes: a process of its own against this one, which has compiled other budgets before."""
+    roots = {str(Path(package.__file__ or "").parents[1]) for package in (elastic_export, elastic_runtime)}
+    environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sorted(roots))}
+    subprocess.run([sys.executable, "-c", _EMIT, str(tmp_path / "other.onnx")], check=True, env=environment)
+    compiled.emit(tmp_path / "before.onnx")
+    mine = compiled.emit(tmp_path / "mine.onnx", "bf16").path
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (mine, tmp_path / "other.onnx")}
+    assert len(digests) == 1
