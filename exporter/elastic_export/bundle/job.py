@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -154,7 +155,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
                 max_context=engine.max_context,
                 max_batch=options.max_batch,
             )
-    sizes = tuple(_size(checkpoint, budget, precision, options) for budget in budgets)
+    sizes = budget_sizes(checkpoint, budgets, options)
     _check_weights(checkpoint, options, precision, sizes)
     return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes)
 
@@ -175,6 +176,12 @@ def _group(targets: tuple[Target, ...], precision: Precision, contexts: tuple[in
         for capabilities, members in groups.items()
         for context in sorted(contexts)
     )
+
+
+def budget_sizes(checkpoint: Checkpoint, budgets: Sequence[Budget], options: ExportOptions) -> tuple[BudgetSize, ...]:
+    """What the memory of each sub-model depends on, before anything is built."""
+    precision = options.precision or _precision_of(checkpoint)
+    return tuple(_size(checkpoint, budget, precision, options) for budget in budgets)
 
 
 def _size(checkpoint: Checkpoint, budget: Budget, precision: Precision, options: ExportOptions) -> BudgetSize:

@@ -1,0 +1,36 @@
+"""`elastic-export budgets derive`: find the budgets of checkpoints that somebody else's script cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from elastic_export.checkpoint.derive import derive
+
+
+@click.group()
+def budgets() -> None:
+    """Work with budget files."""
+
+
+@budgets.command("derive")
+@click.option("--parent", required=True, type=click.Path(path_type=Path), help="The elastic parent's folder.")
+@click.option(
+    "--sliced",
+    "sliced",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A cut checkpoint; repeatable.",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Write here instead of standard output.")
+def derive_command(parent: Path, sliced: tuple[Path, ...], output: Path | None) -> None:
+    """Find widths and kept layers of each sliced checkpoint, prove every tensor byte-equal to our slice, print the file."""
+    text = json.dumps(derive(parent, list(sliced)), indent=1) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+        click.echo(f"wrote {output}", err=True)

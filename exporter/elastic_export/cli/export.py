@@ -1,0 +1,136 @@
+"""`elastic-export` itself: options, the table of what fits, the job, the summary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from elastic_runtime.errors import BuildError, InputError
+
+from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
+from elastic_export.checkpoint.demo import demo_checkpoint
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.resolve import resolve_checkpoint
+from elastic_export.cli.progress import ConsoleProgress
+from elastic_export.cli.summary import plan_json, result_json, summary
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEMO_NOTE = "no checkpoint given: this is the built-in demo model, random weights that talk nonsense"
+
+_OPTIONS = (
+    click.option("--checkpoint", metavar="DIR|REPO", help="Elastic checkpoint: a folder, or a cached Hugging Face id."),
+    click.option("--budget", "budget", metavar="all|NAME,…", help="Sub-models to export."),
+    click.option("--target", "target", metavar="NAME,…", help="GPU classes, see `elastic-export targets`."),
+    click.option("--output", type=click.Path(path_type=Path), help="Bundle folder.  [default: engines/<checkpoint name>]"),
+    click.option("--weights", type=click.Choice(["shared", "sliced", "embedded"]), default="shared", show_default=True,
+                 help="Slices of the parent's shards, a checkpoint per sub-model, or inside the engine."),
+    click.option("--ops", type=click.Choice(["plugin", "native"]), default="native", show_default=True,
+                 help="Mamba-2 as our CUDA plugin, or compiled by TensorRT from its function body."),
+    click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]), help="[default: the checkpoint's]"),
+    click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens of one call."),
+    click.option("--max-context", default="16384", show_default=True, metavar="N[,N…]", help="Tokens of a sequence; one engine each."),
+    click.option("--max-batch", type=int, default=1, show_default=True, help="Sequences of one call."),
+    click.option("--logits", type=click.Choice(["last", "all"]), default="last", show_default=True),
+    click.option("--budgets", "budgets_file", type=click.Path(path_type=Path), help="Budget file instead of elastic_config.json."),
+    click.option("--ignore-tensors", multiple=True, metavar="GLOB", help="Tensors that are no part of the model; repeatable."),
+    click.option("--external-weights", is_flag=True, help="Name the parent's shards in the bundle instead of holding them."),
+    click.option("--dry-run", is_flag=True, help="Print what fits and stop; nothing is written."),
+    click.option("--require-fit", is_flag=True, help="Exit 1 if any budget does not fit any target."),
+    click.option("--allow-unfit", is_flag=True, help="Build even where no budget fits a target."),
+    click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
+    click.option("--add", is_flag=True, help="Keep what the bundle already has of the same checkpoint."),
+    click.option("--force", is_flag=True, help="Replace an output folder that is not a bundle."),
+    click.option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
+    click.option("--debug", is_flag=True, help="Dump the graph between passes; tracebacks."),
+)  # fmt: skip
+
+
+def export_options(function: F) -> F:
+    """Add the options of an export to a command."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def run_export(
+    *,
+    checkpoint: str | None,
+    budgets_file: Path | None,
+    ignore_tensors: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    **rest: Any,
+) -> None:
+    """Plan, print what fits, build, print the summary."""
+    progress = ConsoleProgress()
+    folder = resolve_checkpoint(checkpoint, os.environ)
+    demo = folder is None
+    if demo:
+        progress.say(DEMO_NOTE)
+    opened = Checkpoint.open(folder or demo_checkpoint(), budgets_file=budgets_file, ignore_tensors=ignore_tensors)
+    for warning in opened.warnings:
+        progress.say(warning)
+    job = plan_job(opened, _library_options(opened, rest), demo=demo)
+    if as_json and dry_run:
+        click.echo(plan_json(job))
+    else:
+        click.echo(job.table(), err=as_json)
+    _check_fit(job)
+    if dry_run:
+        return
+    from elastic_export.pipeline import export  # noqa: PLC0415  # torch takes seconds to import; a plan needs none
+
+    result = export(job, progress)
+    click.echo(result_json(result) if as_json else summary(result))
+    if demo:
+        progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
+
+
+def _check_fit(job: ExportJob) -> None:
+    job.check_fit()
+    if job.options.require_fit and (misfits := job.misfits()):
+        raise BuildError(
+            "--require-fit",
+            expected="every budget to fit every target",
+            found="; ".join(misfits),
+            todo="ask for a smaller budget, context or batch",
+        )
+
+
+def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOptions:
+    """The command line's words as the library's."""
+    for name in ("budget", "target"):
+        if not given[name]:
+            known = "all or " + ",".join(checkpoint.budgets) if name == "budget" else "GPU classes such as rtx5080"
+            raise InputError(f"--{name}", expected=known, found="nothing", todo=f"add --{name}")
+    return ExportOptions(
+        budgets=given["budget"],
+        targets=given["target"],
+        output=given["output"] or Path("engines") / checkpoint.name,
+        weights=given["weights"],
+        ops=given["ops"],
+        precision=given["precision"],
+        max_tokens=given["max_tokens"],
+        max_contexts=_contexts(given["max_context"]),
+        max_batch=given["max_batch"],
+        logits=given["logits"],
+        external_weights=given["external_weights"],
+        verify=not given["no_verify"],
+        add=given["add"],
+        force=given["force"],
+        require_fit=given["require_fit"],
+        allow_unfit=given["allow_unfit"],
+        debug=given["debug"],
+    )
+
+
+def _contexts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            "--max-context", expected="a number of tokens, or several: 4096,16384", found=repr(text)
+        ) from None

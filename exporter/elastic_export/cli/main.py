@@ -1,0 +1,82 @@
+"""The command group; without a subcommand it exports."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+from elastic_runtime.errors import BuildError, ElasticError
+
+from elastic_export import __version__
+from elastic_export.cli.budgets import budgets
+from elastic_export.cli.doctor import doctor
+from elastic_export.cli.export import export_options, run_export
+from elastic_export.cli.inspect import inspect
+from elastic_export.cli.targets import targets
+from elastic_export.cli.verify import verify
+
+INTERRUPTED = 130
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="elastic-export")
+@export_options
+@click.pass_context
+def cli(context: click.Context, /, **options: Any) -> None:
+    """Compile an elastic Nemotron-H checkpoint: one verified TensorRT engine per nested sub-model and GPU class.
+
+    elastic-export --checkpoint DIR --budget all --target rtx5080
+
+    Without --checkpoint (or ELASTIC_CHECKPOINT) a small built-in demo model is exported.
+    """
+    if context.invoked_subcommand is None:
+        run_export(**options)
+
+
+for command in (verify, inspect, targets, budgets, doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command; every error becomes a message and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = cli.main(standalone_mode=False)
+    except Exception as error:  # the last border: nothing may leave as a traceback
+        if debug:
+            traceback.print_exc()
+        code = _explain(error)
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing was changed", err=True)
+        code = INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, ElasticError):
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        click.echo("interrupted; nothing was changed", err=True)
+        return INTERRUPTED
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains while it ends
+        return BuildError.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        click.echo(f"error: {error.filename or 'the disk'}: expected room to write, found {error.strerror}.", err=True)
+        return BuildError.exit_code
+    if isinstance(error, MemoryError):
+        click.echo("error: memory: expected enough for this step, found none left. Close other programs.", err=True)
+        return BuildError.exit_code
+    text = f"error: {type(error).__name__}: {error}. This is a fault of elastic-export: run again with --debug and report it."
+    click.echo(text, err=True)
+    return BuildError.exit_code

@@ -1,0 +1,58 @@
+"""`elastic-export targets`: the GPU classes, and what of a checkpoint fits each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from elastic_runtime.fit import BudgetSize, bandwidth_floor, gib
+from elastic_runtime.fit_table import align, short, verdict
+from elastic_runtime.targets import Target, load_targets
+
+from elastic_export.bundle.job import ExportOptions, budget_sizes
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.resolve import resolve_checkpoint
+
+CONTEXTS = (8192, 16384, 32768, 131072)
+
+
+@click.command()
+@click.option("--checkpoint", metavar="DIR|REPO", help="Show what of this checkpoint fits, and how fast it could be.")
+def targets(checkpoint: str | None) -> None:
+    """List the GPU classes: compute capability, memory, bandwidth and where the figures come from."""
+    known = list(load_targets().values())
+    click.echo("\n".join(_table(known)))
+    folder = resolve_checkpoint(checkpoint, os.environ) if checkpoint or "ELASTIC_CHECKPOINT" in os.environ else None
+    if folder is not None:
+        opened = Checkpoint.open(folder)
+        sizes = budget_sizes(opened, list(opened.budgets.values()), ExportOptions("all", "", Path()))
+        click.echo("\n".join(["", *_fit(known, sizes)]))
+
+
+def _table(known: list[Target]) -> list[str]:
+    rows = [["target", "card", "compute", "VRAM", "usable", "GB/s", "source"]]
+    for target in known:
+        rows.append(
+            [
+                target.name,
+                target.display_name,
+                ",".join(target.compute_capabilities),
+                "-" if target.vram_bytes is None else f"{gib(target.vram_bytes)} GiB",
+                "-" if target.usable_bytes is None else f"{gib(target.usable_bytes)} GiB",
+                "-" if target.bandwidth_gbs is None else f"{target.bandwidth_gbs:.0f}",
+                target.source,
+            ]
+        )
+    return align(rows, left=(0, 1, 2, 6))
+
+
+def _fit(known: list[Target], sizes: tuple[BudgetSize, ...]) -> list[str]:
+    """Per card and budget: which contexts fit, and the tokens a second that its memory bandwidth allows at 8k."""
+    rows = [["target", "budget", *(short(context) for context in CONTEXTS), f"tokens/s at most, {short(CONTEXTS[0])}"]]
+    for target in known:
+        for size in sizes if target.usable_bytes is not None else ():
+            floor = bandwidth_floor(size, target, context=CONTEXTS[0])
+            fits = [verdict(size, target, (context,)) for context in CONTEXTS]
+            rows.append([target.name, size.name, *fits, "-" if floor is None else f"{floor:.0f}"])
+    return align(rows, left=(0, 1, 2, 3, 4, 5))

@@ -1,0 +1,20 @@
+"""`elastic-export verify`: replay a bundle's golden run on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--require", type=click.Choice(["engine"]), help="Exit 1 where an engine could not be run.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+def verify(bundle: Path, require: str | None, as_json: bool) -> None:
+    """Check every digest of BUNDLE and replay its golden run: ONNX on the CPU, engines on a card of their class."""
+    from elastic_runtime.verify import verify_bundle  # noqa: PLC0415  # onnxruntime is needed here only
+
+    report = verify_bundle(bundle, require_engine=require == "engine", say=lambda text: click.echo(text, err=True))
+    click.echo(report.to_json() if as_json else report.text())
+    raise SystemExit(0 if report.passed else 1)
