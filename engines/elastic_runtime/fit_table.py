@@ -22,7 +22,7 @@ def fit_table(
     for size in sizes:
         needs = [f"{gib(vram_needed(size, context=c, batch=batch).total)} GiB" for c in contexts]
         verdicts = [" " + verdict(size, target, contexts, batch) for target in targets]
-        rows.append([size.name, parameters(size.parameters), f"{gib(size.weight_bytes)} GiB", *needs, *verdicts])
+        rows.append([size.name, parameters(size.parameters), size_text(size.weight_bytes), *needs, *verdicts])
     notes = [note for t in targets for c in contexts if (note := _note(sizes, t, c, batch, precision))]
     return "\n".join([*align(rows, left=(0, *range(3 + len(contexts), len(rows[0])))), *notes])
 
@@ -45,6 +45,14 @@ def short(context: int) -> str:
 def parameters(count: int) -> str:
     """12310001152 as 12.31B, 412345 as 0.41M."""
     return f"{count / 1e9:.2f}B" if count >= 10**7 else f"{count / 1e6:.2f}M"
+
+
+def size_text(count: int) -> str:
+    """Bytes with a fitting unit: 10.7 GiB, 16.5 MiB, 812 B."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"
 
 
 def align(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:

@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
-from elastic_runtime.fit_table import align, parameters
+from elastic_runtime.fit_table import align, parameters, size_text
 
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.cli.summary import size
 
 
 @click.command()
@@ -37,8 +36,8 @@ def _bundle(path: Path) -> list[str]:
             file = manifest.file(engine.file)
             fits = {True: "yes", False: "no", None: "-"}[engine.fits.enough]
             rows.append(
-                [budget.name, parameters(budget.parameters), str(budget.layers), size(budget.weight_bytes), engine.target,
-                 str(engine.max_context), size(file.size if file else 0), size(engine.activation), engine.status.state, fits]
+                [budget.name, parameters(budget.parameters), str(budget.layers), size_text(budget.weight_bytes), engine.target,
+                 str(engine.max_context), size_text(file.size if file else 0), size_text(engine.activation), engine.status.state, fits]
             )  # fmt: skip
     demo = " (demo model)" if manifest.demo else ""
     return [

@@ -6,22 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from elastic_runtime.fit import unfit, vram_needed
-from elastic_runtime.fit_table import align, parameters
+from elastic_runtime.fit_table import align, parameters, size_text
 
 if TYPE_CHECKING:
     from elastic_export.bundle.job import ExportJob
     from elastic_export.pipeline import BudgetResult, ExportResult
-
-_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-
-
-def size(count: int) -> str:
-    """Bytes with a fitting unit: 10.7 GiB, 16.5 MiB."""
-    for unit, name in _UNITS:
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} B"
-
 
 def summary(result: ExportResult) -> str:
     """Budget, parameters, layers, weights, verified error, engine size and seconds per stage; then what was not run."""
@@ -43,7 +32,7 @@ def summary(result: ExportResult) -> str:
         [
             *align(rows, left=(0,)),
             "",
-            f"bundle {result.output}: {len(result.manifest.files)} files, {size(sum(f.size for f in result.manifest.files))}",
+            f"bundle {result.output}: {len(result.manifest.files)} files, {size_text(sum(f.size for f in result.manifest.files))}",
             f"{engines} engines are built and have run on no card: elastic-export verify {result.output} --require engine",
         ]
     )
@@ -56,9 +45,9 @@ def _row(budget: BudgetResult) -> list[str]:
         budget.budget.name,
         parameters(model.parameters()),
         f"{len(model.pattern)}",
-        size(budget.size.weight_bytes),
+        size_text(budget.size.weight_bytes),
         "not verified" if budget.verification is None else f"{budget.verification.error:.1e}",
-        ", ".join(size(n) for n in sorted(sizes)),
+        ", ".join(size_text(n) for n in sorted(sizes)),
         *(f"{seconds.get(step, 0.0):.1f}" for step in ("passes", "onnx", "verify", "engine")),
     ]
 

@@ -1,0 +1,194 @@
+"""The command line: exit codes, error texts, plans; whole exports are in tests/test_pipeline.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from elastic_export.checkpoint.synthetic import (
+    BUDGETS_12B,
+    NANO_12B,
+    random_weights,
+    write_checkpoint,
+    write_sparse_checkpoint,
+)
+from elastic_export.cli.main import main
+from elastic_runtime.manifest_reader import NAME
+
+Run = tuple[int, str, str]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: str) -> Run:
+        monkeypatch.setattr(sys, "argv", ["elastic-export", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def sparse_12b(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sparse") / "Nemotron-Elastic-12B"
+    write_sparse_checkpoint(folder, NANO_12B, BUDGETS_12B)
+    return folder
+
+
+BAD_REQUESTS = [
+    (["--budget", "all"], "--target: expected GPU classes such as rtx5080, found nothing"),
+    (["--target", "rtx5080"], "--budget: expected all or large,medium,small, found nothing"),
+    (["--budget", "all", "--target", "rtx5081"], "Try rtx5080"),
+    (["--budget", "midium", "--target", "rtx5080"], "medium"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "0"], "--max-context: expected 1 or more, found 0"),
+    (["--budget", "all", "--target", "rtx5080", "--max-tokens", "0"], "--max-tokens: expected 1 or more, found 0"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "1k"], "--max-context: expected a number of tokens"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "64,64"], "--max-context: expected different contexts"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "128"], "--max-tokens: expected at most --max-context (128)"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "30000"], "Lower --max-context to 24544"),
+    (["--budget", "all", "--target", "rtx5080", "--precision", "fp16"], "use --weights sliced"),
+    (["--budget", "all", "--target", "rtx5080", "--checkpoint", "/no/such"], "--checkpoint: expected a folder"),
+    (["--budget", "all", "--target", "rtx5080", "--checkpoint", "some/repo"], "hf download some/repo"),
+    (["--budget", "all", "--target", "rtx5080", "--output", "/proc/elastic"], "output /proc/elastic"),
+    (["inspect", "/no/such"], "expected a bundle, a checkpoint folder or an .onnx file"),
+    (["--no-such-option"], "No such option"),
+    (["--weights", "borrowed"], "is not one of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), BAD_REQUESTS, ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else ""
+)
+def test_bad_requests_exit_2_and_say_why(run, tmp_path, monkeypatch, arguments, expected) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    code, out, err = run(*arguments)
+    assert code == 2, err
+    assert expected.lower() in err.lower()
+    assert "Traceback" not in out + err
+    assert not list(tmp_path.rglob(NAME))
+
+
+def test_empty_environment_variable_is_an_error(run, monkeypatch) -> None:
+    monkeypatch.setenv("ELASTIC_CHECKPOINT", "")
+    code, _, err = run("--budget", "all", "--target", "rtx5080", "--dry-run")
+    assert code == 2
+    assert "ELASTIC_CHECKPOINT" in err
+
+
+def test_output_that_is_no_bundle_is_left_alone(run, tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    code, _, err = run("--budget", "all", "--target", "rtx5080", "--output", str(tmp_path / "mine"))
+    assert code == 2
+    assert "not a bundle" in err or "expected a bundle" in err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_dry_run_of_the_12b_prints_figures_worked_out_by_hand_and_writes_nothing(
+    run, tmp_path, monkeypatch, sparse_12b
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--checkpoint", str(sparse_12b), "--budget", "all", "--target", "rtx5080,rtx5090", "--dry-run")
+    code, out, _ = run(*arguments)
+    assert code == 0
+    rows = {line.split()[0]: line.split() for line in out.splitlines()}
+    # 12,310,001,152 parameters x 2 B = 24,620,002,304 (22.93 GiB); SSM states 28 x 128 x 80 x 128 x 4 B = 146,800,640;
+    # conv states 28 x 3 x 12288 x 2 B = 2,064,384; caches 24,576 B x 16384 = 402,653,184; scratch 25 MB + 32 B x 22656 x
+    # 256 = 210,597,952; reserve 0.6 GiB = 644,245,094. Together 26,026,363,558 B = 24.24 GiB.
+    assert rows["12b"][1:] == ["12.31B", "22.9", "GiB", "24.2", "GiB", "no", "yes"]
+    assert rows["9b"][1] == "9.06B"
+    assert rows["6b"][-2:] == ["yes", "yes"]
+    assert "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: built all the same, never chosen there." in out
+    code, out, _ = run(*arguments, "--json")
+    plan = json.loads(out)
+    assert plan["budgets"][0]["vram_bytes"] == {"16384": 26_026_363_558}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "expected"),
+    [
+        (["--budget", "12b", "--target", "rtx5080"], 2, "at least one budget that fits it"),
+        (["--budget", "12b", "--target", "rtx5080", "--allow-unfit"], 0, ""),
+        (["--budget", "all", "--target", "rtx5080", "--require-fit"], 1, "12b on rtx5080 at 16384 tokens"),
+        (["--budget", "6b", "--target", "rtx5080", "--require-fit"], 0, ""),
+    ],
+)
+def test_what_does_not_fit(run, sparse_12b, extra, code, expected) -> None:
+    found, _, err = run("--checkpoint", str(sparse_12b), *extra, "--dry-run")
+    assert found == code
+    assert expected in err
+
+
+def test_targets_of_a_checkpoint(run, sparse_12b) -> None:
+    code, out, _ = run("targets", "--checkpoint", str(sparse_12b))
+    assert code == 0
+    assert any(line.split()[:6] == ["rtx5080", "12b", "no", "no", "no", "no"] for line in out.splitlines())
+    assert any(line.split()[:4] == ["rtx5090", "12b", "yes", "yes"] for line in out.splitlines())
+    assert "nvidia-smi" in out
+
+
+def test_inspect_and_derive(run, tmp_path) -> None:
+    from elastic_export.checkpoint.demo import demo_checkpoint
+    from elastic_export.checkpoint.reader import Checkpoint
+    from elastic_export.checkpoint.sliced import write_sliced
+
+    parent = Checkpoint.open(demo_checkpoint())
+    code, out, _ = run("inspect", str(parent.path))
+    assert code == 0
+    assert "pattern M-M*-M-M*-M-" in out
+    write_sliced(parent, parent.budgets["medium"], tmp_path / "medium")
+    code, out, _ = run("budgets", "derive", "--parent", str(parent.path), "--sliced", str(tmp_path / "medium"))
+    assert code == 0
+    document = json.loads(out)
+    assert document["budgets"]["medium"]["hidden_size"] == parent.budgets["medium"].hidden_size
+    assert document["budgets"]["medium"]["skip_layers"] == list(parent.budgets["medium"].skip_layers)
+
+
+def test_a_fault_of_ours_is_no_traceback(run, monkeypatch) -> None:
+    monkeypatch.setattr("elastic_export.cli.export.plan_job", lambda *a, **k: 1 / 0)
+    code, _, err = run("--budget", "all", "--target", "rtx5080")
+    assert code == 1
+    assert "ZeroDivisionError" in err
+    assert "Traceback" not in err
+    _, _, err = run("--budget", "all", "--target", "rtx5080", "--debug")
+    assert "Traceback" in err
+
+
+def test_closed_pipe_ends_quietly() -> None:
+    command = [sys.executable, "-m", "elastic_export", "targets"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=120)
+    assert b"Traceback" not in err
+
+
+def test_every_option_and_command_is_in_the_readme() -> None:
+    from elastic_export.cli.main import cli
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    options = [name for parameter in cli.params for name in parameter.opts if name.startswith("--")]
+    missing = [name for name in (*options, *cli.commands) if name not in readme and name not in ("--version", "--help")]
+    assert not missing
+
+
+def test_unfit_checkpoint_faults_exit_2(run, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    from elastic_export.checkpoint.synthetic import random_architecture
+
+    arch = random_architecture(rng)
+    write_checkpoint(tmp_path / "c", arch, random_weights(arch, rng), None, "bf16")
+    code, _, err = run("--checkpoint", str(tmp_path / "c"), "--budget", "all", "--target", "rtx5080")
+    assert code == 2
+    assert "budgets derive" in err
