@@ -33,7 +33,7 @@ ByteTokenizer tokenizer(const std::string& from = "", const std::string& to = ""
   int other = 0x100;
   for (int byte = 0; byte < 256; ++byte) {
     const bool plain = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-    char letter[8];
+    char letter[16];
     std::snprintf(letter, sizeof letter, "\\u%04x", static_cast<unsigned>(plain ? byte : other++));
     vocab += (byte ? ", \"" : "\"") + std::string(letter) + "\": " + std::to_string(byte);
   }

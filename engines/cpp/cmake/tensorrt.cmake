@@ -1,0 +1,20 @@
+# The device backend. Compute capabilities do not matter here: it holds no kernels.
+find_package(CUDAToolkit REQUIRED)
+find_package(TensorRT REQUIRED)
+target_sources(elastic_runtime PRIVATE src/tensorrt_backend.cpp src/tensorrt_engine.cpp)
+target_link_libraries(elastic_runtime PRIVATE TensorRT::runtime CUDA::cudart)
+target_compile_definitions(elastic_runtime PRIVATE ELASTIC_TENSORRT_FLAVOUR="${TensorRT_FLAVOUR}")
+
+# Runtime cache and built-in CUDA graphs are TensorRT for RTX's own; ask the headers, not the name.
+include(CheckCXXSourceCompiles)
+set(CMAKE_REQUIRED_INCLUDES ${TensorRT_INCLUDE_DIR} ${CUDAToolkit_INCLUDE_DIRS})
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+check_cxx_source_compiles("
+  #include <NvInferRuntime.h>
+  bool f(nvinfer1::IRuntimeConfig& c) {
+    return c.setRuntimeCache(*c.createRuntimeCache()) && c.setCudaGraphStrategy(nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE);
+  }" ELASTIC_HAS_RUNTIME_CACHE)
+unset(CMAKE_TRY_COMPILE_TARGET_TYPE)
+if(ELASTIC_HAS_RUNTIME_CACHE)
+  target_compile_definitions(elastic_runtime PRIVATE ELASTIC_HAS_RUNTIME_CACHE)
+endif()

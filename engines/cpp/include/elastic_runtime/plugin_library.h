@@ -1,0 +1,25 @@
+// The plugin library of an engine: found, and checked before it is loaded.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "elastic_runtime/bundle.h"
+
+namespace elastic {
+
+/// What a library is called here: `libelastic_plugins.so` of the manifest is `elastic_plugins.dll` on
+/// Windows.
+std::string library_name(const std::string& name);
+
+/// The TensorRT interface that a library was made for, such as `rtx-1.7`, read from its bytes. Throws
+/// InputError: no mark.
+std::string plugin_abi(const std::filesystem::path& library);
+
+/// The library that the engine needs: in `folder`, else in the bundle, else beside the bundle.
+/// Throws InputError: none there, or one made for another TensorRT.
+std::filesystem::path find_plugin(const Bundle& bundle, const EngineEntry& engine,
+                                  const std::optional<std::filesystem::path>& folder);
+
+}  // namespace elastic
