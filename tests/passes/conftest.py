@@ -7,6 +7,7 @@ once each, compiled for any masks, run in onnxruntime against the masked referen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +37,7 @@ from elastic_runtime.errors import ElasticError
 
 Array = np.ndarray[Any, Any]
 FLOAT = ir.DataType.FLOAT
+_DOTTED = re.compile(r"\b(mask|w|(?:conv_state|ssm_state|key_cache|value_cache)(?:_out)?)\.(\w+)")
 STATES = ("conv_state", "ssm_state", "key_cache", "value_cache")
 
 
@@ -50,8 +52,13 @@ def one_thread() -> None:
 
 
 def parse_text(text: str) -> ir.Model:
-    """A model of ONNX text. Inputs `mask.*` are masks, `conv_state.0` and the like states, `w*` weights."""
+    """A model of ONNX text. Inputs `mask.*` are masks, `conv_state.0` and the like states, `w*` weights.
+
+    Types and shapes of values in between stand behind the signature, as ONNX text has them.
+    """
+    text = _DOTTED.sub(r"\1__\2", text).replace('"B*T"', "B__T")  # identifiers of ONNX text hold no dots
     model = ir.from_onnx_text(f'<ir_version: 11, opset_import: ["": 24, "elastic": 1]>\n{text}')
+    _restore_names(model)
     facts = Facts()
     for value in model.graph.inputs:
         name, dims = str(value.name), value.shape or ()
@@ -65,26 +72,15 @@ def parse_text(text: str) -> ir.Model:
             runs = tuple(((0, d),) if isinstance(d, int) else None for d in dims)
             facts.states[name] = StateSlice(name, f"{kind}_out.{layer}", kind, int(layer), runs)  # type: ignore[arg-type]
     set_facts(model, facts)
-    for _ in range(2):  # the second round sees the shapes of the first
-        _infer(model)
     return model
 
 
-def _infer(model: ir.Model) -> None:
-    """Shapes of the values in between: standard ops by inference, parent ops by their definition."""
-    for node in model.graph:
-        source, output = node.inputs[0], node.outputs[0]
-        if node.domain == "elastic" and source is not None and source.shape is not None and output.shape is None:
-            output.dtype = source.dtype
-            dims = list(source.shape)
-            output.shape = ir.Shape([dims[0], dims[2]] if node.op_type == "LastToken" else dims)
-    known = {name: value.shape for node in model.graph for value in node.outputs if (name := value.name)}
-    inferred = ir.passes.common.ShapeInferencePass(strict_mode=False)(model).model
-    del inferred
-    for node in model.graph:
-        for value in node.outputs:
-            if value.shape is None and known.get(str(value.name)) is not None:
-                value.shape = known[str(value.name)]
+def _restore_names(model: ir.Model) -> None:
+    for value in (*model.graph.inputs, *(output for node in model.graph for output in node.outputs)):
+        value.name = str(value.name).replace("__", ".")
+        if value.shape is not None:
+            dims = [d if isinstance(d, int) else str(d.value).replace("__", "*") for d in value.shape]
+            value.shape = ir.Shape(dims)
 
 
 def _operand(value: ir.Value | None, names: Mapping[ir.Value, str]) -> str:
