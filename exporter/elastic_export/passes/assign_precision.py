@@ -54,7 +54,8 @@ class AssignPrecision(GraphPass):
         for node in list(model.graph):
             self._fit(node, inserter)
         self._cast_logits(model, inserter)  # 5
-        return ir.passes.PassResult(model, modified=self._dtype != FLOAT)
+        narrow = self._dtype != FLOAT or any(self._stored[name] != FLOAT for name in facts.weights)
+        return ir.passes.PassResult(model, modified=narrow)
 
     def _fit(self, node: ir.Node, inserter: Inserter) -> None:
         if node.op_type == "RMSNormalization":
