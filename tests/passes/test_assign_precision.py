@@ -62,6 +62,13 @@ def test_it_must_not_fire_on_a_float32_model(parse: Any, canonical: Any) -> None
     assert canonical(model) == canonical(parse(BEFORE))
 
 
+def test_a_narrow_vector_in_a_float32_model_is_widened(parse: Any) -> None:
+    """The pass says so too: `modified` is true."""
+    model = parse(BEFORE)
+    assert AssignPrecision(FLOAT, stored(model, FLOAT, w1=BF16))(model).modified
+    assert [node.op_type for node in model.graph] == ["Cast", "RMSNormalization", "Transpose", "MatMul"]
+
+
 def mixer_inputs(model: ir.Model) -> list[tuple[str, ir.DataType]]:
     [node] = [node for node in model.graph if node.op_type == "Mamba2Mixer"]
     found = []
