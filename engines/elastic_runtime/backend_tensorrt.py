@@ -15,7 +15,7 @@ from elastic_runtime.backend import Floats, Ints
 from elastic_runtime.device import Arena, Device
 from elastic_runtime.device_states import DeviceStates, nbytes, sized
 from elastic_runtime.errors import BuildError
-from elastic_runtime.manifest import EngineEntry
+from elastic_runtime.manifest import EngineEntry, OutputPort
 
 DECODE, PREFILL = 0, 1  # profiles: T = 1, and 1 <= T <= max_tokens
 _TOKENS = ("input_ids", "position", "length")
@@ -68,7 +68,7 @@ class EngineBackend:
         self.max_tokens, self.max_context, self.max_batch = entry.max_tokens, entry.max_context, batch
         self.vocab_size, self._entry, self._device, self._executors = vocab_size, entry, device, executors
         self._weights, self._scratch, self._on_close = weights, scratch, on_close
-        self._logits_port = next(port for port in entry.outputs if port.input is None)
+        self._logits_port: OutputPort = next(port for port in entry.outputs if port.input is None)
         self._states = DeviceStates(device, entry.outputs, batch=batch, context=entry.max_context)
         self._tokens = self._allocate_tokens(batch)
         self._graphs: dict[int, Any] = {}
@@ -167,7 +167,7 @@ class EngineBackend:
 
 def check_bindings(entry: EngineEntry, weights: set[str], found: set[str]) -> None:
     """Whether an engine's tensors are those that manifest and weights.json name. Raises BuildError."""
-    wanted = {port.name for port in (*entry.inputs, *entry.outputs)} | weights
+    wanted = {port.name for port in entry.inputs} | {port.name for port in entry.outputs} | weights
     if wanted != found:
         differing = sorted(wanted ^ found)
         raise BuildError(

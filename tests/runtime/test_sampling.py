@@ -1,0 +1,99 @@
+"""Sampling: equal to the golden ids that C++ is held to as well, exact where exactness is promised, plain errors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.sampling import Sampler, Sampling, exact_exp
+from elastic_runtime.sketch import splitmix64
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "sampler.json").read_text("utf-8"))["groups"]
+
+
+def _logits(group: dict[str, Any], draw: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    words = splitmix64(group["seed"], draw * group["count"], group["count"]) >> np.uint64(11)
+    values = (words.astype(np.float64) * 2.0**-53 - 0.5) * group["scale"]
+    return (np.floor(values / group["step"]) * group["step"]).astype(np.float32)
+
+
+@pytest.mark.parametrize("group", GOLDEN, ids=lambda group: f"{group['count']} logits, seed {group['seed']}")
+def test_draws_the_golden_ids(group: dict[str, Any]) -> None:
+    for case in group["cases"]:
+        sampler = Sampler(Sampling(case["temperature"], case["top_k"], case["top_p"], case["seed"]))
+        ids = [sampler.sample(_logits(group, draw)) for draw in range(len(case["ids"]))]
+        assert ids == case["ids"], case
+
+
+def test_the_golden_file_is_not_all_greedy() -> None:
+    assert all(len({tuple(case["ids"]) for case in group["cases"]}) > 4 for group in GOLDEN[:3])
+
+
+@given(st.floats(-708, 0))
+def test_the_exponential_is_within_two_units_in_the_last_place(x: float) -> None:
+    assert abs(float(exact_exp(np.array([x]))[0]) - math.exp(x)) <= 2 * math.ulp(math.exp(x))
+
+
+def test_the_exponential_of_very_negative_numbers_is_zero() -> None:
+    assert exact_exp(np.array([-708.5, -1e300, -math.inf])).tolist() == [0, 0, 0]
+
+
+def test_equal_logits_give_the_lowest_id_first() -> None:
+    logits = np.array([1, 3, 3, 2], np.float32)
+    assert Sampler(Sampling()).sample(logits) == 1
+    assert Sampler(Sampling(1.0, top_k=1)).sample(logits) == 1
+
+
+def test_frequencies_follow_the_softmax() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
+    sampler = Sampler(Sampling(1.0, seed=3))
+    counts = Counter(sampler.sample(logits) for _ in range(4000))
+    assert [counts[i] / 4000 for i in range(3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
+
+
+def test_masked_logits_are_never_drawn() -> None:
+    logits = np.array([-np.inf, 0, -np.inf, 0], np.float32)
+    sampler = Sampler(Sampling(5.0))
+    assert {sampler.sample(logits) for _ in range(50)} == {1, 3}
+
+
+def test_rows_of_a_batch_draw_with_their_own_seed() -> None:
+    assert Sampling(seed=2**64 - 1).row(2).seed == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"temperature": -1.0}, "temperature: expected a number from 0, found -1.0."),
+        ({"temperature": math.nan}, "temperature: expected a number from 0, found nan."),
+        ({"temperature": math.inf}, "temperature: expected a number from 0, found inf."),
+        ({"top_k": -1}, "top_k: expected 0 (no limit) or more, found -1."),
+        ({"top_p": 0.0}, "top_p: expected a number above 0, up to 1, found 0.0."),
+        ({"top_p": 1.5}, "top_p: expected a number above 0, up to 1, found 1.5."),
+        ({"seed": -1}, "seed: expected 0 to 2^64 - 1, found -1."),
+    ],
+)
+def test_refuses_settings(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Sampling(**settings)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("logits", "found"),
+    [([0, math.nan], "nan at id 1"), ([math.inf, 0], "inf at id 0"), ([-math.inf, -math.inf], "not one"), ([], "not one")],
+)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_refuses_logits(logits: list[float], found: str, temperature: float) -> None:
+    with pytest.raises(BuildError) as caught:
+        Sampler(Sampling(temperature)).sample(np.array(logits, np.float32))
+    assert str(caught.value) == f"logits: expected finite numbers, found {found}. Verify the bundle."

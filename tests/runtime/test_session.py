@@ -1,0 +1,153 @@
+"""Sessions on the demo: cuts do not matter, rows are independent, states stay, what is wrong is refused before it is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import InputError
+from elastic_runtime.open_onnx import open_onnx
+from elastic_runtime.session import Session
+
+PROMPT = [(7 * i) % 256 for i in range(90)]
+
+
+@pytest.fixture(scope="module")
+def session(demo_bundle: Path) -> Iterator[Session]:
+    bundle = Bundle.open(demo_bundle)
+    with Session(open_onnx(bundle, bundle.budget("small"), context=400, max_tokens=32)) as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def _fresh(session: Session) -> None:
+    session.backend.max_tokens = 32
+    session.reset(1)
+
+
+def _greedy(session: Session, logits: np.ndarray, count: int) -> list[int]:
+    ids = []
+    for _ in range(count):
+        ids.append(int(logits[0].argmax()))
+        logits = session.decode(ids[-1:])
+    return ids
+
+
+def test_how_a_prompt_was_cut_does_not_matter(session: Session) -> None:
+    whole = session.prefill([PROMPT])[0]
+    for pieces in ([1] * 90, [89, 1], [3, 40, 47]):
+        session.reset()
+        cut = [PROMPT[sum(pieces[:i]) : sum(pieces[: i + 1])] for i in range(len(pieces))]
+        for piece in cut:
+            logits = session.prefill([piece])
+        np.testing.assert_allclose(logits[0], whole, rtol=0, atol=2e-5 * np.abs(whole).max())
+    for tokens in (1, 7, 90):
+        session.backend.max_tokens = tokens
+        session.reset()
+        np.testing.assert_allclose(session.prefill([PROMPT])[0], whole, rtol=0, atol=2e-5 * np.abs(whole).max())
+
+
+def test_rows_of_a_ragged_batch_are_those_of_single_sessions(session: Session) -> None:
+    prompts = [PROMPT[:50], PROMPT[5:6], PROMPT[20:85]]
+    single = []
+    for prompt in prompts:
+        session.reset(1)
+        logits = session.prefill([prompt])
+        single.append([int(logits[0].argmax()), *_greedy(session, logits, 6)])
+    session.reset(3)
+    logits = session.prefill(prompts)
+    rows = [[int(row.argmax())] for row in logits]
+    for _ in range(6):
+        ids = [int(row.argmax()) for row in logits]
+        for row, token in zip(rows, ids, strict=True):
+            row.append(token)
+        logits = session.decode(ids)
+    assert rows == single
+
+
+def test_a_row_that_is_given_nothing_stays_as_it_was(session: Session) -> None:
+    session.reset(2)
+    session.prefill([PROMPT[:9], PROMPT[:5]])
+    before = session.backend.states()
+    logits = session.prefill([[1, 2, 3], []])
+    after = session.backend.states()
+    assert not logits[1].any()
+    for name in before:
+        if "cache" not in name:
+            assert np.array_equal(before[name][1], after[name][1])
+            assert not np.array_equal(before[name][0], after[name][0])
+        else:
+            assert np.array_equal(before[name][1][:, :5], after[name][1][:, :5])
+
+
+def test_caches_grow_and_reset_forgets(session: Session) -> None:
+    long = (PROMPT * 5)[:399]
+    logits = session.prefill([long]).copy()
+    assert session.backend.states()["key_cache.0"].shape[2] == 400
+    session.reset()
+    assert session.tokens == [[]]
+    assert not any(state.any() for name, state in session.backend.states().items() if "cache" not in name)
+    assert np.array_equal(session.prefill([long]), logits)
+
+
+def test_a_full_context_takes_no_more(session: Session) -> None:
+    session.prefill([(PROMPT * 5)[:400]])
+    assert session.room == (0,)
+    with pytest.raises(InputError) as caught:
+        session.decode([1])
+    assert str(caught.value) == (
+        "sequence: expected at most 400 tokens, the context, found 401. "
+        "Shorten it, or open the bundle with a larger context."
+    )
+
+
+def test_a_retired_row_makes_room_for_the_others(session: Session) -> None:
+    session.reset(2)
+    session.prefill([(PROMPT * 5)[:400], PROMPT[:4]])
+    with pytest.raises(InputError, match="found a full row beside one that is fed"):
+        session.prefill([[], [1]])
+    session.retire(0)
+    logits = session.prefill([[], [PROMPT[4]]])
+    session.reset(1)
+    np.testing.assert_allclose(logits[1], session.prefill([PROMPT[:5]])[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([[0, 264]], "token ids: expected 0 to 263, found 264."),
+        ([[-1]], "token ids: expected 0 to 263, found -1."),
+        ([[]], "prompt: expected at least one token, found none."),
+        ([[1], [2]], "prefill: expected ids for 1 rows, found 2 rows."),
+        ([[1.5]], "token ids of row 0: expected a sequence of integers, found float64."),
+        (
+            [[1] * 401],
+            "prompt: expected at most 400 tokens, the context, found 401. "
+            "Shorten it, or open the bundle with a larger context.",
+        ),
+    ],
+)
+def test_refuses_before_anything_is_fed(session: Session, rows: list[list[int]], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        session.prefill(rows)
+    assert str(caught.value) == text
+    assert session.tokens == [[]]
+
+
+def test_refuses_batches_beyond_the_backend(session: Session) -> None:
+    with pytest.raises(InputError, match="batch: expected 1 to 64, found 65"):
+        session.reset(65)
+    with pytest.raises(InputError, match="decode: expected one id for each of 1 live rows"):
+        session.decode([1, 2])
+
+
+def test_stored_weights_give_the_same_as_wide_ones(session: Session, demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    wide = session.prefill([PROMPT])
+    with Session(open_onnx(bundle, bundle.budget("small"), context=400, weights="stored")) as stored:
+        np.testing.assert_allclose(stored.prefill([PROMPT]), wide, rtol=0, atol=1e-4)
+        assert stored.backend.memory()["weights"] * 2 == session.backend.memory()["weights"]
