@@ -7,6 +7,7 @@
 // workspace.
 #pragma once
 
+#include "decode_conv.cuh"
 #include "gated_norm.cuh"
 #include "maths.h"
 #include "tensors.cuh"
@@ -16,9 +17,8 @@ namespace elastic::mamba2 {
 constexpr int kDecodeThreads = 128;
 constexpr int kDecodeRowsPerWarp = 4;
 constexpr int kDecodeRows = kDecodeThreads / kWarp * kDecodeRowsPerWarp;  // rows a block holds at a time
-// Blocks that a multiprocessor must be able to hold, which bounds the registers: 64 a thread in the common
-// case.
-constexpr int decode_resident_blocks(bool vector, int chunks) { return chunks == 2 ? 4 : (vector ? 8 : 5); }
+// Blocks that a multiprocessor must be able to hold, which bounds the registers: 72 a thread in the common case.
+constexpr int decode_resident_blocks(bool vector, int chunks) { return chunks == 2 ? 4 : (vector ? 7 : 5); }
 static_assert(kDecodeThreads == kNormThreads, "the last block runs the norm");
 
 // What a block works on: rows [begin, end) of one head.
@@ -120,45 +120,6 @@ ELASTIC_D void store_rows(const Args& args, const DecodePlace& place, int pass_b
   }
 }
 
-// The convolution's value at one channel before SiLU; `writes`: move the channel's state on by this token.
-// Four taps, the family's number, are loaded at once.
-template <typename T>
-ELASTIC_D float convolve_four(const Args& args, const T* old, T* fresh, T current, int channel, bool writes) {
-  const int channels = conv_channels(args.shape);
-  const T window[4] = {old[0], old[channels], old[2 * channels], current};
-  const Pack<T, 4> taps = load_pack<T, 4>(static_cast<const T*>(args.conv_weight) + channel * 4);
-  float sum = to_float(static_cast<const T*>(args.conv_bias)[channel]);
-  ELASTIC_UNROLL
-  for (int k = 0; k < 4; ++k) sum = fmaf(to_float(taps.at[k]), to_float(window[k]), sum);
-  if (!writes) return sum;
-  ELASTIC_UNROLL
-  for (int k = 1; k < 4; ++k) fresh[(k - 1) * channels] = window[k];
-  return sum;
-}
-
-template <typename T>
-ELASTIC_D float convolve_any(const Args& args, const T* old, T* fresh, T current, int channel, bool writes) {
-  const int channels = conv_channels(args.shape), width = args.shape.conv_width;
-  const T* taps = static_cast<const T*>(args.conv_weight) + channel * width;
-  float sum = to_float(static_cast<const T*>(args.conv_bias)[channel]);
-  for (int k = 0; k < width; ++k) {
-    const T value = k == width - 1 ? current : old[k * channels];
-    sum = fmaf(to_float(taps[k]), to_float(value), sum);
-    if (writes && k > 0) fresh[(k - 1) * channels] = value;
-  }
-  return sum;
-}
-
-template <typename T>
-ELASTIC_D float convolve_next(const Args& args, int b, int channel, bool writes) {
-  const int64_t offset = conv_state_offset(args.shape, b) + channel;
-  const T* old = static_cast<const T*>(args.conv_state) + offset;
-  T* fresh = static_cast<T*>(args.conv_state_out) + offset;
-  const T current = projected_row<T>(args, b, 0)[inner_channels(args.shape) + channel];
-  return silu(args.shape.conv_width == 4 ? convolve_four(args, old, fresh, current, channel, writes)
-                                         : convolve_any(args, old, fresh, current, channel, writes));
-}
-
 // Length 0: both states as they were, bit for bit.
 template <typename T, bool kVector, int kChunks>
 ELASTIC_D void keep_states(const Args& args, const DecodePlace& place) {
@@ -203,17 +164,57 @@ ELASTIC_D int decode_channel(const Shape& shape, const DecodePlace& place, int i
   return (i < kColumns ? b_channel(shape, place.group) : c_channel(shape, place.group)) + i % kColumns;
 }
 
+// Every load of the first pieces is under way before the first value is used: their latencies overlap, where
+// a loop of load, compute and store would add them up. B and C are 2*kColumns channels, x mostly fits the
+// piece after them.
 template <typename T, int kChunks>
-ELASTIC_D void fill_token(const Args& args, const DecodePlace& place, const DecodeToken<kChunks>& token) {
+ELASTIC_D void fill_four(const Args& args, const DecodePlace& place, const DecodeToken<kChunks>& token) {
+  constexpr int kColumns = DecodeToken<kChunks>::kColumns, kPieces = 2 * kColumns / kDecodeThreads + 1;
+  const int lane = static_cast<int>(threadIdx.x), count = 2 * kColumns + place.end - place.begin;
+  FourTaps<T> pieces[kPieces];
+  ELASTIC_UNROLL
+  for (int piece = 0; piece < kPieces; ++piece) {
+    const int i = lane + piece * kDecodeThreads;
+    const int channel = i < count ? decode_channel<kColumns>(args.shape, place, i) : -1;
+    if (channel >= 0) pieces[piece].load(args, place.b, channel);
+  }
+  const auto finish = [&](const FourTaps<T>& taps, int i, int channel) {
+    if (channel >= 0 && (i >= 2 * kColumns || place.first_of_group)) taps.move_on(args, place.b, channel);
+    token.values[i] = channel < 0 ? 0.f : taps.value();
+  };
+  ELASTIC_UNROLL
+  for (int piece = 0; piece < kPieces; ++piece) {
+    const int i = lane + piece * kDecodeThreads;
+    if (i < count) finish(pieces[piece], i, decode_channel<kColumns>(args.shape, place, i));
+  }
+  for (int i = lane + kPieces * kDecodeThreads; i < count; i += kDecodeThreads) {
+    const int channel = decode_channel<kColumns>(args.shape, place, i);
+    pieces[0].load(args, place.b, channel);
+    finish(pieces[0], i, channel);
+  }
+}
+
+template <typename T, int kChunks>
+ELASTIC_D void fill_any(const Args& args, const DecodePlace& place, const DecodeToken<kChunks>& token) {
   constexpr int kColumns = DecodeToken<kChunks>::kColumns;
-  const int rows = place.end - place.begin, lane = static_cast<int>(threadIdx.x);
-  const T* gate = projected_row<T>(args, place.b, 0) + place.head * args.shape.head_dim + place.begin;
-  for (int row = lane; row < rows; row += kDecodeThreads) token.gates[row] = silu(to_float(gate[row]));
-  for (int i = lane; i < 2 * kColumns + rows; i += kDecodeThreads) {
+  const int count = 2 * kColumns + place.end - place.begin;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kDecodeThreads) {
     const int channel = decode_channel<kColumns>(args.shape, place, i);
     const bool writes = i >= 2 * kColumns || place.first_of_group;
-    token.values[i] = channel < 0 ? 0.f : convolve_next<T>(args, place.b, channel, writes);
+    token.values[i] = channel < 0 ? 0.f : convolve_any<T>(args, place.b, channel, writes);
   }
+}
+
+template <typename T, int kChunks>
+ELASTIC_D void fill_token(const Args& args, const DecodePlace& place, const DecodeToken<kChunks>& token) {
+  const int rows = place.end - place.begin;
+  const T* gate = projected_row<T>(args, place.b, 0) + place.head * args.shape.head_dim + place.begin;
+  for (int row = static_cast<int>(threadIdx.x); row < rows; row += kDecodeThreads)
+    token.gates[row] = silu(to_float(gate[row]));
+  if (args.shape.conv_width == 4)
+    fill_four<T>(args, place, token);
+  else
+    fill_any<T>(args, place, token);
 }
 
 // Sums each of four values over the warp. Exchanging halves of the values with halves of the lanes takes 6

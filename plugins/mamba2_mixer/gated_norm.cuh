@@ -9,22 +9,32 @@ namespace elastic::mamba2 {
 
 constexpr int kNormThreads = 128;
 
+constexpr int kNormHeld =
+    12;  // values a thread keeps between the two passes: groups of up to 1536 are read once
+
 // One block normalises one group of one token. `gated(c)`: the value q of inner channel c.
 template <typename T, typename Gated>
 ELASTIC_D void normalise_group(const Args& args, int group, T* out, Gated gated) {
-  const int channels = group_channels(args.shape);
-  const int begin = group * channels, end = begin + channels;
-  const int lane = static_cast<int>(threadIdx.x);
-  float squares = 0.f;
-  for (int c = begin + lane; c < end; c += kNormThreads) {
-    const float q = gated(c);
-    squares = fmaf(q, q, squares);
+  const int channels = group_channels(args.shape), end = (group + 1) * channels;
+  const int first = group * channels + static_cast<int>(threadIdx.x), rest = first + kNormHeld * kNormThreads;
+  float held[kNormHeld], squares = 0.f;
+  ELASTIC_UNROLL
+  for (int i = 0; i < kNormHeld; ++i) {
+    const int c = first + i * kNormThreads;
+    held[i] = c < end ? gated(c) : 0.f;
   }
+  ELASTIC_UNROLL
+  for (int i = 0; i < kNormHeld; ++i) squares = fmaf(held[i], held[i], squares);
+  for (int c = rest; c < end; c += kNormThreads) squares = fmaf(gated(c), gated(c), squares);
   const float mean = block_sum<kNormThreads>(squares) / static_cast<float>(channels);
   const float scale = 1.f / sqrtf(mean + args.epsilon);
-  const T* weight = static_cast<const T*>(args.norm_weight);
-  for (int c = begin + lane; c < end; c += kNormThreads)
-    out[c] = from_float<T>(gated(c) * scale * to_float(weight[c]));
+  const auto write = [&](int c, float q) {
+    out[c] = from_float<T>(q * scale * to_float(static_cast<const T*>(args.norm_weight)[c]));
+  };
+  ELASTIC_UNROLL
+  for (int i = 0; i < kNormHeld; ++i)
+    if (first + i * kNormThreads < end) write(first + i * kNormThreads, held[i]);
+  for (int c = rest; c < end; c += kNormThreads) write(c, gated(c));
 }
 
 // Grid (T*G, B). Rows at and past the length are left as they are.

@@ -12,7 +12,7 @@ constexpr int kMaxElements = INT32_MAX;  // of one row: kernels index inside a r
 
 constexpr int kDecodeRows = 16;  // rows of a decode block's pass; decode_step.cuh holds the same number
 
-// Blocks a multiprocessor should get before blocks are made larger. Two waves at eight resident blocks, so
+// Blocks a multiprocessor should get before blocks are made larger: two waves or more of resident blocks, so
 // that the tail of the last wave stays short. An estimate: to be measured.
 constexpr int64_t kBlocksPerMultiprocessor = 16;
 

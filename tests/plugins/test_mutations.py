@@ -80,7 +80,9 @@ MUTATIONS = {
         "conv_prefill.cuh", "first_token - (kTaps - 1) + k", "first_token - kTaps + k"
     ),
     "decode: conv state not moved on": Mutation(
-        "decode_step.cuh", "fresh[(k - 1) * channels] = window[k];", "fresh[(k - 1) * channels] = window[k - 1];"
+        "decode_conv.cuh",
+        "fresh[(k - 1) * conv_channels(args.shape)] = window[k];",
+        "fresh[(k - 1) * conv_channels(args.shape)] = window[k - 1];",
     ),
     "decode: lane left out of a sum": Mutation(
         "decode_step.cuh", "for (int mask = 4; mask > 0;", "for (int mask = 2; mask > 0;"
@@ -88,7 +90,9 @@ MUTATIONS = {
     "scan: rows swapped between lanes": Mutation(
         "scan_prefill.cuh", "const bool odd = threadIdx.x & 2;", "const bool odd = threadIdx.x & 1;", (SCAN,)
     ),
-    "padded columns not zero": Mutation("decode_step.cuh", "channel < 0 ? 0.f :", "channel < 0 ? 1.f :"),
+    "padded columns not zero": Mutation(
+        "decode_step.cuh", "channel < 0 ? 0.f : taps.value();", "channel < 0 ? 1.f : taps.value();"
+    ),
     "scan: padded columns not zero": Mutation(
         "scan_prefill.cuh", "b_values[i] = c_values[i] = 0.f;", "b_values[i] = 0.f;", (SCAN,)
     ),

@@ -53,6 +53,21 @@ def test_committed_table_is_whole_and_within_limits() -> None:
     assert {kernel.split("<")[0] for kernel in table} == {"decode_step", "conv_prefill", "scan_prefill", "gated_norm"}
 
 
+def test_readme_shows_the_table() -> None:
+    readme = (resources.MIXER / "README.md").read_text()
+    for kernel, usages in resources.from_json(resources.TABLE.read_text()).items():
+        if "float" in kernel.replace("bfloat16", ""):
+            continue  # the table is that of BF16
+        registers = " | ".join(str(usages[arch].registers) for arch in resources.ARCHITECTURES)
+        assert f"| `{kernel}` | {registers} |" in readme
+    most = max(
+        usage.shared
+        for usages in resources.from_json(resources.TABLE.read_text()).values()
+        for usage in usages.values()
+    )
+    assert f"the most shared memory is {most:,} bytes" in readme
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found: registers and spills were not measured")
 @pytest.mark.timeout(900)  # a minute and a half of one core, which others may share
 def test_kernels_stay_within_the_table() -> None:

@@ -261,6 +261,7 @@ def matrix() -> dict[str, Case]:
     for order in ("forward", "reversed"):
         both(f"{order} order", order=order)
     both("large blocks", multiprocessors=1, head_dim=80, heads_per_group=8)
+    both("large blocks, P=256", multiprocessors=1, head_dim=256)
     rows["decode by scan"] = replace(decode, kernel="scan_prefill")
     for head_dim in (20, 40, 48, 56, 64, 72, 80, 128):
         for heads in (1, 3, 8, 12, 16):
