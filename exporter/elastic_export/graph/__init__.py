@@ -1,6 +1,21 @@
-"""`torch.export` of the masked parent, once, into an `onnx_ir.Model` whose weights are names and shapes."""
+"""`torch.export` of the masked parent, once, into an `onnx_ir.Model` whose weights are names and shapes.
+
+`trace_parent` is imported when it is asked for: torch takes seconds to load, and plans and passes need the facts only.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, facts_of
-from elastic_export.graph.trace import trace_parent
+
+if TYPE_CHECKING:
+    from elastic_export.graph.trace import trace_parent
 
 __all__ = ["Facts", "StateSlice", "WeightSlice", "facts_of", "trace_parent"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "trace_parent":
+        from elastic_export.graph.trace import trace_parent  # noqa: PLC0415
+
+        return trace_parent
+    raise AttributeError(name)
