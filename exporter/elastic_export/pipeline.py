@@ -1,4 +1,4 @@
-"""The whole compile, top to bottom: elastic checkpoint → parent graph → budget passes → ONNX → engines → verified bundle."""
+"""The whole compile: elastic checkpoint → parent graph → budget passes → ONNX → engines → verified bundle."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
-from elastic_runtime.errors import BuildError
-from elastic_runtime.fit import BudgetSize
-from elastic_runtime.golden import write_golden
-from elastic_runtime.manifest import BudgetEntry, EngineEntry, Manifest
 
 from elastic_export.bundle.entries import budget_entry, engine_entry, manifest_of, versions
 from elastic_export.bundle.job import EngineJob, ExportJob
@@ -41,6 +37,9 @@ from elastic_export.verify import (
     require_passed,
     verify_budget,
 )
+from elastic_runtime.fit import BudgetSize
+from elastic_runtime.golden import write_golden
+from elastic_runtime.manifest import BudgetEntry, EngineEntry, Manifest
 
 
 @dataclass

@@ -56,7 +56,8 @@ def _emit_all(checkpoint: Checkpoint, place: Path) -> dict[str, EmittedModel]:
         run_passes(graph, budget_passes(masks, IR_DTYPES["bf16"], stored))
         model = budget.architecture(arch)
         models[budget.name] = emit_model(graph, model, place / f"{budget.name}.onnx", precision="bf16")
-        print(f"passes and onnx of {budget.name:<6} {time.perf_counter() - start:6.1f} s  {model.parameters():,} parameters")
+        taken = time.perf_counter() - start
+        print(f"passes and onnx of {budget.name:<6} {taken:6.1f} s  {model.parameters():,} parameters")
     print(f"trace and all passes      {time.perf_counter() - begin:6.1f} s")
     return models
 
@@ -80,11 +81,11 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
     )
     start = time.perf_counter()
     facts = build_engine(request)
-    decode, prefill = facts.activation_bytes
+    decode, prefill = (count / 1e6 for count in facts.activation_bytes)
     print(
         f"engine {arguments.budget} {arguments.ops} at {arguments.max_context}: {time.perf_counter() - start:.1f} s, "
-        f"{facts.size / 1e6:.1f} MB, {facts.peak_rss / 1e9:.2f} GB of memory, activation memory {decode / 1e6:.1f} MB in "
-        f"decode and {prefill / 1e6:.1f} MB in prefill (bound {bound / 1e6:.0f} MB), {facts.layers} layers, "
+        f"{facts.size / 1e6:.1f} MB, {facts.peak_rss / 1e9:.2f} GB of memory, activation memory {decode:.1f} MB in "
+        f"decode and {prefill:.1f} MB in prefill (bound {bound / 1e6:.0f} MB), {facts.layers} layers, "
         f"plugins {dict(facts.plugin_layers)}"
     )
 

@@ -7,6 +7,13 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from elastic_export import __version__
+from elastic_export.bundle.describe import fits, has_scalar_widths, widths
+from elastic_export.bundle.fingerprint import fingerprint
+from elastic_export.bundle.job import EngineJob, ExportJob
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.emit import EmittedModel
+from elastic_export.engine.facts import EngineFacts
 from elastic_runtime.fit import Activation, BudgetSize
 from elastic_runtime.interface import StatePort
 from elastic_runtime.manifest import (
@@ -22,14 +29,6 @@ from elastic_runtime.manifest import (
 )
 from elastic_runtime.rules import RULES
 from elastic_runtime.targets import Target
-
-from elastic_export import __version__
-from elastic_export.bundle.describe import fits, has_scalar_widths, widths
-from elastic_export.bundle.fingerprint import fingerprint
-from elastic_export.bundle.job import EngineJob, ExportJob
-from elastic_export.checkpoint.budget import Budget
-from elastic_export.emit import EmittedModel
-from elastic_export.engine.facts import EngineFacts
 
 _PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx")
 

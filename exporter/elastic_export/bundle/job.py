@@ -8,14 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from elastic_runtime.errors import InputError
-from elastic_runtime.fit import BudgetSize, unfit
-from elastic_runtime.fit_table import fit_table
-from elastic_runtime.interface import OpsMode
-from elastic_runtime.manifest import Option, Precision, WeightMode
-from elastic_runtime.safetensors import itemsize
-from elastic_runtime.targets import Target, select_targets
-
 from elastic_export.bundle.describe import budget_size
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
@@ -24,6 +16,13 @@ from elastic_export.checkpoint.precision import stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.slicing import runs_shape, tensor_runs
 from elastic_export.engine.limits import check_limits
+from elastic_runtime.errors import InputError
+from elastic_runtime.fit import BudgetSize, unfit
+from elastic_runtime.fit_table import fit_table
+from elastic_runtime.interface import OpsMode
+from elastic_runtime.manifest import Option, Precision, WeightMode
+from elastic_runtime.safetensors import itemsize
+from elastic_runtime.targets import Target, select_targets
 
 #: onnx.load puts external data into one protobuf message, which ends at 2 GiB.
 EMBEDDED_LIMIT = 3 << 29
@@ -31,7 +30,7 @@ EMBEDDED_LIMIT = 3 << 29
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of `elastic-export`, as a library takes them. Sizes are tokens; `precision` None is the checkpoint's."""
+    """The options of `elastic-export`, as a library takes them. Sizes in tokens; `precision` None: the checkpoint's."""
 
     budgets: str
     targets: str

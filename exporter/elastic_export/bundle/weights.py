@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-from elastic_runtime.errors import BuildError
-from elastic_runtime.weights import WeightRecipe, iter_weights
 
 from elastic_export.bundle.job import ExportJob
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.precision import stored_dtype
 from elastic_export.checkpoint.reader import TensorRef
-from elastic_export.checkpoint.slicing import slice_array
 from elastic_export.checkpoint.sliced import write_sliced
+from elastic_export.checkpoint.slicing import slice_array
 from elastic_export.emit import EmittedModel, embed_weights, shared_recipe, sliced_recipe
 from elastic_export.verify import stored_weight
+from elastic_runtime.weights import WeightRecipe, iter_weights
 
 Loaded = Iterable[tuple[str, npt.NDArray[Any]]]
 RECIPE = "weights.json"
@@ -36,7 +35,7 @@ class Weights(ABC):
         checkpoint = self._job.checkpoint
         return stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, self._job.precision)
 
-    def place(self) -> None:
+    def place(self) -> None:  # noqa: B027  # most modes have nothing to place
         """What is done once, before the first budget."""
 
     @abstractmethod
@@ -113,7 +112,6 @@ class EmbeddedWeights(Weights):
 
 def make_weights(job: ExportJob, writer: BundleWriter) -> Weights:
     """The weights of the mode that was asked for."""
-    modes = {"shared": SharedWeights, "sliced": SlicedWeights, "embedded": EmbeddedWeights}
-    if job.options.weights not in modes:
-        raise BuildError("--weights", expected=", ".join(modes), found=job.options.weights)
-    return modes[job.options.weights](job, writer)
+    if job.options.weights == "shared":
+        return SharedWeights(job, writer)
+    return SlicedWeights(job, writer) if job.options.weights == "sliced" else EmbeddedWeights(job, writer)

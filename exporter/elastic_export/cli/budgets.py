@@ -27,7 +27,7 @@ def budgets() -> None:
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write here instead of standard output.")
 def derive_command(parent: Path, sliced: tuple[Path, ...], output: Path | None) -> None:
-    """Find widths and kept layers of each sliced checkpoint, prove every tensor byte-equal to our slice, print the file."""
+    """Find what sliced checkpoints keep, prove every tensor byte-equal to our slice, and print the budget file."""
     text = json.dumps(derive(parent, list(sliced)), indent=1) + "\n"
     if output is None:
         click.echo(text, nl=False)

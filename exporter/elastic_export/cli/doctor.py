@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import click
-from elastic_runtime.fit_table import align
 
 from elastic_export.bundle.entries import versions
 from elastic_export.engine.doctor import engine_facts
+from elastic_runtime.fit_table import align
 
 
 @click.command()
 def doctor() -> None:
-    """Say what is installed here, whether engines can be built, and whether one can be run. Exit 1 if none can be built."""
+    """Say what is installed here and whether engines can be built and run. Exit 1 if none can be built."""
     facts = engine_facts()
     rows = [["what", "state", "detail"], *([f.name, f.state, f.detail] for f in facts)]
     known = {fact.name for fact in facts}

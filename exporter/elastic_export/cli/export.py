@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from elastic_runtime.errors import BuildError, InputError
 
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.demo import demo_checkpoint
@@ -16,6 +15,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.progress import ConsoleProgress
 from elastic_export.cli.summary import plan_json, result_json, summary
+from elastic_runtime.errors import BuildError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEMO_NOTE = "no checkpoint given: this is the built-in demo model, random weights that talk nonsense"
@@ -24,19 +24,24 @@ _OPTIONS = (
     click.option("--checkpoint", metavar="DIR|REPO", help="Elastic checkpoint: a folder, or a cached Hugging Face id."),
     click.option("--budget", "budget", metavar="all|NAME,…", help="Sub-models to export."),
     click.option("--target", "target", metavar="NAME,…", help="GPU classes, see `elastic-export targets`."),
-    click.option("--output", type=click.Path(path_type=Path), help="Bundle folder.  [default: engines/<checkpoint name>]"),
+    click.option("--output", type=click.Path(path_type=Path),
+                 help="Bundle folder.  [default: engines/<checkpoint name>]"),
     click.option("--weights", type=click.Choice(["shared", "sliced", "embedded"]), default="shared", show_default=True,
                  help="Slices of the parent's shards, a checkpoint per sub-model, or inside the engine."),
     click.option("--ops", type=click.Choice(["plugin", "native"]), default="native", show_default=True,
                  help="Mamba-2 as our CUDA plugin, or compiled by TensorRT from its function body."),
     click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]), help="[default: the checkpoint's]"),
     click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens of one call."),
-    click.option("--max-context", default="16384", show_default=True, metavar="N[,N…]", help="Tokens of a sequence; one engine each."),
+    click.option("--max-context", default="16384", show_default=True, metavar="N[,N…]",
+                 help="Tokens of a sequence; one engine each."),
     click.option("--max-batch", type=int, default=1, show_default=True, help="Sequences of one call."),
     click.option("--logits", type=click.Choice(["last", "all"]), default="last", show_default=True),
-    click.option("--budgets", "budgets_file", type=click.Path(path_type=Path), help="Budget file instead of elastic_config.json."),
-    click.option("--ignore-tensors", multiple=True, metavar="GLOB", help="Tensors that are no part of the model; repeatable."),
-    click.option("--external-weights", is_flag=True, help="Name the parent's shards in the bundle instead of holding them."),
+    click.option("--budgets", "budgets_file", type=click.Path(path_type=Path),
+                 help="Budget file instead of elastic_config.json."),
+    click.option("--ignore-tensors", multiple=True, metavar="GLOB",
+                 help="Tensors that are no part of the model; repeatable."),
+    click.option("--external-weights", is_flag=True,
+                 help="Name the parent's shards in the bundle instead of holding them."),
     click.option("--dry-run", is_flag=True, help="Print what fits and stop; nothing is written."),
     click.option("--require-fit", is_flag=True, help="Exit 1 if any budget does not fit any target."),
     click.option("--allow-unfit", is_flag=True, help="Build even where no budget fits a target."),

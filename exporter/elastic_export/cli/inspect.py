@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import click
+
+from elastic_export.checkpoint.reader import Checkpoint
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit_table import align, parameters, size_text
-
-from elastic_export.checkpoint.reader import Checkpoint
 
 
 @click.command()
@@ -34,14 +34,18 @@ def _bundle(path: Path) -> list[str]:
     for budget in manifest.budgets:
         for engine in budget.engines:
             file = manifest.file(engine.file)
-            fits = {True: "yes", False: "no", None: "-"}[engine.fits.enough]
             rows.append(
-                [budget.name, parameters(budget.parameters), str(budget.layers), size_text(budget.weight_bytes), engine.target,
-                 str(engine.max_context), size_text(file.size if file else 0), size_text(engine.activation), engine.status.state, fits]
-            )  # fmt: skip
+                [
+                    *(budget.name, parameters(budget.parameters), str(budget.layers), size_text(budget.weight_bytes)),
+                    *(engine.target, str(engine.max_context), size_text(file.size if file else 0)),
+                    *(size_text(engine.activation), engine.status.state),
+                    {True: "yes", False: "no", None: "-"}[engine.fits.enough],
+                ]
+            )
     demo = " (demo model)" if manifest.demo else ""
+    made = f"{manifest.precision}, weights {manifest.weight_mode}, by {manifest.producer}"
     return [
-        f"bundle of {manifest.checkpoint.name}{demo}, {manifest.precision}, weights {manifest.weight_mode}, by {manifest.producer}",
+        f"bundle of {manifest.checkpoint.name}{demo}, {made}",
         *align(rows, left=(0, 4)),
     ]
 

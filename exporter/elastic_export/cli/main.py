@@ -9,7 +9,6 @@ import traceback
 from typing import Any
 
 import click
-from elastic_runtime.errors import BuildError, ElasticError
 
 from elastic_export import __version__
 from elastic_export.cli.budgets import budgets
@@ -18,6 +17,7 @@ from elastic_export.cli.export import export_options, run_export
 from elastic_export.cli.inspect import inspect
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
+from elastic_runtime.errors import BuildError, ElasticError
 
 INTERRUPTED = 130
 
@@ -56,7 +56,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of error
     if isinstance(error, ElasticError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
@@ -77,6 +77,6 @@ def _explain(error: Exception) -> int:
     if isinstance(error, MemoryError):
         click.echo("error: memory: expected enough for this step, found none left. Close other programs.", err=True)
         return BuildError.exit_code
-    text = f"error: {type(error).__name__}: {error}. This is a fault of elastic-export: run again with --debug and report it."
-    click.echo(text, err=True)
+    todo = "This is a fault of elastic-export: run again with --debug and report it"
+    click.echo(f"error: {type(error).__name__}: {error}. {todo}.", err=True)
     return BuildError.exit_code

@@ -5,35 +5,29 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from elastic_runtime.fit import unfit, vram_needed
+from elastic_runtime.fit import BudgetSize, unfit, vram_needed
 from elastic_runtime.fit_table import align, parameters, size_text
+from elastic_runtime.targets import Target
 
 if TYPE_CHECKING:
     from elastic_export.bundle.job import ExportJob
+    from elastic_export.engine.facts import EngineFacts
     from elastic_export.pipeline import BudgetResult, ExportResult
+    from elastic_runtime.manifest import EngineEntry
+
 
 def summary(result: ExportResult) -> str:
     """Budget, parameters, layers, weights, verified error, engine size and seconds per stage; then what was not run."""
-    heading = [
-        "budget",
-        "params",
-        "layers",
-        "weights",
-        "verified error",
-        "engines",
-        "seconds: passes",
-        "onnx",
-        "verify",
-        "engine",
-    ]
-    rows = [heading, *(_row(budget) for budget in result.budgets)]
-    engines = sum(len(budget.engines) for budget in result.budgets)
+    heading = ["budget", "params", "layers", "weights", "verified error", "engines"]
+    rows = [[*heading, "seconds: passes", "onnx", "verify", "engine"], *(_row(budget) for budget in result.budgets)]
+    engines, files = sum(len(budget.engines) for budget in result.budgets), result.manifest.files
+    replay = f"elastic-export verify {result.output} --require engine"
     return "\n".join(
         [
             *align(rows, left=(0,)),
             "",
-            f"bundle {result.output}: {len(result.manifest.files)} files, {size_text(sum(f.size for f in result.manifest.files))}",
-            f"{engines} engines are built and have run on no card: elastic-export verify {result.output} --require engine",
+            f"bundle {result.output}: {len(files)} files, {size_text(sum(file.size for file in files))}",
+            f"{engines} engines are built and have run on no card: {replay}",
         ]
     )
 
@@ -66,17 +60,24 @@ def result_json(result: ExportResult) -> str:
                     "layers": len(b.emitted.architecture.pattern),
                     "weight_bytes": b.size.weight_bytes,
                     "verified": None if b.verification is None else _checks(b),
-                    "engines": [
-                        {"target": e.target, "file": e.file, "bytes": f.size, "activation": f.activation_peak, "fits": e.fits.enough}
-                        for e, f in b.engines
-                    ],
+                    "engines": [_engine(entry, facts) for entry, facts in b.engines],
                     "seconds": b.seconds,
                 }
                 for b in result.budgets
             ],
         },
         indent=1,
-    )  # fmt: skip
+    )
+
+
+def _engine(entry: EngineEntry, facts: EngineFacts) -> dict[str, Any]:
+    return {
+        "target": entry.target,
+        "file": entry.file,
+        "bytes": facts.size,
+        "activation": facts.activation_peak,
+        "fits": entry.fits.enough,
+    }
 
 
 def _checks(budget: BudgetResult) -> dict[str, Any]:
@@ -86,23 +87,22 @@ def _checks(budget: BudgetResult) -> dict[str, Any]:
 
 def plan_json(job: ExportJob) -> str:
     """What `--dry-run --json` prints: the table for programs."""
-    options = job.options
-    return json.dumps(
+    contexts, batch = job.options.max_contexts, job.options.max_batch
+
+    def vram(budget: BudgetSize) -> dict[str, int]:
+        return {str(context): vram_needed(budget, context=context, batch=batch).total for context in contexts}
+
+    def fits(budget: BudgetSize, target: Target) -> dict[str, bool]:
+        return {str(context): not unfit([budget], target, context=context, batch=batch) for context in contexts}
+
+    budgets = [
         {
-            "precision": job.precision,
-            "budgets": [
-                {
-                    "name": s.name,
-                    "parameters": s.parameters,
-                    "weight_bytes": s.weight_bytes,
-                    "vram_bytes": {str(c): vram_needed(s, context=c, batch=options.max_batch).total for c in options.max_contexts},
-                    "fits": {
-                        t.name: {str(c): not unfit([s], t, context=c, batch=options.max_batch) for c in options.max_contexts}
-                        for t in job.targets
-                    },
-                }
-                for s in job.sizes
-            ],
-        },
-        indent=1,
-    )  # fmt: skip
+            "name": budget.name,
+            "parameters": budget.parameters,
+            "weight_bytes": budget.weight_bytes,
+            "vram_bytes": vram(budget),
+            "fits": {target.name: fits(budget, target) for target in job.targets},
+        }
+        for budget in job.sizes
+    ]
+    return json.dumps({"precision": job.precision, "budgets": budgets}, indent=1)

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import click
-from elastic_runtime.fit import BudgetSize, bandwidth_floor, gib
-from elastic_runtime.fit_table import align, short, verdict
-from elastic_runtime.targets import Target, load_targets
 
 from elastic_export.bundle.job import ExportOptions, budget_sizes
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
+from elastic_runtime.fit import BudgetSize, bandwidth_floor, gib
+from elastic_runtime.fit_table import align, short, verdict
+from elastic_runtime.targets import Target, load_targets
 
 CONTEXTS = (8192, 16384, 32768, 131072)
 

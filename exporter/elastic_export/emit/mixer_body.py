@@ -10,11 +10,11 @@ instead of T², and T = 1 costs one step.
     U_c   = Σ_j exp(cum_L - cum_j) dt_j x_j ⊗ B_j        (what chunk c adds to the state at its end)
     S_in of chunk c = exp(e_c) S_0 + Σ_{c'<c} exp(e_c - e_{c'+1}) U_c',   e_c = Σ_{m<c} cum_L of chunk m
 
-Axes are [batch, group, head of the group, chunk, head dim, token of the chunk] throughout, so that states are never
+Axes are [batch, group, head of the group, chunk, head dim, token of the chunk] throughout: states are never
 transposed or copied, and B and C are broadcast over the heads of their group by the matrix products.
 
-Written for two readers. TensorRT-RTX wants one body an op, no optional inputs, and the chunk count as (T + 63) / 64 with
-a constant divisor: with the dynamic L it assumes T chunks and takes gigabytes of scratch. onnxruntime's CPU wants
+Written for two readers. TensorRT-RTX wants one body an op, no optional inputs, and the chunk count as (T + 63) / 64
+with a constant divisor: with the dynamic L it assumes T chunks and takes gigabytes of scratch. onnxruntime's CPU wants
 float32. Softplus is max(s, 0) + 2·atanh(u / (2 + u)) with u = exp(-|s|), which is log1p(u): log(1 + u) would lose
 dt below 1e-4.
 """

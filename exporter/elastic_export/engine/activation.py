@@ -22,20 +22,21 @@ def activation_bound(
 ) -> int:
     """Upper bound on the builder's "Total Activation Memory" in bytes, of the larger profile.
 
-    The widest intermediate in float32 a dozen times over (the native mixer holds its pieces side by side), the attention
-    mask, the chunk states, and where attention is explicit its scores and the caches in float32. A matrix that the
-    builder copies because the graph asks for its transpose breaks the bound at once: that is what it is for.
+    The widest intermediate in float32 a few times over (the native mixer holds its pieces side by side), the chunk
+    states, keys and values expanded to all query heads in prefill, the mask, and where attention is explicit its scores
+    and the caches in float32. A matrix that the builder copies because the graph asks for its transpose breaks it.
     """
     rows = [arch.projected_size(i) for i in range(len(arch.mamba_heads))]
     widest = max((*rows, *arch.ffn_sizes, arch.hidden_size))
     tokens = max_batch * max_tokens
-    bound = _BASE + 48 * widest * tokens
+    bound = _BASE + 16 * widest * tokens
     chunks = -(-max_tokens // 64) + 1
     state = max((heads * arch.mamba_head_dim * arch.ssm_state for heads in arch.mamba_heads), default=0)
     pairs = max((heads * 64 for heads in arch.mamba_heads), default=0)
-    bound += 4 * max_batch * (6 * chunks * state + 4 * min(max_tokens, 64) * chunks * pairs)
+    bound += 4 * max_batch * (3 * chunks * state + 2 * min(max_tokens, 64) * chunks * pairs)
     if "*" in arch.pattern:
-        bound += 8 * tokens * max_context
+        expanded = 2 * arch.attention_heads * arch.attention_head_dim * max_context * max_batch
+        bound += 8 * tokens * max_context + _ITEMSIZES[precision] * expanded
         if not uses_fused_attention(precision, arch.attention_head_dim, arch.attention_heads):
             cache = arch.kv_heads * arch.attention_head_dim * max_context * max_batch
             bound += 4 * (4 * arch.attention_heads * tokens * max_context + 4 * cache)
