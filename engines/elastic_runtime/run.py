@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,14 @@ def main() -> None:
         _end(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _end(INTERRUPTED, "")
-    except BrokenPipeError:
+
+
+@contextmanager
+def _quiet_when_nobody_reads() -> Iterator[None]:
+    """A reader that has gone, as `| head` does, is no error: end as a process that SIGPIPE ends."""
+    try:
+        yield
+    except BrokenPipeError:  # caught here, since click would make exit code 1 of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would fail again
         _end(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
 
@@ -67,6 +75,7 @@ def _end(code: int, message: str | None = None) -> None:
 @click.option(
     "--weights", type=click.Choice(["auto", "float32", "stored"]), default="auto", help="Their form on the CPU."
 )
+@click.option("--threads", type=int, default=0, help="Of the CPU; 0: as onnxruntime thinks best.  [default: 0]")
 @click.option("--weights-folder", type=click.Path(path_type=Path), help="Where external weights lie.")
 @click.option("--plugins", "plugin_folder", type=click.Path(path_type=Path), help="Folder of the plugin library.")
 @click.option("--stats", is_flag=True, help="Time to first token, tokens/s, memory; to standard error.")
@@ -75,6 +84,11 @@ def _end(code: int, message: str | None = None) -> None:
 @click.option("--require-engine", is_flag=True, help="With --verify: fail where no engine was run.")
 def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, **options: Any) -> None:
     """Run BUNDLE: stream the continuation of a prompt to standard output."""
+    with _quiet_when_nobody_reads():
+        _command(bundle, explain, verify, require_engine, options)
+
+
+def _command(bundle: Path, explain: bool, verify: bool, require_engine: bool, options: dict[str, Any]) -> None:
     external = options.pop("weights_folder")
     if verify:
         _verify(bundle, external, require_engine)
@@ -85,6 +99,7 @@ def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, **o
         vram=parse_size(options["vram"], "--vram") if options["vram"] is not None else None,
         context=options["context"],
         weights=options["weights"],
+        threads=options["threads"],
         plugin_folder=options["plugin_folder"],
     )
     opener = Opener(Bundle.open(bundle, external=external), request, say=_say)

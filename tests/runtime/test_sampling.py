@@ -90,7 +90,12 @@ def test_refuses_settings(settings: dict[str, Any], text: str) -> None:
 
 @pytest.mark.parametrize(
     ("logits", "found"),
-    [([0, math.nan], "nan at id 1"), ([math.inf, 0], "inf at id 0"), ([-math.inf, -math.inf], "not one"), ([], "not one")],
+    [
+        ([0, math.nan], "nan at id 1"),
+        ([math.inf, 0], "inf at id 0"),
+        ([-math.inf, -math.inf], "not one"),
+        ([], "not one"),
+    ],
 )
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_refuses_logits(logits: list[float], found: str, temperature: float) -> None:

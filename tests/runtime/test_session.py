@@ -1,4 +1,4 @@
-"""Sessions on the demo: cuts do not matter, rows are independent, states stay, what is wrong is refused before it is fed."""
+"""Sessions on the demo: cuts do not matter, rows are independent, what is wrong is refused before it is fed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMPT = [(7 * i) % 256 for i in range(90)]
 @pytest.fixture(scope="module")
 def session(demo_bundle: Path) -> Iterator[Session]:
     bundle = Bundle.open(demo_bundle)
-    with Session(open_onnx(bundle, bundle.budget("small"), context=400, max_tokens=32)) as session:
+    with Session(open_onnx(bundle, bundle.budget("small"), context=400, max_tokens=32, threads=1)) as session:
         yield session
 
 
@@ -148,6 +148,6 @@ def test_refuses_batches_beyond_the_backend(session: Session) -> None:
 def test_stored_weights_give_the_same_as_wide_ones(session: Session, demo_bundle: Path) -> None:
     bundle = Bundle.open(demo_bundle)
     wide = session.prefill([PROMPT])
-    with Session(open_onnx(bundle, bundle.budget("small"), context=400, weights="stored")) as stored:
+    with Session(open_onnx(bundle, bundle.budget("small"), context=400, weights="stored", threads=1)) as stored:
         np.testing.assert_allclose(stored.prefill([PROMPT]), wide, rtol=0, atol=1e-4)
         assert stored.backend.memory()["weights"] * 2 == session.backend.memory()["weights"]

@@ -98,9 +98,15 @@ def test_renders_a_conversation(tokenizer: Tokenizer) -> None:
     ("template", "text"),
     [
         (None, "chat: expected a chat template in tokenizer_config.json, found none. Use --prompt."),
-        ("{{ raise_exception('no system') }}", "chat template: expected a template that takes the messages, found no s"),
+        (
+            "{{ raise_exception('no system') }}",
+            "chat template: expected a template that takes the messages, found no s",
+        ),
         ("{% for %}", "chat template: expected a template that takes the messages, found "),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "chat template: expected a template that takes the messages"),
+        (
+            "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+            "chat template: expected a template that takes the messages",
+        ),
     ],
 )
 def test_says_what_is_wrong_with_a_template(folder: Path, tmp_path: Path, template: str | None, text: str) -> None:
@@ -124,7 +130,7 @@ def test_reads_templates_of_newer_and_of_several_forms(folder: Path, tmp_path: P
 def test_refuses_what_is_no_text_or_no_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prompt: expected valid UTF-8, found an invalid byte at 1"):
         tokenizer.encode("a\udc80")
-    with pytest.raises(InputError, match="expected the bundle's tokenizer, found no such file. Feed token ids"):
+    with pytest.raises(InputError, match=r"expected the bundle's tokenizer, found no such file\. Feed token ids"):
         Tokenizer(tmp_path)
     (tmp_path / FILES[0]).write_text("{}")
     with pytest.raises(InputError, match="expected a tokenizer of the tokenizers library"):

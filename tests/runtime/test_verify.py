@@ -1,4 +1,4 @@
-"""Verification: every flipped bit of every file is found and named; a bundle verifies and runs wherever it is unpacked."""
+"""Verification: every flipped bit of every file is found and named; a bundle verifies and runs wherever it lies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from elastic_runtime.run import main
 try:
     main()
 finally:
-    loaded = [name for name in sys.modules if name.split(".")[0] in ("torch", "elastic_export", "onnx_ir", "transformers")]
+    unwanted = ("torch", "elastic_export", "onnx_ir", "transformers")
+    loaded = [name for name in sys.modules if name.split(".")[0] in unwanted]
     assert loaded == ["torch"], loaded
 """
 
@@ -132,7 +133,7 @@ def test_damage_ends_the_command_with_1(copy: Path) -> None:
 
 
 def test_no_bundle_is_the_users_fault(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a bundle with a manifest.json, found No such file"):
+    with pytest.raises(InputError, match=r"expected a bundle with a manifest\.json, found No such file"):
         verify_bundle(tmp_path)
 
 
