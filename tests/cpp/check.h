@@ -25,6 +25,9 @@ void fail(const char* file, int line, const std::string& what);
 elastic::Value golden(const std::string& name);
 std::string golden_text(const std::string& name);
 
+/// A tokenizer.json as the demo model has it, with two marks.
+std::string tokenizer_text();
+
 /// A new empty folder below the build folder.
 std::string scratch(const std::string& name);
 

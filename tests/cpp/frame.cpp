@@ -1,4 +1,5 @@
 // What tests and the fuzzer share: golden files and parsed values.
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -45,6 +46,21 @@ const elastic::Array& items(const elastic::Value& value) {
   const auto* found = value.get<elastic::Array>();
   if (!found) throw std::runtime_error("no array");
   return *found;
+}
+
+std::string tokenizer_text() {
+  std::string vocab;
+  int other = 0x100;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool plain = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+    char letter[16];
+    std::snprintf(letter, sizeof letter, "\\u%04x", static_cast<unsigned>(plain ? byte : other++));
+    vocab += (byte ? ", \"" : "\"") + std::string(letter) + "\": " + std::to_string(byte);
+  }
+  return R"({"added_tokens": [{"id": 256, "content": "<|a|>", "special": true}, {"id": 257, "content": "<|a|>b", "normalized": false}],
+    "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "post_processor": null,
+    "model": {"type": "BPE", "byte_fallback": false, "merges": [], "vocab": {)" +
+         vocab + "}}}";
 }
 
 }  // namespace elastic_test

@@ -27,21 +27,9 @@ Ids expected(Ids prompt, std::int64_t vocab, int count) {
   return made;
 }
 
-/// A tokenizer.json as the demo model has it, with one thing replaced.
+/// The tokenizer of the demo model with one thing replaced.
 ByteTokenizer tokenizer(const std::string& from = "", const std::string& to = "") {
-  std::string vocab;
-  int other = 0x100;
-  for (int byte = 0; byte < 256; ++byte) {
-    const bool plain = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-    char letter[16];
-    std::snprintf(letter, sizeof letter, "\\u%04x", static_cast<unsigned>(plain ? byte : other++));
-    vocab += (byte ? ", \"" : "\"") + std::string(letter) + "\": " + std::to_string(byte);
-  }
-  std::string file =
-      R"({"added_tokens": [{"id": 256, "content": "<|a|>", "special": true}, {"id": 257, "content": "<|a|>b", "normalized": false}],
-    "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "post_processor": null,
-    "model": {"type": "BPE", "byte_fallback": false, "merges": [], "vocab": {)" +
-      vocab + "}}}";
+  std::string file = tokenizer_text();
   if (!from.empty()) file.replace(file.find(from), from.size(), to);
   const std::string path = scratch("tokenizer") + "/tokenizer.json";
   std::ofstream(path, std::ios::binary) << file;

@@ -78,8 +78,10 @@ std::int64_t id_of(const Value& value, const std::string& where) {
 }  // namespace
 
 ByteTokenizer ByteTokenizer::read(const std::filesystem::path& path) {
-  const std::string where = path_text(path);
-  const Value file = read_json(path);
+  return parse(read_json(path), path_text(path));
+}
+
+ByteTokenizer ByteTokenizer::parse(const Value& file, const std::string& where) {
   check_model(file, where);
   const Value& vocabulary = member(file, {"model", "vocab"});
   if (!vocabulary.get<Object>() || vocabulary.get<Object>()->size() != 256)

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "elastic_runtime/json.h"
+
 namespace elastic {
 
 class ByteTokenizer {
@@ -16,6 +18,9 @@ class ByteTokenizer {
   /// Reads `tokenizer.json` strictly. Throws InputError: no such file, another model than BPE over bytes,
   /// merges, a normalizer or anything else that this class would have to ignore.
   static ByteTokenizer read(const std::filesystem::path& path);
+
+  /// The same for parsed JSON; `where` names it in errors.
+  static ByteTokenizer parse(const Value& file, const std::string& where);
 
   /// The ids of UTF-8 text; marks such as `<|user|>` become their own token. Throws InputError: text that is
   /// no UTF-8.

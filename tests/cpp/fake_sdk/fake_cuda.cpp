@@ -1,0 +1,108 @@
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "fake_sdk.h"
+
+struct CUgraph_st {
+  std::function<void()> work;
+};
+struct CUgraphExec_st {
+  std::function<void()> work;
+};
+
+namespace fake {
+
+State& state() {
+  static State all;
+  return all;
+}
+
+}  // namespace fake
+
+using fake::state;
+
+cudaError_t cudaGetDevice(int* device) {
+  return *device = 0, state().has_device ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {"Fake RTX", state().major, state().minor};
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  return *free = *total = state().free_bytes, cudaSuccess;
+}
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorMemoryAllocation ? "out of memory" : "an error";
+}
+
+cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  if (bytes > state().free_bytes) return cudaErrorMemoryAllocation;
+  ++state().live_allocations;
+  *memory = std::malloc(bytes);
+  std::memset(*memory, 0xEE, bytes);  // nothing may rely on fresh memory
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* memory) { return --state().live_allocations, std::free(memory), cudaSuccess; }
+
+cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
+  return *memory = std::malloc(bytes), cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void* memory) { return std::free(memory), cudaSuccess; }
+
+cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
+  return std::memset(memory, value, bytes), cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  return std::memcpy(to, from, bytes), cudaSuccess;
+}
+
+cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
+                              std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t) {
+  ++state().strided_copies;
+  for (std::size_t row = 0; row < height; ++row) {
+    std::memcpy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch,
+                width);
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  return *stream = reinterpret_cast<cudaStream_t>(std::malloc(1)), cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) { return std::free(stream), cudaSuccess; }
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  return state().capturing = new std::function<void()>, cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = new CUgraph_st{*state().capturing};
+  delete state().capturing;
+  state().capturing = nullptr;
+  return state().can_capture ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  return *made = new CUgraphExec_st{graph->work}, cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  return ++state().replayed, graph->work(), cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }

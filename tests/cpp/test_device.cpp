@@ -1,0 +1,193 @@
+// The TensorRT backend's own logic, against stand-ins for the SDKs: no GPU, no SDK, all of it under the
+// sanitizers.
+#include <filesystem>
+#include <fstream>
+
+#include "check.h"
+#include "elastic_runtime/bundle.h"
+#include "elastic_runtime/sha256.h"
+#include "elastic_runtime/tensorrt_backend.h"
+#include "fake_sdk.h"
+
+using namespace elastic;
+using namespace elastic_test;
+namespace fs = std::filesystem;
+using Rows = std::vector<std::vector<std::int64_t>>;
+
+namespace {
+
+const char kManifest[] =
+    R"({"schema": "elastic-bundle/1", "seal": "0000000000000000000000000000000000000000000000000000000000000000",
+"producer": "test", "demo": false, "checkpoint": {"name": "p", "fingerprint": "f"}, "precision": "fp32", "weight_mode": "shared",
+"logits": "last", "options": {}, "versions": {}, "rules": [], "budgets": [{"name": "b", "parameters": 4, "pattern": "M*", "layers": 2,
+"kept_layers": [0, 1], "widths": {"vocab_size": 16, "hidden_size": 2, "ffn_sizes": [], "mamba_heads": [1], "mamba_head_dim": 1,
+"ssm_groups": 1, "ssm_state": 1, "conv_kernel": 2, "attention_heads": 1, "kv_heads": 1, "attention_head_dim": 1}, "scalar_widths": true,
+"weight_bytes": 16, "state_bytes": 8, "kv_bytes_per_token": 4, "states": [], "model": "model.onnx", "weights": "weights.json",
+"golden": null, "report": null, "engines": [{"target": "rtx", "compute_capabilities": ["8.9", "12.0"], "file": "a.engine",
+"flavour": "tensorrt-rtx", "version": "1.7.1.116", "ops": "plugin", "plugin": {"library": "libelastic_plugins.so",
+"abi": "tensorrt-rtx-1.7"}, "max_context": 20, "max_tokens": 4, "max_batch": 3, "inputs": [{"name": "conv_state.0", "dtype": "float32",
+"shape": ["B", 1, 1]}, {"name": "ssm_state.0", "dtype": "float32", "shape": ["B", 1, 1, 1]}, {"name": "key_cache.0", "dtype": "float32",
+"shape": ["B", 1, "S", 1]}], "outputs": [{"name": "logits", "dtype": "float32", "shape": ["B", 16], "input": null, "alias": null},
+{"name": "conv_state_out.0", "dtype": "float32", "shape": ["B", 1, 1], "input": "conv_state.0", "alias": "must_not"},
+{"name": "ssm_state_out.0", "dtype": "float32", "shape": ["B", 1, 1, 1], "input": "ssm_state.0", "alias": "must"},
+{"name": "key_cache_out.0", "dtype": "float32", "shape": ["B", 1, "S", 1], "input": "key_cache.0", "alias": "must"}], "activation": 512,
+"activation_measured": false, "status": {"state": "built", "card": null, "date": null}, "fits": {"context": 20, "batch": 1,
+"weights": 16, "states": 8, "caches": 80, "activation": 512, "activation_measured": false, "reserve": 1, "total": 617, "usable": null,
+"enough": null}}]}], "files": [)";
+
+void put(const fs::path& folder, const std::string& name, const std::string& data, std::string& files) {
+  std::ofstream(folder / name, std::ios::binary) << data;
+  files += (files.empty() ? "" : ", ") + ("{\"path\": \"" + name) +
+           "\", \"size\": " + std::to_string(data.size()) + ", \"sha256\": \"" + sha256(data) + "\"}";
+}
+
+/// A bundle of the fake engine; its weight is a corner of a parent of 3 x 3, so that it needs a strided copy:
+/// w[1][1] = 5.
+Bundle make_bundle(const std::string& engine = "engine", const std::string& abi = "rtx-1.7") {
+  fake::state() = {};
+  const fs::path folder = scratch("device");
+  const float parent[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  std::string files;
+  put(folder, "a.engine", engine, files);
+  put(folder, "model.onnx", "", files);
+  put(folder, "parent.bin", std::string(reinterpret_cast<const char*>(parent), sizeof parent), files);
+  put(folder, "weights.json",
+      R"({"inputs": {"w": {"file": "parent.bin", "offset": 0, "dtype": "fp32", "parent_shape": [3, 3],
+      "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]]}}})",
+      files);
+  std::ofstream(folder / "libelastic_plugins.so", std::ios::binary)
+      << "\x7f"
+      << "ELF elastic-plugins-abi/1 {\"tensorrt\": \"" << abi << "\"}" << '\0' << "more";
+  std::ofstream(folder / "manifest.json", std::ios::binary)
+      << reseal(std::string(kManifest) + files + "], \"external_weights\": []}");
+  return Bundle::open(folder);
+}
+
+std::unique_ptr<Backend> backend_of(const Bundle& bundle, TensorRtOptions options = {}) {
+  const BudgetEntry& budget = bundle.budget("b");
+  return make_tensorrt_backend(bundle, budget, budget.engines[0], options);
+}
+
+std::int64_t peak(const float* logits, std::int64_t row = 0) {
+  for (std::int64_t id = 0; id < fake::kVocab; ++id) {
+    if (logits[row * fake::kVocab + id] > 0) return id;
+  }
+  return -1;
+}
+
+/// Feeds a prompt and ten tokens; every answer must be (sum + count + 5) % 16.
+void drive(Session& session) {
+  std::int64_t sum = 1 + 2 + 3 + 4 + 5, count = 5;
+  const float* logits = session.feed({{1, 2, 3, 4, 5}});
+  for (int i = 0; i < 10; ++i) {
+    CHECK_EQ(peak(logits), (sum + count + 5) % fake::kVocab);
+    sum += i, ++count;
+    logits = session.feed({{i}});
+  }
+}
+
+}  // namespace
+
+TEST(device_prefill_decode_and_graphs) {
+  const Bundle bundle = make_bundle();
+  {
+    Session session(backend_of(bundle));
+    CHECK_EQ(fake::state().strided_copies, 1);
+    CHECK_EQ(fs::path(fake::state().plugin).filename().string(), "libelastic_plugins.so");
+    drive(session);
+    CHECK_EQ(fake::state().enqueued,
+             4);  // prefill of 4, and per side: the rest of the prompt or the first token
+    CHECK_EQ(fake::state().replayed, 9);
+    session.reset();
+    drive(session);  // states are gone, graphs stay
+    CHECK_EQ(fake::state().enqueued, 4);
+  }
+  CHECK_EQ(fake::state().live_allocations, 0);
+}
+
+TEST(device_without_graphs) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.cuda_graph = false;
+  Session session(backend_of(bundle, options));
+  drive(session);
+  CHECK_EQ(fake::state().replayed, 0);
+  fake::state().can_capture = false;
+  Session other(backend_of(bundle));
+  drive(other);
+  CHECK_EQ(fake::state().replayed, 0);
+}
+
+TEST(device_batches_of_unlike_rows) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.max_batch = 3;
+  Session session(backend_of(bundle, options));
+  session.reset(2);
+  for (int round = 0; round < 2; ++round) {
+    const float* logits = session.feed({{1, 1, 1, 1, 1, 1}, {7}});
+    CHECK_EQ(peak(logits, 0), (6 + 6 + 5) % 16);
+    CHECK_EQ(peak(logits, 1), (7 + 1 + 5) % 16);
+    for (int i = 1; i < 5; ++i) logits = session.feed({{2}, {3}});
+    CHECK_EQ(peak(logits, 0), (14 + 10 + 5) % 16);
+    CHECK_EQ(peak(logits, 1), (19 + 5 + 5) % 16);
+    session.reset(3);
+    session.feed({{1}, {2}, {3}});
+    session.reset(2);
+  }
+}
+
+TEST(device_runtime_cache_is_kept) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.runtime_cache = fs::path(scratch("cache")) / "kernels";
+  for (const char* wanted : {"", "+", "++"}) {
+    fake::state().cache_read = "";
+    backend_of(bundle, options);
+    CHECK_EQ(fake::state().cache_read, wanted);
+  }
+}
+
+TEST(device_refuses_before_it_allocates) {
+  const Bundle bundle = make_bundle();
+  const auto refused = [&](TensorRtOptions options = {}) {
+    const std::string text = THROWN(InputError, backend_of(bundle, options)).what();
+    CHECK_EQ(fake::state().live_allocations, 0);
+    fake::state() = {};
+    return text;
+  };
+  fake::state().version[1] = 8;
+  CHECK_EQ(refused(),
+           "engine a.engine: expected tensorrt-rtx 1.7.1, found tensorrt-rtx 1.8.1. Install that version, or "
+           "export "
+           "the bundle for this one.");
+  fake::state().has_device = false;
+  CHECK_EQ(refused(),
+           "engine a.engine: expected an NVIDIA GPU with a driver, found none. Run the budget on the CPU.");
+  fake::state().minor = 1;
+  CHECK_EQ(refused(),
+           "engine a.engine: expected a GPU of compute capability 8.9 or 12.0, found Fake RTX of 12.1. "
+           "Export the bundle "
+           "for this card.");
+  fake::state().free_bytes = 644245094;
+  CHECK_EQ(refused(),
+           "engine a.engine: expected 0.6 GiB of free GPU memory, found 0.6 GiB. Take a smaller budget or "
+           "context.");
+  TensorRtOptions options;
+  options.max_batch = 4;
+  CHECK_EQ(refused(options), "batch: expected 1 to 3, found 4.");
+  options.max_batch = 1;
+  options.plugins = scratch("no_plugins");
+  CHECK_EQ(refused(options).find("engine a.engine: expected the plugin library libelastic_plugins.so in "),
+           0u);
+}
+
+TEST(device_refuses_wrong_plugins_and_engines) {
+  const Bundle other = make_bundle("engine", "rtx-1.6");
+  const InputError error = THROWN(InputError, backend_of(other));
+  CHECK_EQ(error.expected + "|" + error.found, "a library for tensorrt-rtx-1.7|rtx-1.6");
+  const Bundle broken = make_bundle("garbage");
+  CHECK_EQ(std::string(THROWN(BuildError, backend_of(broken)).what()),
+           "engine a.engine: expected an engine that can be read, found magic tag does not match.");
+  CHECK_EQ(fake::state().live_allocations, 0);
+}
