@@ -5,7 +5,9 @@ Not run on a card yet: written against the Python API of tensorrt_rtx 1.7.1 (tes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +115,14 @@ class TrtEngine:
         if self._cache_path is None:
             return
         data = bytes(self._cache.serialize())
-        scratch = self._cache_path.with_name(f"{self._cache_path.name}.new")
+        scratch = self._cache_path.with_name(f"{self._cache_path.name}.{os.getpid()}")
         try:
             self._cache_path.parent.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(data)
             scratch.replace(self._cache_path)
         except OSError:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Save the cache and give scratch, contexts and engine back."""

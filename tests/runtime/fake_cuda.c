@@ -1,0 +1,101 @@
+// A stand-in for libcuda.so.1 and libnvidia-ml.so.1 in main memory, so that the Python that calls them is run.
+// It checks what it is given the way the driver does: unknown addresses and handles are errors.
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INVALID 1
+static struct { char* at; size_t size; } blocks[64];
+static int capturing, context_set, retained, streams;
+static char stream_tag, graph_tag, exec_tag;
+
+static int known(uint64_t address, size_t size) {
+  for (int i = 0; i < 64; ++i) {
+    const uint64_t at = (uint64_t)blocks[i].at;
+    if (blocks[i].at && at <= address && address + size <= at + blocks[i].size) return 1;
+  }
+  return 0;
+}
+
+int cuInit(unsigned flags) { return flags ? INVALID : 0; }
+int cuDeviceGet(int* device, int index) { *device = 40 + index; return index ? 101 : 0; }
+int cuDevicePrimaryCtxRetain(void** context, int device) { *context = &retained; ++retained; return device == 40 ? 0 : INVALID; }
+int cuDevicePrimaryCtxRelease_v2(int device) { --retained; return device == 40 ? 0 : INVALID; }
+int cuCtxSetCurrent(void* context) { context_set = context == &retained; return context_set ? 0 : INVALID; }
+int cuStreamCreate(void** stream, unsigned flags) { *stream = &stream_tag; ++streams; return flags == 1 && context_set ? 0 : INVALID; }
+int cuStreamDestroy_v2(void* stream) { --streams; return stream == &stream_tag ? 0 : INVALID; }
+int cuStreamSynchronize(void* stream) { return stream == &stream_tag && !capturing ? 0 : INVALID; }
+int cuMemAlloc_v2(uint64_t* address, size_t size) {
+  if (size > (1u << 30)) return 2;
+  for (int i = 0; i < 64; ++i) {
+    if (blocks[i].at) continue;
+    blocks[i].at = aligned_alloc(256, (size + 255) / 256 * 256);
+    blocks[i].size = size;
+    memset(blocks[i].at, 0xAB, size);
+    *address = (uint64_t)blocks[i].at;
+    return 0;
+  }
+  return 2;
+}
+int cuMemFree_v2(uint64_t address) {
+  for (int i = 0; i < 64; ++i) {
+    if (blocks[i].at && (uint64_t)blocks[i].at == address) { free(blocks[i].at); blocks[i].at = 0; return 0; }
+  }
+  return INVALID;
+}
+int cuMemsetD8Async(uint64_t address, unsigned char value, size_t count, void* stream) {
+  if (!known(address, count) || stream != &stream_tag) return INVALID;
+  memset((void*)address, value, count);
+  return 0;
+}
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t count, void* stream) {
+  if (!known(to, count) || stream != &stream_tag) return INVALID;
+  memcpy((void*)to, from, count);
+  return 0;
+}
+int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t count, void* stream) {
+  if (!known(from, count) || stream != &stream_tag) return INVALID;
+  memcpy(to, (void*)from, count);
+  return 0;
+}
+typedef struct {  // CUDA_MEMCPY2D of cuda.h
+  size_t srcXInBytes, srcY; int srcMemoryType; const void* srcHost; uint64_t srcDevice; void* srcArray; size_t srcPitch;
+  size_t dstXInBytes, dstY; int dstMemoryType; void* dstHost; uint64_t dstDevice; void* dstArray; size_t dstPitch;
+  size_t WidthInBytes, Height;
+} Copy2D;
+int cuMemcpy2DAsync_v2(const Copy2D* c, void* stream) {
+  if (c->srcMemoryType != 1 || c->dstMemoryType != 2 || stream != &stream_tag || !c->WidthInBytes || !c->Height) return INVALID;
+  if (c->srcXInBytes || c->srcY || c->dstXInBytes || c->dstY || c->srcArray || c->dstArray) return INVALID;
+  if (!known(c->dstDevice, (c->Height - 1) * c->dstPitch + c->WidthInBytes)) return INVALID;
+  for (size_t row = 0; row < c->Height; ++row) {
+    memcpy((char*)c->dstDevice + row * c->dstPitch, (const char*)c->srcHost + row * c->srcPitch, c->WidthInBytes);
+  }
+  return 0;
+}
+int cuStreamBeginCapture_v2(void* stream, int mode) { capturing = 1; return stream == &stream_tag && mode == 1 ? 0 : INVALID; }
+int cuStreamEndCapture(void* stream, void** graph) { *graph = &graph_tag; int was = capturing; capturing = 0; return was && stream == &stream_tag ? 0 : INVALID; }
+int cuGraphInstantiateWithFlags(void** exec, void* graph, uint64_t flags) { *exec = &exec_tag; return graph == &graph_tag && !flags ? 0 : INVALID; }
+int cuGraphDestroy(void* graph) { return graph == &graph_tag ? 0 : INVALID; }
+int cuGraphLaunch(void* exec, void* stream) { return exec == &exec_tag && stream == &stream_tag ? 0 : INVALID; }
+int cuGraphExecDestroy(void* exec) { return exec == &exec_tag ? 0 : INVALID; }
+int cuGetErrorName(int code, const char** name) {
+  *name = code == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 101 ? "CUDA_ERROR_INVALID_DEVICE" : "CUDA_ERROR_INVALID_VALUE";
+  return 0;
+}
+
+int fake_left(void) {  // what was not given back
+  int left = retained + streams;
+  for (int i = 0; i < 64; ++i) left += blocks[i].at != 0;
+  return left;
+}
+
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) { *device = &stream_tag; return index ? 6 : 0; }
+int nvmlDeviceGetName(void* device, char* name, unsigned size) { if (device != &stream_tag || size < 9) return 2; strcpy(name, "Fake 5090"); return 0; }
+int nvmlDeviceGetMemoryInfo(void* device, unsigned long long* memory) {
+  if (device != &stream_tag) return 2;
+  memory[0] = 34ull << 30; memory[1] = 31ull << 30; memory[2] = 3ull << 30;
+  return 0;
+}
+int nvmlDeviceGetCudaComputeCapability(void* device, int* major, int* minor) { *major = 12; *minor = 0; return device == &stream_tag ? 0 : 2; }

@@ -1,0 +1,58 @@
+"""Strided copies give what slicing gives, and as few as the runs allow."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elastic_runtime.blocks import Block, strided_blocks
+from elastic_runtime.errors import InputError
+from elastic_runtime.slicing import copy_runs
+
+
+@st.composite
+def _cases(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[tuple[tuple[int, int], ...], ...]]:
+    shape = draw(st.lists(st.integers(1, 7), min_size=1, max_size=4))
+    runs = []
+    for size in shape:
+        kept = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1)))
+        runs.append(tuple((index, 1) for index in kept))
+    return tuple(shape), tuple(runs)
+
+
+def _apply(source: np.ndarray, blocks: list[Block], nbytes: int) -> bytes:
+    data, result, written = source.tobytes(), bytearray(nbytes), np.zeros(nbytes, np.int64)
+    for block in blocks:
+        for row in range(block.height):
+            at, to = block.source + row * block.source_pitch, block.target + row * block.target_pitch
+            result[to : to + block.width] = data[at : at + block.width]
+            written[to : to + block.width] += 1
+    assert (written == 1).all()  # every byte of the result once
+    return bytes(result)
+
+
+@given(_cases(), st.sampled_from([1, 2, 4]))
+def test_the_blocks_are_the_slice(case: tuple, itemsize: int) -> None:
+    shape, runs = case
+    source = np.arange(math.prod(shape), dtype=f"u{itemsize}").reshape(shape)
+    wanted = copy_runs(source, runs).tobytes()
+    assert _apply(source, strided_blocks(shape, runs, itemsize), len(wanted)) == wanted
+
+
+def test_a_top_left_block_is_one_copy() -> None:
+    assert strided_blocks((8, 6), (((0, 5),), ((0, 4),)), 2) == [Block(0, 0, 8, 5, 12, 8)]
+
+
+def test_whole_rows_of_a_convolution_are_one_copy_a_run() -> None:
+    blocks = strided_blocks((96, 1, 4), (((0, 10), (16, 10)), ((0, 1),), ((0, 4),)), 4)
+    assert [(b.source, b.width * b.height) for b in blocks] == [(0, 160), (256, 160)]
+
+
+def test_refuses_millions_of_pieces() -> None:
+    runs = (tuple((2 * i, 1) for i in range(3000)),) * 2
+    with pytest.raises(InputError, match="slice: expected at most 4000000 pieces, found 9000000"):
+        strided_blocks((6000, 6000), runs, 2)

@@ -1,0 +1,114 @@
+"""The ctypes calls to libcuda and NVML, run against a stand-in in main memory (fake_cuda.c)."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from elastic_runtime import device_cuda, memory
+from elastic_runtime.blocks import strided_blocks
+from elastic_runtime.device_cuda import CudaDevice
+from elastic_runtime.errors import BuildError, InputError
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler for the stand-in")
+    path = tmp_path_factory.mktemp("cuda") / "libcuda.so"
+    source = Path(__file__).with_name("fake_cuda.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-std=c11", "-O1", "-o", path, source], check=True)
+    return path
+
+
+@pytest.fixture
+def device(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaDevice]:
+    monkeypatch.setattr(device_cuda, "_LIBRARY", str(library))
+    opened = CudaDevice()
+    yield opened
+    opened.close()
+    assert ctypes.CDLL(str(library)).fake_left() == 0
+
+
+def test_copies_there_and_back(device: CudaDevice) -> None:
+    address, array = device.allocate(4000), np.arange(1000, dtype=np.float32)
+    assert address % 256 == 0
+    device.upload(address, array)
+    found = np.zeros(1000, np.float32)
+    device.download(address, found)
+    assert np.array_equal(found, array)
+    device.zero(address, 400)
+    device.download(address, found)
+    assert not found[:100].any()
+    assert np.array_equal(found[100:], array[100:])
+    device.free(address)
+
+
+def test_strided_copies_are_slices(device: CudaDevice) -> None:
+    source = np.arange(20 * 12, dtype=np.uint16).reshape(20, 12)
+    source.flags.writeable = False  # as a mapped file is
+    runs = (((0, 3), (8, 5)), ((2, 4), (9, 2)))
+    kept = source[[0, 1, 2, 8, 9, 10, 11, 12]][:, [2, 3, 4, 5, 9, 10]]
+    address, found = device.allocate(kept.nbytes), np.zeros(kept.shape, np.uint16)
+    device.upload_blocks(address, source.reshape(-1).view(np.uint8), strided_blocks(source.shape, runs, 2))
+    device.download(address, found)
+    assert np.array_equal(found, kept)
+    device.free(address)
+
+
+def test_graphs_are_recorded_launched_and_dropped(device: CudaDevice) -> None:
+    done = []
+    graph = device.capture(lambda: done.append(1))
+    device.launch(graph)
+    device.drop(graph)
+    assert done == [1]
+    with pytest.raises(ZeroDivisionError):
+        device.capture(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    device.synchronize()  # the recording was ended all the same
+
+
+def test_failures_name_the_call_and_the_code(device: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BuildError) as caught:
+        device.allocate(1 << 40)
+    assert str(caught.value) == "card 0: expected cuMemAlloc_v2 to succeed, found CUDA_ERROR_OUT_OF_MEMORY (2)."
+    with pytest.raises(BuildError, match="cuMemsetD8Async to succeed, found CUDA_ERROR_INVALID_VALUE"):
+        device.zero(12345, 1)
+    with pytest.raises(BuildError, match="card 1: expected cuDeviceGet to succeed, found CUDA_ERROR_INVALID_DEVICE"):
+        CudaDevice(1)
+    monkeypatch.setattr(device_cuda, "_LIBRARY", "libno-such-cuda.so.1")
+    with pytest.raises(BuildError, match=r"NVIDIA driver: expected libno-such-cuda\.so\.1 of CUDA 12 or 13, found"):
+        CudaDevice()
+
+
+def test_the_card_says_its_class_and_its_free_memory(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_LIBRARIES", (str(library),))
+    assert memory.card() == memory.Card("Fake 5090", "12.0", 34 << 30, 31 << 30)
+    with pytest.raises(InputError) as caught:
+        memory.card(1)
+    assert str(caught.value) == (
+        "GPU memory: expected the NVIDIA driver to find card 1, found NVML error 6. Name it with --vram."
+    )
+    assert memory.find_card(1) is None
+
+
+def test_no_driver_is_a_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_LIBRARIES", ("libno-such-ml.so.1",))
+    with pytest.raises(InputError) as caught:
+        memory.card()
+    assert str(caught.value) == (
+        "GPU memory: expected an NVIDIA driver that says how much is free, found no libno-such-ml.so.1. "
+        "Name it, as in --vram 12GiB."
+    )
+
+
+def test_main_memory_is_what_the_kernel_and_the_group_leave(tmp_path: Path) -> None:
+    assert 1 << 20 < memory.free_ram() < 1 << 50
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable:    42 kB\n")
+    assert memory._available(tmp_path / "meminfo") == 42 * 1024
