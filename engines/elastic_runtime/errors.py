@@ -23,8 +23,13 @@ class ElasticError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        text = f"{self.subject}: expected {self.expected}, found {self.found}"
+        text = _printable(f"{self.subject}: expected {self.expected}, found {self.found}")
         return f"{text}. {self.todo[0].upper()}{self.todo[1:]}." if self.todo else f"{text}."
+
+
+def _printable(text: str) -> str:
+    """Names out of a hostile file must not steer a terminal: control characters but the line break are escaped."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 
 class InputError(ElasticError):

@@ -70,8 +70,8 @@ def main() -> int:
                 read(data, Path(scratch))
                 end = "accepted"
             except ElasticError as error:
-                end = "refused" if str(error).isprintable() else "ESCAPED control characters"
-                escaped += not str(error).isprintable()
+                end = "refused" if str(error).replace("\n", "").isprintable() else "ESCAPED control characters"
+                escaped += not str(error).replace("\n", "").isprintable()
             except BaseException as error:  # what must not be
                 escaped += 1
                 end = f"ESCAPED {type(error).__name__}"
