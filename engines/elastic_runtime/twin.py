@@ -4,8 +4,8 @@ onnxruntime's CPU has no BF16 kernels. Its twin keeps every op and every weight 
 twin besides rounds each value that the original keeps narrow (Cast there and back), so that it differs from the
 original in the accumulation order only: a precision assigned wrongly shows.
 
-Function bodies are inlined first, since a body says nothing of types and an op in it may compute narrow. The contract of
-the mixer is float32 inside: so what a body *computes* narrow is rounded in both twins (what it only moves is not).
+Function bodies are inlined first, since a body says nothing of types and an op in it may compute narrow. The contract
+of the mixer is float32 inside: so what a body *computes* narrow is rounded in both twins (what it only moves is not).
 
 Needs the `onnx` package. A float32 model is its own twin.
 """
@@ -71,7 +71,7 @@ def float32_twin(model: ModelProto, *, rounded: bool = False, wide_weights: bool
         twin = ModelProto()
         twin.CopyFrom(model)
         return twin
-    twin = onnx.inliner.inline_local_functions(model)
+    twin = onnx.inliner.inline_local_functions(_with_defaults(model))
     outer = {name for node in model.graph.node for name in node.output}
     were_narrow = _narrow_values(twin)
     del twin.graph.value_info[:]
@@ -85,6 +85,18 @@ def float32_twin(model: ModelProto, *, rounded: bool = False, wide_weights: bool
     del twin.graph.node[:]
     twin.graph.node.extend(nodes)
     return twin
+
+
+def _with_defaults(model: ModelProto) -> ModelProto:
+    """The model with the default attributes of its functions at every call: onnx's inliner does not know of them."""
+    complete = ModelProto()
+    complete.CopyFrom(model)
+    defaults = {(f.domain, f.name): f.attribute_proto for f in model.functions}
+    for node in complete.graph.node:
+        given = {attribute.name for attribute in node.attribute}
+        missing = [a for a in defaults.get((node.domain, node.op_type), ()) if a.name not in given]
+        node.attribute.extend(missing)
+    return complete
 
 
 def residual_sums(model: ModelProto) -> list[NodeProto]:
@@ -155,7 +167,7 @@ def _twin_of(node: NodeProto, stored: set[str], were_narrow: set[str], round_to:
 
 
 def _rounded_norm(norm: NodeProto, round_to: int) -> list[NodeProto]:
-    """A narrow RMSNormalization as ONNX defines it: normalised in float32, rounded, and then multiplied by the scale."""
+    """A narrow RMSNormalization as ONNX defines it: normalised in float32, rounded, then multiplied by the scale."""
     x, scale, y = norm.input[0], norm.input[1], norm.output[0]
     one = onnx.helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
     plain = NodeProto()

@@ -1,4 +1,4 @@
-"""Two implementations must agree: the masked parent in PyTorch and the ONNX file that ships, read back from its bytes."""
+"""Two implementations must agree: the masked parent in PyTorch and the ONNX file that ships, read from its bytes."""
 
 from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.plan import Plan, make_plan
@@ -9,9 +9,9 @@ __all__ = [
     "Oracle",
     "Plan",
     "Verification",
+    "engines_not_run",
     "make_oracle",
     "make_plan",
-    "engines_not_run",
     "no_verification",
     "not_run",
     "report_of",

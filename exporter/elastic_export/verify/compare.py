@@ -16,8 +16,8 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one tensor: its relative L2 error (the worst row's, or that of all rows and calls together), the largest absolute
-    difference of the worst row, after which call, and the share of all its values that differ at all.
+    """Of one tensor: its relative L2 error (the worst row's, or that of all rows and calls together), the largest
+    absolute difference of the worst row, after which call, and the share of all its values that differ at all.
     """
 
     tensor: str
@@ -65,7 +65,7 @@ class Tally:
         if tensor not in self._worst or not found.error <= self._worst[tensor].error:
             self._worst[tensor] = found
         sums = self._sums.setdefault(tensor, np.zeros(4))
-        sums += (distance**2, norm**2, np.count_nonzero(got != expected), got.size)
+        sums += np.array([distance**2, norm**2, np.count_nonzero(got != expected), got.size], np.float64)
 
     def add_logits(self, call: int, got: Array, expected: Array) -> None:
         """Logits [V] of one row; they vote on the most likely token besides."""
@@ -107,13 +107,14 @@ def _ratio(distance: float, norm: float) -> float:
 
 
 def compare_runs(got: Sequence[Snapshot], expected: Sequence[Snapshot], plan: Plan) -> Comparison:
-    """Compare after every call: logits of rows that were fed, every state of every row."""
+    """Compare after every call: logits of rows that were fed (of all tokens, where given), every state of every row."""
     tally, position = Tally(), np.zeros(len(plan.ids), np.int64)
     for call, (step, ours, theirs) in enumerate(zip(plan.steps, got, expected, strict=True)):
         position = position + np.array(step.length)
         for row, end in enumerate(position):
-            if step.length[row]:
-                tally.add_logits(call, ours.logits[row], theirs.logits[row])
+            rows = (side.real_logits(row, step.length[row]) for side in (ours, theirs))
+            for mine, other in zip(*rows, strict=True):
+                tally.add_logits(call, mine, other)
             for name, state in theirs.states.items():
                 tally.add_state(name, call, ours.states[name][row], state[row], int(end))
     return tally.comparison()

@@ -29,10 +29,18 @@ STATES = {"M": ("conv_state", "ssm_state"), "-": (), "*": ("key_cache", "value_c
 
 @dataclass(frozen=True)
 class Snapshot:
-    """After one call: logits [B, V] (rows of length 0 are zero) and every state of the sub-model [B, …]."""
+    """After one call: logits [B, V], or [B, T, V] of every token, and every state of the sub-model [B, …].
+
+    Logits of rows of length 0 and of tokens past the length are unspecified (zero on the oracle's side).
+    """
 
     logits: Array
     states: dict[str, Array]
+
+    def real_logits(self, row: int, length: int) -> Array:
+        """[n, V]: of a row with `length` real tokens the last one's logits, or those of all real tokens."""
+        logits: Array = self.logits[row]
+        return logits[:length] if logits.ndim == 2 else logits[None][:length]
 
 
 @dataclass
@@ -60,7 +68,9 @@ class Oracle:
         with torch.device("meta"):
             self._model = ElasticModel(arch, prefix)
 
-    def run(self, masks: Masks, slices: Sequence[StateSlice], plan: Plan) -> list[Snapshot]:
+    def run(
+        self, masks: Masks, slices: Sequence[StateSlice], plan: Plan, *, every_token: bool = False
+    ) -> list[Snapshot]:
         """The masked parent's answer to every call of a plan, in float32.
 
         Rows run one at a time with T = length: what the batch of the other side must not mix up or pad into.
@@ -75,9 +85,9 @@ class Oracle:
                 with self.loaded_layer(index) as layer:
                     for track in tracks:
                         _advance(track, layer, states)
-            with self.loaded_head() as head:
+            with self.loaded_head(every_token=every_token) as head:
                 for track in tracks:
-                    self._finish(track, head)
+                    self._finish(track, plan, head)
         return _snapshots(tracks, [(part, self._parent_input(part)) for part in slices])
 
     @contextmanager
@@ -89,8 +99,9 @@ class Oracle:
             yield block
 
     @contextmanager
-    def loaded_head(self) -> Iterator[Callable[[Tensor, Call], Tensor]]:
-        """The function from the residual stream [1, T, d] to the last token's logits [1, V], with its weights."""
+    def loaded_head(self, *, every_token: bool = False) -> Iterator[Callable[[Tensor, Call], Tensor]]:
+        """The function from the residual stream [1, T, d] to logits, [1, V] or [1, T, V], with its weights."""
+        self._model.every_token = every_token
         norm, prefix = self._model.body.norm_f, self._model.prefix
         with self._loaded(norm, f"{prefix}.norm_f"), self._loaded(self._model.lm_head, "lm_head"):
             yield self._model.head
@@ -118,10 +129,15 @@ class Oracle:
                 ids = torch.from_numpy(plan.ids[track.row : track.row + 1, at : at + count])
                 track.streams[number] = self._model.embed(ids, call)
 
-    def _finish(self, track: _Track, head: Callable[[Tensor, Call], Tensor]) -> None:
-        for stream, call in zip(track.streams, track.calls, strict=True):
-            idle = np.zeros(self.architecture.vocab_size, np.float32)
-            track.logits.append(idle if stream is None else head(stream, call)[0].numpy())
+    def _finish(self, track: _Track, plan: Plan, head: Callable[[Tensor, Call], Tensor]) -> None:
+        """Logits [V] of each call, or [T, V] with zeros behind the real tokens."""
+        tokens = [(step.tokens,) if self._model.every_token else () for step in plan.steps]
+        for stream, call, shape in zip(track.streams, track.calls, tokens, strict=True):
+            logits = np.zeros((*shape, self.architecture.vocab_size), np.float32)
+            if stream is not None:
+                found = head(stream, call)[0].numpy()
+                logits[: len(found)] = found
+            track.logits.append(logits)
 
     def _parent_input(self, part: StateSlice) -> str:
         """The parent's name of a sub-model's state."""
@@ -153,7 +169,8 @@ def _snapshots(tracks: Sequence[_Track], names: Sequence[tuple[StateSlice, str]]
 
 def cut_state(state: Array, part: StateSlice) -> Array:
     """One sequence's state of the parent (no batch axis), cut to the runs that the sub-model keeps."""
-    return state[part.index(state.shape)]
+    kept: Array = state[part.index(state.shape)]
+    return kept
 
 
 def spread_state(state: Array, part: StateSlice, shape: Sequence[int]) -> Array:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 SEED = 20251116
-_PROMPT = 70  # more than one chunk of 64 tokens, so that state passes between chunks inside a call
+_LONG = 130  # three chunks of 64 tokens: state passes from before the call to its end past two others
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Plan:
 
 
 def walk(plan: Plan, vocab: int) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """`input_ids` [B, T], `position` [B] and `length` [B] of each call; padding is junk, to show that it does not matter."""
+    """`input_ids` [B, T], `position` [B] and `length` [B] of each call; padding is junk, which must not matter."""
     position, junk = np.zeros(len(plan.ids), np.int64), np.random.default_rng(plan.seed + 1)
     for step in plan.steps:
         length = np.array(step.length, np.int64)
@@ -46,15 +46,17 @@ def walk(plan: Plan, vocab: int) -> Iterator[tuple[Ints, Ints, Ints]]:
 def make_plan(*, vocab: int, max_tokens: int, max_context: int, seed: int = SEED) -> Plan:
     """A plan of batch 2 within the limits of an export.
 
-    A long first call (more than one chunk of the scan where max_tokens allows), one in which a row is idle, one of ragged
-    lengths, then decode steps, one of them with an idle row. Steps that would pass the context are left out.
+    A call that fills the states, a long one from there (three chunks of the scan where the limits allow, and a row that
+    ends in the first), one in which a row is idle, one of ragged lengths, then decode steps, one with an idle row.
+    Steps that would pass the context are left out. Some call is ragged even where there is room for one token only.
     """
-    longest = min(max_tokens, _PROMPT, max(1, max_context // 2))
-    few, some = min(max_tokens, 3), min(max_tokens, 9)
+    few, some = min(max_tokens, 3, _half(max_context)), min(max_tokens, 9, _half(max_context))
+    longest = min(max_tokens, _LONG, _half(max_context))
     wanted = [
-        Step(longest, (longest, max(1, longest - 4))),
+        Step(some, (some, max(some // 2, some - 2))),
+        Step(longest, (max(1, longest // 2 - 4), longest)),
         Step(some, (0, some)),
-        Step(few, (max(1, few - 1), few)),
+        Step(few, (few, max(1, few - 1))),
         *(Step(1, (1, 1)) for _ in range(4)),
         Step(1, (1, 0)),
         Step(1, (1, 1)),
@@ -69,3 +71,7 @@ def make_plan(*, vocab: int, max_tokens: int, max_context: int, seed: int = SEED
     for row, end in enumerate(position):
         ids[row, end:] = 0
     return Plan(seed, ids, tuple(steps), min(max_context, total + longest))
+
+
+def _half(context: int) -> int:
+    return max(1, context // 2)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elastic_export.verify.verify import Check, Verification
+from elastic_export.verify.tolerance import Tolerance
+from elastic_export.verify.verify import AGAINST, Check, Verification
 
 SCHEMA = "elastic-report/1"
 _MEASURES = {
     "float32": "end to end: relative L2 error of logits and of every state after every call, the worst row and call",
-    "rounded": "layer by layer from the same inputs: relative L2 error of branch, sum and states over all rows and calls",
+    "rounded": "layer by layer from the same inputs: relative L2 error of branch, sum and states, all rows and calls",
+    "attributes": "read back from the file: relative difference of every norm's and mixer's attributes, the worst node",
 }
 
 
@@ -62,14 +65,23 @@ def _plan(verification: Verification) -> dict[str, Any]:
 def _check(check: Check) -> dict[str, Any]:
     return {
         "check": check.name,
-        "against": "masked parent (PyTorch), rows one at a time without padding",
+        "against": AGAINST[check.name],
         "measure": _MEASURES[check.name],
         "passed": check.passed,
-        "tolerance": check.tolerance.error,
+        "tolerance": _bounds(check.tolerance),
         "reason": check.tolerance.reason,
         "top1": check.comparison.top1,
         "tensors": {
-            d.tensor: {"error": d.error, "max_abs": d.max_abs, "call": d.call, "share": d.share}
+            d.tensor: {"error": _number(d.error), "max_abs": _number(d.max_abs), "call": d.call, "share": d.share}
             for d in check.comparison.differences
         },
     }
+
+
+def _bounds(tolerance: Tolerance) -> dict[str, float]:
+    return {"error": tolerance.error, "state_error": tolerance.bound("_state"), "branch_share": tolerance.share}
+
+
+def _number(value: float) -> float | str:
+    """A number JSON can hold; what is none is named."""
+    return float(value) if math.isfinite(value) else str(float(value))

@@ -1,9 +1,9 @@
 """The check of narrow models: every layer by itself, from the same inputs, with the same roundings on both sides.
 
-End to end two correct narrow runs drift apart: a sum that differs in its last bit rounds the other way here and there, and
-ten layers on that is a per cent, as much as a real fault. So the rounded twin is recorded with its residual stream, and
-the oracle computes each layer from the twin's own stream and states. What is left are single flipped roundings (1e-4);
-a norm, a time step or a state in the narrow dtype stands out by ten times that.
+End to end two correct narrow runs drift apart: a sum that differs in its last bit rounds the other way here and there,
+and ten layers on that is a per cent, as much as a real fault. So the rounded twin is recorded with its residual stream,
+and the oracle computes each layer from the twin's own stream and states. What is left are single flipped roundings
+(1e-4); a norm, a time step or a state in the narrow dtype stands out by ten times that.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from elastic_runtime.onnx_model import OnnxModel
-from elastic_runtime.twin import residual_sums
 
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.emit import EmittedModel
@@ -25,8 +23,11 @@ from elastic_export.graph.facts import positions
 from elastic_export.reference import Masks, empty_state
 from elastic_export.reference.model import Block, Call, rounding_to
 from elastic_export.verify.compare import Comparison, Tally
-from elastic_export.verify.oracle import Oracle, cut_state, spread_state
+from elastic_export.verify.oracle import Oracle, Snapshot, cut_state, spread_state
 from elastic_export.verify.plan import Plan, walk
+from elastic_runtime.errors import BuildError
+from elastic_runtime.onnx_model import OnnxModel
+from elastic_runtime.twin import residual_sums
 
 Array = npt.NDArray[np.float32]
 Weights = Iterable[tuple[str, npt.NDArray[Any]]]
@@ -58,7 +59,8 @@ def check_rounded(
     storage: torch.dtype,
 ) -> Comparison:
     """Compare branch, sum and states of every layer, and the logits, each from the twin's own inputs."""
-    records = _record(model, weights, plan, oracle.architecture.vocab_size)
+    layers = len(budget.kept_layers(oracle.architecture))
+    records = _record(model, weights, plan, oracle.architecture.vocab_size, layers)
     judge = _Judge(oracle, masks, emitted, storage)
     with torch.inference_mode():
         for number, index in enumerate(budget.kept_layers(oracle.architecture)):
@@ -68,15 +70,19 @@ def check_rounded(
     return judge.tally.comparison()
 
 
-def _record(model: onnx.ModelProto, weights: Weights, plan: Plan, vocab: int) -> list[_Record]:
+def _record(model: onnx.ModelProto, weights: Weights, plan: Plan, vocab: int, layers: int) -> list[_Record]:
     sums = [(node.input[0], node.input[1], node.output[0]) for node in residual_sums(model)]
+    if len(sums) != layers:
+        raise BuildError(
+            "model.onnx", expected=f"{layers} sums of the residual stream, one a layer", found=f"{len(sums)}"
+        )
     taps = sorted({name for names in sums for name in names})
     twin, records = OnnxModel(model, weights, rounded=True, taps=taps), list[_Record]()
     state = twin.empty_state(len(plan.ids), plan.context)
     for ids, position, length in walk(plan, vocab):
         outputs = twin.run(ids, position, length, state)
-        layers = [(outputs[stream], outputs[branch], outputs[total]) for stream, branch, total in sums]
-        records.append(_Record(position, length, state, outputs, layers))
+        tapped = [(outputs[stream], outputs[branch], outputs[total]) for stream, branch, total in sums]
+        records.append(_Record(position, length, state, outputs, tapped))
         state = twin.new_state(outputs)
     return records
 
@@ -115,13 +121,15 @@ class _Judge:
 
     def logits(self, records: Sequence[_Record]) -> None:
         """The head, from the twin's last stream."""
-        with self._oracle.loaded_head() as head:
+        with self._oracle.loaded_head(every_token=records[0].outputs["logits"].ndim == 3) as head:
             for call, record in enumerate(records):
+                ours = Snapshot(record.outputs["logits"], {})
                 for row, count in record.rows():
                     stream = record.layers[-1][2][row, :count]
-                    expected = head(self._widen(stream), self._call(record, row))[0].numpy()
-                    ours = record.outputs["logits"][row]
-                    self.tally.add_logits(call, ours[count - 1] if ours.ndim == 2 else ours, expected)
+                    expected = head(self._widen(stream), self._call(record, row)).numpy()
+                    rows = (ours.real_logits(row, count), Snapshot(expected, {}).real_logits(0, count))
+                    for mine, theirs in zip(*rows, strict=True):
+                        self.tally.add_logits(call, mine, theirs)
 
     def _call(self, record: _Record, row: int) -> Call:
         position, length = torch.tensor([record.position[row]]), torch.tensor([record.length[row]])

@@ -1,0 +1,198 @@
+"""Shared by the tests of the verify stage: a small checkpoint compiled for one budget, and the verdict on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.emit import EmittedModel, emit_model, shared_recipe
+from elastic_export.emit.emit import IR_DTYPES
+from elastic_export.graph import facts_of, trace_parent
+from elastic_export.graph.facts import clone_with_facts
+from elastic_export.passes import budget_passes, run_passes
+from elastic_export.reference import budget_masks
+from elastic_export.verify import Oracle, Plan, Verification, make_oracle, make_plan, require_passed, verify_budget
+from elastic_export.verify.oracle import Snapshot
+from elastic_runtime.errors import ElasticError
+from elastic_runtime.weights import WeightRecipe, iter_weights
+
+Array = np.ndarray[Any, Any]
+
+#: Everything the demo has, smaller, and time-step limits that bite (dt lies in 1e-3 … 1e-1).
+PARENT = Architecture(
+    pattern="M*-M-",
+    vocab_size=131,
+    hidden_size=72,
+    ffn_sizes=(104,) * 2,
+    mamba_heads=(8,) * 2,
+    mamba_head_dim=12,
+    ssm_groups=2,
+    ssm_state=16,
+    conv_kernel=4,
+    attention_heads=8,
+    kv_heads=2,
+    attention_head_dim=16,
+    epsilon=1e-5,
+    time_step_limit=(0.002, 0.05),
+)
+#: Cuts every axis and skips an MLP layer; one of each kind stays.
+BUDGET = Budget("tight", 56, (104, 75), (8, 4), 8, 4, (2,))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tensors here are tiny: threads cost more than they give."""
+    torch.set_num_threads(1)
+
+
+class RememberingOracle(Oracle):
+    """Runs once for the same question: the reference knows nothing of the faults in a file."""
+
+    _answers: ClassVar[dict[Any, list[Snapshot]]] = {}
+
+    def run(self, masks: Any, slices: Any, plan: Any, *, every_token: bool = False) -> list[Snapshot]:
+        key = (id(self), str(slices), plan.steps, plan.seed, every_token)
+        if key not in self._answers:
+            self._answers[key] = super().run(masks, slices, plan, every_token=every_token)
+        return self._answers[key]
+
+
+@dataclass
+class Compiled:
+    """A parent of `precision` on disk, its budget, and what verification of the budget needs."""
+
+    folder: Path
+    arch: Architecture
+    budget: Budget
+    precision: str
+    every_token: bool = False
+    plan: Plan = field(init=False)
+
+    def __post_init__(self) -> None:
+        weights = random_weights(self.arch, np.random.default_rng(3))
+        budgets = [Budget.full(self.arch, "full"), self.budget]
+        write_checkpoint(self.folder / "ckpt", self.arch, weights, budgets, dtype=self.precision)
+        self.plan = make_plan(vocab=self.arch.vocab_size, max_tokens=256, max_context=512)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint.open(self.folder / "ckpt")
+
+    @cached_property
+    def oracle(self) -> Oracle:
+        oracle = make_oracle(self.checkpoint, self.precision)
+        oracle.__class__ = RememberingOracle
+        return oracle
+
+    @cached_property
+    def parent(self) -> ir.Model:
+        return trace_parent(self.arch, self.checkpoint.prefix, every_token=self.every_token)
+
+    @cached_property
+    def masks(self) -> dict[str, Array]:
+        return {name: mask.numpy() for name, mask in budget_masks(self.arch, self.budget).items()}
+
+    @cached_property
+    def emitted(self) -> EmittedModel:
+        """The model without a fault."""
+        return self.compile("model.onnx")
+
+    def compile(self, file: str = "faulty.onnx") -> EmittedModel:
+        dtype = IR_DTYPES[self.precision]
+        graph, stored = clone_with_facts(self.parent), dict.fromkeys(facts_of(self.parent).weights, dtype)
+        run_passes(graph, budget_passes(self.masks, dtype, stored))
+        sub, path = self.budget.architecture(self.arch), self.folder / file
+        return emit_model(graph, sub, path, precision=self.precision, every_token=self.every_token)
+
+    def recipe(self, emitted: EmittedModel) -> WeightRecipe:
+        return shared_recipe(emitted, self.checkpoint, lambda shard: shard.name)
+
+    def load(self, recipe: WeightRecipe) -> list[tuple[str, Array]]:
+        return list(iter_weights(recipe, self.checkpoint.path))
+
+    def rewritten(self, model: onnx.ModelProto) -> EmittedModel:
+        """The emitted model with other bytes in its file."""
+        path = self.folder / "rewritten.onnx"
+        onnx.save(model, str(path))
+        return replace(self.emitted, path=path)
+
+    def verify(self, emitted: EmittedModel, weights: Iterable[tuple[str, Array]] | None = None) -> Verification:
+        held = self.load(self.recipe(emitted)) if weights is None else weights
+        return verify_budget(self.oracle, self.budget, emitted, held, self.plan)
+
+    def prepare(self) -> None:
+        """Make everything that no fault may touch."""
+        _ = self.parent, self.oracle, self.masks, self.emitted
+
+
+def verdict(verification: Verification) -> str:
+    """Which tensors of which check failed, and `require_passed` agrees; empty where all is well."""
+    found = [f"{check.name}: {d.tensor}" for check in verification.checks for d in check.failures]
+    if found:
+        with pytest.raises(ElasticError, match=re.escape(found[0].split(": ")[1])):
+            require_passed(verification)
+    else:
+        require_passed(verification)
+    assert verification.passed == (not found)
+    return "; ".join(found)
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Any:
+    """`outcome(model, emitted, weights=None)`: the failures as text; a named error counts, no other."""
+
+    def judge(model: Compiled, emitted: EmittedModel, weights: Any = None) -> str:
+        try:
+            return verdict(model.verify(emitted, weights))
+        except ElasticError as error:
+            return f"error: {error}"
+
+    return judge
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`FAULTS` of a module, as parameters: (fault, expected, precisions, head size)."""
+    if "fault" in metafunc.fixturenames:
+        defaults = (None, r"float32: .*logits", ("bf16",), 16)
+        cases = []
+        for given in metafunc.module.FAULTS:
+            fault, expected, precisions, head_dim = (*given, *defaults[len(given) :])
+            cases += [pytest.param(fault, expected, p, head_dim, id=f"{fault.__name__}-{p}") for p in precisions]
+        metafunc.parametrize(("fault", "expected", "precision", "head_dim"), cases)
+
+
+@pytest.fixture(scope="session")
+def narrow_type() -> Any:
+    """`narrow_type(precision)`: what a fault rounds to, by ONNX's number; a float32 model's faults round to BF16."""
+    return {"bf16": TensorProto.BFLOAT16, "fp16": TensorProto.FLOAT16, "fp32": TensorProto.BFLOAT16}.__getitem__
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`compiled(precision, every_token=False, head_dim=16)`: the small model, made once each."""
+    made: dict[tuple[str, bool, int], Compiled] = {}
+
+    def make(precision: str = "bf16", every_token: bool = False, head_dim: int = 16) -> Compiled:
+        key = (precision, every_token, head_dim)
+        if key not in made:
+            arch = replace(PARENT, attention_head_dim=head_dim)
+            made[key] = Compiled(tmp_path_factory.mktemp(precision), arch, BUDGET, precision, every_token)
+            made[key].prepare()
+        return made[key]
+
+    return make
