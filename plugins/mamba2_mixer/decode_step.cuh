@@ -17,7 +17,8 @@ namespace elastic::mamba2 {
 constexpr int kDecodeThreads = 128;
 constexpr int kDecodeRowsPerWarp = 4;
 constexpr int kDecodeRows = kDecodeThreads / kWarp * kDecodeRowsPerWarp;  // rows a block holds at a time
-// Blocks that a multiprocessor must be able to hold, which bounds the registers: 72 a thread in the common case.
+// Blocks that a multiprocessor must be able to hold, which bounds the registers: 72 a thread in the common
+// case.
 constexpr int decode_resident_blocks(bool vector, int chunks) { return chunks == 2 ? 4 : (vector ? 7 : 5); }
 static_assert(kDecodeThreads == kNormThreads, "the last block runs the norm");
 

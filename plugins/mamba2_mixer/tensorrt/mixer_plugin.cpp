@@ -149,8 +149,8 @@ bool MixerPlugin::supportsFormatCombination(int32_t position, const DynamicPlugi
   });
 }
 
-size_t MixerPlugin::getWorkspaceSize(const DynamicPluginTensorDesc* in, int32_t inputs, const DynamicPluginTensorDesc*,
-                                     int32_t outputs) const noexcept {
+size_t MixerPlugin::getWorkspaceSize(const DynamicPluginTensorDesc* in, int32_t inputs,
+                                     const DynamicPluginTensorDesc*, int32_t outputs) const noexcept {
   return guarded<size_t>(0, [&] {
     check_count(inputs, outputs);
     const auto dims = dims_of(in, [](const auto& d) { return d.max; });
