@@ -1,0 +1,80 @@
+"""The 12B shape through trace, passes and builder, with no weights and no GPU; times are in tests/bench/compile_12b.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from elastic_export.checkpoint.budgets import parse_budgets
+from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
+from elastic_export.emit import EmittedModel, emit_model
+from elastic_export.emit.emit import IR_DTYPES
+from elastic_export.engine.activation import activation_bound
+from elastic_export.engine.builder import build_engine
+from elastic_export.engine.ops import creators_of
+from elastic_export.engine.request import EngineRequest
+from elastic_export.graph import facts_of, trace_parent
+from elastic_export.graph.facts import clone_with_facts
+from elastic_export.passes import budget_passes, run_passes
+from elastic_export.reference import budget_masks
+
+SIZES = {"max_tokens": 256, "max_context": 8192, "max_batch": 1}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EmittedModel]:
+    """The three sub-models of the 12B shape as ONNX files."""
+    folder = tmp_path_factory.mktemp("12b")
+    parent = trace_parent(NANO_12B)
+    budgets = parse_budgets(BUDGETS_12B, NANO_12B, "budgets of the 12B shape")[0]
+    stored, emitted = dict.fromkeys(facts_of(parent).weights, IR_DTYPES["bf16"]), {}
+    for name, budget in budgets.items():
+        graph = clone_with_facts(parent)
+        masks = {mask: values.numpy() for mask, values in budget_masks(NANO_12B, budget).items()}
+        run_passes(graph, budget_passes(masks, IR_DTYPES["bf16"], stored))
+        emitted[name] = emit_model(graph, budget.architecture(NANO_12B), folder / f"{name}.onnx", precision="bf16")
+    return emitted
+
+
+def request(model: EmittedModel, output: Path, ops: str) -> EngineRequest:
+    return EngineRequest(
+        onnx=model.path,
+        output=output,
+        compute_capabilities=("SM120",),
+        precision="bf16",
+        ops=ops,
+        ports=model.ports,
+        outputs=(model.logits,),
+        weights=model.weights,
+        plugin_ops={"Mamba2Mixer": model.mixers} if ops == "plugin" else {},
+        plugin_creators=creators_of(ops),
+        activation_limit=activation_bound(model.architecture, "bf16", **SIZES),
+        **SIZES,
+    )
+
+
+def test_parameters_are_those_of_the_published_shape(models: dict[str, EmittedModel]) -> None:
+    assert models["12b"].architecture.parameters() == 12_310_001_152
+    assert len(models["12b"].weights) == 369
+    assert models["9b"].architecture.parameters() == 9_063_866_016
+
+
+@pytest.mark.parametrize("budget", ["12b", "6b"])
+def test_plugin_engine(models: dict[str, EmittedModel], tmp_path: Path, budget: str) -> None:
+    facts = build_engine(request(models[budget], tmp_path / "x.engine", "plugin"))
+    assert facts.plugin_layers == {"Mamba2Mixer": models[budget].mixers}
+    assert facts.size <= 64 << 20
+    assert facts.peak_rss <= 1 << 30
+    assert facts.activation_bytes[0] <= 30e6
+    assert facts.activation_peak <= 300e6
+
+
+@pytest.mark.slow
+def test_native_engine(models: dict[str, EmittedModel], tmp_path: Path) -> None:
+    facts = build_engine(request(models["12b"], tmp_path / "x.engine", "native"))
+    assert facts.plugin_layers == {}
+    assert facts.size <= 64 << 20
+    assert facts.peak_rss <= 2 << 30
+    assert facts.activation_bytes[0] <= 30e6
+    assert facts.activation_peak <= 300e6
