@@ -66,6 +66,12 @@ TEST(errors_json) {
   check_group("json", [](const std::string& data) { parse_json(data, "x.json"); });
 }
 
+TEST(errors_of_a_seal_below_the_top_level) {
+  const std::string forged =
+      reseal(R"({"schema": "elastic-bundle/1", "x": {"seal": ")" + std::string(64, '0') + "\"}}");
+  CHECK_EQ(THROWN(InputError, parse_manifest(forged)).expected, "the field 'producer'");
+}
+
 TEST(errors_have_their_text) {
   const InputError error("weights.json", "an object", "None", "export it again");
   CHECK_EQ(std::string(error.what()), "weights.json: expected an object, found None. Export it again.");

@@ -41,3 +41,12 @@ def test_every_error_case_says_something(cases: dict[str, Any]) -> None:
     refused = [case for group in groups.values() for case in group["cases"] if case["subject"]]
     assert len(refused) > 110
     assert all(case["expected"] and case["found"] for case in refused)
+
+
+def test_a_seal_below_the_top_level_is_no_traceback() -> None:
+    from elastic_runtime.errors import InputError
+    from elastic_runtime.manifest_reader import parse_manifest
+    from elastic_runtime.seal import EMPTY, seal
+
+    with pytest.raises(InputError, match="the field 'producer'"):
+        parse_manifest(seal(f'{{"schema": "elastic-bundle/1", "x": {{"seal": "{EMPTY}"}}}}').encode())

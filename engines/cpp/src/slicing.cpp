@@ -94,6 +94,19 @@ void check_count(const std::vector<Axis>& axes) {
   }
 }
 
+/// One past the blocks that are columns of the same rows as `first`: their source pages are touched once,
+/// together.
+std::size_t end_of_rows(const std::vector<Block>& blocks, std::size_t first) {
+  const Block& left = blocks[first];
+  std::size_t end = first + 1;
+  while (end < blocks.size() && blocks[end].height == left.height &&
+         blocks[end].source_pitch == left.source_pitch && blocks[end].source > left.source &&
+         blocks[end].source + blocks[end].width <= left.source + left.source_pitch) {
+    ++end;
+  }
+  return end;
+}
+
 }  // namespace
 
 std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
@@ -109,19 +122,26 @@ std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const 
 
 void copy_blocks(const std::byte* source, std::byte* target, const std::vector<Block>& blocks,
                  const Touch& fetch, const Touch& release) {
-  for (const Block& block : blocks) {
+  for (std::size_t first = 0, last; first < blocks.size(); first = last) {
+    last = end_of_rows(blocks, first);
+    const Block& left = blocks[first];
+    const std::uint64_t right =
+        blocks[last - 1].source + blocks[last - 1].width - left.source;  // of a row, from `left`
     const std::uint64_t band =
-        std::max<std::uint64_t>(1, kBandBytes / std::max<std::uint64_t>(1, block.source_pitch));
-    for (std::uint64_t row = 0; row < block.height; row += band) {
-      const std::uint64_t rows = std::min(band, block.height - row);
-      const std::uint64_t first = block.source + row * block.source_pitch;
-      const std::uint64_t bytes = (rows - 1) * block.source_pitch + block.width;
-      if (fetch) fetch(first, bytes);
+        std::max<std::uint64_t>(1, kBandBytes / std::max<std::uint64_t>(1, left.source_pitch));
+    for (std::uint64_t row = 0; row < left.height; row += band) {
+      const std::uint64_t rows = std::min(band, left.height - row);
+      const std::uint64_t start = left.source + row * left.source_pitch;
+      const std::uint64_t bytes = (rows - 1) * left.source_pitch + right;
+      if (fetch) fetch(start, bytes);
       for (std::uint64_t i = row; i < row + rows; ++i) {
-        std::memcpy(target + block.target + i * block.target_pitch,
-                    source + block.source + i * block.source_pitch, block.width);
+        for (std::size_t b = first; b < last; ++b) {
+          const Block& block = blocks[b];
+          std::memcpy(target + block.target + i * block.target_pitch,
+                      source + block.source + i * block.source_pitch, block.width);
+        }
       }
-      if (release) release(first, bytes);
+      if (release) release(start, bytes);
     }
   }
 }
