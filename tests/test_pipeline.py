@@ -1,0 +1,357 @@
+"""Whole exports of a small checkpoint, real engines included, and every way an export may end."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from elastic_export import pipeline
+from elastic_export.bundle.job import ExportOptions, plan_job
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.emit import mixer_body
+from elastic_export.pipeline import ExportResult, export
+from elastic_export.progress import Progress
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.golden import read_golden
+from elastic_runtime.onnx_model import OnnxModel
+from elastic_runtime.weights import WeightRecipe, iter_weights
+
+ARCH = Architecture(
+    pattern="M*-M",
+    vocab_size=97,
+    hidden_size=48,
+    ffn_sizes=(72,),
+    mamba_heads=(8, 8),
+    mamba_head_dim=12,
+    ssm_groups=2,
+    ssm_state=16,
+    conv_kernel=4,
+    attention_heads=8,
+    kv_heads=2,
+    attention_head_dim=16,
+    epsilon=1e-5,
+    time_step_limit=(0.0, math.inf),
+)
+SMALL = Budget("small", 40, (72,), (4, 4), 8, 4, (2,))
+SIZES: dict[str, Any] = {"max_tokens": 16, "max_contexts": (64,)}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`checkpoint(dtype="bf16", **more)`: the folder of a small parent, made once each."""
+    made: dict[str, Path] = {}
+
+    def make(dtype: str = "bf16", **more: Any) -> Path:
+        key = f"{dtype}{more}"
+        if key not in made:
+            weights, folder = random_weights(ARCH, np.random.default_rng(5)), tmp_path_factory.mktemp(dtype) / "tiny"
+            made[key] = write_checkpoint(folder, ARCH, weights, [Budget.full(ARCH, "full"), SMALL], dtype, 2, **more)
+            (folder / "LICENSE").write_text("None.\n")
+        return made[key]
+
+    return make
+
+
+def run(source: Path, output: Path, budgets: str = "small", targets: str = "rtx5080", **options: Any) -> ExportResult:
+    job = plan_job(Checkpoint.open(source), ExportOptions(budgets, targets, output, **(SIZES | options)), demo=False)
+    return export(job, Progress())
+
+
+def replay_error(output: Path, budget: str, external: Path | None = None) -> float:
+    """The shipped model under onnxruntime against the bundle's golden logits, weights as a consumer loads them."""
+    folder, recipe = output / budget, output / budget / "weights.json"
+    weights = iter_weights(WeightRecipe.read(recipe), folder, external=external) if recipe.exists() else ()
+    model, golden = (
+        OnnxModel(onnx.load(folder / "model.onnx"), weights, threads=1),
+        read_golden(folder / "golden.safetensors"),
+    )
+    state, worst = model.empty_state(len(golden.ids), 64), 0.0
+    for call in range(golden.calls):
+        logits, state = model.call(golden.call_ids(call), golden.position[call], golden.length[call], state)
+        for row, count in enumerate(golden.length[call]):
+            if count:
+                mine, theirs = logits[row, count - 1] if logits.ndim == 3 else logits[row], golden.logits[call, row]
+                worst = max(worst, float(np.linalg.norm(mine - theirs) / np.linalg.norm(theirs)))
+    return worst
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def text_files(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(folder).items() if name.endswith((".json", ".onnx"))}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[..., Path]) -> ExportResult:
+    """All budgets for two cards of one compute capability, shared weights."""
+    return run(checkpoint(), tmp_path_factory.mktemp("shared") / "out", "all", "rtx5080,rtx5090")
+
+
+# -------------------------------------------------------------------------------------------------- what is written
+
+
+def test_shared_weights(shared: ExportResult, checkpoint: Callable[..., Path]) -> None:
+    out = shared.output
+    assert Bundle.open(out, "digests").manifest == shared.manifest
+    assert {p.name for p in (out / "small").iterdir()} == {
+        "model.onnx", "weights.json", "golden.safetensors", "report.json", "rtx5080.engine", "rtx5090.engine",
+    }  # fmt: skip
+    assert [b.name for b in shared.manifest.budgets] == ["full", "small"]
+    assert [b.parameters for b in shared.manifest.budgets] == [ARCH.parameters(), SMALL.architecture(ARCH).parameters()]
+    for shard in checkpoint().glob("*.safetensors"):
+        assert (out / "weights" / shard.name).samefile(shard)
+    assert (out / "LICENSE").read_text() == "None.\n"
+    assert not shared.manifest.demo
+    assert max(replay_error(out, name) for name in ("full", "small")) < 1e-4
+
+
+def test_targets_of_one_compute_capability_share_one_engine(shared: ExportResult) -> None:
+    for budget in ("full", "small"):
+        first, second = (shared.output / budget / f"{name}.engine" for name in ("rtx5080", "rtx5090"))
+        assert first.samefile(second)
+        assert first.stat().st_size > 10_000
+    entries = {e.target: e for b in shared.manifest.budgets for e in b.engines if b.name == "small"}
+    assert entries["rtx5080"].file != entries["rtx5090"].file
+    assert entries["rtx5080"].status.state == "built"
+
+
+def test_the_report_says_what_was_and_what_was_not_run(shared: ExportResult) -> None:
+    report = json.loads((shared.output / "small" / "report.json").read_text())
+    assert report["passed"] is True
+    assert [c["check"] for c in report["checks"]] == ["float32", "rounded", "attributes"]
+    assert {c["tolerance"]["error"] for c in report["checks"]} == {1e-4, 2e-3, 1e-6}
+    assert {"logits", "conv_state.0", "ssm_state.1", "key_cache.0"} <= set(report["checks"][0]["tensors"])
+    skipped = {entry["check"]: entry for entry in report["not_run"]}
+    assert set(skipped) == {"small/rtx5080.engine", "small/rtx5090.engine"}
+    assert skipped["small/rtx5080.engine"]["command"] == "elastic-export verify BUNDLE --require engine"
+    assert set(report["seconds"]) == {"passes", "onnx", "verify", "engine"}
+
+
+def test_manifest_and_models_name_no_machine_and_no_time(shared: ExportResult, checkpoint: Callable[..., Path]) -> None:
+    named = [
+        str(checkpoint().parent),
+        str(shared.output.parent),
+        str(Path.home()),
+        str(Path(__file__).parents[1]),
+        "/tmp",
+    ]
+    for name, data in text_files(shared.output).items():
+        for word in named:
+            assert word.encode() not in data, (name, word)
+    assert not {"time", "date", "created"} & set(json.loads((shared.output / "manifest.json").read_text()))
+
+
+CHILD = """
+import sys, os, signal
+from pathlib import Path
+sys.path[:0] = {path!r}
+from elastic_export.bundle.job import ExportOptions, plan_job
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.pipeline import export
+from elastic_export.progress import Progress
+
+class Killed(Progress):
+    def begin(self, name, subject):
+        if name == {die!r}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    options = ExportOptions("small", "rtx5080", Path({output!r}), max_tokens=16, max_contexts=(64,))
+    export(plan_job(Checkpoint.open(Path({source!r})), options, demo=False), Killed())
+"""
+
+
+def in_another_process(source: Path, output: Path, die: str = "") -> int:
+    code = CHILD.format(path=sys.path, source=str(source), output=str(output), die=die)
+    environment = {**os.environ, "PYTHONHASHSEED": "17"}
+    return subprocess.run([sys.executable, "-c", code], cwd=output.parent, env=environment, check=False).returncode
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[..., Path]) -> Path:
+    """`small` exported once more, by another process, to another place."""
+    output = tmp_path_factory.mktemp("elsewhere") / "deeper"
+    output.mkdir()
+    assert in_another_process(checkpoint(), output / "bundle") == 0
+    return output / "bundle"
+
+
+def test_the_same_export_gives_the_same_bytes(shared: ExportResult, again: Path) -> None:
+    for name in ("model.onnx", "weights.json", "golden.safetensors", "rtx5080.engine"):
+        assert (again / "small" / name).read_bytes() == (shared.output / "small" / name).read_bytes(), name
+
+
+def test_add_keeps_what_is_there(again: Path, checkpoint: Callable[..., Path]) -> None:
+    before = contents(again)
+    result = run(checkpoint(), again, "full", add=True)
+    assert [b.name for b in result.manifest.budgets] == ["full", "small"]
+    after = contents(again)
+    assert {name: after[name] for name in before if name != "manifest.json"} == {
+        name: data for name, data in before.items() if name != "manifest.json"
+    }
+    assert Bundle.open(again, "digests")
+
+
+def test_sliced_in_another_precision_with_float32_vectors_and_two_contexts(
+    tmp_path: Path, checkpoint: Callable[..., Path]
+) -> None:
+    source, out = checkpoint(fp32_vectors=True), tmp_path / "out"
+    result = run(source, out, weights="sliced", precision="fp16", max_contexts=(64, 32))
+    assert Bundle.open(out, "digests").manifest.precision == "fp16"
+    assert not (out / "weights").exists()
+    assert {p.name for p in (out / "small").glob("*.engine")} == {"rtx5080.32.engine", "rtx5080.64.engine"}
+    assert [e.max_context for e in result.manifest.budgets[0].engines] == [32, 64]
+    sub = Checkpoint.open(out / "small", require_budgets=False)
+    assert (sub.architecture, sub.dtype) == (SMALL.architecture(ARCH), "fp16")
+    assert sub.tensors["backbone.layers.0.mixer.A_log"].dtype == "fp32"
+    assert (out / "small" / "LICENSE").exists()
+    assert replay_error(out, "small") < 1e-4
+
+
+def test_embedded(tmp_path: Path, checkpoint: Callable[..., Path], shared: ExportResult) -> None:
+    out = tmp_path / "out"
+    result = run(checkpoint(), out, weights="embedded")
+    assert {p.name for p in (out / "small").iterdir()} == {
+        "model.onnx", "model.onnx.data", "golden.safetensors", "report.json", "rtx5080.engine",
+    }  # fmt: skip
+    assert result.manifest.budgets[0].weights is None
+    inputs = [value.name for value in onnx.load(out / "small" / "model.onnx", load_external_data=False).graph.input]
+    assert not [name for name in inputs if name.endswith("weight")]
+    assert replay_error(out, "small") == replay_error(shared.output, "small")
+    row = Checkpoint.open(checkpoint()).read("backbone.embeddings.weight")[5, :40].tobytes()
+    assert row in (out / "small" / "rtx5080.engine").read_bytes()
+    assert row not in (shared.output / "small" / "rtx5080.engine").read_bytes()
+
+
+def test_float32_all_logits_two_rows_another_prefix_external_weights(
+    tmp_path: Path, checkpoint: Callable[..., Path]
+) -> None:
+    source, out = checkpoint("fp32", prefix="model"), tmp_path / "out"
+    result = run(source, out, logits="all", max_batch=2, external_weights=True)
+    assert result.manifest.logits == "all"
+    assert [f.path for f in result.manifest.external_weights] == sorted(p.name for p in source.glob("*.safetensors"))
+    assert not (out / "weights").exists()
+    entry = result.manifest.budgets[0].engines[0]
+    assert entry.outputs[0].shape == ("B", "T", 97)
+    assert entry.max_batch == 2
+    assert "model.layers.0.norm.weight" in (out / "small" / "weights.json").read_text()
+    assert replay_error(out, "small", external=source) < 1e-4
+    report = json.loads((out / "small" / "report.json").read_text())
+    assert [c["check"] for c in report["checks"]] == ["float32", "attributes"]
+
+
+# --------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_a_failed_verification_leaves_its_report_and_the_old_bundle(
+    tmp_path: Path, checkpoint: Callable[..., Path], shared: ExportResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = mixer_body._BODY
+    faulty = text.replace("y_block = Add (y_scan, y_skip)", "y_block = Identity (y_scan)")
+    assert faulty != text
+    monkeypatch.setattr(mixer_body, "_BODY", faulty)
+    out, before = tmp_path / "out", contents(shared.output)
+    with pytest.raises(
+        BuildError, match=r"^budget small, float32 check, \S+ after call \d: expected .* OUT\.failed\.json\.$"
+    ):
+        run(checkpoint(), out)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.failed.json"]
+    report = json.loads((tmp_path / "out.failed.json").read_text())
+    assert (report["passed"], report["checks"][0]["passed"], report["budget"]) == (False, False, "small")
+    with pytest.raises(BuildError):
+        run(checkpoint(), shared.output, "all", "rtx5080,rtx5090")
+    assert contents(shared.output) == before
+
+
+def test_an_engine_above_the_activation_bound(
+    tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: Any
+) -> None:
+    """An engine above the activation bound is refused, with the figure, and nothing is written."""
+    monkeypatch.setattr(pipeline, "activation_bound", lambda *args, **more: 1)
+    with pytest.raises(
+        BuildError, match=r"activation memory of the engine: expected at most 1 bytes, found \d+ in profile"
+    ):
+        run(checkpoint(), tmp_path / "out", verify=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_while_it_builds_the_old_bundle_stays(
+    tmp_path: Path, checkpoint: Callable[..., Path], shared: ExportResult
+) -> None:
+    before = contents(shared.output)
+    assert in_another_process(checkpoint(), shared.output, die="engine") == -signal.SIGKILL
+    assert contents(shared.output) == before
+    assert Bundle.open(shared.output, "digests")
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+BAD = [
+    ({"targets": "rtx5081"}, r"target 'rtx5081': .*no such target.*Try .*rtx5080"),
+    ({"targets": ""}, r"target: expected at least one of"),
+    ({"budgets": "smal"}, r"smal.*small"),
+    ({"max_contexts": (0,)}, r"--max-context: expected 1 or more, found 0"),
+    ({"max_contexts": ()}, r"--max-context: expected different contexts"),
+    ({"max_contexts": (64, 64)}, r"--max-context: expected different contexts"),
+    ({"max_tokens": 0}, r"--max-tokens: expected 1 or more, found 0"),
+    ({"max_batch": 0}, r"--max-batch: expected 1 or more, found 0"),
+    ({"max_tokens": 65}, r"--max-tokens: expected at most --max-context \(64\), found 65"),
+    ({"max_contexts": (64, 24576)}, r"--max-context: expected at most 24560 .*found 24576\. Lower --max-context"),
+    ({"precision": "fp16"}, r"--precision: expected bf16, in which the shared .*found fp16\. Use --weights sliced"),
+    ({"external_weights": True, "weights": "sliced"}, r"--external-weights: expected --weights shared"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[str(options) for options, _ in BAD])
+def test_a_bad_request_is_named_before_anything_happens(
+    tmp_path: Path, checkpoint: Callable[..., Path], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        run(checkpoint(), tmp_path / "out", **options)
+    assert caught.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_much_to_embed(tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elastic_export.bundle.job.EMBEDDED_LIMIT", 1000)
+    with pytest.raises(
+        InputError, match=r"--weights embedded: expected at most 1000 bytes of weights, found \d+ in small"
+    ):
+        run(checkpoint(), tmp_path / "out", weights="embedded")
+
+
+def test_an_output_that_is_no_bundle(tmp_path: Path, checkpoint: Callable[..., Path]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"thesis|bundle"):
+        run(checkpoint(), tmp_path / "out")
+    assert contents(tmp_path / "out") == {"thesis.txt": b"mine"}
+    with pytest.raises(InputError, match="folder of its own"):
+        run(checkpoint(), checkpoint().parent, force=True)
+
+
+def test_a_value_the_precision_cannot_hold(tmp_path: Path) -> None:
+    weights = random_weights(ARCH, np.random.default_rng(5))
+    weights["backbone.layers.0.norm.weight"][3] = 1e5
+    write_checkpoint(tmp_path / "ckpt", ARCH, weights, [SMALL])
+    with pytest.raises(BuildError, match=r"layers\.0\.norm\.weight.*expected values that fp16 can hold, found 99840"):
+        run(tmp_path / "ckpt", tmp_path / "out", weights="sliced", precision="fp16")
+    assert [p.name for p in tmp_path.iterdir()] == ["ckpt"]
