@@ -12,6 +12,7 @@ Needs the `onnx` package. A float32 model is its own twin.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import onnx
@@ -184,3 +185,18 @@ def _rounded_norm(norm: NodeProto, round_to: int) -> list[NodeProto]:
         _cast(f"{y}:exact", f"{y}:narrow", round_to),
         _cast(f"{y}:narrow", y, TensorProto.FLOAT),
     ]
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m elastic_runtime.twin [--wide] MODEL.onnx TWIN.onnx`: write the twin; --wide: weights float32 too."""
+    wide = "--wide" in arguments
+    files = [argument for argument in arguments if argument != "--wide"]
+    if len(files) != 2:
+        print(main.__doc__, file=sys.stderr)
+        return 2
+    onnx.save(float32_twin(onnx.load(files[0]), wide_weights=wide), files[1])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""Loading a 6b out of shared shards of the 12B's shape, beside a plain read of the same pages (warm page cache).
+
+    python tests/bench/slice_weights.py [--gib 3] [--folder DIR]
+
+Writes shards of the 12B's tensors, real bytes, layer by layer until the size is reached; loads the 6b's slices of them
+as the runtime does; reads the pages that hold those slices with pread, kept and not; compares every slice with numpy.
+Memory is that of a process of its own that loads everything and keeps it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from elastic_export.checkpoint.budgets import parse_budgets
+from elastic_export.checkpoint.slicing import runs_shape, tensor_runs
+from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
+from elastic_runtime.blocks import strided_blocks
+from elastic_runtime.safetensors import TensorFile, encode_header
+from elastic_runtime.weights import WeightInput, WeightRecipe, iter_weights
+
+_PIECE = 8 << 20
+
+
+def main() -> None:
+    """Print speeds, their ratio, and memory against the sliced weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gib", type=float, default=3)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.load:
+        _load_and_say(arguments.load)
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        _measure(Path(name), int(arguments.gib * (1 << 30)))
+
+
+def _measure(folder: Path, size: int) -> None:
+    recipe = _make(folder, size)
+    (folder / "weights.json").write_text(recipe.to_json())
+    parent = sum(item.parent_nbytes for item in recipe.inputs)
+    print(
+        f"{len(recipe.inputs)} tensors, {parent / 2**30:.2f} GiB of the 12B, {recipe.nbytes / 2**30:.2f} GiB of the 6b"
+    )
+    ranges = _page_ranges(recipe)
+    pages = sum(end - start for start, end in ranges)
+    path, times = folder / "parent.safetensors", list[tuple[float, float, float]]()
+    for _ in range(6):  # in turns: what else the machine does meets all three
+        reused = _seconds(lambda: _plain_read(path, ranges, keep=False))
+        kept = _seconds(lambda: _plain_read(path, ranges, keep=True))
+        times.append((reused, kept, _seconds(lambda: list(iter_weights(recipe, folder)))))
+    reused, kept, load = (min(column) for column in zip(*times, strict=True))
+    print(f"{pages / 2**30:.2f} GiB of pages hold them; seconds (fastest of 6):")
+    print(f"  load                       {load:.2f}")
+    print(f"  plain read that is kept    {kept:.2f}: load has {100 * kept / load:.0f} % of its speed")
+    print(f"  into one buffer of 8 MiB   {reused:.2f}: {100 * reused / load:.0f} %")
+    _compare(recipe, folder)
+    command = [sys.executable, __file__, "--load", str(folder)]
+    print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+
+
+def _make(folder: Path, size: int) -> WeightRecipe:
+    """The first tensors of the 12B that the 6b keeps, filled with bytes that differ, and the 6b's recipe for them."""
+    budget = parse_budgets(BUDGETS_12B, NANO_12B, "BUDGETS_12B")[0]["6b"]
+    shapes, runs = NANO_12B.tensor_shapes(), tensor_runs(NANO_12B, budget)
+    chosen, total = dict[str, tuple[str, tuple[int, ...]]](), 0
+    for name in runs:
+        if total < size and "embeddings" not in name:
+            chosen[name] = ("bf16", shapes[name])
+            total += 2 * int(np.prod(shapes[name]))
+    header, _ = encode_header(chosen)
+    path, noise = folder / "parent.safetensors", np.random.default_rng(1).integers(0, 2**63, _PIECE // 8)
+    with path.open("wb") as file:
+        file.write(header)
+        for start in range(0, total, _PIECE):
+            file.write((noise + start).tobytes()[: min(_PIECE, total - start)])
+    entries = TensorFile(path).entries
+    return WeightRecipe(
+        tuple(
+            WeightInput(name, path.name, entries[name].offset, "bf16", shapes[name], runs_shape(runs[name]), runs[name])
+            for name in chosen
+        )
+    )
+
+
+def _page_ranges(recipe: WeightRecipe) -> list[tuple[int, int]]:
+    """[start, end) of the pages that hold bytes of a slice, neighbours joined."""
+    page, ranges = mmap.PAGESIZE, list[tuple[int, int]]()
+    for item in recipe.inputs:
+        for block in strided_blocks(item.parent_shape, item.runs, 2):
+            for row in range(block.height):
+                at = item.offset + block.source + row * block.source_pitch
+                start, end = at // page * page, -(-(at + block.width) // page) * page
+                if ranges and start <= ranges[-1][1]:
+                    ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
+                else:
+                    ranges.append((start, end))
+    return ranges
+
+
+def _plain_read(path: Path, ranges: list[tuple[int, int]], *, keep: bool) -> None:
+    """Read the pages into memory that is kept, as a loader's is, or over and over into the same 8 MiB."""
+    size = sum(end - start for start, end in ranges)
+    buffer = memoryview(np.empty(size if keep else _PIECE, np.uint8))
+    descriptor, put = os.open(path, os.O_RDONLY), 0
+    for start, end in ranges:
+        for at in range(start, end, _PIECE):
+            count = min(_PIECE, end - at)
+            os.preadv(descriptor, [buffer[put : put + count]], at)
+            put += count if keep else 0
+    os.close(descriptor)
+
+
+def _compare(recipe: WeightRecipe, folder: Path) -> None:
+    file = TensorFile(folder / "parent.safetensors")
+    for item, (name, array) in zip(recipe.inputs, iter_weights(recipe, folder), strict=True):
+        index = np.ix_(*([i for start, count in axis for i in range(start, start + count)] for axis in item.runs))
+        assert np.array_equal(file.read(name).view(np.uint16)[index], array.view(np.uint16)), name
+    print("every slice equals numpy's, byte for byte")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _load_and_say(folder: Path) -> None:
+    """In a process of its own: load, touch and keep everything; memory at its highest against the slices."""
+    before = _high_water()
+    recipe = WeightRecipe.read(folder / "weights.json")
+    kept = [(name, array.view(np.uint16).max()) and array for name, array in iter_weights(recipe, folder)]
+    used = _high_water() - before
+    assert sum(array.nbytes for array in kept) == recipe.nbytes
+    print(f"memory: {used / 2**30:.2f} GiB at most for {recipe.nbytes / 2**30:.2f} GiB: {used / recipe.nbytes:.2f}x")
+
+
+def _high_water() -> int:
+    """VmHWM: the most pages the process ever had resident, mapped files included; bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main()
