@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from elastic_export.verify.compare import Comparison, Difference
 from elastic_export.verify.tolerance import TOLERANCES, Tolerance
+from elastic_export.verify.verify import Check
 
 
 def test_the_table_is_complete() -> None:
@@ -39,4 +41,7 @@ def test_what_the_issue_demands_is_not_widened() -> None:
     ],
 )
 def test_bounds_by_tensor(tensor: str, error: float, share: float, holds: bool) -> None:
-    assert Tolerance(1e-3, "a test", share=0.2, state=1e-4).holds(tensor, error, share) is holds
+    found = Comparison((Difference("other", 0.0, 0.0, 0, 0.0), Difference(tensor, error, 0.0, 0, share)), 1.0)
+    check = Check("a test", Tolerance(1e-3, "a test", share=0.2, state=1e-4), found)
+    assert check.passed is holds
+    assert [d.tensor for d in check.failures] == ([] if holds else [tensor])

@@ -1,0 +1,113 @@
+"""Manifest entries say what the graph, the request and the build say."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from elastic_export.bundle.entries import budget_entry, engine_entry, io_table, manifest_of, versions
+from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.slicing import state_runs
+from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.emit import EmittedModel
+from elastic_export.engine.facts import EngineFacts
+from elastic_export.graph import StateSlice
+from elastic_export.reference.state import state_ports_of
+from elastic_runtime.interface import logits_port, token_ports
+
+ARCH = Architecture("M-*M", 61, 24, (40,), (4, 4), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
+HALF = Budget("half", 16, (20,), (4, 2), 4, 4, (0,))
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> ExportJob:
+    base = tmp_path_factory.mktemp("ckpt")
+    write_checkpoint(base / "tiny", ARCH, random_weights(ARCH, np.random.default_rng(0)), [HALF])
+    options = ExportOptions("half", "rtx5080,rtx5090", base / "out", max_contexts=(64, 128), max_tokens=8, max_batch=2)
+    return plan_job(Checkpoint.open(base / "tiny"), options, demo=True)
+
+
+@pytest.fixture
+def emitted() -> EmittedModel:
+    sub = HALF.architecture(ARCH)
+    states = state_ports_of(sub, "bfloat16")
+    layers = {"conv_state.0": 3, "ssm_state.0": 3, "key_cache.0": 2, "value_cache.0": 2}
+    slices = tuple(StateSlice(p.name, p.output, p.kind, layers[p.name], _runs(p.kind, p.name)) for p in states)
+    ports = (*token_ports(), *states)
+    return EmittedModel(Path("model.onnx"), sub, "bf16", ports, (), logits_port(61, every_token=False), (), slices, 1)
+
+
+def _runs(kind: str, name: str) -> Any:
+    runs = state_runs(ARCH, HALF)[name][1]
+    return (None, runs[0], None, runs[1]) if "cache" in kind else (None, *runs)
+
+
+FACTS = EngineFacts(
+    size=5, sha256="0" * 64, seconds=1.0, peak_rss=1, activation_bytes=(100, 7_000_000), plugin_layers={}, in_place=(),
+    layers=9, unused_inputs=(), compute_capabilities=("SM120",), flavour="rtx", version="1.7.1", reproducible=True,
+    warnings=(),
+)  # fmt: skip
+
+
+def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:
+    small, large = job.engines
+    entry = engine_entry(job, emitted, small, job.targets[1], FACTS, job.sizes[0], None)
+    assert (entry.target, entry.file, entry.max_context) == ("rtx5090", "half/rtx5090.64.engine", 64)
+    assert (entry.max_tokens, entry.max_batch, entry.ops, entry.plugin) == (8, 2, "native", None)
+    assert (entry.compute_capabilities, entry.version, entry.status.state) == (("12.0",), "1.7.1", "built")
+    assert (entry.activation, entry.activation_measured) == (7_000_000, False)
+    longer = engine_entry(job, emitted, large, job.targets[1], FACTS, job.sizes[0], None)
+    more = 2 * 64 * job.sizes[0].kv_bytes_per_token
+    assert longer.fits is not None
+    assert entry.fits is not None
+    assert longer.fits.total - entry.fits.total == more
+
+
+def test_states_share_buffers_as_the_interface_says(job: ExportJob, emitted: EmittedModel) -> None:
+    inputs, outputs = io_table(emitted, job)
+    assert [port.name for port in inputs][:3] == ["input_ids", "position", "length"]
+    rules = {output.name: (output.input, output.alias) for output in outputs}
+    assert rules["logits"] == (None, None)
+    assert rules["key_cache_out.0"] == ("key_cache.0", "must")
+    assert rules["ssm_state_out.0"] == ("ssm_state.0", "must_not")
+    plugin = replace(job, options=replace(job.options, ops="plugin"))
+    assert {o.name: o.alias for o in io_table(emitted, plugin)[1]}["ssm_state_out.0"] == "must"
+
+
+def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:
+    entry = budget_entry(job, HALF, emitted, job.sizes[0], [])
+    assert (entry.pattern, entry.layers, entry.kept_layers) == ("-*M", 3, (1, 2, 3))
+    assert entry.parameters == HALF.architecture(ARCH).parameters()
+    assert (entry.weights, entry.golden) == ("half/weights.json", "half/golden.safetensors")
+    assert {s.parent_layer for s in entry.states} == {2, 3}
+    bare = replace(job, options=replace(job.options, weights="embedded", verify=False))
+    entry = budget_entry(bare, HALF, emitted, job.sizes[0], [])
+    assert (entry.weights, entry.golden, entry.report) == (None, None, "half/report.json")
+
+
+def test_the_manifest_reads_back(job: ExportJob, emitted: EmittedModel) -> None:
+    engines = [engine_entry(job, emitted, e, t, FACTS, job.sizes[0], None) for e in job.engines for t in e.targets]
+    manifest = manifest_of(job, [budget_entry(job, HALF, emitted, job.sizes[0], engines)], versions())
+    assert manifest.demo
+    assert manifest.checkpoint.name == "tiny"
+    assert manifest.options == job.normalised()
+    text = replace(manifest, files=()).to_json()
+    assert str(job.options.output.parent) not in text
+    assert '"demo": true' in text
+
+
+def test_versions_are_those_installed() -> None:
+    found = versions()
+    for name in ("torch", "onnx", "tensorrt-rtx"):
+        assert found[name] == importlib.metadata.version(name)
+    assert {"elastic-export", "python"} <= set(found)
+    assert "elastic-nonsense" not in found
