@@ -41,9 +41,12 @@ void check_precision(const Bundle& bundle, const BudgetEntry& budget, const Onnx
       "name its float32 twin (elastic_runtime.twin makes it; it takes " + size + " GiB of memory)");
 }
 
-/// A state between two calls: the model reads one buffer and writes the other.
+/// A state between two calls: the model reads one buffer and writes the other. Caches have one buffer:
+/// TensorScatter then leaves out its copy of the whole cache, and nothing else reads the old one (engines
+/// bind them so too).
 struct State {
   const Port* port;
+  bool in_place;
   std::vector<std::byte> buffers[2];
   Owned<OrtValue> values[2];
 };
@@ -70,8 +73,9 @@ class OnnxBackend : public Backend {
         bytes *= static_cast<std::size_t>(shape[i]);
       }
       for (int side = 0; side < 2; ++side) {
-        state.buffers[side].assign(bytes, std::byte{0});
-        state.values[side] = model_.tensor(state.buffers[side].data(), bytes, shape, state.port->type);
+        std::vector<std::byte>& buffer = state.buffers[state.in_place ? 0 : side];
+        if (side == 0 || !state.in_place) buffer.assign(bytes, std::byte{0});
+        state.values[side] = model_.tensor(buffer.data(), bytes, shape, state.port->type);
       }
     }
     side_ = 0;
@@ -99,7 +103,8 @@ class OnnxBackend : public Backend {
 
   std::int64_t memory() const override {
     std::int64_t sum = weight_bytes_;
-    for (const State& state : states_) sum += 2 * static_cast<std::int64_t>(state.buffers[0].size());
+    for (const State& state : states_)
+      sum += static_cast<std::int64_t>(state.buffers[0].size() + state.buffers[1].size());
     return sum;
   }
 
@@ -151,7 +156,7 @@ class OnnxBackend : public Backend {
   void bind_states() {
     for (const Port& port : model_.inputs()) {
       if (is_state(port.name)) {
-        states_.push_back({&port, {}, {}});
+        states_.push_back({&port, port.name.find("_cache.") != std::string::npos, {}, {}});
         continue;
       }
       const bool known = port.name == "input_ids" || port.name == "position" || port.name == "length" ||
