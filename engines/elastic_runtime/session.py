@@ -84,8 +84,7 @@ class Session:
             for row, (start, count) in enumerate(zip(done, length, strict=True)):
                 piece[row, :count] = ids[row][start : start + count]
             found = self.backend.call(piece, position, length)
-            ends = (length > 0) & (length == left)
-            logits[ends] = found[ends]
+            logits[length > 0] = found[length > 0]  # of a row that goes on, the next piece overwrites them
             self._advance(piece, length)
             done += length
         return logits

@@ -171,7 +171,7 @@ def test_the_bounds_catch_a_nan_and_a_small_error(demo_bundle: Path, what: str) 
     bundle = Bundle.open(demo_bundle)
     golden = read_golden(bundle.path / "small/golden.safetensors")
     for factor in (1.001, np.nan):
-        backend = open_onnx(bundle, bundle.budget("small"), context=256)
+        backend = open_onnx(bundle, bundle.budget("small"), context=256, threads=1)
         states = backend.states
         call = backend.call
         if what == "logits":
@@ -185,10 +185,27 @@ def test_the_bounds_catch_a_nan_and_a_small_error(demo_bundle: Path, what: str) 
         assert (found.logits > 1e-4 or np.isnan(found.logits)) == (what == "logits")
 
 
+def test_a_nan_in_one_call_is_not_lost_among_numbers(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    golden = read_golden(bundle.path / "small/golden.safetensors")
+    backend = open_onnx(bundle, bundle.budget("small"), context=256, threads=1)
+    call, calls = backend.call, list[int]()
+
+    def spoiled(*arguments: object) -> object:
+        calls.append(0)
+        logits = call(*arguments).copy()  # type: ignore[arg-type]
+        return logits * np.nan if len(calls) == 4 else logits
+
+    backend.call = spoiled  # type: ignore[assignment,method-assign]
+    found = replay(backend, golden, BOUNDS["twin"])
+    assert not found.passed
+    assert found.call == 3
+
+
 def test_a_batch_is_replayed_row_by_row_where_the_backend_takes_one(demo_bundle: Path) -> None:
     bundle = Bundle.open(demo_bundle)
     golden = read_golden(bundle.path / "small/golden.safetensors")
-    backend = open_onnx(bundle, bundle.budget("small"), context=256, batch=1)
+    backend = open_onnx(bundle, bundle.budget("small"), context=256, batch=1, threads=1)
     assert len(golden.ids) == 2
     assert replay(backend, golden, BOUNDS["twin"]).passed
 
@@ -226,4 +243,4 @@ def test_golden_runs_beyond_the_backend_are_refused(demo_bundle: Path) -> None:
         replay(backend, golden, BOUNDS["twin"])
     other = Golden(**{**golden.__dict__, "states": {"x": sketch(np.ones(3))}})
     with pytest.raises(BuildError, match="golden run: expected the states of the model, found differing"):
-        replay(open_onnx(bundle, bundle.budget("small"), context=256), other, BOUNDS["twin"])
+        replay(open_onnx(bundle, bundle.budget("small"), context=256, threads=1), other, BOUNDS["twin"])
