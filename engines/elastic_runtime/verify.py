@@ -7,10 +7,10 @@ engine runs where there is a card of its class. What was not run is listed with 
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from elastic_runtime.bundle import Bundle, check_file
 from elastic_runtime.errors import BuildError, ElasticError, InputError
@@ -85,10 +85,9 @@ class Verified:
             lines.append("  an engine was required to run and was not")
         return "\n".join([*lines, "verified" if self.passed else "NOT VERIFIED"])
 
-    def to_json(self) -> dict[str, Any]:
-        """The same for programs."""
-        found: dict[str, Any] = encode(self)
-        return {"passed": self.passed} | found
+    def to_json(self) -> str:
+        """The same for programs: `passed`, and the fields of this record and of those in it."""
+        return json.dumps({"passed": self.passed, **encode(self)}, indent=1, ensure_ascii=False)
 
 
 def verify_bundle(
