@@ -39,5 +39,6 @@ def _export_demo(output: Path) -> None:
     from elastic_export.progress import Progress
 
     checkpoint = Checkpoint.open(demo_checkpoint())
-    options = ExportOptions("all", "rtx5080", output, max_contexts=(2048,), max_tokens=64, max_batch=2)
+    sizes = {"max_contexts": (2048,), "max_tokens": 64, "max_batch": 2}
+    options = ExportOptions("all", "rtx5080", output, ops="native", **sizes)
     export(plan_job(checkpoint, options, demo=True), Progress())

@@ -13,7 +13,7 @@ from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.budget import Budget
-from elastic_export.emit import EmittedModel, emit_model
+from elastic_export.emit import EmittedModel, check_slices, emit_model
 from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.engine.activation import activation_bound
 from elastic_export.engine.builder import build_engine
@@ -112,6 +112,7 @@ def _compile(
         model, every_token = budget.architecture(job.parent), job.options.logits == "all"
         path = folder / "model.onnx"
         emitted = emit_model(graph, model, path, precision=job.precision, every_token=every_token)
+        check_slices(emitted, job.parent, budget, job.checkpoint.prefix)
         weights.bind(budget, emitted)
     result = BudgetResult(budget, emitted, size)
     if job.options.verify:

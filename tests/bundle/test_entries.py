@@ -62,7 +62,7 @@ def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:
     small, large = job.engines
     entry = engine_entry(job, emitted, small, job.targets[1], FACTS, job.sizes[0], None)
     assert (entry.target, entry.file, entry.max_context) == ("rtx5090", "half/rtx5090.64.engine", 64)
-    assert (entry.max_tokens, entry.max_batch, entry.ops, entry.plugin) == (8, 2, "native", None)
+    assert (entry.max_tokens, entry.max_batch, entry.ops, entry.plugin) == (8, 2, "plugin", None)
     assert (entry.compute_capabilities, entry.version, entry.status.state) == (("12.0",), "1.7.1", "built")
     assert (entry.activation, entry.activation_measured) == (7_000_000, False)
     longer = engine_entry(job, emitted, large, job.targets[1], FACTS, job.sizes[0], None)
@@ -78,9 +78,9 @@ def test_states_share_buffers_as_the_interface_says(job: ExportJob, emitted: Emi
     rules = {output.name: (output.input, output.alias) for output in outputs}
     assert rules["logits"] == (None, None)
     assert rules["key_cache_out.0"] == ("key_cache.0", "must")
-    assert rules["ssm_state_out.0"] == ("ssm_state.0", "must_not")
-    plugin = replace(job, options=replace(job.options, ops="plugin"))
-    assert {o.name: o.alias for o in io_table(emitted, plugin)[1]}["ssm_state_out.0"] == "must"
+    assert rules["ssm_state_out.0"] == ("ssm_state.0", "must")
+    native = replace(job, options=replace(job.options, ops="native"))
+    assert {o.name: o.alias for o in io_table(emitted, native)[1]}["ssm_state_out.0"] == "must_not"
 
 
 def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:

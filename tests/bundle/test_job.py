@@ -106,7 +106,7 @@ def test_normalised_options_name_no_path(plan: Plan, tmp_path: Path) -> None:
         "targets": ("rtx5080",),
         "precision": "bf16",
         "weights": "shared",
-        "ops": "native",
+        "ops": "plugin",
         "max_tokens": 32,
         "max_contexts": (256, 128),
         "max_batch": 2,

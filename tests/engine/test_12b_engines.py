@@ -1,4 +1,4 @@
-"""The 12B shape through trace, passes and builder, with no weights and no GPU; times are in tests/bench/compile_12b.py."""
+"""The 12B shape through trace, passes and builder, with no weights and no GPU. Times: tests/bench/compile_12b.py."""
 
 from __future__ import annotations
 

@@ -30,12 +30,10 @@ def publish(stage: Path, output: Path, aside: Path, say: Callable[[str], None]) 
 
 
 def flush_tree(folder: Path) -> None:
-    """Bring what was written below `folder` to the disk; hard links to older files are there already."""
+    """Bring what was written below `folder` to the disk; of files that are there already this costs next to nothing."""
     for path, _, names in os.walk(folder):
         for name in names:
-            file = Path(path, name)
-            if file.stat().st_nlink == 1:
-                _flush(file, os.O_RDONLY)
+            _flush(Path(path, name), os.O_RDONLY)
         flush_folder(Path(path))
 
 

@@ -36,7 +36,7 @@ class ExportOptions:
     targets: str
     output: Path
     weights: WeightMode = "shared"
-    ops: OpsMode = "native"
+    ops: OpsMode = "plugin"
     precision: Precision | None = None
     max_tokens: int = 256
     max_contexts: tuple[int, ...] = (16384,)

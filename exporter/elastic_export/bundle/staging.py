@@ -85,7 +85,8 @@ def _abandoned(folder: Path, pid: int) -> bool:
         return False
     finally:
         os.close(lock)
-    return not _alive(pid) or time.time() - folder.stat().st_mtime > _FRESH_SECONDS
+    # A container's exports often have one process id: a folder of our own id that we have not locked is an older one's.
+    return pid == os.getpid() or not _alive(pid) or time.time() - folder.stat().st_mtime > _FRESH_SECONDS
 
 
 def _alive(pid: int) -> bool:

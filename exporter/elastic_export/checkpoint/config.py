@@ -88,7 +88,7 @@ _READ_ELSEWHERE = frozenset(
 
 #: An unknown key with one of these words changes what is computed, if it is switched on.
 _SPEAKS_OF_MATHEMATICS = re.compile(
-    r"bias|(^|_)act|softcap|multiplier|scal(e|ing)|norm|eps|clamp|limit|rope|rotary|alibi|position_emb|window|quant|"
+    r"bias|(^|_)act|softcap|softmax|logit|multiplier|divisor|has_|scal(e|ing|ar)|norm|eps|clamp|limit|rope|rotary|alibi|position_emb|window|quant|"
     r"(^|_)tie|residual|gate|parallel|expert|lora"
 )
 
@@ -122,6 +122,9 @@ def parse_config(config: Mapping[str, Any], subject: str) -> tuple[Architecture,
         **counts,
     )
     reader.check_divisible(architecture)
+    if architecture.conv_kernel < 2:
+        todo = "a convolution of one tap has no state and is not supported"
+        raise reader.fault("conv_kernel", "2 or more", str(architecture.conv_kernel), todo)
     return architecture, reader.unknown_keys()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from elastic_export.checkpoint.derive import derive
+from elastic_runtime.errors import InputError
 
 
 @click.group()
@@ -32,5 +33,9 @@ def derive_command(parent: Path, sliced: tuple[Path, ...], output: Path | None) 
     if output is None:
         click.echo(text, nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            found = error.strerror or str(error)
+            raise InputError(f"--output {output}", expected="a file that can be written", found=found) from None
         click.echo(f"wrote {output}", err=True)

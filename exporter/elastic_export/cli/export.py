@@ -28,7 +28,7 @@ _OPTIONS = (
                  help="Bundle folder.  [default: engines/<checkpoint name>]"),
     click.option("--weights", type=click.Choice(["shared", "sliced", "embedded"]), default="shared", show_default=True,
                  help="Slices of the parent's shards, a checkpoint per sub-model, or inside the engine."),
-    click.option("--ops", type=click.Choice(["plugin", "native"]), default="native", show_default=True,
+    click.option("--ops", type=click.Choice(["plugin", "native"]), default="plugin", show_default=True,
                  help="Mamba-2 as our CUDA plugin, or compiled by TensorRT from its function body."),
     click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]), help="[default: the checkpoint's]"),
     click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens of one call."),

@@ -51,7 +51,7 @@ def _bundle(path: Path) -> list[str]:
 
 
 def _checkpoint(path: Path) -> list[str]:
-    checkpoint = Checkpoint.open(path, require_budgets=False)
+    checkpoint = Checkpoint.open(path, require_budgets=(path / "elastic_config.json").is_file())
     arch = checkpoint.architecture
     rows = [["budget", "params", "layers", "hidden", "head dim", "query heads"]]
     for budget in checkpoint.budgets.values():
@@ -76,6 +76,8 @@ def _model(path: Path) -> list[str]:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
         raise InputError(str(path), expected="an ONNX model", found=str(error).strip() or "something else") from error
+    if not model.graph.output or not model.opset_import:  # protobuf takes any bytes that do not contradict it
+        raise InputError(str(path), expected="an ONNX model", found="no graph with outputs in it")
     ops = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
     return [
         f"opset {', '.join(f'{o.domain or chr(39) * 2} {o.version}' for o in model.opset_import)}, functions "

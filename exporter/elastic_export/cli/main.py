@@ -9,6 +9,7 @@ import traceback
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from elastic_export import __version__
 from elastic_export.cli.budgets import budgets
@@ -20,6 +21,7 @@ from elastic_export.cli.verify import verify
 from elastic_runtime.errors import BuildError, ElasticError
 
 INTERRUPTED = 130
+_INTERRUPTED = "interrupted; a bundle is the old one, or the new one where it had just been published"
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,6 +37,12 @@ def cli(context: click.Context, /, **options: Any) -> None:
     """
     if context.invoked_subcommand is None:
         run_export(**options)
+        return
+    given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if misplaced := [f"--{name.replace('_', '-')}" for name in given if name != "debug"]:
+        raise click.UsageError(
+            f"{', '.join(misplaced)}: options of an export; {context.invoked_subcommand} takes its own"
+        )
 
 
 for command in (verify, inspect, targets, budgets, doctor):
@@ -51,7 +59,7 @@ def main() -> None:
             traceback.print_exc()
         code = _explain(error)
     except KeyboardInterrupt:
-        click.echo("interrupted; nothing was changed", err=True)
+        click.echo(_INTERRUPTED, err=True)
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -63,7 +71,7 @@ def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of er
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.Abort):
-        click.echo("interrupted; nothing was changed", err=True)
+        click.echo(_INTERRUPTED, err=True)
         return INTERRUPTED
     if isinstance(error, click.ClickException):
         error.show()

@@ -10,11 +10,19 @@ import click
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--require", type=click.Choice(["engine"]), help="Exit 1 where an engine could not be run.")
+@click.option(
+    "--weights-folder",
+    type=click.Path(path_type=Path),
+    help="Where the shards of a bundle with external weights are.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
-def verify(bundle: Path, require: str | None, as_json: bool) -> None:
+def verify(bundle: Path, require: str | None, weights_folder: Path | None, as_json: bool) -> None:
     """Check every digest of BUNDLE and replay its golden run: ONNX on the CPU, engines on a card of their class."""
     from elastic_runtime.verify import verify_bundle  # noqa: PLC0415  # onnxruntime is needed here only
 
-    report = verify_bundle(bundle, require_engine=require == "engine", say=lambda text: click.echo(text, err=True))
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    report = verify_bundle(bundle, require_engine=require == "engine", say=say, external=weights_folder)
     click.echo(report.to_json() if as_json else report.text())
     raise SystemExit(0 if report.passed else 1)

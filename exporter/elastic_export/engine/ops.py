@@ -22,4 +22,4 @@ def plugin_of(ops: OpsMode, version: str) -> Plugin | None:
     if ops == "native":
         return None
     major, minor = version.split(".")[:2]
-    return Plugin(LIBRARY, f"tensorrt-rtx-{major}.{minor}")
+    return Plugin(LIBRARY, f"rtx-{major}.{minor}")

@@ -18,6 +18,9 @@ Array = npt.NDArray[np.float32]
 class Difference:
     """Of one tensor: its relative L2 error (the worst row's, or that of all rows and calls together), the largest
     absolute difference of the worst row, after which call, and the share of all its values that differ at all.
+
+    `noise` and `noise_share` are the same two figures between two implementations known to be right, where a check has
+    measured them: how far apart they are on this very model.
     """
 
     tensor: str
@@ -25,6 +28,8 @@ class Difference:
     max_abs: float
     call: int
     share: float
+    noise: float = 0.0
+    noise_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def _check(check: Check) -> dict[str, Any]:
         "top1": check.comparison.top1,
         "tensors": {
             d.tensor: {"error": _number(d.error), "max_abs": _number(d.max_abs), "call": d.call, "share": d.share}
+            | ({"noise": d.noise, "noise_share": d.noise_share} if d.noise or d.noise_share else {})
             for d in check.comparison.differences
         },
     }

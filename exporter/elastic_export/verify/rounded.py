@@ -2,14 +2,16 @@
 
 End to end two correct narrow runs drift apart: a sum that differs in its last bit rounds the other way here and there,
 and ten layers on that is a per cent, as much as a real fault. So the rounded twin is recorded with its residual stream,
-and the oracle computes each layer from the twin's own stream and states. What is left are single flipped roundings
+and the oracle computes each layer from the twin's own stream and states, in float64 (and in float32, to see how far two
+right implementations are apart on this model). What is left are single flipped roundings
 (1e-4); a norm, a time step or a state in the narrow dtype stands out by ten times that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ import torch
 
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.emit import EmittedModel
-from elastic_export.graph.facts import positions
+from elastic_export.graph.facts import StateSlice, positions
 from elastic_export.reference import Masks, empty_state
 from elastic_export.reference.model import Block, Call, rounding_to
 from elastic_export.verify.compare import Comparison, Tally
@@ -67,7 +69,7 @@ def check_rounded(
             with oracle.loaded_layer(index) as block:
                 judge.layer(records, number, block)
         judge.logits(records)
-    return judge.tally.comparison()
+    return judge.comparison()
 
 
 def _record(model: onnx.ModelProto, weights: Weights, plan: Plan, vocab: int, layers: int) -> list[_Record]:
@@ -96,28 +98,49 @@ class _Judge:
         embeddings = next(w for w in emitted.weight_slices if w.tensor.endswith("embeddings.weight"))
         self._hidden = positions(embeddings.runs[1])
         self._shapes = {n: t.shape[1:] for n, t in empty_state(self._arch, 1, 1, torch.float32, "meta").items()}
-        self.tally = Tally(pooled=True)
+        self.tally, self.noise = Tally(pooled=True), Tally(pooled=True)
+
+    def comparison(self) -> Comparison:
+        """The twin against the oracle in float64, beside the oracle's own float32 against its float64."""
+        noise = {found.tensor: found for found in self.noise.comparison().differences}
+        found = self.tally.comparison()
+        differences = [
+            replace(d, noise=noise[d.tensor].error, noise_share=noise[d.tensor].share) if d.tensor in noise else d
+            for d in found.differences
+        ]
+        return Comparison(tuple(differences), found.top1)
 
     def layer(self, records: Sequence[_Record], number: int, block: Block) -> None:
         """Layer `number` of the sub-model, computed by the parent's block."""
         _, _, ordinal = list(self._arch.layers())[block.index]
         parts = {f"{part.kind}.{ordinal}": part for part in self._slices if part.layer == block.index}
+        exact = copy.deepcopy(block).to(torch.float64)
         for call, record in enumerate(records):
             for row, count in record.rows():
-                inner = self._call(record, row)
-                for name, part in parts.items():
-                    before = record.before[part.input][row]
-                    shape = self._shapes[name] if "cache" not in name else before.shape
-                    inner.state[name] = torch.from_numpy(spread_state(before, part, shape)[None])
                 stream, branch, total = (value[row, :count] for value in record.layers[number])
-                expected = block.branch(self._widen(stream), inner)[0].numpy()[:, self._hidden]
-                self.tally.add(f"branch.{block.index}", call, branch, expected)
-                exact = self._round(torch.from_numpy(stream + branch)).numpy()
-                self.tally.add(f"residual.{block.index}", call, total, exact)
-                for name, part in parts.items():
-                    ours = record.outputs[part.output][row]
-                    theirs = cut_state(inner.new_state[name][0].numpy(), part)
-                    self.tally.add_state(part.input, call, ours, theirs, int(record.position[row]) + count)
+                summed = self._round(torch.from_numpy(stream + branch)).numpy()
+                self.tally.add(f"residual.{block.index}", call, total, summed)
+                ours = {part.input: record.outputs[part.output][row] for part in parts.values()}
+                wide = self._run(exact, parts, record, row, stream)
+                narrow = self._run(block, parts, record, row, stream)
+                end = int(record.position[row]) + count
+                for tally, (found, states) in ((self.tally, (branch, ours)), (self.noise, narrow)):
+                    tally.add(f"branch.{block.index}", call, found, wide[0])
+                    for name, state in states.items():
+                        tally.add_state(name, call, state, wide[1][name], end)
+
+    def _run(
+        self, block: Block, parts: Mapping[str, StateSlice], record: _Record, row: int, stream: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """Branch [T, d'] and new states of one row, by a block of either width."""
+        inner, dtype = self._call(record, row), block.norm.weight.dtype
+        for name, part in parts.items():
+            before = record.before[part.input][row]
+            shape = self._shapes[name] if "cache" not in name else before.shape
+            inner.state[name] = torch.from_numpy(spread_state(before, part, shape)[None]).to(dtype)
+        branch = block.branch(self._widen(stream).to(dtype), inner)[0].float().numpy()[:, self._hidden]
+        states = {part.input: cut_state(inner.new_state[name][0].float().numpy(), part) for name, part in parts.items()}
+        return branch, states
 
     def logits(self, records: Sequence[_Record]) -> None:
         """The head, from the twin's last stream."""
