@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.slicing import state_runs, tensor_runs
 from elastic_export.emit.emit import EmittedModel
+from elastic_export.graph.facts import Runs
 from elastic_runtime.errors import BuildError
 
 
@@ -26,8 +29,6 @@ def check_slices(model: EmittedModel, parent: Architecture, budget: Budget, pref
                 raise BuildError(f"{what} {name} of {budget.name}", expected=f"runs {theirs}", found=f"{mine}")
 
 
-def _same(kept: tuple[tuple[tuple[int, int], ...] | None, ...], meant: object) -> bool:
-    """Axis by axis; a dynamic axis (None) is not part of what a budget cuts."""
-    assert isinstance(meant, tuple)
-    pairs = zip(kept, meant, strict=True)
-    return all(mine is None or tuple(mine) == tuple(theirs) for mine, theirs in pairs)
+def _same(kept: Sequence[Runs | None], meant: Sequence[Runs]) -> bool:
+    """Axis by axis; the dynamic axis of a cache (None) is none that a budget cuts, and `meant` leaves it out."""
+    return [tuple(axis) for axis in kept if axis is not None] == [tuple(axis) for axis in meant]

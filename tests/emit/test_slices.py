@@ -1,0 +1,53 @@
+"""What was kept against what a budget means: a mask of the right width in the wrong place is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.emit import EmittedModel, check_slices, emit_model
+from elastic_export.graph import facts_of, trace_parent
+from elastic_export.graph.facts import clone_with_facts
+from elastic_export.passes import budget_passes, run_passes
+from elastic_export.reference import budget_masks
+from elastic_runtime.errors import BuildError
+
+ARCH = Architecture("M*-", 31, 12, (20,), (4,), 6, 2, 4, 3, 4, 2, 16, 1e-5, (0.0, float("inf")))
+HALF = Budget("half", 8, (10,), (2,), 4, 2, ())
+
+
+@pytest.fixture(scope="module")
+def parent() -> ir.Model:
+    return trace_parent(ARCH)
+
+
+def emitted(parent: ir.Model, folder: Path, **changed: np.ndarray) -> EmittedModel:
+    graph, float32 = clone_with_facts(parent), ir.DataType.FLOAT
+    masks = {name: mask.numpy() for name, mask in budget_masks(ARCH, HALF).items()}
+    masks |= {name.replace("__", "."): mask for name, mask in changed.items()}
+    run_passes(graph, budget_passes(masks, float32, dict.fromkeys(facts_of(parent).weights, float32)))
+    return emit_model(graph, HALF.architecture(ARCH), folder / "m.onnx", precision="fp32")
+
+
+def test_the_budgets_own_masks_hold(parent: ir.Model, tmp_path: Path) -> None:
+    check_slices(emitted(parent, tmp_path), ARCH, HALF, "backbone")
+
+
+def test_the_last_channels_instead_of_the_first(parent: ir.Model, tmp_path: Path) -> None:
+    suffix = (np.arange(20) >= 10).astype(np.float32)
+    model = emitted(parent, tmp_path, ffn__2=suffix)
+    with pytest.raises(BuildError, match=r"weight backbone.layers.2.mixer.\w+_proj.weight of half: expected runs"):
+        check_slices(model, ARCH, HALF, "backbone")
+
+
+def test_other_heads_of_a_group(parent: ir.Model, tmp_path: Path) -> None:
+    channels = np.outer([0, 1, 0, 1], [1, 1, 1, 1, 0, 0]).astype(np.float32).ravel()
+    projected = np.concatenate([channels, channels, np.ones(16), [0, 1, 0, 1]]).astype(np.float32)
+    model = emitted(parent, tmp_path, channels__0=channels, projected__0=projected)
+    with pytest.raises(BuildError, match="A_log of half: expected runs"):
+        check_slices(model, ARCH, HALF, "backbone")
