@@ -91,7 +91,7 @@ def export(job: ExportJob, progress: Progress) -> ExportResult:
             for companion in checkpoint.companions():
                 writer.place(companion, companion.name)
             manifest = writer.finish(manifest_of(job, [_entry(job, r) for r in results], versions()))
-    return ExportResult(writer.output, manifest, tuple(results), progress.seconds())
+    return ExportResult(options.output, manifest, tuple(results), progress.seconds())
 
 
 def _compile(
