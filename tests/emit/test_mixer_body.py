@@ -150,7 +150,7 @@ def errors_of(case: Case, session: Callable[[bytes], Any], function: onnx.Functi
 @pytest.mark.parametrize("name", CASES)
 def test_body_is_the_reference(name: str, session: Callable[[bytes], Any]) -> None:
     case = CASES[name]
-    errors = errors_of(case, session, mixer_function(case.K, OPSET))
+    errors = errors_of(case, session, mixer_function(OPSET))
     inputs = case.inputs()
     float32 = distances(case, expected_of(case, inputs, torch.float32), expected_of(case, inputs))
     assert errors["conv_state_out"] == 0.0
@@ -164,7 +164,7 @@ def test_tiny_time_steps_keep_their_digits(session: Callable[[bytes], Any]) -> N
     case = Case(T=1, lengths=(1, 1), dt_bias=(-14.0, -13.5))
     inputs = case.inputs() | {"ssm_state": np.zeros((2, case.H, case.P, case.N), np.float32)}
     inputs["projected"][..., -case.H :] = 0.0
-    found = session(model_of(case, mixer_function(case.K, OPSET))).run(None, inputs)[2]
+    found = session(model_of(case, mixer_function(OPSET))).run(None, inputs)[2]
     expected = expected_of(case, inputs)[2]
     assert 0 < np.abs(expected).max() < 1e-4
     assert max(worst(found[row], expected[row]) for row in range(2)) <= 2e-6
@@ -176,14 +176,14 @@ def test_a_huge_step_costs_no_digits_of_its_chunk(session: Callable[[bytes], Any
     inputs = case.inputs()
     inputs["dt_bias"][:], inputs["A_log"][:] = -5.0, math.log(16)
     inputs["projected"][:, 5, -case.H :] = 35.0
-    found = session(model_of(case, mixer_function(case.K, OPSET))).run(None, inputs)
+    found = session(model_of(case, mixer_function(OPSET))).run(None, inputs)
     expected = expected_of(case, inputs)
     y = [out[0].reshape(64, case.H, case.P).swapaxes(0, 1) for out in (found[0], expected[0])]
     assert max(worst(*y), worst(found[2][0], expected[2][0])) <= 1e-5
 
 
 def test_absent_attributes_take_the_defaults_of_the_contract(session: Callable[[bytes], Any]) -> None:
-    case, function = Case(dt_bias=(-9.0, 3.0)), mixer_function(4, OPSET)
+    case, function = Case(dt_bias=(-9.0, 3.0)), mixer_function(OPSET)
     absent = session(model_of(case, function)).run(None, case.inputs())
     given = session(model_of(case, function, time_step_min=0.0, time_step_max=math.inf)).run(None, case.inputs())
     assert all(a.tobytes() == b.tobytes() for a, b in zip(absent, given, strict=True))
@@ -194,7 +194,7 @@ def test_absent_attributes_take_the_defaults_of_the_contract(session: Callable[[
 def test_padding_leaves_no_trace(session: Callable[[bytes], Any]) -> None:
     """Junk behind `length` changes neither states nor real rows."""
     case = Case(T=9, lengths=(5, 0))
-    run, inputs = session(model_of(case, mixer_function(4, OPSET))), case.inputs()
+    run, inputs = session(model_of(case, mixer_function(OPSET))), case.inputs()
     clean = run.run(None, inputs)
     for row, length in enumerate(case.lengths):
         inputs["projected"][row, length:] *= -1e3
@@ -207,7 +207,7 @@ def test_padding_leaves_no_trace(session: Callable[[bytes], Any]) -> None:
 def test_prefill_is_decode(session: Callable[[bytes], Any]) -> None:
     """70 tokens at once and one by one: the same states, through the same body."""
     case = Case(lengths=(70,))
-    run, inputs = session(model_of(case, mixer_function(4, OPSET))), case.inputs()
+    run, inputs = session(model_of(case, mixer_function(OPSET))), case.inputs()
     whole = run.run(None, inputs)
     state = dict(inputs)
     for t in range(70):
@@ -269,7 +269,7 @@ FAULTS: dict[str, tuple[Fault, Case, set[str]]] = {
 def test_a_fault_in_the_body_is_caught(fault: str, session: Callable[[bytes], Any]) -> None:
     """Each fault pushes at least the outputs named far out of tolerance."""
     edit, case, outputs = FAULTS[fault]
-    function = mixer_function(case.K, OPSET)
+    function = mixer_function(OPSET)
     edit(function)
     errors = errors_of(case, session, function)
     for output in outputs:
@@ -279,7 +279,7 @@ def test_a_fault_in_the_body_is_caught(fault: str, session: Callable[[bytes], An
 def test_log_of_one_plus_u_would_be_caught(session: Callable[[bytes], Any]) -> None:
     """The naive softplus is out of tolerance where dt is tiny; why the body uses atanh."""
     case = replace(CASES["tiny dt"], T=1, lengths=(1, 1))
-    function = mixer_function(case.K, OPSET)
+    function = mixer_function(OPSET)
     naive = [
         helper.make_node("Constant", [], ["f1"], value_float=1.0),
         helper.make_node("Add", ["u", "f1"], ["one_plus_u"]),

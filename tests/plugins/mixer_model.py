@@ -67,7 +67,7 @@ def mixer_request(
     signature = f"m ({_values((*ports, *weights))}) => ({_values((*outputs, *states))})"
     text = f'<ir_version: 11, opset_import: ["": {OPSET}, "elastic": 1]>\n{signature} {{\n{nodes}\n}}'
     model = onnx.parser.parse_model(text)
-    model.functions.append(mixer_function(mixer.width, OPSET))
+    model.functions.append(mixer_function(OPSET))
     path = folder / "mixer.onnx"
     onnx.save(model, path)
     return EngineRequest(

@@ -19,11 +19,12 @@ REVERSED = (
 #: What stood before the call is lost after the second chunk.
 NEAR = (
     "three = Constant <value_int = 3> ()",
-    "twice = Add (number_to, number_to)",
+    "twice = Add (number_to_, number_to_)",
     "near = Less (twice, three)",
     "near_f = Cast <to = 1> (near)",
     "first_near = Mul (near_f, from_first)",
-    "S_in_flat = Add (from_chunks, first_near)",
+    "near_all = Add (from_chunks, first_near)",
+    "S_in_flat = Slice (near_all, v0, chunks, v3)",
 )
 
 
@@ -127,7 +128,7 @@ def no_bias_of_the_convolution(text: str, to: int) -> str:
 
 
 def no_silu_of_the_convolution(text: str, to: int) -> str:
-    return line(text, "xBC", "xBC = Identity (conv_{K})")
+    return line(text, "xBC", "xBC = Identity (conv_out)")
 
 
 def taps_reversed(text: str, to: int) -> str:
@@ -167,11 +168,11 @@ def entering_state_forgotten(text: str, to: int) -> str:
 
 
 def state_of_the_last_chunk_only(text: str, to: int) -> str:
-    return line(text, "S_end", "S_end = Identity (S_chunks)")
+    return line(text, "S_end", "S_end = Gather <axis = 3> (from_chunks, chunks)")
 
 
 def chunks_pass_no_state(text: str, to: int) -> str:
-    return line(text, "S_in_flat", "S_in_flat = Identity (from_first)")
+    return line(text, "S_in_flat", "S_in_flat = Slice (from_first, v0, chunks, v3)")
 
 
 def chunks_pass_to_the_next_only(text: str, to: int) -> str:

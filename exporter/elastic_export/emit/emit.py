@@ -68,7 +68,7 @@ def emit_model(
     weights = tuple(_weight_port(model, name) for name in facts.weights)
     logits = logits_port(arch.vocab_size, every_token=every_token)
     _order(model, [p.name for p in (*ports, *weights)], [logits.name, *(s.output for s in states)])
-    mixers = _add_functions(model, arch)
+    mixers = _add_functions(model)
     _rename(model.graph)
     model.ir_version = IR_VERSION
     check_emitted(model, arch, (*ports, *weights), facts)
@@ -97,11 +97,11 @@ def _order(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
         values[:] = [found[name] for name in names]
 
 
-def _add_functions(model: ir.Model, arch: Architecture) -> int:
+def _add_functions(model: ir.Model) -> int:
     """Attach the body of each custom op; returns the number of mixers."""
     mixers = sum(node.op_type == "Mamba2Mixer" for node in model.graph)
     if mixers:
-        function = ir.from_proto(mixer_function(arch.conv_kernel, OPSET))
+        function = ir.from_proto(mixer_function(OPSET))
         assert isinstance(function, ir.Function)
         model.functions[function.identifier()] = function
         model.graph.opset_imports["elastic"] = 1

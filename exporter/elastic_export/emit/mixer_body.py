@@ -46,7 +46,6 @@ Mamba2Mixer <n_groups, head_dim, state_size, epsilon> ({inputs}) => ({outputs})
   v4 = Constant <value_ints = [4]> ()
   v5 = Constant <value_ints = [5]> ()
   last = Constant <value_ints = [-1]> ()
-  axis_3 = Constant <value_int = 3> ()
   axis_4 = Constant <value_int = 4> ()
   axis_5 = Constant <value_int = 5> ()
   g_ = Constant <value_int: int = @n_groups> ()
@@ -89,9 +88,21 @@ Mamba2Mixer <n_groups, head_dim, state_size, epsilon> ({inputs}) => ({outputs})
   weight_t = Transpose <perm = [2, 1, 0]> (conv_weight)
   weight_f = Cast <to = 1> (weight_t)
   conv_0 = Cast <to = 1> (conv_bias)
-{taps}
-  conv_gate = Sigmoid (conv_{K})
-  xBC = Mul (conv_{K}, conv_gate)
+  K = Shape <start = 2, end = 3> (conv_weight)
+  K_ = Squeeze (K, v0)
+  tap_numbers = Range (zero, K_, one)
+  last_row = Squeeze (T_padded, v0)
+  first_rows = Range (zero, last_row, one)
+  first_rows_ = Unsqueeze (first_rows, v1)
+  window_rows = Add (first_rows_, tap_numbers)
+  tap_inputs = Gather <axis = 1> (window, window_rows)
+  tap_inputs_f = Cast <to = 1> (tap_inputs)
+  tap_weights = Squeeze (weight_f, v1)
+  tap_terms = Mul (tap_inputs_f, tap_weights)
+  conv_sum = ReduceSum <keepdims = 0> (tap_terms, v2)
+  conv_out = Add (conv_sum, conv_0)
+  conv_gate = Sigmoid (conv_out)
+  xBC = Mul (conv_out, conv_gate)
 
   dt_f = Cast <to = 1> (dt_raw)
   bias_f = Cast <to = 1> (dt_bias)
@@ -167,13 +178,13 @@ Mamba2Mixer <n_groups, head_dim, state_size, epsilon> ({inputs}) => ({outputs})
   L_last = Sub (L, v1)
   cum_end = Gather <axis = 4> (cum, L_last)
   total = Squeeze (cum_end, v4)
-  e_after = CumSum (total, axis_3)
-  e_before = CumSum <exclusive = 1> (total, axis_3)
-  e_to = Unsqueeze (e_before, v4)
+  ends = Add (chunks, v1)
   chunks_ = Squeeze (chunks, v0)
+  ends_ = Squeeze (ends, v0)
   number = Range (zero, chunks_, one)
-  number_to = Unsqueeze (number, v1)
-  earlier = Greater (number_to, number)
+  number_to = Range (zero, ends_, one)
+  number_to_ = Unsqueeze (number_to, v1)
+  earlier = Greater (number_to_, number)
   total_from = Unsqueeze (total, v3)
   totals_before = Where (earlier, total_from, f0)
   e_between = CumSum <exclusive = 1, reverse = 1> (totals_before, axis_4)
@@ -182,20 +193,12 @@ Mamba2Mixer <n_groups, head_dim, state_size, epsilon> ({inputs}) => ({outputs})
   from_chunks = MatMul (passing, U)
   first_shape = Concat <axis = 0> (v0, G, R, v1, last)
   S_first = Reshape (ssm_state, first_shape)
-  decay_first = Exp (e_to)
+  e_before = ReduceSum (totals_before, v4)
+  decay_first = Exp (e_before)
   from_first = Mul (decay_first, S_first)
-  S_in_flat = Add (from_chunks, from_first)
-
-  chunk_last = Sub (chunks, v1)
-  e_end = Gather <axis = 3> (e_after, chunk_last)
-  e_to_end = CumSum <exclusive = 1, reverse = 1> (total, axis_3)
-  end_weights = Exp (e_to_end)
-  end_row = Unsqueeze (end_weights, v3)
-  S_chunks = MatMul (end_row, U)
-  e_end_ = Unsqueeze (e_end, v4)
-  decay_whole = Exp (e_end_)
-  S_kept = Mul (decay_whole, S_first)
-  S_end = Add (S_chunks, S_kept)
+  S_all = Add (from_chunks, from_first)
+  S_in_flat = Slice (S_all, v0, chunks, v3)
+  S_end = Gather <axis = 3> (S_all, chunks)
   state_shape = Shape (ssm_state)
   S_final = Reshape (S_end, state_shape)
   moved = Greater (length, zero)
@@ -242,18 +245,9 @@ Mamba2Mixer <n_groups, head_dim, state_size, epsilon> ({inputs}) => ({outputs})
 }}
 """
 
-_TAP = """  tap_{j} = Constant <value_ints = [{j}]> ()
-  until_{j} = Add (tap_{j}, T_padded)
-  rows_{j} = Slice (window, tap_{j}, until_{j}, v1)
-  rows_f_{j} = Cast <to = 1> (rows_{j})
-  number_{j} = Constant <value_int = {j}> ()
-  w_{j} = Gather <axis = 0> (weight_f, number_{j})
-  term_{j} = Mul (rows_f_{j}, w_{j})
-  conv_{next} = Add (conv_{j}, term_{j})"""
 
-
-def mixer_function(conv_kernel: int, opset: int) -> onnx.FunctionProto:
-    """The body for a convolution of `conv_kernel` taps; everything else is attribute or shape.
+def mixer_function(opset: int) -> onnx.FunctionProto:
+    """The body; every size is an attribute or a shape of an operand.
 
     Operands, attributes and defaults are those of the contract.
     """
@@ -265,8 +259,6 @@ def mixer_function(conv_kernel: int, opset: int) -> onnx.FunctionProto:
             outputs=", ".join(operand.name for operand in contract.outputs),
             chunk=CHUNK,
             chunk_less_one=CHUNK - 1,
-            K=conv_kernel,
-            taps="\n".join(_TAP.format(j=j, next=j + 1) for j in range(conv_kernel)),
         )
     )
     function.attribute_proto.extend(
