@@ -83,7 +83,7 @@ class ExportJob:
         return self.checkpoint.architecture
 
     def table(self) -> str:
-        """What fits which card (design: printed before anything is built)."""
+        """What fits which card, as it is printed before anything is built."""
         options = self.options
         return fit_table(
             self.sizes,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from elastic_export.engine.build_folder import LIBRARY_FOLDER, LOG_FILE, BuildFolder, build_folder
 from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
@@ -17,7 +18,6 @@ from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
 from elastic_export.engine.request import EngineRequest
-from elastic_export.engine.workplace import LIBRARY_FOLDER, LOG_FILE, Workplace, workplace
 from elastic_runtime.errors import BuildError, ElasticError
 
 #: Seconds; the 12B takes about 40 on one slow core, so this is a hang.
@@ -42,7 +42,7 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
         BuildError: parser, checks or builder refused; or the process aborted, was killed, hung, with its last words.
     """
     check_request(request)
-    with workplace(request, fixed_model(request)) as place:
+    with build_folder(request, fixed_model(request)) as place:
         status = run_child(place, request.output.name, timeout)
         facts = _outcome(place, request, status)
         if flavour(request.flavour).writes_rtx_header():
@@ -64,7 +64,7 @@ def check_request(request: EngineRequest) -> None:
     flavour(request.flavour).check_machine()
 
 
-def run_child(place: Workplace, name: str, timeout: float) -> int:
+def run_child(place: BuildFolder, name: str, timeout: float) -> int:
     """Run the build process to its end; return its status, negative for a signal. Nothing survives this call.
 
     Raises:
@@ -103,7 +103,7 @@ def child_environment(environment: os._Environ[str] | dict[str, str]) -> dict[st
     return kept
 
 
-def _outcome(place: Workplace, request: EngineRequest, status: int) -> EngineFacts:
+def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineFacts:
     result = place.result() if status == 0 else None
     if isinstance(result, ElasticError):
         raise result

@@ -1,4 +1,4 @@
-"""The build process: `python -m elastic_export.engine.child`, in a folder that `workplace.py` laid out.
+"""The build process: `python -m elastic_export.engine.child`, in a folder that `build_folder.py` laid out.
 
 It reads request.json and model.onnx and writes result.json; all names are relative and always the same. It imports
 neither onnx nor torch: small, quick, and the same memory each time.
@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from elastic_export.engine.build_folder import MODEL_FILE, REQUEST_FILE, RESULT_FILE, error_to_json
 from elastic_export.engine.buildlog import LogLine
 from elastic_export.engine.compile import ProcessFacts, compile_engine
 from elastic_export.engine.isolation import (
@@ -22,7 +23,6 @@ from elastic_export.engine.isolation import (
     schedule_in_order,
 )
 from elastic_export.engine.request import EngineRequest
-from elastic_export.engine.workplace import MODEL_FILE, REQUEST_FILE, RESULT_FILE, error_to_json
 from elastic_runtime.errors import ElasticError
 
 

@@ -45,7 +45,7 @@ class TensorRTRTX:
                 raise BuildError("compute capability", expected=f"{name} to be accepted", found="a refusal")
 
     def library_links(self) -> dict[str, Path]:
-        """See `Flavour`: design.md section 3, without that name the process aborts at the first plugin."""
+        """See `Flavour`: the parser opens this name at the first plugin, and without it the process aborts."""
         folder = package_folder("tensorrt_rtx_libs")
         libraries = sorted(folder.glob(f"{PARSER_OPENS}.*")) if folder is not None else []
         return {PARSER_OPENS: libraries[0]} if libraries else {}

@@ -30,7 +30,7 @@ ENGINE_FILE = "engine"
 
 
 @dataclass(frozen=True)
-class Workplace:
+class BuildFolder:
     """Where one build process runs (`folder`) and where its engine appears (`engine`)."""
 
     folder: Path
@@ -51,7 +51,7 @@ class Workplace:
 
 
 @contextmanager
-def workplace(request: EngineRequest, model: bytes) -> Iterator[Workplace]:
+def build_folder(request: EngineRequest, model: bytes) -> Iterator[BuildFolder]:
     """Lay the folder out, and remove it and whatever is left in it afterwards."""
     request.output.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -65,7 +65,7 @@ def workplace(request: EngineRequest, model: bytes) -> Iterator[Workplace]:
         inside = replace(request, onnx=Path("source") / request.onnx.name, output=Path("out") / ENGINE_FILE)
         (folder / REQUEST_FILE).write_text(inside.to_json())
         (folder / MODEL_FILE).write_bytes(model)
-        yield Workplace(folder, out / ENGINE_FILE)
+        yield BuildFolder(folder, out / ENGINE_FILE)
 
 
 def _lay_libraries(folder: Path, flavour_name: str) -> None:
