@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from elastic_runtime.errors import InputError
 from elastic_runtime.sketch import SEED, SIZE, relative_error, sketch, splitmix64, written_rows
@@ -44,7 +42,7 @@ def test_long_tensors_are_sketched_as_in_one_piece() -> None:
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "one", "scaled", "constant"])
 def test_the_estimate_is_near_the_error(kind: str) -> None:
-    """A random projection: rarely, few changed values cancel in their buckets, so the claim is about nearly all tensors."""
+    """A random projection: rarely, a few changed values cancel in a bucket, so the claim is about nearly all tensors."""
     ratios = []
     for seed in range(300):
         rng = np.random.default_rng(seed)
