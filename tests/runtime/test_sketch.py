@@ -42,7 +42,7 @@ def test_long_tensors_are_sketched_as_in_one_piece() -> None:
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "one", "scaled", "constant"])
 def test_the_estimate_is_near_the_error(kind: str) -> None:
-    """A random projection: rarely, a few changed values cancel in a bucket, so the claim is about nearly all tensors."""
+    """A random projection: rarely, a few values cancel in a bucket, so the claim is about nearly all tensors."""
     ratios = []
     for seed in range(300):
         rng = np.random.default_rng(seed)
