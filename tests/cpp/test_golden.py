@@ -27,7 +27,7 @@ def made(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dic
     return files
 
 
-@pytest.mark.parametrize("name", ["manifest_12b.json", "choose.json", "slices.json", "sampler.json", "errors.json"])
+@pytest.mark.parametrize("name", ["manifest_12b.json", "choose.json", "slices.json", "sampler.json", "errors.json", "session.json", "eos.json"])
 def test_the_file_is_what_python_says(cases: dict[str, Any], made: dict[str, str], name: str) -> None:
     assert (cases["FOLDER"] / name).read_text("utf-8") == made[name], (
         "run tests/cpp/golden_cases.py and look at the diff"
