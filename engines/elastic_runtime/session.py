@@ -133,8 +133,8 @@ class Session:
 
     def _feed(self, ids: list[list[int]]) -> Floats:
         """Ids that were checked, in as many calls as it takes."""
-        logits = self._logits = self._logits.copy()  # what decode left is the backend's own and changes with a call
-        done = np.zeros(self.batch, np.int64)
+        logits: Floats = self._logits.copy()  # what decode left is the backend's own and changes with a call
+        self._logits, done = logits, np.zeros(self.batch, np.int64)
         total = np.array([len(row) for row in ids], np.int64)
         while (left := total - done).any():
             tokens = self._piece(left)
