@@ -50,6 +50,7 @@ def _answer(
     """One turn. What the session already holds is fed only where the template gives the same ids again."""
     ids = tokenizer.chat(messages)
     held = session.tokens[0]
+    session.set_pending(0, None)  # the template gives the answer's last token again, or ends the turn otherwise
     if not (held and len(held) < len(ids) and ids[: len(held)] == held):
         session.reset()
         held = []

@@ -8,7 +8,8 @@ from typing import Literal
 
 from elastic_runtime.backend import Floats
 from elastic_runtime.errors import InputError
-from elastic_runtime.sampling import Sampler, Sampling
+from elastic_runtime.records import show
+from elastic_runtime.sampling import Sampler, Sampling, is_integer
 from elastic_runtime.session import Session
 from elastic_runtime.tokenizer import StopText, Tokenizer
 
@@ -79,7 +80,8 @@ def generate(
 ) -> Iterator[Piece]:
     """Feed one prompt a row after what the rows already hold, and yield tokens as they are sampled.
 
-    Rows that end are retired; tokens that end a row were not fed. Leaving the iterator stops the generation.
+    The last token of a row was given out and not fed: it is pending (`Session.pending`), and the next prompt follows
+    it. So does one after leaving the iterator, which stops the generation.
 
     Args:
         session: of as many rows as prompts.
@@ -97,26 +99,26 @@ def generate(
 
 
 def _run(session: Session, logits: Floats, rows: dict[int, _Row]) -> Iterator[Piece]:
-    while rows:
-        fed: list[list[int]] = [[] for _ in range(session.batch)]
+    while True:
+        room = session.room
         for number, row in list(rows.items()):
-            piece = row.next(logits[number], session.room[number])
-            yield piece
-            if piece.finish is None and piece.id is not None:
-                fed[number] = [piece.id]
-            else:
+            piece = row.next(logits[number], room[number])
+            session.set_pending(number, piece.id)
+            if piece.finish is not None:
                 del rows[number]
-                if session.batch > 1:
-                    session.retire(number)
-        if len(rows) == session.batch:
-            logits = session.decode([ids[0] for ids in fed])
-        elif rows:
-            logits = session.prefill(fed)
+            yield piece
+        if not rows:
+            return
+        logits = session.step(rows)
 
 
 def _check(session: Session, prompts: Sequence[Sequence[int]], settings: Settings, tokenizer: Tokenizer | None) -> None:
-    if settings.max_new < 1:
-        raise InputError("max_new", expected="at least 1", found=str(settings.max_new))
+    if not is_integer(settings.max_new) or settings.max_new < 1:
+        raise InputError("max_new", expected="at least 1", found=show(settings.max_new))
+    for token in settings.stop_ids:
+        if not is_integer(token) or not 0 <= token < session.backend.vocab_size:
+            expected = f"an id from 0 to {session.backend.vocab_size - 1}"
+            raise InputError("stop token", expected=expected, found=show(token))
     if settings.stop_texts and tokenizer is None:
         raise InputError("stop texts", expected="a tokenizer, to compare texts", found="none")
     StopText(settings.stop_texts)

@@ -79,18 +79,20 @@ class Opener:
         return Session(backend, batch=self.request.batch)
 
     def switch(self, session: Session, name: str) -> tuple[Session, Floats, Switch]:
-        """Close a session, open another budget and feed it the transcript of every row again.
+        """Close a session, open another budget and feed it the transcript of every row again; pending tokens stay so.
 
         Returns:
             The new session, its logits [B, V] after each row's last token, and what it cost.
         """
-        rows, start = [list(row) for row in session.tokens], time.perf_counter()
+        rows, pending, start = [list(row) for row in session.tokens], session.pending, time.perf_counter()
         self.bundle.budget(name)  # an unknown name must not cost the old session
         session.close()
         opened = self.open(name)
         middle = time.perf_counter()
         opened.reset(len(rows))
         logits = opened.prefill(rows)
+        for row, token in enumerate(pending):
+            opened.set_pending(row, token)
         cost = Switch(name, middle - start, time.perf_counter() - middle, sum(map(len, rows)))
         return opened, logits, cost
 

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.records import show
 from elastic_runtime.sketch import splitmix64
 
 Doubles = npt.NDArray[np.float64]
@@ -49,14 +50,14 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
+        if not _is_number(self.temperature) or not 0 <= self.temperature < math.inf:
             raise InputError("temperature", expected="a number from 0", found=_number(self.temperature))
-        if self.top_k < 0:
-            raise InputError("top_k", expected="0 (no limit) or more", found=str(self.top_k))
-        if not 0 < self.top_p <= 1:
+        if not is_integer(self.top_k) or self.top_k < 0:
+            raise InputError("top_k", expected="0 (no limit) or more", found=show(self.top_k))
+        if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
             raise InputError("top_p", expected="a number above 0, up to 1", found=_number(self.top_p))
-        if not 0 <= self.seed < _SEEDS:
-            raise InputError("seed", expected="0 to 2^64 - 1", found=str(self.seed))
+        if not is_integer(self.seed) or not 0 <= self.seed < _SEEDS:
+            raise InputError("seed", expected="0 to 2^64 - 1", found=show(self.seed))
 
     def row(self, row: int) -> Sampling:
         """The settings of a row of a batch."""
@@ -118,7 +119,18 @@ def _order(logits: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[Any]:
     return order[:top_k] if top_k else order
 
 
+def is_integer(value: object) -> bool:
+    """Whether it counts: a bool and a float do not, be they whole."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return is_integer(value) or isinstance(value, float | np.floating)
+
+
 def _number(value: float) -> str:
     """As C++ writes it: six decimals, zeros at the end left out but one."""
+    if not _is_number(value):
+        return show(value)
     text = f"{value:f}".rstrip("0")
     return f"{text}0" if text.endswith(".") else text

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from elastic_runtime.backend import Backend, Floats, Ints
+from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.errors import InputError
+from elastic_runtime.records import show
+
+Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
 class Session:
-    """Sequences on a backend, one a row. Rows advance independently.
+    """Sequences on a backend, one a row. Rows advance independently; a full row costs nothing and limits nobody.
 
-    A row that is done is retired: it then costs nothing and limits nobody, until `reset`.
+    A row may have a *pending* token: one that was given out as its next and not fed yet, as the last token of every
+    generation is. It belongs to the sequence, so whatever the row is fed next is fed after it.
 
     Args:
         backend: runs the model; the session closes it.
@@ -44,119 +49,155 @@ class Session:
 
     @property
     def room(self) -> tuple[int, ...]:
-        """How many tokens each row still takes."""
-        return tuple(self.backend.max_context - len(row) for row in self.tokens)
+        """How many tokens each row still takes, its pending one not counted."""
+        return tuple(max(0, self._room(row)) for row in range(self.batch))
+
+    @property
+    def pending(self) -> tuple[int | None, ...]:
+        """The token of each row that was given out and not fed yet, None where there is none."""
+        return tuple(self._pending.get(row) for row in range(self.batch))
+
+    def set_pending(self, row: int, token: int | None) -> None:
+        """Say which token comes first when the row is fed again; None: none does. Raises InputError about the id."""
+        if token is None:
+            self._pending.pop(row, None)
+        else:
+            self._pending[row] = self._ids([token], row)[0]
 
     def reset(self, batch: int | None = None) -> None:
-        """Begin new sequences: all states zero, all positions 0."""
+        """Begin new sequences: all states zero, all positions 0, nothing pending."""
         batch = self.batch if batch is None else batch
         if not 1 <= batch <= self.backend.max_batch:
             raise InputError("batch", expected=f"1 to {self.backend.max_batch}", found=str(batch))
-        self.tokens: list[list[int]] = [[] for _ in range(batch)]  # what each row was fed: the transcript
-        self._retired = [False] * batch
-        self._one = np.ones(batch, np.int64)
         self.backend.start(batch)
+        self.tokens: list[list[int]] = [[] for _ in range(batch)]  # what each row was fed: the transcript
+        self._pending: dict[int, int] = {}
+        self._position = np.zeros(batch, np.int64)
+        self._one = np.ones(batch, np.int64)
+        self._logits: Floats = np.zeros((batch, self.backend.vocab_size), np.float32)
 
-    def retire(self, row: int) -> None:
-        """Give up a row: its states are lost, and the others may fill their context without it."""
-        self._retired[row] = True
-
-    def prefill(self, rows: Sequence[Sequence[int]]) -> Floats:
-        """Append tokens to each row (none to some), in pieces of at most max_tokens.
+    def prefill(self, rows: Sequence[Ids]) -> Floats:
+        """Append tokens to each row (none to some), behind its pending one, in pieces of at most max_tokens.
 
         Args:
             rows: token ids, one sequence a row, at least one id in all.
 
         Returns:
-            Logits float32 [B, V] after the last token of each row; zeros for rows that were given none.
+            Logits float32 [B, V] after the last token of each row; a row that is given none keeps those of its last
+            call (zeros before its first), and its pending token.
 
         Raises:
-            InputError: ids outside of the vocabulary, more tokens than the context takes, a retired row, no ids at all.
+            InputError: ids outside of the vocabulary, more tokens than the context takes, no ids at all; nothing was
+                fed then.
         """
-        ids = self._checked(rows)
-        logits = np.zeros((self.batch, self.backend.vocab_size), np.float32)
-        done = np.zeros(self.batch, np.int64)
+        if len(rows) != self.batch:
+            raise InputError("prefill", expected=f"ids for {self.batch} rows", found=f"{len(rows)} rows")
+        ids = [self._ids(row, number) for number, row in enumerate(rows)]
+        if not any(ids):
+            raise InputError("prompt", expected="at least one token", found="none")
+        for number, row in enumerate(ids):
+            if row:
+                self._check_room(number, len(row))
+        return self._feed([self._after_pending(number, row) for number, row in enumerate(ids)])
+
+    def decode(self, ids: Ids) -> Floats:
+        """Append one token to every row -> logits [B, V]. The result is valid until the next call; errors as prefill.
+
+        Rows with a pending token are fed two.
+        """
+        tokens = self._ids(ids, None)
+        if len(tokens) != self.batch:
+            raise InputError("decode", expected=f"one id for each of {self.batch} rows", found=show(tokens))
+        if self._pending:
+            return self.prefill([[token] for token in tokens])
+        for row in range(len(tokens)):
+            self._check_room(row, 1)
+        return self._decode(tokens)
+
+    def step(self, rows: Collection[int]) -> Floats:
+        """Feed the pending token of these rows, nothing to others -> logits [B, V] as `prefill` gives them.
+
+        Raises:
+            InputError: a row without a pending token, or one that is full; nothing was fed then.
+        """
+        for row in rows:
+            if row not in self._pending:
+                raise InputError(f"row {row}", expected="a pending token", found="none")
+            self._check_room(row, 0)
+        ids = [[self._pending[row]] if row in rows else [] for row in range(self.batch)]
+        return self._decode([token for (token,) in ids]) if all(ids) else self._feed(ids)
+
+    def close(self) -> None:
+        """Give the backend's memory back; closing again does nothing."""
+        self.backend.close()
+
+    def _feed(self, ids: list[list[int]]) -> Floats:
+        """Ids that were checked, in as many calls as it takes."""
+        logits: Floats = self._logits.copy()  # what decode left is the backend's own and changes with a call
+        self._logits, done = logits, np.zeros(self.batch, np.int64)
         total = np.array([len(row) for row in ids], np.int64)
         while (left := total - done).any():
-            tokens, position = self._piece(left), self._position()
+            tokens = self._piece(left)
             length = np.minimum(left, tokens)
             piece = np.zeros((self.batch, tokens), np.int64)
             for row, (start, count) in enumerate(zip(done, length, strict=True)):
                 piece[row, :count] = ids[row][start : start + count]
+            # A full row is fed nothing more: its last cache rows may be overwritten, past the end nothing may be.
+            position = np.minimum(self._position, self.backend.max_context - tokens)
             found = self.backend.call(piece, position, length)
             logits[length > 0] = found[length > 0]  # of a row that goes on, the next piece overwrites them
-            self._advance(piece, length)
+            for row, count in enumerate(length):
+                self._advance(row, piece[row, :count].tolist())
+            self._position += length
             done += length
         return logits
 
-    def decode(self, ids: Sequence[int]) -> Floats:
-        """Append one token to every row -> logits [B, V]. The result is valid until the next call."""
-        position = self._position()
-        tokens = np.asarray(ids, np.int64)
-        if tokens.shape != (self.batch,) or any(self._retired):
-            raise InputError("decode", expected=f"one id for each of {self.batch} live rows", found=str(list(ids)))
-        self._check_ids(tokens, 0)
-        self._check_room(1, int(position.max()) + 1)
-        logits = self.backend.call(tokens[:, None], position, self._one)
-        for row, token in zip(self.tokens, ids, strict=True):
-            row.append(int(token))
-        return logits
+    def _decode(self, tokens: list[int]) -> Floats:
+        """One token to every row, as `_feed` in one call."""
+        self._logits = self.backend.call(np.array(tokens, np.int64)[:, None], self._position, self._one)
+        for row, token in enumerate(tokens):
+            self._advance(row, [token])
+        self._position += 1
+        return self._logits
 
-    def close(self) -> None:
-        """Give the backend's memory back."""
-        self.backend.close()
+    def _piece(self, left: npt.NDArray[np.int64]) -> int:
+        """T of the next call: no row that can still grow may be padded past the end of its context."""
+        room = self.backend.max_context - self._position
+        return int(min(self.backend.max_tokens, left.max(), room[room > 0].min()))
 
-    def _position(self) -> Ints:
-        """[B]; a retired row stands at 0, where whatever the padding writes harms nobody."""
-        return np.array([0 if r else len(t) for t, r in zip(self.tokens, self._retired, strict=True)], np.int64)
+    def _advance(self, row: int, fed: list[int]) -> None:
+        if fed:
+            self.tokens[row] += fed
+            self._pending.pop(row, None)  # it was the first of them
 
-    def _piece(self, left: Ints) -> int:
-        """T of the next call: position + T must not pass the context in any row, be it idle."""
-        room = self.backend.max_context - int(self._position().max())
-        if room < 1:
+    def _after_pending(self, row: int, ids: list[int]) -> list[int]:
+        return [self._pending[row], *ids] if ids and row in self._pending else ids
+
+    def _room(self, row: int) -> int:
+        return self.backend.max_context - len(self.tokens[row]) - (row in self._pending)
+
+    def _check_room(self, row: int, count: int) -> None:
+        """Whether the row takes its pending token and `count` more."""
+        room = self._room(row)
+        if count > room:
+            whole = self.backend.max_context - room + count
             raise InputError(
-                "batch",
-                expected="room in every row, or full rows retired",
-                found="a full row beside one that is fed",
-                todo="retire rows that are done",
-            )
-        return min(self.backend.max_tokens, int(left.max()), room)
-
-    def _advance(self, piece: Ints, length: Ints) -> None:
-        for row, count in enumerate(length):
-            self.tokens[row].extend(piece[row, :count].tolist())
-
-    def _checked(self, rows: Sequence[Sequence[int]]) -> list[Ints]:
-        if len(rows) != self.batch:
-            raise InputError("prefill", expected=f"ids for {self.batch} rows", found=f"{len(rows)} rows")
-        ids = [_integers(row, number) for number, row in enumerate(rows)]
-        if not any(len(row) for row in ids):
-            raise InputError("prompt", expected="at least one token", found="none")
-        for number, row in enumerate(ids):
-            self._check_ids(row, number)
-            if len(row) and self._retired[number]:
-                raise InputError(f"row {number}", expected="a live row", found="one that was retired")
-            self._check_room(len(row), len(self.tokens[number]) + len(row))
-        return ids
-
-    def _check_ids(self, ids: Ints, row: int) -> None:
-        wrong = ids[(ids < 0) | (ids >= self.backend.vocab_size)]
-        if wrong.size:
-            where = f"token ids of row {row}" if self.batch > 1 else "token ids"
-            raise InputError(where, expected=f"0 to {self.backend.vocab_size - 1}", found=str(int(wrong[0])))
-
-    def _check_room(self, count: int, end: int) -> None:
-        if count and end > self.backend.max_context:
-            raise InputError(
-                "prompt" if end == count else "sequence",
+                "prompt" if whole == count else "sequence",
                 expected=f"at most {self.backend.max_context} tokens, the context",
-                found=f"{end}",
+                found=f"{whole}",
                 todo="shorten it, or open the bundle with a larger context",
             )
 
-
-def _integers(row: Sequence[int], number: int) -> Ints:
-    ids: npt.NDArray[np.int64] = np.asarray(row)
-    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-        raise InputError(f"token ids of row {number}", expected="a sequence of integers", found=str(ids.dtype))
-    return ids.astype(np.int64)
+    def _ids(self, ids: Ids, row: int | None) -> list[int]:
+        """Integers of the vocabulary; of that row, or one a row. A bool, a float and a digit are none."""
+        where = "token ids" if row is None or self.batch == 1 else f"token ids of row {row}"
+        try:
+            values = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        except TypeError:
+            raise InputError(where, expected="a sequence of integers", found=show(ids)) from None
+        for value in values:
+            if type(value) is not int and not isinstance(value, np.integer):
+                raise InputError(where, expected="a sequence of integers", found=show(value))
+            if not 0 <= value < self.backend.vocab_size:
+                raise InputError(where, expected=f"0 to {self.backend.vocab_size - 1}", found=show(value))
+        return [int(value) for value in values]

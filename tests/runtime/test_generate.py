@@ -86,8 +86,9 @@ def test_a_row_at_the_end_of_its_context_does_not_stop_the_others() -> None:
 def test_continues_where_the_session_stands() -> None:
     session = Session(Counting())
     list(generate(session, [[1, 2]], Settings(max_new=2)))
-    assert session.tokens == [[1, 2, 4]]  # the last token was given out and not fed
-    assert next(generate(session, [[8]], Settings())).id == 16
+    assert session.tokens == [[1, 2, 4]]
+    assert session.pending == (8,)  # the last token was given out and not fed
+    assert next(generate(session, [[3]], Settings())).id == 19
 
 
 def test_leaving_the_iterator_feeds_nothing_more() -> None:
@@ -127,6 +128,10 @@ def test_the_same_seed_gives_the_same_ids() -> None:
         ([[]], {}, "prompt: expected at least one token, found none."),
         ([[1], []], {}, "prompt 1: expected at least one token, found none."),
         ([[1]], {"max_new": 0}, "max_new: expected at least 1, found 0."),
+        ([[1]], {"max_new": float("nan")}, "max_new: expected at least 1, found nan."),
+        ([[1]], {"max_new": True}, "max_new: expected at least 1, found True."),
+        ([[1]], {"stop_ids": (264,)}, "stop token: expected an id from 0 to 263, found 264."),
+        ([[1]], {"stop_ids": (1.0,)}, "stop token: expected an id from 0 to 263, found 1.0."),
         ([[1]], {"stop_texts": ("x",)}, "stop texts: expected a tokenizer, to compare texts, found none."),
         ([[264]], {}, "token ids: expected 0 to 263, found 264."),
     ],

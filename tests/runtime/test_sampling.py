@@ -66,6 +66,15 @@ def test_masked_logits_are_never_drawn() -> None:
     assert {sampler.sample(logits) for _ in range(50)} == {1, 3}
 
 
+def test_no_limit_is_none() -> None:
+    logits = np.random.default_rng(0).normal(size=50).astype(np.float32)
+    drawn = [
+        [sampler.sample(logits) for _ in range(40)] for sampler in (Sampler(Sampling(9.0, top_k=k)) for k in (0, 50))
+    ]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 10
+
+
 def test_rows_of_a_batch_draw_with_their_own_seed() -> None:
     assert Sampling(seed=2**64 - 1).row(2).seed == 1
 
@@ -76,10 +85,17 @@ def test_rows_of_a_batch_draw_with_their_own_seed() -> None:
         ({"temperature": -1.0}, "temperature: expected a number from 0, found -1.0."),
         ({"temperature": math.nan}, "temperature: expected a number from 0, found nan."),
         ({"temperature": math.inf}, "temperature: expected a number from 0, found inf."),
+        ({"temperature": "hot"}, "temperature: expected a number from 0, found hot."),
+        ({"temperature": True}, "temperature: expected a number from 0, found True."),
         ({"top_k": -1}, "top_k: expected 0 (no limit) or more, found -1."),
+        ({"top_k": math.nan}, "top_k: expected 0 (no limit) or more, found nan."),
+        ({"top_k": 1.5}, "top_k: expected 0 (no limit) or more, found 1.5."),
+        ({"top_p": math.nan}, "top_p: expected a number above 0, up to 1, found nan."),
         ({"top_p": 0.0}, "top_p: expected a number above 0, up to 1, found 0.0."),
         ({"top_p": 1.5}, "top_p: expected a number above 0, up to 1, found 1.5."),
         ({"seed": -1}, "seed: expected 0 to 2^64 - 1, found -1."),
+        ({"seed": 0.5}, "seed: expected 0 to 2^64 - 1, found 0.5."),
+        ({"seed": 2**64}, f"seed: expected 0 to 2^64 - 1, found {2**64}."),
     ],
 )
 def test_refuses_settings(settings: dict[str, Any], text: str) -> None:
