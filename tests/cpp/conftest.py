@@ -35,7 +35,7 @@ def missing() -> str:
 
 def onnxruntime_root(folder: Path) -> Path | None:
     """A folder with include/ and lib/ of onnxruntime: ELASTIC_ONNXRUNTIME_ROOT, else the library of the Python package
-    beside our declarations of it (onnx_sdk/), made in `folder`."""  # noqa: D205, D209
+    beside our declarations of it (onnx_sdk/), made in `folder`."""
     if root := os.environ.get("ELASTIC_ONNXRUNTIME_ROOT"):
         return Path(root)
     package = importlib.util.find_spec("onnxruntime")

@@ -73,7 +73,7 @@ CASES: dict[str, tuple[int, list[Step]]] = {
 }  # fmt: skip
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What a runtime's InputError says: subject|expected|found."""
 
 
@@ -94,12 +94,12 @@ class Rows:
         self._check_ids(rows)
         fed = [self._after_pending(n, ids, go_on) for n, ids in enumerate(rows)]
         if not any(fed):
-            raise Refused("prompt|at least one token|none")
+            raise RefusedError("prompt|at least one token|none")
         for n, ids in enumerate(fed):
             end = len(self.tokens[n]) + len(ids)
             if ids and end > CONTEXT:
                 subject = "sequence" if self.tokens[n] or self.pending[n] is not None else "prompt"
-                raise Refused(f"{subject}|at most {CONTEXT} tokens, the context|{end}")
+                raise RefusedError(f"{subject}|at most {CONTEXT} tokens, the context|{end}")
         for n, ids in enumerate(fed):
             if ids:
                 self.tokens[n] += ids
@@ -109,7 +109,7 @@ class Rows:
         """Greedy ids of every row and why each ended."""
         for n, ids in enumerate(rows):
             if not ids and not self.tokens[n] and self.pending[n] is None:
-                raise Refused(f"{'prompt' if len(rows) == 1 else f'prompt {n}'}|at least one token|none")
+                raise RefusedError(f"{'prompt' if len(rows) == 1 else f'prompt {n}'}|at least one token|none")
         if any(rows) or any(p is not None for p in self.pending):
             self.feed(rows, go_on=True)
         made = [list[int]() for _ in rows]
@@ -139,7 +139,7 @@ class Rows:
             for token in ids:
                 if not 0 <= token < VOCAB:
                     where = "token ids" if len(rows) == 1 else f"token ids of row {n}"
-                    raise Refused(f"{where}|0 to {VOCAB - 1}|{token}")
+                    raise RefusedError(f"{where}|0 to {VOCAB - 1}|{token}")
 
 
 def _outcome(rows: Rows, step: Step) -> Step:
@@ -149,7 +149,7 @@ def _outcome(rows: Rows, step: Step) -> Step:
             rows.feed(step["rows"])
         else:
             seen["ids"], seen["finish"] = rows.generate(step["rows"], step["max_new"], step["stop_ids"])
-    except Refused as refused:
+    except RefusedError as refused:
         seen["error"] = str(refused)
     return seen
 
