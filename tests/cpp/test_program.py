@@ -32,50 +32,6 @@ def _run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-@pytest.fixture(scope="session")
-def program(built: Path) -> Path:
-    return built / "elastic_generate"
-
-
-@pytest.fixture(scope="session")
-def host_program(program: Path) -> Path:
-    cache = (program.parent / "CMakeCache.txt").read_text()
-    if "ELASTIC_ONNXRUNTIME_ROOT:PATH=\n" in cache:
-        pytest.skip("no onnxruntime library: it was built without")
-    return program
-
-
-@pytest.fixture(scope="session")
-def wide_bundle(demo_bundle: Path, twins: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo as a bundle whose models onnxruntime's CPU runs as they are: its twins in place of its models."""
-    from elastic_runtime.seal import EMPTY, seal
-
-    copy = tmp_path_factory.mktemp("wide") / "bundle"
-    shutil.copytree(demo_bundle, copy)
-    manifest = json.loads((copy / "manifest.json").read_text("utf-8")) | {"precision": "fp32", "seal": EMPTY}
-    files = {entry["path"]: entry for entry in manifest["files"]}
-    for budget in manifest["budgets"]:
-        data = (twins / f"{budget['name']}.onnx").read_bytes()
-        (copy / budget["model"]).unlink()
-        (copy / budget["model"]).write_bytes(data)
-        files[budget["model"]] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (copy / "manifest.json").write_text(seal(json.dumps(manifest)), "utf-8")
-    return copy
-
-
-@pytest.fixture(scope="session")
-def twins(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The float32 twin of every budget's model, `<budget>.onnx`."""
-    onnx = pytest.importorskip("onnx")
-    from elastic_runtime.twin import float32_twin
-
-    folder = tmp_path_factory.mktemp("twins")
-    for budget in Bundle.open(demo_bundle).budgets:
-        model = onnx.load(str(demo_bundle / budget.model), load_external_data=False)
-        onnx.save(float32_twin(model), str(folder / f"{budget.name}.onnx"))
-    return folder
-
-
 @pytest.mark.timeout(900)
 def test_every_weight_is_cut_alike(program: Path, demo_bundle: Path) -> None:
     bundle = Bundle.open(demo_bundle)
