@@ -66,6 +66,15 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 @pytest.fixture(scope="session")
+def json_folder() -> Path:
+    """The folder of nlohmann/json.hpp."""
+    found = json_include()
+    if found is None:
+        pytest.skip("no nlohmann/json.hpp: pip install nlohmann-json")
+    return found
+
+
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build folder, one for all workers of pytest-xdist; ELASTIC_CPP_BUILD names one to keep between runs."""
     if reason := missing():

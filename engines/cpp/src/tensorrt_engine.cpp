@@ -111,7 +111,7 @@ Engine::~Engine() {
 }
 
 void Engine::load_plugins(const Bundle& bundle, const EngineEntry& entry, const TensorRtOptions& options) {
-  const std::string path = find_plugin(bundle, entry, options.plugins).u8string();
+  const std::string path = find_plugin(bundle, entry, options.plugins).string();
   if (!runtime_->getPluginRegistry().loadLibrary(path.c_str())) {
     throw UnavailableError(path, "a plugin library that can be loaded", logger_.last());
   }
