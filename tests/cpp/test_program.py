@@ -156,15 +156,23 @@ def test_invalid_utf8_is_refused(host_program: Path, demo_bundle: Path, twins: P
     assert (done.returncode, b"expected UTF-8 text, found another byte at offset 1" in done.stderr) == (2, True)
 
 
-def _heard(process: subprocess.Popen[str]) -> None:
-    """Wait until the program handles SIGINT itself, then send it one."""
+def _heard(process: subprocess.Popen[str], later: float = 0) -> None:
+    """Wait until the program handles SIGINT itself, and `later` seconds more, then send it one."""
     status, deadline = Path(f"/proc/{process.pid}/status"), time.monotonic() + 60
     while time.monotonic() < deadline:
         caught = int(next(line for line in status.read_text().splitlines() if line.startswith("SigCgt")).split()[1], 16)
         if caught >> (signal.SIGINT - 1) & 1:
             break
         time.sleep(0.01)
+    time.sleep(later)
     process.send_signal(signal.SIGINT)
+
+
+def _said(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that did not hear must not outlive the test
 
 
 def _piped(*command: object) -> subprocess.Popen[str]:
@@ -203,8 +211,8 @@ def test_an_interrupt_ends_it_between_two_tokens(small: tuple[object, ...]) -> N
 def test_an_interrupt_ends_a_long_prompt(small: tuple[object, ...]) -> None:
     ids = ",".join(["1"] * 60_000)  # fed one by one: far longer than it takes to interrupt
     with _piped(*small, "--ids", ids, "--max-tokens", 1, "--context", 100_000, "--print-ids") as process:
-        _heard(process)
-        said = process.communicate(timeout=60)
+        _heard(process, later=4)  # by then the model is loaded
+        said = _said(process)
         assert (process.returncode, *said) == (130, "", "")
 
 
@@ -220,7 +228,7 @@ def test_an_interrupt_ends_a_check_of_a_large_file(program: Path, demo_bundle: P
     (copy / "manifest.json").write_text(seal(json.dumps(manifest)), "utf-8")
     with _piped(program, copy, "--check", "--explain", "--vram", "1GiB") as process:
         _heard(process)
-        said = process.communicate(timeout=60)
+        said = _said(process)
         assert (process.returncode, *said) == (130, "", "")
 
 
@@ -240,7 +248,10 @@ def test_a_second_interrupt_ends_what_polls_nothing(small: tuple[object, ...]) -
         for _ in range(2):
             time.sleep(0.3)
             process.send_signal(signal.SIGINT)
-        assert process.wait(60) == -signal.SIGINT
+        try:
+            assert process.wait(60) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
