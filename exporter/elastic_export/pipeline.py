@@ -18,7 +18,7 @@ from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.engine.activation import activation_bound
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.facts import EngineFacts
-from elastic_export.engine.ops import creators_of, plugin_of
+from elastic_export.engine.ops import creators_of, ops_of, plugin_of
 from elastic_export.engine.request import EngineRequest
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
@@ -153,6 +153,7 @@ def _build(
 ) -> list[tuple[EngineEntry, EngineFacts]]:
     """Build once for all targets of the engine; the others are links to the first."""
     options, emitted = job.options, result.emitted
+    ops = ops_of(options.ops, emitted.mixers)
     names = [engine.file(target, len(options.max_contexts)) for target in engine.targets]
     request = EngineRequest(
         onnx=emitted.path,
@@ -162,12 +163,12 @@ def _build(
         max_tokens=options.max_tokens,
         max_context=engine.max_context,
         max_batch=options.max_batch,
-        ops=options.ops,
+        ops=ops,
         ports=emitted.ports,
         outputs=(emitted.logits,),
         weights=() if options.weights == "embedded" else emitted.weights,
-        plugin_ops={"Mamba2Mixer": emitted.mixers} if options.ops == "plugin" else {},
-        plugin_creators=creators_of(options.ops),
+        plugin_ops={"Mamba2Mixer": emitted.mixers} if ops == "plugin" else {},
+        plugin_creators=creators_of(ops),
         activation_limit=activation_bound(
             emitted.architecture,
             job.precision,
@@ -180,8 +181,8 @@ def _build(
     facts = build_engine(request)
     for name in names[1:]:
         (folder / name).hardlink_to(folder / names[0])
-    plugin = plugin_of(options.ops, facts.version)
-    return [(engine_entry(job, emitted, engine, t, facts, result.size, plugin), facts) for t in engine.targets]
+    plugin = plugin_of(ops, facts.version)
+    return [(engine_entry(job, emitted, engine, t, facts, result.size, ops, plugin), facts) for t in engine.targets]
 
 
 def _report(result: BudgetResult) -> str:

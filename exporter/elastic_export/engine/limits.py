@@ -5,31 +5,27 @@ Every number was measured with TensorRT-RTX 1.7.1 on one attention layer (boolea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import onnx_ir as ir
+from collections.abc import Sequence
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.request import MODEL_DTYPES, Precision
-from elastic_export.passes.lower_attention import has_fused_kernel
 from elastic_runtime.errors import InputError
 
 #: Fused decode attention keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim
 #: ≤ 24576. Found by bisection for head dims 16, 32, 64, 80, 96, 112, 128, 160, 192 and 256 on SM120 and for 128 on
 #: SM75, 80, 86 and 89, in BF16 and FP16 (SM75: FP16 only): always the same border.
 FUSED_ROWS = 96 * 1024 // 4
-IR_DTYPES: Mapping[Precision, ir.DataType] = {
-    "bf16": ir.DataType.BFLOAT16,
-    "fp16": ir.DataType.FLOAT16,
-    "fp32": ir.DataType.FLOAT,
-}
 #: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
 NO_BF16 = frozenset({"SM75"})
 
 
 def uses_fused_attention(precision: Precision, head_dim: int, query_heads: int) -> bool:
-    """Whether attention of that shape is emitted for the builder's dedicated kernel; the lowering decides it."""
-    return has_fused_kernel(IR_DTYPES[precision], query_heads, head_dim)
+    """Whether attention of that shape is emitted for the builder's dedicated kernel.
+
+    `passes.lower_attention.has_fused_kernel` decides it; this is its rule for the plan, which has to answer before the
+    graph libraries are loaded. A test holds the two equal.
+    """
+    return precision != "fp32" and query_heads >= 4 and head_dim % 8 == 0 and 16 <= head_dim <= 256
 
 
 def largest_context(architecture: Architecture, precision: Precision) -> int | None:
