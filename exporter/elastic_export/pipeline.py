@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from elastic_export.bundle.entries import budget_entry, engine_entry, manifest_of, versions
 from elastic_export.bundle.job import EngineJob, ExportJob
+from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.budget import Budget
@@ -114,6 +115,7 @@ def _compile(
         emitted = emit_model(graph, model, path, precision=job.precision, every_token=every_token)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)
         weights.bind(budget, emitted)
+        writer.check_graph(budget.name, job.asked)
     result = BudgetResult(budget, emitted, size)
     if job.options.verify:
         with progress.step("verify", budget.name):
@@ -139,8 +141,12 @@ def _narrow(job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights) 
 def _verify(
     job: ExportJob, budget: Budget, emitted: EmittedModel, weights: Weights, oracle: Oracle, writer: BundleWriter
 ) -> Verification:
-    options = job.options
-    plan = make_plan(vocab=job.parent.vocab_size, max_tokens=options.max_tokens, max_context=min(options.max_contexts))
+    options, kept = job.options, writer.kept_engines(budget.name, job.asked)
+    plan = make_plan(  # one golden run for all engines of the budget, those of an older export too
+        vocab=job.parent.vocab_size,
+        max_tokens=min([options.max_tokens, *(engine.max_tokens for engine in kept)]),
+        max_context=min([*options.max_contexts, *(engine.max_context for engine in kept)]),
+    )
     verification = verify_budget(oracle, budget, emitted, weights.load(budget), plan)
     if not verification.passed:
         writer.fail(report_of(verification, budget=budget.name, versions=versions()))
@@ -180,7 +186,7 @@ def _build(
     )
     facts = build_engine(request)
     for name in names[1:]:
-        (folder / name).hardlink_to(folder / names[0])
+        duplicate(folder / names[0], folder / name)
     plugin = plugin_of(ops, facts.version)
     return [(engine_entry(job, emitted, engine, t, facts, result.size, ops, plugin), facts) for t in engine.targets]
 

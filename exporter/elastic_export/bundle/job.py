@@ -82,6 +82,11 @@ class ExportJob:
         """The parent's architecture."""
         return self.checkpoint.architecture
 
+    @property
+    def asked(self) -> frozenset[tuple[str, int]]:
+        """(target, max_context) of every engine that is built for each budget."""
+        return frozenset((target.name, context) for target in self.targets for context in self.options.max_contexts)
+
     def table(self) -> str:
         """What fits which card, as it is printed before anything is built."""
         options = self.options
