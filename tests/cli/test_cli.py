@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.synthetic import (
     BUDGETS_12B,
     NANO_12B,
@@ -137,7 +140,6 @@ def test_targets_of_a_checkpoint(run, sparse_12b) -> None:
 
 
 def test_inspect_and_derive(run, tmp_path) -> None:
-    from elastic_export.checkpoint.demo import demo_checkpoint
     from elastic_export.checkpoint.reader import Checkpoint
     from elastic_export.checkpoint.sliced import write_sliced
 
@@ -151,6 +153,50 @@ def test_inspect_and_derive(run, tmp_path) -> None:
     document = json.loads(out)
     assert document["budgets"]["medium"]["hidden_size"] == parent.budgets["medium"].hidden_size
     assert document["budgets"]["medium"]["skip_layers"] == list(parent.budgets["medium"].skip_layers)
+
+
+@pytest.mark.parametrize("extra", ["config", "tensor"])
+def test_every_command_that_opens_a_checkpoint_can_be_lenient(run, tmp_path, extra) -> None:
+    folder = shutil.copytree(demo_checkpoint(), tmp_path / "demo")
+    if extra == "config":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"mascot": "dragon"}))
+        ignore, todo = ("--ignore-config", "mascot"), "pass --ignore-config mascot"
+    else:
+        shard, index = min(folder.glob("*.safetensors")), folder / "model.safetensors.index.json"
+        tensors, document = load_file(shard), json.loads(index.read_text())
+        document["weight_map"]["router.weight"] = shard.name
+        index.write_text(json.dumps(document))
+        save_file(tensors | {"router.weight": np.zeros(3, np.float32)}, shard)
+        ignore, todo = ("--ignore-tensors", "router.*"), "name them with --ignore-tensors GLOB"
+    for command in (
+        ("--checkpoint", str(folder), "--budget", "all", "--target", "rtx5080", "--dry-run"),
+        ("inspect", str(folder)),
+        ("targets", "--checkpoint", str(folder)),
+        ("budgets", "derive", "--parent", str(folder), "--sliced", str(folder)),
+    ):
+        code, _, err = run(*command)
+        assert (code, todo in err) == (2, True), err
+        code, _, err = run(*command, *ignore)
+        assert code == 0, err
+
+
+def test_a_portable_target_is_a_card_of_no_known_size(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # a plan needs no builder
+    code, out, err = run("--budget", "small", "--target", "rtx,rtx5080", "--dry-run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["budgets"][0]["fits"] == {"rtx": {"16384": None}, "rtx5080": {"16384": True}}
+
+
+def test_a_dry_run_says_that_the_output_will_not_do(run, tmp_path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    arguments = ("--budget", "small", "--target", "rtx5080", "--output", str(tmp_path), "--dry-run")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "found a folder with no manifest.json in it" in err
+    code, out, _ = run(*arguments, "--force")
+    assert (code, "small" in out) == (0, True)
 
 
 def test_a_fault_of_ours_is_no_traceback(run, monkeypatch) -> None:

@@ -147,7 +147,8 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     budgets = tuple(select_budgets(checkpoint.budgets, options.budgets))
     targets = tuple(select_targets(options.targets))
     if len(set(options.max_contexts)) != len(options.max_contexts) or not options.max_contexts:
-        raise InputError("--max-context", expected="different contexts", found=f"{options.max_contexts}")
+        todo = "give each context once: --max-context 4096,16384"
+        raise InputError("--max-context", expected="different contexts", found=f"{options.max_contexts}", todo=todo)
     engines = _group(targets, precision, options.max_contexts)
     for budget in budgets:
         for engine in engines:
@@ -214,7 +215,12 @@ def _check_weights(
             todo="use --weights sliced, which converts the weights",
         )
     if options.external_weights and options.weights != "shared":
-        raise InputError("--external-weights", expected="--weights shared", found=f"--weights {options.weights}")
+        raise InputError(
+            "--external-weights",
+            expected="--weights shared",
+            found=f"--weights {options.weights}",
+            todo="leave out one of the two: only the parent's shards can stay outside",
+        )
     largest = max(sizes, key=lambda size: size.weight_bytes)
     if options.weights == "embedded" and largest.weight_bytes > EMBEDDED_LIMIT:
         raise InputError(

@@ -10,6 +10,7 @@ import click
 from elastic_export.bundle.job import ExportOptions, budget_sizes
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
+from elastic_export.cli.lenient import lenient_options
 from elastic_runtime.fit import BudgetSize, bandwidth_floor, gib
 from elastic_runtime.fit_table import align, short, verdict
 from elastic_runtime.targets import Target, load_targets
@@ -19,13 +20,14 @@ CONTEXTS = (8192, 16384, 32768, 131072)
 
 @click.command()
 @click.option("--checkpoint", metavar="DIR|REPO", help="Show what of this checkpoint fits, and how fast it could be.")
-def targets(checkpoint: str | None) -> None:
+@lenient_options
+def targets(checkpoint: str | None, ignore_tensors: tuple[str, ...], ignore_config: tuple[str, ...]) -> None:
     """List the GPU classes: compute capability, memory, bandwidth and where the figures come from."""
     known = list(load_targets().values())
     click.echo("\n".join(_table(known)))
     folder = resolve_checkpoint(checkpoint, os.environ) if checkpoint or "ELASTIC_CHECKPOINT" in os.environ else None
     if folder is not None:
-        opened = Checkpoint.open(folder)
+        opened = Checkpoint.open(folder, ignore_tensors=ignore_tensors, ignore_config=ignore_config)
         sizes = budget_sizes(opened, list(opened.budgets.values()), ExportOptions("all", "", Path()))
         click.echo("\n".join(["", *_fit(known, sizes)]))
 
