@@ -112,7 +112,8 @@ def _compile(
     with progress.step("onnx", budget.name):
         model, every_token = budget.architecture(job.parent), job.options.logits == "all"
         path = folder / "model.onnx"
-        emitted = emit_model(graph, model, path, precision=job.precision, every_token=every_token)
+        embed = weights.embedded()
+        emitted = emit_model(graph, model, path, precision=job.precision, every_token=every_token, embed=embed)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)
         weights.bind(budget, emitted)
     result = BudgetResult(budget, emitted, size)
