@@ -122,7 +122,7 @@ def kept_part(model: Any, state: State, name: str) -> Tensor:
     return torch.from_numpy(slice_array(tensor.numpy(), (((0, tensor.shape[0]),), *runs)).copy())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(seed=SEEDS)
 def test_masked_parent_is_the_sliced_model(
     seed: int, model_of: Callable[[int], Any], run: Callable[..., Any], distance: Callable[..., float]
