@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.engine.mixer_creator import load_declaration
+from elastic_export.engine.ops import ops_of
 from elastic_export.engine.request import MODEL_DTYPES, Precision
 from elastic_runtime.errors import InputError
+from elastic_runtime.interface import OpsMode
 
 #: Fused decode attention keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim
 #: ≤ 24576. Found by bisection for head dims 16, 32, 64, 80, 96, 112, 128, 160, 192 and 256 on SM120 and for 128 on
@@ -40,6 +43,7 @@ def largest_context(architecture: Architecture, precision: Precision) -> int | N
 def check_limits(
     architecture: Architecture,
     *,
+    ops: OpsMode,
     precision: Precision,
     compute_capabilities: Sequence[str],
     max_tokens: int,
@@ -53,6 +57,8 @@ def check_limits(
     """
     check_sizes(max_tokens=max_tokens, max_context=max_context, max_batch=max_batch)
     check_precision(precision, compute_capabilities)
+    if ops_of(ops, architecture.pattern.count("M")) == "plugin":
+        check_plugin(architecture)
     largest = largest_context(architecture, precision)
     if largest is not None and max_context > largest:
         raise InputError(
@@ -61,6 +67,29 @@ def check_limits(
             found=str(max_context),
             todo=f"lower --max-context to {largest}: no attention kernel decodes over more rows",
         )
+
+
+def check_plugin(architecture: Architecture) -> None:
+    """Refuse a Mamba-2 layer that the plugin's kernels have no room for, by the limits of its contract.
+
+    Raises:
+        InputError: naming the size; native mixers take any.
+    """
+    limits = load_declaration()["limits"]
+    sizes = {
+        "N": ("state size", architecture.ssm_state),
+        "P": ("Mamba head size", architecture.mamba_head_dim),
+        "K": ("convolution width", architecture.conv_kernel),
+    }
+    for symbol, (name, size) in sizes.items():
+        least, most = limits[symbol]
+        if not least <= size <= most:
+            raise InputError(
+                "--ops plugin",
+                expected=f"a {name} of {least} to {most}",
+                found=str(size),
+                todo="use --ops native",
+            )
 
 
 def check_sizes(*, max_tokens: int, max_context: int, max_batch: int) -> None:
