@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from closed_form import state_entries
 from elastic_export.bundle.entries import budget_entry, engine_entry, io_table, manifest_of, versions
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.architecture import Architecture
@@ -87,7 +88,7 @@ def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:
     assert (entry.pattern, entry.layers, entry.kept_layers) == ("-*M", 3, (1, 2, 3))
     assert entry.parameters == HALF.architecture(ARCH).parameters()
     assert (entry.weights, entry.golden) == ("half/weights.json", "half/golden.safetensors")
-    assert {s.parent_layer for s in entry.states} == {2, 3}
+    assert entry.states == state_entries(ARCH, HALF)
     bare = replace(job, options=replace(job.options, weights="embedded", verify=False))
     entry = budget_entry(bare, HALF, emitted, job.sizes[0], [])
     assert (entry.weights, entry.golden, entry.report) == (None, None, "half/report.json")

@@ -87,11 +87,6 @@ def config_for(architecture: Architecture, parent_config: Mapping[str, Any]) -> 
     return inherited | config_document(architecture)
 
 
-def is_scalar_width(architecture: Architecture) -> bool:
-    """Whether tools that know one width for all layers can load the sub-model."""
-    return "elastic_per_layer_widths" not in config_document(architecture)
-
-
 @dataclass(frozen=True)
 class _Part:
     """One tensor on its way from the parent to a shard."""
