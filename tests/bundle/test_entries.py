@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from closed_form import state_entries
-from elastic_export.bundle.entries import budget_entry, engine_entry, io_table, manifest_of, versions
+from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of, versions
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
@@ -23,6 +24,7 @@ from elastic_export.emit import EmittedModel
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.graph import StateSlice
 from elastic_export.reference.state import state_ports_of
+from elastic_runtime.errors import InputError
 from elastic_runtime.interface import logits_port, token_ports
 
 ARCH = Architecture("M-*M", 61, 24, (40,), (4, 4), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
@@ -105,6 +107,25 @@ def test_the_manifest_reads_back(job: ExportJob, emitted: EmittedModel) -> None:
     text = replace(manifest, files=()).to_json()
     assert str(job.options.output.parent) not in text
     assert '"demo": true' in text
+
+
+def test_the_plan_says_where_nothing_can_be_written_or_added(job: ExportJob, tmp_path: Path, export: Callable) -> None:
+    export(tmp_path / "out", {"big": [("rtx5080", 1024)]})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for output, add in ((tmp_path / "new", True), (tmp_path / "out", False)):
+        check_destination(replace(job, options=replace(job.options, output=output, add=add)))
+    for output, message in ((tmp_path / "full", "no manifest.json in it"), (tmp_path / "out", "whose weights differ")):
+        with pytest.raises(InputError, match=message):
+            check_destination(replace(job, options=replace(job.options, output=output, add=True)))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_plan_does_not_offer_the_checkpoints_own_folder(job: ExportJob) -> None:
+    inside = replace(job, demo=False, options=replace(job.options, output=job.checkpoint.path))
+    with pytest.raises(InputError, match="a folder of its own"):
+        check_destination(inside)
 
 
 def test_versions_are_those_installed() -> None:
