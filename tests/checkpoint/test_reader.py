@@ -170,8 +170,8 @@ TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "missing": (lambda t: t.pop(UP), f"tensors: expected exactly the tensors that config.json asks for, found missing {UP}."),
     "renamed": (renamed, f"found missing {UP} ({UP} renamed to backbone.layers.1.mixer.up_prj.weight?); unknown backbone.layers.1.mixer.up_prj.weight. Rename it back."),
     "renamed, beside a stranger of a nearer name": (
-        lambda t: (renamed(t), t.update({UP.replace("layers.1", "layers.11"): np.zeros(1, np.float32)})),
-        f"({UP} renamed to backbone.layers.1.mixer.up_prj.weight?)",
+        lambda t: t.update({A_LOG.replace("A_log", "Alogs"): t.pop(A_LOG), A_LOG.replace(".0.", ".10."): np.zeros(1)}),
+        f"({A_LOG} renamed to backbone.layers.0.mixer.Alogs?)",
     ),
     "extra": (
         lambda t: t.update(router=np.zeros(3, np.float32)),
