@@ -6,9 +6,8 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.activation import estimated_activation
 from elastic_runtime.fit import Activation, BudgetSize, vram_needed
 from elastic_runtime.manifest import Fits, Precision, Widths
+from elastic_runtime.safetensors import itemsize
 from elastic_runtime.targets import Target
-
-_ITEMSIZES: dict[Precision, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
 def widths(model: Architecture) -> Widths:
@@ -46,13 +45,13 @@ def budget_size(
     """What the memory of a sub-model depends on; weights and activation memory are reckoned where they are not
     known.
     """
-    itemsize = _ITEMSIZES[precision]
+    size = itemsize(precision)
     return BudgetSize(
         name,
         model.parameters(),
-        weight_bytes if weight_bytes is not None else model.parameters() * itemsize,
-        model.state_bytes(itemsize),
-        model.kv_bytes_per_token(itemsize),
+        weight_bytes if weight_bytes is not None else model.parameters() * size,
+        model.state_bytes(size),
+        model.kv_bytes_per_token(size),
         activation or estimated_activation(model, precision, max_tokens=max_tokens, max_batch=max_batch),
     )
 

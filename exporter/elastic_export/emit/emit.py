@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.precision import FULL_NAMES
 from elastic_export.emit.check import check_emitted
 from elastic_export.emit.embed import ReadWeight, embed_weights
 from elastic_export.emit.mixer_body import mixer_function
@@ -21,9 +22,8 @@ from elastic_runtime.interface import Port, StatePort, logits_port, token_ports
 
 IR_VERSION = 11
 _SMALL = 1 << 10  # bytes; constants below stay inside the file
-PORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 IR_DTYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-_PORT_NAMES = {IR_DTYPES[short]: long for short, long in PORT_DTYPES.items()}
+_PORT_NAMES = {IR_DTYPES[short]: long for short, long in FULL_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def emit_model(
         BuildError: the graph is not the plain sub-model.
     """
     facts = facts_of(model)
-    states = state_ports_of(arch, PORT_DTYPES[precision])
+    states = state_ports_of(arch, FULL_NAMES[precision])
     ports = (*token_ports(), *states)
     weights = tuple(_weight_port(model, name) for name in facts.weights)
     logits = logits_port(arch.vocab_size, every_token=every_token)

@@ -7,8 +7,8 @@ from elastic_export.engine.limits import uses_fused_attention
 from elastic_export.engine.request import Precision
 from elastic_runtime.fit import Activation, AttentionShape, estimate_activation
 from elastic_runtime.interface import OpsMode
+from elastic_runtime.safetensors import itemsize
 
-_ITEMSIZES = {"bf16": 2, "fp16": 2, "fp32": 4}
 #: Workspace of the matrix products, which any graph is granted: 8 or 25 MB are seen.
 _WORKSPACE = 32_000_000
 #: Above the estimate, which is close: the builder packs tensors as it likes.
@@ -43,7 +43,7 @@ def activation_bounds(
     decode = _decode(arch, precision, ops, **sizes)
     prefill = _prefill(arch, precision, ops, max_tokens=max_tokens, **sizes)
     if every_token:
-        prefill += _ITEMSIZES[precision] * max_batch * max_tokens * arch.vocab_size
+        prefill += itemsize(precision) * max_batch * max_tokens * arch.vocab_size
     return decode, max(decode, prefill)
 
 
@@ -97,4 +97,4 @@ def _attention(arch: Architecture, precision: Precision) -> AttentionShape | Non
     if "*" not in arch.pattern:
         return None
     fused = uses_fused_attention(precision, arch.attention_head_dim, arch.attention_heads)
-    return AttentionShape(arch.attention_heads, arch.kv_heads, arch.attention_head_dim, _ITEMSIZES[precision], fused)
+    return AttentionShape(arch.attention_heads, arch.kv_heads, arch.attention_head_dim, itemsize(precision), fused)

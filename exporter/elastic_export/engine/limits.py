@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.precision import FULL_NAMES
 from elastic_export.engine.mixer_creator import load_declaration
 from elastic_export.engine.ops import ops_of
-from elastic_export.engine.request import MODEL_DTYPES, Precision
+from elastic_export.engine.request import Precision
 from elastic_runtime.errors import InputError
 from elastic_runtime.interface import OpsMode
 
@@ -117,8 +118,8 @@ def check_precision(precision: str, compute_capabilities: Sequence[str]) -> None
     Raises:
         InputError: naming both.
     """
-    if precision not in MODEL_DTYPES:
-        raise InputError("--precision", expected=", ".join(MODEL_DTYPES), found=repr(precision))
+    if precision not in FULL_NAMES:
+        raise InputError("--precision", expected=", ".join(FULL_NAMES), found=repr(precision))
     lacking = sorted(NO_BF16.intersection(compute_capabilities)) if precision == "bf16" else []
     if lacking:
         raise InputError(

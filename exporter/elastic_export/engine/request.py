@@ -12,9 +12,6 @@ from elastic_runtime.interface import Dim, OpsMode, Port, StatePort
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
-#: dtype names of the interface, by precision.
-MODEL_DTYPES: Mapping[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-
 
 @dataclass(frozen=True)
 class EngineRequest:
