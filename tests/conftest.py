@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # closed_form.py, for all folders
 
 # CI draws the same examples every time: what it refuses, anybody can repeat. Elsewhere every run draws new ones.
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, ports, state_entries, widths
+from closed_form import ports, state_entries
+from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, widths
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, ports, state_entries, widths
+from closed_form import ports, state_entries
+from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, widths
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_runtime.fit import Activation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.bundle.entries import budget_entry, engine_entry, io_table, manifest_of, versions
+from closed_form import state_entries
+from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of, versions
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
@@ -22,6 +24,7 @@ from elastic_export.emit import EmittedModel
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.graph import StateSlice
 from elastic_export.reference.state import state_ports_of
+from elastic_runtime.errors import InputError
 from elastic_runtime.interface import logits_port, token_ports
 
 ARCH = Architecture("M-*M", 61, 24, (40,), (4, 4), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
@@ -60,12 +63,12 @@ FACTS = EngineFacts(
 
 def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:
     small, large = job.engines
-    entry = engine_entry(job, emitted, small, job.targets[1], FACTS, job.sizes[0], None)
+    entry = engine_entry(job, emitted, small, job.targets[1], FACTS, job.sizes[0], "plugin", None)
     assert (entry.target, entry.file, entry.max_context) == ("rtx5090", "half/rtx5090.64.engine", 64)
     assert (entry.max_tokens, entry.max_batch, entry.ops, entry.plugin) == (8, 2, "plugin", None)
     assert (entry.compute_capabilities, entry.version, entry.status.state) == (("12.0",), "1.7.1", "built")
     assert (entry.activation, entry.activation_measured) == (7_000_000, False)
-    longer = engine_entry(job, emitted, large, job.targets[1], FACTS, job.sizes[0], None)
+    longer = engine_entry(job, emitted, large, job.targets[1], FACTS, job.sizes[0], "plugin", None)
     more = 2 * 64 * job.sizes[0].kv_bytes_per_token
     assert longer.fits is not None
     assert entry.fits is not None
@@ -73,14 +76,13 @@ def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:
 
 
 def test_states_share_buffers_as_the_interface_says(job: ExportJob, emitted: EmittedModel) -> None:
-    inputs, outputs = io_table(emitted, job)
+    inputs, outputs = io_table(emitted, "plugin")
     assert [port.name for port in inputs][:3] == ["input_ids", "position", "length"]
     rules = {output.name: (output.input, output.alias) for output in outputs}
     assert rules["logits"] == (None, None)
     assert rules["key_cache_out.0"] == ("key_cache.0", "must")
     assert rules["ssm_state_out.0"] == ("ssm_state.0", "must")
-    native = replace(job, options=replace(job.options, ops="native"))
-    assert {o.name: o.alias for o in io_table(emitted, native)[1]}["ssm_state_out.0"] == "must_not"
+    assert {o.name: o.alias for o in io_table(emitted, "native")[1]}["ssm_state_out.0"] == "must_not"
 
 
 def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:
@@ -88,14 +90,16 @@ def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:
     assert (entry.pattern, entry.layers, entry.kept_layers) == ("-*M", 3, (1, 2, 3))
     assert entry.parameters == HALF.architecture(ARCH).parameters()
     assert (entry.weights, entry.golden) == ("half/weights.json", "half/golden.safetensors")
-    assert {s.parent_layer for s in entry.states} == {2, 3}
+    assert entry.states == state_entries(ARCH, HALF)
     bare = replace(job, options=replace(job.options, weights="embedded", verify=False))
     entry = budget_entry(bare, HALF, emitted, job.sizes[0], [])
     assert (entry.weights, entry.golden, entry.report) == (None, None, "half/report.json")
 
 
 def test_the_manifest_reads_back(job: ExportJob, emitted: EmittedModel) -> None:
-    engines = [engine_entry(job, emitted, e, t, FACTS, job.sizes[0], None) for e in job.engines for t in e.targets]
+    engines = [
+        engine_entry(job, emitted, e, t, FACTS, job.sizes[0], "plugin", None) for e in job.engines for t in e.targets
+    ]
     manifest = manifest_of(job, [budget_entry(job, HALF, emitted, job.sizes[0], engines)], versions())
     assert manifest.demo
     assert manifest.checkpoint.name == "tiny"
@@ -103,6 +107,25 @@ def test_the_manifest_reads_back(job: ExportJob, emitted: EmittedModel) -> None:
     text = replace(manifest, files=()).to_json()
     assert str(job.options.output.parent) not in text
     assert '"demo": true' in text
+
+
+def test_the_plan_says_where_nothing_can_be_written_or_added(job: ExportJob, tmp_path: Path, export: Callable) -> None:
+    export(tmp_path / "out", {"big": [("rtx5080", 1024)]})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for output, add in ((tmp_path / "new", True), (tmp_path / "out", False)):
+        check_destination(replace(job, options=replace(job.options, output=output, add=add)))
+    for output, message in ((tmp_path / "full", "no manifest.json in it"), (tmp_path / "out", "whose weights differ")):
+        with pytest.raises(InputError, match=message):
+            check_destination(replace(job, options=replace(job.options, output=output, add=True)))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_plan_does_not_offer_the_checkpoints_own_folder(job: ExportJob) -> None:
+    inside = replace(job, demo=False, options=replace(job.options, output=job.checkpoint.path))
+    with pytest.raises(InputError, match="a folder of its own"):
+        check_destination(inside)
 
 
 def test_versions_are_those_installed() -> None:

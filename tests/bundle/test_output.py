@@ -43,7 +43,8 @@ def test_a_folder_that_is_no_bundle_needs_force(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(
-        InputError, match=r"a bundle or an empty folder.*Name another output, or replace it with --force"
+        InputError,
+        match=r"found a folder with no manifest.json in it. Name another output, or replace it",
     ):
         check_output(tmp_path / "out")
     assert check_output(tmp_path / "out", force=True) == (tmp_path / "out", None)

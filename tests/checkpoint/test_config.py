@@ -109,6 +109,11 @@ OTHER_VALUES: dict[str, Any] = {
     "hidden_act": "gelu",
     "mamba_hidden_act": "relu",
     "residual_in_fp32": True,
+    "is_causal": False,
+    "rms_norm": False,
+    "mamba_rms_norm": False,
+    "norm_before_gate": True,
+    "mamba_norm_before_gate": True,
     "tie_word_embeddings": True,
     "sliding_window": 4096,
     "rope_scaling": {"type": "yarn"},
@@ -118,8 +123,9 @@ OTHER_VALUES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("key", FIXED)
+@pytest.mark.parametrize("key", OTHER_VALUES)
 def test_unsupported_mathematics_is_refused_by_name(parent: Architecture, key: str) -> None:
+    assert FIXED.keys() == OTHER_VALUES.keys()
     for value in (OTHER_VALUES[key], "nonsense", 7):
         with pytest.raises(InputError, match=rf"^config.json, {key}: expected .*nothing else is supported.*, found "):
             parse_config(changed(parent, {key: value}), "config.json")
@@ -178,9 +184,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "mamba_num_heads (Mamba layer 0): expected a multiple of the 2 SSM groups, found 5.",
     ),
     "queries against keys": ({"num_attention_heads": 5}, "num_attention_heads: expected a multiple of the 2 KV heads, found 5."),
+    "unknown, whatever its name says": (
+        {"mascot": "dragon", "herald": 0},
+        "mascot: expected no key that may change what is computed, found the text 'dragon' (and herald, unknown too). If",
+    ),
     "unknown mathematics": (
         {"attn_logit_softcapping": 50.0},
-        "attn_logit_softcapping: expected no key that may change what is computed, found 50.0. Remove it if it has no effect.",
+        "attn_logit_softcapping: expected no key that may change what is computed, found 50.0. If it has no effect on the model, pass --ignore-config attn_logit_softcapping.",
     ),
 }  # fmt: skip
 
@@ -191,16 +201,28 @@ def test_faults_are_named(parent: Architecture, changes: dict[str, Any], message
         parse_config(changed(parent, changes), "config.json")
     assert str(caught.value).startswith(f"config.json, {message}"[:40]) or message in str(caught.value)
     assert message in str(caught.value)
+    assert caught.value.todo
 
 
 def test_unknown_harmless_keys_are_told(parent: Architecture) -> None:
     config = changed(parent, {"mascot": "dragon", "rope_theta": 10000, "logit_softcap": None, "expand": 2})
-    _, warnings = parse_config(config, "config.json")
+    _, warnings = parse_config(config, "config.json", ["mascot", "expand"])
     assert warnings == [
         "config.json: mascot is not known and was ignored",
         "config.json: logit_softcap is not known and was ignored",
         "config.json: rope_theta was ignored; Nemotron-H attention has no rotary embedding",
+        "--ignore-config expand: is no unknown key of config.json",
     ]
+
+
+def test_a_key_that_counts_is_not_ignored(parent: Architecture) -> None:
+    with pytest.raises(InputError, match="attention_bias: expected false"):
+        parse_config(changed(parent, {"attention_bias": True}), "config.json", ["attention_bias"])
+
+
+def test_bookkeeping_of_the_library_needs_no_word(parent: Architecture) -> None:
+    extra = {"chunk_size_feed_forward": 0, "time_step_rank": 256, "top_k": 50, "id2label": {"0": "A"}, "max_length": 20}
+    assert parse_config(changed(parent, extra), "config.json") == (parent, [])
 
 
 JUNK = st.recursive(

@@ -118,6 +118,22 @@ def test_what_is_no_slice_is_refused(
         derive(folder, [cut])
     assert str(caught.value).startswith(str(cut))
     assert message in str(caught.value)
+    assert "Name the parent that it was cut from" in str(caught.value)
+
+
+def test_what_is_no_part_of_the_model_may_be_ignored(folder: Path, cut: Path, edit: Callable[..., None]) -> None:
+    tensors = dict(safetensors.numpy.load_file(cut / SHARD))
+    safetensors.numpy.save_file(tensors | {"router": np.zeros(1, np.float32)}, cut / SHARD)
+    index = cut / "model.safetensors.index.json"
+    document = json.loads(index.read_bytes())
+    document["weight_map"]["router"] = SHARD
+    index.write_text(json.dumps(document))
+    edit(cut / "config.json", mascot="dragon")
+    for ignored, message in (({}, "mascot"), ({"ignore_config": ["mascot"]}, "unknown router")):
+        with pytest.raises(InputError, match=message):
+            derive(folder, [cut], **ignored)
+    found = derive(folder, [cut], ignore_tensors=["router"], ignore_config=["mascot"])
+    assert list(found["budgets"]) == ["small"]
 
 
 def test_what_cannot_be_decided_is_said(tmp_path: Path, parent: Architecture) -> None:
@@ -141,6 +157,7 @@ def test_what_cannot_be_decided_is_said(tmp_path: Path, parent: Architecture) ->
         assert "layer 4: expected one parent layer that it can be, found layers 4 and 6 of the parent" in str(
             caught.value
         )
+        assert caught.value.todo.startswith("write the budget file by hand")
 
 
 def test_layers_out_of_order(folder: Path, tmp_path: Path, parent: Architecture) -> None:

@@ -105,8 +105,15 @@ def test_released_tensors_read_the_same(folder: Path) -> None:
 
 
 def test_reading_a_name_nobody_knows(folder: Path) -> None:
-    with pytest.raises(InputError, match="tensor 'x': expected a tensor of the architecture, found no such name"):
+    with pytest.raises(
+        InputError, match="tensor 'x': expected a tensor of the architecture, found no such name\\. See the names in"
+    ):
         Checkpoint.open(folder).read("x")
+
+
+def test_a_misspelt_name_gets_the_nearest(folder: Path) -> None:
+    with pytest.raises(InputError, match=f"found no such name. The nearest is {UP}."):
+        Checkpoint.open(folder).read(UP.replace("up_proj", "up_prj"))
 
 
 def test_budgets_from_elsewhere(folder: Path, tmp_path: Path) -> None:
@@ -161,7 +168,11 @@ def as_dtype(name: str, dtype: Any) -> Callable[[dict[str, Any]], None]:
 
 TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "missing": (lambda t: t.pop(UP), f"tensors: expected exactly the tensors that config.json asks for, found missing {UP}."),
-    "renamed": (renamed, f"found missing {UP} ({UP} renamed to backbone.layers.1.mixer.up_prj.weight?); unknown backbone.layers.1.mixer.up_prj.weight."),
+    "renamed": (renamed, f"found missing {UP} ({UP} renamed to backbone.layers.1.mixer.up_prj.weight?); unknown backbone.layers.1.mixer.up_prj.weight. Rename it back."),
+    "renamed, beside a stranger of a nearer name": (
+        lambda t: t.update({A_LOG.replace("A_log", "Alogs"): t.pop(A_LOG), A_LOG.replace(".0.", ".10."): np.zeros(1)}),
+        f"({A_LOG} renamed to backbone.layers.0.mixer.Alogs?)",
+    ),
     "extra": (
         lambda t: t.update(router=np.zeros(3, np.float32)),
         "found unknown router. If the unknown ones may be left out, name them with --ignore-tensors GLOB.",
@@ -172,7 +183,7 @@ TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "found unknown backbone.layers.1.mixer.up_proj.bias.",
     ),
     "wrong shape": (lambda t: t.update({UP: t[UP][:-1]}), f"tensor '{UP}': expected shape [37, 24] by config.json, found [36, 24]."),
-    "transposed": (lambda t: t.update({UP: t[UP].T.copy()}), f"tensor '{UP}': expected shape [37, 24] by config.json, found [24, 37]."),
+    "transposed": (lambda t: t.update({UP: t[UP].T.copy()}), f"tensor '{UP}': expected shape [37, 24] by config.json, found [24, 37]. Save it untransposed, [out, in]."),
     "matrix in fp32": (as_dtype(UP, np.float32), f"tensor '{UP}': expected dtype bf16, as most matrices are, found fp32."),
     "matrix in int8": (as_dtype(UP, np.int8), f"tensor '{UP}': expected dtype bf16, as most matrices are, found i8."),
     "vector in fp64": (as_dtype(A_LOG, np.float64), f"tensor '{A_LOG}': expected dtype bf16 or fp32, found fp64."),
@@ -187,6 +198,7 @@ def test_faulty_tensors_are_named(folder: Path, change: Callable[[dict[str, Any]
         Checkpoint.open(folder)
     assert str(caught.value).startswith(f"{folder}, tensor")
     assert message in str(caught.value)
+    assert caught.value.todo
 
 
 def test_a_checkpoint_of_integers(folder: Path) -> None:
@@ -266,12 +278,17 @@ def test_faulty_files_are_named(folder: Path, damage: Callable[[Path], Any], mes
         Checkpoint.open(folder)
     assert str(caught.value).startswith(str(folder))
     assert message in str(caught.value)
+    assert caught.value.todo
 
 
 def test_config_against_tensors(folder: Path, edit: Callable[..., None]) -> None:
     for changes, message in (
         ({"hidden_size": 25}, f"tensor '{EMBEDDINGS}': expected shape [61, 25] by config.json, found [61, 24] (and "),
         ({"hybrid_override_pattern": "M-*M-M--"}, "found missing backbone.layers.7.mixer.up_proj.weight, "),
+        (
+            {"hybrid_override_pattern": "M-*M-M--"},
+            "Correct the layer pattern in config.json: layer 7 has the tensors of an attention layer.",
+        ),
         (
             {"hybrid_override_pattern": "M-*M-M-", "num_hidden_layers": 7},
             "found unknown backbone.layers.7.",
@@ -289,7 +306,9 @@ def test_config_against_tensors(folder: Path, edit: Callable[..., None]) -> None
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name, found in (("none", "no such folder"), ("file", "a file")):
-        with pytest.raises(InputError, match=f"expected a checkpoint folder, found {found}"):
+        with pytest.raises(
+            InputError, match=f"expected a checkpoint folder, found {found}. Name the folder of config.json"
+        ):
             Checkpoint.open(tmp_path / name)
 
 

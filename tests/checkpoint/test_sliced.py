@@ -18,7 +18,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.config import config_document
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.sliced import config_for, is_scalar_width, write_sliced
+from elastic_export.checkpoint.sliced import config_for, write_sliced
 from elastic_export.checkpoint.slicing import slice_array, tensor_runs
 from elastic_export.checkpoint.synthetic import random_architecture, random_budget, random_weights, write_checkpoint
 from elastic_runtime.errors import BuildError
@@ -122,7 +122,6 @@ def test_config_keeps_the_parents_keys(parent: Architecture, small: Budget) -> N
     assert (ours["hybrid_override_pattern"], ours["num_hidden_layers"]) == ("M-*-M-", 6)
     assert (ours["intermediate_size"], ours["mamba_num_heads"]) == ([30, 21, 37], [4, 2])
     assert ours["elastic_per_layer_widths"] == ["intermediate_size", "mamba_num_heads"]
-    assert not is_scalar_width(small.architecture(parent))
 
 
 def test_lists_of_the_parent_do_not_outlive_its_layers(parent: Architecture) -> None:
@@ -131,7 +130,6 @@ def test_lists_of_the_parent_do_not_outlive_its_layers(parent: Architecture) -> 
     ours = config_for(only_attention.architecture(varied), config_document(varied))
     assert "intermediate_size" not in ours
     assert "elastic_per_layer_widths" not in ours
-    assert is_scalar_width(only_attention.architecture(varied))
 
 
 def test_transformers_computes_with_it(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.bundle.describe import budget_size, fits, ports, state_entries, widths
+from closed_form import ports, state_entries
+from elastic_export.bundle.describe import budget_size, fits, widths
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_runtime.digest import file_digest

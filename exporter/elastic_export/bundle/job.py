@@ -82,6 +82,11 @@ class ExportJob:
         """The parent's architecture."""
         return self.checkpoint.architecture
 
+    @property
+    def asked(self) -> frozenset[tuple[str, int]]:
+        """(target, max_context) of every engine that is built for each budget."""
+        return frozenset((target.name, context) for target in self.targets for context in self.options.max_contexts)
+
     def table(self) -> str:
         """What fits which card, as it is printed before anything is built."""
         options = self.options
@@ -138,16 +143,18 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     Raises:
         InputError: unknown budgets or targets, sizes that cannot be built, a precision the weights cannot have.
     """
-    precision = options.precision or _precision_of(checkpoint)
+    precision = options.precision or precision_of(checkpoint)
     budgets = tuple(select_budgets(checkpoint.budgets, options.budgets))
     targets = tuple(select_targets(options.targets))
     if len(set(options.max_contexts)) != len(options.max_contexts) or not options.max_contexts:
-        raise InputError("--max-context", expected="different contexts", found=f"{options.max_contexts}")
+        todo = "give each context once: --max-context 4096,16384"
+        raise InputError("--max-context", expected="different contexts", found=f"{options.max_contexts}", todo=todo)
     engines = _group(targets, precision, options.max_contexts)
     for budget in budgets:
         for engine in engines:
             check_limits(
                 budget.architecture(checkpoint.architecture),
+                ops=options.ops,
                 precision=precision,
                 compute_capabilities=engine.capabilities,
                 max_tokens=options.max_tokens,
@@ -159,7 +166,8 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes)
 
 
-def _precision_of(checkpoint: Checkpoint) -> Precision:
+def precision_of(checkpoint: Checkpoint) -> Precision:
+    """The precision of an export that names none: the checkpoint's own."""
     assert checkpoint.dtype in ("bf16", "fp16", "fp32")
     return checkpoint.dtype  # type: ignore[return-value]  # just asserted
 
@@ -179,7 +187,7 @@ def _group(targets: tuple[Target, ...], precision: Precision, contexts: tuple[in
 
 def budget_sizes(checkpoint: Checkpoint, budgets: Sequence[Budget], options: ExportOptions) -> tuple[BudgetSize, ...]:
     """What the memory of each sub-model depends on, before anything is built."""
-    precision = options.precision or _precision_of(checkpoint)
+    precision = options.precision or precision_of(checkpoint)
     return tuple(_size(checkpoint, budget, precision, options) for budget in budgets)
 
 
@@ -209,7 +217,12 @@ def _check_weights(
             todo="use --weights sliced, which converts the weights",
         )
     if options.external_weights and options.weights != "shared":
-        raise InputError("--external-weights", expected="--weights shared", found=f"--weights {options.weights}")
+        raise InputError(
+            "--external-weights",
+            expected="--weights shared",
+            found=f"--weights {options.weights}",
+            todo="leave out one of the two: only the parent's shards can stay outside",
+        )
     largest = max(sizes, key=lambda size: size.weight_bytes)
     if options.weights == "embedded" and largest.weight_bytes > EMBEDDED_LIMIT:
         raise InputError(

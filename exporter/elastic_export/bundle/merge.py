@@ -2,47 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest
+from elastic_runtime.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
 
 _SAME = ("demo", "precision", "weight_mode", "logits")
+GOLDEN = "golden.safetensors"
+#: Endings of the files that an engine was built from and is bound to.
+_GRAPH = (".onnx", ".onnx.data", ".safetensors", "weights.json")
+
+
+@dataclass(frozen=True)
+class KeptReport:
+    """The report of a budget of both: its engines of the old bundle (old path -> new path), and whether the golden run
+    and the checks of the old report still speak of the files.
+    """
+
+    path: str
+    old_path: str
+    engines: dict[str, str]
+    evidence: bool
 
 
 @dataclass(frozen=True)
 class Merged:
-    """The manifest of both, and which file of the old bundle each kept path comes from."""
+    """The manifest of both, which file of the old bundle each kept path comes from, and the reports to complete."""
 
     manifest: Manifest
     kept: dict[str, FileEntry]
+    reports: tuple[KeptReport, ...]
 
 
-def merge(old: Manifest, new: Manifest) -> Merged:
+def merge(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> Merged:
     """Add `new` (files filled in) to `old`: budgets and engines that only the old one has are kept.
 
     An engine is its target and context. A budget of both is the new one with the old one's other engines, which were
     built from the same ONNX file and weights or the request is refused. A kept engine whose file name the new export
-    uses for another context gets its context into the name.
+    uses for another context gets its context into the name. A budget of both that was not verified this time keeps the
+    golden run of the old one where `keeps_golden` names it.
 
     Raises:
         InputError: another checkpoint, or other options than engines and budgets of one bundle can have.
     """
     check_same(old, new)
-    new_files, kept = {entry.path: entry for entry in new.files}, dict[str, FileEntry]()
+    new_files, kept, reports = {entry.path: entry for entry in new.files}, dict[str, FileEntry](), list[KeptReport]()
     budgets = []
     for budget in new.budgets:
         before = old.budget(budget.name)
-        engines = _kept_engines(old, new, before, budget) if before else []
+        if before is None:
+            budgets.append(budget)
+            continue
+        engines = _kept_engines(old, new, before, budget)
         kept.update({path: entry for _, path, entry in engines})
+        golden = before.golden if budget.name in keeps_golden else None
+        if golden is not None:
+            kept[golden] = _listed(old, golden)
+            budget = replace(budget, golden=golden)  # noqa: PLW2901
+        if budget.report and before.report:
+            renamed = {entry.path: path for _, path, entry in engines}
+            reports.append(KeptReport(budget.report, before.report, renamed, golden is not None))
         budgets.append(replace(budget, engines=(*budget.engines, *(engine for engine, _, _ in engines))))
     remade = {budget.name for budget in new.budgets}
     budgets += [budget for budget in old.budgets if budget.name not in remade]
     kept.update({e.path: e for e in old.files if e.path not in new_files and e.path.split("/")[0] not in remade})
     files = (*new.files, *(replace(entry, path=path) for path, entry in kept.items()))
     external = {entry.path: entry for entry in (*old.external_weights, *new.external_weights)}
-    return Merged(replace(new, budgets=tuple(budgets), files=files, external_weights=tuple(external.values())), kept)
+    options = {**new.options, **_options_of(budgets, new.options)}
+    manifest = replace(
+        new, budgets=tuple(budgets), files=files, external_weights=tuple(external.values()), options=options
+    )
+    return Merged(manifest, kept, tuple(reports))
 
 
 def check_same(old: Manifest, new: Manifest) -> None:
@@ -54,10 +86,38 @@ def check_same(old: Manifest, new: Manifest) -> None:
     for name in _SAME:
         if getattr(old, name) != getattr(new, name):
             raise _refusal(name, str(getattr(old, name)), str(getattr(new, name)))
+    then, now = (bool(m.options.get("external_weights")) for m in (old, new))
+    if then != now:  # a consumer is told of one place where the shards are
+        words = {True: "shards outside the bundle", False: "shards in the bundle"}
+        raise _refusal("--external-weights", words[then], words[now])
     for entry in (*new.files, *new.external_weights):
         before = next((e for e in (*old.files, *old.external_weights) if e.path == entry.path), None)
         if entry.path.startswith("weights/") and before is not None and before != entry:
             raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+
+
+def staying_engines(old: Manifest, name: str, remade: Collection[tuple[str, int]]) -> tuple[EngineEntry, ...]:
+    """The old engines of a budget that an export of these (target, context) pairs keeps."""
+    before = old.budget(name)
+    engines = before.engines if before else ()
+    return tuple(engine for engine in engines if (engine.target, engine.max_context) not in remade)
+
+
+def check_same_graph(old: Manifest, name: str, files: Iterable[FileEntry]) -> None:
+    """Whether a budget's ONNX file and weights are those that its kept engines were built from. Raises InputError."""
+    then, now = graph_files(old.files, name), graph_files(files, name)
+    different = sorted(path for path in {*then, *now} if then.get(path) != now.get(path))
+    if different:
+        raise _refusal(f"budget {name}", f"the {different[0]} of its other engines", "another one")
+
+
+def graph_files(files: Iterable[FileEntry], name: str) -> dict[str, FileEntry]:
+    """Path -> entry of a budget's ONNX file and of what says or holds its weights."""
+    return {
+        entry.path: entry
+        for entry in files
+        if entry.path.startswith(f"{name}/") and entry.path.endswith(_GRAPH) and entry.path != f"{name}/{GOLDEN}"
+    }
 
 
 def _kept_engines(
@@ -65,25 +125,44 @@ def _kept_engines(
 ) -> list[tuple[EngineEntry, str, FileEntry]]:
     """(engine with its new path, that path, entry in the old bundle) of the engines that stay."""
     remade = {(engine.target, engine.max_context) for engine in budget.engines}
-    staying = [engine for engine in before.engines if (engine.target, engine.max_context) not in remade]
+    staying = staying_engines(old, before.name, remade)
     if staying:
-        _check_same_graph(old, new, before, budget)
+        check_same_graph(old, budget.name, new.files)
     taken, result = {entry.path for entry in new.files}, []
     for engine in staying:
-        entry = old.file(engine.file)
-        assert entry is not None, "the reader has checked that every engine's file is listed"
         path = engine.file
         if path in taken:
             path = str(PurePosixPath(path).with_name(f"{engine.target}.{engine.max_context}.engine"))
-        result.append((replace(engine, file=path), path, entry))
+        result.append((replace(engine, file=path), path, _listed(old, engine.file)))
     return result
 
 
-def _check_same_graph(old: Manifest, new: Manifest, before: BudgetEntry, budget: BudgetEntry) -> None:
-    for then, now in ((before.model, budget.model), (before.weights, budget.weights)):
-        old_file, new_file = (m.file(path) if path else None for m, path in ((old, then), (new, now)))
-        if (old_file.sha256 if old_file else None) != (new_file.sha256 if new_file else None):
-            raise _refusal(f"budget {budget.name}", f"the {then} of its other engines", "another one")
+def _listed(manifest: Manifest, path: str) -> FileEntry:
+    entry = manifest.file(path)
+    assert entry is not None, "the reader has checked that every file of a budget is listed"
+    return entry
+
+
+def _options_of(budgets: Iterable[BudgetEntry], last: dict[str, Option]) -> dict[str, Option]:
+    """The options as they hold for what the bundle has now, whichever export made it."""
+    budgets = list(budgets)
+    engines = [engine for budget in budgets for engine in budget.engines]
+    found: dict[str, Option] = {
+        "budgets": tuple(sorted({budget.name for budget in budgets})),
+        "targets": tuple(sorted({engine.target for engine in engines})),
+        "max_contexts": tuple(sorted({engine.max_context for engine in engines})),
+        "max_tokens": _one_or_all({engine.max_tokens for engine in engines}),
+        "max_batch": _one_or_all({engine.max_batch for engine in engines}),
+        "ops": _one_or_all({engine.ops for engine in engines}),
+        "verify": all(budget.golden is not None for budget in budgets),
+    }
+    return {name: value for name, value in found.items() if name in last and value != ()}
+
+
+def _one_or_all(values: Collection[int] | Collection[str]) -> Option:
+    """The value where all agree, else the list of them."""
+    ordered = tuple(sorted(values))
+    return ordered[0] if len(ordered) == 1 else ordered  # type: ignore[return-value]  # all numbers, or all texts
 
 
 def _refusal(what: str, expected: str, found: str) -> InputError:

@@ -14,6 +14,8 @@ from elastic_runtime.manifest_reader import NAME, read_manifest
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.EINVAL)
 
+_ELSEWHERE = "name another output with --output"
+
 
 def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] = ()) -> tuple[Path, Manifest | None]:
     """The folder the bundle will be, symbolic links resolved, and the manifest of the bundle that stands there.
@@ -33,7 +35,8 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
         raise InputError(f"output {output}", expected="a folder", found="a file", todo="name another output")
     for kept in (Path(os.path.expanduser("~")), Path.cwd(), *protect):
         if path in (kept.resolve(), *kept.resolve().parents):
-            raise InputError(f"output {output}", expected="a folder of its own", found=f"one that holds {kept}")
+            found = f"one that holds {kept}"
+            raise InputError(f"output {output}", expected="a folder of its own", found=found, todo=_ELSEWHERE)
     if os.path.ismount(path):
         todo = "name a folder in it"
         raise InputError(
@@ -50,7 +53,7 @@ def explain_os_error(error: OSError, output: Path, *, rights: bool) -> ElasticEr
         todo = "free some space, or name an output on another file system"
         return BuildError(f"output {output}", expected="room for the bundle", found=reason, todo=todo)
     if rights and error.errno in _NO_RIGHT:
-        return InputError(f"output {output}", expected="a folder that can be written", found=reason)
+        return InputError(f"output {output}", expected="a folder that can be written", found=reason, todo=_ELSEWHERE)
     return None
 
 
@@ -59,9 +62,9 @@ def _check_right(path: Path, output: Path) -> None:
     while not parent.exists() and not parent.is_symlink():
         parent = parent.parent
     if not parent.is_dir():
-        raise InputError(f"output {output}", expected=f"a folder at {parent}", found="a file")
+        raise InputError(f"output {output}", expected=f"a folder at {parent}", found="a file", todo=_ELSEWHERE)
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"output {output}", expected="the right to write", found=f"none in {parent}")
+        raise InputError(f"output {output}", expected="the right to write", found=f"none in {parent}", todo=_ELSEWHERE)
 
 
 def _previous(path: Path, output: Path, force: bool) -> Manifest | None:
@@ -71,9 +74,8 @@ def _previous(path: Path, output: Path, force: bool) -> Manifest | None:
         if force:
             return None
         todo = "name another output, or replace it with --force"
-        raise InputError(
-            f"output {output}", expected="a bundle or an empty folder", found=error.found, todo=todo
-        ) from error
+        found = error.found if (path / NAME).exists() else f"a folder with no {NAME} in it"
+        raise InputError(f"output {output}", expected="a bundle or an empty folder", found=found, todo=todo) from error
     others = _unlisted(path, manifest)
     if others and not force:
         found = f"{others[0]} as well" + (f" and {len(others) - 1} more" if len(others) > 1 else "")

@@ -43,6 +43,12 @@ def place(
     return FileEntry(relative, *_copy(source, target))
 
 
+def duplicate(source: Path, target: Path) -> None:
+    """Make `target` the same bytes as `source`, both in the stage: linked, else cloned, else copied."""
+    if not (_link(source, target) or _clone(source, target)):
+        _copy(source, target)
+
+
 def link_same(old_path: Path, target: Path, new: FileEntry, old: FileEntry) -> bool:
     """Make `target` a hard link to the older bundle's file if that really holds the bytes of `new`; say whether."""
     same = (old.size, old.sha256) == (new.size, new.sha256) and old_path.is_file() and not old_path.is_symlink()

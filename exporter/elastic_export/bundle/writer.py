@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
-from elastic_export.bundle.merge import check_same, merge
+from elastic_export.bundle.merge import KeptReport, check_same, check_same_graph, graph_files, merge, staying_engines
 from elastic_export.bundle.output import check_output, explain_os_error
 from elastic_export.bundle.place import link_same, place
 from elastic_export.bundle.staging import Stage, recover
 from elastic_runtime.digest import file_digest
-from elastic_runtime.errors import BuildError
-from elastic_runtime.manifest import FileEntry, Manifest
+from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.jsonfile import read_json
+from elastic_runtime.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.manifest_reader import NAME, parse_manifest
 
 Say = Callable[[str], None]
@@ -115,6 +117,21 @@ class BundleWriter:
         if self._add and self.previous is not None:
             check_same(self.previous, replace(manifest, files=(), external_weights=()))
 
+    def kept_engines(self, budget: str, remade: Collection[tuple[str, int]]) -> tuple[EngineEntry, ...]:
+        """Engines of a budget that stay beside those made now for these (target, context) pairs."""
+        return staying_engines(self.previous, budget, remade) if self._add and self.previous is not None else ()
+
+    def check_graph(self, budget: str, remade: Collection[tuple[str, int]]) -> None:
+        """Whether the engines of a budget that stay were built from the ONNX file and weights that its folder has now:
+        asked as soon as those are written. Raises InputError.
+        """
+        if self.previous is None or not self.kept_engines(budget, remade):
+            return
+        old = graph_files(self.previous.files, budget)
+        present = [path for path in self.folder(budget).iterdir() if path.is_file()]
+        names = {path.relative_to(self.path).as_posix() for path in present}
+        check_same_graph(self.previous, budget, [self._digest(name) for name in sorted(names & set(old))])
+
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
         assert self._stage is not None, "use the writer in a with statement"
@@ -122,6 +139,7 @@ class BundleWriter:
         self._link_unchanged(manifest.files)
         if self._add and self.previous is not None:
             manifest = self._keep_old(self.previous, manifest)
+        manifest = ordered(manifest)
         text = manifest.to_json()
         parse_manifest(text.encode(), NAME)  # what no consumer would open is not published
         (self.path / NAME).write_text(text, "utf-8")
@@ -145,8 +163,14 @@ class BundleWriter:
             relative = file.relative_to(self.path).as_posix()
             if file.is_symlink() or not file.is_file():
                 raise BuildError(f"bundle file {relative}", expected="a plain file", found="a link or a device")
-            entries.append(self._known.get(relative) or FileEntry(relative, *file_digest(file)))
+            entries.append(self._digest(relative))
         return tuple(entries)
+
+    def _digest(self, relative: str) -> FileEntry:
+        """Entry of a file of the stage, read once: nothing is edited after it is written."""
+        if relative not in self._known:
+            self._known[relative] = FileEntry(relative, *file_digest(self.path / relative))
+        return self._known[relative]
 
     def _link_unchanged(self, files: Iterable[FileEntry]) -> None:
         for entry in files:
@@ -156,7 +180,7 @@ class BundleWriter:
                 link_same(old, target, entry, before)
 
     def _keep_old(self, previous: Manifest, manifest: Manifest) -> Manifest:
-        merged = merge(previous, manifest)
+        merged = merge(previous, manifest, self._kept_golden(previous, manifest))
         for path, entry in merged.kept.items():
             old = self.output / entry.path
             if not old.is_file():
@@ -164,12 +188,43 @@ class BundleWriter:
             placed = place(old, self.path, path, say=self._say, old=None, old_folder=self.output)
             if (placed.size, placed.sha256) != (entry.size, entry.sha256):
                 raise _damaged(old, "a damaged one")
-        return merged.manifest
+        reports = {report.path: self._complete(previous, report) for report in merged.reports}
+        files = tuple(reports.get(entry.path, entry) for entry in merged.manifest.files)
+        return replace(merged.manifest, files=files)
+
+    def _kept_golden(self, previous: Manifest, manifest: Manifest) -> set[str]:
+        kept = set()
+        for budget in manifest.budgets:
+            try:
+                if keeps_golden(previous, manifest, budget, self.output):
+                    kept.add(budget.name)
+                elif budget.golden is None and (before := previous.budget(budget.name)) and before.golden:
+                    self._say(f"{budget.name}: its golden run is dropped: it is of other files or larger limits")
+            except ElasticError as error:
+                raise _damaged(self.output / budget.name, "a damaged golden run") from error
+        return kept
+
+    def _complete(self, previous: Manifest, report: KeptReport) -> FileEntry:
+        """Write into a budget's report what the old one says of what stays."""
+        entry, path = previous.file(report.old_path), self.output / report.old_path
+        if entry is None or not path.is_file() or file_digest(path) != (entry.size, entry.sha256):
+            raise _damaged(path, "a damaged one")
+        target = self.path / report.path
+        whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
+        _replace(target, json.dumps(whole, indent=1) + "\n")
+        return FileEntry(report.path, *file_digest(target))
 
 
 def failed_report(output: Path) -> Path:
     """Where the report of a failed verification goes."""
     return output.with_name(f"{output.name}.failed.json")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write anew, not into the file: it may be a link to the old bundle's."""
+    beside = path.with_name(f"{path.name}.whole")
+    beside.write_text(text, "utf-8")
+    beside.replace(path)
 
 
 def _damaged(path: Path, found: str) -> BuildError:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from elastic_export.checkpoint.advice import advised
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_runtime.errors import InputError
@@ -35,6 +36,10 @@ _RESERVED = re.compile(
     re.IGNORECASE,
 )
 
+_SKETCH = f'{{"format": "{FORMAT}", "budgets": {{"NAME": {{...}}}}}}'
+_RENAME = "rename it: the name is a folder of the bundle"
+_CHOOSE = "see what there is with elastic-export inspect CHECKPOINT"
+
 
 def read_budgets(path: Path, parent: Architecture) -> tuple[dict[str, Budget], list[str]]:
     """The budgets of a file, in its order, and warnings about those that are not nested.
@@ -42,7 +47,9 @@ def read_budgets(path: Path, parent: Architecture) -> tuple[dict[str, Budget], l
     Raises:
         InputError: naming file, budget and key.
     """
-    return parse_budgets(read_json(path), parent, str(path))
+    with advised(f"write {_SKETCH}"):
+        document = read_json(path)
+    return parse_budgets(document, parent, str(path))
 
 
 def parse_budgets(
@@ -51,12 +58,16 @@ def parse_budgets(
     """`read_budgets` of a document already in memory; errors name `subject`."""
     if document.get("format") != FORMAT:
         found = json_type(document["format"]) if "format" in document else "nothing"
-        raise InputError(f"{subject}, format", expected=f"the text {FORMAT!r}", found=found)
+        raise InputError(
+            f"{subject}, format", expected=f"the text {FORMAT!r}", found=found, todo=f"begin the file with {_SKETCH}"
+        )
     _known_keys(subject, document, ("format", "budgets"))
     entries = document.get("budgets")
     if not isinstance(entries, dict) or not entries:
         found = "none" if entries in (None, {}) else json_type(entries)
-        raise InputError(f"{subject}, budgets", expected="an object with at least one budget", found=found)
+        raise InputError(
+            f"{subject}, budgets", expected="an object with at least one budget", found=found, todo=f"write {_SKETCH}"
+        )
     _check_names(subject, entries)
     budgets = {name: _Entry(subject, name, value, parent).budget() for name, value in entries.items()}
     return budgets, nesting_warnings(parent, budgets.values())
@@ -97,9 +108,11 @@ def select_budgets(budgets: Mapping[str, Budget], request: str) -> list[Budget]:
     names = [name.strip() for name in request.split(",")]
     for index, name in enumerate(names):
         if name not in budgets:
-            raise InputError("--budget", expected=f"all, or of {', '.join(budgets)}", found=_shown(name, budgets))
+            raise InputError(
+                "--budget", expected=f"all, or of {', '.join(budgets)}", found=_shown(name, budgets), todo=_CHOOSE
+            )
         if name in names[:index]:
-            raise InputError("--budget", expected="every budget once", found=f"{name!r} twice")
+            raise InputError("--budget", expected="every budget once", found=f"{name!r} twice", todo=_CHOOSE)
     return [budget for name, budget in budgets.items() if name in names]
 
 
@@ -117,9 +130,11 @@ def check_name(subject: str, name: str) -> None:
     """A name that can be a folder of the bundle; InputError naming `subject`."""
     if not _NAME.fullmatch(name):
         expected = "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit and not ending with '.'"
-        raise InputError(f"{subject}, budget name", expected=expected, found=json_type(name))
+        raise InputError(f"{subject}, budget name", expected=expected, found=json_type(name), todo=_RENAME)
     if _RESERVED.fullmatch(name):
-        raise InputError(f"{subject}, budget name", expected="a name the bundle does not use", found=repr(name))
+        raise InputError(
+            f"{subject}, budget name", expected="a name the bundle does not use", found=repr(name), todo=_RENAME
+        )
 
 
 def _check_names(subject: str, names: Iterable[str]) -> None:
@@ -128,7 +143,9 @@ def _check_names(subject: str, names: Iterable[str]) -> None:
         check_name(subject, name)
         if other := seen.get(name.lower()):
             expected = "names that differ by more than upper and lower case"
-            raise InputError(f"{subject}, budget name", expected=expected, found=f"{other!r} and {name!r}")
+            raise InputError(
+                f"{subject}, budget name", expected=expected, found=f"{other!r} and {name!r}", todo=_RENAME
+            )
         seen[name.lower()] = name
 
 
@@ -140,6 +157,13 @@ def _known_keys(subject: str, value: Mapping[str, Any], known: tuple[str, ...]) 
             raise InputError(
                 f"{subject}, {key[:60]}", expected=f"one of {', '.join(known)}", found="an unknown key", todo=todo
             )
+
+
+def _within(value: object, most: int, step: int) -> str:
+    """The nearest width that would do, or the key's absence."""
+    if type(value) is not int or most < step:
+        return "give a width, or leave the key out to keep the parent's"
+    return f"{max(1, min(value, most) // step) * step} would do"
 
 
 def _shown(name: str, budgets: Mapping[str, Budget]) -> str:
@@ -178,7 +202,8 @@ class _Entry:
     def __init__(self, file: str, name: str, value: object, parent: Architecture) -> None:
         self._subject, self._name, self._parent = f"{file}, budget {name!r}", name, parent
         if not isinstance(value, dict):
-            raise InputError(self._subject, expected="an object", found=json_type(value))
+            todo = "write {} for the parent itself, or what the budget keeps of it"
+            raise InputError(self._subject, expected="an object", found=json_type(value), todo=todo)
         _known_keys(self._subject, value, KEYS)
         self._value: dict[str, Any] = value
 
@@ -195,16 +220,19 @@ class _Entry:
         )
         if len(budget.skip_layers) == len(parent.pattern):
             expected = f"at least one of the {len(parent.pattern)} layers kept"
-            raise self._fault("skip_layers", expected, "all of them skipped")
+            raise self._fault(
+                "skip_layers", expected, "all of them skipped", "take the layers that stay out of the list"
+            )
         return budget
 
-    def _fault(self, key: str, expected: str, found: str) -> InputError:
-        return InputError(f"{self._subject}, {key}", expected=expected, found=found)
+    def _fault(self, key: str, expected: str, found: str, todo: str) -> InputError:
+        return InputError(f"{self._subject}, {key}", expected=expected, found=found, todo=todo)
 
     def _width(self, key: str, value: object, most: int, step: int = 1, of: str = "") -> int:
         multiple = f" and a multiple of {of}" if of else ""
         if type(value) is not int or not 1 <= value <= most or value % step:
-            raise self._fault(key, f"an integer from 1 to the parent's {most}{multiple}", json_type(value))
+            expected = f"an integer from 1 to the parent's {most}{multiple}"
+            raise self._fault(key, expected, json_type(value), _within(value, most, step))
         return value
 
     def _scalar(self, key: str, parent_value: int) -> int:
@@ -223,7 +251,8 @@ class _Entry:
             return (width,) * len(parent_values)
         if len(value) != len(parent_values):
             expected = f"{len(parent_values)} entries, one a layer of that kind in the parent"
-            raise self._fault(key, expected, json_type(value))
+            todo = f"give all {len(parent_values)}, those of skipped layers too, or one number for all"
+            raise self._fault(key, expected, json_type(value), todo)
         return tuple(
             self._width(f"{key}[{k}]", item, most, step, of)
             for k, (item, most) in enumerate(zip(value, parent_values, strict=True))
@@ -232,10 +261,12 @@ class _Entry:
     def _skip_layers(self) -> tuple[int, ...]:
         value, last = self._value.get("skip_layers", []), len(self._parent.pattern) - 1
         if not isinstance(value, list):
-            raise self._fault("skip_layers", "a list of layer indices", json_type(value))
+            todo = "write the indices of the parent's layers in brackets: [54, 55]"
+            raise self._fault("skip_layers", "a list of layer indices", json_type(value), todo)
         for index, item in enumerate(value):
             if type(item) is not int or not 0 <= item <= last:
-                raise self._fault(f"skip_layers[{index}]", f"a layer index from 0 to {last}", json_type(item))
+                todo = f"count the layers from 0 as the pattern {self._parent.pattern} does"
+                raise self._fault(f"skip_layers[{index}]", f"a layer index from 0 to {last}", json_type(item), todo)
             if item in value[:index]:
-                raise self._fault(f"skip_layers[{index}]", "every layer once", f"{item} again")
+                raise self._fault(f"skip_layers[{index}]", "every layer once", f"{item} again", "take it out once")
         return tuple(sorted(value))

@@ -2,19 +2,20 @@
 
 Every key is one of four things, and none is skipped silently: *honoured* (it becomes a number of the Architecture),
 *fixed* (it changes the mathematics and only one value is supported, every other is refused by name), *harmless* (listed
-below with the reason) or *unknown*. An unknown key is refused when its name speaks of mathematics and it is switched
-on, else reported in a warning.
+below with the reason) or *unknown*. An unknown key that is set to anything is refused, whatever its name: only the user
+can know that it has no effect, and says so with `--ignore-config`.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from elastic_export.checkpoint.advice import advised
 from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.shards import shorten
 from elastic_runtime.errors import InputError
 from elastic_runtime.jsonfile import json_type, read_json
 
@@ -49,6 +50,11 @@ FIXED: dict[str, object] = {
     "hidden_act": "relu2",
     "mamba_hidden_act": "silu",
     "residual_in_fp32": False,
+    "is_causal": True,
+    "rms_norm": True,
+    "mamba_rms_norm": True,
+    "norm_before_gate": False,
+    "mamba_norm_before_gate": False,
     "tie_word_embeddings": False,
     "sliding_window": None,
     "rope_scaling": None,
@@ -66,7 +72,8 @@ _HARMLESS_BY_REASON = {
     "H·P is heads times head size everywhere (the published 9B has expand 2 and H·P ≠ 2d)": "expand mamba_expand",
     "how it is computed, not what (our SSM state is FP32 always)": "chunk_size mamba_chunk_size mamba_ssm_cache_dtype "
     "use_mamba_kernels use_cache num_logits_to_keep attn_implementation _attn_implementation "
-    "_attn_implementation_autoset",
+    "_attn_implementation_autoset experts_implementation chunk_size_feed_forward",
+    "the rank of dt in Mamba-1, which Mamba-2 does not have": "time_step_rank mamba_dt_rank",
     "experts, of which there is no layer": "moe_intermediate_size moe_latent_size moe_shared_expert_intermediate_size "
     "moe_shared_expert_overlap n_group n_routed_experts num_local_experts n_shared_experts norm_topk_prob "
     "num_experts_per_tok output_router_logits routed_scaling_factor topk_group router_aux_loss_coef",
@@ -74,6 +81,11 @@ _HARMLESS_BY_REASON = {
     "mtp_layers_block_type num_nextn_predict_layers",
     "the context trained for; what is exported is the user's choice": "max_position_embeddings",
     "no nemotron_h implementation rotates queries and keys (reported in a warning)": "rope_theta partial_rotary_factor",
+    "generation settings of older saves; generation_config.json travels in the bundle": "bad_words_ids "
+    "begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size "
+    "exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty max_length min_length "
+    "no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores remove_invalid_values "
+    "repetition_penalty return_dict_in_generate suppress_tokens temperature top_k top_p typical_p",
     "identity and bookkeeping": "architectures auto_map name_or_path _name_or_path _commit_hash transformers_version "
     "torch_dtype dtype bos_token_id eos_token_id pad_token_id decoder_start_token_id sep_token_id id2label label2id "
     "problem_type is_encoder_decoder is_decoder output_attentions output_hidden_states return_dict finetuning_task "
@@ -86,20 +98,18 @@ _READ_ELSEWHERE = frozenset(
     ("model_type", "hybrid_override_pattern", *LAYER_LISTS, "num_hidden_layers", "intermediate_size", "mamba_num_heads")
 )
 
-#: An unknown key with one of these words changes what is computed, if it is switched on.
-_SPEAKS_OF_MATHEMATICS = re.compile(
-    r"bias|(^|_)act|softcap|softmax|logit|multiplier|divisor|has_|scal(e|ing|ar)|norm|eps|clamp|limit|rope|rotary|alibi|position_emb|window|quant|"
-    r"(^|_)tie|residual|gate|parallel|expert|lora"
-)
-
 
 def read_config(path: Path) -> dict[str, Any]:
     """The raw config. `Infinity` is allowed; its spelling in newer saves, `{"__float__": "Infinity"}`, is undone."""
-    return {key: _plain_float(value) for key, value in read_json(path, allow_infinity=True).items()}
+    with advised("name the checkpoint's folder, or download its config.json again"):
+        config = read_json(path, allow_infinity=True)
+    return {key: _plain_float(value) for key, value in config.items()}
 
 
-def parse_config(config: Mapping[str, Any], subject: str) -> tuple[Architecture, list[str]]:
+def parse_config(config: Mapping[str, Any], subject: str, ignore: Sequence[str] = ()) -> tuple[Architecture, list[str]]:
     """The architecture a raw config describes, and warnings about keys that were not understood.
+
+    `ignore` names unknown keys that have no effect on the model.
 
     `intermediate_size` and `mamba_num_heads` may be lists with one entry a layer of the kind, as sub-models whose
     widths vary by layer are written.
@@ -125,7 +135,7 @@ def parse_config(config: Mapping[str, Any], subject: str) -> tuple[Architecture,
     if architecture.conv_kernel < 2:
         todo = "a convolution of one tap has no state and is not supported"
         raise reader.fault("conv_kernel", "2 or more", str(architecture.conv_kernel), todo)
-    return architecture, reader.unknown_keys()
+    return architecture, reader.unknown_keys(ignore)
 
 
 def config_document(architecture: Architecture) -> dict[str, Any]:
@@ -166,7 +176,7 @@ class _Reader:
     def __init__(self, config: Mapping[str, Any], subject: str) -> None:
         self._config, self._subject = config, subject
 
-    def fault(self, key: str, expected: str, found: str, todo: str = "") -> InputError:
+    def fault(self, key: str, expected: str, found: str, todo: str) -> InputError:
         return InputError(f"{self._subject}, {key}", expected=expected, found=found, todo=todo)
 
     def exactly(self, key: str, value: object, *, required: bool = False) -> None:
@@ -175,32 +185,36 @@ class _Reader:
         if (found is None and not required) or (type(found) is type(value) and found == value):
             return
         wanted = "absent or null" if value is None else json_type(value)
-        raise self.fault(key, f"{wanted} (nothing else is supported)", "nothing" if found is None else json_type(found))
+        shown = "nothing" if found is None else json_type(found)
+        todo = "export a Nemotron-H checkpoint without it: another value computes something else"
+        raise self.fault(key, f"{wanted} (nothing else is supported)", shown, todo)
 
     def agreed(self, names: tuple[str, ...]) -> tuple[str, Any]:
         """(key, value) of the names that are present and not null; ("", None) where there is none."""
         present = [(name, self._config[name]) for name in names if self._config.get(name) is not None]
         for name, value in present[1:]:
             if value != present[0][1]:
-                raise self.fault(name, f"{json_type(present[0][1])}, as {present[0][0]} says", json_type(value))
+                todo = f"remove the wrong one of {present[0][0]} and {name}"
+                raise self.fault(name, f"{json_type(present[0][1])}, as {present[0][0]} says", json_type(value), todo)
         return present[0] if present else ("", None)
 
     def count(self, names: tuple[str, ...]) -> int:
         key, value = self.agreed(names)
         if not key:
-            raise self.fault(" or ".join(names), "an integer", "nothing")
+            raise self.fault(" or ".join(names), "an integer", "nothing", f"add {names[0]} as the tensors have it")
         return self._positive(key, value)
 
     def _positive(self, key: str, value: object) -> int:
         if type(value) is not int or not 1 <= value < 1 << 31:
-            raise self.fault(key, "an integer ≥ 1", json_type(value))
+            raise self.fault(key, "an integer ≥ 1", json_type(value), "write the width that the tensors have")
         return value
 
     def widths(self, key: str, layers: int) -> tuple[int, ...]:
         value = self._config.get(key)
         if isinstance(value, list):
             if len(value) != layers:
-                raise self.fault(key, f"{layers} entries, one a layer of the kind", json_type(value))
+                todo = "count the layers of the kind in the layer pattern"
+                raise self.fault(key, f"{layers} entries, one a layer of the kind", json_type(value), todo)
             return tuple(self._positive(f"{key}[{i}]", item) for i, item in enumerate(value))
         if value is None and not layers:
             return ()
@@ -216,34 +230,39 @@ class _Reader:
                 found[key] = self._pattern_list(key, self._config[key])
         if not found:
             names = "hybrid_override_pattern, layers_block_type or layer_types"
-            raise self.fault("layer pattern", f"one of {names}", "none of them")
+            todo = "add hybrid_override_pattern: M, - or * a layer, in order"
+            raise self.fault("layer pattern", f"one of {names}", "none of them", todo)
         first, pattern = next(iter(found.items()))
         for key, other in found.items():
             if other != pattern:
-                raise self.fault(key, f"the layers that {first} gives, {pattern}", other)
+                todo = f"remove the wrong one of {first} and {key}"
+                raise self.fault(key, f"the layers that {first} gives, {pattern}", other, todo)
         layers = self._config.get("num_hidden_layers")
         if layers is not None and (type(layers) is not int or layers != len(pattern)):
-            raise self.fault("num_hidden_layers", f"{len(pattern)}, the length of {first}", json_type(layers))
+            todo = "correct it, or the pattern"
+            raise self.fault("num_hidden_layers", f"{len(pattern)}, the length of {first}", json_type(layers), todo)
         return pattern
 
     def _pattern_string(self, value: object) -> str:
         key = "hybrid_override_pattern"
         if not isinstance(value, str) or not value:
-            raise self.fault(key, "a text of the letters M, - and *", json_type(value))
+            raise self.fault(key, "a text of the letters M, - and *", json_type(value), "write one letter a layer")
         return "".join(self._letter(key, index, letter, letter) for index, letter in enumerate(value))
 
     def _pattern_list(self, key: str, value: object) -> str:
         if not isinstance(value, list) or not value:
-            raise self.fault(key, "a list of layer types", json_type(value))
+            raise self.fault(key, "a list of layer types", json_type(value), "write one type a layer: mamba, mlp, …")
         letters = (LAYER_LETTERS.get(item, "?") if isinstance(item, str) else "?" for item in value)
         return "".join(self._letter(key, i, letter, value[i]) for i, letter in enumerate(letters))
 
     def _letter(self, key: str, index: int, letter: str, shown: object) -> str:
         if letter == "E":
-            raise self.fault(f"{key}, layer {index}", "a Mamba-2, MLP or attention layer", "a mixture of experts")
+            expected, todo = "a Mamba-2, MLP or attention layer", "export a model without expert layers"
+            raise self.fault(f"{key}, layer {index}", expected, "a mixture of experts", todo)
         if letter not in ("M", "-", "*"):
             kinds = "M, - or *" if key == "hybrid_override_pattern" else ", ".join(list(LAYER_LETTERS)[:5])
-            raise self.fault(f"{key}, layer {index}", kinds, json_type(shown))
+            todo = "correct it: M is Mamba-2, - an MLP, * attention; other layers are not supported"
+            raise self.fault(f"{key}, layer {index}", kinds, json_type(shown), todo)
         return letter
 
     def epsilon(self) -> float:
@@ -251,7 +270,9 @@ class _Reader:
         if not key:
             return 1e-5  # the default of every published implementation
         if type(value) not in (int, float) or not 0 < value < 1:
-            raise self.fault(key, "a number between 0 and 1", json_type(value))
+            raise self.fault(
+                key, "a number between 0 and 1", json_type(value), "write the one trained with, such as 1e-5"
+            )
         return float(value)
 
     def time_step_limit(self) -> tuple[float, float]:
@@ -263,29 +284,40 @@ class _Reader:
             if 0 <= low <= high and low < math.inf:
                 return (low, high)
         found = str(value)[:60] if isinstance(value, list) else json_type(value)
-        raise self.fault(key, "[low, high] with 0 ≤ low ≤ high", found)
+        todo = "write [0.0, Infinity] where dt is not limited"
+        raise self.fault(key, "[low, high] with 0 ≤ low ≤ high", found, todo)
 
     def check_divisible(self, a: Architecture) -> None:
         for ordinal, heads in enumerate(a.mamba_heads):
             if heads % a.ssm_groups:
                 expected = f"a multiple of the {a.ssm_groups} SSM groups"
-                raise self.fault(f"mamba_num_heads (Mamba layer {ordinal})", expected, str(heads))
+                todo = "correct it, or n_groups"
+                raise self.fault(f"mamba_num_heads (Mamba layer {ordinal})", expected, str(heads), todo)
         if "*" in a.pattern and a.attention_heads % a.kv_heads:
-            raise self.fault("num_attention_heads", f"a multiple of the {a.kv_heads} KV heads", str(a.attention_heads))
+            expected, todo = f"a multiple of the {a.kv_heads} KV heads", "correct it, or num_key_value_heads"
+            raise self.fault("num_attention_heads", expected, str(a.attention_heads), todo)
 
-    def unknown_keys(self) -> list[str]:
+    def unknown_keys(self, ignore: Sequence[str]) -> list[str]:
         counts = (name for names in COUNTS.values() for name in names)
         known = {*FIXED, *HARMLESS, *_READ_ELSEWHERE, *EPSILON_NAMES, *LIMIT_NAMES, *counts}
         unknown = [key for key in self._config if key not in known]
-        for key in unknown:
-            if _SPEAKS_OF_MATHEMATICS.search(key.lower()) and self._config[key] not in (None, False):
-                expected = "no key that may change what is computed"
-                raise self.fault(key, expected, json_type(self._config[key]), "remove it if it has no effect")
+        if refused := [key for key in unknown if _is_set(self._config[key]) and key not in ignore]:
+            first, others = refused[0], [key[:60] for key in refused[1:]]
+            more = f" (and {shorten(others)}, unknown too)" if others else ""
+            todo = f"if it has no effect on the model, pass --ignore-config {first[:60]}"
+            expected = "no key that may change what is computed"
+            raise self.fault(first[:60], expected, json_type(self._config[first]) + more, todo)
         warnings = [f"{self._subject}: {key} is not known and was ignored" for key in unknown]
         for key in ("rope_theta", "partial_rotary_factor"):
             if self._config.get(key) is not None:
                 warnings.append(f"{self._subject}: {key} was ignored; Nemotron-H attention has no rotary embedding")
-        return warnings
+        idle = [key for key in ignore if key not in unknown]
+        return [*warnings, *(f"--ignore-config {key}: is no unknown key of {self._subject}" for key in idle)]
+
+
+def _is_set(value: object) -> bool:
+    """Whether an unknown key says anything; zeros do."""
+    return value is not None and value is not False and value not in ("", [], {})
 
 
 def _plain_float(value: Any) -> Any:

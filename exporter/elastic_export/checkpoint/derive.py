@@ -33,31 +33,45 @@ _SHARED = (
     ("time_step_limit", "time_step_limit"),
 )
 
+_CUT = "name the parent that it was cut from, or a checkpoint cut without training"
+_SAVED = "cut it again in the parent's dtype"
 
-def derive(parent_dir: Path, sliced_dirs: Sequence[Path]) -> dict[str, Any]:
+
+def derive(
+    parent_dir: Path,
+    sliced_dirs: Sequence[Path],
+    *,
+    ignore_tensors: Sequence[str] = (),
+    ignore_config: Sequence[str] = (),
+) -> dict[str, Any]:
     """The `elastic-budgets/1` document under which our slices of the parent are the given checkpoints.
 
     Args:
         parent_dir: the elastic parent; it needs no budget file.
         sliced_dirs: cut checkpoints, each a budget named by its folder. The parent itself may be among them.
+        ignore_tensors: globs of tensors of any of them that are no part of the model.
+        ignore_config: unknown keys of their configs that have no effect on the model.
 
     Raises:
         InputError: a checkpoint that is no slice of the parent (naming the tensor that differs), or whose layers can
             be matched in more than one way.
     """
-    parent = Checkpoint.open(parent_dir, require_budgets=False)
-    budgets = [derive_budget(parent, _open_cut(path)) for path in sliced_dirs]
+    # Where a cut config gives one width for layers that differ, the shapes decide.
+    lenient: dict[str, Any] = {"ignore_tensors": ignore_tensors, "ignore_config": ignore_config}
+    parent = Checkpoint.open(parent_dir, require_budgets=False, **lenient)
+    cut = (Checkpoint.open(path, require_budgets=False, widths_from_shapes=True, **lenient) for path in sliced_dirs)
+    budgets = [derive_budget(parent, sliced) for sliced in cut]
     document = budgets_document(parent.architecture, budgets)
     if len(document["budgets"]) != len(budgets):
         names = ", ".join(budget.name for budget in budgets)
-        raise InputError("--sliced", expected="folders of different names", found=names)
+        raise InputError(
+            "--sliced",
+            expected="folders of different names",
+            found=names,
+            todo="rename one: each folder names its budget",
+        )
     parse_budgets(document, parent.architecture, "derived budgets")
     return document
-
-
-def _open_cut(path: Path) -> Checkpoint:
-    """A cut checkpoint; where its config gives one width for layers that differ, the shapes decide."""
-    return Checkpoint.open(path, require_budgets=False, widths_from_shapes=True)
 
 
 def derive_budget(parent: Checkpoint, sliced: Checkpoint) -> Budget:
@@ -75,14 +89,14 @@ def _check_shared(parent: Checkpoint, sliced: Checkpoint) -> None:
     for field, key in _SHARED:
         if getattr(theirs, field) != getattr(ours, field):
             expected = f"the parent's {getattr(ours, field)}: no budget changes it"
-            raise InputError(f"{sliced.path}, {key}", expected=expected, found=str(getattr(theirs, field)))
+            raise InputError(f"{sliced.path}, {key}", expected=expected, found=str(getattr(theirs, field)), todo=_CUT)
     for field, key in (("hidden_size", "hidden_size"), ("mamba_head_dim", "mamba_head_dim")):
         if getattr(theirs, field) > getattr(ours, field):
             expected = f"at most the parent's {getattr(ours, field)}"
-            raise InputError(f"{sliced.path}, {key}", expected=expected, found=str(getattr(theirs, field)))
+            raise InputError(f"{sliced.path}, {key}", expected=expected, found=str(getattr(theirs, field)), todo=_CUT)
     if sliced.dtype != parent.dtype:
         expected = f"the parent's dtype {parent.dtype}: equality cannot be proved across a cast"
-        raise InputError(str(sliced.path), expected=expected, found=sliced.dtype)
+        raise InputError(str(sliced.path), expected=expected, found=sliced.dtype, todo=_SAVED)
 
 
 def _match_layers(parent: Checkpoint, sliced: Checkpoint) -> list[int]:
@@ -96,12 +110,14 @@ def _match_layers(parent: Checkpoint, sliced: Checkpoint) -> list[int]:
     first, last = _earliest(candidates), _latest(candidates)
     if not first or not last:
         shown = ", ".join(f"{i}: {matches}" for i, matches in enumerate(candidates))
-        raise InputError(f"{sliced.path}, layers", expected="layers in the parent's order", found=f"matches {shown}")
+        expected, found = "layers in the parent's order", f"matches {shown}"
+        raise InputError(f"{sliced.path}, layers", expected=expected, found=found, todo=_CUT)
     for index, (low, high) in enumerate(zip(first, last, strict=True)):
         if low != high:
             expected = "one parent layer that it can be"
             found = f"layers {low} and {high} of the parent, which are equal where this one keeps them: not decidable"
-            raise InputError(f"{sliced.path}, layer {index}", expected=expected, found=found)
+            todo = "write the budget file by hand: skip_layers says which of them goes"
+            raise InputError(f"{sliced.path}, layer {index}", expected=expected, found=found, todo=todo)
     return first
 
 
@@ -196,7 +212,9 @@ def _no_match(parent: Checkpoint, sliced: Checkpoint, index: int) -> InputError:
         sizes = {j: parent.tensors[r].nbytes if r in parent.tensors else 0 for j, r in reasons.items() if r}
         nearest = max(sizes, key=lambda j: sizes[j])
         found = f"none; the nearest is layer {nearest}, different in {reasons[nearest]}"
-    return InputError(f"{sliced.path}, layer {index}", expected="the bytes of our slice of a parent layer", found=found)
+    return InputError(
+        f"{sliced.path}, layer {index}", expected="the bytes of our slice of a parent layer", found=found, todo=_CUT
+    )
 
 
 def _budget(parent: Architecture, sliced: Checkpoint, kept: Sequence[int]) -> Budget:
@@ -229,4 +247,4 @@ def _prove(parent: Checkpoint, sliced: Checkpoint, budget: Budget) -> None:
         own = renamed.replace(f"{parent.prefix}.", f"{sliced.prefix}.", 1)
         if not _tensor_equal(parent, sliced, name, runs, own):
             expected = f"the bytes of our slice of the parent's {name!r}"
-            raise InputError(f"{sliced.path}, tensor {own!r}", expected=expected, found="others")
+            raise InputError(f"{sliced.path}, tensor {own!r}", expected=expected, found="others", todo=_CUT)

@@ -16,6 +16,10 @@ from elastic_runtime.errors import InputError
 
 PREFIXES = ("backbone", "model")
 DTYPES = ("bf16", "fp16", "fp32")
+_MIXERS = {"a Mamba-2 layer": "in_proj out_proj conv1d", "an MLP": "up_proj down_proj",
+           "an attention layer": "q_proj k_proj v_proj o_proj"}  # fmt: skip
+#: Kind of layer by the matrices that only it has.
+_KINDS = {f"{matrix}.weight": kind for kind, matrices in _MIXERS.items() for matrix in matrices.split()}
 
 
 class Described(Protocol):
@@ -80,7 +84,8 @@ def check_inventory(
     parameters = sum(math.prod(found[name].shape) for name in shapes)
     if parameters != architecture.parameters():
         expected = f"{architecture.parameters()} parameters by the closed form"
-        raise InputError(subject, expected=expected, found=str(parameters))
+        todo = "report it: config and tensors agree, and the count of them does not"
+        raise InputError(subject, expected=expected, found=str(parameters), todo=todo)
     idle = [glob for glob in ignore if not any(fnmatchcase(name, glob) for name in unknown)]
     warnings = tuple(f"--ignore-tensors {glob}: matches no tensor that is not part of the model" for glob in idle)
     return Inventory(tuple(shapes), dtype, warnings)
@@ -98,15 +103,37 @@ def _without(names: list[str], globs: Sequence[str]) -> list[str]:
 def _check_names(subject: str, missing: list[str], unknown: list[str]) -> None:
     if not missing and not unknown:
         return
-    parts = []
+    parts, other_kind = [], [name for name in unknown if _KINDS.get(_in_mixer(name))]
+    renamed = _renamed(missing, [name for name in unknown if name not in other_kind])
     if missing:
-        near = difflib.get_close_matches(missing[0], unknown, n=1, cutoff=0.8)
-        parts.append(f"missing {shorten(missing)}" + (f" ({missing[0]} renamed to {near[0]}?)" if near else ""))
+        parts.append(f"missing {shorten(missing)}" + (f" ({missing[0]} renamed to {renamed}?)" if renamed else ""))
     if unknown:
         parts.append(f"unknown {shorten(unknown)}")
-    todo = "if the unknown ones may be left out, name them with --ignore-tensors GLOB" if not missing else ""
     expected = "exactly the tensors that config.json asks for"
+    todo = _what_to_do(bool(missing), renamed, other_kind)
     raise InputError(f"{subject}, tensors", expected=expected, found="; ".join(parts), todo=todo)
+
+
+def _what_to_do(missing: bool, renamed: str, other_kind: list[str]) -> str:
+    if other_kind:
+        layer = other_kind[0].split(".layers.")[-1].split(".")[0]
+        kind = _KINDS[_in_mixer(other_kind[0])]
+        return f"correct the layer pattern in config.json: layer {layer} has the tensors of {kind}"
+    if not missing:
+        return "if the unknown ones may be left out, name them with --ignore-tensors GLOB"
+    return "rename it back" if renamed else "download the checkpoint again, or correct the layer pattern in config.json"
+
+
+def _renamed(missing: list[str], unknown: list[str]) -> str:
+    """What the first missing tensor may be called now; of a layer's tensors, only one of the same layer."""
+    lead = missing[0].partition(".mixer.")[0] if missing else ""
+    same = [name for name in unknown if name.partition(".mixer.")[0] == lead] if ".layers." in lead else unknown
+    return next(iter(difflib.get_close_matches(missing[0], same or unknown, n=1, cutoff=0.8)), "") if missing else ""
+
+
+def _in_mixer(name: str) -> str:
+    """The tensor's name inside its layer's mixer; empty for all others."""
+    return name.partition(".mixer.")[2]
 
 
 def _check_shapes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> None:
@@ -115,7 +142,10 @@ def _check_shapes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Ma
         first = wrong[0]
         more = f" (and {len(wrong) - 1} more tensors of another shape than the config's)" if len(wrong) > 1 else ""
         expected = f"shape {list(shapes[first])} by config.json"
-        raise InputError(f"{subject}, tensor {first!r}", expected=expected, found=f"{list(found[first].shape)}{more}")
+        found_shape = list(found[first].shape)
+        transposed = found_shape == list(shapes[first])[::-1]
+        todo = "save it untransposed, [out, in]" if transposed else "correct the width in config.json, or the tensor"
+        raise InputError(f"{subject}, tensor {first!r}", expected=expected, found=f"{found_shape}{more}", todo=todo)
 
 
 def _check_dtypes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> str:
@@ -127,6 +157,9 @@ def _check_dtypes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Ma
             expected = " or ".join(DTYPES if model not in DTYPES else dict.fromkeys(allowed))
             reason = "" if model not in DTYPES or len(matrices) == 1 else ", as most matrices are"
             raise InputError(
-                f"{subject}, tensor {name!r}", expected=f"dtype {expected}{reason}", found=found[name].dtype
+                f"{subject}, tensor {name!r}",
+                expected=f"dtype {expected}{reason}",
+                found=found[name].dtype,
+                todo=f"save it as {model if model in DTYPES else DTYPES[0]}; quantised weights are not read",
             )
     return model

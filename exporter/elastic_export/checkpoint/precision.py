@@ -1,4 +1,7 @@
-"""The dtype in which an export stores each weight."""
+"""The dtypes of models, and in which of them an export stores each weight.
+
+Their torch and onnx_ir counterparts stand where those libraries are imported: a plan waits for neither.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import numpy.typing as npt
 from elastic_runtime.errors import BuildError
 
 Array = npt.NDArray[Any]
+#: A model's dtype -> its name in configs, interfaces and engines; bytes are `elastic_runtime.safetensors.itemsize`.
+FULL_NAMES: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 NUMPY_DTYPES: dict[str, npt.DTypeLike] = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16, "fp32": np.float32}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -82,6 +83,7 @@ class Checkpoint:
         *,
         budgets_file: Path | None = None,
         ignore_tensors: Sequence[str] = (),
+        ignore_config: Sequence[str] = (),
         require_budgets: bool = True,
         widths_from_shapes: bool = False,
     ) -> Checkpoint:
@@ -91,6 +93,7 @@ class Checkpoint:
             directory: the folder with `config.json` and the shards.
             budgets_file: read instead of the folder's `elastic_config.json`.
             ignore_tensors: globs of tensors that are no part of the architecture and may be left out.
+            ignore_config: unknown keys of `config.json` that have no effect on the model.
             require_budgets: whether a checkpoint without a budget file is an error; if not, `budgets` is not read.
             widths_from_shapes: let the tensors say how wide each FFN and how many each layer's Mamba heads are, for
                 checkpoints of other tools whose config has one number for layers that differ.
@@ -100,9 +103,11 @@ class Checkpoint:
         """
         if not directory.is_dir():
             instead = "a file" if directory.exists() else "no such folder"
-            raise InputError(str(directory), expected="a checkpoint folder", found=instead)
+            raise InputError(
+                str(directory), expected="a checkpoint folder", found=instead, todo="name the folder of config.json"
+            )
         config = read_config(directory / "config.json")
-        architecture, warnings = parse_config(config, str(directory / "config.json"))
+        architecture, warnings = parse_config(config, str(directory / "config.json"), ignore_config)
         files = open_shards(directory)
         found = {
             entry.name: TensorRef(entry.name, path, entry.dtype, entry.shape, entry.offset, entry.nbytes)
@@ -135,9 +140,10 @@ class Checkpoint:
             InputError: the architecture has no tensor of that name.
         """
         if name not in self.tensors:
-            raise InputError(
-                f"{self.path}, tensor {name!r}", expected="a tensor of the architecture", found="no such name"
-            )
+            near = difflib.get_close_matches(name, self.tensors, n=1)
+            todo = f"the nearest is {near[0]}" if near else "see the names in model.safetensors.index.json"
+            subject = f"{self.path}, tensor {name!r}"
+            raise InputError(subject, expected="a tensor of the architecture", found="no such name", todo=todo)
         return self._files[self.tensors[name].file].read(name)
 
     def release(self, name: str) -> None:

@@ -34,7 +34,12 @@ def resolve_checkpoint(argument: str | None, environ: Mapping[str, str]) -> Path
     if "\0" not in value and Path(value).is_dir():
         return Path(value)
     if not _REPOSITORY.fullmatch(value):
-        raise InputError(source, expected="a folder or a Hugging Face repository id", found=repr(value))
+        raise InputError(
+            source,
+            expected="a folder or a Hugging Face repository id",
+            found=repr(value),
+            todo="name a folder that exists, or OWNER/NAME",
+        )
     return _snapshot(source, value, hub_cache(environ))
 
 

@@ -15,7 +15,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.config import LAYER_LISTS, config_document
 from elastic_export.checkpoint.documents import write_json
-from elastic_export.checkpoint.precision import convert, stored_dtype
+from elastic_export.checkpoint.precision import FULL_NAMES, convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
 from elastic_export.checkpoint.slicing import TensorRuns, runs_shape, sliced_blocks, sub_model_name, tensor_runs
@@ -25,7 +25,6 @@ from elastic_runtime.safetensors import encode_header, itemsize
 #: Bytes of a shard's tensors, unless one tensor alone is larger: what file systems and hubs handle well.
 MAX_SHARD_BYTES = 4 << 30
 
-_TORCH_NAME = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 #: Keys of the parent that would be untrue of a sub-model, or point to files that are not copied.
 _NOT_INHERITED = (*LAYER_LISTS, "auto_map", "_name_or_path", "name_or_path", "_commit_hash", "elastic_per_layer_widths")
@@ -87,11 +86,6 @@ def config_for(architecture: Architecture, parent_config: Mapping[str, Any]) -> 
     return inherited | config_document(architecture)
 
 
-def is_scalar_width(architecture: Architecture) -> bool:
-    """Whether tools that know one width for all layers can load the sub-model."""
-    return "elastic_per_layer_widths" not in config_document(architecture)
-
-
 @dataclass(frozen=True)
 class _Part:
     """One tensor on its way from the parent to a shard."""
@@ -147,7 +141,7 @@ def _write_shard(checkpoint: Checkpoint, path: Path, parts: list[_Part]) -> dict
 def _config(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> dict[str, Any]:
     config = config_for(budget.architecture(checkpoint.architecture), checkpoint.config)
     key = "dtype" if "dtype" in config else "torch_dtype"
-    return config | {key: _TORCH_NAME[dtype or checkpoint.dtype]}
+    return config | {key: FULL_NAMES[dtype or checkpoint.dtype]}
 
 
 def _write_index(path: Path, written: Mapping[str, TensorRef]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from elastic_export.checkpoint.derive import derive
+from elastic_export.cli.lenient import lenient_options
 from elastic_runtime.errors import InputError
 
 
@@ -27,9 +28,17 @@ def budgets() -> None:
     help="A cut checkpoint; repeatable.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write here instead of standard output.")
-def derive_command(parent: Path, sliced: tuple[Path, ...], output: Path | None) -> None:
+@lenient_options
+def derive_command(
+    parent: Path,
+    sliced: tuple[Path, ...],
+    output: Path | None,
+    ignore_tensors: tuple[str, ...],
+    ignore_config: tuple[str, ...],
+) -> None:
     """Find what sliced checkpoints keep, prove every tensor byte-equal to our slice, and print the budget file."""
-    text = json.dumps(derive(parent, list(sliced)), indent=1) + "\n"
+    document = derive(parent, list(sliced), ignore_tensors=ignore_tensors, ignore_config=ignore_config)
+    text = json.dumps(document, indent=1) + "\n"
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -37,5 +46,7 @@ def derive_command(parent: Path, sliced: tuple[Path, ...], output: Path | None) 
             output.write_text(text, encoding="utf-8")
         except OSError as error:
             found = error.strerror or str(error)
-            raise InputError(f"--output {output}", expected="a file that can be written", found=found) from None
+            raise InputError(
+                f"--output {output}", expected="a file that can be written", found=found, todo="name another file"
+            ) from None
         click.echo(f"wrote {output}", err=True)

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
+from elastic_export.bundle.entries import check_destination
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
+from elastic_export.cli.lenient import LENIENT
 from elastic_export.cli.progress import ConsoleProgress
 from elastic_export.cli.summary import plan_json, result_json, summary
 from elastic_runtime.errors import BuildError, InputError
@@ -38,8 +40,7 @@ _OPTIONS = (
     click.option("--logits", type=click.Choice(["last", "all"]), default="last", show_default=True),
     click.option("--budgets", "budgets_file", type=click.Path(path_type=Path),
                  help="Budget file instead of elastic_config.json."),
-    click.option("--ignore-tensors", multiple=True, metavar="GLOB",
-                 help="Tensors that are no part of the model; repeatable."),
+    *LENIENT,
     click.option("--external-weights", is_flag=True,
                  help="Name the parent's shards in the bundle instead of holding them."),
     click.option("--dry-run", is_flag=True, help="Print what fits and stop; nothing is written."),
@@ -65,6 +66,7 @@ def run_export(
     checkpoint: str | None,
     budgets_file: Path | None,
     ignore_tensors: tuple[str, ...],
+    ignore_config: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     **rest: Any,
@@ -75,10 +77,16 @@ def run_export(
     demo = folder is None
     if demo:
         progress.say(DEMO_NOTE)
-    opened = Checkpoint.open(folder or demo_checkpoint(), budgets_file=budgets_file, ignore_tensors=ignore_tensors)
+    opened = Checkpoint.open(
+        folder or demo_checkpoint(),
+        budgets_file=budgets_file,
+        ignore_tensors=ignore_tensors,
+        ignore_config=ignore_config,
+    )
     for warning in opened.warnings:
         progress.say(warning)
     job = plan_job(opened, _library_options(opened, rest), demo=demo)
+    check_destination(job)
     if as_json and dry_run:
         click.echo(plan_json(job))
     else:
@@ -137,5 +145,8 @@ def _contexts(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(
-            "--max-context", expected="a number of tokens, or several: 4096,16384", found=repr(text)
+            "--max-context",
+            expected="a number of tokens, or several: 4096,16384",
+            found=repr(text),
+            todo="write plain numbers",
         ) from None

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from elastic_export.checkpoint.budgets import FILE_NAME
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.cli.lenient import lenient_options
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit_table import align, parameters, size_text
 
+_ONNX = "name a model.onnx of a bundle"
+
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def inspect(path: Path) -> None:
+@lenient_options
+def inspect(path: Path, ignore_tensors: tuple[str, ...], ignore_config: tuple[str, ...]) -> None:
     """Show a bundle, an elastic checkpoint or an ONNX file of ours."""
     if path.suffix == ".onnx":
         lines = _model(path)
     elif (path / "manifest.json").is_file():
         lines = _bundle(path)
     elif (path / "config.json").is_file():
-        lines = _checkpoint(path)
+        lines = _checkpoint(path, ignore_tensors, ignore_config)
     else:
-        raise InputError(str(path), expected="a bundle, a checkpoint folder or an .onnx file", found="none of them")
+        raise InputError(
+            str(path),
+            expected="a bundle, a checkpoint folder or an .onnx file",
+            found="none of them",
+            todo="name a folder with manifest.json or config.json in it",
+        )
     click.echo("\n".join(lines))
 
 
@@ -50,8 +61,13 @@ def _bundle(path: Path) -> list[str]:
     ]
 
 
-def _checkpoint(path: Path) -> list[str]:
-    checkpoint = Checkpoint.open(path, require_budgets=(path / "elastic_config.json").is_file())
+def _checkpoint(path: Path, ignore_tensors: Sequence[str], ignore_config: Sequence[str]) -> list[str]:
+    checkpoint = Checkpoint.open(
+        path,
+        require_budgets=(path / FILE_NAME).is_file(),
+        ignore_tensors=ignore_tensors,
+        ignore_config=ignore_config,
+    )
     arch = checkpoint.architecture
     rows = [["budget", "params", "layers", "hidden", "head dim", "query heads"]]
     for budget in checkpoint.budgets.values():
@@ -75,9 +91,11 @@ def _model(path: Path) -> list[str]:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
-        raise InputError(str(path), expected="an ONNX model", found=str(error).strip() or "something else") from error
+        raise InputError(
+            str(path), expected="an ONNX model", found=str(error).strip() or "something else", todo=_ONNX
+        ) from error
     if not model.graph.output or not model.opset_import:  # protobuf takes any bytes that do not contradict it
-        raise InputError(str(path), expected="an ONNX model", found="no graph with outputs in it")
+        raise InputError(str(path), expected="an ONNX model", found="no graph with outputs in it", todo=_ONNX)
     ops = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
     return [
         f"opset {', '.join(f'{o.domain or chr(39) * 2} {o.version}' for o in model.opset_import)}, functions "

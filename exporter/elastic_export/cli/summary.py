@@ -92,8 +92,12 @@ def plan_json(job: ExportJob) -> str:
     def vram(budget: BudgetSize) -> dict[str, int]:
         return {str(context): vram_needed(budget, context=context, batch=batch).total for context in contexts}
 
-    def fits(budget: BudgetSize, target: Target) -> dict[str, bool]:
-        return {str(context): not unfit([budget], target, context=context, batch=batch) for context in contexts}
+    def fits(budget: BudgetSize, target: Target) -> dict[str, bool | None]:
+        known = target.usable_bytes is not None  # a portable target is no card of a known size
+        return {
+            str(context): not unfit([budget], target, context=context, batch=batch) if known else None
+            for context in contexts
+        }
 
     budgets = [
         {

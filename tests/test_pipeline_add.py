@@ -1,0 +1,152 @@
+"""`--add`, whole exports with stand-ins for engines: one bundle that holds together whichever export made its parts."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from elastic_export import pipeline
+from elastic_export.bundle.job import ExportOptions, plan_job
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.emit import mixer_body
+from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.request import EngineRequest
+from elastic_export.pipeline import ExportResult, export
+from elastic_export.progress import Progress
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import InputError
+from elastic_runtime.golden import read_golden
+from elastic_runtime.verify import verify_bundle
+
+ARCH = Architecture("M*-", 61, 32, (48,), (4,), 8, 2, 8, 4, 4, 2, 8, 1e-5, (0.0, math.inf))
+
+
+def fake_engine(request: EngineRequest) -> EngineFacts:
+    text = f"engine of {request.max_tokens} tokens, {request.max_context} rows, {request.compute_capabilities}"
+    request.output.write_text(text)
+    return EngineFacts(
+        len(text), "", 0.1, 1, (1000, 2000), {}, (), 1, (), tuple(request.compute_capabilities), "tensorrt-rtx",
+        "1.7.1", True, (),
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "build_engine", fake_engine)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    weights = random_weights(ARCH, np.random.default_rng(3))
+    return write_checkpoint(tmp_path_factory.mktemp("parent") / "tiny", ARCH, weights, [Budget.full(ARCH, "full")])
+
+
+def run(source: Path, output: Path, targets: str = "rtx5080", **options: Any) -> ExportResult:
+    sizes = {"max_tokens": 16, "max_contexts": (64,), "ops": "native"}
+    job = plan_job(Checkpoint.open(source), ExportOptions("full", targets, output, **(sizes | options)), demo=False)
+    return export(job, Progress())
+
+
+def report(output: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((output / "full" / "report.json").read_text())
+    return result
+
+
+def test_the_golden_run_is_within_the_limits_of_engines_that_stay(tmp_path: Path, checkpoint: Path) -> None:
+    run(checkpoint, tmp_path / "out")
+    run(checkpoint, tmp_path / "out", "rtx4090", add=True, max_tokens=128, max_contexts=(512,))
+    golden = read_golden(tmp_path / "out" / "full" / "golden.safetensors")
+    assert int(golden.tokens.max()) <= 16
+    assert int((golden.position + golden.tokens[:, None]).max()) <= 64
+    run(checkpoint, tmp_path / "out", "rtx5080,rtx4090", add=True, max_tokens=128, max_contexts=(512,))
+    both = read_golden(tmp_path / "out" / "full" / "golden.safetensors")
+    assert int(both.tokens.max()) <= 16, "the engine of 64 rows is another one and stays"
+    run(checkpoint, tmp_path / "new", max_tokens=128, max_contexts=(512,))
+    assert int(read_golden(tmp_path / "new" / "full" / "golden.safetensors").tokens.max()) > 16
+
+
+def test_evidence_of_the_same_files_is_kept_without_a_new_verification(tmp_path: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    run(checkpoint, out)
+    golden, before = (out / "full" / "golden.safetensors").read_bytes(), report(out)
+    result = run(checkpoint, out, "rtx4090", add=True, verify=False)
+    after = report(out)
+    assert (out / "full" / "golden.safetensors").read_bytes() == golden
+    assert {name: after[name] for name in ("passed", "checks", "run", "where", "versions")} == {
+        name: before[name] for name in ("passed", "checks", "run", "where", "versions")
+    }
+    assert [entry["check"] for entry in after["not_run"]] == ["full/rtx4090.engine", "full/rtx5080.engine"]
+    assert result.manifest.budgets[0].golden == "full/golden.safetensors"
+    assert result.manifest.options["verify"] is True
+    assert verify_bundle(out).passed
+
+
+def test_a_golden_run_beyond_the_new_engines_limits_is_dropped(tmp_path: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    run(checkpoint, out)
+    result = run(checkpoint, out, "rtx4090", add=True, verify=False, max_tokens=4, max_contexts=(32,))
+    assert result.manifest.budgets[0].golden is None
+    assert report(out)["passed"] is None
+    assert {entry["check"] for entry in report(out)["not_run"]} == {
+        "float32 and rounded", "full/rtx4090.engine", "full/rtx5080.engine",
+    }  # fmt: skip
+    assert Bundle.open(out, "digests")
+
+
+def test_options_and_report_speak_of_all_that_the_bundle_holds(tmp_path: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    run(checkpoint, out)
+    result = run(checkpoint, out, "rtx4090,rtx5080", add=True, max_tokens=32, max_contexts=(128,), max_batch=2)
+    options = result.manifest.options
+    assert options["targets"] == ("rtx4090", "rtx5080")
+    assert options["max_contexts"] == (64, 128)
+    assert options["max_tokens"] == (16, 32)
+    assert options["max_batch"] == (1, 2)
+    assert options["ops"] == "native"
+    assert [entry["check"] for entry in report(out)["not_run"]] == [
+        "full/rtx4090.engine", "full/rtx5080.64.engine", "full/rtx5080.engine",
+    ]  # fmt: skip
+    assert sorted(engine.file for engine in result.manifest.budgets[0].engines) == [
+        "full/rtx4090.engine", "full/rtx5080.64.engine", "full/rtx5080.engine",
+    ]  # fmt: skip
+    assert Bundle.open(out, "digests").manifest == result.manifest
+
+
+def test_another_graph_is_refused_before_an_engine_is_built(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(checkpoint, tmp_path / "out")
+    monkeypatch.setattr(mixer_body, "_BODY", mixer_body._BODY.replace("y_skip", "y_skipped"))
+    monkeypatch.setattr(pipeline, "verify_budget", lambda *args: pytest.fail("verified before it was refused"))
+    monkeypatch.setattr(pipeline, "build_engine", lambda request: pytest.fail("built before it was refused"))
+    with pytest.raises(InputError, match=r"budget full: expected as in the bundle, the full/model\.onnx of its other"):
+        run(checkpoint, tmp_path / "out", "rtx4090", add=True)
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_shards_inside_and_outside_do_not_mix(tmp_path: Path, checkpoint: Path, external: bool) -> None:
+    run(checkpoint, tmp_path / "out", external_weights=external, verify=False)
+    with pytest.raises(InputError, match="--add, --external-weights: expected as in the bundle, shards") as caught:
+        run(checkpoint, tmp_path / "out", "rtx4090", add=True, external_weights=not external, verify=False)
+    assert caught.value.exit_code == 2
+
+
+def test_targets_share_an_engine_where_links_are_impossible(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    run(checkpoint, tmp_path / "out", "rtx5080,rtx5090", verify=False)
+    first, second = (tmp_path / "out" / "full" / f"{name}.engine" for name in ("rtx5080", "rtx5090"))
+    assert first.read_bytes() == second.read_bytes()
+    assert Bundle.open(tmp_path / "out", "digests")
