@@ -42,7 +42,8 @@ def converse(
         for line in _lines():
             chat.turn(line)
     finally:
-        chat.session.close()
+        if not chat.lost:
+            chat.session.close()
     return 0 if chat.messages else chat.code
 
 
@@ -61,7 +62,7 @@ class _Chat:
         self._opener, self._tokenizer, self._settings = opener, tokenizer, settings
         self._say, self._write, self._stats = say, write, stats
         self.messages: list[Message] = []
-        self.code = 0
+        self.code, self.lost = 0, False
         self._watch = Stopwatch()
         self.session: Session = opener.open()
         self._watch.opened()
@@ -74,6 +75,7 @@ class _Chat:
             elif line:
                 self._answer(line)
         except LostError:
+            self.lost = True
             raise
         except ElasticError as error:
             self._say(f"error: {error}")

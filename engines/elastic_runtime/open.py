@@ -130,11 +130,10 @@ class Opener:
             if old is None:
                 raise BuildError("session", expected="one of this opener", found="another")
             at_least = max(map(len, rows)) + 1
-            session.backend = self._backend(old, self._card(quiet=True), at_least, len(rows))
-            session.reset(len(rows))
-            _feed(session, rows, pending)
+            backend = self._backend(old, self._card(quiet=True), at_least, len(rows))
+            session.backend = backend
+            _closing_on_failure(backend, lambda: (session.reset(len(rows)), _feed(session, rows, pending)))
         except Exception as error:
-            session.close()
             todo = f"open the bundle again; the switch failed of: {reason}"
             expected = f"budget {old.name!r} to open again" if old else "the old budget to open again"
             raise LostError("switch of budgets", expected=expected, found=str(error), todo=todo) from error
