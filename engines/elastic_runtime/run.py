@@ -25,6 +25,8 @@ from elastic_runtime.stats import Stopwatch, report
 from elastic_runtime.tokenizer import Tokenizer
 
 INTERRUPTED = 130  # as a shell reports SIGINT
+FAULT = 70  # EX_SOFTWARE of sysexits.h: an error of ours, neither the request's nor the machine's
+_MAX_FAULT = 500  # characters of the one line that an internal error prints
 _LESS_MEMORY = "Close other programs, or take a smaller budget or context"
 
 
@@ -57,10 +59,13 @@ def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # on
         _forget_output()
         where = error.filename or "standard output"
         return BuildError.exit_code, f"error: {where}: expected room to write, found {error.strerror}."
+    if isinstance(error, OSError) and error.filename is not None:
+        found = error.strerror or type(error).__name__
+        return BuildError.exit_code, f"error: {BuildError(str(error.filename), expected='a usable file', found=found)}"
     if isinstance(error, MemoryError):
         return BuildError.exit_code, f"error: memory: expected enough for this, found none left. {_LESS_MEMORY}."
-    todo = "This is a fault of elastic-run: run again with --debug and report it"
-    return BuildError.exit_code, f"error: {type(error).__name__}: {error}. {todo}."
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_FAULT]
+    return FAULT, f"internal error: {ascii(what)[1:-1]}. Run again with --debug and report what that prints."
 
 
 @contextmanager
@@ -81,7 +86,8 @@ def _forget_output() -> None:
 
 def _end(code: int, message: str | None = None) -> NoReturn:
     if message is not None:
-        click.echo(message, err=True)
+        with suppress(OSError):  # nobody can be told
+            click.echo(message, err=True)
     sys.exit(code)
 
 
@@ -117,7 +123,11 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option("--require-engine", is_flag=True, help="With --verify: fail where no engine was run.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
 def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, **options: Any) -> None:
-    """Run BUNDLE: stream the continuation of a prompt to standard output."""
+    """Run BUNDLE: stream the continuation of a prompt to standard output.
+
+    Exit codes: 0 done; 1 a verification, a damaged file or the machine; 2 the request or the bundle is at fault; 70 an
+    internal error, to be reported; 130 interrupted; 141 nobody reads the output.
+    """
     with _quiet_when_nobody_reads():
         _command(bundle, explain, verify, require_engine, options)
 
