@@ -12,6 +12,7 @@ from elastic_runtime.digest import file_digest
 from elastic_runtime.errors import InputError
 from elastic_runtime.manifest import BudgetEntry, FileEntry, Manifest
 from elastic_runtime.manifest_reader import DamageError, read_manifest
+from elastic_runtime.memory import card
 from elastic_runtime.paths import inside
 from elastic_runtime.weights import WeightRecipe
 
@@ -45,11 +46,12 @@ class Bundle:
             on_bytes: hears of every piece that was read for a digest.
 
         Raises:
-            InputError: not a bundle, or one of another version.
+            InputError: not a bundle, or one of another version; `external` for a bundle that holds its own weights.
             DamageError: a file is missing, or is not the one that was written; it is named.
         """
         folder = Path(path)
         bundle = cls(folder, read_manifest(folder), external)
+        check_external(folder, bundle.manifest, external)
         for entry in bundle.manifest.files:
             check_file(inside(folder, entry.path, entry.path), entry, check, on_bytes)
         if external is not None:
@@ -70,9 +72,31 @@ class Bundle:
             raise InputError(f"budget {name!r}", expected=f"one of {names}", found="no such budget in the bundle")
         return found
 
-    def choose(self, *, vram: int, context: int, batch: int = 1, compute_capability: str | None = None) -> Choice:
-        """The largest budget that fits `vram` bytes with `context` tokens (`choose.choose`)."""
-        return choose(self.budgets, vram=vram, context=context, batch=batch, compute_capability=compute_capability)
+    def choose(
+        self,
+        *,
+        vram: int | None = None,
+        context: int | None = None,
+        at_least: int = 1,
+        batch: int = 1,
+        compute_capability: str | None = None,
+    ) -> Choice:
+        """The largest budget that fits `vram` bytes with `context` tokens (`choose.choose`).
+
+        Without `vram` the card is asked for what is free, and for its compute capability where that is not named.
+        Raises InputError where there is no card to ask.
+        """
+        if vram is None:
+            found = card()
+            vram, compute_capability = found.free, compute_capability or found.compute_capability
+        return choose(
+            self.budgets,
+            vram=vram,
+            context=context,
+            at_least=at_least,
+            batch=batch,
+            compute_capability=compute_capability,
+        )
 
     def recipe(self, budget: BudgetEntry) -> WeightRecipe:
         """Its weights.json. Raises InputError when its weights are embedded in model and engine."""
@@ -81,8 +105,26 @@ class Bundle:
         return WeightRecipe.read(self.path / budget.weights)
 
 
+def check_external(folder: Path, manifest: Manifest, external: Path | None) -> None:
+    """Raise InputError about a folder of weights for a bundle that holds its own: files there would go unchecked."""
+    if external is not None and not manifest.external_weights:
+        raise InputError(
+            f"weights folder {external}",
+            expected=f"none: {folder} holds its weights",
+            found="one",
+            todo="leave it out",
+        )
+
+
 def check_file(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None = None) -> None:
-    """Compare a file with its entry. Raises DamageError that names it."""
+    """Compare a file with its entry. Raises DamageError that names it, InputError when it cannot be read."""
+    try:
+        _compare(path, entry, check, on_bytes)
+    except OSError as error:
+        raise InputError(str(path), expected="a readable file", found=error.strerror or "an error") from error
+
+
+def _compare(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None) -> None:
     todo = "copy the bundle again, or export it again"
     if not path.is_file():
         raise DamageError(str(path), expected="a file of the bundle", found="none", todo=todo)

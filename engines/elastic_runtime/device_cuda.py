@@ -46,6 +46,7 @@ class _Copy2D(ctypes.Structure):
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
     "cuDeviceGet": (c_void_p, c_int),
+    "cuDeviceGetPCIBusId": (c_void_p, c_int, c_int),
     "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
     "cuDevicePrimaryCtxRelease_v2": (c_int,),
     "cuCtxSetCurrent": (c_void_p,),
@@ -163,6 +164,23 @@ class CudaDevice:
             self._cuda.cuGetErrorName(code, byref(text))
             found = (text.value or b"unknown").decode()
             raise BuildError(f"card {self._index}", expected=f"{name} to succeed", found=f"{found} ({code})")
+
+
+def pci_bus_id(index: int = 0) -> str | None:
+    """Where the card of that number in CUDA's order sits, such as `0000:65:00.0`; None without CUDA's driver.
+
+    Raises:
+        BuildError: the driver shows no such card.
+    """
+    try:
+        cuda = _load()
+    except BuildError:
+        return None
+    device, text = c_int(), ctypes.create_string_buffer(32)
+    code = cuda.cuInit(0) or cuda.cuDeviceGet(byref(device), index) or cuda.cuDeviceGetPCIBusId(text, 32, device)
+    if code:
+        raise BuildError(f"card {index}", expected="one that CUDA shows", found=f"CUDA error {code}")
+    return text.value.decode()
 
 
 def _load() -> ctypes.CDLL:

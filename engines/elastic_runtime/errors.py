@@ -42,3 +42,7 @@ class BuildError(ElasticError):
     """A build step, a verification or the machine (a full disk) failed: exit 1."""
 
     exit_code = 1
+
+
+class UnavailableError(BuildError):
+    """This machine cannot run it (a package, a library, memory, a card): nothing is wrong with what was to be run."""

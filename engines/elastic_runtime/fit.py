@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from elastic_runtime.errors import InputError
+from elastic_runtime.records import MAX_INT
 from elastic_runtime.targets import Target
 
 GIB = 1 << 30
@@ -78,12 +79,19 @@ def vram_needed(size: BudgetSize, *, context: int, batch: int = 1) -> VramNeed:
         InputError: context or batch below 1.
     """
     for subject, value in (("context", context), ("batch", batch)):
-        if value < 1:
-            raise InputError(subject, expected="at least 1", found=str(value))
+        check_count(subject, value)
     states, caches = batch * size.state_bytes, batch * size.kv_bytes_per_token * context
     scratch, measured = size.activation.at(context), size.activation.measured
     total = size.weight_bytes + states + caches + scratch + RESERVE_BYTES
     return VramNeed(context, batch, size.weight_bytes, states, caches, scratch, measured, RESERVE_BYTES, total)
+
+
+def check_count(subject: str, value: int) -> None:
+    """Raise InputError about tokens, rows or bytes below 1, or too many for any reckoning."""
+    if value < 1:
+        raise InputError(subject, expected="at least 1", found=str(value))
+    if value > MAX_INT:
+        raise InputError(subject, expected=f"at most {MAX_INT}", found="more")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     version    int64 [1]         1
     seed       int64 [1]         of the token ids, for the record: they stand below
     ids        int64 [B, total]  each row's tokens; those that no call feeds are zero
-    tokens     int64 [C]         T of each call
+    tokens     int64 [C]         T of each call, at most `total`
     position   int64 [C, B]      tokens already in the state, per call and row
     length     int64 [C, B]      real tokens of the row in that call, 0..T
     logits     float32 [C, B, V] reference logits of the last real token; rows of length 0 are unspecified and stored
@@ -119,6 +119,9 @@ def _check_calls(golden: Golden, where: str) -> None:
     at = np.zeros(len(golden.ids), np.int64)
     for call, tokens in enumerate(golden.tokens):
         length = golden.length[call]
+        if tokens > golden.ids.shape[1]:
+            expected = f"T of at most {golden.ids.shape[1]}, the tokens of a row"
+            raise InputError(f"{where}: call {call}", expected=expected, found=str(tokens))
         if tokens < 1 or (length < 0).any() or (length > tokens).any():
             raise InputError(
                 f"{where}: call {call}", expected="1 <= T and 0 <= length <= T", found=f"T {tokens}, {length.tolist()}"

@@ -8,10 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.device_cuda import pci_bus_id
+from elastic_runtime.errors import BuildError, InputError
 
 _LIBRARIES = ("nvml.dll",) if sys.platform == "win32" else ("libnvidia-ml.so.1", "libnvidia-ml.so")
 
@@ -31,9 +33,17 @@ class Card:
     total: int
     free: int
 
+    @property
+    def used(self) -> int:
+        """Bytes that all programs have taken."""
+        return self.total - self.free
+
 
 def card(index: int = 0) -> Card:
-    """The card of that number, with the memory that is free now.
+    """The card of that number in CUDA's order, with the memory that is free now.
+
+    NVML counts by PCI bus and shows every card; CUDA counts the fastest first and only those of CUDA_VISIBLE_DEVICES.
+    They are matched by the bus id; without CUDA's driver the number is NVML's.
 
     Raises:
         InputError: no NVIDIA driver, no such card, a driver that does not answer.
@@ -41,7 +51,7 @@ def card(index: int = 0) -> Card:
     library = _load()
     _check(library.nvmlInit_v2(), "start")
     try:
-        return _describe(library, index)
+        return _describe(library, index, _bus_id(index))
     finally:
         library.nvmlShutdown()
 
@@ -54,10 +64,22 @@ def find_card(index: int = 0) -> Card | None:
         return None
 
 
-def _describe(library: ctypes.CDLL, index: int) -> Card:
+def _bus_id(index: int) -> str | None:
+    """Where CUDA's card of that number sits; None without CUDA's driver. Raises InputError where CUDA shows none."""
+    try:
+        return pci_bus_id(index)
+    except BuildError as error:
+        todo = "look at CUDA_VISIBLE_DEVICES, or name the memory with --vram"
+        raise InputError("GPU memory", expected=f"a card {index} of CUDA", found=error.found, todo=todo) from error
+
+
+def _describe(library: ctypes.CDLL, index: int, bus_id: str | None) -> Card:
     handle, memory = ctypes.c_void_p(), _Memory()
     major, minor, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(96)
-    _check(library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)), f"find card {index}")
+    if bus_id is None:
+        _check(library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)), f"find card {index}")
+    else:
+        _check(library.nvmlDeviceGetHandleByPciBusId_v2(bus_id.encode(), ctypes.byref(handle)), f"find card {bus_id}")
     _check(library.nvmlDeviceGetName(handle, name, 96), "name the card")
     _check(library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)), "say how much memory is free")
     asked = library.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
@@ -89,15 +111,40 @@ def _check(code: int, what: str) -> None:
         )
 
 
-def free_ram() -> int:
-    """Bytes of main memory that a process can still take: the kernel's estimate, within the limit of its group."""
-    free = _available(Path("/proc/meminfo"))
-    group = Path("/sys/fs/cgroup")
+def free_ram(root: Path = Path("/")) -> int:
+    """Bytes of main memory that a process can still take: the kernel's estimate, within the limits of its groups.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    return max(0, min([_available(root / "proc/meminfo"), *_group_rooms(root)]))
+
+
+def _group_rooms(root: Path) -> Iterator[int]:
+    """What every limited group of the process, from its own to the root, has left (cgroup v2, memory controller).
+
+    A group's `memory.current` counts the files that it has read; the kernel drops those before it refuses memory.
+    """
+    for group in _groups(root):
+        try:
+            limit, current = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            dropped = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+        except (OSError, ValueError):  # no limit ("max"), or a group that is not visible from here
+            continue
+        yield limit - current + dropped
+
+
+def _groups(root: Path) -> list[Path]:
+    """Folders of the process's group and of the groups around it."""
+    top = root / "sys/fs/cgroup"
     try:
-        limit = int((group / "memory.max").read_text())
-        return min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no group, or the limit "max"
-        return free
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return [top]
+    path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    own = top.joinpath(*(part for part in path.split("/") if part not in ("", ".", "..")))
+    return [own, *(parent for parent in own.parents if parent == top or top in parent.parents)]
 
 
 def _available(meminfo: Path) -> int:
@@ -106,3 +153,12 @@ def _available(meminfo: Path) -> int:
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
+
+
+def resident() -> int | None:
+    """Bytes of main memory that this process has, mapped files included; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):  # not Linux
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")

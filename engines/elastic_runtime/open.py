@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+
+import numpy as np
 
 from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.bundle import Bundle
@@ -15,11 +17,12 @@ from elastic_runtime.errors import BuildError
 from elastic_runtime.manifest import BudgetEntry
 from elastic_runtime.mapped import MappedFile
 from elastic_runtime.memory import Card, card, find_card, free_ram
-from elastic_runtime.open_onnx import MAX_BATCH, WeightForm, context_of, open_onnx, ram_needed
+from elastic_runtime.open_onnx import MAX_BATCH, CpuPlan, WeightForm, open_onnx, plan_cpu
 from elastic_runtime.session import Session
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def _ignore(text: str) -> None:
@@ -28,7 +31,7 @@ def _ignore(text: str) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """What to open. None leaves a choice: the largest context an engine has, the memory that is free."""
+    """What to open. None leaves a choice: the memory that is free, the largest context that fits it."""
 
     budget: str = "auto"
     backend: BackendName = "auto"
@@ -49,6 +52,10 @@ class Switch:
     open_seconds: float
     prefill_seconds: float
     tokens: int
+
+
+class LostError(BuildError):
+    """A switch failed and the old budget did not open again: the session is closed."""
 
 
 class Opener:
@@ -73,34 +80,69 @@ class Opener:
             BuildError: nothing fits, or the backend cannot run here; the text says why.
         """
         card = self._card()
-        on_card = card is not None
-        self.budget = budget = self._pick(name or self.request.budget, card)
-        backend = self._engine(budget, card) if on_card and card else self._onnx(budget)
-        return Session(backend, batch=self.request.batch)
+        budget = self._pick(name or self.request.budget, card)
+        opened = Session(self._backend(budget, card), batch=self.request.batch)
+        self.budget = budget
+        return opened
 
     def switch(self, session: Session, name: str) -> tuple[Session, Floats, Switch]:
-        """Close a session, open another budget and feed it the transcript of every row again; pending tokens stay so.
+        """Open another budget and feed it the transcript of every row again; pending tokens stay so.
+
+        Choice, memory and context are checked before the old budget is closed. Where opening the new one fails all the
+        same, the old one is opened again under the same session, its transcript fed again, and the error goes on.
 
         Returns:
             The new session, its logits [B, V] after each row's last token, and what it cost.
+
+        Raises:
+            InputError: no such budget.
+            BuildError: it cannot run here with that transcript; `session` still can.
+            LostError: nor could the old one be opened again; `session` is closed.
         """
-        rows, pending, start = [list(row) for row in session.tokens], session.pending, time.perf_counter()
-        self.bundle.budget(name)  # an unknown name must not cost the old session
+        rows, start = [list(row) for row in session.tokens], time.perf_counter()
+        card, at_least = self._card(quiet=True), max(map(len, rows)) + 1
+        budget = self._pick(name, card, at_least)
+        self._check(budget, card, session, at_least)
+        pending, old = session.pending, self.budget
         session.close()
-        opened = self.open(name)
-        middle = time.perf_counter()
-        opened.reset(len(rows))
-        logits = opened.prefill(rows)
-        for row, token in enumerate(pending):
-            opened.set_pending(row, token)
-        cost = Switch(name, middle - start, time.perf_counter() - middle, sum(map(len, rows)))
+        try:
+            backend = self._backend(budget, self._card(quiet=True), at_least, len(rows))
+            opened = _closing_on_failure(backend, lambda: Session(backend, batch=len(rows)))
+            middle = time.perf_counter()
+            logits = _closing_on_failure(backend, lambda: _feed(opened, rows, pending))
+        except Exception as error:
+            self._restore(session, old, rows, pending, error)
+            raise
+        self.budget = budget
+        cost = Switch(budget.name, middle - start, time.perf_counter() - middle, sum(map(len, rows)))
         return opened, logits, cost
+
+    def _restore(
+        self,
+        session: Session,
+        old: BudgetEntry | None,
+        rows: list[list[int]],
+        pending: Sequence[int | None],
+        reason: Exception,
+    ) -> None:
+        """Open the old budget again under its session. Raises LostError."""
+        try:
+            if old is None:
+                raise BuildError("session", expected="one of this opener", found="another")
+            at_least = max(map(len, rows)) + 1
+            backend = self._backend(old, self._card(quiet=True), at_least, len(rows))
+            session.backend = backend
+            _closing_on_failure(backend, lambda: (session.reset(len(rows)), _feed(session, rows, pending)))
+        except Exception as error:
+            todo = f"open the bundle again; the switch failed of: {reason}"
+            expected = f"budget {old.name!r} to open again" if old else "the old budget to open again"
+            raise LostError("switch of budgets", expected=expected, found=str(error), todo=todo) from error
 
     def explain(self) -> str:
         """The reckoning of every budget at the memory given or free. Raises InputError where neither is known."""
-        return self._choice(None if self.request.vram else card()).explain()
+        return self._choice(card() if self.request.vram is None else None).explain()
 
-    def _card(self) -> Card | None:
+    def _card(self, *, quiet: bool = False) -> Card | None:
         """The card to run on, or None for the CPU."""
         wanted = self.request.backend
         if wanted == "onnxruntime":
@@ -111,50 +153,100 @@ class Opener:
         served = {c for b in self.bundle.budgets for e in b.engines for c in e.compute_capabilities}
         if found and found.compute_capability in served:
             return found
-        self._say(_why_cpu(found, served))
+        if not quiet:
+            self._say(_why_cpu(found, served))
         return None
 
-    def _pick(self, name: str, found: Card | None) -> BudgetEntry:
+    def _pick(self, name: str, found: Card | None, at_least: int = 1) -> BudgetEntry:
         if name != "auto":
             return self.bundle.budget(name)
         if found is None and self.request.vram is None:
-            return self._largest_on_cpu()
-        choice = self._choice(found)
+            return self._largest_on_cpu(at_least)
+        choice = self._choice(found, at_least)
         if choice.budget is None:
             raise BuildError("bundle", expected="a budget that fits", found="none", todo=f"see:\n{choice.explain()}")
         return choice.budget
 
-    def _choice(self, found: Card | None) -> Choice:
-        vram = self.request.vram or (found.free if found else 0)
-        capability = found.compute_capability if found else None
-        context = self.request.context or 1
-        return self.bundle.choose(vram=vram, context=context, batch=self.request.batch, compute_capability=capability)
+    def _choice(self, found: Card | None, at_least: int = 1) -> Choice:
+        request = self.request
+        vram = request.vram if request.vram is not None else found.free if found else 0
+        return self.bundle.choose(
+            vram=vram,
+            context=request.context,
+            at_least=at_least,
+            batch=request.batch,
+            compute_capability=found.compute_capability if found else None,
+        )
 
-    def _largest_on_cpu(self) -> BudgetEntry:
+    def _largest_on_cpu(self, at_least: int) -> BudgetEntry:
         free = free_ram()
         for budget in self.bundle.budgets:
-            recipe = None if budget.weights is None else self.bundle.recipe(budget)
-            context = context_of(budget, self.request.context)
-            if ram_needed(budget, recipe, context=context, batch=self.request.batch).stored <= free:
+            if self._plan(budget, free, at_least).need.least(self.request.weights) <= free:
                 return budget
         return self.bundle.budgets[-1]  # opening it says how much it would take
 
-    def _onnx(self, budget: BudgetEntry) -> Backend:
+    def _plan(self, budget: BudgetEntry, free: int, at_least: int, rows: int | None = None) -> CpuPlan:
         request = self.request
+        return plan_cpu(
+            self.bundle,
+            budget,
+            context=request.context,
+            rows=rows or request.batch,
+            weights=request.weights,
+            free=free,
+            at_least=at_least,
+        )
+
+    def _check(self, budget: BudgetEntry, found: Card | None, session: Session, at_least: int) -> None:
+        """Whether the budget could run once the session has given its memory back. Raises BuildError."""
+        held = sum(session.backend.memory().values())
+        if found is None:
+            free = free_ram() + held
+            plan = self._plan(budget, free, at_least, session.batch)
+            plan.need.form(self.request.weights, free, budget.name)
+            return
+        from elastic_runtime.open_tensorrt import check_engine, select_engine  # noqa: PLC0415
+
+        then = replace(found, free=found.free + held)
+        engine = select_engine(budget, self.request, then, at_least=at_least)
+        check_engine(self.bundle, budget, engine, self.request, then)
+
+    def _backend(self, budget: BudgetEntry, found: Card | None, at_least: int = 1, rows: int | None = None) -> Backend:
+        request = self.request
+        if found is not None:
+            from elastic_runtime.open_tensorrt import open_tensorrt  # noqa: PLC0415  # only where there is a card
+
+            return open_tensorrt(
+                self.bundle, budget, request, found, at_least=at_least, files=self._files, say=self._say
+            )
         return open_onnx(
             self.bundle,
             budget,
             context=request.context,
+            at_least=at_least,
+            rows=rows or request.batch,
             batch=max(MAX_BATCH, request.batch),
             weights=request.weights,
             threads=request.threads,
             files=self._files,
         )
 
-    def _engine(self, budget: BudgetEntry, found: Card) -> Backend:
-        from elastic_runtime.open_tensorrt import open_tensorrt  # noqa: PLC0415  # only where there is a card
 
-        return open_tensorrt(self.bundle, budget, self.request, found, files=self._files, say=self._say)
+def _feed(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int | None]) -> Floats:
+    """Give a new session the transcript of another -> logits [B, V]; zeros where there is none yet."""
+    nothing = np.zeros((len(rows), session.backend.vocab_size), np.float32)
+    logits = session.prefill(rows) if any(rows) else nothing
+    for row, token in enumerate(pending):
+        session.set_pending(row, token)
+    return logits
+
+
+def _closing_on_failure(backend: Backend, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except BaseException:
+        backend.close()
+        raise
 
 
 def _why_cpu(found: Card | None, served: set[str]) -> str:

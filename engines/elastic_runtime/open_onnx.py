@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.fit import gib
-from elastic_runtime.manifest import BudgetEntry
+from elastic_runtime.errors import BuildError, ElasticError, UnavailableError
+from elastic_runtime.fit import check_count, gib
+from elastic_runtime.manifest import BudgetEntry, Precision
 from elastic_runtime.mapped import MappedFile
 from elastic_runtime.memory import free_ram
 from elastic_runtime.weights import WeightRecipe, iter_weights
@@ -33,18 +33,22 @@ class RamNeed:
     float32: int
     stored: int
 
+    def least(self, wanted: WeightForm) -> int:
+        """What the form takes that is wanted; of `auto` the smaller one."""
+        return self.float32 if wanted == "float32" else self.stored
+
     def form(self, wanted: WeightForm, free: int, budget: str) -> Literal["float32", "stored"]:
         """The form to hold weights in: as wanted, else the faster one that fits.
 
         Raises:
-            BuildError: not enough memory; it says how much it would take.
+            UnavailableError: not enough memory; it says how much it would take.
         """
         if wanted in ("auto", "float32") and self.float32 <= free:
             return "float32"
         if wanted in ("auto", "stored") and self.stored <= free:
             return "stored"
-        need = self.float32 if wanted == "float32" else self.stored
-        raise BuildError(
+        need = self.least(wanted)
+        raise UnavailableError(
             f"budget {budget!r} on the CPU",
             expected=f"{gib(need)} GiB of free memory (float32 arithmetic, weights {_FORMS[wanted]})",
             found=f"{gib(max(free, 0))} GiB",
@@ -55,9 +59,11 @@ class RamNeed:
 _FORMS = {"auto": "as stored", "stored": "as stored", "float32": "in float32"}
 
 
-def ram_needed(budget: BudgetEntry, recipe: WeightRecipe | None, *, context: int, batch: int) -> RamNeed:
+def ram_needed(
+    budget: BudgetEntry, recipe: WeightRecipe | None, *, context: int, batch: int, precision: Precision
+) -> RamNeed:
     """What the CPU takes: weights, two banks of float32 states, and one wide weight at a time where they are stored."""
-    states = 2 * batch * 2 * (budget.state_bytes + budget.kv_bytes_per_token * context)  # a 16-bit state doubles
+    states = 2 * batch * _float32_states(budget, context, precision)
     if recipe is None:
         return RamNeed(4 * budget.parameters + states + _ARENA, 4 * budget.parameters + states + _ARENA)
     largest = max(4 * math.prod(item.shape) for item in recipe.inputs)
@@ -65,11 +71,50 @@ def ram_needed(budget: BudgetEntry, recipe: WeightRecipe | None, *, context: int
     return RamNeed(4 * budget.parameters + largest + states + _ARENA, narrow + largest + states + _ARENA)
 
 
-def context_of(budget: BudgetEntry, context: int | None) -> int:
-    """The context to open: as asked, else that of the largest engine."""
-    if context is not None and context < 1:
-        raise InputError("context", expected="at least 1", found=str(context))
-    return context or max((engine.max_context for engine in budget.engines), default=_DEFAULT_CONTEXT)
+def _float32_states(budget: BudgetEntry, context: int, precision: Precision) -> int:
+    """Bytes of a sequence's states in float32: SSM states are that already, the others double where they are narrow."""
+    widths, factor = budget.widths, 1 if precision == "fp32" else 2
+    ssm = 4 * sum(widths.mamba_heads) * widths.mamba_head_dim * widths.ssm_state
+    return ssm + factor * (budget.state_bytes - ssm + budget.kv_bytes_per_token * context)
+
+
+def contexts_of(budget: BudgetEntry, context: int | None, at_least: int = 1) -> tuple[int, ...]:
+    """The contexts to try, best first: as asked and no other, else those of the engines from the largest on.
+
+    None is below `at_least`. Raises InputError about an absurd one.
+    """
+    if context is not None:
+        check_count("context", context)
+        return (max(context, at_least),)
+    found = {max(engine.max_context, at_least) for engine in budget.engines}
+    return tuple(sorted(found, reverse=True)) or (max(_DEFAULT_CONTEXT, at_least),)
+
+
+@dataclass(frozen=True)
+class CpuPlan:
+    """How a budget would be held on the CPU: tokens of its context, and what that takes."""
+
+    context: int
+    need: RamNeed
+
+
+def plan_cpu(
+    bundle: Bundle,
+    budget: BudgetEntry,
+    *,
+    context: int | None,
+    rows: int,
+    weights: WeightForm,
+    free: int,
+    at_least: int = 1,
+) -> CpuPlan:
+    """The first of `contexts_of` that fits `free` bytes, the smallest where none does."""
+    recipe = None if budget.weights is None else bundle.recipe(budget)
+    plans = [
+        CpuPlan(c, ram_needed(budget, recipe, context=c, batch=rows, precision=bundle.manifest.precision))
+        for c in contexts_of(budget, context, at_least)
+    ]
+    return next((plan for plan in plans if plan.need.least(weights) <= free), plans[-1])
 
 
 def open_onnx(
@@ -77,6 +122,8 @@ def open_onnx(
     budget: BudgetEntry,
     *,
     context: int | None = None,
+    at_least: int = 1,
+    rows: int = 1,
     batch: int = MAX_BATCH,
     max_tokens: int | None = None,
     weights: WeightForm = "auto",
@@ -88,20 +135,24 @@ def open_onnx(
     Args:
         bundle: where it lies.
         budget: which.
-        context: most tokens of a sequence; None takes the largest engine's.
-        batch: most rows.
+        context: most tokens of a sequence; None takes the largest engine's that fits the memory.
+        at_least: tokens that must be possible, whatever `context` says.
+        rows: that will be used, for the reckoning of memory.
+        batch: most rows; their states are allocated when they are used.
         max_tokens: of a call; None takes the engines'.
         weights: `float32` converts 16-bit weights once, `stored` at every call, `auto` takes what fits the memory.
         threads: of one op; 0 leaves the choice to onnxruntime.
         files: mappings to share with other budgets.
 
     Raises:
-        BuildError: onnxruntime is not installed, the memory is not enough.
+        UnavailableError: onnxruntime is not installed, the memory is not enough.
+        BuildError: the file is no model that onnxruntime runs.
     """
     onnx, backend, widened = _packages()
-    context = context_of(budget, context)
+    free = free_ram()
+    plan = plan_cpu(bundle, budget, context=context, rows=rows, weights=weights, free=free, at_least=at_least)
     recipe = None if budget.weights is None else bundle.recipe(budget)
-    form = ram_needed(budget, recipe, context=context, batch=1).form(weights, free_ram(), budget.name)
+    form, context = plan.need.form(weights, free, budget.name), plan.context
     tokens = max_tokens or min((engine.max_tokens for engine in budget.engines), default=_DEFAULT_TOKENS)
 
     def arrays() -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
@@ -111,15 +162,22 @@ def open_onnx(
         for name, array in iter_weights(recipe, folder, external=bundle.external, files=files):
             yield name, widened(array) if form == "float32" else array
 
-    opened: Backend = backend(
-        onnx.load(bundle.path / budget.model, load_external_data=recipe is None),
-        arrays(),
-        wide_weights=form == "float32",
-        max_tokens=min(tokens, context),
-        max_context=context,
-        max_batch=batch,
-        threads=threads,
-    )
+    path = bundle.path / budget.model
+    try:
+        opened: Backend = backend(
+            onnx.load(path, load_external_data=recipe is None),
+            arrays(),
+            wide_weights=form == "float32",
+            max_tokens=min(tokens, context),
+            max_context=context,
+            max_batch=batch,
+            threads=threads,
+        )
+    except (ElasticError, MemoryError):
+        raise
+    except Exception as error:  # protobuf and onnx refuse a file that makes no sense in many ways
+        found = f"{type(error).__name__}: {error}".strip()
+        raise BuildError(str(path), expected="a model that onnxruntime runs", found=found) from error
     return opened
 
 
@@ -129,7 +187,7 @@ def _packages() -> tuple[Any, Any, Any]:
 
         from elastic_runtime.backend_onnx import OnnxBackend, widened  # noqa: PLC0415
     except ImportError as error:
-        raise BuildError(
+        raise UnavailableError(
             "the onnxruntime backend",
             expected="the packages onnx and onnxruntime",
             found=str(error),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from elastic_runtime.backend import Backend
 from elastic_runtime.backend_tensorrt import EngineBackend, check_bindings
@@ -16,17 +14,18 @@ from elastic_runtime.choose import choose
 from elastic_runtime.device import Arena, Device
 from elastic_runtime.device_cuda import CudaDevice
 from elastic_runtime.device_weights import upload_weights
+from elastic_runtime.engine_cache import cache_folder, kernels_file, remembered
+from elastic_runtime.errors import UnavailableError
 from elastic_runtime.manifest import BudgetEntry, EngineEntry
 from elastic_runtime.mapped import MappedFile
 from elastic_runtime.memory import Card
+from elastic_runtime.plugin_library import find_plugin, plugin_folders
 from elastic_runtime.preflight import (
-    UnavailableError,
-    cache_folder,
     check_card,
     check_memory,
     check_version,
-    find_plugin,
     installed_version,
+    load_tensorrt,
     untested,
 )
 
@@ -37,8 +36,12 @@ class Wishes(Protocol):
     """What a request says about engines."""
 
     @property
+    def vram(self) -> int | None:
+        """Bytes of the card's memory that may be taken; None: all that is free."""
+
+    @property
     def context(self) -> int | None:
-        """Tokens that must be possible."""
+        """Tokens that must be possible; None: as many as the memory allows."""
 
     @property
     def batch(self) -> int:
@@ -53,41 +56,49 @@ class Wishes(Protocol):
         """Where compiled kernels are kept."""
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """The parts of an engine backend that TensorRT makes; a test makes others."""
-
-    trt: Any
-    device: Device
-
-
 def open_tensorrt(
     bundle: Bundle,
     budget: BudgetEntry,
     wishes: Wishes,
     card: Card,
     *,
+    at_least: int = 1,
     files: dict[Path, MappedFile] | None = None,
     say: Say,
 ) -> Backend:
-    """The engine with the smallest context that suffices.
+    """The engine that `choose` takes for the wishes, on that card.
+
+    Args:
+        bundle: where it lies.
+        budget: which.
+        wishes: of the request.
+        card: with the memory that is free.
+        at_least: tokens that must be possible, whatever the wishes say.
+        files: mappings to share with other budgets.
+        say: hears of warnings.
 
     Raises:
         UnavailableError: there is none, or it cannot run here (preflight.py).
     """
+    engine = select_engine(budget, wishes, card, at_least=at_least)
+    return open_engine(bundle, budget, engine, wishes, card, files=files, say=say)
+
+
+def select_engine(budget: BudgetEntry, wishes: Wishes, card: Card, *, at_least: int = 1) -> EngineEntry:
+    """The engine that `choose` takes. Raises UnavailableError where there is none."""
     choice = choose(
         [budget],
-        vram=card.free,
-        context=wishes.context or 1,
+        vram=card.free if wishes.vram is None else min(wishes.vram, card.free),
+        context=wishes.context,
+        at_least=at_least,
         batch=wishes.batch,
         compute_capability=card.compute_capability,
     )
     (reckoning,) = choice.reckonings
     if reckoning.engine is None:
-        raise UnavailableError(
-            f"budget {budget.name!r}", expected=f"an engine for {card.name}", found=reckoning.refusal
-        )
-    return open_engine(bundle, budget, reckoning.engine, wishes, card, files=files, say=say)
+        expected = f"an engine for {card.name}"
+        raise UnavailableError(f"budget {budget.name!r}", expected=expected, found=reckoning.refusal)
+    return reckoning.engine
 
 
 def open_engine(
@@ -101,29 +112,23 @@ def open_engine(
     say: Say,
 ) -> Backend:
     """That engine. Raises UnavailableError where it cannot run, BuildError where device or TensorRT fail."""
-    plugin = _check(bundle, budget, engine, wishes, card)
-    if warning := untested(engine):
+    plugin = check_engine(bundle, budget, engine, wishes, card)
+    kept = remembered(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
+    if warning := untested(engine, kept):
         say(warning)
-    device = CudaDevice()
-    loaded = Loaded(importlib.import_module("tensorrt_rtx"), device)
-    try:
-        return _load(loaded, bundle, budget, engine, wishes, card, plugin, files, say)
-    except BaseException:
-        device.close()
-        raise
+    return _load(bundle, budget, engine, wishes, card, plugin, files, say)
 
 
-def _check(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> Path | None:
+def check_engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> Path | None:
+    """Whether the engine can run there; its plugin library. Raises UnavailableError."""
     check_card(engine, card)
     check_version(engine, installed_version())
-    folders = [wishes.plugin_folder, bundle.path, (bundle.path / engine.file).parent]
-    plugin = find_plugin(engine.plugin, [folder for folder in folders if folder is not None])
+    plugin = find_plugin(engine.plugin, plugin_folders(bundle.path, engine.file, wishes.plugin_folder))
     check_memory(budget, engine, card, batch=wishes.batch)
     return plugin
 
 
 def _load(
-    loaded: Loaded,
     bundle: Bundle,
     budget: BudgetEntry,
     engine: EngineEntry,
@@ -133,24 +138,32 @@ def _load(
     files: dict[Path, MappedFile] | None,
     say: Say,
 ) -> Backend:
+    """The backend; what was made before a failure is given back."""
     from elastic_runtime.trt_engine import TrtEngine  # noqa: PLC0415
 
-    device, path = loaded.device, bundle.path / engine.file
-    cache = cache_folder(wishes.cache_folder) / _cache_name(bundle, engine, card)
-    opened = TrtEngine(loaded.trt, engine, path, device, plugin=plugin, cache=cache, say=say)
-    weights = _weights(device, bundle, budget, files)
-    check_bindings(engine, set(weights.addresses), opened.tensors())
-    opened.check_aliases()
-    return EngineBackend(
-        engine,
-        device,
-        opened.executors(),
-        weights,
-        batch=wishes.batch,
-        vocab_size=budget.widths.vocab_size,
-        scratch=opened.scratch,
-        on_close=opened.close,
-    )
+    trt, path = load_tensorrt(), bundle.path / engine.file
+    cache = kernels_file(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
+    with ExitStack() as undo:
+        device = CudaDevice()
+        undo.callback(device.close)
+        opened = TrtEngine(trt, engine, path, device, plugin=plugin, cache=cache, say=say)
+        undo.callback(opened.close)
+        weights = _weights(device, bundle, budget, files)
+        undo.callback(weights.free)
+        check_bindings(engine, set(weights.addresses), opened.tensors())
+        opened.check_aliases()
+        backend = EngineBackend(
+            engine,
+            device,
+            opened.executors(),
+            weights,
+            batch=wishes.batch,
+            vocab_size=budget.widths.vocab_size,
+            scratch=opened.scratch,
+            on_close=opened.close,
+        )
+        undo.pop_all()
+        return backend
 
 
 def _weights(device: Device, bundle: Bundle, budget: BudgetEntry, files: dict[Path, MappedFile] | None) -> Arena:
@@ -158,10 +171,3 @@ def _weights(device: Device, bundle: Bundle, budget: BudgetEntry, files: dict[Pa
         return Arena(device, {})  # they are inside the engine
     folder = (bundle.path / budget.weights).parent
     return upload_weights(device, bundle.recipe(budget), folder, external=bundle.external, files=files)
-
-
-def _cache_name(bundle: Bundle, engine: EngineEntry, card: Card) -> str:
-    """A cache serves one engine on one kind of card; TensorRT itself refuses one of another driver or version."""
-    entry = bundle.manifest.file(engine.file)
-    digest = entry.sha256[:16] if entry else "unlisted"
-    return f"{digest}-{re.sub('[^A-Za-z0-9]+', '-', card.name)}.cache"

@@ -45,7 +45,11 @@ def check_name(text: str, where: str) -> str:
 
 def inside(root: Path, relative: str, where: str) -> Path:
     """The file `root/relative`, refusing one that a symbolic link takes out of `root`."""
-    path, home = (root / relative).resolve(), root.resolve()
+    try:
+        path, home = (root / relative).resolve(), root.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: Python before 3.13, about a link to itself
+        todo = "replace the link by the file"
+        raise InputError(where, expected=f"a file inside {root}", found=f"{error}", todo=todo) from error
     if home not in path.parents:
         raise InputError(
             where, expected=f"a file inside {root}", found=f"a link to {path}", todo="replace the link by the file"

@@ -121,6 +121,8 @@ def _check_limits(backend: Backend, golden: Golden) -> None:
             expected=f"at most {backend.max_context} tokens of context and {backend.max_tokens} a call",
             found=f"{end} and {tokens}",
         )
+    if (golden.ids < 0).any() or (golden.ids >= backend.vocab_size).any():
+        raise BuildError("golden run", expected=f"ids from 0 to {backend.vocab_size - 1}", found="others")
     if golden.logits.shape[2] != backend.vocab_size:
         raise BuildError("golden run", expected=f"{backend.vocab_size} logits", found=str(golden.logits.shape[2]))
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import ElasticError, InputError
+from elastic_runtime.errors import BuildError, ElasticError, InputError
 from elastic_runtime.generate import Piece, Settings, generate
 from elastic_runtime.open import Opener, Request
 from elastic_runtime.sampling import Sampling
@@ -23,19 +25,47 @@ from elastic_runtime.stats import Stopwatch, report
 from elastic_runtime.tokenizer import Tokenizer
 
 INTERRUPTED = 130  # as a shell reports SIGINT
+FAULT = 70  # EX_SOFTWARE of sysexits.h: an error of ours, neither the request's nor the machine's
+_MAX_FAULT = 500  # characters of the one line that an internal error prints
+_LESS_MEMORY = "Close other programs, or take a smaller budget or context"
 
 
 def main() -> None:
-    """The console script: errors become their text and exit code, a closed pipe and Ctrl-C end quietly."""
+    """The console script: every error becomes its text and exit code; a closed pipe and Ctrl-C end quietly."""
     try:
+        if sys.stdout is None:
+            raise BuildError("standard output", expected="an open one", found="a closed one", todo="use > /dev/null")
         command.main(standalone_mode=False)
-    except ElasticError as error:
-        _end(error.exit_code, f"error: {error}")
-    except click.ClickException as error:
-        error.show()
-        _end(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except Exception as error:  # the last border: nothing may leave as a traceback
+        if "--debug" in sys.argv[1:]:
+            traceback.print_exc()
+        _end(*_explain(error))
+    except KeyboardInterrupt:
         _end(INTERRUPTED, "")
+
+
+def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # one line a kind of error
+    """Exit code and message; what the message does not name is a fault of ours."""
+    if isinstance(error, ElasticError):
+        return error.exit_code, f"error: {error}"
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code, None
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code, None
+    if isinstance(error, click.Abort):
+        return INTERRUPTED, ""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _forget_output()
+        where = error.filename or "standard output"
+        return BuildError.exit_code, f"error: {where}: expected room to write, found {error.strerror}."
+    if isinstance(error, OSError) and error.filename is not None:
+        found = error.strerror or type(error).__name__
+        return BuildError.exit_code, f"error: {BuildError(str(error.filename), expected='a usable file', found=found)}"
+    if isinstance(error, MemoryError):
+        return BuildError.exit_code, f"error: memory: expected enough for this, found none left. {_LESS_MEMORY}."
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_FAULT]
+    return FAULT, f"internal error: {ascii(what)[1:-1]}. Run again with --debug and report what that prints."
 
 
 @contextmanager
@@ -44,13 +74,20 @@ def _quiet_when_nobody_reads() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:  # caught here, since click would make exit code 1 of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would fail again
+        _forget_output()
         _end(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
 
 
-def _end(code: int, message: str | None = None) -> None:
+def _forget_output() -> None:
+    """What could not be written must not be tried again while the interpreter ends."""
+    with suppress(OSError, ValueError):  # a stream without a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end(code: int, message: str | None = None) -> NoReturn:
     if message is not None:
-        click.echo(message, err=True)
+        with suppress(OSError):  # nobody can be told
+            click.echo(message, err=True)
     sys.exit(code)
 
 
@@ -77,13 +114,20 @@ def _end(code: int, message: str | None = None) -> None:
 )
 @click.option("--threads", type=int, default=0, help="Of the CPU; 0: as onnxruntime thinks best.  [default: 0]")
 @click.option("--weights-folder", type=click.Path(path_type=Path), help="Where external weights lie.")
-@click.option("--plugins", "plugin_folder", type=click.Path(path_type=Path), help="Folder of the plugin library.")
+@click.option(
+    "--plugins", "plugin_folder", type=click.Path(path_type=Path), help="Folder of the engines' plugin library."
+)
 @click.option("--stats", is_flag=True, help="Time to first token, tokens/s, memory; to standard error.")
 @click.option("--explain", is_flag=True, help="Print what every budget needs, and which is chosen.")
 @click.option("--verify", is_flag=True, help="Check all files and replay the golden runs.")
 @click.option("--require-engine", is_flag=True, help="With --verify: fail where no engine was run.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
 def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, **options: Any) -> None:
-    """Run BUNDLE: stream the continuation of a prompt to standard output."""
+    """Run BUNDLE: stream the continuation of a prompt to standard output.
+
+    Exit codes: 0 done; 1 a verification, a damaged file or the machine; 2 the request or the bundle is at fault; 70 an
+    internal error, to be reported; 130 interrupted; 141 nobody reads the output.
+    """
     with _quiet_when_nobody_reads():
         _command(bundle, explain, verify, require_engine, options)
 
@@ -91,7 +135,7 @@ def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, **o
 def _command(bundle: Path, explain: bool, verify: bool, require_engine: bool, options: dict[str, Any]) -> None:
     external = options.pop("weights_folder")
     if verify:
-        _verify(bundle, external, require_engine)
+        _verify(bundle, external, options["plugin_folder"], require_engine)
         return
     request = Request(
         budget=options["budget"],
@@ -124,8 +168,7 @@ def _generate(opener: Opener, options: dict[str, Any]) -> None:
     if options["chat"] and tokenizer:
         from elastic_runtime.chat import converse  # noqa: PLC0415
 
-        converse(opener, tokenizer, settings, say=_say, write=_write)
-        return
+        sys.exit(converse(opener, tokenizer, settings, say=_say, write=_write, stats=options["stats"]))
     ids = _prompt_ids(options, tokenizer)
     watch = Stopwatch()
     session = opener.open()
@@ -134,7 +177,7 @@ def _generate(opener: Opener, options: dict[str, Any]) -> None:
         pieces = watch.counted(generate(session, [ids], settings, tokenizer))
         _print(pieces, _write if tokenizer else _write_id)
         if options["stats"]:
-            _say(report(watch, session, opener, prompt=len(ids)))
+            _say(report(watch, session, opener.budget, prompt=len(ids)))
 
 
 def _prompt_ids(options: dict[str, Any], tokenizer: Tokenizer | None) -> Sequence[int]:
@@ -147,6 +190,8 @@ def _prompt_ids(options: dict[str, Any], tokenizer: Tokenizer | None) -> Sequenc
 
 
 def _stdin() -> str:
+    if sys.stdin is None:
+        raise InputError("standard input", expected="an open one", found="a closed one")
     data = sys.stdin.buffer.read()
     try:
         return data.decode("utf-8")
@@ -171,10 +216,10 @@ def _write_id(piece: Piece) -> None:
     sys.stdout.flush()
 
 
-def _verify(bundle: Path, external: Path | None, require_engine: bool) -> None:
+def _verify(bundle: Path, external: Path | None, plugins: Path | None, require_engine: bool) -> None:
     from elastic_runtime.verify import verify_bundle  # noqa: PLC0415
 
-    result = verify_bundle(bundle, require_engine=require_engine, say=_say, external=external)
+    result = verify_bundle(bundle, require_engine=require_engine, say=_say, external=external, plugins=plugins)
     click.echo(result.text())
     if not result.passed:
         sys.exit(1)

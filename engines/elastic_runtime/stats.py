@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Protocol
 
-from elastic_runtime.errors import ElasticError
+from elastic_runtime.backend_tensorrt import EngineBackend
 from elastic_runtime.fit import bandwidth_floor, gib
 from elastic_runtime.generate import Piece
 from elastic_runtime.manifest import BudgetEntry
+from elastic_runtime.memory import find_card, resident
 from elastic_runtime.session import Session
 from elastic_runtime.targets import load_targets
+
+ENGINE = EngineBackend.name
 
 
 class Stopwatch:
@@ -26,6 +28,10 @@ class Stopwatch:
         """The session is open; the prompt begins."""
         now = time.perf_counter()
         self.open_seconds, self._start = now - self._start, now
+
+    def restart(self) -> None:
+        """The prompt begins now."""
+        self._start = time.perf_counter()
 
     def counted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The same pieces, counted."""
@@ -43,33 +49,39 @@ class Stopwatch:
         return (self.tokens - 1) / self.rest_seconds if self.tokens > 1 and self.rest_seconds > 0 else None
 
 
-class _Opened(Protocol):
-    budget: BudgetEntry | None
-
-
-def report(watch: Stopwatch, session: Session, opener: _Opened, *, prompt: int) -> str:
-    """A few lines for people."""
+def report(watch: Stopwatch, session: Session, budget: BudgetEntry | None, *, prompt: int) -> str:
+    """A few lines for people about one generation after a prompt of so many tokens."""
     held = session.backend.memory()
     rate = f"{watch.rate:.1f} tokens/s" if watch.rate else "-"
+    opened = [f"open           {watch.open_seconds:.2f} s"] if watch.open_seconds else []
     lines = [
-        f"backend        {session.backend.name}, budget {opener.budget.name if opener.budget else '-'}",
-        f"open           {watch.open_seconds:.2f} s",
+        f"backend        {session.backend.name}, budget {budget.name if budget else '-'}",
+        *opened,
         f"first token    {watch.first_seconds * 1e3:.1f} ms for a prompt of {prompt}",
         f"then           {rate}, {watch.tokens} tokens",
         f"memory         {', '.join(f'{what} {gib(size)} GiB' for what, size in held.items())}",
+        *_taken(session.backend.name),
     ]
-    return "\n".join([*lines, *_floors(opener.budget, len(session.tokens[0]))])
+    return "\n".join([*lines, *_floors(budget, len(session.tokens[0]))])
+
+
+def _taken(backend: str) -> list[str]:
+    """What the system says is taken: by this process, and of the card where one is used."""
+    held = resident()
+    lines = [f"process        {gib(held)} GiB resident, mapped files included"] if held is not None else []
+    found = find_card() if backend == ENGINE else None
+    if found:
+        lines.append(f"card           {gib(found.used)} of {gib(found.total)} GiB of {found.name} in use")
+    return lines
 
 
 def _floors(budget: BudgetEntry | None, context: int) -> list[str]:
-    """The bandwidth floor of every card that the budget has an engine for."""
-    lines = []
+    """The bandwidth floor of every card that the budget has an engine for; contexts of one target share it."""
+    lines: dict[str, str] = {}
     for engine in budget.engines if budget else ():
-        try:
-            target = load_targets()[engine.target]
-        except (KeyError, ElasticError):  # a target this version does not know
-            continue
-        floor = budget and bandwidth_floor(budget.size(engine), target, context=max(1, context))
-        if floor:
-            lines.append(f"card's bound   {target.display_name}: {floor:.0f} tokens/s by its memory bandwidth")
-    return lines
+        target = load_targets().get(engine.target)  # None: one that this version does not know
+        floor = target and budget and bandwidth_floor(budget.size(engine), target, context=max(1, context))
+        if target and floor:
+            name = target.display_name
+            lines[engine.target] = f"card's bound   {name}: {floor:.0f} tokens/s by its memory bandwidth"
+    return list(lines.values())

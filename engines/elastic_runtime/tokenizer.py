@@ -86,10 +86,15 @@ class Tokenizer:
     def _template(self) -> str:
         path = self._folder / "chat_template.jinja"
         if path.is_file():
-            return path.read_text("utf-8")
+            try:
+                return path.read_text("utf-8")
+            except UnicodeDecodeError as error:
+                where = f"an invalid byte at {error.start}"
+                raise InputError(str(path), expected="UTF-8", found=where) from None
         found = self._config.get("chat_template")
         if isinstance(found, list):  # several by name
-            found = next((t["template"] for t in found if t.get("name") == "default"), None)
+            named = [t for t in found if isinstance(t, dict) and t.get("name") == "default"]
+            found = named[0].get("template") if named else None
         if not isinstance(found, str):
             raise InputError(
                 "chat", expected="a chat template in tokenizer_config.json", found="none", todo="use --prompt"
@@ -111,10 +116,9 @@ class Tokenizer:
         marks = {name: _content(self._config.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
         try:
             return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **marks)
-        except (TemplateError, TypeError, ValueError) as error:
-            raise InputError(
-                "chat template", expected="a template that takes the messages", found=str(error)
-            ) from error
+        except Exception as error:  # a template computes: it may divide by zero or count beyond all bounds
+            found = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+            raise InputError("chat template", expected="a template that takes the messages", found=found) from error
 
 
 class TextStream:

@@ -219,7 +219,7 @@ def _cut(item: WeightInput, file: MappedFile) -> Array:
 
 
 def _locate(file: str, directory: Path, external: Path | None) -> Path:
-    return external / file.rsplit("/", 1)[-1] if external is not None else directory / file
+    return external / file.rsplit("/", 1)[-1] if external is not None and file.startswith("../") else directory / file
 
 
 def _check_extent(item: WeightInput, path: Path, source: str) -> None:

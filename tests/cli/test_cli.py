@@ -23,6 +23,7 @@ from elastic_export.checkpoint.synthetic import (
 )
 from elastic_export.cli.main import main
 from elastic_runtime.manifest_reader import NAME
+from elastic_runtime.verified import Verified
 
 Run = tuple[int, str, str]
 
@@ -262,6 +263,21 @@ def test_a_fault_of_ours_is_no_traceback(run, monkeypatch) -> None:
     assert "Traceback" not in err
     _, _, err = run("--budget", "all", "--target", "rtx5080", "--debug")
     assert "Traceback" in err
+
+
+def test_verify_passes_its_options_on_and_ends_by_the_result(run, monkeypatch, tmp_path) -> None:
+    asked = []
+
+    def verified(path, **wishes) -> Verified:
+        asked.append((path, wishes["plugins"], wishes["external"], wishes["require_engine"]))
+        return Verified("b", 1, (), (), require_engine=wishes["require_engine"])
+
+    monkeypatch.setattr("elastic_runtime.verify.verify_bundle", verified)
+    code, out, _ = run("verify", str(tmp_path), "--plugins", "p", "--weights-folder", "w", "--json")
+    assert (code, json.loads(out)["replayed"]) == (0, False)
+    code, out, _ = run("verify", str(tmp_path), "--require", "engine")
+    assert (code, out.splitlines()[-1]) == (1, "NOT VERIFIED")
+    assert asked == [(tmp_path, Path("p"), Path("w"), False), (tmp_path, None, None, True)]
 
 
 def test_closed_pipe_ends_quietly() -> None:

@@ -89,13 +89,33 @@ int fake_left(void) {  // what was not given back
   return left;
 }
 
+// CUDA's card 0 is NVML's card 1: the driver counts the fastest first, NVML by bus.
+static char slow_tag;
+int cuDeviceGetPCIBusId(char* text, int size, int device) {
+  if (device != 40 || size < 13) return INVALID;
+  strcpy(text, "0000:65:00.0");
+  return 0;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char* id, void** device) {
+  *device = !strcmp(id, "0000:65:00.0") ? (void*)&stream_tag : (void*)&slow_tag;
+  return strcmp(id, "0000:65:00.0") && strcmp(id, "0000:01:00.0") ? 6 : 0;
+}
+
 int nvmlInit_v2(void) { return 0; }
 int nvmlShutdown(void) { return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) { *device = &stream_tag; return index ? 6 : 0; }
-int nvmlDeviceGetName(void* device, char* name, unsigned size) { if (device != &stream_tag || size < 9) return 2; strcpy(name, "Fake 5090"); return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) {
+  *device = index ? (void*)&stream_tag : (void*)&slow_tag;
+  return index > 1 ? 6 : 0;
+}
+static int is_card(void* device) { return device == &stream_tag || device == &slow_tag; }
+int nvmlDeviceGetName(void* device, char* name, unsigned size) {
+  if (!is_card(device) || size < 10) return 2;
+  strcpy(name, device == &stream_tag ? "Fake 5090" : "Fake 3050");
+  return 0;
+}
 int nvmlDeviceGetMemoryInfo(void* device, unsigned long long* memory) {
-  if (device != &stream_tag) return 2;
+  if (!is_card(device)) return 2;
   memory[0] = 34ull << 30; memory[1] = 31ull << 30; memory[2] = 3ull << 30;
   return 0;
 }
-int nvmlDeviceGetCudaComputeCapability(void* device, int* major, int* minor) { *major = 12; *minor = 0; return device == &stream_tag ? 0 : 2; }
+int nvmlDeviceGetCudaComputeCapability(void* device, int* major, int* minor) { *major = 12; *minor = 0; return is_card(device) ? 0 : 2; }

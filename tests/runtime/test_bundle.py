@@ -12,6 +12,7 @@ from elastic_runtime import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.manifest import FileEntry, Manifest
 from elastic_runtime.manifest_reader import DamageError
+from elastic_runtime.memory import Card
 
 
 def files(bundle: Path) -> list[Path]:
@@ -88,6 +89,43 @@ def test_a_link_out_of_the_bundle_is_refused(bundle: Path, tmp_path: Path) -> No
     model.symlink_to(tmp_path / "model.onnx")
     with pytest.raises(InputError, match="found a link to"):
         Bundle.open(bundle)
+
+
+def test_a_link_to_itself_is_refused(bundle: Path) -> None:
+    model = bundle / "4b/model.onnx"
+    model.unlink()
+    model.symlink_to(model)
+    with pytest.raises(InputError, match=r"4b/model\.onnx: expected a file"):
+        Bundle.open(bundle)
+
+
+def test_a_file_that_cannot_be_read_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("elastic_runtime.bundle.file_digest", refuse)
+    with pytest.raises(InputError, match="expected a readable file, found Permission denied"):
+        Bundle.open(bundle)
+
+
+def test_a_folder_of_weights_is_refused_where_the_bundle_holds_them(bundle: Path, tmp_path: Path) -> None:
+    """Files there would be taken unchecked in place of those that the manifest lists."""
+    with pytest.raises(InputError, match=f"weights folder {tmp_path}: expected none: {bundle} holds its weights"):
+        Bundle.open(bundle, external=tmp_path)
+
+
+def test_without_memory_named_the_card_is_asked(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Bundle.open(bundle)
+    monkeypatch.setattr("elastic_runtime.bundle.card", lambda: Card("RTX 5090", "12.0", 32 << 30, 24 << 30))
+    found = opened.choose(context=16384)
+    assert (found.vram, found.budget) == (24 << 30, opened.budget("9b"))
+    monkeypatch.setattr("elastic_runtime.bundle.card", lambda: Card("RTX 4090", "8.9", 24 << 30, 24 << 30))
+    assert opened.choose(context=16384).reckonings[0].refusal == "no engine for compute capability 8.9"
+    assert opened.choose(context=16384, compute_capability="12.0").budget == opened.budget("9b")
+    monkeypatch.undo()
+    monkeypatch.setattr("elastic_runtime.memory._LIBRARIES", ("libno-such-ml.so.1",))
+    with pytest.raises(InputError, match="GPU memory: expected an NVIDIA driver that says how much is free"):
+        opened.choose(context=16384)
 
 
 def test_progress_counts_every_byte(bundle: Path) -> None:

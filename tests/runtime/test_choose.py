@@ -65,6 +65,35 @@ def test_the_smallest_engine_that_suffices_serves_and_its_whole_cache_counts(bud
     assert choice.chosen.need.total == TOTALS["12b", 8192]
 
 
+def test_without_a_context_the_largest_engine_that_fits_serves(budgets: Budgets) -> None:
+    assert choose(budgets, vram=32 * GIB).engine == budgets[-1].engines[-1]
+    between = choose(budgets, vram=TOTALS["12b", 8192])
+    assert between.engine is not None
+    assert (between.engine.file, between.context) == ("12b/rtx5090.8192.engine", 1)
+    assert between.explain().startswith("24.0 GiB, 1 tokens or more x 1:\n")
+    short = choose(budgets, vram=TOTALS["12b", 4096] - 1)
+    assert short.reckonings[0].need is not None
+    assert short.reckonings[0].need.total == TOTALS["12b", 4096]  # what it is short of is the least that would do
+    assert short.engine == budgets[1].engines[-1]
+
+
+def test_a_transcript_asks_for_its_room_besides(budgets: Budgets) -> None:
+    contexts = {
+        (context, at_least): choose(budgets, vram=32 * GIB, context=context, at_least=at_least).engine.max_context  # type: ignore[union-attr]
+        for context in (None, 100, 9000)
+        for at_least in (1, 5000)
+    }
+    assert contexts == {
+        (None, 1): 16384,
+        (None, 5000): 16384,
+        (100, 1): 4096,
+        (100, 5000): 8192,
+        (9000, 1): 16384,
+        (9000, 5000): 16384,
+    }
+    assert choose(budgets, vram=TOTALS["12b", 4096], at_least=5000).budget == budgets[1]
+
+
 def test_the_order_of_the_budgets_does_not_matter(budgets: Budgets) -> None:
     assert choose(reversed(budgets), vram=32 * GIB, context=1) == choose(budgets, vram=32 * GIB, context=1)
 
@@ -93,6 +122,12 @@ def test_the_card_decides_among_engines(budgets: Budgets) -> None:
     choice = choose(budgets, vram=32 * GIB, context=1, compute_capability="8.9")
     assert choice.chosen is None
     assert "no engine for compute capability 8.9" in choice.explain()
+
+
+@pytest.mark.parametrize("subject", ["vram", "context", "batch"])
+def test_numbers_beyond_all_reckoning(budgets: Budgets, subject: str) -> None:
+    with pytest.raises(InputError, match=f"{subject}: expected at most 9007199254740991, found more"):
+        choose(budgets, **{"vram": GIB, "context": 1, subject: 10**400})
 
 
 @pytest.mark.parametrize("change", [{"vram": 0}, {"context": 0}, {"batch": 0}, {"vram": -1}])

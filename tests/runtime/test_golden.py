@@ -62,6 +62,10 @@ def test_calls(golden: Golden) -> None:
         ({"length": np.array([[4, 1], [1, 0], [1, 1]])}, r"call 0: expected 1 <= T and 0 <= length <= T"),
         ({"length": np.array([[3, -1], [1, 0], [1, 1]])}, r"call 0: expected 1 <= T"),
         ({"tokens": np.array([3, 0, 1])}, r"call 1: expected 1 <= T"),
+        (
+            {"tokens": np.array([3, 2**40, 1])},
+            "call 1: expected T of at most 5, the tokens of a row, found 1099511627776",
+        ),
         ({"position": np.array([[0, 0], [2, 1], [4, 1]])}, r"call 1: expected position \[3, 1\], found \[2, 1\]"),
         ({"ids": np.array([[11, 12, 13, 14], [21, 22, 0, 0]])}, "call 2: expected at most 4 tokens a row"),
         ({"tokens": np.array([3, 2])}, "for 2 calls of 2 rows"),

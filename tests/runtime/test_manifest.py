@@ -149,6 +149,29 @@ def test_a_plugin_needs_ops_plugin(manifest: Manifest) -> None:
         parse_manifest(replace(manifest, budgets=(budget,)).to_json().encode())
 
 
+@pytest.mark.parametrize(
+    "library", ["/abs/evil.so", "../evil.so", "4b/evil.so", "..", ".", "", "a\\evil.dll", "a\nb.so"]
+)
+def test_a_library_is_named_without_a_path(manifest: Manifest, reseal: Reseal, library: str) -> None:
+    """It is loaded as code: it lies where the consumer looks for it, and nowhere else."""
+    budgets = json.loads(manifest.to_json())["budgets"]
+    engine = budgets[0]["engines"][0]
+    engine |= {"ops": "plugin", "plugin": {"library": library, "abi": "tensorrt-rtx-1.7"}}
+    with pytest.raises(InputError, match="plugin: expected a plain file name"):
+        parse_manifest(edited(manifest, reseal, "budgets", value=budgets))
+    engine["plugin"]["library"] = "libelastic_plugins.so"
+    parse_manifest(edited(manifest, reseal, "budgets", value=budgets))
+
+
+@pytest.mark.parametrize("path", [("budgets", 0, "name"), ("budgets", 0, "engines", 0, "target")])
+@pytest.mark.parametrize("name", ["big\n  6b: chosen", "\x1b[2J", "a\x9b"])
+def test_names_with_control_characters_are_refused(
+    manifest: Manifest, reseal: Reseal, path: tuple[str | int, ...], name: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{path[-1]}: expected a name without control characters"):
+        parse_manifest(edited(manifest, reseal, *path, value=name))
+
+
 def test_every_flipped_bit_is_found(manifest: Manifest) -> None:
     data = replace(manifest, budgets=manifest.budgets[:1], files=manifest.files).to_json().encode()
     assert is_sealed(data)

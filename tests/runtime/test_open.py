@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from elastic_runtime import open_tensorrt as engine_opening
 from elastic_runtime import trt_engine
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.device import ALIGNMENT
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.engine_cache import cache_folder, remember
+from elastic_runtime.errors import BuildError, InputError, UnavailableError
+from elastic_runtime.fit import vram_needed
+from elastic_runtime.manifest import Status
 from elastic_runtime.memory import Card
 from elastic_runtime.open import Opener, Request
-from elastic_runtime.open_onnx import RamNeed, ram_needed
-from elastic_runtime.preflight import UnavailableError
-from elastic_runtime.verify import verify_bundle
+from elastic_runtime.open_onnx import RamNeed, plan_cpu, ram_needed
+from elastic_runtime.session import Session
 
 GIB = 1 << 30
 CARD = Card("GeForce RTX 5080", "12.0", 16 * GIB, 15 * GIB)
@@ -82,6 +85,120 @@ def test_switching_keeps_files_mapped_and_feeds_the_transcript_again(bundle: Bun
     session.close()
 
 
+def _talking(opener: Opener, rows: list[list[int]]) -> Session:
+    session = opener.open()
+    session.prefill(rows)
+    return session
+
+
+def test_a_switch_that_cannot_be_is_refused_before_the_old_session_closes(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=16, threads=1))
+    session = _talking(opener, [[1, 2, 3]])
+    closed: list[int] = []
+    close = session.backend.close
+    session.backend.close = lambda: (closed.append(1), close())  # type: ignore[method-assign,func-returns-value,assignment]
+    monkeypatch.setattr(opening, "free_ram", lambda: 1 << 20)
+    with pytest.raises(BuildError, match="budget 'large' on the CPU: expected"):
+        opener.switch(session, "large")
+    assert not closed
+    assert opener.budget == bundle.budget("small")
+    session.decode([1])
+    session.close()
+
+
+def test_a_switch_that_fails_opens_the_old_budget_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=64, batch=2, threads=1))
+    session = _talking(opener, [[1, 2, 3], [4, 5]])
+    expected = session.decode([6, 7]).copy()
+    opened = opening.open_onnx
+
+    def failing(bundle: Bundle, budget: Any, **rest: Any) -> Any:
+        if budget.name == "large":
+            raise BuildError("large", expected="luck", found="none")
+        return opened(bundle, budget, **rest)
+
+    monkeypatch.setattr(opening, "open_onnx", failing)
+    with pytest.raises(BuildError, match="large: expected luck, found none"):
+        opener.switch(session, "large")
+    assert opener.budget == bundle.budget("small")
+    assert session.tokens == [[1, 2, 3, 6], [4, 5, 7]]
+    again = session.decode([8, 8])
+    session.reset(2)
+    np.testing.assert_allclose(session.prefill([[1, 2, 3, 6], [4, 5, 7]]), expected, atol=1e-4)
+    np.testing.assert_allclose(session.decode([8, 8]), again, atol=1e-4)
+    session.close()
+
+
+def test_a_switch_that_leaves_no_session_says_both_reasons(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=64, threads=1))
+    session = _talking(opener, [[1, 2, 3]])
+
+    def failing(bundle: Bundle, budget: Any, **rest: Any) -> Any:
+        raise BuildError(budget.name, expected="luck", found="none")
+
+    monkeypatch.setattr(opening, "open_onnx", failing)
+    with pytest.raises(opening.LostError) as caught:
+        opener.switch(session, "large")
+    assert "expected budget 'small' to open again, found small: expected luck" in str(caught.value)
+    assert "the switch failed of: large: expected luck" in str(caught.value)
+
+
+def test_a_switch_keeps_room_for_the_transcript(bundle: Bundle) -> None:
+    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=8, threads=1))
+    session = _talking(opener, [[1] * 8])
+    session, _, cost = opener.switch(session, "medium")
+    assert (session.backend.max_context, cost.tokens) == (9, 8)
+    session.decode([1])
+    session.close()
+
+
+def test_a_session_that_holds_nothing_yet_switches(bundle: Bundle) -> None:
+    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=8, threads=1))
+    session, logits, cost = opener.switch(opener.open(), "medium")
+    assert (cost.tokens, logits.any(), opener.budget) == (0, False, bundle.budget("medium"))
+    session.close()
+
+
+def test_the_cpu_takes_the_largest_context_that_fits(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = bundle.budget("small")
+    engine = budget.engines[0]
+    budget = replace(budget, engines=tuple(replace(engine, max_context=c) for c in (512, 1 << 20)))
+    recipe = bundle.recipe(budget)
+    need = {c: ram_needed(budget, recipe, context=c, batch=3, precision="bf16").float32 for c in (512, 1 << 20)}
+
+    def context(free: int, asked: int | None = None) -> int:
+        plan = plan_cpu(bundle, budget, context=asked, rows=3, weights="float32", free=free)
+        return plan.context
+
+    assert context(need[1 << 20]) == 1 << 20
+    assert context(need[1 << 20] - 1) == 512
+    assert context(0) == 512
+    assert context(need[1 << 20], 77) == 77
+
+
+def test_rows_and_the_form_of_weights_count(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = bundle.budget("large")
+    recipe = bundle.recipe(budget)
+
+    def need(batch: int) -> RamNeed:
+        return ram_needed(budget, recipe, context=4096, batch=batch, precision="bf16")
+
+    request = Request(budget="large", backend="onnxruntime", context=4096, batch=32, threads=1)
+    monkeypatch.setattr(onnx_opening, "free_ram", lambda: need(32).stored - 1)
+    with pytest.raises(BuildError, match="budget 'large' on the CPU"):
+        Opener(bundle, request).open()
+    monkeypatch.setattr(opening, "find_card", lambda: None)
+    for weights, free, name in (("auto", need(1).stored, "large"), ("float32", need(1).float32 - 1, "medium")):
+        monkeypatch.setattr(onnx_opening, "free_ram", lambda free=free: free)
+        monkeypatch.setattr(opening, "free_ram", lambda free=free: free)
+        opener = Opener(bundle, Request(weights=weights, context=4096, threads=1))  # type: ignore[arg-type]
+        opener.open().close()
+        assert opener.budget
+        assert opener.budget.name == name
+
+
 def test_the_error_says_how_much_memory_it_would_take(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     need = RamNeed(float32=20 * GIB, stored=11 * GIB)
     assert [need.form("auto", free * GIB, "12b") for free in (20, 19, 11)] == ["float32", "stored", "stored"]
@@ -98,16 +215,21 @@ def test_the_error_says_how_much_memory_it_would_take(bundle: Bundle, monkeypatc
     monkeypatch.setattr(onnx_opening, "free_ram", lambda: 1 << 20)
     with pytest.raises(BuildError, match="budget 'small' on the CPU: expected 0"):
         Opener(bundle, Request(budget="small", backend="onnxruntime")).open()
-    outcome = verify_bundle(bundle.path).models[0]
-    assert "budget 'large' on the CPU: expected" in outcome.not_run
 
 
 def test_the_reckoning_counts_weights_states_and_caches(bundle: Bundle) -> None:
     budget = bundle.budget("small")
-    need = ram_needed(budget, bundle.recipe(budget), context=1000, batch=2)
-    more = ram_needed(budget, bundle.recipe(budget), context=2000, batch=2)
+    recipe = bundle.recipe(budget)
+    need = ram_needed(budget, recipe, context=1000, batch=2, precision="bf16")
+    more = ram_needed(budget, recipe, context=2000, batch=2, precision="bf16")
     assert need.float32 - need.stored == 4 * budget.parameters - budget.weight_bytes
     assert more.float32 - need.float32 == 2 * 2 * 2 * 1000 * budget.kv_bytes_per_token
+    # 12 + 8 + 4 + 8 heads of 24 x 32 floats are 98304 bytes, float32 already; the rest, conv states and caches, doubles
+    ssm, narrow = 98304, budget.state_bytes - 98304 + 1000 * budget.kv_bytes_per_token
+    wide = ram_needed(budget, recipe, context=1000, batch=2, precision="fp32")
+    assert need.float32 - wide.float32 == 2 * 2 * narrow
+    none = ram_needed(budget, recipe, context=1000, batch=0, precision="bf16")
+    assert need.float32 - none.float32 == 2 * 2 * (ssm + 2 * narrow)
 
 
 def test_missing_packages_are_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +292,7 @@ def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
             self._entry = entry
 
         def tensors(self) -> set[str]:
-            budget = next(b for b in bundle.budgets if self._entry in b.engines)
+            budget = next(b for b in bundle.budgets if self._entry.file in [e.file for e in b.engines])
             names = {port.name for port in self._entry.inputs} | {port.name for port in self._entry.outputs}
             return names | {item.name for item in bundle.recipe(budget).inputs}
 
@@ -187,7 +309,7 @@ def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
     monkeypatch.setattr(opening, "card", lambda: CARD)
     monkeypatch.setattr(engine_opening, "CudaDevice", lambda: device)
     monkeypatch.setattr(engine_opening, "installed_version", lambda: bundle.budgets[0].engines[0].version)
-    monkeypatch.setattr(engine_opening.importlib, "import_module", lambda name: name)
+    monkeypatch.setattr(engine_opening, "load_tensorrt", lambda: "trt")
     monkeypatch.setattr(trt_engine, "TrtEngine", Engine)
     monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path))
     return device, asked
@@ -208,6 +330,71 @@ def test_with_a_card_the_engine_is_opened_with_its_weights(bundle: Bundle, card:
     assert said == [f"large/rtx5080.engine was built and has not been run on a card yet: {said[0].split(': ', 1)[1]}"]
     session.close()
     assert (asked[-1], device.held, device.closed) == ({}, {}, True)
+
+
+def _two_contexts(bundle: Bundle) -> Bundle:
+    """Each budget with an engine of 512 and one of 2048 tokens."""
+    budgets = tuple(
+        replace(b, engines=tuple(replace(e, max_context=c) for e in b.engines for c in (512, 2048)))
+        for b in bundle.manifest.budgets
+    )
+    return replace(bundle, manifest=replace(bundle.manifest, budgets=budgets))
+
+
+def test_the_context_of_a_card_follows_one_rule(bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for: the smallest engine that suffices. Not asked for: the largest that fits the memory."""
+    two = _two_contexts(bundle)
+
+    def context(**request: Any) -> int:
+        with Opener(two, Request(budget="small", **request)).open() as session:
+            return session.backend.max_context
+
+    assert context() == 2048
+    assert (context(context=100), context(context=513)) == (512, 2048)
+    budget = two.budget("small")
+    needs = [vram_needed(budget.size(e), context=e.max_context).total for e in budget.engines]
+    assert context(vram=needs[1] - 1) == 512
+    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=needs[1] - 1))
+    assert context() == 512
+    assert Opener(two, Request(budget="small")).explain().startswith("15.0 GiB, 1 tokens or more x 1:")
+
+
+def test_a_switch_on_a_card_reckons_with_what_the_old_session_gives_back(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = _two_contexts(bundle)
+    opener = Opener(two, Request(budget="small", context=100))
+    session = opener.open()
+    session.tokens[0] = [1] * 600
+    need = vram_needed(two.budget("medium").size(two.budget("medium").engines[0]), context=2048).total
+    held = sum(session.backend.memory().values())
+    backend = session.backend
+    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need - held - 1))
+    with pytest.raises(UnavailableError, match="budget 'medium' on GeForce RTX 5080: expected 0"):
+        opener.switch(session, "medium")
+    assert session.backend is backend
+    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need - held))
+    opener._check(two.budget("medium"), opening.find_card(), session, 601)
+    session.tokens[0] = [1] * 2048
+    with pytest.raises(UnavailableError, match="found no engine for this: the largest has 2048 tokens"):
+        opener.switch(session, "medium")
+    session.close()
+
+
+def test_an_engine_that_was_verified_here_is_opened_without_a_warning(
+    bundle: Bundle, card: Any, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    engine = bundle.budget("small").engines[0]
+    remember(cache_folder(None), bundle.manifest, engine, Status("verified", CARD.name, "2026-01-31"))
+    Opener(bundle, Request(budget="small"), say=said.append).open().close()
+    assert said == []
+
+
+def test_no_memory_is_not_taken_for_memory_that_was_not_named(bundle: Bundle, card: Any) -> None:
+    for use in (Opener(bundle, Request(vram=0)).open, Opener(bundle, Request(vram=0)).explain):
+        with pytest.raises(InputError, match="vram: expected at least 1, found 0"):
+            use()
 
 
 def test_what_an_engine_cannot_do_is_said_before_it_loads(
@@ -231,4 +418,18 @@ def test_a_failure_while_loading_gives_the_device_back(
     )
     with pytest.raises(BuildError):
         Opener(bundle, Request(budget="small")).open()
-    assert device.closed
+    assert (device.closed, device.held) == (True, {})
+
+
+def test_a_package_that_does_not_load_leaves_no_device_open(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise UnavailableError("the package tensorrt-rtx", expected="it to load", found="OSError")
+
+    made: list[int] = []
+    monkeypatch.setattr(engine_opening, "load_tensorrt", fails)
+    monkeypatch.setattr(engine_opening, "CudaDevice", lambda: made.append(1))
+    with pytest.raises(UnavailableError, match="expected it to load"):
+        Opener(bundle, Request(budget="small")).open()
+    assert made == []

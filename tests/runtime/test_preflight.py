@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from elastic_runtime.errors import InputError
-from elastic_runtime.manifest import BudgetEntry, Plugin, Status
+from elastic_runtime import preflight
+from elastic_runtime.errors import UnavailableError
+from elastic_runtime.manifest import BudgetEntry, Status
 from elastic_runtime.memory import Card
 from elastic_runtime.preflight import (
-    UnavailableError,
-    cache_folder,
     check_card,
     check_memory,
     check_version,
-    find_plugin,
     installed_version,
-    library_abi,
+    load_tensorrt,
     untested,
 )
 
 GIB = 1 << 30
 CARD = Card("GeForce RTX 5090", "12.0", 32 * GIB, 31 * GIB)
-LIBRARY = b'\x7fELF junk elastic-plugins-abi/1 {"library": "1", "tensorrt": "rtx-1.7"}\0 junk'
 
 
 def _text(call: Callable[[], object]) -> str:
@@ -56,28 +52,6 @@ def test_another_tensorrt(budgets: tuple[BudgetEntry, ...]) -> None:
     assert installed_version() is None or installed_version()[0].isdigit()  # type: ignore[index]
 
 
-def test_a_missing_plugin_library(tmp_path: Path) -> None:
-    plugin = Plugin("libelastic_plugins.so", "tensorrt-rtx-1.7")
-    assert find_plugin(None, [tmp_path]) is None
-    text = _text(lambda: find_plugin(plugin, [tmp_path / "a", tmp_path]))
-    assert text.startswith(
-        f"libelastic_plugins.so: expected the library in {tmp_path}/a, {tmp_path}, found no such file"
-    )
-    (tmp_path / plugin.library).write_bytes(LIBRARY)
-    assert find_plugin(plugin, [tmp_path / "a", tmp_path]) == tmp_path / plugin.library
-
-
-def test_a_plugin_library_of_another_abi(tmp_path: Path) -> None:
-    path = tmp_path / "libelastic_plugins.so"
-    path.write_bytes(LIBRARY)
-    assert library_abi(path) == "rtx-1.7"
-    text = _text(lambda: find_plugin(Plugin(path.name, "tensorrt-rtx-1.8"), [tmp_path]))
-    assert text.startswith(f"{path}: expected a library for tensorrt-rtx-1.8, found one for rtx-1.7.")
-    path.write_bytes(b"no versions here")
-    with pytest.raises(InputError, match="expected a library of elastic plugins, found one that does not say"):
-        find_plugin(Plugin(path.name, "tensorrt-rtx-1.7"), [tmp_path])
-
-
 def test_not_enough_memory(budgets: tuple[BudgetEntry, ...]) -> None:
     budget = budgets[-1]
     engine = budget.engines[0]
@@ -93,12 +67,14 @@ def test_an_engine_that_no_card_has_run_is_a_warning(budgets: tuple[BudgetEntry,
     engine = budgets[0].engines[0]
     assert untested(engine).startswith("4b/rtx5090.4096.engine was built and has not been run on a card yet")
     assert untested(replace(engine, status=Status("verified", "GeForce RTX 5090", "2026-01-31"))) == ""
+    assert untested(engine, Status("verified", "GeForce RTX 5090", "2026-01-31")) == ""
 
 
-def test_where_compiled_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_folder(tmp_path) == tmp_path
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.delenv("ELASTIC_CACHE", raising=False)
-    assert cache_folder(None) == tmp_path / "xdg" / "elastic-runtime" / "kernels"
-    monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "own"))
-    assert cache_folder(None) == tmp_path / "own" / "kernels"
+def test_a_package_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: str) -> None:
+        raise OSError("libcudart.so.13: no such file")
+
+    monkeypatch.setattr(preflight.importlib, "import_module", fails)
+    assert _text(load_tensorrt).startswith(
+        "the package tensorrt-rtx: expected it to load, found OSError: libcudart.so.13: no such file. Install it again"
+    )

@@ -9,10 +9,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from elastic_runtime import open as opening
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import BuildError
 from elastic_runtime.run import main
+from elastic_runtime.verified import Verified
 
 COMMAND = [sys.executable, "-m", "elastic_runtime.run"]
 
@@ -151,6 +156,123 @@ def test_invalid_utf8_on_standard_input(demo_bundle: Path) -> None:
     assert (done.returncode, "standard input: expected UTF-8, found an invalid byte at 2" in done.stderr) == (2, True)
     done = _run(demo_bundle, "--chat", "--budget", "small", data=b"ab\xff\n")
     assert (done.returncode, "expected" in done.stderr) == (2, True)
+
+
+def test_chat_says_how_fast_each_answer_came(demo_bundle: Path) -> None:
+    done = _run(demo_bundle, "--chat", "--stats", "--budget", "small", "--max-new", 4, data=b"hi\nho\n")
+    assert done.returncode == 0
+    starts = [line.split()[0] for line in done.stderr.splitlines()]
+    assert [starts.count(what) for what in ("backend", "open", "first", "memory", "process")] == [2, 1, 2, 2, 2]
+    assert "resident, mapped files included" in done.stderr
+
+
+def test_a_chat_survives_a_turn_and_a_switch_that_fail(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = opening.open_onnx
+
+    def failing(bundle: Bundle, budget: Any, **rest: Any) -> Any:
+        if budget.name == "large":
+            raise BuildError("large", expected="luck", found="none")
+        return opened(bundle, budget, **rest)
+
+    monkeypatch.setattr(opening, "open_onnx", failing)
+    arguments = (demo_bundle, "--chat", "--budget", "small", "--context", 64, "--max-new", 4)
+    plain = _run(*arguments, data=b"hi\nho\n")
+    done = _run(*arguments, data=b"hi\n/budget large\n" + b"x" * 100 + b"\nho\n")
+    assert "error: large: expected luck, found none." in done.stderr
+    assert "error: sequence: expected at most 64 tokens" in done.stderr
+    assert (done.returncode, done.stdout) == (0, plain.stdout)
+
+
+def test_a_chat_without_one_answer_ends_with_its_error(demo_bundle: Path) -> None:
+    done = _run(demo_bundle, "--chat", "--budget", "small", "--context", 64, data=b"x" * 100 + b"\n")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_chat_whose_session_is_lost_ends(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, times = opening.open_onnx, iter(range(9))
+
+    def once(*given: Any, **rest: Any) -> Any:
+        if next(times):
+            raise BuildError("model", expected="luck", found="none")
+        return opened(*given, **rest)
+
+    monkeypatch.setattr(opening, "open_onnx", once)
+    done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 4, data=b"hi\n/budget large\nho\n")
+    assert done.returncode == 1
+    assert "error: switch of budgets: expected budget 'small' to open again, found model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ZeroDivisionError("one\ntwo \x1b[2J"), 70, "internal error: ZeroDivisionError: one two \\x1b[2J. Run again"),
+        (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
+        (MemoryError(), 1, "error: memory: expected enough for this, found none left."),
+        (OSError(28, "No space left on device"), 1, "error: standard output: expected room to write, found No space"),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, text: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("elastic_runtime.run.Bundle.open", fail)
+    done = _run(demo_bundle, "--ids", "1")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+    assert done.stderr.startswith(text)
+    assert "Traceback" in _run(demo_bundle, "--ids", "1", "--debug").stderr
+
+
+def test_the_code_of_an_internal_error_is_documented(demo_bundle: Path) -> None:
+    assert "70 an internal error, to be reported" in " ".join(_run("--help").stdout.split())
+    assert "ends with 70" in (Path(__file__).parents[2] / "engines/README.md").read_text("utf-8")
+
+
+def test_numbers_beyond_all_bounds(demo_bundle: Path) -> None:
+    done = _run(demo_bundle, "--ids", "1", "--context", "1" + "0" * 400)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: context: expected at most 9007199254740991, found more." in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [("--ids", "1", "--max-new", "2"), ("--prompt", "a"), ("--explain", "--vram", "1GiB")]
+)
+def test_a_full_disk_behind_the_output(demo_bundle: Path, arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [*COMMAND, str(demo_bundle), "--backend", "onnxruntime", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert b"standard output: expected room to write, found No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
+
+
+def test_a_closed_output_is_said(demo_bundle: Path) -> None:
+    command = [*COMMAND, str(demo_bundle), "--ids", "1"]
+    shell = ["sh", "-c", '"$@" >&-', "sh", *command]
+    done = subprocess.run(shell, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr.decode() == "error: standard output: expected an open one, found a closed one. Use > /dev/null.\n"
+    )
+
+
+def test_verifies_with_plugins_and_refuses_a_needless_folder_of_weights(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def verified(*_: object, **wishes: Any) -> Verified:
+        asked.append(wishes["plugins"])
+        return Verified("b", 1, (), ())
+
+    done = _run(demo_bundle, "--ids", "1", "--weights-folder", tmp_path)
+    assert (done.returncode, "holds its weights, found one. Leave it out." in done.stderr) == (2, True)
+    monkeypatch.setattr("elastic_runtime.verify.verify_bundle", verified)
+    done = _run(demo_bundle, "--verify", "--plugins", tmp_path)
+    assert (asked, done.stdout.splitlines()[-1]) == ([tmp_path], "digests hold; nothing was replayed")
 
 
 def test_no_bundle(tmp_path: Path) -> None:

@@ -107,6 +107,14 @@ def test_renders_a_conversation(tokenizer: Tokenizer) -> None:
             "{{ ''.__class__.__mro__[1].__subclasses__() }}",
             "chat template: expected a template that takes the messages",
         ),
+        (
+            "{{ 1 // 0 }}",
+            "chat template: expected a template that takes the messages, found ZeroDivisionError",
+        ),
+        (
+            "{{ range(10 ** 9) }}",
+            "chat template: expected a template that takes the messages, found OverflowError",
+        ),
     ],
 )
 def test_says_what_is_wrong_with_a_template(folder: Path, tmp_path: Path, template: str | None, text: str) -> None:
@@ -115,6 +123,13 @@ def test_says_what_is_wrong_with_a_template(folder: Path, tmp_path: Path, templa
     with pytest.raises(InputError) as caught:
         Tokenizer(tmp_path).chat([{"role": "user", "content": "x"}])
     assert str(caught.value).startswith(text)
+
+
+def test_a_template_that_is_no_utf8_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copyfile(folder / FILES[0], tmp_path / FILES[0])
+    (tmp_path / "chat_template.jinja").write_bytes(b"ab\xff")
+    with pytest.raises(InputError, match=r"chat_template\.jinja: expected UTF-8, found an invalid byte at 2"):
+        Tokenizer(tmp_path).chat([{"role": "user", "content": "x"}])
 
 
 def test_reads_templates_of_newer_and_of_several_forms(folder: Path, tmp_path: Path) -> None:

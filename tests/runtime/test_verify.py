@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.digest import file_digest
-from elastic_runtime.errors import InputError
+from elastic_runtime.engine_cache import cache_folder, remembered
+from elastic_runtime.errors import InputError, UnavailableError
 from elastic_runtime.golden import Golden, read_golden, write_golden
 from elastic_runtime.manifest import FileEntry, Manifest
 from elastic_runtime.manifest_reader import read_manifest
+from elastic_runtime.memory import Card
 from elastic_runtime.open_onnx import open_onnx
 from elastic_runtime.replay import BOUNDS, replay
 from elastic_runtime.sketch import sketch
@@ -226,13 +234,173 @@ def test_moved_as_a_tar_it_verifies_and_runs_without_original_and_checkpoint(cop
     assert len(ran.stdout.split()) == 4
 
 
-def test_no_golden_run_is_not_run_and_no_failure(copy: Path) -> None:
+def test_no_golden_run_is_not_run_and_not_called_verified(copy: Path) -> None:
     manifest = read_manifest(copy)
     budgets = tuple(replace(budget, golden=None) for budget in manifest.budgets)
     _reseal(copy, budgets=budgets)
     result = verify_bundle(copy)
     assert result.passed
+    assert not result.replayed
     assert all("exported with --no-verify" in o.not_run for o in (*result.models, *result.engines))
+    assert result.text().splitlines()[-1] == "digests hold; nothing was replayed"
+    assert json.loads(result.to_json())["replayed"] is False
+
+
+def test_external_weights_without_their_folder_are_not_run(copy: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(copy)
+    shards = tuple(entry for entry in manifest.files if entry.path.startswith("weights/"))
+    outside = tuple(replace(entry, path=entry.path.removeprefix("weights/")) for entry in shards)
+    _reseal(copy, files=tuple(e for e in manifest.files if e not in shards), external_weights=outside)
+    hub = shutil.move(copy / "weights", tmp_path / "hub")
+    result = verify_bundle(copy)
+    assert {o.not_run for o in result.models} == {"the bundle does not hold its weights; name their folder"}
+    assert result.text().endswith("\ndigests hold; nothing was replayed")
+    result = verify_bundle(copy, external=Path(hub))
+    assert (result.passed, result.replayed) == (True, True)
+
+
+def test_a_folder_of_weights_for_a_bundle_that_holds_them_is_refused(demo_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds its weights, found one"):
+        verify_bundle(demo_bundle, external=tmp_path)
+
+
+def _only_small(bundle: Path) -> None:
+    """The other budgets cost time."""
+    _reseal(bundle, budgets=tuple(b for b in read_manifest(bundle).budgets if b.name == "small"))
+
+
+def _unknown_op(bundle: Path) -> None:
+    path = bundle / "small/model.onnx"
+    model = onnx.load(path)
+    next(node for node in model.graph.node if node.op_type == "Gather").op_type = "Nonsense"
+    onnx.save(model, path)
+
+
+def _garbage(bundle: Path) -> None:
+    (bundle / "small/model.onnx").write_bytes(b"\xff\xfe garbage")
+
+
+def _other_format(bundle: Path) -> None:
+    (bundle / "small/model.onnx").write_bytes(b"")
+
+
+def _absurd_call(bundle: Path) -> None:
+    path = bundle / "small/golden.safetensors"
+    tensors = {name: array.copy() for name, array in load_file(path).items()}
+    tensors["tokens"][1] = 2**40
+    save_file(tensors, path)
+
+
+def _foreign_ids(bundle: Path) -> None:
+    path = bundle / "small/golden.safetensors"
+    golden = read_golden(path)
+    path.unlink()  # its arrays are the file's pages
+    write_golden(path, replace(golden, ids=golden.ids + 100_000))
+
+
+def _no_golden_run(bundle: Path) -> None:
+    (bundle / "small/golden.safetensors").write_bytes(b"no tensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_unknown_op, r"small/model\.onnx: FAILED: .*Nonsense"),
+        (
+            _garbage,
+            r"model\.onnx: FAILED: .*model\.onnx: expected a model that onnxruntime runs, found DecodeError",
+        ),
+        (_other_format, r"small/model\.onnx: FAILED: .*expected"),
+        (
+            _absurd_call,
+            r"FAILED: .*golden\.safetensors: call 1: expected T of at most 87, the tokens of a row, found 1",
+        ),
+        (_foreign_ids, r"FAILED: golden run: expected ids from 0 to 263, found others"),
+        (_no_golden_run, r"FAILED: .*golden\.safetensors, header length: expected"),
+    ],
+)
+def test_a_model_that_cannot_be_replayed_fails_although_its_digests_are_right(
+    copy: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(copy)
+    _only_small(copy)
+    result = verify_bundle(copy)
+    assert not result.damaged
+    assert not result.passed
+    assert re.search(message, result.text()), result.text()
+    assert result.text().endswith("\nNOT VERIFIED")
+
+
+def test_a_machine_without_memory_or_packages_does_not_verify(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _only_small(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr("elastic_runtime.open_onnx.free_ram", lambda: 0)
+        result = verify_bundle(copy)
+    (outcome,) = result.models
+    assert outcome.failed
+    assert "small/model.onnx: NOT VERIFIED, it cannot run here: budget 'small' on the CPU: expected 0" in result.text()
+    assert "Take a smaller budget or context, or run its engine on a card." in result.text()
+    assert result.text().endswith("\nNOT VERIFIED")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    result = verify_bundle(copy)
+    assert not result.passed
+    assert "expected the packages onnx and onnxruntime" in result.models[0].unavailable
+
+
+@pytest.fixture
+def card(copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """A machine with a card whose engines are played by the twins; what they were opened with is noted."""
+    noted: dict[str, Any] = {"factor": 1.0}
+
+    def open_engine(bundle: Bundle, budget: Any, engine: Any, wishes: Any, card: Card, *, say: Any) -> Any:
+        noted["plugins"], noted["batch"] = wishes.plugin_folder, wishes.batch
+        if noted.get("refusal"):
+            raise UnavailableError(engine.file, expected="a library", found="none")
+        backend = open_onnx(bundle, budget, context=512, max_tokens=64, threads=1)
+        call = backend.call
+        backend.call = lambda *a: call(*a) * np.float32(noted["factor"])  # type: ignore[method-assign]
+        return backend
+
+    _only_small(copy)
+    found = Card("GeForce RTX 5080", "12.0", 16 << 30, 15 << 30)
+    monkeypatch.setattr("elastic_runtime.verify.find_card", lambda: found)
+    monkeypatch.setattr("elastic_runtime.open_tensorrt.open_engine", open_engine)
+    monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "cache"))
+    return noted
+
+
+def test_an_engine_verified_on_a_card_says_which_and_when_and_is_remembered(
+    copy: Path, card: dict[str, Any], tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    result = verify_bundle(copy, plugins=tmp_path)
+    assert result.passed
+    assert (card["plugins"], card["batch"]) == (tmp_path, 2)
+    (outcome,) = result.engines
+    assert outcome.status is not None
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    assert abs((datetime.date.fromisoformat(str(outcome.status.date)) - today).days) <= 1
+    line = f"small/rtx5080.engine: ok on GeForce RTX 5080, {outcome.status.date}: logits off by"
+    assert line in result.text()
+    manifest = read_manifest(copy)
+    engine = manifest.budgets[0].engines[0]
+    folder = cache_folder(None)
+    assert folder == tmp_path / "cache" / "kernels"
+    assert remembered(folder, manifest, engine, "GeForce RTX 5080") == outcome.status
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    card["factor"] = 1.2  # the same engine on a driver that spoils it
+    result = verify_bundle(copy)
+    assert not result.passed
+    assert "small/rtx5080.engine: FAILED: logits off by" in result.text()
+    assert remembered(folder, manifest, engine, "GeForce RTX 5080") is None
+
+
+def test_an_engine_that_this_machine_cannot_run_is_listed(copy: Path, card: dict[str, Any]) -> None:
+    card["refusal"] = True
+    result = verify_bundle(copy)
+    assert result.passed
+    assert "small/rtx5080.engine: not run: small/rtx5080.engine: expected a library, found none." in result.text()
+    assert not verify_bundle(copy, require_engine=True).passed
 
 
 def test_golden_runs_beyond_the_backend_are_refused(demo_bundle: Path) -> None:
