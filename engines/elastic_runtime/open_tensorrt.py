@@ -150,6 +150,7 @@ def _load(
         vocab_size=budget.widths.vocab_size,
         scratch=opened.scratch,
         on_close=opened.close,
+        say=say,
     )
 
 
