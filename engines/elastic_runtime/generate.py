@@ -90,12 +90,32 @@ def generate(
         tokenizer: makes text of the tokens; stop texts need it.
 
     Raises:
-        InputError: a prompt longer than the context, empty, or with ids that are no ids; nothing was fed then.
+        InputError: a prompt longer than the context, with ids that are no ids, or an empty one for a row that was
+            never fed; nothing was fed then. An empty prompt otherwise goes on where the row was left.
     """
     settings = settings or Settings()
     _check(session, prompts, settings, tokenizer)
     rows: dict[int, _Row] = {n: _Row(n, settings, tokenizer) for n in range(len(prompts))}
-    return _run(session, session.prefill(prompts), rows)
+    return _run(session, _begin(session, prompts), rows)
+
+
+def _begin(session: Session, prompts: Sequence[Sequence[int]]) -> Floats:
+    """Logits [B, V] after each prompt; where there is none, after the pending token, else those of the last call."""
+    left = {n: session.pending[n] for n, prompt in enumerate(prompts) if not len(prompt)}
+    ids = [
+        prompt if n not in left else [token] if (token := left[n]) is not None else []
+        for n, prompt in enumerate(prompts)
+    ]
+    if not any(len(row) for row in ids):
+        return session.logits
+    try:
+        for row in left:
+            session.set_pending(row, None)  # it is the prompt now
+        return session.prefill(ids)
+    except InputError:
+        for row, token in left.items():
+            session.set_pending(row, token)
+        raise
 
 
 def _run(session: Session, logits: Floats, rows: dict[int, _Row]) -> Iterator[Piece]:
@@ -123,7 +143,8 @@ def _check(session: Session, prompts: Sequence[Sequence[int]], settings: Setting
         raise InputError("stop texts", expected="a tokenizer, to compare texts", found="none")
     StopText(settings.stop_texts)
     for number, prompt in enumerate(prompts):
-        if not len(prompt):
+        fed = number < session.batch and (session.tokens[number] or session.pending[number] is not None)
+        if not len(prompt) and not fed:
             raise InputError(
                 "prompt" if len(prompts) == 1 else f"prompt {number}", expected="at least one token", found="none"
             )

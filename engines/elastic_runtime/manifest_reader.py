@@ -9,7 +9,7 @@ from elastic_runtime.digest import is_digest
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.jsonfile import parse_json
 from elastic_runtime.manifest import SCHEMA, BudgetEntry, EngineEntry, FileEntry, Manifest
-from elastic_runtime.paths import check_relative
+from elastic_runtime.paths import check_file_name, check_name, check_relative
 from elastic_runtime.records import decode, show
 from elastic_runtime.seal import is_sealed
 
@@ -78,6 +78,7 @@ def _check_files(files: Iterable[FileEntry], where: str) -> None:
 
 
 def _check_budget(budget: BudgetEntry, known: set[str], where: str) -> None:
+    check_name(budget.name, f"{where}: name")
     named = [budget.model, budget.weights, budget.golden, budget.report, *(e.file for e in budget.engines)]
     for path in (path for path in named if path is not None):
         if path not in known:
@@ -92,6 +93,7 @@ def _check_budget(budget: BudgetEntry, known: set[str], where: str) -> None:
 
 
 def _check_engine(engine: EngineEntry, where: str) -> None:
+    check_name(engine.target, f"{where}: target")
     for name in ("max_context", "max_tokens", "max_batch"):
         value = getattr(engine, name)
         if not 1 <= value <= _MAX_COUNT:
@@ -103,6 +105,8 @@ def _check_engine(engine: EngineEntry, where: str) -> None:
         raise InputError(
             f"{where}: plugin", expected="a library if and only if ops is plugin", found=show(engine.plugin)
         )
+    if engine.plugin is not None:
+        check_file_name(engine.plugin.library, f"{where}: plugin")
     inputs = {port.name for port in engine.inputs}
     for port in engine.outputs:
         if (port.input is None) != (port.alias is None) or (port.input is not None and port.input not in inputs):

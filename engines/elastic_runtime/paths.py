@@ -21,15 +21,25 @@ def check_relative(text: str, where: str, *, parents: int = 0) -> str:
     Raises:
         InputError: absolute or escaping path, `\\`, a drive letter, an empty part, a control character.
     """
-    parts = text.split("/")
-    while parents and parts[0] == ".." and len(parts) > 1:
-        parts, parents = parts[1:], parents - 1
-    bad_part = any(part in ("", ".", "..") for part in parts)
-    bad_sign = any(ord(sign) < 32 or ord(sign) == 127 or sign in '\\:<>"|?*' for sign in text)
-    if bad_part or bad_sign or len(text.encode("utf-8", "surrogatepass")) > _MAX_PATH or not _is_unicode(text):
-        raise InputError(
-            where, expected="a relative path inside the bundle, parts divided by '/'", found=show(repr(text))
-        )
+    if _is_plain(text, parents):
+        return text
+    raise InputError(where, expected="a relative path inside the bundle, parts divided by '/'", found=show(repr(text)))
+
+
+def check_file_name(text: str, where: str) -> str:
+    """Return `text` if it is the name of a file and no path.
+
+    What is loaded as code lies where the caller looks for it, nowhere else. Raises InputError.
+    """
+    if _is_plain(text, 0) and "/" not in text:
+        return text
+    raise InputError(where, expected="a plain file name", found=show(repr(text)))
+
+
+def check_name(text: str, where: str) -> str:
+    """Return `text` if no control character is in it, which could steer a terminal. Raises InputError."""
+    if any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in text):
+        raise InputError(where, expected="a name without control characters", found=show(repr(text)))
     return text
 
 
@@ -41,6 +51,15 @@ def inside(root: Path, relative: str, where: str) -> Path:
             where, expected=f"a file inside {root}", found=f"a link to {path}", todo="replace the link by the file"
         )
     return path
+
+
+def _is_plain(text: str, parents: int) -> bool:
+    parts = text.split("/")
+    while parents and parts[0] == ".." and len(parts) > 1:
+        parts, parents = parts[1:], parents - 1
+    bad_part = any(part in ("", ".", "..") for part in parts)
+    bad_sign = any(ord(sign) < 32 or ord(sign) == 127 or sign in '\\:<>"|?*' for sign in text)
+    return not (bad_part or bad_sign or len(text.encode("utf-8", "surrogatepass")) > _MAX_PATH or not _is_unicode(text))
 
 
 def _is_unicode(text: str) -> bool:

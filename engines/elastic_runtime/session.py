@@ -53,6 +53,11 @@ class Session:
         return tuple(max(0, self._room(row)) for row in range(self.batch))
 
     @property
+    def logits(self) -> Floats:
+        """Logits [B, V] after each row's last token; zeros for one that got none. Valid until the next call."""
+        return self._logits
+
+    @property
     def pending(self) -> tuple[int | None, ...]:
         """The token of each row that was given out and not fed yet, None where there is none."""
         return tuple(self._pending.get(row) for row in range(self.batch))

@@ -1,7 +1,11 @@
-"""One build of engines/cpp a session, as a user without CUDA and TensorRT makes it, with the sanitizers."""
+"""One build of engines/cpp a test run, as a user without CUDA and TensorRT makes it, with the sanitizers."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -9,19 +13,51 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "engines" / "cpp"
-HEADER = any(Path(p, "nlohmann", "json.hpp").exists() for p in ("/usr/include", "/usr/local/include"))
+from elastic_runtime import Bundle
+
+HERE = Path(__file__).parent
+SOURCE = HERE.parents[1] / "engines" / "cpp"
 
 
-def _missing() -> str:
+def json_include() -> Path | None:
+    """The folder of nlohmann/json.hpp: of the Python package that brings it, else of the system."""
+    package = importlib.util.find_spec("nlohmann_json")
+    folders = [Path(place) / "include" for place in (package.submodule_search_locations or ())] if package else []
+    folders += [Path("/usr/include"), Path("/usr/local/include")]
+    return next((folder for folder in folders if (folder / "nlohmann" / "json.hpp").is_file()), None)
+
+
+def missing() -> str:
+    """Why nothing can be built here; empty where it can."""
     if not shutil.which("cmake"):
         return "no cmake on the path"
     if not any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++")):
         return "no C++ compiler on the path"
-    return "" if HEADER or os.environ.get("CMAKE_PREFIX_PATH") else "nlohmann-json is not installed"
+    found = json_include() or os.environ.get("CMAKE_PREFIX_PATH")
+    return "" if found else "no nlohmann/json.hpp: pip install nlohmann-json"
 
 
-def _run(*command: str | Path, cwd: Path | None = None) -> str:
+def onnxruntime_root(folder: Path) -> Path | None:
+    """A folder with include/ and lib/ of onnxruntime: ELASTIC_ONNXRUNTIME_ROOT, else the library of the Python package
+    beside our declarations of it (onnx_sdk/), made in `folder`."""
+    if root := os.environ.get("ELASTIC_ONNXRUNTIME_ROOT"):
+        return Path(root)
+    package = importlib.util.find_spec("onnxruntime")
+    places = [Path(place) / "capi" for place in (package.submodule_search_locations or ())] if package else []
+    library = next((path for place in places for path in place.glob("libonnxruntime.so.*")), None)
+    if library is None:
+        return None
+    (folder / "lib").mkdir(parents=True, exist_ok=True)
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):  # to link with, and what the linked program asks for
+        link = folder / "lib" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(library)
+    shutil.copytree(HERE / "onnx_sdk" / "include", folder / "include", dirs_exist_ok=True)
+    return folder
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    """Standard output of a command that succeeds."""
     done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (
         f"{command[0]} ended with {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
@@ -30,15 +66,80 @@ def _run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 @pytest.fixture(scope="session")
+def json_folder() -> Path:
+    """The folder of nlohmann/json.hpp."""
+    found = json_include()
+    if found is None:
+        pytest.skip("no nlohmann/json.hpp: pip install nlohmann-json")
+    return found
+
+
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build folder; ELASTIC_CPP_BUILD names one to keep between runs."""
-    if reason := _missing():
+    """A build folder, one for all workers of pytest-xdist; ELASTIC_CPP_BUILD names one to keep between runs."""
+    if reason := missing():
         pytest.skip(reason)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base
     kept = os.environ.get("ELASTIC_CPP_BUILD")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("cpp")
-    root = os.environ.get("ELASTIC_ONNXRUNTIME_ROOT")
-    host = (f"-DELASTIC_ONNXRUNTIME_ROOT={root}",) if root else ()
+    folder = Path(kept) if kept else shared / "cpp"
+    with (shared / "cpp.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = shared / "cpp.built"
+        if not done.exists():
+            _build(folder)
+            done.touch()
+    return folder
+
+
+def _build(folder: Path) -> None:
+    include, root = json_include(), onnxruntime_root(folder / "onnxruntime")
+    options = [f"-DELASTIC_JSON_INCLUDE={include}"] if include else []
+    options += [f"-DELASTIC_ONNXRUNTIME_ROOT={root}"] if root else []
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-    _run("cmake", "-S", SOURCE, "-B", folder, *generator, "-DCMAKE_BUILD_TYPE=Debug", "-DELASTIC_SANITIZE=ON", *host)
-    _run("cmake", "--build", folder, "--parallel", "2")
+    run("cmake", "-S", SOURCE, "-B", folder, *generator, "-DCMAKE_BUILD_TYPE=Debug", "-DELASTIC_SANITIZE=ON", *options)
+    run("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 2))
+
+
+@pytest.fixture(scope="session")
+def program(built: Path) -> Path:
+    return built / "elastic_generate"
+
+
+@pytest.fixture(scope="session")
+def host_program(program: Path) -> Path:
+    cache = (program.parent / "CMakeCache.txt").read_text()
+    if "ELASTIC_ONNXRUNTIME_ROOT:PATH=\n" in cache:
+        pytest.skip("no onnxruntime library: it was built without")
+    return program
+
+
+@pytest.fixture(scope="session")
+def wide_bundle(demo_bundle: Path, twins: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo as a bundle whose models onnxruntime's CPU runs as they are: its twins in place of its models."""
+    from elastic_runtime.seal import EMPTY, seal
+
+    copy = tmp_path_factory.mktemp("wide") / "bundle"
+    shutil.copytree(demo_bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8")) | {"precision": "fp32", "seal": EMPTY}
+    files = {entry["path"]: entry for entry in manifest["files"]}
+    for budget in manifest["budgets"]:
+        data = (twins / f"{budget['name']}.onnx").read_bytes()
+        (copy / budget["model"]).unlink()
+        (copy / budget["model"]).write_bytes(data)
+        files[budget["model"]] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (copy / "manifest.json").write_text(seal(json.dumps(manifest)), "utf-8")
+    return copy
+
+
+@pytest.fixture(scope="session")
+def twins(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The float32 twin of every budget's model, `<budget>.onnx`."""
+    onnx = pytest.importorskip("onnx")
+    from elastic_runtime.twin import float32_twin
+
+    folder = tmp_path_factory.mktemp("twins")
+    for budget in Bundle.open(demo_bundle).budgets:
+        model = onnx.load(str(demo_bundle / budget.model), load_external_data=False)
+        onnx.save(float32_twin(model), str(folder / f"{budget.name}.onnx"))
     return folder

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from golden_eos import eos_cases
 from golden_errors import error_cases
+from golden_sessions import session_cases
 
 from elastic_runtime.choose import choose
 from elastic_runtime.manifest import (
@@ -219,7 +221,8 @@ def all_files(folder: Path) -> dict[str, str]:
     slices["sha256"] = slice_digests(slices, folder)
     made = {
         "choose.json": choose_cases(), "slices.json": slices, "sampler.json": sampler_cases(reference_sample),
-        "errors.json": error_cases(folder),
+        "errors.json": error_cases(folder), "session.json": session_cases(),
+        "eos.json": eos_cases(folder),
     }  # fmt: skip
     texts = {name: json.dumps(value, indent=1, ensure_ascii=False) + "\n" for name, value in made.items()}
     return {"manifest_12b.json": manifest_12b()} | texts

@@ -9,6 +9,7 @@ import pytest
 
 
 def _run(*command: str | Path, cwd: Path | None = None) -> str:
+    """Standard output of a command that succeeds."""
     done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (
         f"{command[0]} ended with {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"

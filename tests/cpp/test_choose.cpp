@@ -30,6 +30,24 @@ TEST(choose_equals_python) {
   }
 }
 
+TEST(choose_explains_without_steering_a_terminal) {
+  BudgetEntry budget;
+  budget.name = "\xE2\x80\xAEsmall\x1b[2J";
+  CHECK_EQ(choose({budget}, {kGib, 1, 1, {}}).explain(),
+           "1.0 GiB, 1 tokens x 1:\n  \\u202esmall\\x1b[2J: no engine");
+}
+
+TEST(choose_warns_of_engines_that_no_card_has_run) {
+  EngineEntry engine;
+  engine.file = "small/rtx.engine";
+  engine.status.state = "built";
+  CHECK_EQ(
+      untested(engine),
+      "small/rtx.engine was built and has not been run on a card yet: `elastic-run BUNDLE --verify` does so");
+  engine.status.state = "verified";
+  CHECK_EQ(untested(engine), "");
+}
+
 TEST(choose_refuses_nothing_asked) {
   const std::vector<BudgetEntry> none;
   CHECK_EQ(std::string(THROWN(InputError, choose(none, {0, 1, 1, {}})).what()),

@@ -1,13 +1,20 @@
 // The TensorRT backend's own logic, against stand-ins for the SDKs: no GPU, no SDK, all of it under the
 // sanitizers.
+#include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "check.h"
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/sha256.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "fake_sdk.h"
+
+#ifndef _WIN32
+#include <sys/resource.h>
+#endif
 
 using namespace elastic;
 using namespace elastic_test;
@@ -148,10 +155,80 @@ TEST(device_runtime_cache_is_kept) {
   }
 }
 
+#ifndef _WIN32
+TEST(device_a_full_disk_leaves_the_old_runtime_cache) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.runtime_cache = fs::path(scratch("full")) / "kernels";
+  std::ofstream(*options.runtime_cache) << "+++";
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, SIG_IGN);
+  {
+    const auto backend = backend_of(bundle, options);  // will want to write four
+    const rlimit none{2, before.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &none);
+  }
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::string kept;
+  std::ifstream(*options.runtime_cache) >> kept;
+  CHECK_EQ(kept, "+++");
+  CHECK_EQ(
+      std::distance(fs::directory_iterator(options.runtime_cache->parent_path()), fs::directory_iterator()),
+      1);
+}
+#endif
+
+TEST(device_an_empty_runtime_cache_is_none) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.runtime_cache = fs::path(scratch("empty")) / "kernels";
+  std::ofstream(*options.runtime_cache) << "";
+  fake::state().cache_read = "";
+  backend_of(bundle, options);
+  CHECK_EQ(fake::state().cache_read, "");
+  CHECK_EQ(fs::file_size(*options.runtime_cache), 1u);  // and made anew
+}
+
+TEST(device_plugins_are_looked_for_in_order) {
+  const Bundle bundle = make_bundle();
+  const EngineEntry& engine = bundle.budget("b").engines[0];
+  const fs::path home = bundle.path();
+  CHECK(plugin_folders(bundle, engine, fs::path("given")) == std::vector<fs::path>{"given"});
+  EngineEntry deeper = engine;
+  deeper.file = "small/a.engine";
+  const std::vector<fs::path> wanted = {home, home / "small", fs::absolute(home).parent_path()};
+  CHECK(plugin_folders(bundle, deeper, std::nullopt) == wanted);
+  fs::create_directories(home / "small");
+  fs::rename(home / "libelastic_plugins.so", home / "small" / "libelastic_plugins.so");
+  CHECK_EQ(find_plugin(bundle, deeper, std::nullopt), home / "small" / "libelastic_plugins.so");
+  const fs::path beside = home.parent_path() / "libelastic_plugins.so";
+  fs::rename(home / "small" / "libelastic_plugins.so", beside);
+  CHECK(fs::equivalent(find_plugin(bundle, deeper, std::nullopt), beside));
+  fs::remove(beside);
+  CHECK_EQ(THROWN(UnavailableError, find_plugin(bundle, deeper, std::nullopt)).found, "no such file");
+}
+
+TEST(device_warns_and_can_be_ended_while_it_loads) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  std::string heard;
+  options.warn = [&](const std::string& text) { heard += text; };
+  std::size_t bytes = 0;
+  options.on_bytes = [&](std::size_t count) { bytes += count; };
+  backend_of(bundle, options);
+  CHECK_EQ(heard,
+           "a.engine was built and has not been run on a card yet: `elastic-run BUNDLE --verify` does so");
+  CHECK_EQ(bytes, 20u);  // two rows of three floats, without the last
+  options.on_bytes = [](std::size_t) { throw std::string("enough"); };
+  CHECK_EQ(THROWN(std::string, backend_of(bundle, options)), "enough");
+  CHECK_EQ(fake::state().live_allocations, 0);
+}
+
 TEST(device_refuses_before_it_allocates) {
   const Bundle bundle = make_bundle();
   const auto refused = [&](TensorRtOptions options = {}) {
-    const std::string text = THROWN(InputError, backend_of(bundle, options)).what();
+    const std::string text = THROWN(Error, backend_of(bundle, options)).what();
     CHECK_EQ(fake::state().live_allocations, 0);
     fake::state() = {};
     return text;
@@ -178,14 +255,17 @@ TEST(device_refuses_before_it_allocates) {
   CHECK_EQ(refused(options), "batch: expected 1 to 3, found 4.");
   options.max_batch = 1;
   options.plugins = scratch("no_plugins");
-  CHECK_EQ(refused(options).find("engine a.engine: expected the plugin library libelastic_plugins.so in "),
-           0u);
+  CHECK_EQ(refused(options),
+           "libelastic_plugins.so: expected the library in " + fs::path(*options.plugins).generic_string() +
+               ", found no such file. Build plugins/ with CMake against the SDK of that version, and "
+               "name its folder with --plugins.");
 }
 
 TEST(device_refuses_wrong_plugins_and_engines) {
   const Bundle other = make_bundle("engine", "rtx-1.6");
-  const InputError error = THROWN(InputError, backend_of(other));
-  CHECK_EQ(error.expected + "|" + error.found, "a library for tensorrt-rtx-1.7|rtx-1.6");
+  const UnavailableError error = THROWN(UnavailableError, backend_of(other));
+  CHECK_EQ(error.expected + "|" + error.found, "a library for tensorrt-rtx-1.7|one for rtx-1.6");
+  CHECK_EQ(error.exit_code(), 1);
   const Bundle broken = make_bundle("garbage");
   CHECK_EQ(std::string(THROWN(BuildError, backend_of(broken)).what()),
            "engine a.engine: expected an engine that can be read, found magic tag does not match.");

@@ -72,6 +72,14 @@ TEST(errors_of_a_seal_below_the_top_level) {
   CHECK_EQ(THROWN(InputError, parse_manifest(forged)).expected, "the field 'producer'");
 }
 
+TEST(errors_do_not_steer_a_terminal) {
+  const InputError error("a\x1b[2Jb", "\xC2\x9B", "x\x07\xE2\x80\xAEy", "");
+  CHECK_EQ(std::string(error.what()), "a\\x1b[2Jb: expected \\x9b, found x\\x07\\u202ey.");
+  CHECK_EQ(printable("line\nline \xC3\xA9 \xE4\xBD\xA0"), "line\nline \xC3\xA9 \xE4\xBD\xA0");
+  CHECK_EQ(printable("\xF1\x1b[A"), "\xF1\\x1b[A");  // a broken sequence hides nothing
+  CHECK_EQ(printable("\xC0\x9B"), "\\x1b");          // nor does an overlong one
+}
+
 TEST(errors_have_their_text) {
   const InputError error("weights.json", "an object", "None", "export it again");
   CHECK_EQ(std::string(error.what()), "weights.json: expected an object, found None. Export it again.");

@@ -10,6 +10,7 @@ using namespace elastic_test;
 namespace {
 
 using Ids = std::vector<std::int64_t>;
+namespace fs = std::filesystem;
 
 Session session_of(SessionShape shape = {300, 40, 4, 3}) {
   return Session(std::make_unique<CountingBackend>(shape, std::make_shared<Record>()));
@@ -156,3 +157,28 @@ TEST(generate_tokenizer_refuses_what_it_cannot_do) {
   CHECK_EQ(refused("\"normalized\": false", "\"lstrip\": true"), "added_tokens|one with lstrip");
   CHECK_EQ(THROWN(InputError, tokenizer("\"id\": 256", "\"id\": -1")).expected, "a token id");
 }
+
+TEST(generate_eos_ids_as_in_python) {
+  const Value file = golden("eos.json");
+  for (const Value& wanted : items(at(file, "cases"))) {
+    const fs::path folder = scratch("eos");
+    std::ofstream(folder / "tokenizer.json", std::ios::binary) << text(at(file, "tokenizer"));
+    for (const char* name : {"generation_config.json", "tokenizer_config.json"}) {
+      const Value& content = at(wanted, name);
+      if (!content.is_null()) std::ofstream(folder / name, std::ios::binary) << text(content);
+    }
+    std::string seen;
+    try {
+      for (const std::int64_t id : eos_ids(folder, integer(at(file, "vocab"))))
+        seen += std::to_string(id) + " ";
+    } catch (const InputError& error) {
+      seen = error.subject + "|" + error.expected + "|" + error.found;
+    }
+    std::string expected;
+    if (const auto* refused = at(wanted, "error").get<std::string>()) expected = *refused;
+    for (const Value& id : items(at(wanted, "ids"))) expected += std::to_string(integer(id)) + " ";
+    CHECK_EQ(seen, expected);
+  }
+}
+
+TEST(generate_eos_needs_no_files) { CHECK(eos_ids(scratch("no_eos"), 258).empty()); }

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from elastic_runtime.errors import InputError
+from elastic_runtime.generate import Settings, generate
+from elastic_runtime.session import Session
 
 HERE = Path(__file__).parent
 
@@ -27,7 +33,10 @@ def made(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dic
     return files
 
 
-@pytest.mark.parametrize("name", ["manifest_12b.json", "choose.json", "slices.json", "sampler.json", "errors.json"])
+NAMES = ["manifest_12b", "choose", "slices", "sampler", "errors", "session", "eos"]
+
+
+@pytest.mark.parametrize("name", [f"{name}.json" for name in NAMES])
 def test_the_file_is_what_python_says(cases: dict[str, Any], made: dict[str, str], name: str) -> None:
     assert (cases["FOLDER"] / name).read_text("utf-8") == made[name], (
         "run tests/cpp/golden_cases.py and look at the diff"
@@ -35,8 +44,6 @@ def test_the_file_is_what_python_says(cases: dict[str, Any], made: dict[str, str
 
 
 def test_every_error_case_says_something(cases: dict[str, Any]) -> None:
-    import json
-
     groups = json.loads((cases["FOLDER"] / "errors.json").read_text("utf-8"))
     refused = [case for group in groups.values() for case in group["cases"] if case["subject"]]
     assert len(refused) > 110
@@ -44,9 +51,62 @@ def test_every_error_case_says_something(cases: dict[str, Any]) -> None:
 
 
 def test_a_seal_below_the_top_level_is_no_traceback() -> None:
-    from elastic_runtime.errors import InputError
     from elastic_runtime.manifest_reader import parse_manifest
     from elastic_runtime.seal import EMPTY, seal
 
     with pytest.raises(InputError, match="the field 'producer'"):
         parse_manifest(seal(f'{{"schema": "elastic-bundle/1", "x": {{"seal": "{EMPTY}"}}}}').encode())
+
+
+class _Summing:
+    """The model of golden_sessions.py as a backend."""
+
+    def __init__(self, vocab: int, max_context: int, max_tokens: int, max_batch: int) -> None:
+        self.vocab_size, self.max_context, self.max_tokens, self.max_batch = vocab, max_context, max_tokens, max_batch
+
+    def start(self, batch: int) -> None:
+        self._sums, self._counts = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+
+    def call(self, ids: Any, position: Any, length: Any) -> Any:
+        assert (position + ids.shape[1] <= self.max_context).all()
+        assert (position == self._counts)[length > 0].all()
+        real = np.arange(ids.shape[1]) < length[:, None]
+        self._sums += (ids * real).sum(1)
+        self._counts += length
+        peaks = (self._sums + self._counts) % self.vocab_size
+        return (np.arange(self.vocab_size) == peaks[:, None]).astype(np.float32) * 2 - 1
+
+    def close(self) -> None: ...
+
+
+def _take(session: Session, step: dict[str, Any]) -> None:
+    if step["do"] == "reset":
+        return session.reset()
+    if step["do"] == "feed":
+        session.prefill(step["rows"])
+        return None
+    settings = Settings(max_new=step["max_new"], stop_ids=tuple(step["stop_ids"]))
+    ids: list[list[int | None]] = [[] for _ in step["rows"]]
+    finish = ["" for _ in step["rows"]]
+    for piece in generate(session, step["rows"], settings):
+        ids[piece.row].append(piece.id)
+        finish[piece.row] = piece.finish or ""
+    assert (ids, finish) == (step["ids"], step["finish"])
+    return None
+
+
+CASES = json.loads((HERE.parent / "golden" / "session.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: case["name"])
+def test_a_session_takes_these_steps(case: dict[str, Any]) -> None:
+    session = Session(_Summing(**CASES["shape"]), batch=case["batch"])
+    for number, step in enumerate(case["steps"]):
+        error = None
+        try:
+            _take(session, step)
+        except InputError as refused:
+            error = f"{refused.subject}|{refused.expected}|{refused.found}"
+        assert error == step.get("error"), number
+        assert [len(tokens) for tokens in session.tokens] == step["positions"], number
+        assert list(session.pending) == step["pending"], number

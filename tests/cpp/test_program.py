@@ -1,14 +1,18 @@
 """elastic_generate on the demo bundle: same weights, same choice, same greedy ids as the Python side says.
 
-The host backend needs onnxruntime's C headers, which its wheel lacks: ELASTIC_ONNXRUNTIME_ROOT names a folder with
-include/ and lib/.
+The host backend runs on the library of the Python package, declared by onnx_sdk/; ELASTIC_ONNXRUNTIME_ROOT names
+another one with its own headers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,31 +30,6 @@ IDS = [*b"Once upon a ", 260, *b"time"]
 def _run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [str(argument) for argument in arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
-
-
-@pytest.fixture(scope="session")
-def program(built: Path) -> Path:
-    return built / "elastic_generate"
-
-
-@pytest.fixture(scope="session")
-def host_program(program: Path) -> Path:
-    if not os.environ.get("ELASTIC_ONNXRUNTIME_ROOT"):
-        pytest.skip("ELASTIC_ONNXRUNTIME_ROOT names no onnxruntime with C headers")
-    return program
-
-
-@pytest.fixture(scope="session")
-def twins(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The float32 twin of every budget's model, `<budget>.onnx`."""
-    onnx = pytest.importorskip("onnx")
-    from elastic_runtime.twin import float32_twin
-
-    folder = tmp_path_factory.mktemp("twins")
-    for budget in Bundle.open(demo_bundle).budgets:
-        model = onnx.load(str(demo_bundle / budget.model), load_external_data=False)
-        onnx.save(float32_twin(model), str(folder / f"{budget.name}.onnx"))
-    return folder
 
 
 @pytest.mark.timeout(900)
@@ -135,7 +114,10 @@ BAD = [
     (["--context"], "--context: expected a value behind it, found the end of the command."),
     (["--temperature", "warm", "--ids", "1"], "--temperature: expected a number, found warm."),
     (["--device", "tpu", "--ids", "1"], "--device: expected auto, cpu or gpu, found tpu."),
-    (["--device", "cpu", "--ids", "1"], "--budget auto: expected a GPU, or --vram with the memory to reckon with"),
+    (
+        ["--device", "cpu", "--explain"],
+        "--explain: expected a GPU, or --vram with the memory to reckon with, found neither",
+    ),
 ]
 
 
@@ -150,8 +132,9 @@ def test_bad_requests_end_with_2_and_a_sentence(
 
 
 BAD_RUNS = [
-    (["--ids", "1,264"], "row 0: expected token ids from 0 to 263, found 264."),
-    (["--ids", "1,2,3", "--context", "2"], "row 0: expected at most 2 tokens more in a context of 2, found 3."),
+    (["--ids", "1,264"], "token ids: expected 0 to 263, found 264."),
+    (["--ids", "1,2,3", "--context", "2"], "prompt: expected at most 2 tokens, the context, found 3."),
+    (["--ids", "1", "--top-k", "-1"], "top_k: expected 0 (no limit) or more, found -1."),
     (["--ids", "1", "--top-p", "1.5"], "top_p: expected a number above 0, up to 1, found 1.5."),
     (["--ids", "1", "--stop", ""], "stop string: expected at least one character, found none."),
 ]
@@ -173,19 +156,50 @@ def test_invalid_utf8_is_refused(host_program: Path, demo_bundle: Path, twins: P
     assert (done.returncode, b"expected UTF-8 text, found another byte at offset 1" in done.stderr) == (2, True)
 
 
-def test_a_closed_pipe_and_an_interrupt_end_cleanly(host_program: Path, demo_bundle: Path, twins: Path) -> None:
-    import signal
+def _heard(process: subprocess.Popen[str], later: float = 0) -> None:
+    """Wait until the program handles SIGINT itself, and `later` seconds more, then send it one."""
+    status, deadline = Path(f"/proc/{process.pid}/status"), time.monotonic() + 60
+    while time.monotonic() < deadline:
+        caught = int(next(line for line in status.read_text().splitlines() if line.startswith("SigCgt")).split()[1], 16)
+        if caught >> (signal.SIGINT - 1) & 1:
+            break
+        time.sleep(0.01)
+    time.sleep(later)
+    process.send_signal(signal.SIGINT)
 
-    common = [host_program, demo_bundle, "--device", "cpu", "--budget", "small", "--model", twins / "small.onnx"]
-    endless = [*common, "--ids", "1", "--max-new", "100000", "--no-eos", "--context", "100000", "--print-ids"]
-    process = subprocess.Popen(endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+def _said(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that did not hear must not outlive the test
+
+
+def _piped(*command: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+ENDLESS = ("--ids", "1", "--max-new", "100000", "--no-eos", "--context", "100000", "--print-ids")
+
+
+@pytest.fixture(scope="session")
+def small(host_program: Path, demo_bundle: Path, twins: Path) -> tuple[object, ...]:
+    """The command that runs the demo's small budget on the CPU."""
+    return host_program, demo_bundle, "--device", "cpu", "--budget", "small", "--model", twins / "small.onnx"
+
+
+def test_a_reader_that_is_gone_ends_it_as_sigpipe_does(small: tuple[object, ...]) -> None:
+    process = _piped(*small, *ENDLESS)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    assert (process.wait(60), process.stderr.read()) == (0, "")
+    assert (process.wait(60), process.stderr.read()) == (141, "")
     process.stderr.close()
-    with subprocess.Popen(endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+
+
+def test_an_interrupt_ends_it_between_two_tokens(small: tuple[object, ...]) -> None:
+    with _piped(*small, *ENDLESS) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -194,9 +208,112 @@ def test_a_closed_pipe_and_an_interrupt_end_cleanly(host_program: Path, demo_bun
         assert (process.wait(60), process.stderr.read()) == (130, "")
 
 
-def test_a_swapped_file_is_named(program: Path, demo_bundle: Path, tmp_path: Path) -> None:
-    import shutil
+def test_an_interrupt_ends_a_long_prompt(small: tuple[object, ...]) -> None:
+    ids = ",".join(["1"] * 60_000)  # fed one by one: far longer than it takes to interrupt
+    with _piped(*small, "--ids", ids, "--max-tokens", 1, "--context", 100_000, "--print-ids") as process:
+        _heard(process, later=4)  # by then the model is loaded
+        said = _said(process)
+        assert (process.returncode, *said) == (130, "", "")
 
+
+def test_an_interrupt_ends_a_check_of_a_large_file(program: Path, demo_bundle: Path, tmp_path: Path) -> None:
+    from elastic_runtime.seal import EMPTY, seal
+
+    manifest = json.loads((demo_bundle / "manifest.json").read_text("utf-8")) | {"seal": EMPTY}
+    copy = tmp_path / "bundle"
+    shutil.copytree(demo_bundle, copy)
+    with (copy / "large.bin").open("wb") as file:
+        file.truncate(1 << 40)  # sparse: a day of reading
+    manifest["files"].insert(0, {"path": "large.bin", "size": 1 << 40, "sha256": "0" * 64})
+    (copy / "manifest.json").write_text(seal(json.dumps(manifest)), "utf-8")
+    with _piped(program, copy, "--check", "--explain", "--vram", "1GiB") as process:
+        _heard(process)
+        said = _said(process)
+        assert (process.returncode, *said) == (130, "", "")
+
+
+def test_a_second_interrupt_ends_what_polls_nothing(small: tuple[object, ...]) -> None:
+    """Here a write that waits for its reader."""
+    import fcntl
+    import struct
+    import termios
+
+    with _piped(*small, *ENDLESS, "--context", 4096) as process:
+        assert process.stdout is not None
+        size = fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        held = 0
+        while held < size - 8:
+            held = struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, b"\0" * 4))[0]
+            time.sleep(0.01)
+        for _ in range(2):
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(60) == -signal.SIGINT
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_output_that_cannot_be_written_is_an_error(
+    program: Path, demo_bundle: Path, small: tuple[object, ...]
+) -> None:
+    full = "elastic_generate: standard output: expected it to be written, found No space left on device.\n"
+    for command in (
+        (program, demo_bundle, "--explain", "--vram", "1GiB"),
+        (program, demo_bundle, "--budget", "small", "--weights-digest"),
+        (program, "--help"),
+        (*small, "--ids", "1", "--max-new", 2),
+    ):
+        with open("/dev/full", "wb") as sink:
+            done = subprocess.run(
+                [str(c) for c in command], stdout=sink, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (done.returncode, done.stderr) == (1, full), command
+
+
+def test_a_reader_that_is_gone_before_the_first_word(program: Path, demo_bundle: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([program, demo_bundle, "--explain", "--vram", "1GiB"], stdout=write, check=False)
+    os.close(write)
+    assert done.returncode == 141
+
+
+def test_what_this_machine_cannot_do_ends_with_1(program: Path, demo_bundle: Path) -> None:
+    done = _run(program, demo_bundle, "--device", "gpu", "--budget", "small", "--ids", "1")
+    assert (done.returncode, done.stderr) == (
+        1, "elastic_generate: --device gpu: expected an NVIDIA GPU with a driver, found none.\n",
+    )  # fmt: skip
+    done = _run(program, demo_bundle, "--device", "cpu", "--vram", "1MiB", "--ids", "1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("elastic_generate: --budget auto: expected a budget that fits, found none. See:\n")
+
+
+def test_auto_takes_the_largest_budget_that_fits_the_memory(host_program: Path, wide_bundle: Path) -> None:
+    bundle = Bundle.open(wide_bundle)
+    common = (host_program, wide_bundle, "--device", "cpu", "--ids", "1,2,3", "--max-new", 3, "--print-ids", "--no-eos")
+    wanted = _run(*common, "--budget", "large").stdout
+    assert len(wanted.split()) == 3
+    assert _run(*common).stdout == wanted
+    assert wanted != _run(*common, "--budget", "small").stdout
+    done = _run(*common, "--context", 1 << 38)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"elastic_generate: budget {bundle.budgets[-1].name!r} on the CPU: expected ")
+    assert "GiB of free memory (float32 arithmetic, weights as stored)" in done.stderr
+
+
+def test_top_k_zero_is_no_limit(small: tuple[object, ...]) -> None:
+    common = (*small, "--ids", "1", "--max-new", 8, "--temperature", 2, "--seed", 3, "--print-ids", "--no-eos")
+    assert _run(*common, "--top-k", 0).stdout == _run(*common).stdout != ""
+
+
+def test_the_folder_of_plugins_can_be_named(program: Path) -> None:
+    assert "--plugins DIR" in _run(program, "--help").stdout
+    assert _run(program, "--plugins").stderr.startswith("elastic_generate: --plugins: expected a value behind it")
+
+
+def test_a_swapped_file_is_named(program: Path, demo_bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(demo_bundle, copy)
     damaged = bytearray((copy / "small" / "model.onnx").read_bytes())

@@ -1,5 +1,6 @@
 #include "check.h"
 #include "counting_backend.h"
+#include "elastic_runtime/generate.h"
 #include "elastic_runtime/session.h"
 
 using namespace elastic;
@@ -23,7 +24,92 @@ struct Fixture {
   }
 };
 
+SessionShape shape_of(const Value& value) {
+  return {integer(at(value, "vocab")), integer(at(value, "max_context")), integer(at(value, "max_tokens")),
+          integer(at(value, "max_batch"))};
+}
+
+Rows rows_of(const Value& value) {
+  Rows rows;
+  for (const Value& row : items(value)) {
+    rows.emplace_back();
+    for (const Value& id : items(row)) rows.back().push_back(integer(id));
+  }
+  return rows;
+}
+
+std::string finish_of(Stop stop) {
+  return stop == Stop::kToken ? "stop_token" : stop == Stop::kContext ? "context" : "length";
+}
+
+/// Takes a step of session.json; what a generation made is compared here.
+void take(Session& session, const Value& step) {
+  const std::string what = text(at(step, "do"));
+  if (what == "reset") return session.reset(static_cast<std::int64_t>(session.positions().size()));
+  const Rows rows = rows_of(at(step, "rows"));
+  if (what == "feed") return (void)session.feed(rows);
+  GenerateOptions options;
+  options.max_new = integer(at(step, "max_new"));
+  for (const Value& id : items(at(step, "stop_ids"))) options.stop_ids.push_back(integer(id));
+  const auto made = generate(session, rows, options);
+  for (std::size_t row = 0; row < made.size(); ++row) {
+    CHECK(made[row].ids == rows_of(at(step, "ids"))[row]);
+    CHECK_EQ(finish_of(made[row].stop), text(items(at(step, "finish"))[row]));
+  }
+}
+
+std::int64_t or_none(const Value& value) { return value.is_null() ? -1 : integer(value); }
+
 }  // namespace
+
+TEST(session_steps_as_in_python) {
+  const Value file = golden("session.json");
+  for (const Value& wanted : items(at(file, "cases"))) {
+    Fixture fixture(shape_of(at(file, "shape")));
+    fixture.session.reset(integer(at(wanted, "batch")));
+    const std::string name = text(at(wanted, "name")) + ", step ";
+    int number = 0;
+    for (const Value& step : items(at(wanted, "steps"))) {
+      const std::string where = name + std::to_string(++number) + ": ";
+      std::string error;
+      try {
+        take(fixture.session, step);
+      } catch (const InputError& refused) {
+        error = refused.subject + "|" + refused.expected + "|" + refused.found;
+      }
+      const Value* expected = step.find("error");
+      CHECK_EQ(where + error, where + (expected && !expected->is_null() ? text(*expected) : ""));
+      for (std::size_t row = 0; row < fixture.session.positions().size(); ++row) {
+        const auto index = static_cast<std::int64_t>(row);
+        CHECK_EQ(where + std::to_string(fixture.peak(fixture.session.logits(), index)),
+                 where + std::to_string(or_none(items(at(step, "peaks"))[row])));
+        CHECK_EQ(fixture.session.positions()[row], integer(items(at(step, "positions"))[row]));
+        CHECK_EQ(fixture.session.pending()[row].value_or(-1), or_none(items(at(step, "pending"))[row]));
+      }
+    }
+  }
+}
+
+TEST(session_ends_between_two_calls_when_the_hook_throws) {
+  Fixture fixture({16, 20, 4, 1});
+  int calls = 0;
+  fixture.session.before_call([&] {
+    if (++calls == 3) throw std::string("enough");
+  });
+  fixture.session.set_pending(0, 9);
+  CHECK_EQ(THROWN(std::string, fixture.session.feed({{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}})), "enough");
+  CHECK_EQ(fixture.session.positions()[0], 8);  // two calls of four
+  CHECK(!fixture.session.pending()[0]);
+  CHECK_EQ(fixture.peak(fixture.session.logits()), (9 + 7 + 8) % 16);
+  CHECK_EQ(fixture.peak(fixture.session.feed({{1}})), (9 + 8 + 9) % 16);
+}
+
+TEST(session_a_pending_token_is_one_of_the_vocabulary) {
+  Fixture fixture;
+  CHECK_EQ(std::string(THROWN(InputError, fixture.session.set_pending(0, 16)).what()),
+           "token ids: expected 0 to 15, found 16.");
+  CHECK(!fixture.session.pending()[0]);
+}
 
 TEST(session_cuts_a_prompt_and_the_cut_does_not_matter) {
   Fixture whole({16, 20, 20, 1}), cut({16, 20, 3, 1});
@@ -69,13 +155,14 @@ TEST(session_refuses) {
   const auto refused = [&](const Rows& rows) {
     return std::string(THROWN(InputError, fixture.session.feed(rows)).what());
   };
-  CHECK_EQ(refused({{1}, {2}}), "batch: expected 1 rows, found 2.");
+  CHECK_EQ(refused({{1}, {2}}), "prompt: expected ids for 1 rows, found 2 rows.");
   CHECK_EQ(refused({{}}), "prompt: expected at least one token, found none.");
-  CHECK_EQ(refused({{16}}), "row 0: expected token ids from 0 to 15, found 16.");
-  CHECK_EQ(refused({{0, -1}}), "row 0: expected token ids from 0 to 15, found -1.");
+  CHECK_EQ(refused({{16}}), "token ids: expected 0 to 15, found 16.");
+  CHECK_EQ(refused({{0, -1}}), "token ids: expected 0 to 15, found -1.");
   CHECK_EQ(refused({std::vector<std::int64_t>(21, 1)}),
-           "row 0: expected at most 20 tokens more in a context of 20, found 21. Shorten the prompt or open "
-           "a larger context.");
+           "prompt: expected at most 20 tokens, the context, found 21. Shorten it, or open the bundle with a "
+           "larger "
+           "context.");
   CHECK_EQ(fixture.session.positions()[0], 0);
   CHECK_EQ(THROWN(InputError, fixture.session.reset(4)).expected, "1 to 3");
   CHECK_EQ(THROWN(InputError, fixture.session.reset(0)).found, "0");

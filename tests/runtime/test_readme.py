@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,28 +65,6 @@ def test_the_python_program_runs(demo_bundle: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     assert "large: weights" in said
     assert re.search(r"next: \d+\n$", said)
-
-
-def test_the_cpp_program_compiles() -> None:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    program = _block("cpp")
-    assert len([line for line in program.splitlines() if line.strip()]) <= 50
-    command = [
-        compiler,
-        "-std=c++17",
-        "-fsyntax-only",
-        "-Wall",
-        "-Werror",
-        "-I",
-        ENGINES / "cpp" / "include",
-        "-x",
-        "c++",
-        "-",
-    ]
-    done = subprocess.run(command, input=program, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_every_file_and_option_that_the_page_names_exists() -> None:

@@ -16,18 +16,18 @@ using elastic::InputError;
 const char* const kHelp =
     R"(elastic_generate BUNDLE [options]: continue a prompt with a bundle of elastic-export
 
-  --budget NAME|auto     the sub-model; auto is the largest that fits (auto)
+  --budget NAME|auto     the sub-model; auto is the largest that fits the GPU, without one the memory (auto)
   --vram SIZE            free GPU memory, such as 12GiB, instead of what the device says
   --context N            tokens that must be possible (the smallest engine that has them; on the CPU 4096)
   --prompt TEXT          text, for byte-level vocabularies without merges
   --ids 1,2,3            token ids, for every vocabulary
   --max-new N            tokens to make (256)
   --temperature T        0 is greedy (0)
-  --top-k K  --top-p P   sample from the K likeliest, from the likeliest that make up P
+  --top-k K  --top-p P   sample from the K likeliest (0: all), from the likeliest that make up P
   --seed N               the same seed gives the same tokens
   --stop TEXT            end before this text; may be repeated
-  --stop-id N            end at this token; may be repeated, instead of those of generation_config.json
-  --no-eos               do not end at the tokens of generation_config.json
+  --stop-id N            end at this token; may be repeated, instead of the bundle's end-of-text tokens
+  --no-eos               do not end at the bundle's end-of-text tokens
   --print-ids            print token ids instead of text
   --explain              print what every budget needs, and stop
   --weights-digest       print the sha256 of every weight of the budget as it is cut, and stop
@@ -37,6 +37,7 @@ const char* const kHelp =
   --model FILE           another ONNX file of the same interface, such as a float32 twin (CPU)
   --max-tokens N         tokens of one call (256; CPU)
   --threads N            onnxruntime's threads (its own choice; CPU)
+  --plugins DIR          where the plugin library is (the bundle, the engine's folder, beside the bundle; GPU)
   --runtime-cache FILE   keep compiled kernels here (GPU)
 )";
 
@@ -82,6 +83,7 @@ const std::map<std::string, Set>& valued() {
       {"--device", [](Options& o, auto&, auto& v) { o.device = v; }},
       {"--external-weights", [](Options& o, auto&, auto& v) { o.external = v; }},
       {"--model", [](Options& o, auto&, auto& v) { o.model = v; }},
+      {"--plugins", [](Options& o, auto&, auto& v) { o.plugins = v; }},
       {"--prompt", [](Options& o, auto&, auto& v) { o.prompt = v; }},
       {"--runtime-cache", [](Options& o, auto&, auto& v) { o.cache = v; }},
       {"--ids", [](Options& o, auto&, auto& v) { o.ids = id_list(v); }},
@@ -91,7 +93,10 @@ const std::map<std::string, Set>& valued() {
       {"--max-tokens", [](Options& o, auto& n, auto& v) { o.max_tokens = count(v, n); }},
       {"--threads", [](Options& o, auto& n, auto& v) { o.threads = number<int>(v, n, "a whole number"); }},
       {"--temperature", [](Options& o, auto& n, auto& v) { o.generate.sampling.temperature = real(v, n); }},
-      {"--top-k", [](Options& o, auto& n, auto& v) { o.generate.sampling.top_k = count(v, n); }},
+      {"--top-k",
+       [](Options& o, auto& n, auto& v) {
+         o.generate.sampling.top_k = number<std::int64_t>(v, n, "a whole number from 0");
+       }},
       {"--top-p", [](Options& o, auto& n, auto& v) { o.generate.sampling.top_p = real(v, n); }},
       {"--seed",
        [](Options& o, auto& n, auto& v) {

@@ -11,7 +11,7 @@ namespace app {
 
 struct Options {
   std::string bundle, budget = "auto", device = "auto";
-  std::optional<std::string> external, model, prompt, cache;
+  std::optional<std::string> external, model, prompt, cache, plugins;
   std::optional<std::vector<std::int64_t>> ids;
   std::optional<std::int64_t> vram, context;
   std::int64_t max_tokens = 256;

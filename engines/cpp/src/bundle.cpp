@@ -39,12 +39,17 @@ const BudgetEntry& Bundle::budget(const std::string& name) const {
   throw InputError("budget " + repr(name), "one of " + names, "no such budget in the bundle");
 }
 
-WeightFiles Bundle::weights(const BudgetEntry& budget) const {
+WeightRecipe Bundle::recipe(const BudgetEntry& budget) const {
   if (!budget.weights)
     throw InputError("budget " + repr(budget.name), "shared or sliced weights", "embedded ones");
-  const std::filesystem::path recipe = path_ / path_of(*budget.weights);
+  return read_recipe(path_ / path_of(*budget.weights));
+}
+
+WeightFiles Bundle::weights(const BudgetEntry& budget) const {
+  WeightRecipe read = recipe(budget);
+  const std::filesystem::path folder = (path_ / path_of(*budget.weights)).parent_path();
   const bool is_external = !manifest_.external_weights.empty();
-  return WeightFiles(read_recipe(recipe), recipe.parent_path(), is_external ? external_ : std::nullopt);
+  return WeightFiles(std::move(read), folder, is_external ? external_ : std::nullopt);
 }
 
 std::filesystem::path Bundle::file(const std::string& path) const { return inside(path_, path); }

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "elastic_runtime/error.h"
+#include "elastic_runtime/json.h"
 
 namespace elastic {
 namespace {
@@ -64,8 +65,8 @@ std::string Choice::explain() const {
     const std::string verdict = !reckoning.fits()        ? reckoning.refusal
                                 : &reckoning == chosen() ? "chosen"
                                                          : "fits";
-    text += "\n  " + reckoning.budget->name + ": " + (reckoning.need ? reckoning.need->text() + ": " : "") +
-            verdict;
+    text += "\n  " + printable(reckoning.budget->name) + ": " +
+            (reckoning.need ? reckoning.need->text() + ": " : "") + verdict;
   }
   return text;
 }
@@ -83,6 +84,12 @@ Choice choose(const std::vector<BudgetEntry>& budgets, const Request& request) {
                      return a.budget->name < b.budget->name;
                    });
   return choice;
+}
+
+std::string untested(const EngineEntry& engine) {
+  if (engine.status.state == "verified") return {};
+  return printable(engine.file) +
+         " was built and has not been run on a card yet: `elastic-run BUNDLE --verify` does so";
 }
 
 }  // namespace elastic

@@ -2,12 +2,14 @@
 
 #include <utility>
 
+#include "elastic_runtime/json.h"
+
 namespace elastic {
 namespace {
 
 std::string compose(const std::string& subject, const std::string& expected, const std::string& found,
                     std::string todo) {
-  std::string text = subject + ": expected " + expected + ", found " + found + ".";
+  const std::string text = printable(subject + ": expected " + expected + ", found " + found) + ".";
   if (todo.empty()) return text;
   if (todo[0] >= 'a' && todo[0] <= 'z') todo[0] = static_cast<char>(todo[0] - 'a' + 'A');
   return text + " " + todo + ".";

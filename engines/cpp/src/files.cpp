@@ -5,12 +5,29 @@
 #include <fstream>
 
 #include "elastic_runtime/error.h"
+#include "system.h"
 
 namespace elastic {
 
 std::string path_text(const std::filesystem::path& path) { return path.generic_u8string(); }
 
 std::filesystem::path path_of(const std::string& text) { return std::filesystem::u8path(text); }
+
+bool replace_file(const std::filesystem::path& path, const void* data, std::size_t size) {
+  std::filesystem::path made = path;
+  made += "." + std::to_string(process_id()) + ".new";  // no other process writes this one
+  std::error_code error;
+  {
+    std::ofstream file(made, std::ios::binary);
+    file.write(static_cast<const char*>(data), static_cast<std::streamsize>(size));
+    file.close();  // a full disk may show only here
+    if (!file) error = std::make_error_code(std::errc::io_error);
+  }
+  if (!error) std::filesystem::rename(made, path, error);
+  if (!error) return true;
+  std::filesystem::remove(made, error);
+  return false;
+}
 
 std::string read_bytes(const std::filesystem::path& path, std::size_t limit, const std::string& expected) {
   constexpr std::size_t kPiece = std::size_t{1} << 20;

@@ -18,6 +18,10 @@ std::filesystem::path path_of(const std::string& text);
 /// `expected`.
 std::string read_bytes(const std::filesystem::path& path, std::size_t limit, const std::string& expected);
 
+/// Write a file so that it is there whole or not at all: beside it first, then exchanged. Returns whether it
+/// was written; what lay there before is untouched if not. Throws nothing but for lack of memory.
+bool replace_file(const std::filesystem::path& path, const void* data, std::size_t size);
+
 /// a * b and a + b of counts >= 0; what exceeds 64 bits becomes the largest count, which no file or card
 /// reaches.
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();

@@ -20,6 +20,18 @@ struct Row {
   bool done = false;
 };
 
+/// A row without a token has no logits to go on from.
+void check_prompts(const std::vector<std::vector<std::int64_t>>& prompts, const Session& session) {
+  const std::size_t rows = session.positions().size();
+  if (prompts.size() != rows)
+    throw InputError("prompt", "ids for " + std::to_string(rows) + " rows",
+                     std::to_string(prompts.size()) + " rows");
+  for (std::size_t i = 0; i < rows; ++i) {
+    if (!prompts[i].empty() || session.positions()[i] > 0 || session.pending()[i]) continue;
+    throw InputError(rows == 1 ? "prompt" : "prompt " + std::to_string(i), "at least one token", "none");
+  }
+}
+
 void check(const GenerateOptions& options, const Session& session, const ByteTokenizer* tokenizer) {
   if (options.max_new < 1) throw InputError("max_new", "at least 1", std::to_string(options.max_new));
   if (!options.stop_texts.empty() && !tokenizer) {
@@ -59,31 +71,38 @@ class Generation {
     for (std::size_t i = 0; i < count; ++i) rows_.emplace_back(options, i);
   }
 
-  std::vector<Generated> run(std::vector<std::vector<std::int64_t>> next) {
+  std::vector<Generated> run(const std::vector<std::vector<std::int64_t>>& prompts) {
     const auto vocab = static_cast<std::size_t>(session_.shape().vocab);
-    for (std::size_t active = rows_.size(); active > 0;) {
-      const float* logits = session_.feed(next);
+    std::vector<bool> active(rows_.size(), true);
+    if (start(prompts)) session_.feed(prompts, active);
+    const std::vector<std::vector<std::int64_t>> nothing(rows_.size());
+    for (std::size_t left = rows_.size();;) {
       for (std::size_t i = 0; i < rows_.size(); ++i) {
-        next[i].clear();
-        if (rows_[i].done) continue;
-        if (!take(i, logits + i * vocab)) return results();
-        if (rows_[i].done) {
-          --active;
-        } else {
-          next[i] = {rows_[i].result.ids.back()};
-        }
+        if (!active[i]) continue;
+        if (!take(i, session_.logits() + i * vocab)) return results();
+        active[i] = !rows_[i].done;
+        if (rows_[i].done && --left == 0) return results();
       }
+      session_.feed(nothing, active);
     }
-    return results();
   }
 
  private:
+  /// Whether anything is to be fed first: a row that stands where it was left has its logits already.
+  bool start(const std::vector<std::vector<std::int64_t>>& prompts) const {
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      if (!prompts[i].empty() || session_.pending()[i]) return true;
+    }
+    return false;
+  }
+
   /// One token of a row; false when the caller wants no more.
   bool take(std::size_t index, const float* logits) {
     Row& row = rows_[index];
     const SessionShape& shape = session_.shape();
     const std::int64_t id = row.sampler.sample(logits, static_cast<std::size_t>(shape.vocab));
     row.result.ids.push_back(id);
+    session_.set_pending(index, id);  // given out, and fed only when the row goes on, now or later
     std::string text = tokenizer_ ? row.stream.push(tokenizer_->decode(id)) : std::string();
     row.done = ends(row, id, options_, session_.positions()[index], shape.max_context, row.result.stop);
     if (row.done) text += row.stream.finish();
@@ -114,6 +133,7 @@ std::vector<Generated> generate(Session& session, const std::vector<std::vector<
                                 const GenerateOptions& options, const ByteTokenizer* tokenizer,
                                 const OnToken& on_token) {
   check(options, session, tokenizer);
+  check_prompts(prompts, session);
   return Generation(session, options, tokenizer, on_token, prompts.size()).run(prompts);
 }
 

@@ -61,6 +61,7 @@ void check_counts(const EngineEntry& engine, const Where& where) {
 }
 
 void check_engine(const EngineEntry& engine, const Where& where) {
+  check_name(engine.target, where.note("target"));
   check_counts(engine, where);
   if (engine.plugin.has_value() != (engine.ops == "plugin")) {
     const std::string found = engine.plugin ? "Plugin(library=" + repr(engine.plugin->library) +
@@ -68,6 +69,7 @@ void check_engine(const EngineEntry& engine, const Where& where) {
                                             : "None";
     throw InputError(where.note("plugin").text(), "a library if and only if ops is plugin", show(found));
   }
+  if (engine.plugin) check_file_name(engine.plugin->library, where.note("plugin"));
   Names inputs;
   for (const InputPort& port : engine.inputs) inputs.insert(port.name);
   for (const OutputPort& port : engine.outputs) {
@@ -80,6 +82,7 @@ void check_engine(const EngineEntry& engine, const Where& where) {
 }
 
 void check_budget(const BudgetEntry& budget, const Names& known, const Where& where) {
+  check_name(budget.name, where.note("name"));
   std::vector<std::string> named = {budget.model};
   for (const auto* path : {&budget.weights, &budget.golden, &budget.report}) {
     if (*path) named.push_back(**path);

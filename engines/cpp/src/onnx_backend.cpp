@@ -10,6 +10,7 @@
 #include "elastic_runtime/error.h"
 #include "files.h"
 #include "onnx_api.h"
+#include "system.h"
 
 namespace elastic {
 namespace {
@@ -35,7 +36,7 @@ std::string output_of(const std::string& state) {
 void check_precision(const Bundle& bundle, const BudgetEntry& budget, const OnnxOptions& options) {
   const std::string& precision = bundle.manifest().precision;
   if (options.model || precision == "fp32") return;
-  const std::string size = gib(twin_bytes(budget, options.max_context, options.max_batch));
+  const std::string size = gib(host_bytes(bundle, budget, options.max_context, options.max_batch));
   throw InputError(
       "budget " + repr(budget.name), "a float32 model for onnxruntime's CPU", precision,
       "name its float32 twin (elastic_runtime.twin makes it; it takes " + size + " GiB of memory)");
@@ -58,7 +59,7 @@ class OnnxBackend : public Backend {
                std::min(options.max_tokens, options.max_context), options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
         model_(options.model ? *options.model : bundle.file(budget.model), options.threads) {
-    if (budget.weights) bind_weights(bundle.weights(budget));
+    if (budget.weights) bind_weights(bundle.weights(budget), options.on_bytes);
     bind_states();
   }
 
@@ -116,11 +117,11 @@ class OnnxBackend : public Backend {
     return found == all.end() ? nullptr : &*found;
   }
 
-  void bind_weights(const WeightFiles& files) {
+  void bind_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
     for (const WeightInput& item : files.recipe().inputs) {
       const Port* port = input(item.name);
       if (!port) throw InputError("weight " + show(item.name), "an input of the model", "none of that name");
-      Weight weight = files.load(item);
+      Weight weight = files.load(item, on_bytes);
       const std::size_t size = onnx::element_size(port->type);
       if (port->shape != item.shape || size * elements(item.shape) != weight.size) {
         throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
@@ -215,6 +216,7 @@ bool has_onnx_backend() { return true; }
 std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEntry& budget,
                                            const OnnxOptions& options) {
   check_precision(bundle, budget, options);
+  check_host_memory(bundle, budget, options.max_context, options.max_batch, free_ram());
   return std::make_unique<OnnxBackend>(bundle, budget, options);
 }
 

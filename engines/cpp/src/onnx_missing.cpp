@@ -7,8 +7,8 @@ namespace elastic {
 bool has_onnx_backend() { return false; }
 
 std::unique_ptr<Backend> make_onnx_backend(const Bundle&, const BudgetEntry&, const OnnxOptions&) {
-  throw InputError("onnxruntime", "a library built with it", "one built without",
-                   "configure with -DELASTIC_ONNXRUNTIME_ROOT=<folder with include/ and lib/>");
+  throw UnavailableError("onnxruntime", "a library built with it", "one built without",
+                         "configure with -DELASTIC_ONNXRUNTIME_ROOT=<folder with include/ and lib/>");
 }
 
 }  // namespace elastic

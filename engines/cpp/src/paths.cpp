@@ -41,6 +41,22 @@ void check_relative(const std::string& text, const Where& where, int parents) {
   throw InputError(where.text(), "a relative path inside the bundle, parts divided by '/'", show(repr(text)));
 }
 
+void check_file_name(const std::string& text, const Where& where) {
+  if (is_plain(text, 0) && text.find('/') == std::string::npos) return;
+  throw InputError(where.text(), "a plain file name", show(repr(text)));
+}
+
+void check_name(const std::string& text, const Where& where) {
+  const std::string_view rest = text;
+  for (std::size_t i = 0; i < rest.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(rest[i]);
+    const bool high =
+        byte == 0xC2 && i + 1 < rest.size() && static_cast<unsigned char>(rest[i + 1]) < 0xA0;  // C1
+    if (byte < 32 || byte == 127 || high)
+      throw InputError(where.text(), "a name without control characters", show(repr(text)));
+  }
+}
+
 std::filesystem::path inside(const std::filesystem::path& root, const std::string& relative) {
   namespace fs = std::filesystem;
   const fs::path path = fs::weakly_canonical(root / path_of(relative));

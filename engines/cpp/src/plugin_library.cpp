@@ -45,23 +45,31 @@ std::string plugin_abi(const std::filesystem::path& library) {
   return *text;
 }
 
+std::vector<std::filesystem::path> plugin_folders(const Bundle& bundle, const EngineEntry& engine,
+                                                  const std::optional<std::filesystem::path>& folder) {
+  if (folder) return {*folder};
+  return {bundle.path(), (bundle.path() / path_of(engine.file)).parent_path(),
+          std::filesystem::absolute(bundle.path() / "").parent_path().parent_path()};
+}
+
 std::filesystem::path find_plugin(const Bundle& bundle, const EngineEntry& engine,
                                   const std::optional<std::filesystem::path>& folder) {
   const std::string name = library_name(engine.plugin->library);
-  std::vector<std::filesystem::path> places = {bundle.path(),
-                                               std::filesystem::absolute(bundle.path()).parent_path()};
-  if (folder) places = {*folder};
-  for (const auto& place : places) {
+  std::string places;
+  for (const auto& place : plugin_folders(bundle, engine, folder)) {
     const std::filesystem::path path = place / path_of(name);
+    places += (places.empty() ? "" : ", ") + path_text(place);
     std::error_code none;
     if (!std::filesystem::is_regular_file(path, none)) continue;
     const std::string abi = plugin_abi(path);
     if (serves(abi, engine.plugin->abi)) return path;
-    throw InputError(path_text(path), "a library for " + engine.plugin->abi, abi,
-                     "build the plugins against that version");
+    throw UnavailableError(path_text(path), "a library for " + engine.plugin->abi, "one for " + abi,
+                           "build plugins/ against the SDK headers of that version");
   }
-  throw InputError("engine " + engine.file, "the plugin library " + name + " in " + path_text(places[0]),
-                   "none", "put it there or name its folder");
+  throw UnavailableError(
+      name, "the library in " + places, "no such file",
+      "build plugins/ with CMake against the SDK of that version, and name its folder with "
+      "--plugins");
 }
 
 }  // namespace elastic

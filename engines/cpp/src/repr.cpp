@@ -1,8 +1,10 @@
 // Values in the words of Python's repr, so that an error reads the same in both languages.
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 
 #include "elastic_runtime/json.h"
 
@@ -11,14 +13,32 @@ namespace {
 
 constexpr std::size_t kShown = 60;
 
-/// The code point at `at`, which moves behind it. `text` is UTF-8; a stray byte stands for itself.
+/// The code point at `at`, which moves behind it. A byte that starts no whole sequence stands for itself.
 char32_t next_code_point(std::string_view text, std::size_t& at) {
   const auto lead = static_cast<unsigned char>(text[at++]);
   const int more = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : lead >= 0xC0 ? 1 : 0;
   char32_t point = more == 0 ? lead : lead & (0x3Fu >> more);
-  for (int k = 0; k < more && at < text.size(); ++k)
-    point = (point << 6) | (static_cast<unsigned char>(text[at++]) & 0x3Fu);
+  std::size_t end = at;
+  for (int k = 0; k < more; ++k, ++end) {
+    const auto byte = end < text.size() ? static_cast<unsigned char>(text[end]) : 0u;
+    if ((byte & 0xC0u) != 0x80u) return lead;
+    point = (point << 6) | (byte & 0x3Fu);
+  }
+  at = end;
   return point;
+}
+
+/// Signs that show nothing or change what is shown around them: controls, spaces other than the plain one,
+/// marks of writing direction, private and unassigned special points.
+bool is_printable(char32_t point) {
+  static constexpr struct {
+    char32_t first, last;
+  } kHidden[] = {{0x00, 0x1F},     {0x7F, 0xA0},     {0xAD, 0xAD},       {0x600, 0x605},     {0x61C, 0x61C},
+                 {0x6DD, 0x6DD},   {0x70F, 0x70F},   {0x1680, 0x1680},   {0x180E, 0x180E},   {0x2000, 0x200F},
+                 {0x2028, 0x202F}, {0x205F, 0x206F}, {0x3000, 0x3000},   {0xD800, 0xF8FF},   {0xFEFF, 0xFEFF},
+                 {0xFFF0, 0xFFFB}, {0xFFFE, 0xFFFF}, {0x1D173, 0x1D17A}, {0xE0000, 0x1FFFFF}};
+  return std::none_of(std::begin(kHidden), std::end(kHidden),
+                      [&](const auto& range) { return point >= range.first && point <= range.last; });
 }
 
 std::string escaped(char32_t point) {
@@ -95,6 +115,20 @@ std::size_t code_points(std::string_view text) {
   return count;
 }
 
+std::string printable(std::string_view text) {
+  std::string result;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t start = at;
+    const char32_t point = next_code_point(text, at);
+    if (point == '\n' || is_printable(point)) {
+      result += text.substr(start, at - start);
+    } else {
+      result += escaped(point);
+    }
+  }
+  return result;
+}
+
 std::string repr(std::string_view text) {
   const bool has_single = text.find('\'') != std::string_view::npos;
   const char quote = has_single && text.find('"') == std::string_view::npos ? '"' : '\'';
@@ -105,7 +139,7 @@ std::string repr(std::string_view text) {
     if (point == '\\' || point == static_cast<unsigned char>(quote)) {
       result += '\\';
       result += static_cast<char>(point);
-    } else if (point < 32 || (point >= 127 && point <= 0xA0) || point == 0xAD) {
+    } else if (!is_printable(point)) {
       result += escaped(point);
     } else {
       result += text.substr(start, at - start);

@@ -16,49 +16,66 @@ void Session::reset(std::int64_t batch) {
   backend_->reset(batch);
   const auto rows = static_cast<std::size_t>(batch);
   positions_.assign(rows, 0);
+  pending_.assign(rows, std::nullopt);
   logits_.assign(rows * static_cast<std::size_t>(shape().vocab), 0.0f);
   call_logits_.resize(logits_.size());
 }
 
-const float* Session::feed(const std::vector<std::vector<std::int64_t>>& rows) {
-  check(rows);
-  std::vector<std::size_t> fed(rows.size(), 0);
+const float* Session::feed(const Rows& rows, const std::vector<bool>& go_on) {
+  const Rows ids = planned(rows, go_on);
+  std::vector<std::size_t> fed(ids.size(), 0);
   const auto is_done = [&] {
-    for (std::size_t row = 0; row < rows.size(); ++row) {
-      if (fed[row] < rows[row].size()) return false;
+    for (std::size_t row = 0; row < ids.size(); ++row) {
+      if (fed[row] < ids[row].size()) return false;
     }
     return true;
   };
-  while (!is_done()) call(rows, fed);
+  while (!is_done()) call(ids, fed);
   return logits_.data();
 }
 
-void Session::check(const std::vector<std::vector<std::int64_t>>& rows) const {
+void Session::set_pending(std::size_t row, std::optional<std::int64_t> id) {
+  if (id) check_ids({*id}, row);
+  pending_.at(row) = id;
+}
+
+/// What each row is fed, its pending token first. Everything is checked here, before anything is fed.
+Session::Rows Session::planned(const Rows& rows, const std::vector<bool>& go_on) const {
   if (rows.size() != positions_.size()) {
-    throw InputError("batch", std::to_string(positions_.size()) + " rows", std::to_string(rows.size()));
+    throw InputError("prompt", "ids for " + std::to_string(positions_.size()) + " rows",
+                     std::to_string(rows.size()) + " rows");
   }
+  for (std::size_t row = 0; row < rows.size(); ++row) check_ids(rows[row], row);
+  Rows ids = rows;
   bool any = false;
   for (std::size_t row = 0; row < rows.size(); ++row) {
-    any = any || !rows[row].empty();
-    const std::int64_t room = shape().max_context - positions_[row];
-    if (static_cast<std::int64_t>(rows[row].size()) > room) {
-      throw InputError("row " + std::to_string(row),
-                       "at most " + std::to_string(room) + " tokens more in a context of " +
-                           std::to_string(shape().max_context),
-                       std::to_string(rows[row].size()), "shorten the prompt or open a larger context");
-    }
-    for (const std::int64_t id : rows[row]) {
-      if (id >= 0 && id < shape().vocab) continue;
-      throw InputError("row " + std::to_string(row),
-                       "token ids from 0 to " + std::to_string(shape().vocab - 1), std::to_string(id));
-    }
+    const bool goes_on = row < go_on.size() && go_on[row];
+    if (pending_[row] && (goes_on || !rows[row].empty())) ids[row].insert(ids[row].begin(), *pending_[row]);
+    any = any || !ids[row].empty();
+    check_room(row, ids[row].size());
   }
   if (!any) throw InputError("prompt", "at least one token", "none");
+  return ids;
+}
+
+void Session::check_ids(const std::vector<std::int64_t>& ids, std::size_t row) const {
+  for (const std::int64_t id : ids) {
+    if (id >= 0 && id < shape().vocab) continue;
+    throw InputError(positions_.size() == 1 ? "token ids" : "token ids of row " + std::to_string(row),
+                     "0 to " + std::to_string(shape().vocab - 1), std::to_string(id));
+  }
+}
+
+void Session::check_room(std::size_t row, std::size_t count) const {
+  const std::int64_t end = positions_[row] + static_cast<std::int64_t>(count);
+  if (count == 0 || end <= shape().max_context) return;
+  throw InputError(positions_[row] == 0 && !pending_[row] ? "prompt" : "sequence",
+                   "at most " + std::to_string(shape().max_context) + " tokens, the context",
+                   std::to_string(end), "shorten it, or open the bundle with a larger context");
 }
 
 /// T of the next call: no row that can still grow may be padded past the end of its context.
-std::int64_t Session::next_tokens(const std::vector<std::vector<std::int64_t>>& rows,
-                                  const std::vector<std::size_t>& fed) const {
+std::int64_t Session::next_tokens(const Rows& rows, const std::vector<std::size_t>& fed) const {
   std::int64_t tokens = 0, room = shape().max_tokens;
   for (std::size_t row = 0; row < rows.size(); ++row) {
     tokens = std::max(tokens, static_cast<std::int64_t>(rows[row].size() - fed[row]));
@@ -68,7 +85,8 @@ std::int64_t Session::next_tokens(const std::vector<std::vector<std::int64_t>>& 
   return std::min(tokens, room);
 }
 
-void Session::call(const std::vector<std::vector<std::int64_t>>& rows, std::vector<std::size_t>& fed) {
+void Session::call(const Rows& rows, std::vector<std::size_t>& fed) {
+  if (before_call_) before_call_();
   const std::size_t batch = rows.size();
   const std::int64_t tokens = next_tokens(rows, fed);
   ids_.assign(batch * static_cast<std::size_t>(tokens), 0);
@@ -91,6 +109,7 @@ void Session::call(const std::vector<std::vector<std::int64_t>>& rows, std::vect
     if (lengths_[row] == 0) continue;
     std::memcpy(logits_.data() + row * vocab, call_logits_.data() + row * vocab, vocab * sizeof(float));
     positions_[row] += lengths_[row];
+    pending_[row].reset();  // it was the first of them
     fed[row] += static_cast<std::size_t>(lengths_[row]);
   }
 }

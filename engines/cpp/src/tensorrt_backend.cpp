@@ -54,7 +54,7 @@ class TensorRtBackend : public Backend {
         stream_(cuda::make_stream()) {
     make_token_buffers();
     make_states(entry);
-    if (budget.weights) load_weights(bundle.weights(budget));
+    if (budget.weights) load_weights(bundle.weights(budget), options.on_bytes);
     bind(loaded_.prefill(), 0);
     for (int side = 0; side < 2; ++side) bind(loaded_.decode(side), side);
     cuda::check(cudaStreamSynchronize(stream_.get()), "loading the weights");
@@ -142,12 +142,15 @@ class TensorRtBackend : public Backend {
   }
 
   /// Straight from the mapped files: every run is one strided copy.
-  void load_weights(const WeightFiles& files) {
+  void load_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
     for (const WeightInput& input : files.recipe().inputs) {
       const WeightFiles::Source source = files.source(input);
       cuda::Device memory = allocate(static_cast<std::size_t>(input.nbytes()), "weights");
       const auto base = static_cast<std::uint64_t>(input.offset);
-      const auto fetch = [&](std::uint64_t at, std::uint64_t count) { source.file->fetch(base + at, count); };
+      const auto fetch = [&](std::uint64_t at, std::uint64_t count) {
+        if (on_bytes) on_bytes(static_cast<std::size_t>(count));
+        source.file->fetch(base + at, count);
+      };
       const auto release = [&](std::uint64_t at, std::uint64_t count) {
         source.file->release(base + at, count);
       };
@@ -267,6 +270,8 @@ class TensorRtBackend : public Backend {
 std::unique_ptr<Backend> make_tensorrt_backend(const Bundle& bundle, const BudgetEntry& budget,
                                                const EngineEntry& engine, const TensorRtOptions& options) {
   trt::check_engine(budget, engine, options.max_batch);
+  const std::string warning = untested(engine);
+  if (options.warn && !warning.empty()) options.warn(warning);
   return std::make_unique<TensorRtBackend>(bundle, budget, engine, options);
 }
 

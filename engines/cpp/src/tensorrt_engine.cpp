@@ -1,8 +1,7 @@
 #include "tensorrt_engine.h"
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
+#include <filesystem>
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/mapped_file.h"
@@ -66,21 +65,23 @@ void check_engine(const BudgetEntry& budget, const EngineEntry& engine, std::int
   const std::string wanted = engine.flavour + " " + release_of(engine.version);
   const std::string here = std::string(ELASTIC_TENSORRT_FLAVOUR) + " " + library_version();
   if (wanted != here)
-    throw InputError(subject, wanted, here, "install that version, or export the bundle for this one");
+    throw UnavailableError(subject, wanted, here, "install that version, or export the bundle for this one");
   const std::optional<Device> device = current_device();
-  if (!device) throw InputError(subject, "an NVIDIA GPU with a driver", "none", "run the budget on the CPU");
+  if (!device)
+    throw UnavailableError(subject, "an NVIDIA GPU with a driver", "none", "run the budget on the CPU");
   const auto& known = engine.compute_capabilities;
   if (std::find(known.begin(), known.end(), device->compute_capability) == known.end()) {
-    throw InputError(subject, "a GPU of compute capability " + listed(known),
-                     device->name + " of " + device->compute_capability, "export the bundle for this card");
+    throw UnavailableError(subject, "a GPU of compute capability " + listed(known),
+                           device->name + " of " + device->compute_capability,
+                           "export the bundle for this card");
   }
   if (batch < 1 || batch > engine.max_batch) {
     throw InputError("batch", "1 to " + std::to_string(engine.max_batch), std::to_string(batch));
   }
   const VramNeed need = vram_needed(budget.size(engine), engine.max_context, batch);
   if (need.total > device->free_bytes) {
-    throw InputError(subject, gib(need.total) + " GiB of free GPU memory", gib(device->free_bytes) + " GiB",
-                     "take a smaller budget or context");
+    throw UnavailableError(subject, gib(need.total) + " GiB of free GPU memory",
+                           gib(device->free_bytes) + " GiB", "take a smaller budget or context");
   }
 }
 
@@ -112,7 +113,7 @@ Engine::~Engine() {
 void Engine::load_plugins(const Bundle& bundle, const EngineEntry& entry, const TensorRtOptions& options) {
   const std::string path = find_plugin(bundle, entry, options.plugins).string();
   if (!runtime_->getPluginRegistry().loadLibrary(path.c_str())) {
-    throw InputError(path, "a plugin library that can be loaded", logger_.last());
+    throw UnavailableError(path, "a plugin library that can be loaded", logger_.last());
   }
 }
 
@@ -141,7 +142,7 @@ std::unique_ptr<nvinfer1::IExecutionContext> Engine::make_context(int profile, b
 }
 
 /// What earlier runs compiled. A cache of another card or version is refused by TensorRT and simply made
-/// anew.
+/// anew; so is one that cannot be read.
 void Engine::read_cache() {
 #ifdef ELASTIC_HAS_RUNTIME_CACHE
   if (!cache_file_) return;
@@ -149,8 +150,12 @@ void Engine::read_cache() {
   if (config) cache_.reset(config->createRuntimeCache());
   std::error_code none;
   if (!cache_ || !std::filesystem::is_regular_file(*cache_file_, none)) return;
-  const MappedFile bytes(*cache_file_);
-  (void)cache_->deserialize(bytes.data(), static_cast<std::size_t>(bytes.size()));
+  try {
+    const MappedFile bytes(*cache_file_);
+    (void)cache_->deserialize(bytes.data(), static_cast<std::size_t>(bytes.size()));
+  } catch (const Error&) {
+    return;  // empty or unreadable: compiling takes longer, nothing else
+  }
 #endif
 }
 
@@ -159,11 +164,8 @@ void Engine::write_cache() const {
   if (!cache_) return;
   const std::unique_ptr<nvinfer1::IHostMemory> bytes(cache_->serialize());
   if (!bytes || bytes->size() == 0) return;
-  const std::filesystem::path made =
-      cache_file_->string() + ".new";  // a killed process leaves the old one whole
-  std::ofstream(made, std::ios::binary)
-      .write(static_cast<const char*>(bytes->data()), static_cast<std::streamsize>(bytes->size()));
-  std::filesystem::rename(made, *cache_file_);
+  (void)replace_file(*cache_file_, bytes->data(),
+                     bytes->size());  // where it cannot, the next start compiles again
 #endif
 }
 

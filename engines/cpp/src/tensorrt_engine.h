@@ -25,7 +25,8 @@ class Logger : public nvinfer1::ILogger {
   std::string last_;
 };
 
-/// Whether this engine can run here: flavour, version, GPU class, free memory. Throws InputError.
+/// Whether this engine can run here: flavour, version, GPU class, free memory. Throws UnavailableError, and
+/// InputError about a batch that the engine was not built for.
 void check_engine(const BudgetEntry& budget, const EngineEntry& engine, std::int64_t batch);
 
 class Engine {

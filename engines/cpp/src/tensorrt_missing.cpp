@@ -10,8 +10,8 @@ std::optional<Device> current_device() { return std::nullopt; }
 
 std::unique_ptr<Backend> make_tensorrt_backend(const Bundle&, const BudgetEntry&, const EngineEntry& engine,
                                                const TensorRtOptions&) {
-  throw InputError("engine " + engine.file, "a library built with TensorRT", "one built without",
-                   "configure with -DTENSORRT_RTX_ROOT=<the SDK's folder>");
+  throw UnavailableError("engine " + engine.file, "a library built with TensorRT", "one built without",
+                         "configure with -DTENSORRT_RTX_ROOT=<the SDK's folder>");
 }
 
 }  // namespace elastic

@@ -164,9 +164,10 @@ WeightFiles::Source WeightFiles::source(const WeightInput& input) const {
           strided_blocks(input.parent_shape, input.runs, static_cast<std::uint64_t>(itemsize(input.dtype)))};
 }
 
-Weight WeightFiles::load(const WeightInput& input) const {
+Weight WeightFiles::load(const WeightInput& input, const std::function<void(std::size_t)>& on_bytes) const {
   const Source from = source(input);
   const auto size = static_cast<std::size_t>(input.nbytes());
+  if (on_bytes) on_bytes(0);  // a view reads nothing yet
   if (from.blocks.size() == 1 && from.blocks[0].contiguous()) {
     return {&input, from.data + from.blocks[0].source, size, from.file};
   }
@@ -175,7 +176,10 @@ Weight WeightFiles::load(const WeightInput& input) const {
   const MappedFile& file = *from.file;
   copy_blocks(
       from.data, copy.get(), from.blocks,
-      [&](std::uint64_t at, std::uint64_t count) { file.fetch(base + at, count); },
+      [&](std::uint64_t at, std::uint64_t count) {
+        if (on_bytes) on_bytes(static_cast<std::size_t>(count));
+        file.fetch(base + at, count);
+      },
       [&](std::uint64_t at, std::uint64_t count) { file.release(base + at, count); });
   return {&input, copy.get(), size, copy};
 }

@@ -39,6 +39,9 @@ class Bundle {
   /// The largest budget that fits (choose.h). The choice points into this bundle.
   Choice choose(const Request& request) const { return elastic::choose(manifest_.budgets, request); }
 
+  /// Where its weights come from. Throws InputError when they are embedded in model and engine.
+  WeightRecipe recipe(const BudgetEntry& budget) const;
+
   /// Its weights, mapped. Throws InputError when they are embedded in model and engine.
   WeightFiles weights(const BudgetEntry& budget) const;
 

@@ -45,4 +45,7 @@ struct Request {
 /// the least activation memory, then by target name. Throws InputError: vram, context or batch below 1.
 Choice choose(const std::vector<BudgetEntry>& budgets, const Request& request);
 
+/// A warning about an engine that no card has run yet; empty where one has.
+std::string untested(const EngineEntry& engine);
+
 }  // namespace elastic

@@ -38,6 +38,13 @@ class BuildError : public Error {
   BuildError(std::string subject, std::string expected, std::string found, std::string todo = {});
 };
 
+/// The engine or backend cannot run on this machine, or in this build; nothing is wrong with the bundle:
+/// exit 1.
+class UnavailableError : public BuildError {
+ public:
+  using BuildError::BuildError;
+};
+
 /// A file of a bundle is not the one that was written: exit 1.
 class DamageError : public BuildError {
  public:

@@ -32,9 +32,12 @@ struct Generated {
 /// stop string). False ends the generation of all rows.
 using OnToken = std::function<bool(std::size_t row, std::int64_t id, std::string_view text)>;
 
-/// Continue every row of the session by its prompt and what the model makes of it.
+/// Continue every row of the session by its prompt and what the model makes of it. The last token of a row
+/// was given out and not fed: it is pending (session.h), and the next prompt follows it. An empty prompt goes
+/// on where the row was left.
 /// @param tokenizer null where there is none: then only ids come out
-/// Throws InputError as `Session::feed` does, and for stop strings without a tokenizer.
+/// Throws InputError as `Session::feed` does, for an empty prompt of an empty row, and for stop strings
+/// without a tokenizer; nothing was fed then.
 std::vector<Generated> generate(Session& session, const std::vector<std::vector<std::int64_t>>& prompts,
                                 const GenerateOptions& options, const ByteTokenizer* tokenizer = nullptr,
                                 const OnToken& on_token = {});

@@ -71,6 +71,10 @@ std::size_t code_points(std::string_view text);
 std::string repr(const Value& value);
 std::string repr(std::string_view text);
 
+/// Text for a terminal: whatever is no visible sign or plain space, line breaks aside, is escaped as Python's
+/// `ascii` does. Names out of a hostile file must not steer it.
+std::string printable(std::string_view text);
+
 /// A short, ASCII-only form for an error message, of at most 60 characters.
 std::string show(const Value& value);
 std::string show(std::string_view text);

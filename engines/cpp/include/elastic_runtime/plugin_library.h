@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "elastic_runtime/bundle.h"
 
@@ -17,8 +18,13 @@ std::string library_name(const std::string& name);
 /// InputError: no mark.
 std::string plugin_abi(const std::filesystem::path& library);
 
-/// The library that the engine needs: in `folder`, else in the bundle, else beside the bundle.
-/// Throws InputError: none there, or one made for another TensorRT.
+/// Where plugin libraries are looked for, in order: `folder` and nowhere else where it is given; else the
+/// bundle, the folder of the engine, the folder that the bundle lies in.
+std::vector<std::filesystem::path> plugin_folders(const Bundle& bundle, const EngineEntry& engine,
+                                                  const std::optional<std::filesystem::path>& folder);
+
+/// The library that the engine needs, the first in `plugin_folders`. Throws UnavailableError: in none of
+/// them, or made for another TensorRT.
 std::filesystem::path find_plugin(const Bundle& bundle, const EngineEntry& engine,
                                   const std::optional<std::filesystem::path>& folder);
 

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace elastic {
@@ -40,32 +43,55 @@ class Backend {
 };
 
 /// Sequences in progress on one backend. Prefill and decode are the same call: `feed`.
+///
+/// A row may have a *pending* token: one that was given out as its next and not fed yet, as the last token of
+/// every generation is. It belongs to the sequence, so whatever the row is fed next is fed after it.
 class Session {
  public:
+  using Rows = std::vector<std::vector<std::int64_t>>;
+
   explicit Session(std::unique_ptr<Backend> backend);
 
-  /// Start anew with `batch` empty sequences. Throws InputError: not 1 to max_batch.
+  /// Start anew with `batch` empty sequences, nothing pending. Throws InputError: not 1 to max_batch.
   void reset(std::int64_t batch = 1);
 
-  /// Append each row's tokens to its sequence, in as many calls as max_tokens demands; rows may be empty, not
-  /// all. Returns logits [B, V] after each row's last token; those of a row that never got one are zero. The
-  /// pointer holds until the next call. Throws InputError: another number of rows than the session has, ids
-  /// out of the vocabulary, more tokens than the context takes; nothing was fed then.
-  const float* feed(const std::vector<std::vector<std::int64_t>>& rows);
+  /// Append each row's tokens to its sequence, behind its pending one, in as many calls as max_tokens
+  /// demands. Rows may be empty, not all: those keep their logits and their pending token, unless `go_on` has
+  /// them (one truth a row; empty: none): then the pending token is fed alone. Returns `logits()`. Throws
+  /// InputError: another number of rows than the session has, ids out of the vocabulary, more tokens than the
+  /// context takes; nothing was fed then.
+  const float* feed(const Rows& rows, const std::vector<bool>& go_on = {});
 
-  /// Tokens in each row's state.
+  /// Logits [B, V] after each row's last token; zero for a row that never got one. Changed by the next call.
+  const float* logits() const { return logits_.data(); }
+
+  /// Tokens in each row's state, a pending one not counted.
   const std::vector<std::int64_t>& positions() const { return positions_; }
+
+  /// The token of each row that was given out and not fed yet.
+  const std::vector<std::optional<std::int64_t>>& pending() const { return pending_; }
+
+  /// Say which token comes first when the row is fed again; none: none does. Throws InputError about the id.
+  void set_pending(std::size_t row, std::optional<std::int64_t> id);
+
+  /// `hook` is called before every call of the model. What it throws ends `feed` there: tokens of earlier
+  /// calls were fed, the others not.
+  void before_call(std::function<void()> hook) { before_call_ = std::move(hook); }
+
   const SessionShape& shape() const { return backend_->shape(); }
   std::int64_t memory() const { return backend_->memory(); }
 
  private:
-  void check(const std::vector<std::vector<std::int64_t>>& rows) const;
-  void call(const std::vector<std::vector<std::int64_t>>& rows, std::vector<std::size_t>& fed);
-  std::int64_t next_tokens(const std::vector<std::vector<std::int64_t>>& rows,
-                           const std::vector<std::size_t>& fed) const;
+  void check_ids(const std::vector<std::int64_t>& ids, std::size_t row) const;
+  void check_room(std::size_t row, std::size_t count) const;
+  Rows planned(const Rows& rows, const std::vector<bool>& go_on) const;
+  void call(const Rows& rows, std::vector<std::size_t>& fed);
+  std::int64_t next_tokens(const Rows& rows, const std::vector<std::size_t>& fed) const;
 
   std::unique_ptr<Backend> backend_;
+  std::function<void()> before_call_;
   std::vector<std::int64_t> positions_;
+  std::vector<std::optional<std::int64_t>> pending_;
   std::vector<std::int64_t> ids_, call_positions_, lengths_;
   std::vector<float> logits_, call_logits_;
 };

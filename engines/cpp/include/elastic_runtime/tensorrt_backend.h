@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,12 +15,16 @@ namespace elastic {
 
 struct TensorRtOptions {
   std::int64_t max_batch = 1;
-  /// Folder of plugin libraries; none: the bundle's own folder, then the loader's path.
+  /// Folder of plugin libraries; none: where `plugin_folders` of plugin_library.h says.
   std::optional<std::filesystem::path> plugins;
   /// Compiled kernels are kept here, so that a second start compiles nothing (TensorRT for RTX); none: not
   /// kept.
   std::optional<std::filesystem::path> runtime_cache;
   bool cuda_graph = true;  ///< replay decode steps as a CUDA graph
+  /// Hears how many bytes of weights are read next. What it throws ends the loading, and everything is given
+  /// back.
+  std::function<void(std::size_t)> on_bytes;
+  std::function<void(const std::string&)> warn;  ///< hears of what is no error, such as `untested`
 };
 
 /// A GPU as `choose` needs it.
@@ -34,9 +39,9 @@ bool has_tensorrt_backend();
 /// The current CUDA device; nullopt where there is none, or no backend for it.
 std::optional<Device> current_device();
 
-/// Loads an engine. Throws InputError before anything is allocated: built without TensorRT, an engine of
-/// another flavour, version or GPU class, a missing plugin library, not enough free memory. Throws
-/// BuildError: the device failed.
+/// Loads an engine. Throws UnavailableError before anything is allocated: built without TensorRT, an engine
+/// of another flavour, version or GPU class, a missing plugin library, not enough free memory; InputError: a
+/// batch that the engine was not built for. Throws BuildError: the device failed.
 std::unique_ptr<Backend> make_tensorrt_backend(const Bundle& bundle, const BudgetEntry& budget,
                                                const EngineEntry& engine,
                                                const TensorRtOptions& options = {});

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -65,7 +66,8 @@ class WeightFiles {
   const WeightRecipe& recipe() const { return recipe_; }
 
   /// Beside what is returned, one band of 8 MiB of the parent is resident.
-  Weight load(const WeightInput& input) const;
+  /// `on_bytes` hears how many bytes of the parent are read next; what it throws ends the loading.
+  Weight load(const WeightInput& input, const std::function<void(std::size_t)>& on_bytes = {}) const;
 
   /// The tensor's first byte in its file and the copies that make the slice: for a device, to make them
   /// itself.

@@ -1,0 +1,10 @@
+# nlohmann-json: header-only, from a folder that is named or from its CMake package.
+if(ELASTIC_JSON_INCLUDE)
+  if(NOT EXISTS ${ELASTIC_JSON_INCLUDE}/nlohmann/json.hpp)
+    message(FATAL_ERROR "ELASTIC_JSON_INCLUDE: expected nlohmann/json.hpp in ${ELASTIC_JSON_INCLUDE}, found none.")
+  endif()
+  add_library(nlohmann_json::nlohmann_json INTERFACE IMPORTED)
+  target_include_directories(nlohmann_json::nlohmann_json INTERFACE ${ELASTIC_JSON_INCLUDE})
+else()
+  find_package(nlohmann_json 3.10 REQUIRED)
+endif()

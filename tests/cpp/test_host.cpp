@@ -1,0 +1,102 @@
+// What fits the main memory, and what is read of the system for it.
+#include <filesystem>
+#include <fstream>
+
+#include "check.h"
+#include "elastic_runtime/bundle.h"
+#include "elastic_runtime/onnx_backend.h"
+#include "elastic_runtime/sha256.h"
+#include "files.h"
+#include "system.h"
+
+using namespace elastic;
+using namespace elastic_test;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// The small manifest of errors.json on disk, its weights embedded or one input of 3 x 4.
+Bundle make_bundle(bool embedded) {
+  const fs::path folder = scratch("host");
+  fs::create_directories(folder / "small");
+  std::string manifest = text(at(at(golden("errors.json"), "manifest"), "base"));
+  const auto replace = [&](const std::string& from, const std::string& to) {
+    manifest.replace(manifest.find(from), from.size(), to);
+  };
+  if (!embedded) {
+    replace("\"weights\": null, \"golden\"",
+            "\"weights\": \"small/a.engine\", \"golden\"");  // any listed file
+  }
+  const std::string recipe =
+      R"({"schema": "elastic-weights/1", "inputs": {"w": {"file": "w.bin", "offset": 0, "dtype": "bf16", "parent_shape": [6, 4], )"
+      R"("shape": [3, 4], "runs": [[[0, 3]], [[0, 4]]]}}})";
+  const std::string engine = embedded ? std::string(17, 'e') : recipe, model(18, 'm');
+  replace("\"size\": 17", "\"size\": " + std::to_string(engine.size()));
+  std::ofstream(folder / "small/a.engine", std::ios::binary) << engine;
+  std::ofstream(folder / "small/model.onnx", std::ios::binary) << model;
+  for (const auto& [path, data] :
+       {std::pair("small/a.engine", engine), std::pair("small/model.onnx", model)}) {
+    const auto place =
+        manifest.find("\"sha256\": \"", manifest.find("\"path\": \"" + std::string(path))) + 11;
+    manifest.replace(place, 64, sha256(data));
+  }
+  std::ofstream(folder / "manifest.json", std::ios::binary) << reseal(manifest);
+  return Bundle::open(folder);
+}
+
+constexpr std::int64_t kArena = 268435456;
+
+}  // namespace
+
+TEST(host_memory_is_reckoned_from_the_recipe) {
+  const Bundle bundle = make_bundle(false);
+  // 24 bytes as stored, 48 in float32 once more, four times a state of 2 and a cache of 3 for each of 10
+  // tokens, twice
+  CHECK_EQ(host_bytes(bundle, bundle.budget("small"), 10, 2), 24 + 48 + 4 * 2 * (2 + 3 * 10) + kArena);
+}
+
+TEST(host_memory_of_embedded_weights_is_that_of_float32) {
+  const Bundle bundle = make_bundle(true);
+  CHECK_EQ(host_bytes(bundle, bundle.budget("small"), 10), 4 * 100 + 4 * (2 + 3 * 10) + kArena);
+}
+
+TEST(host_the_largest_that_fits_is_chosen) {
+  const Bundle bundle = make_bundle(true);
+  const BudgetEntry& budget = bundle.budget("small");
+  const std::int64_t need = host_bytes(bundle, budget, 10);
+  CHECK_EQ(choose_on_host(bundle, 10, 1, need).name, "small");
+  CHECK_EQ(choose_on_host(bundle, 10, 1, need - 1).name, "small");  // none fits: opening it says so
+  check_host_memory(bundle, budget, 10, 1, need);
+  const UnavailableError error = THROWN(UnavailableError, check_host_memory(bundle, budget, 10, 1, need - 1));
+  CHECK_EQ(std::string(error.what()),
+           "budget 'small' on the CPU: expected 0.3 GiB of free memory (float32 arithmetic, weights as "
+           "stored), found "
+           "0.3 GiB. Take a smaller budget or context, or run its engine on a card.");
+  CHECK_EQ(error.exit_code(), 1);
+}
+
+TEST(host_free_memory_is_read) {
+  CHECK_EQ(available_of("MemTotal: 8 kB\nMemAvailable:     1234 kB\nBuffers: 1 kB\n"), 1234 * 1024);
+  CHECK_EQ(available_of("MemTotal: 8 kB\n"), kMost);
+  CHECK_EQ(available_of("MemAvailable:"), kMost);
+  CHECK_EQ(available_of("MemAvailable: many kB"), kMost);
+  CHECK_EQ(left_of("1000\n", "400\n"), 600);
+  CHECK_EQ(left_of("max\n", "400\n"), kMost);
+  CHECK_EQ(left_of("", ""), kMost);
+  CHECK_EQ(left_of("400", "1000"), 0);
+  CHECK(free_ram() > 0);
+  CHECK(process_id() > 0);
+}
+
+TEST(host_a_file_is_replaced_whole_or_not_at_all) {
+  const fs::path folder = scratch("replace");
+  const fs::path path = folder / "cache";
+  CHECK(replace_file(path, "old", 3));
+  CHECK(replace_file(path, "newer", 5));
+  CHECK_EQ(read_bytes(path, 100, "a file"), "newer");
+  CHECK(!replace_file(folder / "no" / "such" / "cache", "x", 1));
+  fs::create_directories(folder / "taken" / "below");
+  CHECK(!replace_file(folder / "taken", "x", 1));  // a folder of that name stays
+  CHECK_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()),
+           2);  // nothing is left beside
+}
