@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from elastic_runtime.errors import InputError
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -43,4 +45,9 @@ class Backend(Protocol):
         """Bytes by purpose: weights, states, scratch."""
 
     def close(self) -> None:
-        """Give everything back. No call may follow."""
+        """Give everything back. Closing again does nothing; any other call raises what `closed` gives."""
+
+
+def closed(name: str) -> InputError:
+    """For a backend that is used after its end."""
+    return InputError(f"{name} backend", expected="an open one", found="one that was closed", todo="open a new session")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from elastic_runtime.backend import Floats, Ints
+from elastic_runtime.backend import Floats, Ints, closed
 from elastic_runtime.device import Arena, Device
 from elastic_runtime.device_states import DeviceStates, nbytes, sized
 from elastic_runtime.errors import BuildError
@@ -49,6 +49,7 @@ class EngineBackend:
         vocab_size: V.
         scratch: bytes of activation memory, for `memory`.
         on_close: called first when the backend is closed.
+        say: hears of a card that does not record decode steps.
     """
 
     name = "tensorrt-rtx"
@@ -64,6 +65,7 @@ class EngineBackend:
         vocab_size: int,
         scratch: int = 0,
         on_close: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.max_tokens, self.max_context, self.max_batch = entry.max_tokens, entry.max_context, batch
         self.vocab_size, self._entry, self._device, self._executors = vocab_size, entry, device, executors
@@ -73,11 +75,13 @@ class EngineBackend:
         self._tokens = self._allocate_tokens(batch)
         self._graphs: dict[int, Any] = {}
         self._warm: set[int] = set()
+        self._use_graphs, self._say, self._closed = True, say, False
         self._bind_fixed()
         self.start(1)
 
     def start(self, batch: int) -> None:
         """Zero the states and fix the batch; recorded graphs of another batch are dropped."""
+        self._check_open()
         self._drop_graphs()
         self._batch = batch
         self._states.zero()
@@ -86,6 +90,7 @@ class EngineBackend:
 
     def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
         """One call (`Backend.call`): profile 0 where T is 1, through a CUDA graph from the third step on."""
+        self._check_open()
         tokens = input_ids.shape[1]
         for name, array in zip(_TOKENS, (input_ids, position, length), strict=True):
             self._device.upload(self._tokens.addresses[name], np.ascontiguousarray(array, np.int64))
@@ -100,6 +105,7 @@ class EngineBackend:
 
     def states(self) -> Mapping[str, npt.NDArray[Any]]:
         """A copy of every state."""
+        self._check_open()
         return self._states.read(self._batch)
 
     def memory(self) -> Mapping[str, int]:
@@ -108,6 +114,9 @@ class EngineBackend:
 
     def close(self) -> None:
         """Give the device's memory back."""
+        if self._closed:
+            return
+        self._closed = True
         self._device.synchronize()
         self._drop_graphs()
         self._on_close()
@@ -146,12 +155,26 @@ class EngineBackend:
             self._device.launch(self._graphs[side])
             return
         self._bind_states(DECODE)
-        if side in self._warm and executor.capturable(stream):
-            self._graphs[side] = self._device.capture(lambda: executor.enqueue(stream))
+        if side in self._warm and self._use_graphs and executor.capturable(stream):
+            self._record(side)
+        if side in self._graphs:
             self._device.launch(self._graphs[side])
             return
         executor.enqueue(stream)
         self._warm.add(side)
+
+    def _record(self, side: int) -> None:
+        """Nothing runs while it is recorded, so a card that refuses runs the step plainly, and all that follow."""
+        executor, stream = self._executors[DECODE], self._device.stream
+        try:
+            self._graphs[side] = self._device.capture(lambda: executor.enqueue(stream))
+        except BuildError as error:
+            self._use_graphs = False
+            self._say(f"warning: decode steps run without CUDA graphs, which is slower: {error}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed(self.name)
 
     def _drop_graphs(self) -> None:
         for graph in self._graphs.values():

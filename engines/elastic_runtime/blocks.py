@@ -24,6 +24,11 @@ class Block:
     source_pitch: int
     target_pitch: int
 
+    @property
+    def flat(self) -> bool:
+        """Whether it is one piece of memory on both sides, so that a copy of one dimension does."""
+        return self.height == 1 or self.width == self.source_pitch == self.target_pitch
+
 
 def strided_blocks(shape: Sequence[int], runs: Sequence[Sequence[Run]], itemsize: int) -> list[Block]:
     """The copies that cut `runs` out of a row-major tensor, in ascending order of the result.

@@ -18,6 +18,7 @@ from elastic_runtime.errors import BuildError
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NON_BLOCKING, _THREAD_LOCAL = 1, 1
 _HOST, _DEVICE = 1, 2
+_MOST_PITCH = 2**31 - 1  # bytes: what cuMemcpy2D takes (CU_DEVICE_ATTRIBUTE_MAX_PITCH of every card)
 
 
 class _Copy2D(ctypes.Structure):
@@ -78,12 +79,13 @@ class CudaDevice:
 
     def __init__(self, index: int = 0) -> None:
         self._cuda, self._index = _load(), index
+        self._context: c_void_p | None = None
         self._do("cuInit", 0)
         device, context, stream = c_int(), c_void_p(), c_void_p()
         self._do("cuDeviceGet", byref(device), index)
         self._device = device.value
         self._do("cuDevicePrimaryCtxRetain", byref(context), self._device)
-        self._do("cuCtxSetCurrent", context)
+        self._context = context
         self._do("cuStreamCreate", byref(stream), _NON_BLOCKING)
         self.stream = int(stream.value or 0)
 
@@ -104,23 +106,37 @@ class CudaDevice:
 
     def upload(self, address: int, array: Array) -> None:
         """See `Device`: pageable memory is staged by the driver before the call returns."""
-        self._do("cuMemcpyHtoDAsync_v2", address, array.ctypes.data, array.nbytes, self.stream)
+        self._copy(address, array.ctypes.data, array.nbytes)
 
     def upload_blocks(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
         """See `Device`."""
+        base = source.ctypes.data
         for block in blocks:
-            copy = _Copy2D(
-                srcMemoryType=_HOST,
-                srcHost=source.ctypes.data + block.source,
-                srcPitch=block.source_pitch,
-                dstMemoryType=_DEVICE,
-                dstDevice=address + block.target,
-                dstPitch=block.target_pitch,
-                WidthInBytes=block.width,
-                Height=block.height,
-            )
-            self._do("cuMemcpy2DAsync_v2", byref(copy), self.stream)
+            if block.flat:
+                self._copy(address + block.target, base + block.source, block.width * block.height)
+            elif max(block.source_pitch, block.target_pitch) > _MOST_PITCH:
+                for row in range(block.height):
+                    to, at = block.target + row * block.target_pitch, block.source + row * block.source_pitch
+                    self._copy(address + to, base + at, block.width)
+            else:
+                self._copy_rows(address, base, block)
         self.synchronize()
+
+    def _copy(self, address: int, source: int, nbytes: int) -> None:
+        self._do("cuMemcpyHtoDAsync_v2", address, source, nbytes, self.stream)
+
+    def _copy_rows(self, address: int, source: int, block: Block) -> None:
+        copy = _Copy2D(
+            srcMemoryType=_HOST,
+            srcHost=source + block.source,
+            srcPitch=block.source_pitch,
+            dstMemoryType=_DEVICE,
+            dstDevice=address + block.target,
+            dstPitch=block.target_pitch,
+            WidthInBytes=block.width,
+            Height=block.height,
+        )
+        self._do("cuMemcpy2DAsync_v2", byref(copy), self.stream)
 
     def download(self, address: int, array: Array) -> None:
         """See `Device`."""
@@ -136,11 +152,14 @@ class CudaDevice:
         graph, executable = c_void_p(), c_void_p()
         self._do("cuStreamBeginCapture_v2", self.stream, _THREAD_LOCAL)
         try:
-            work()
+            try:
+                work()
+            finally:
+                self._do("cuStreamEndCapture", self.stream, byref(graph))
+            self._do("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
         finally:
-            self._do("cuStreamEndCapture", self.stream, byref(graph))
-        self._do("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
-        self._do("cuGraphDestroy", graph)
+            if graph:
+                self._do("cuGraphDestroy", graph)
         return executable
 
     def launch(self, graph: Any) -> None:
@@ -158,7 +177,9 @@ class CudaDevice:
         self._do("cuDevicePrimaryCtxRelease_v2", self._device)
 
     def _do(self, name: str, *arguments: Any) -> None:
-        code = getattr(self._cuda, name)(*arguments)
+        """Call the driver. The context is current per thread, and any thread may call: it is set each time."""
+        code = self._cuda.cuCtxSetCurrent(self._context) if self._context else 0
+        code = code or getattr(self._cuda, name)(*arguments)
         if code:
             text = c_char_p()
             self._cuda.cuGetErrorName(code, byref(text))

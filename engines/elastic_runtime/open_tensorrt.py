@@ -161,6 +161,7 @@ def _load(
             vocab_size=budget.widths.vocab_size,
             scratch=opened.scratch,
             on_close=opened.close,
+            say=say,
         )
         undo.pop_all()
         return backend

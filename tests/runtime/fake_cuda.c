@@ -6,7 +6,8 @@
 
 #define INVALID 1
 static struct { char* at; size_t size; } blocks[64];
-static int capturing, context_set, retained, streams;
+static int capturing, retained, streams, graphs_left, refuses_graphs;
+static _Thread_local int context_set;  // as in the driver: a thread of its own begins with none
 static char stream_tag, graph_tag, exec_tag;
 
 static int known(uint64_t address, size_t size) {
@@ -24,8 +25,9 @@ int cuDevicePrimaryCtxRelease_v2(int device) { --retained; return device == 40 ?
 int cuCtxSetCurrent(void* context) { context_set = context == &retained; return context_set ? 0 : INVALID; }
 int cuStreamCreate(void** stream, unsigned flags) { *stream = &stream_tag; ++streams; return flags == 1 && context_set ? 0 : INVALID; }
 int cuStreamDestroy_v2(void* stream) { --streams; return stream == &stream_tag ? 0 : INVALID; }
-int cuStreamSynchronize(void* stream) { return stream == &stream_tag && !capturing ? 0 : INVALID; }
+int cuStreamSynchronize(void* stream) { return stream == &stream_tag && context_set && !capturing ? 0 : INVALID; }
 int cuMemAlloc_v2(uint64_t* address, size_t size) {
+  if (!context_set) return 201;
   if (size > (1u << 30)) return 2;
   for (int i = 0; i < 64; ++i) {
     if (blocks[i].at) continue;
@@ -49,7 +51,7 @@ int cuMemsetD8Async(uint64_t address, unsigned char value, size_t count, void* s
   return 0;
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t count, void* stream) {
-  if (!known(to, count) || stream != &stream_tag) return INVALID;
+  if (!known(to, count) || stream != &stream_tag || !context_set) return INVALID;
   memcpy((void*)to, from, count);
   return 0;
 }
@@ -65,6 +67,8 @@ typedef struct {  // CUDA_MEMCPY2D of cuda.h
 } Copy2D;
 int cuMemcpy2DAsync_v2(const Copy2D* c, void* stream) {
   if (c->srcMemoryType != 1 || c->dstMemoryType != 2 || stream != &stream_tag || !c->WidthInBytes || !c->Height) return INVALID;
+  if (c->srcPitch > 0x7fffffff || c->dstPitch > 0x7fffffff) return INVALID;  // CU_DEVICE_ATTRIBUTE_MAX_PITCH
+  if (c->WidthInBytes > c->srcPitch || c->WidthInBytes > c->dstPitch || !context_set) return INVALID;
   if (c->srcXInBytes || c->srcY || c->dstXInBytes || c->dstY || c->srcArray || c->dstArray) return INVALID;
   if (!known(c->dstDevice, (c->Height - 1) * c->dstPitch + c->WidthInBytes)) return INVALID;
   for (size_t row = 0; row < c->Height; ++row) {
@@ -73,9 +77,9 @@ int cuMemcpy2DAsync_v2(const Copy2D* c, void* stream) {
   return 0;
 }
 int cuStreamBeginCapture_v2(void* stream, int mode) { capturing = 1; return stream == &stream_tag && mode == 1 ? 0 : INVALID; }
-int cuStreamEndCapture(void* stream, void** graph) { *graph = &graph_tag; int was = capturing; capturing = 0; return was && stream == &stream_tag ? 0 : INVALID; }
-int cuGraphInstantiateWithFlags(void** exec, void* graph, uint64_t flags) { *exec = &exec_tag; return graph == &graph_tag && !flags ? 0 : INVALID; }
-int cuGraphDestroy(void* graph) { return graph == &graph_tag ? 0 : INVALID; }
+int cuStreamEndCapture(void* stream, void** graph) { *graph = &graph_tag; graphs_left += 1; int was = capturing; capturing = 0; return was && stream == &stream_tag ? 0 : INVALID; }
+int cuGraphInstantiateWithFlags(void** exec, void* graph, uint64_t flags) { *exec = &exec_tag; if (refuses_graphs) return 801; return graph == &graph_tag && !flags ? 0 : INVALID; }
+int cuGraphDestroy(void* graph) { graphs_left -= 1; return graph == &graph_tag ? 0 : INVALID; }
 int cuGraphLaunch(void* exec, void* stream) { return exec == &exec_tag && stream == &stream_tag ? 0 : INVALID; }
 int cuGraphExecDestroy(void* exec) { return exec == &exec_tag ? 0 : INVALID; }
 int cuGetErrorName(int code, const char** name) {
@@ -83,8 +87,9 @@ int cuGetErrorName(int code, const char** name) {
   return 0;
 }
 
+void fake_refuse_graphs(int refuse) { refuses_graphs = refuse; }
 int fake_left(void) {  // what was not given back
-  int left = retained + streams;
+  int left = retained + streams + graphs_left;
   for (int i = 0; i < 64; ++i) left += blocks[i].at != 0;
   return left;
 }

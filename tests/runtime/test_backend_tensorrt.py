@@ -20,7 +20,7 @@ from elastic_runtime.blocks import Block
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.device import ALIGNMENT, Arena
 from elastic_runtime.device_weights import upload_weights
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.generate import Settings, generate
 from elastic_runtime.manifest import EngineEntry, InputPort, OutputPort
 from elastic_runtime.session import Session
@@ -38,6 +38,7 @@ class MemoryDevice:
         self.blocks: dict[int, Any] = {}
         self.recording: list[Callable[[], None]] | None = None
         self.launched = self.closed = 0
+        self.refuses_graphs = False
         self.dropped: list[Any] = []
 
     def allocate(self, nbytes: int) -> int:
@@ -75,6 +76,8 @@ class MemoryDevice:
         pass
 
     def capture(self, work: Callable[[], None]) -> Any:
+        if self.refuses_graphs:
+            raise BuildError("card 0", expected="a graph", found="none")
         self.recording = []
         work()
         recorded, self.recording = self.recording, None
@@ -200,18 +203,27 @@ class Rig:
     engines: tuple[SumEngine, SumEngine]
     backend: EngineBackend
     closed: list[str]
+    said: list[str]
 
 
 @pytest.fixture(params=["must", "must_not"])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    device, entry, closed = MemoryDevice(), _entry(request.param), list[str]()
+    device, entry, closed, said = MemoryDevice(), _entry(request.param), list[str](), list[str]()
     engines = (SumEngine(device, entry, DECODE), SumEngine(device, entry, PREFILL))
     weights = Arena(device, {"w": 4})
     device.upload(weights.addresses["w"], np.array([5], np.int32))
     backend = EngineBackend(
-        entry, device, engines, weights, batch=3, vocab_size=V, scratch=9, on_close=lambda: closed.append("x")
+        entry,
+        device,
+        engines,
+        weights,
+        batch=3,
+        vocab_size=V,
+        scratch=9,
+        on_close=lambda: closed.append("x"),
+        say=said.append,
     )
-    yield Rig(device, engines, backend, closed)
+    yield Rig(device, engines, backend, closed, said)
     if not device.closed:
         backend.close()
     assert not device.blocks, "memory was not given back"
@@ -255,6 +267,15 @@ def test_a_stream_that_cannot_be_captured_runs_plainly(rig: Rig) -> None:
     assert rig.device.launched == 0
 
 
+def test_a_card_that_refuses_a_graph_decodes_plainly_and_says_so_once(rig: Rig) -> None:
+    rig.device.refuses_graphs = True
+    assert _generated(Session(rig.backend), [[1, 2]], 8) == [_expected([1, 2], 8)]
+    assert rig.device.launched == 0
+    assert rig.said == [
+        "warning: decode steps run without CUDA graphs, which is slower: card 0: expected a graph, found none."
+    ]
+
+
 def test_a_ragged_batch_and_a_new_batch_size(rig: Rig) -> None:
     session = Session(rig.backend, batch=3)
     prompts = [[1, 2, 3, 4, 5, 6], [7], [8, 9, 10]]
@@ -283,6 +304,13 @@ def test_memory_is_counted_and_given_back(rig: Rig) -> None:
     assert held["states"] >= 3 * 4 * (2 + 2 + 1 + S)
     rig.backend.close()
     assert (rig.closed, rig.device.closed, rig.device.blocks) == (["x"], 1, {})
+    rig.backend.close()  # again: nothing happens
+    assert (rig.closed, rig.device.closed) == (["x"], 1)
+    with pytest.raises(InputError) as caught:
+        rig.backend.start(1)
+    assert str(caught.value) == (
+        "tensorrt-rtx backend: expected an open one, found one that was closed. Open a new session."
+    )
 
 
 def test_logits_of_every_token_give_the_last_real_one(rig: Rig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from elastic_runtime import device_cuda, memory
-from elastic_runtime.blocks import strided_blocks
+from elastic_runtime.blocks import Block, strided_blocks
 from elastic_runtime.device_cuda import CudaDevice
 from elastic_runtime.errors import BuildError, InputError
 
@@ -72,6 +73,57 @@ def test_graphs_are_recorded_launched_and_dropped(device: CudaDevice) -> None:
     with pytest.raises(ZeroDivisionError):
         device.capture(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
     device.synchronize()  # the recording was ended all the same
+
+
+def test_a_refused_graph_is_a_plain_error_and_leaves_nothing(device: CudaDevice, library: Path) -> None:
+    refuse = ctypes.CDLL(str(library)).fake_refuse_graphs
+    refuse(1)
+    try:
+        with pytest.raises(BuildError, match="expected cuGraphInstantiateWithFlags to succeed"):
+            device.capture(lambda: None)
+    finally:
+        refuse(0)
+
+
+def test_rows_farther_apart_than_a_pitch_may_be_are_copied_one_by_one(device: CudaDevice) -> None:
+    pitch = 2**31 + 64  # of address space: only the pages of two rows are touched
+    source = np.zeros(pitch + 16, np.uint8)
+    source[:16], source[pitch:] = 1, 2
+    address, found = device.allocate(32), np.zeros(32, np.uint8)
+    device.upload_blocks(address, source, [Block(0, 0, 16, 2, pitch, 16)])
+    device.download(address, found)
+    assert found.tolist() == [1] * 16 + [2] * 16
+    device.free(address)
+
+
+def test_one_piece_of_memory_takes_one_plain_copy(device: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    called, do = [], device._do
+    monkeypatch.setattr(device, "_do", lambda name, *arguments: (called.append(name), do(name, *arguments)))
+    source, address, found = np.arange(64, dtype=np.uint8), device.allocate(64), np.zeros(64, np.uint8)
+    device.upload_blocks(address, source, [Block(0, 0, 16, 2, 16, 16), Block(32, 32, 32, 1, 32, 32)])
+    device.download(address, found)
+    assert np.array_equal(found, source)
+    assert called.count("cuMemcpyHtoDAsync_v2") == 2
+    assert "cuMemcpy2DAsync_v2" not in called
+    device.free(address)
+
+
+def test_any_thread_may_use_the_device(device: CudaDevice) -> None:
+    failed: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            address = device.allocate(16)
+            device.upload(address, np.zeros(16, np.uint8))
+            device.synchronize()
+            device.free(address)
+        except BaseException as error:  # of another thread, to be seen in this one
+            failed.append(error)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert not failed
 
 
 def test_failures_name_the_call_and_the_code(device: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
