@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import onnx
 import pytest
 
 from elastic_export import pipeline
+from elastic_export.bundle import describe
 from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
@@ -27,6 +29,7 @@ from elastic_export.pipeline import ExportResult, export
 from elastic_export.progress import Progress
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.fit import Activation
 from elastic_runtime.golden import read_golden
 from elastic_runtime.onnx_model import OnnxModel
 from elastic_runtime.weights import WeightRecipe, iter_weights
@@ -173,13 +176,15 @@ class Killed(Progress):
             os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    options = ExportOptions("small", "rtx5080", Path({output!r}), max_tokens=16, max_contexts=(64,))
+    options = ExportOptions(
+        "small", "rtx5080", Path({output!r}), weights={weights!r}, max_tokens=16, max_contexts=(64,)
+    )
     export(plan_job(Checkpoint.open(Path({source!r})), options, demo=False), Killed())
 """
 
 
-def in_another_process(source: Path, output: Path, die: str = "") -> int:
-    code = CHILD.format(path=sys.path, source=str(source), output=str(output), die=die)
+def in_another_process(source: Path, output: Path, die: str = "", weights: str = "shared") -> int:
+    code = CHILD.format(path=sys.path, source=str(source), output=str(output), die=die, weights=weights)
     environment = {**os.environ, "PYTHONHASHSEED": "17"}
     return subprocess.run([sys.executable, "-c", code], cwd=output.parent, env=environment, check=False).returncode
 
@@ -196,6 +201,20 @@ def again(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[..., Pa
 def test_the_same_export_gives_the_same_bytes(shared: ExportResult, again: Path) -> None:
     for name in ("model.onnx", "weights.json", "golden.safetensors", "rtx5080.engine"):
         assert (again / "small" / name).read_bytes() == (shared.output / "small" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("weights", ["embedded", "sliced"])
+def test_weights_of_its_own_give_the_same_bytes(tmp_path: Path, checkpoint: Callable[..., Path], weights: str) -> None:
+    """Every file but the report, which tells seconds, and the manifest, which tells the report's digest."""
+    run(checkpoint(), tmp_path / "one", weights=weights)
+    assert in_another_process(checkpoint(), tmp_path / "other", weights=weights) == 0
+    one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
+    assert set(one) == set(other)
+    held = {"embedded": ".onnx.data", "sliced": ".safetensors"}[weights]
+    assert [name for name in one if name.startswith("small/model") and name.endswith(held)]
+    assert {"small/model.onnx", "small/rtx5080.engine"} <= set(one)
+    differing = {name for name in one if one[name] != other[name]}
+    assert differing <= {"small/report.json", "manifest.json"}, differing
 
 
 def test_add_keeps_what_is_there(again: Path, checkpoint: Callable[..., Path]) -> None:
@@ -284,12 +303,30 @@ def test_an_engine_above_the_activation_bound(
     tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: Any
 ) -> None:
     """An engine above the activation bound is refused, with the figure, and nothing is written."""
-    monkeypatch.setattr(pipeline, "activation_bound", lambda *args, **more: 1)
-    with pytest.raises(
-        BuildError, match=r"activation memory of the engine: expected at most 1 bytes, found \d+ in profile"
-    ):
+    monkeypatch.setattr(pipeline, "activation_bounds", lambda *args, **more: (1, 1))
+    with pytest.raises(BuildError, match=r"activation memory of the engine in decode: .* 1 bytes, found \d+"):
         run(checkpoint(), tmp_path / "out", verify=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_asked_to_fit_is_reckoned_again_with_the_builders_figure(
+    tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card of 618 MiB has 3.6 MiB beside the reserve: enough for the model, not for the scratch of its engine."""
+    monkeypatch.setattr(describe, "estimated_activation", lambda *args, **more: Activation(0))
+    options = ExportOptions("small", "rtx5080", tmp_path / "out", verify=False, **SIZES)
+    job = plan_job(Checkpoint.open(checkpoint()), options, demo=False)
+    card = replace(job.targets[0], usable_mib=618)
+    job = replace(job, targets=(card,), engines=tuple(replace(e, targets=(card,)) for e in job.engines))
+    assert job.misfits() == []
+    required = replace(job, options=replace(options, require_fit=True))
+    with pytest.raises(
+        BuildError, match=r"--require-fit: .*, found small/rtx5080\.engine needs 0\.6 GiB at 64 tokens\. Ask for"
+    ) as caught:
+        export(required, Progress())
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+    assert export(job, Progress()).manifest.budgets[0].engines[0].fits.enough is False
 
 
 def test_killed_while_it_builds_the_old_bundle_stays(

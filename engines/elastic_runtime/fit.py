@@ -20,11 +20,16 @@ RESERVE_BYTES = 6 * GIB // 10  # CUDA context, TensorRT's own buffers, fragmenta
 @dataclass(frozen=True)
 class Activation:
     """Activation memory of an engine, bytes; measured on a card (or read from its builder's log), or estimated
-    before.
+    before. An estimate grows by `per_context_token` bytes with every token of max_context; an engine has one context.
     """
 
     bytes: int
     measured: bool = False
+    per_context_token: int = 0
+
+    def at(self, context: int) -> int:
+        """Bytes at a max_context of `context` tokens."""
+        return self.bytes + self.per_context_token * context
 
 
 @dataclass(frozen=True)
@@ -76,26 +81,52 @@ def vram_needed(size: BudgetSize, *, context: int, batch: int = 1) -> VramNeed:
         if value < 1:
             raise InputError(subject, expected="at least 1", found=str(value))
     states, caches = batch * size.state_bytes, batch * size.kv_bytes_per_token * context
-    total = size.weight_bytes + states + caches + size.activation.bytes + RESERVE_BYTES
-    scratch = size.activation
-    return VramNeed(
-        context, batch, size.weight_bytes, states, caches, scratch.bytes, scratch.measured, RESERVE_BYTES, total
-    )
+    scratch, measured = size.activation.at(context), size.activation.measured
+    total = size.weight_bytes + states + caches + scratch + RESERVE_BYTES
+    return VramNeed(context, batch, size.weight_bytes, states, caches, scratch, measured, RESERVE_BYTES, total)
 
 
-def estimate_activation(widest: int, *, max_tokens: int, max_batch: int = 1) -> Activation:
+@dataclass(frozen=True)
+class AttentionShape:
+    """Attention of a model whose engine is estimated; `fused` where the builder has a kernel for it, `itemsize` of its
+    caches in bytes.
+    """
+
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    itemsize: int
+    fused: bool
+
+    def scratch(self, max_tokens: int) -> int:
+        """Bytes per row of a cache that one layer takes in prefill; the layers take turns.
+
+        Fused: keys and values expanded to all query heads, and the mask. Explicit: the scores twice in float32, the
+        keys transposed and, where the caches are narrow, both of them in float32.
+        """
+        if self.fused:
+            return 2 * self.query_heads * self.head_dim * self.itemsize + 2 * max_tokens
+        copies = 1 if self.itemsize == 4 else 3
+        return 8 * self.query_heads * max_tokens + 4 * copies * self.kv_heads * self.head_dim
+
+
+def estimate_activation(
+    widest: int, *, max_tokens: int, max_batch: int = 1, attention: AttentionShape | None = None
+) -> Activation:
     """Activation memory of the larger profile before there is an engine to ask.
 
-    25 MB and 32 bytes a token of the widest intermediate (four FP32 and eight BF16 copies of it alive in the mixer):
-    the 12B (widest 22656) gives 25 MB in decode and 211 MB at 256 tokens, where its TensorRT-RTX build logs 25 MB
-    and 207 MB.
+    25 MB, three float32 copies of the widest intermediate, and what attention takes for each row of the cache: the 12B
+    (widest 22656, 40 query heads of 128) gives 267 MB at a context of 8192 and 439 MB at 16384 for 256 tokens, where
+    its TensorRT-RTX build logs 246 and 418 MB with native mixers, 219 and 394 MB with plugins.
 
     Args:
         widest: channels of the widest tensor between two layers, normally a Mamba layer's in_proj rows or an FFN.
         max_tokens: tokens of a call.
         max_batch: sequences of a call.
+        attention: of its attention layers; None without any.
     """
-    return Activation(25_000_000 + 32 * widest * max_tokens * max_batch)
+    per_row = 0 if attention is None else attention.scratch(max_tokens)
+    return Activation(25_000_000 + 12 * widest * max_tokens * max_batch, per_context_token=per_row * max_batch)
 
 
 def bandwidth_floor(size: BudgetSize, target: Target, *, context: int, batch: int = 1) -> float | None:

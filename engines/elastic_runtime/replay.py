@@ -40,7 +40,9 @@ BOUNDS: dict[str, Bounds] = {
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of it: the worst logits and the worst state; `passed` is whether both are within the bounds."""
+    """What came of it: the worst logits and the worst state (no name where the model has none); `passed` is whether
+    both are within the bounds.
+    """
 
     logits: float
     call: int
@@ -55,9 +57,10 @@ class Replay:
 
     def text(self) -> str:
         """One line."""
+        states = f"states by {self.state:.2g} ({self.state_name}; bound {self.bounds.states:g})"
         return (
             f"logits off by {self.logits:.2g} at most (call {self.call}; bound {self.bounds.logits:g}), "
-            f"states by {self.state:.2g} ({self.state_name}; bound {self.bounds.states:g})"
+            f"{states if self.state_name else 'no states'}"
         )
 
 
@@ -99,6 +102,8 @@ def _worst_state(groups: list[dict[str, Array]], golden: Golden) -> tuple[str, f
     for name, values in found.items():
         seen = written_rows(values, golden.ends) if "cache" in name else values
         errors.append((relative_error(sketch(seen), golden.states[name]), name))
+    if not errors:  # MLP layers only
+        return "", 0.0
     error, name = max(errors, key=lambda pair: _nan_first((pair[0], 0)))
     return name, error
 

@@ -15,10 +15,10 @@ from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.emit import EmittedModel, check_slices, emit_model
 from elastic_export.emit.emit import IR_DTYPES
-from elastic_export.engine.activation import activation_bound
+from elastic_export.engine.activation import activation_bounds, size_bound
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.facts import EngineFacts
-from elastic_export.engine.ops import creators_of, plugin_of
+from elastic_export.engine.ops import creators_of, ops_of, plugin_of
 from elastic_export.engine.request import EngineRequest
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
@@ -37,7 +37,8 @@ from elastic_export.verify import (
     require_passed,
     verify_budget,
 )
-from elastic_runtime.fit import BudgetSize
+from elastic_runtime.errors import BuildError
+from elastic_runtime.fit import BudgetSize, gib
 from elastic_runtime.golden import write_golden
 from elastic_runtime.manifest import BudgetEntry, EngineEntry, Manifest
 
@@ -111,7 +112,8 @@ def _compile(
     with progress.step("onnx", budget.name):
         model, every_token = budget.architecture(job.parent), job.options.logits == "all"
         path = folder / "model.onnx"
-        emitted = emit_model(graph, model, path, precision=job.precision, every_token=every_token)
+        embed = weights.embedded()
+        emitted = emit_model(graph, model, path, precision=job.precision, every_token=every_token, embed=embed)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)
         weights.bind(budget, emitted)
     result = BudgetResult(budget, emitted, size)
@@ -122,6 +124,7 @@ def _compile(
     for engine in job.engines:
         with progress.step("engine", f"{budget.name} {', '.join(engine.capabilities)} at {engine.max_context}"):
             result.engines += _build(job, result, engine, folder)
+            _check_fit(job, result)
     result.seconds = progress.seconds(budget.name)
     (folder / "report.json").write_text(_report(result), encoding="utf-8")
     return result
@@ -153,6 +156,7 @@ def _build(
 ) -> list[tuple[EngineEntry, EngineFacts]]:
     """Build once for all targets of the engine; the others are links to the first."""
     options, emitted = job.options, result.emitted
+    ops = ops_of(options.ops, emitted.mixers)
     names = [engine.file(target, len(options.max_contexts)) for target in engine.targets]
     request = EngineRequest(
         onnx=emitted.path,
@@ -162,26 +166,42 @@ def _build(
         max_tokens=options.max_tokens,
         max_context=engine.max_context,
         max_batch=options.max_batch,
-        ops=options.ops,
+        ops=ops,
         ports=emitted.ports,
         outputs=(emitted.logits,),
         weights=() if options.weights == "embedded" else emitted.weights,
-        plugin_ops={"Mamba2Mixer": emitted.mixers} if options.ops == "plugin" else {},
-        plugin_creators=creators_of(options.ops),
-        activation_limit=activation_bound(
+        plugin_ops={"Mamba2Mixer": emitted.mixers} if ops == "plugin" else {},
+        plugin_creators=creators_of(ops),
+        activation_limits=activation_bounds(
             emitted.architecture,
             job.precision,
+            ops,
             max_tokens=options.max_tokens,
             max_context=engine.max_context,
             max_batch=options.max_batch,
             every_token=options.logits == "all",
         ),
+        size_limit=None
+        if options.weights == "embedded"
+        else size_bound(emitted.architecture, len(engine.capabilities), options.max_batch),
     )
     facts = build_engine(request)
     for name in names[1:]:
         (folder / name).hardlink_to(folder / names[0])
-    plugin = plugin_of(options.ops, facts.version)
-    return [(engine_entry(job, emitted, engine, t, facts, result.size, plugin), facts) for t in engine.targets]
+    plugin = plugin_of(ops, facts.version)
+    return [(engine_entry(job, emitted, engine, t, facts, result.size, ops, plugin), facts) for t in engine.targets]
+
+
+def _check_fit(job: ExportJob, result: BudgetResult) -> None:
+    """`--require-fit` once more, with the scratch memory that the builder says instead of the estimate."""
+    entries = [entry for entry, _ in result.engines if entry.fits.enough is False]
+    if job.options.require_fit and entries:
+        raise BuildError(
+            "--require-fit",
+            expected="every engine to fit its card once it is built",
+            found="; ".join(f"{e.file} needs {gib(e.fits.total)} GiB at {e.max_context} tokens" for e in entries),
+            todo="ask for a smaller budget, context or batch",
+        )
 
 
 def _report(result: BudgetResult) -> str:

@@ -19,7 +19,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B, write_sparse_checkpoint
 from elastic_export.emit import emit_model
 from elastic_export.emit.emit import IR_DTYPES, EmittedModel
-from elastic_export.engine.activation import activation_bound
+from elastic_export.engine.activation import activation_bounds
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.ops import creators_of
 from elastic_export.engine.request import EngineRequest
@@ -64,7 +64,7 @@ def _emit_all(checkpoint: Checkpoint, place: Path) -> dict[str, EmittedModel]:
 
 def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> None:
     sizes = {"max_tokens": arguments.max_tokens, "max_context": arguments.max_context, "max_batch": 1}
-    bound = activation_bound(model.architecture, "bf16", **sizes)
+    bounds = activation_bounds(model.architecture, "bf16", arguments.ops, **sizes)
     request = EngineRequest(
         onnx=model.path,
         output=place / "sm120.engine",
@@ -76,7 +76,7 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
         weights=model.weights,
         plugin_ops={"Mamba2Mixer": model.mixers} if arguments.ops == "plugin" else {},
         plugin_creators=creators_of(arguments.ops),
-        activation_limit=bound,
+        activation_limits=bounds,
         **sizes,
     )
     start = time.perf_counter()
@@ -85,8 +85,8 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
     print(
         f"engine {arguments.budget} {arguments.ops} at {arguments.max_context}: {time.perf_counter() - start:.1f} s, "
         f"{facts.size / 1e6:.1f} MB, {facts.peak_rss / 1e9:.2f} GB of memory, activation memory {decode:.1f} MB in "
-        f"decode and {prefill:.1f} MB in prefill (bound {bound / 1e6:.0f} MB), {facts.layers} layers, "
-        f"plugins {dict(facts.plugin_layers)}"
+        f"decode and {prefill:.1f} MB in prefill (bounds {bounds[0] / 1e6:.0f} and {bounds[1] / 1e6:.0f} MB), "
+        f"{facts.layers} layers, plugins {dict(facts.plugin_layers)}"
     )
 
 

@@ -60,12 +60,12 @@ FACTS = EngineFacts(
 
 def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:
     small, large = job.engines
-    entry = engine_entry(job, emitted, small, job.targets[1], FACTS, job.sizes[0], None)
+    entry = engine_entry(job, emitted, small, job.targets[1], FACTS, job.sizes[0], "plugin", None)
     assert (entry.target, entry.file, entry.max_context) == ("rtx5090", "half/rtx5090.64.engine", 64)
     assert (entry.max_tokens, entry.max_batch, entry.ops, entry.plugin) == (8, 2, "plugin", None)
     assert (entry.compute_capabilities, entry.version, entry.status.state) == (("12.0",), "1.7.1", "built")
     assert (entry.activation, entry.activation_measured) == (7_000_000, False)
-    longer = engine_entry(job, emitted, large, job.targets[1], FACTS, job.sizes[0], None)
+    longer = engine_entry(job, emitted, large, job.targets[1], FACTS, job.sizes[0], "plugin", None)
     more = 2 * 64 * job.sizes[0].kv_bytes_per_token
     assert longer.fits is not None
     assert entry.fits is not None
@@ -73,14 +73,13 @@ def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:
 
 
 def test_states_share_buffers_as_the_interface_says(job: ExportJob, emitted: EmittedModel) -> None:
-    inputs, outputs = io_table(emitted, job)
+    inputs, outputs = io_table(emitted, "plugin")
     assert [port.name for port in inputs][:3] == ["input_ids", "position", "length"]
     rules = {output.name: (output.input, output.alias) for output in outputs}
     assert rules["logits"] == (None, None)
     assert rules["key_cache_out.0"] == ("key_cache.0", "must")
     assert rules["ssm_state_out.0"] == ("ssm_state.0", "must")
-    native = replace(job, options=replace(job.options, ops="native"))
-    assert {o.name: o.alias for o in io_table(emitted, native)[1]}["ssm_state_out.0"] == "must_not"
+    assert {o.name: o.alias for o in io_table(emitted, "native")[1]}["ssm_state_out.0"] == "must_not"
 
 
 def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:
@@ -95,7 +94,9 @@ def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:
 
 
 def test_the_manifest_reads_back(job: ExportJob, emitted: EmittedModel) -> None:
-    engines = [engine_entry(job, emitted, e, t, FACTS, job.sizes[0], None) for e in job.engines for t in e.targets]
+    engines = [
+        engine_entry(job, emitted, e, t, FACTS, job.sizes[0], "plugin", None) for e in job.engines for t in e.targets
+    ]
     manifest = manifest_of(job, [budget_entry(job, HALF, emitted, job.sizes[0], engines)], versions())
     assert manifest.demo
     assert manifest.checkpoint.name == "tiny"

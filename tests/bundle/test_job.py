@@ -145,3 +145,21 @@ def test_a_12b_is_not_embedded(plan: Plan) -> None:
 
 def test_float32_attention_has_no_limit_of_context(plan: Plan) -> None:
     assert plan("fp32", max_contexts=(65536,)).engines[0].max_context == 65536
+
+
+def test_a_state_the_plugin_has_no_room_for(tmp_path: Path) -> None:
+    """Refused before anything is built, but for budgets without such a layer."""
+    wide = replace(ARCH, ssm_state=300)
+    budgets = [Budget.full(wide, "full"), Budget("plain", 24, (40,), (4,), 8, 4, (0,))]
+    write_sparse_checkpoint(tmp_path / "wide", wide, budgets, shards=1)
+    checkpoint, out = Checkpoint.open(tmp_path / "wide"), tmp_path / "out"
+
+    def plan(names: str, ops: Any) -> ExportJob:
+        options = ExportOptions(names, "rtx5080", out, ops=ops, max_tokens=8, max_contexts=(64,))
+        return plan_job(checkpoint, options, demo=False)
+
+    with pytest.raises(InputError, match=r"^--ops plugin: expected a state size of 1 to 256, found 300\. Use --ops"):
+        plan("all", "plugin")
+    plan("all", "native")
+    plan("plain", "plugin")
+    assert not out.exists()

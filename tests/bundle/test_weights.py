@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
-from elastic_export.bundle.weights import make_weights
+from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
@@ -53,12 +53,13 @@ def job_of(folder: Path, tmp_path: Path) -> Callable[..., ExportJob]:
     return make
 
 
-def emitted_of(job: ExportJob, parent: Any, stored: Callable[[str], str], path: Path) -> EmittedModel:
+def emitted_of(job: ExportJob, parent: Any, weights: Weights, path: Path) -> EmittedModel:
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(ARCH, HALF).items()}
-    dtypes = {name: IR_DTYPES[stored(name)] for name in facts_of(parent).weights}
+    dtypes = {name: IR_DTYPES[weights.stored(name)] for name in facts_of(parent).weights}
     run_passes(graph, budget_passes(masks, IR_DTYPES[job.precision], dtypes))
-    return emit_model(graph, HALF.architecture(ARCH), path, precision=job.precision)
+    sub, embed = HALF.architecture(ARCH), weights.embedded()
+    return emit_model(graph, sub, path, precision=job.precision, embed=embed)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_what_a_consumer_loads_is_the_slice(
         weights.place()
         assert weights.stored("backbone.layers.0.mixer.A_log") == "fp32"
         assert weights.stored("lm_head.weight") == job.precision
-        emitted = emitted_of(job, parent, weights.stored, writer.folder("half") / "model.onnx")
+        emitted = emitted_of(job, parent, weights, writer.folder("half") / "model.onnx")
         weights.bind(HALF, emitted)
         assert files <= {path.name for path in writer.folder("half").iterdir()}
         assert (writer.path / "weights").is_dir() == (not options)

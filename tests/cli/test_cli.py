@@ -101,16 +101,70 @@ def test_dry_run_of_the_12b_prints_figures_worked_out_by_hand(run, tmp_path, mon
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines()}
     # 12,310,001,152 parameters x 2 B = 24,620,002,304 (22.93 GiB); SSM states 28 x 128 x 80 x 128 x 4 B = 146,800,640;
-    # conv states 28 x 3 x 12288 x 2 B = 2,064,384; caches 24,576 B x 16384 = 402,653,184; scratch 25 MB + 32 B x 22656
-    # x 256 = 210,597,952; reserve 0.6 GiB = 644,245,094. Together 26,026,363,558 B = 24.24 GiB.
-    assert rows["12b"][1:] == ["12.31B", "22.9", "GiB", "24.2", "GiB", "no", "yes"]
-    assert rows["9b"][1] == "9.06B"
-    assert rows["6b"][-2:] == ["yes", "yes"]
+    # conv states 28 x 3 x 12288 x 2 B = 2,064,384; caches 24,576 B x 16384 = 402,653,184; scratch 25 MB + 12 B x 22656
+    # x 256 + (2 x 40 x 128 x 2 B + 2 B x 256) x 16384 = 438,532,160; reserve 0.6 GiB = 644,245,094. Together
+    # 26,254,297,766 B = 24.45 GiB.
+    assert rows["12b"][1:] == ["12.31B", "22.9", "GiB", "24.5", "GiB", "no", "yes"]
+    # 26 Mamba layers of 112 heads (projected 20080), 26 MLPs, 6 attention layers. 9,063,866,016 x 2 B = 18,127,732,032
+    # (16.88 GiB); states 26 x (112 x 80 x 128 x 4 + 3 x 11008 x 2) B = 120,992,768; caches as above; scratch 25 MB +
+    # 12 B x 20080 x 256 + 343,932,928 = 430,618,688; reserve. Together 19,726,241,766 B = 18.37 GiB.
+    assert rows["9b"][1:] == ["9.06B", "16.9", "GiB", "18.4", "GiB", "no", "yes"]
+    # 24 Mamba layers of 96 heads of 64 (projected 14432), 24 MLPs (6 of 12288, 18 of 10752), 6 attention layers of 32
+    # heads. 4,846,673,152 x 2 B = 9,693,346,304 (9.03 GiB); states 24 x (96 x 64 x 128 x 4 + 3 x 8192 x 2) B =
+    # 76,677,120; caches as above; scratch 25 MB + 12 B x 14432 x 256 + (2 x 32 x 128 x 2 B + 2 B x 256) x 16384 =
+    # 346,159,168; reserve. Together 11,163,080,870 B = 10.40 GiB.
+    assert rows["6b"][1:] == ["4.85B", "9.0", "GiB", "10.4", "GiB", "yes", "yes"]
     assert "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: built all the same, never chosen there." in out
     code, out, _ = run(*arguments, "--json")
     plan = json.loads(out)
-    assert plan["budgets"][0]["vram_bytes"] == {"16384": 26_026_363_558}
+    assert {b["name"]: (b["weight_bytes"], b["vram_bytes"]["16384"]) for b in plan["budgets"]} == {
+        "12b": (24_620_002_304, 26_254_297_766),
+        "9b": (18_127_732_032, 19_726_241_766),
+        "6b": (9_693_346_304, 11_163_080_870),
+    }
     assert list(tmp_path.iterdir()) == []
+
+
+WITHOUT_TORCH = """
+import sys
+from elastic_export.cli.main import main
+try:
+    main()
+finally:
+    heavy = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "tensorrt_rtx", "transformers"}
+    assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--budget", "all", "--target", "rtx5080,rtx5090", "--dry-run", "--checkpoint"],
+        ["targets", "--checkpoint"],
+        ["inspect"],
+    ],
+    ids=["dry-run", "targets", "inspect"],
+)
+def test_what_builds_nothing_loads_no_torch_and_writes_nothing(tmp_path, sparse_12b, arguments) -> None:
+    places = {name: tmp_path / name for name in ("home", "tmp", "cwd")}
+    for place in places.values():
+        place.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ELASTIC_", "HF_", "XDG_"))}
+    environment = kept | {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"]), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+
+    def seen() -> dict[str, tuple[int, int]]:
+        files = [path for folder in (*places.values(), sparse_12b) for path in sorted(folder.rglob("*"))]
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+    before = seen()
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments, str(sparse_12b)]
+    done = subprocess.run(
+        command, cwd=places["cwd"], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12b" in done.stdout
+    assert seen() == before
 
 
 @pytest.mark.parametrize(
@@ -131,8 +185,9 @@ def test_what_does_not_fit(run, sparse_12b, extra, code, expected) -> None:
 def test_targets_of_a_checkpoint(run, sparse_12b) -> None:
     code, out, _ = run("targets", "--checkpoint", str(sparse_12b))
     assert code == 0
-    assert any(line.split()[:6] == ["rtx5080", "12b", "no", "no", "no", "no"] for line in out.splitlines())
-    assert any(line.split()[:4] == ["rtx5090", "12b", "yes", "yes"] for line in out.splitlines())
+    assert any(line.split()[:6] == ["rtx5080", "12b", "no", "no", "-", "-"] for line in out.splitlines())
+    assert any(line.split()[:6] == ["rtx5090", "12b", "yes", "yes", "-", "-"] for line in out.splitlines())
+    assert "-: no engine can be built for that context, the longest has 24448 tokens" in out
     assert "nvidia-smi" in out
 
 

@@ -10,7 +10,7 @@ from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
 from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.emit.emit import IR_DTYPES
-from elastic_export.engine.activation import activation_bound
+from elastic_export.engine.activation import activation_bounds, size_bound
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.ops import creators_of
 from elastic_export.engine.request import EngineRequest
@@ -18,6 +18,7 @@ from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
+from elastic_runtime.interface import OpsMode
 
 SIZES = {"max_tokens": 256, "max_context": 8192, "max_batch": 1}
 
@@ -37,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EmittedModel]:
     return emitted
 
 
-def request(model: EmittedModel, output: Path, ops: str) -> EngineRequest:
+def request(model: EmittedModel, output: Path, ops: OpsMode) -> EngineRequest:
     return EngineRequest(
         onnx=model.path,
         output=output,
@@ -49,7 +50,8 @@ def request(model: EmittedModel, output: Path, ops: str) -> EngineRequest:
         weights=model.weights,
         plugin_ops={"Mamba2Mixer": model.mixers} if ops == "plugin" else {},
         plugin_creators=creators_of(ops),
-        activation_limit=activation_bound(model.architecture, "bf16", **SIZES),
+        activation_limits=activation_bounds(model.architecture, "bf16", ops, **SIZES),
+        size_limit=size_bound(model.architecture, 1, 1),
         **SIZES,
     )
 

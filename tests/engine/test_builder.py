@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import math
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +25,18 @@ import onnx.numpy_helper
 import onnx.parser
 import pytest
 
+from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.engine import child
+from elastic_export.engine.activation import activation_bounds
+from elastic_export.engine.build_folder import error_from_json
 from elastic_export.engine.builder import build_engine, child_environment
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.interface import logits_port
 
 
 def test_an_engine_and_its_facts(request_for_small_model: EngineRequest) -> None:
-    request = replace(request_for_small_model, activation_limit=10 << 20)
+    request = replace(request_for_small_model, activation_limits=(10 << 20, 10 << 20))
     facts = build_engine(request)
     data = request.output.read_bytes()
     assert (facts.size, facts.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -113,13 +124,87 @@ def with_model(request: EngineRequest, text: str, old: str, new: str) -> EngineR
     return replace(request, onnx=path, max_batch=1)
 
 
-def test_scratch_of_the_size_of_a_weight_is_refused(request_for_small_model: EngineRequest) -> None:
-    good = replace(request_for_small_model, max_batch=1)
-    peak = build_engine(good).activation_peak
-    with pytest.raises(
-        BuildError, match=f"activation memory of the engine: expected at most {peak - 1} bytes, found {peak} in profile"
-    ):
-        build_engine(replace(good, activation_limit=peak - 1))
+ROWS = 500_000  # of the head: 64 MB in BF16
+SMALL = Architecture("M-*", ROWS, 64, (40,), (4,), 16, 1, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
+
+
+def test_scratch_of_the_size_of_a_weight_is_refused(request_for_small_model: EngineRequest, model_text: str) -> None:
+    """The bounds tell a graph that asks for the transpose of a weight input from one that does not."""
+    sizes = {"max_tokens": 8, "max_context": 32, "max_batch": 1}
+    small = request_for_small_model
+    wide = replace(
+        small,
+        outputs=(logits_port(ROWS, every_token=False),),
+        weights=tuple(replace(port, shape=(ROWS, 64)) if port.name == "head" else port for port in small.weights),
+        activation_limits=activation_bounds(SMALL, "bf16", "native", **sizes),
+    )
+    text = model_text.replace("bfloat16[48,64] head", f"bfloat16[{ROWS},64] head").replace("[B,48]", f"[B,{ROWS}]")
+    head = "lg = Gemm<transB = 1>(picked, head)"
+    build_engine(with_model(wide, text, head, head))
+    turned = "rows3 = Unsqueeze(picked, v1) turned = Transpose<perm = [1, 0]>(head) lg3 = MatMul(rows3, turned)"
+    with pytest.raises(BuildError, match=r"activation memory of the engine in decode: expected .*MatMul\(x, Transpose"):
+        build_engine(with_model(wide, text, head, f"{turned} lg = Squeeze(lg3, v1)"))
+
+
+def test_an_engine_above_its_size_is_refused(request_for_small_model: EngineRequest) -> None:
+    with pytest.raises(BuildError, match="size of the engine: expected at most 1000 bytes"):
+        build_engine(replace(request_for_small_model, max_batch=1, size_limit=1000))
+    assert not request_for_small_model.output.exists()
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process and its children may grow beyond `size` bytes: a disk that is full, for all they know."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_room_for_the_engine(request_for_small_model: EngineRequest) -> None:
+    request = replace(request_for_small_model, max_batch=1)
+    size = build_engine(request).size
+    request.output.unlink()
+    with largest_file(size - 1), pytest.raises(BuildError) as caught:
+        build_engine(request)
+    told = "expected room to write, found File too large. Free some space there."
+    assert str(caught.value) == f"{request.output}: {told}"
+    assert list(request.output.parent.iterdir()) == []
+
+
+def test_no_room_for_temporary_files(
+    request_for_small_model: EngineRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the output's fault."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with largest_file(100), pytest.raises(BuildError, match=rf"^{tmp_path}/tmp/\S+/request\.json: expected room"):
+        build_engine(request_for_small_model)
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (MemoryError(), r"^memory: expected enough to build the engine, found none left\. Close"),
+        (ZeroDivisionError("by zero"), r"^the engine build: expected .*, found ZeroDivisionError: by zero\.$"),
+        (OSError(errno.ENOSPC, "No space left", "lib/x"), "^lib/x: expected room to write, found No space left"),
+    ],
+)
+def test_whatever_ends_the_build_process_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, text: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise raised
+
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").touch()
+    monkeypatch.setattr(child, "compile_engine", fail)
+    outcome = child._outcome(object(), reproducible=True)  # type: ignore[arg-type]
+    assert isinstance(outcome, dict)
+    with pytest.raises(BuildError, match=text):
+        raise error_from_json(outcome["error"])
 
 
 def test_a_weight_of_another_name(request_for_small_model: EngineRequest) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from elastic_export.engine.checks import check_activation, check_network, in_place_states
+from elastic_export.engine.checks import check_activation, check_network, check_size, in_place_states
 from elastic_export.engine.network import NetworkFacts
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError
@@ -123,11 +123,21 @@ def test_a_weight_or_state_nobody_reads_is_a_fault(
 
 def test_activation_memory(request_for_small_model: EngineRequest) -> None:
     check_activation(request_for_small_model, (1 << 40, 5))
-    bounded = replace(request_for_small_model, activation_limit=100)
+    bounded = replace(request_for_small_model, activation_limits=(7, 100))
     check_activation(bounded, (7, 100))
-    with pytest.raises(
-        BuildError, match="activation memory of the engine: expected at most 100 bytes, found 101 in profile 0"
+    for found, text in (
+        ((8, 100), "decode: expected at most 7 bytes, found 8"),
+        ((7, 101), "prefill: .*100.*found 101"),
     ):
-        check_activation(bounded, (101, 100))
+        with pytest.raises(BuildError, match=f"activation memory of the engine in {text}"):
+            check_activation(bounded, found)
     with pytest.raises(BuildError, match="expected 2 lines 'Total Activation Memory', one a profile, found 1"):
         check_activation(request_for_small_model, (1,))
+
+
+def test_size(request_for_small_model: EngineRequest) -> None:
+    check_size(request_for_small_model, 1 << 40)
+    bounded = replace(request_for_small_model, size_limit=100)
+    check_size(bounded, 100)
+    with pytest.raises(BuildError, match=r"size of the engine: expected at most 100 bytes where .*, found 101"):
+        check_size(bounded, 101)

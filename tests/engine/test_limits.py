@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import pytest
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.limits import check_limits, check_sizes, largest_context, uses_fused_attention
 from elastic_export.engine.request import EngineRequest, Precision
+from elastic_export.passes.lower_attention import has_fused_kernel
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.interface import Port, state_ports
 
@@ -34,6 +37,7 @@ NANO = Architecture(
     time_step_limit=(0.0, float("inf")),
 )
 GOOD: dict[str, Any] = {
+    "ops": "plugin",
     "precision": "bf16",
     "compute_capabilities": ("SM120",),
     "max_tokens": 256,
@@ -92,6 +96,31 @@ def test_what_does_not_build_is_refused(change: dict[str, Any], text: str) -> No
 )
 def test_fused_attention(precision: Precision, head_dim: int, query_heads: int, fused: bool) -> None:
     assert uses_fused_attention(precision, head_dim, query_heads) is fused
+
+
+def test_the_plan_knows_the_rule_of_the_lowering() -> None:
+    dtypes = {"bf16": ir.DataType.BFLOAT16, "fp16": ir.DataType.FLOAT16, "fp32": ir.DataType.FLOAT}
+    for (precision, dtype), head_dim, heads in itertools.product(dtypes.items(), range(1, 300), (1, 3, 4, 5, 40)):
+        ours = uses_fused_attention(precision, head_dim, heads)  # type: ignore[arg-type]
+        assert ours is has_fused_kernel(dtype, heads, head_dim), (precision, head_dim, heads)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"ssm_state": 300}, "--ops plugin: expected a state size of 1 to 256, found 300. Use --ops native."),
+        ({"mamba_head_dim": 257}, "--ops plugin: expected a Mamba head size of 1 to 256, found 257. Use --ops native."),
+        ({"conv_kernel": 12}, "--ops plugin: expected a convolution width of 2 to 8, found 12. Use --ops native."),
+        ({"conv_kernel": 1}, "--ops plugin: expected a convolution width of 2 to 8, found 1. Use --ops native."),
+    ],
+)
+def test_what_the_plugin_has_no_room_for(change: dict[str, Any], text: str) -> None:
+    large = replace(NANO, **change)
+    with pytest.raises(InputError) as caught:
+        check_limits(large, **GOOD)
+    assert str(caught.value) == text
+    check_limits(large, **{**GOOD, "ops": "native"})
+    check_limits(replace(large, pattern="-*-", mamba_heads=()), **GOOD)  # no mixer, no plugin
 
 
 def test_no_limit_without_fused_attention() -> None:

@@ -33,7 +33,8 @@ def test_request_round_trip(tokens: int, context: int, batch: int, weights: dict
         weights=tuple(Port(name, "bfloat16", (rows, 4)) for name, rows in weights.items()),
         plugin_ops={"Mamba2Mixer": 3},
         plugin_creators={"Mamba2Mixer": "m:f"},
-        activation_limit=limit,
+        activation_limits=None if limit is None else (limit, 2 * limit),
+        size_limit=limit,
     )
     assert EngineRequest.from_json(request.to_json()) == request
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import onnx_ir as ir
@@ -355,12 +356,15 @@ class _Comparison:
 
 @pytest.fixture(scope="session")
 def parent_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Architecture], Parent]:
-    """`parent_of(arch)`: the one parent of that architecture, traced once a session."""
+    """`parent_of(arch)`: the one parent of that architecture, traced once a session.
+
+    Its weights follow from the architecture: the same whichever tests ran before, in however many processes.
+    """
     parents: dict[Architecture, Parent] = {}
 
     def make(arch: Architecture) -> Parent:
         if arch not in parents:
-            parents[arch] = Parent(arch, tmp_path_factory.mktemp("parent"), len(parents))
+            parents[arch] = Parent(arch, tmp_path_factory.mktemp("parent"), crc32(repr(arch).encode()))
         return parents[arch]
 
     return make

@@ -7,16 +7,19 @@ of tokens are cut into calls.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.synthetic import random_architecture
+from elastic_export.reference import budget_masks, empty_state, full_masks
 
 TOLERANCE = 1e-4
 SEEDS = (1, 5, 6, 9, 11, 12, 14, 16, 21, 22, 23, 24)
@@ -54,6 +57,22 @@ def cuts(draw: st.DrawFn) -> list[tuple[int, tuple[int, int]]]:
         tokens = draw(st.one_of(st.integers(1, 9), st.sampled_from([1, 63, 64, 65])))
         calls.append((tokens, (draw(st.integers(0, tokens)), draw(st.integers(0, tokens)))))
     return calls
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_each_layer_of_these_models_matters(seed: int, parent_of: Callable[[Architecture], Any]) -> None:
+    """Deleting any one layer moves the logits by 5 % or more: a fault in it cannot hide below the tolerance."""
+    parent = parent_of(architecture(seed))
+    arch, rng = parent.arch, np.random.default_rng(seed)
+    ids = torch.from_numpy(rng.integers(0, arch.vocab_size, (1, 24)))
+    start = empty_state(arch, 1, 24, torch.float64)
+    arguments = ids, torch.tensor([0]), torch.tensor([24]), start
+    whole, _ = parent.reference(*arguments, full_masks(arch, torch.float64))
+    for layer in range(len(arch.pattern)):
+        budget = replace(Budget.full(arch, "without one"), skip_layers=(layer,))
+        without, _ = parent.reference(*arguments, budget_masks(arch, budget, torch.float64))
+        moved = float((without - whole).norm() / whole.norm())
+        assert moved >= 0.05, (layer, arch.pattern, moved)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

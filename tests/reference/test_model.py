@@ -72,16 +72,17 @@ def test_a_row_of_length_zero_keeps_its_recurrent_states_bit_for_bit(
 
 
 def test_padding_ids_leave_no_trace(model_of: Callable[[int], Any]) -> None:
+    """Two calls of one shape, bit for bit: rows of one batch may take other paths through a matrix product."""
     model = model_of(3)
-    reference, masks, state = model.reference(), model.masks(), model.state(1)
-    ids = model.ids(1, 6).expand(2, -1).clone()
-    ids[1, 4:] = (ids[1, 4:] + 17) % model.arch.vocab_size
-    state = {name: torch.cat([tensor, tensor]) for name, tensor in state.items()}
-    logits, after = reference(ids, torch.tensor([0, 0]), torch.tensor([4, 4]), state, masks)
-    assert torch.equal(logits[0], logits[1])
+    ids, length = model.ids(2, 6), torch.tensor([4, 4])
+    other = ids.clone()
+    other[1, 4:] = (other[1, 4:] + 17) % model.arch.vocab_size
+    arguments = torch.tensor([0, 0]), length, model.state(2), model.masks()
+    (logits, after), (same, too) = (model.reference()(tokens, *arguments) for tokens in (ids, other))
+    assert torch.equal(logits, same)
     for name, tensor in after.items():
-        rows = [written(name, tensor, torch.tensor([4, 4]), row) for row in range(2)]
-        assert torch.equal(*rows), name
+        for row in range(2):
+            assert torch.equal(*(written(name, state, length, row) for state in (tensor, too[name]))), name
 
 
 def test_state_is_not_modified(model_of: Callable[[int], Any]) -> None:
@@ -122,7 +123,7 @@ def kept_part(model: Any, state: State, name: str) -> Tensor:
     return torch.from_numpy(slice_array(tensor.numpy(), (((0, tensor.shape[0]),), *runs)).copy())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(seed=SEEDS)
 def test_masked_parent_is_the_sliced_model(
     seed: int, model_of: Callable[[int], Any], run: Callable[..., Any], distance: Callable[..., float]

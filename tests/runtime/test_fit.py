@@ -15,6 +15,7 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.fit import (
     RESERVE_BYTES,
     Activation,
+    AttentionShape,
     BudgetSize,
     bandwidth_floor,
     estimate_activation,
@@ -63,11 +64,32 @@ def test_weights_given_in_bytes_are_taken_as_they_are(shapes: dict[str, Architec
 
 
 def test_the_estimate_bounds_what_the_12b_was_measured_to_take() -> None:
-    decode, prefill = (estimate_activation(22656, max_tokens=tokens) for tokens in (1, 256))
-    assert (decode.bytes, prefill.bytes) == (25_724_992, 210_597_952)
-    assert 25_000_000 <= decode.bytes < 1.05 * 25_000_000
-    assert 207_000_000 <= prefill.bytes < 1.05 * 207_000_000
-    assert not prefill.measured
+    """25e6 + 12 * 22656 * 256 = 94599232, and 2 * 40 * 128 * 2 + 2 * 256 = 20992 bytes a row of the cache.
+
+    times 8192 rows 266565696 bytes, times 16384 rows 438532160.
+    """
+    attention = AttentionShape(query_heads=40, kv_heads=8, head_dim=128, itemsize=2, fused=True)
+    estimate = estimate_activation(22656, max_tokens=256, attention=attention)
+    assert not estimate.measured
+    assert (estimate.bytes, estimate.per_context_token) == (94_599_232, 20_992)
+    assert (estimate.at(8192), estimate.at(16384)) == (266_565_696, 438_532_160)
+    four = estimate_activation(22656, max_tokens=256, max_batch=4, attention=attention)
+    assert (four.bytes, four.per_context_token) == (25_000_000 + 4 * 69_599_232, 4 * 20_992)
+    assert estimate_activation(22656, max_tokens=1).at(16384) == 25_271_872
+
+
+def test_explicit_attention_takes_its_scores_and_copies_of_its_caches() -> None:
+    """Twice 40 * 256 scores of 4 bytes are 81920; 8 keys of 128 in float32 are 4096, once or three times."""
+    wide, narrow = (AttentionShape(40, 8, 128, itemsize, fused=False) for itemsize in (4, 2))
+    assert (wide.scratch(256), narrow.scratch(256)) == (81_920 + 4096, 81_920 + 3 * 4096)
+
+
+def test_an_estimate_grows_with_the_context(shapes: dict[str, Architecture]) -> None:
+    size = budget_size("12b", shapes["12b"], "bf16")
+    assert vram_needed(size, context=8192).activation == 266_565_696
+    assert vram_needed(size, context=16384).activation == 438_532_160
+    measured = size_of("12b", shapes)
+    assert {vram_needed(measured, context=context).activation for context in (8192, 16384)} == {207_000_000}
 
 
 @pytest.mark.parametrize(("context", "batch"), [(0, 1), (-1, 1), (1, 0)])

@@ -14,6 +14,7 @@ from elastic_export.verify import Oracle
 from elastic_export.verify.oracle import cut_state, spread_state
 from elastic_export.verify.plan import walk
 from elastic_export.verify.verify import stored_weight
+from elastic_runtime.errors import InputError
 
 
 @pytest.mark.parametrize("every_token", [False, True])
@@ -72,6 +73,35 @@ def test_weights_are_read_once_each_and_dropped(compiled: Any) -> None:
     oracle.run(budget_masks(model.arch, model.budget), model.emitted.state_slices, plan)
     assert sorted(read) == sorted(model.checkpoint.tensors)
     assert all(p.is_meta for p in oracle._model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "text"),
+    [
+        (
+            "backbone.layers.3.mixer.A_log",
+            np.nan,
+            r"^tensor backbone\.layers\.3\.mixer\.A_log: expected finite",
+        ),
+        ("backbone.layers.1.norm.weight", np.inf, r"^tensor backbone\.layers\.1\.norm\.weight: expected finite"),
+        ("backbone.embeddings.weight", np.nan, r"^tensor backbone\.embeddings\.weight: expected finite"),
+        ("lm_head.weight", np.nan, r"^tensor lm_head\.weight: expected finite"),
+        ("backbone.layers.4.mixer.up_proj.weight", 1e30, r"^layers\.4 of the reference: expected finite"),
+    ],
+)
+def test_a_reference_that_is_no_number_is_the_checkpoints_fault(
+    compiled: Any, tensor: str, value: float, text: str
+) -> None:
+    model = compiled("bf16")
+
+    def read(name: str) -> Any:
+        weight = stored_weight(model.checkpoint, name, "bf16").astype(np.float32)
+        return np.full_like(weight, value) if name == tensor else weight
+
+    oracle = Oracle(model.arch, read, "backbone")
+    with pytest.raises(InputError, match=text) as caught:
+        oracle.run(budget_masks(model.arch, model.budget), model.emitted.state_slices, model.plan)
+    assert caught.value.exit_code == 2
 
 
 def test_cut_and_spread_are_inverse(compiled: Any) -> None:

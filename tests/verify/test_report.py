@@ -33,7 +33,7 @@ def test_a_report_that_passed(verified: Any) -> None:
     assert [c["check"] for c in report["checks"]] == ["float32", "rounded", "attributes"]
     assert all(c["passed"] and c["against"] and c["measure"] and c["reason"] for c in report["checks"])
     assert report["checks"][1]["tolerance"] == {"error": 2e-3, "state_error": 1e-3, "branch_share": 0.25}
-    assert set(report["checks"][0]["tensors"]["logits"]) == {"error", "max_abs", "call", "share"}
+    assert set(report["checks"][0]["tensors"]["logits"]) == {"error", "bound", "max_abs", "call", "share"}
     assert report["run"]["batch"] == 2
     assert report["run"]["calls"][0] == {"tokens": 9, "length": [9, 7]}
     assert report["seconds"] == {"verify": 1.23}
@@ -58,7 +58,8 @@ def test_a_number_that_is_none_stays_readable(verified: Any) -> None:
     failed = faulty(verified, error=float("inf"), max_abs=float("nan"))
     report = strict(report_of(failed, budget="b", versions={}))
     assert report["passed"] is False
-    assert report["checks"][0]["tensors"]["ssm_state.1"] == {"error": "inf", "max_abs": "nan", "call": 3, "share": 0.0}
+    figures = {"error": "inf", "bound": 1e-4, "max_abs": "nan", "call": 3, "share": 0.0}
+    assert report["checks"][0]["tensors"]["ssm_state.1"] == figures
 
 
 def test_the_error_names_check_tensor_call_and_figures(verified: Any) -> None:
@@ -71,6 +72,18 @@ def test_the_error_names_check_tensor_call_and_figures(verified: Any) -> None:
         " different. No bundle was written; the whole report lies beside it, OUT.failed.json."
     )
     require_passed(verified)
+
+
+def test_report_and_error_tell_the_bound_that_noise_has_widened(verified: Any) -> None:
+    """Ten times the noise where that is more than the table's 2e-3 and 25 %, two and a half times those at most."""
+    wrong = Difference("branch.3", 6e-3, 0.1, 2, 0.7, noise=4e-4, noise_share=0.05)
+    rounded = replace(verified.checks[1], comparison=Comparison((wrong,), 1.0))
+    failed = replace(verified, checks=(verified.checks[0], rounded))
+    figures = strict(report_of(failed, budget="b", versions={}))["checks"][1]["tensors"]["branch.3"]
+    assert (figures["bound"], figures["share_bound"]) == (4e-3, 0.5)
+    text = r"a relative error of at most 0\.004 and at most 50\.0% of the values different against .* found 0\.006"
+    with pytest.raises(BuildError, match=text):
+        require_passed(failed)
 
 
 def test_the_golden_run_is_the_oracles(verified: Any, compiled: Any) -> None:

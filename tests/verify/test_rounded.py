@@ -11,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from elastic_export.verify.attributes import check_attributes
+from elastic_export.verify.plan import POISON
+from elastic_runtime.onnx_model import OnnxModel
 
 
 def norm_of_layer(model: onnx.ModelProto, number: int) -> None:
@@ -44,6 +46,18 @@ def test_a_fault_of_the_head_shows_in_the_logits(compiled: Any) -> None:
     norm_of_layer(faulty, 4)
     found = model.verify(model.rewritten(faulty))
     assert [d.tensor for d in found.checks[1].failures] == ["logits"]
+
+
+def test_unwritten_rows_are_poisoned_in_both_runs(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, fills, empty = compiled("bf16"), list[float](), OnnxModel.empty_state
+
+    def filling(self: OnnxModel, batch: int, context: int, cache_fill: float = 0.0) -> Any:
+        fills.append(cache_fill)
+        return empty(self, batch, context, cache_fill=cache_fill)
+
+    monkeypatch.setattr(OnnxModel, "empty_state", filling)
+    assert model.verify(model.emitted).passed
+    assert fills == [POISON, POISON]
 
 
 def test_every_layer_and_state_is_compared(compiled: Any) -> None:

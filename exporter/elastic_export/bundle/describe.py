@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
-from elastic_runtime.fit import Activation, BudgetSize, estimate_activation, vram_needed
+from elastic_export.engine.activation import estimated_activation
+from elastic_runtime.fit import Activation, BudgetSize, vram_needed
 from elastic_runtime.interface import OpsMode, StatePort, logits_port, state_ports, token_ports
 from elastic_runtime.manifest import Fits, InputPort, OutputPort, Precision, StateEntry, Widths
 from elastic_runtime.slicing import Run, merge_runs
@@ -101,15 +102,13 @@ def budget_size(
     known.
     """
     itemsize = _ITEMSIZES[precision]
-    rows = [model.projected_size(i) for i in range(len(model.mamba_heads))]
-    widest = max((*rows, *model.ffn_sizes, model.hidden_size))
     return BudgetSize(
         name,
         model.parameters(),
         weight_bytes if weight_bytes is not None else model.parameters() * itemsize,
         model.state_bytes(itemsize),
         model.kv_bytes_per_token(itemsize),
-        activation or estimate_activation(widest, max_tokens=max_tokens, max_batch=max_batch),
+        activation or estimated_activation(model, precision, max_tokens=max_tokens, max_batch=max_batch),
     )
 
 

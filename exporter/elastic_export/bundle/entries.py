@@ -6,16 +6,16 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from elastic_export import __version__
 from elastic_export.bundle.describe import fits, has_scalar_widths, widths
 from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.checkpoint.budget import Budget
-from elastic_export.emit import EmittedModel
 from elastic_export.engine.facts import EngineFacts
 from elastic_runtime.fit import Activation, BudgetSize
-from elastic_runtime.interface import StatePort
+from elastic_runtime.interface import OpsMode, StatePort
 from elastic_runtime.manifest import (
     BudgetEntry,
     Checkpoint,
@@ -29,6 +29,9 @@ from elastic_runtime.manifest import (
 )
 from elastic_runtime.rules import RULES
 from elastic_runtime.targets import Target
+
+if TYPE_CHECKING:  # else `doctor` and `--dry-run` would wait for torch
+    from elastic_export.emit import EmittedModel
 
 _PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx")
 
@@ -51,18 +54,19 @@ def engine_entry(
     target: Target,
     facts: EngineFacts,
     size: BudgetSize,
+    ops: OpsMode,
     plugin: Plugin | None,
 ) -> EngineEntry:
-    """One engine file of one target."""
+    """One engine file of one target, built in `ops` mode with the plugin library that mode needs."""
     options, measured = job.options, replace(size, activation=Activation(facts.activation_peak))
-    inputs, outputs = io_table(emitted, job)
+    inputs, outputs = io_table(emitted, ops)
     return EngineEntry(
         target=target.name,
         compute_capabilities=target.capabilities(job.precision),
         file=f"{size.name}/{engine.file(target, len(options.max_contexts))}",
         flavour="tensorrt-rtx",
         version=facts.version,
-        ops=options.ops,
+        ops=ops,
         plugin=plugin,
         max_context=engine.max_context,
         max_tokens=options.max_tokens,
@@ -76,15 +80,15 @@ def engine_entry(
     )
 
 
-def io_table(emitted: EmittedModel, job: ExportJob) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
+def io_table(emitted: EmittedModel, ops: OpsMode) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
     """The interface of a model without its weight inputs, which weights.json lists."""
     inputs = tuple(InputPort(port.name, port.dtype, port.shape) for port in emitted.ports)
     logits = OutputPort(emitted.logits.name, emitted.logits.dtype, emitted.logits.shape, None, None)
-    return inputs, (logits, *(_state_output(port, job) for port in emitted.states()))
+    return inputs, (logits, *(_state_output(port, ops) for port in emitted.states()))
 
 
-def _state_output(port: StatePort, job: ExportJob) -> OutputPort:
-    return OutputPort(port.output, port.dtype, port.shape, port.name, port.alias(job.options.ops))
+def _state_output(port: StatePort, ops: OpsMode) -> OutputPort:
+    return OutputPort(port.output, port.dtype, port.shape, port.name, port.alias(ops))
 
 
 def budget_entry(

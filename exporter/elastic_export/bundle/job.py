@@ -138,7 +138,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     Raises:
         InputError: unknown budgets or targets, sizes that cannot be built, a precision the weights cannot have.
     """
-    precision = options.precision or _precision_of(checkpoint)
+    precision = options.precision or precision_of(checkpoint)
     budgets = tuple(select_budgets(checkpoint.budgets, options.budgets))
     targets = tuple(select_targets(options.targets))
     if len(set(options.max_contexts)) != len(options.max_contexts) or not options.max_contexts:
@@ -148,6 +148,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
         for engine in engines:
             check_limits(
                 budget.architecture(checkpoint.architecture),
+                ops=options.ops,
                 precision=precision,
                 compute_capabilities=engine.capabilities,
                 max_tokens=options.max_tokens,
@@ -159,7 +160,8 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes)
 
 
-def _precision_of(checkpoint: Checkpoint) -> Precision:
+def precision_of(checkpoint: Checkpoint) -> Precision:
+    """The precision of an export that names none: the checkpoint's own."""
     assert checkpoint.dtype in ("bf16", "fp16", "fp32")
     return checkpoint.dtype  # type: ignore[return-value]  # just asserted
 
@@ -179,7 +181,7 @@ def _group(targets: tuple[Target, ...], precision: Precision, contexts: tuple[in
 
 def budget_sizes(checkpoint: Checkpoint, budgets: Sequence[Budget], options: ExportOptions) -> tuple[BudgetSize, ...]:
     """What the memory of each sub-model depends on, before anything is built."""
-    precision = options.precision or _precision_of(checkpoint)
+    precision = options.precision or precision_of(checkpoint)
     return tuple(_size(checkpoint, budget, precision, options) for budget in budgets)
 
 

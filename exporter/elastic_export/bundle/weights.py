@@ -16,7 +16,8 @@ from elastic_export.checkpoint.precision import stored_dtype
 from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
 from elastic_export.checkpoint.slicing import slice_array
-from elastic_export.emit import EmittedModel, embed_weights, shared_recipe, sliced_recipe
+from elastic_export.emit import EmittedModel, ReadWeight, shared_recipe, sliced_recipe
+from elastic_export.graph import WeightSlice
 from elastic_export.verify import stored_weight
 from elastic_runtime.weights import WeightRecipe, iter_weights
 
@@ -37,6 +38,10 @@ class Weights(ABC):
 
     def place(self) -> None:  # noqa: B027  # most modes have nothing to place
         """What is done once, before the first budget."""
+
+    def embedded(self) -> ReadWeight | None:
+        """Reads what the model file itself is to hold; None where its weights are inputs."""
+        return None
 
     @abstractmethod
     def bind(self, budget: Budget, model: EmittedModel) -> None:
@@ -96,14 +101,16 @@ class SlicedWeights(Weights):
 class EmbeddedWeights(Weights):
     """Weights as external data of the ONNX file and inside the engine."""
 
+    def embedded(self) -> ReadWeight:
+        """Slices of the parent, in the dtype that is stored."""
+
+        def read(weight: WeightSlice) -> npt.NDArray[Any]:
+            return slice_array(stored_weight(self._job.checkpoint, weight.tensor, self._job.precision), weight.runs)
+
+        return read
+
     def bind(self, budget: Budget, model: EmittedModel) -> None:
-        """Rewrite the file with its weights."""
-        runs = {weight.tensor: weight.runs for weight in model.weight_slices}
-
-        def read(name: str) -> npt.NDArray[Any]:
-            return slice_array(stored_weight(self._job.checkpoint, name, self._job.precision), runs[name])
-
-        embed_weights(model, read)
+        """Nothing: they were written with the file."""
 
     def load(self, budget: Budget) -> Loaded:
         """None: the file holds them."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from elastic_export.bundle.entries import versions
-from elastic_export.engine.doctor import engine_facts
 from elastic_runtime.fit_table import align
 
 
 @click.command()
 def doctor() -> None:
     """Say what is installed here and whether engines can be built and run. Exit 1 if none can be built."""
+    from elastic_export.engine.doctor import engine_facts  # noqa: PLC0415  # builds, hence onnx: for this command only
+
     facts = engine_facts()
     rows = [["what", "state", "detail"], *([f.name, f.state, f.detail] for f in facts)]
     known = {fact.name for fact in facts}

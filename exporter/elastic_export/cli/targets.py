@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from elastic_export.bundle.job import ExportOptions, budget_sizes
+from elastic_export.bundle.job import ExportOptions, budget_sizes, precision_of
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
+from elastic_export.engine.limits import largest_context
 from elastic_runtime.fit import BudgetSize, bandwidth_floor, gib
 from elastic_runtime.fit_table import align, short, verdict
 from elastic_runtime.targets import Target, load_targets
@@ -26,8 +28,11 @@ def targets(checkpoint: str | None) -> None:
     folder = resolve_checkpoint(checkpoint, os.environ) if checkpoint or "ELASTIC_CHECKPOINT" in os.environ else None
     if folder is not None:
         opened = Checkpoint.open(folder)
-        sizes = budget_sizes(opened, list(opened.budgets.values()), ExportOptions("all", "", Path()))
-        click.echo("\n".join(["", *_fit(known, sizes)]))
+        budgets = list(opened.budgets.values())
+        sizes = budget_sizes(opened, budgets, ExportOptions("all", "", Path()))
+        precision = precision_of(opened)
+        largest = {b.name: largest_context(b.architecture(opened.architecture), precision) for b in budgets}
+        click.echo("\n".join(["", *_fit(known, sizes, largest)]))
 
 
 def _table(known: list[Target]) -> list[str]:
@@ -47,12 +52,21 @@ def _table(known: list[Target]) -> list[str]:
     return align(rows, left=(0, 1, 2, 6))
 
 
-def _fit(known: list[Target], sizes: tuple[BudgetSize, ...]) -> list[str]:
-    """Per card and budget: which contexts fit, and the tokens a second that its memory bandwidth allows at 8k."""
+def _fit(known: list[Target], sizes: tuple[BudgetSize, ...], largest: Mapping[str, int | None]) -> list[str]:
+    """Per card and budget: which contexts fit, and the tokens a second that its memory bandwidth allows at 8k.
+
+    `largest` is the largest context that builds for each budget; beyond it there is nothing to fit.
+    """
     rows = [["target", "budget", *(short(context) for context in CONTEXTS), f"tokens/s at most, {short(CONTEXTS[0])}"]]
     for target in known:
         for size in sizes if target.usable_bytes is not None else ():
             floor = bandwidth_floor(size, target, context=CONTEXTS[0])
-            fits = [verdict(size, target, (context,)) for context in CONTEXTS]
+            most = largest[size.name]
+            fits = ["-" if most and context > most else verdict(size, target, (context,)) for context in CONTEXTS]
             rows.append([target.name, size.name, *fits, "-" if floor is None else f"{floor:.0f}"])
-    return align(rows, left=(0, 1, 2, 3, 4, 5))
+    return [*align(rows, left=(0, 1, 2, 3, 4, 5)), *_notes(largest)]
+
+
+def _notes(largest: Mapping[str, int | None]) -> list[str]:
+    most = [context for context in largest.values() if context and context < CONTEXTS[-1]]
+    return [f"-: no engine can be built for that context, the longest has {max(most)} tokens"] if most else []

@@ -1,36 +1,30 @@
-"""Embedded weights: the same model with its weights as external data beside the file."""
+"""Embedded weights: weight inputs become initializers, their data external to the file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from elastic_export.emit.emit import IR_DTYPES, EmittedModel
+from elastic_export.graph.facts import WeightSlice
 
-_SMALL = 1 << 10  # bytes; constants below stay inside the file
+#: Gives the sliced array of a weight, in the dtype in which the file keeps it.
+ReadWeight = Callable[[WeightSlice], npt.NDArray[Any]]
 
 
-def embed_weights(model: EmittedModel, read: Callable[[str], np.ndarray]) -> None:
-    """Rewrite an emitted file so that its weight inputs are initializers with external data.
-
-    Args:
-        model: the emitted model; its file is replaced and `<file>.data` written beside it.
-        read: weight input name -> the sliced array, in the dtype its port has.
-    """
-    graph_model = ir.load(model.path)
-    graph, inputs = graph_model.graph, {value.name: value for value in graph_model.graph.inputs}
-    dtypes = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-    for port in model.weights:
-        value = inputs[port.name]
+def embed_weights(model: ir.Model, weights: Sequence[WeightSlice], read: ReadWeight) -> None:
+    """Turn the weight inputs of a graph into initializers, in place; each is read when the file is written."""
+    graph, inputs = model.graph, {str(value.name): value for value in model.graph.inputs}
+    for weight in weights:
+        value = inputs[weight.tensor]
+        assert value.dtype is not None
         graph.inputs.remove(value)
-        shape = ir.Shape(list(port.shape))
         value.const_value = ir.LazyTensor(
-            lambda name=port.name: ir.tensor(read(name), name=name),  # type: ignore[misc]
-            dtype=IR_DTYPES[dtypes[port.dtype]],
-            shape=shape,
-            name=port.name,
+            lambda weight=weight: ir.tensor(read(weight), name=weight.tensor),  # type: ignore[misc]
+            dtype=value.dtype,
+            shape=ir.Shape(list(weight.shape)),
+            name=weight.tensor,
         )
         graph.register_initializer(value)
-    ir.save(graph_model, model.path, external_data=f"{model.path.name}.data", size_threshold_bytes=_SMALL)

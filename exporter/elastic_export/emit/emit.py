@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.emit.check import check_emitted
+from elastic_export.emit.embed import ReadWeight, embed_weights
 from elastic_export.emit.mixer_body import mixer_function
 from elastic_export.graph.facts import StateSlice, WeightSlice, facts_of
 from elastic_export.graph.trace import OPSET
@@ -19,6 +20,7 @@ from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import Port, StatePort, logits_port, token_ports
 
 IR_VERSION = 11
+_SMALL = 1 << 10  # bytes; constants below stay inside the file
 PORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 IR_DTYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _PORT_NAMES = {IR_DTYPES[short]: long for short, long in PORT_DTYPES.items()}
@@ -48,9 +50,15 @@ class EmittedModel:
 
 
 def emit_model(
-    model: ir.Model, arch: Architecture, path: Path, *, precision: str, every_token: bool = False
+    model: ir.Model,
+    arch: Architecture,
+    path: Path,
+    *,
+    precision: str,
+    every_token: bool = False,
+    embed: ReadWeight | None = None,
 ) -> EmittedModel:
-    """Order, name, complete and write a narrowed graph; check what was written.
+    """Order, name, complete and check a narrowed graph, write it once, and check the file.
 
     Args:
         model: the graph after `budget_passes`; changed in place.
@@ -58,6 +66,7 @@ def emit_model(
         path: the file to write.
         precision: `bf16`, `fp16` or `fp32`, as assigned by the passes.
         every_token: whether the graph gives logits of all tokens.
+        embed: where given, the weights are no inputs but lie in `<file>.data`, read one by one as they are written.
 
     Raises:
         BuildError: the graph is not the plain sub-model.
@@ -72,11 +81,19 @@ def emit_model(
     _rename(model.graph)
     model.ir_version = IR_VERSION
     check_emitted(model, arch, (*ports, *weights), facts)
-    proto = ir.to_proto(model)
-    onnx.checker.check_model(proto, full_check=True)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    if embed is not None:
+        embed_weights(model, list(facts.weights.values()), embed)
+    _write(model, path, embedded=embed is not None)
+    onnx.checker.check_model(str(path), full_check=True)
     slices = tuple(facts.states[port.name] for port in states)
     return EmittedModel(path, arch, precision, ports, weights, logits, tuple(facts.weights.values()), slices, mixers)
+
+
+def _write(model: ir.Model, path: Path, *, embedded: bool) -> None:
+    if embedded:
+        ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=_SMALL)
+    else:
+        path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def _weight_port(model: ir.Model, name: str) -> Port:

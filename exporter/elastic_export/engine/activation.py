@@ -1,45 +1,100 @@
-"""How much scratch memory a good graph may take: an engine above the bound is refused."""
+"""How much scratch memory an engine will take, and how much a good graph may take: one above the bound is refused."""
 
 from __future__ import annotations
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.limits import uses_fused_attention
 from elastic_export.engine.request import Precision
+from elastic_runtime.fit import Activation, AttentionShape, estimate_activation
+from elastic_runtime.interface import OpsMode
 
 _ITEMSIZES = {"bf16": 2, "fp16": 2, "fp32": 4}
-#: Workspace of the matrix products and what small graphs need.
-_BASE = 64_000_000
+#: Workspace of the matrix products, which any graph is granted: 8 or 25 MB are seen.
+_WORKSPACE = 32_000_000
+#: Above the estimate, which is close: the builder packs tensors as it likes.
+_MARGIN = 10_000_000
 
 
-def activation_bound(
+def estimated_activation(
+    arch: Architecture, precision: Precision, *, max_tokens: int, max_batch: int = 1
+) -> Activation:
+    """What an engine of that model will take, before it is built."""
+    return estimate_activation(
+        _widest(arch), max_tokens=max_tokens, max_batch=max_batch, attention=_attention(arch, precision)
+    )
+
+
+def activation_bounds(
     arch: Architecture,
     precision: Precision,
+    ops: OpsMode,
     *,
     max_tokens: int,
     max_context: int,
     max_batch: int,
     every_token: bool = False,
-) -> int:
-    """Upper bound on the builder's "Total Activation Memory" in bytes, of the larger profile.
+) -> tuple[int, int]:
+    """Upper bounds on the builder's "Total Activation Memory" of decode and of prefill, bytes.
 
-    The widest intermediate in float32 a few times over (the native mixer holds its pieces side by side), the chunk
-    states, keys and values expanded to all query heads in prefill, the mask, and where attention is explicit its scores
-    and the caches in float32. A matrix that the builder copies because the graph asks for its transpose breaks it.
+    Tight enough to tell: a matrix that the builder copies, because the graph asks for its transpose, breaks both. For
+    the 12B that is 232 MB of an in_proj on top of 25 MB in decode.
     """
-    rows = [arch.projected_size(i) for i in range(len(arch.mamba_heads))]
-    widest = max((*rows, *arch.ffn_sizes, arch.hidden_size))
-    tokens = max_batch * max_tokens
-    bound = _BASE + 16 * widest * tokens
-    chunks = -(-max_tokens // 64) + 1
-    state = max((heads * arch.mamba_head_dim * arch.ssm_state for heads in arch.mamba_heads), default=0)
-    pairs = max((heads * 64 for heads in arch.mamba_heads), default=0)
-    bound += 4 * max_batch * (3 * chunks * state + 2 * min(max_tokens, 64) * chunks * pairs)
-    if "*" in arch.pattern:
-        expanded = 2 * arch.attention_heads * arch.attention_head_dim * max_context * max_batch
-        bound += 8 * tokens * max_context + _ITEMSIZES[precision] * expanded
-        if not uses_fused_attention(precision, arch.attention_head_dim, arch.attention_heads):
-            cache = arch.kv_heads * arch.attention_head_dim * max_context * max_batch
-            bound += 4 * (4 * arch.attention_heads * tokens * max_context + 4 * cache)
+    sizes = {"max_context": max_context, "max_batch": max_batch}
+    decode = _decode(arch, precision, ops, **sizes)
+    prefill = _prefill(arch, precision, ops, max_tokens=max_tokens, **sizes)
     if every_token:
-        bound += 3 * _ITEMSIZES[precision] * tokens * arch.vocab_size
+        prefill += _ITEMSIZES[precision] * max_batch * max_tokens * arch.vocab_size
+    return decode, max(decode, prefill)
+
+
+def size_bound(arch: Architecture, compute_capabilities: int, max_batch: int) -> int:
+    """Upper bound on the bytes of an engine whose weights are inputs: code, and constants that are no weights.
+
+    64 MB for the 12B and one GPU class, whose plugin engine has 41; kernels for a batch are further ones.
+    """
+    per_layer = 700_000 if max_batch == 1 else 1_000_000
+    return compute_capabilities * (20_600_000 + per_layer * len(arch.pattern))
+
+
+def _decode(arch: Architecture, precision: Precision, ops: OpsMode, *, max_context: int, max_batch: int) -> int:
+    """Vectors, a few states, and where attention is explicit its caches and scores in float32; no expanded caches."""
+    row = 100 * _widest(arch) + (3 * _state_bytes(arch) if ops == "native" else 0)
+    attention = _attention(arch, precision)
+    if attention is not None and not attention.fused:
+        row += max_context * 4 * (3 * arch.kv_heads * arch.attention_head_dim + 4 * arch.attention_heads)
+    return _WORKSPACE + max_batch * row
+
+
+def _prefill(
+    arch: Architecture, precision: Precision, ops: OpsMode, *, max_tokens: int, max_context: int, max_batch: int
+) -> int:
+    """A tenth above the estimate; a native mixer's states and products within its chunks besides.
+
+    Those are, in float32 and for each head: two chunk x chunk matrices, four of B or C with their decays, a state. They
+    outgrow the rows of in_proj where heads are many and small.
+    """
+    expected = estimated_activation(arch, precision, max_tokens=max_tokens, max_batch=max_batch).at(max_context)
+    bound = _MARGIN + expected + expected // 10
+    if ops == "native":
+        chunks, heads = -(-max_tokens // 64) + 1, max(arch.mamba_heads, default=0)
+        bound += max_batch * max_tokens * 4 * heads * (2 * 64 + 4 * arch.ssm_state)
+        bound += max_batch * chunks * _state_bytes(arch)
     return bound
+
+
+def _widest(arch: Architecture) -> int:
+    """Channels of the widest tensor between two layers."""
+    rows = [arch.projected_size(i) for i in range(len(arch.mamba_heads))]
+    return max((*rows, *arch.ffn_sizes, arch.hidden_size))
+
+
+def _state_bytes(arch: Architecture) -> int:
+    """SSM state of the largest Mamba layer, of one sequence."""
+    return max((4 * heads * arch.mamba_head_dim * arch.ssm_state for heads in arch.mamba_heads), default=0)
+
+
+def _attention(arch: Architecture, precision: Precision) -> AttentionShape | None:
+    if "*" not in arch.pattern:
+        return None
+    fused = uses_fused_attention(precision, arch.attention_head_dim, arch.attention_heads)
+    return AttentionShape(arch.attention_heads, arch.kv_heads, arch.attention_head_dim, _ITEMSIZES[precision], fused)

@@ -21,12 +21,15 @@ from typing import Any
 
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
+from elastic_export.engine.machine import write_file
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, ElasticError, InputError
 
 REQUEST_FILE, MODEL_FILE, RESULT_FILE, LOG_FILE = "request.json", "model.onnx", "result.json", "log"
 LIBRARY_FOLDER = "lib"
-ENGINE_FILE = "engine"
+OUT_FOLDER, ENGINE_FILE = "out", "engine"
+#: How the process ends where it has no room to say what came of it.
+NO_ROOM_STATUS = 28
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,11 @@ def build_folder(request: EngineRequest, model: bytes) -> Iterator[BuildFolder]:
     ):
         folder, out = Path(folder_name), Path(out_name)
         (folder / "source").symlink_to(request.onnx.parent.resolve())
-        (folder / "out").symlink_to(out.resolve())
+        (folder / OUT_FOLDER).symlink_to(out.resolve())
         _lay_libraries(folder / LIBRARY_FOLDER, request.flavour)
-        inside = replace(request, onnx=Path("source") / request.onnx.name, output=Path("out") / ENGINE_FILE)
-        (folder / REQUEST_FILE).write_text(inside.to_json())
-        (folder / MODEL_FILE).write_bytes(model)
+        inside = replace(request, onnx=Path("source") / request.onnx.name, output=Path(OUT_FOLDER) / ENGINE_FILE)
+        write_file(folder / REQUEST_FILE, inside.to_json().encode())
+        write_file(folder / MODEL_FILE, model)
         yield BuildFolder(folder, out / ENGINE_FILE)
 
 

@@ -8,12 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from elastic_export.engine.build_folder import LIBRARY_FOLDER, LOG_FILE, BuildFolder, build_folder
+from elastic_export.engine.build_folder import (
+    ENGINE_FILE,
+    LIBRARY_FOLDER,
+    LOG_FILE,
+    NO_ROOM_STATUS,
+    OUT_FOLDER,
+    RESULT_FILE,
+    BuildFolder,
+    build_folder,
+)
 from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.header import check_header
 from elastic_export.engine.limits import check_precision, check_sizes
+from elastic_export.engine.machine import build_error, is_no_room, no_room
 from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
@@ -39,15 +49,22 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
 
     Raises:
         InputError: the request or the model file is at fault, or TensorRT is not there; nothing was started.
-        BuildError: parser, checks or builder refused; or the process aborted, was killed, hung, with its last words.
+        BuildError: parser, checks or builder refused; a disk or the memory is full; or the process aborted, was killed,
+            hung, with its last words.
     """
     check_request(request)
-    with build_folder(request, fixed_model(request)) as place:
-        status = run_child(place, request.output.name, timeout)
-        facts = _outcome(place, request, status)
-        if flavour(request.flavour).writes_rtx_header():
-            check_header(place.engine, facts.version)
-        os.replace(place.engine, request.output)
+    model = fixed_model(request)
+    try:
+        with build_folder(request, model) as place:
+            status = run_child(place, request.output.name, timeout)
+            facts = _outcome(place, request, status)
+            if flavour(request.flavour).writes_rtx_header():
+                check_header(place.engine, facts.version)
+            os.replace(place.engine, request.output)
+    except OSError as error:  # of the temporary folder, as often as not: whoever asked for the engine cannot know
+        if is_no_room(error):
+            raise build_error(error) from error
+        raise
     return facts
 
 
@@ -106,7 +123,9 @@ def child_environment(environment: os._Environ[str] | dict[str, str]) -> dict[st
 def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineFacts:
     result = place.result() if status == 0 else None
     if isinstance(result, ElasticError):
-        raise result
+        raise _with_real_names(result, request)
+    if status == NO_ROOM_STATUS:
+        raise no_room(str(place.folder / RESULT_FILE), os.strerror(NO_ROOM_STATUS))
     if result is None:
         raise BuildError(
             request.output.name,
@@ -115,6 +134,13 @@ def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineF
             todo="free memory and try again" if status == -signal.SIGKILL else "",
         )
     return result
+
+
+def _with_real_names(error: ElasticError, request: EngineRequest) -> ElasticError:
+    """The process knows the engine by the name it has in the folder; the user by another."""
+    if error.subject != f"{OUT_FOLDER}/{ENGINE_FILE}":
+        return error
+    return type(error)(str(request.output), expected=error.expected, found=error.found, todo=error.todo)
 
 
 def describe_status(status: int) -> str:

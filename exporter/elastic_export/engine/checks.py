@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from elastic_export.engine.network import DYNAMIC, NetworkFacts
-from elastic_export.engine.profiles import PROFILE_COUNT
+from elastic_export.engine.profiles import PROFILE_COUNT, PROFILE_NAMES
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import Dim, Port
@@ -37,7 +37,7 @@ def in_place_states(request: EngineRequest, network: NetworkFacts) -> tuple[str,
 
 
 def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> None:
-    """Check the builder's activation memory against the bound of the request.
+    """Check the builder's activation memory, profile by profile, against the bounds of the request.
 
     Raises:
         BuildError: above it, or the log lacks a line per profile (then nobody knows what the engine needs).
@@ -48,15 +48,30 @@ def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> None
             expected=f"{PROFILE_COUNT} lines 'Total Activation Memory', one a profile",
             found=str(len(per_profile)),
         )
-    limit = request.activation_limit
-    if limit is not None and max(per_profile) > limit:
-        profile = max(range(PROFILE_COUNT), key=per_profile.__getitem__)
+    for name, limit, found in zip(PROFILE_NAMES, request.activation_limits or (), per_profile, strict=False):
+        if found <= limit:
+            continue
         raise BuildError(
-            "activation memory of the engine",
+            f"activation memory of the engine in {name}",
             expected=f"at most {limit} bytes",
-            found=f"{per_profile[profile]} in profile {profile}",
+            found=str(found),
             todo="look for MatMul(x, Transpose(W)) with W an input (use Gemm(transB=1) on a flat x), for unbounded"
             " dynamic sizes, or lower --max-tokens, --max-batch or --max-context",
+        )
+
+
+def check_size(request: EngineRequest, size: int) -> None:
+    """Check the bytes of the engine file against the bound of the request.
+
+    Raises:
+        BuildError: above it.
+    """
+    if request.size_limit is not None and size > request.size_limit:
+        raise BuildError(
+            "size of the engine",
+            expected=f"at most {request.size_limit} bytes where its weights are inputs",
+            found=str(size),
+            todo="look for weights that became constants of the graph",
         )
 
 

@@ -6,13 +6,14 @@ neither onnx nor torch: small, quick, and the same memory each time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine.build_folder import MODEL_FILE, REQUEST_FILE, RESULT_FILE, error_to_json
+from elastic_export.engine.build_folder import MODEL_FILE, NO_ROOM_STATUS, REQUEST_FILE, RESULT_FILE, error_to_json
 from elastic_export.engine.buildlog import LogLine
 from elastic_export.engine.compile import ProcessFacts, compile_engine
 from elastic_export.engine.isolation import (
@@ -22,6 +23,7 @@ from elastic_export.engine.isolation import (
     restart_without_randomization,
     schedule_in_order,
 )
+from elastic_export.engine.machine import build_error, is_no_room, write_file
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import ElasticError
 
@@ -41,7 +43,12 @@ def main() -> int:
     result = outcome[0]
     if isinstance(result, BaseException):
         raise result
-    Path(RESULT_FILE).write_text(json.dumps(result))
+    try:
+        write_file(Path(RESULT_FILE), json.dumps(result).encode())
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+        return NO_ROOM_STATUS
     return 0
 
 
@@ -51,12 +58,15 @@ def _outcome(request: EngineRequest, reproducible: bool) -> dict[str, Any] | Bas
         return {"facts": compile_engine(request, model, _say, lambda: ProcessFacts(peak_rss(), reproducible)).to_json()}
     except ElasticError as error:
         return {"error": error_to_json(error)}
+    except Exception as error:  # whatever it is, a person reads of it
+        return {"error": error_to_json(build_error(error))}
     except BaseException as error:  # handed to the main thread, which raises it
         return error
 
 
 def _say(line: LogLine) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the log's disk is full; TensorRT, which calls this, knows no exceptions
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

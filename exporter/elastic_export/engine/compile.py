@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from elastic_export.engine.buildlog import LogLine, activation_bytes, errors, unused_inputs
-from elastic_export.engine.checks import check_activation, check_network, in_place_states
+from elastic_export.engine.checks import check_activation, check_network, check_size, in_place_states
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
+from elastic_export.engine.machine import write_file
 from elastic_export.engine.network import describe
 from elastic_export.engine.plugins import register_plugins
 from elastic_export.engine.profiles import profiles
@@ -66,7 +67,8 @@ def compile_engine(
     if plan is None:
         raise BuildError("the engine", expected="to be built", found=_why(lines))
     check_activation(request, activation_bytes(lines))
-    request.output.write_bytes(plan)
+    check_size(request, plan.nbytes)
+    write_file(request.output, plan)
     del creators  # the registry borrows them: they had to live until the plan was made
     own = process()
     return EngineFacts(

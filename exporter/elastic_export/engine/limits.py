@@ -5,31 +5,30 @@ Every number was measured with TensorRT-RTX 1.7.1 on one attention layer (boolea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import onnx_ir as ir
+from collections.abc import Sequence
 
 from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.engine.mixer_creator import load_declaration
+from elastic_export.engine.ops import ops_of
 from elastic_export.engine.request import MODEL_DTYPES, Precision
-from elastic_export.passes.lower_attention import has_fused_kernel
 from elastic_runtime.errors import InputError
+from elastic_runtime.interface import OpsMode
 
 #: Fused decode attention keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim
 #: ≤ 24576. Found by bisection for head dims 16, 32, 64, 80, 96, 112, 128, 160, 192 and 256 on SM120 and for 128 on
 #: SM75, 80, 86 and 89, in BF16 and FP16 (SM75: FP16 only): always the same border.
 FUSED_ROWS = 96 * 1024 // 4
-IR_DTYPES: Mapping[Precision, ir.DataType] = {
-    "bf16": ir.DataType.BFLOAT16,
-    "fp16": ir.DataType.FLOAT16,
-    "fp32": ir.DataType.FLOAT,
-}
 #: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
 NO_BF16 = frozenset({"SM75"})
 
 
 def uses_fused_attention(precision: Precision, head_dim: int, query_heads: int) -> bool:
-    """Whether attention of that shape is emitted for the builder's dedicated kernel; the lowering decides it."""
-    return has_fused_kernel(IR_DTYPES[precision], query_heads, head_dim)
+    """Whether attention of that shape is emitted for the builder's dedicated kernel.
+
+    `passes.lower_attention.has_fused_kernel` decides it; this is its rule for the plan, which has to answer before the
+    graph libraries are loaded. A test holds the two equal.
+    """
+    return precision != "fp32" and query_heads >= 4 and head_dim % 8 == 0 and 16 <= head_dim <= 256
 
 
 def largest_context(architecture: Architecture, precision: Precision) -> int | None:
@@ -44,6 +43,7 @@ def largest_context(architecture: Architecture, precision: Precision) -> int | N
 def check_limits(
     architecture: Architecture,
     *,
+    ops: OpsMode,
     precision: Precision,
     compute_capabilities: Sequence[str],
     max_tokens: int,
@@ -57,6 +57,8 @@ def check_limits(
     """
     check_sizes(max_tokens=max_tokens, max_context=max_context, max_batch=max_batch)
     check_precision(precision, compute_capabilities)
+    if ops_of(ops, architecture.pattern.count("M")) == "plugin":
+        check_plugin(architecture)
     largest = largest_context(architecture, precision)
     if largest is not None and max_context > largest:
         raise InputError(
@@ -65,6 +67,29 @@ def check_limits(
             found=str(max_context),
             todo=f"lower --max-context to {largest}: no attention kernel decodes over more rows",
         )
+
+
+def check_plugin(architecture: Architecture) -> None:
+    """Refuse a Mamba-2 layer that the plugin's kernels have no room for, by the limits of its contract.
+
+    Raises:
+        InputError: naming the size; native mixers take any.
+    """
+    limits = load_declaration()["limits"]
+    sizes = {
+        "N": ("state size", architecture.ssm_state),
+        "P": ("Mamba head size", architecture.mamba_head_dim),
+        "K": ("convolution width", architecture.conv_kernel),
+    }
+    for symbol, (name, size) in sizes.items():
+        least, most = limits[symbol]
+        if not least <= size <= most:
+            raise InputError(
+                "--ops plugin",
+                expected=f"a {name} of {least} to {most}",
+                found=str(size),
+                todo="use --ops native",
+            )
 
 
 def check_sizes(*, max_tokens: int, max_context: int, max_batch: int) -> None:

@@ -12,6 +12,11 @@ CREATORS: Mapping[str, str] = {"Mamba2Mixer": "elastic_export.engine.mixer_creat
 LIBRARY = "libelastic_plugins.so"
 
 
+def ops_of(asked: OpsMode, mixers: int) -> OpsMode:
+    """The ops mode of one sub-model: without a layer that a plugin could serve it is native, and needs no library."""
+    return asked if mixers else "native"
+
+
 def creators_of(ops: OpsMode) -> Mapping[str, str]:
     """The creators of a build: none where function bodies are compiled natively."""
     return CREATORS if ops == "plugin" else {}

@@ -11,7 +11,8 @@ from elastic_runtime.interface import Dim
 #: Smallest, preferred and largest shape of one input.
 Span = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
-PROFILE_COUNT = 2
+PROFILE_NAMES = ("decode", "prefill")
+PROFILE_COUNT = len(PROFILE_NAMES)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ class EngineRequest:
     `ports` are the token inputs and the states, `weights` the weights that are inputs (none where they are embedded),
     `outputs` the outputs that are no states. Shapes may hold the symbols B, T and S; S becomes `max_context`.
     `plugin_ops` maps the name of each op that must become a plugin to the number of its layers, `plugin_creators` the
-    same names to `module:factory` of a creator. `activation_limit` (bytes, of the larger profile) is a bound on scratch
-    memory: an engine above it is refused. `flavour` is the TensorRT product: `tensorrt_rtx` or `tensorrt`.
+    same names to `module:factory` of a creator. `activation_limits` (bytes, of decode and of prefill) bound scratch
+    memory, `size_limit` (bytes) the engine file: an engine above one of them is refused. `flavour` is the TensorRT
+    product: `tensorrt_rtx` or `tensorrt`.
     """
 
     onnx: Path
@@ -40,7 +41,8 @@ class EngineRequest:
     weights: tuple[Port, ...] = ()
     plugin_ops: Mapping[str, int] = field(default_factory=dict)
     plugin_creators: Mapping[str, str] = field(default_factory=dict)
-    activation_limit: int | None = None
+    activation_limits: tuple[int, int] | None = None
+    size_limit: int | None = None
     flavour: str = "tensorrt_rtx"
 
     def states(self) -> tuple[StatePort, ...]:
@@ -74,6 +76,9 @@ class EngineRequest:
         values: dict[str, Any] = json.loads(text)
         values.update(onnx=Path(values["onnx"]), output=Path(values["output"]))
         values["compute_capabilities"] = tuple(values["compute_capabilities"])
+        if values["activation_limits"] is not None:
+            decode, prefill = values["activation_limits"]
+            values["activation_limits"] = (decode, prefill)
         for key in ("ports", "outputs", "weights"):
             values[key] = tuple(_port_from_json(port) for port in values[key])
         return cls(**values)

@@ -20,6 +20,7 @@ from elastic_export.graph.facts import StateSlice
 from elastic_export.reference import ElasticModel, Masks, State, empty_state
 from elastic_export.reference.model import Block, Call
 from elastic_export.verify.plan import Plan
+from elastic_runtime.errors import InputError
 
 Array = npt.NDArray[np.float32]
 Read = Callable[[str], npt.NDArray[np.float32]]
@@ -74,20 +75,29 @@ class Oracle:
         """The masked parent's answer to every call of a plan, in float32.
 
         Rows run one at a time with T = length: what the batch of the other side must not mix up or pad into.
+
+        Raises:
+            InputError: a value of its own is not finite; names the tensor that holds one, else the layer.
         """
         tracks = [self._track(masks, plan, row) for row in range(len(plan.ids))]
         with torch.inference_mode():
             with self._loaded(self._model.body.embeddings, f"{self._model.prefix}.embeddings"):
                 for track in tracks:
                     self._embed(track, plan)
+                self._check_finite(tracks, self._model.body.embeddings, "embeddings")
             for index, kind, ordinal in self.architecture.layers():
                 states = [f"{state}.{ordinal}" for state in STATES[kind]]
                 with self.loaded_layer(index) as layer:
                     for track in tracks:
                         _advance(track, layer, states)
+                    self._check_finite(tracks, layer, f"layers.{index}")
             with self.loaded_head(every_token=every_token) as head:
                 for track in tracks:
                     self._finish(track, plan, head)
+                if not all(np.isfinite(logits).all() for track in tracks for logits in track.logits):
+                    for module, name in ((self._model.body.norm_f, "norm_f"), (self._model.lm_head, "lm_head")):
+                        self._check_weights(module, name)
+                    raise _not_finite("logits of the reference")
         return _snapshots(tracks, [(part, self._parent_input(part)) for part in slices])
 
     @contextmanager
@@ -112,6 +122,20 @@ class Oracle:
         module.load_state_dict(weights, assign=True)
         yield
         module.to("meta")
+
+    def _check_finite(self, tracks: Sequence[_Track], module: nn.Module, name: str) -> None:
+        """Whoever compares with a NaN learns nothing of the file: the fault lies in the checkpoint."""
+        streams = [stream for track in tracks for stream in track.streams if stream is not None]
+        if all(bool(stream.isfinite().all()) for stream in streams):
+            return
+        self._check_weights(module, name)
+        raise _not_finite(f"{name} of the reference")
+
+    def _check_weights(self, module: nn.Module, name: str) -> None:
+        name = name if name == "lm_head" else f"{self._model.prefix}.{name}"
+        for key, weight in module.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise _not_finite(f"tensor {name}.{key}")
 
     def _track(self, masks: Masks, plan: Plan, row: int) -> _Track:
         at, calls = 0, []
@@ -143,6 +167,11 @@ class Oracle:
         """The parent's name of a sub-model's state."""
         ordinal = next(ordinal for index, _, ordinal in self.architecture.layers() if index == part.layer)
         return f"{part.kind}.{ordinal}"
+
+
+def _not_finite(subject: str) -> InputError:
+    todo = "repair the checkpoint: what its weights compute is no number"
+    return InputError(subject, expected="finite values", found="a NaN or an infinity", todo=todo)
 
 
 def _advance(track: _Track, layer: Block, states: Sequence[str]) -> None:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 SEED = 20251116
+#: In every cache row before it is written; finite, since 0·NaN of a masked row would be NaN anywhere.
+POISON = 971.0
 _LONG = 130  # three chunks of 64 tokens: state passes from before the call to its end past two others
 
 

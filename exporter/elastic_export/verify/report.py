@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from elastic_export.verify.compare import Difference
 from elastic_export.verify.tolerance import Tolerance
 from elastic_export.verify.verify import AGAINST, Check, Verification
 
@@ -72,11 +73,26 @@ def _check(check: Check) -> dict[str, Any]:
         "reason": check.tolerance.reason,
         "top1": check.comparison.top1,
         "tensors": {
-            d.tensor: {"error": _number(d.error), "max_abs": _number(d.max_abs), "call": d.call, "share": d.share}
-            | ({"noise": d.noise, "noise_share": d.noise_share} if d.noise or d.noise_share else {})
-            for d in check.comparison.differences
+            difference.tensor: _tensor(check.tolerance, difference) for difference in check.comparison.differences
         },
     }
+
+
+def _tensor(tolerance: Tolerance, found: Difference) -> dict[str, Any]:
+    """A tensor's figures, each with the bound that it was held against: `tolerance` of the check, but for noise."""
+    error, share = tolerance.bounds(found)
+    figures = {
+        "error": _number(found.error),
+        "bound": error,
+        "max_abs": _number(found.max_abs),
+        "call": found.call,
+        "share": found.share,
+    }
+    if share < 1.0:
+        figures["share_bound"] = share
+    if found.noise or found.noise_share:
+        figures |= {"noise": found.noise, "noise_share": found.noise_share}
+    return figures
 
 
 def _bounds(tolerance: Tolerance) -> dict[str, float]:

@@ -26,7 +26,7 @@ from elastic_export.reference import Masks, empty_state
 from elastic_export.reference.model import Block, Call, rounding_to
 from elastic_export.verify.compare import Comparison, Tally
 from elastic_export.verify.oracle import Oracle, Snapshot, cut_state, spread_state
-from elastic_export.verify.plan import Plan, walk
+from elastic_export.verify.plan import POISON, Plan, walk
 from elastic_runtime.errors import BuildError
 from elastic_runtime.onnx_model import OnnxModel
 from elastic_runtime.twin import residual_sums
@@ -80,7 +80,7 @@ def _record(model: onnx.ModelProto, weights: Weights, plan: Plan, vocab: int, la
         )
     taps = sorted({name for names in sums for name in names})
     twin, records = OnnxModel(model, weights, rounded=True, taps=taps), list[_Record]()
-    state = twin.empty_state(len(plan.ids), plan.context)
+    state = twin.empty_state(len(plan.ids), plan.context, cache_fill=POISON)
     for ids, position, length in walk(plan, vocab):
         outputs = twin.run(ids, position, length, state)
         tapped = [(outputs[stream], outputs[branch], outputs[total]) for stream, branch, total in sums]

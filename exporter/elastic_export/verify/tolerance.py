@@ -29,12 +29,15 @@ class Tolerance:
         is_state = "_state" in tensor or "_cache" in tensor
         return self.error if self.state is None or not is_state else self.state
 
+    def bounds(self, found: Difference) -> tuple[float, float]:
+        """The bounds that a tensor's error and its share of differing values are held against, noise counted."""
+        share = _relaxed(self.share, found.noise_share) if found.tensor.startswith("branch.") else 1.0
+        return _relaxed(self.bound(found.tensor), found.noise), share
+
     def holds(self, found: Difference) -> bool:
         """Whether a tensor's figures are within the bounds (a NaN is not)."""
-        within = found.error <= _relaxed(self.bound(found.tensor), found.noise)
-        return within and (
-            not found.tensor.startswith("branch.") or found.share <= _relaxed(self.share, found.noise_share)
-        )
+        error, share = self.bounds(found)
+        return found.error <= error and (share == 1.0 or found.share <= share)
 
 
 #: onnxruntime's sums are up to 15 times less exact than PyTorch's, of which the noise is measured.

@@ -21,7 +21,7 @@ from elastic_export.reference import budget_masks
 from elastic_export.verify.attributes import check_attributes
 from elastic_export.verify.compare import Comparison, Difference, compare_runs
 from elastic_export.verify.oracle import Oracle, Snapshot
-from elastic_export.verify.plan import Plan, walk
+from elastic_export.verify.plan import POISON, Plan, walk
 from elastic_export.verify.rounded import check_rounded
 from elastic_export.verify.tolerance import TOLERANCES, Tolerance
 from elastic_runtime.errors import BuildError
@@ -39,7 +39,6 @@ _STORAGE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 #: What the mixer takes in the dtype of its activations, whatever the file keeps it in (contract, type T).
 _TAKEN_NARROW = ("mixer.conv1d.weight", "mixer.conv1d.bias", "mixer.norm.weight")
 _WIDE = 1024  # channels from which on more threads pay
-_POISON = 971.0  # in every cache row before it is written; finite, since 0·NaN of a masked row would be NaN anywhere
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def _threads_for(width: int) -> Iterator[None]:
 
 def run_twin(twin: OnnxModel, plan: Plan, vocab: int) -> list[Snapshot]:
     """A twin's answer to every call: one ragged batch, junk in the padding, poison in unwritten cache rows."""
-    state, answers = twin.empty_state(len(plan.ids), plan.context, cache_fill=_POISON), list[Snapshot]()
+    state, answers = twin.empty_state(len(plan.ids), plan.context, cache_fill=POISON), list[Snapshot]()
     for ids, position, length in walk(plan, vocab):
         logits, state = twin.call(ids, position, length, state)
         answers.append(Snapshot(logits, state))
@@ -184,10 +183,11 @@ def require_passed(verification: Verification) -> None:
     """Raise BuildError that names the check, the tensor and the call unless everything held."""
     for check in verification.checks:
         for failure in check.failures[:1]:
-            bound, against = check.tolerance.bound(failure.tensor), AGAINST[check.name]
+            (error, share), against = check.tolerance.bounds(failure), AGAINST[check.name]
+            differing = f" and at most {share:.1%} of the values different" if share < 1.0 else ""
             raise BuildError(
                 f"budget {verification.budget}, {check.name} check, {failure.tensor} after call {failure.call}",
-                expected=f"a relative error of at most {bound:g} against the {against}",
+                expected=f"a relative error of at most {error:g}{differing} against the {against}",
                 found=f"{failure.error:.3g}, with {failure.share:.1%} of the values different",
                 todo="no bundle was written; the whole report lies beside it, OUT.failed.json",
             )

@@ -91,6 +91,17 @@ def norm_counts_masked_channels(patch: Patch) -> None:
     patch.setattr(elastic_rules.MaskedRMSNorm, "needs", faulty)
 
 
+def last_token_shifts_channels(patch: Patch) -> None:
+    """The row's needs arrive one channel further."""
+
+    def faulty(self: Any, node: ir.Node, live: Liveness) -> None:
+        live.reach(operand(node, 0))
+        live.require_all(operand(node, 1))
+        live.require(operand(node, 0), 2, np.roll(live.need(node.outputs[0])[1], 1))  # type: ignore[arg-type]
+
+    patch.setattr(elastic_rules.LastToken, "needs", faulty)
+
+
 def _flat(size: int, kept: int) -> np.ndarray[Any, Any]:
     return (np.arange(size) < kept).astype(np.float32)
 
@@ -243,6 +254,8 @@ RULE_FAULTS: dict[Callable[[Patch], None], str] = {
     forget(
         elastic_rules.MaskedRMSNorm, "tie"
     ): r"^error: value \S*embeddings\.weight: expected at least one live channel",
+    forget(elastic_rules.LastToken, "reach"): r"^error: node node_embedding \(Gather\): .*found a dead one",
+    last_token_shifts_channels: r"MaskedRMSNorm\): expected a mask of ones after narrowing",
     flat_queries: r"CachedAttention\): expected the same number of query heads in every KV group, found \[3, 1\]",
     flat_queries_unchecked: r"^runs of backbone\.layers\.2\.mixer\.o_proj\.weight, .*logits wrong",
     forget(Attention, "require_all"): r"^error: node node_Transpose_5 \(Transpose\): .*found a dead one",
