@@ -193,7 +193,7 @@ def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, say: Say) 
         return Outcome(engine.file, error=str(error))
     finally:
         backend.close()
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return Outcome(engine.file, found, status=Status("verified", card.name, today) if found.passed else None)
 
 
