@@ -11,17 +11,12 @@ source                where the figures come from
 from __future__ import annotations
 
 import difflib
-import sys
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 from elastic_runtime.errors import InputError
 

@@ -165,7 +165,7 @@ def _recorded(bundle: Bundle, engine: EngineEntry, card: Card, found: Outcome) -
     if found.failed:
         forget(folder, bundle.manifest, engine, card.name)
         return found
-    status = Status("verified", card.name, datetime.datetime.now(datetime.timezone.utc).date().isoformat())
+    status = Status("verified", card.name, datetime.datetime.now(datetime.UTC).date().isoformat())
     remember(folder, bundle.manifest, engine, status)
     return replace(found, status=status)
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -13,7 +18,10 @@ import pytest
 from elastic_runtime.twin import main
 
 needs_polygraphy = pytest.mark.skipif(
-    importlib.util.find_spec("polygraphy") is None, reason="polygraphy is not installed (extra tensorrt)"
+    importlib.util.find_spec("polygraphy") is None, reason="polygraphy is not installed (extra test)"
+)
+needs_netron = pytest.mark.skipif(
+    importlib.util.find_spec("netron") is None, reason="netron is not installed (extra test)"
 )
 
 
@@ -53,3 +61,48 @@ def test_polygraphy_runs_the_twin_under_onnxruntime(demo_bundle: Path, tmp_path:
     done = _polygraphy("run", twin, "--onnxrt", "--input-shapes", *shapes, "--val-range", "[-0.1,0.1]", *ranges)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASSED" in done.stdout
+
+
+@needs_polygraphy
+def test_onnxruntime_refuses_a_16_bit_model_as_the_page_says(demo_bundle: Path) -> None:
+    done = _polygraphy("run", demo_bundle / "small/model.onnx", "--onnxrt")
+    assert done.returncode != 0
+    assert "NOT_IMPLEMENTED" in done.stdout + done.stderr or "bfloat16" in done.stdout + done.stderr
+
+
+@pytest.fixture
+def netron_url(demo_bundle: Path) -> Iterator[str]:
+    """Where Netron serves the demo's smallest model, for as long as a test runs."""
+    netron: Any = importlib.import_module("netron")
+    address = netron.serve(str(demo_bundle / "small/model.onnx"), address=("localhost", 0))
+    yield f"http://{address[0]}:{address[1]}"
+    netron.stop(address)
+
+
+@needs_netron
+def test_netron_serves_the_model_byte_for_byte(demo_bundle: Path, netron_url: str) -> None:
+    with urllib.request.urlopen(f"{netron_url}/") as page:
+        assert b'content="/data/model.onnx"' in page.read()
+    with urllib.request.urlopen(f"{netron_url}/data/model.onnx") as served:
+        assert served.read() == (demo_bundle / "small/model.onnx").read_bytes()
+
+
+@needs_netron
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here: Netron's loader is JavaScript")
+def test_netrons_own_loader_reads_the_graph_and_the_function_bodies(demo_bundle: Path, netron_url: str) -> None:
+    spec = importlib.util.find_spec("netron")
+    assert spec is not None
+    assert spec.origin is not None
+    script = Path(__file__).with_name("netron_open.mjs")
+    command = ["node", str(script), str(Path(spec.origin).parent), f"{netron_url}/data/model.onnx"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    seen, model = json.loads(done.stdout), onnx.load(demo_bundle / "small/model.onnx")
+    assert seen["format"] == f"ONNX v{model.ir_version}"
+    assert seen["inputs"] == [port.name for port in model.graph.input]
+    assert seen["outputs"] == [port.name for port in model.graph.output]
+    constants = {"Constant"}  # drawn as values of the nodes they feed
+    assert seen["nodes"] == [node.op_type for node in model.graph.node if node.op_type not in constants]
+    assert [name for name, _ in seen["functions"]] == [body.name for body in model.functions]
+    assert seen["nodes"].count("Mamba2Mixer") == 4
+    assert all(count > 0 for _, count in seen["functions"])
