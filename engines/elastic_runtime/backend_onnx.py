@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from elastic_runtime.backend import Floats, Ints
+from elastic_runtime.backend import Floats, Ints, closed
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.onnx_model import ort_value
 from elastic_runtime.twin import TOKEN_INPUTS, float32_twin, is_weight
@@ -76,21 +76,22 @@ class OnnxBackend:
         logits = next(value for value in twin.graph.output if value.name == "logits")
         shape = logits.type.tensor_type.shape.dim
         self.vocab_size, self._every_token = int(shape[-1].dim_value), len(shape) == 3
-        self._batch, self._current = 1, 0
+        self._batch, self._current, self._closed = 1, 0, False
         self._allocate(min(_FIRST_ROWS, max_context))
 
     def start(self, batch: int) -> None:
         """Zero the states; memory is kept where the batch is the same."""
+        self._check_open()
         self._current = 0
         if self._batch != batch:
             self._batch = batch
             self._allocate(min(_FIRST_ROWS, self.max_context))
-        for name, array in self._banks[0].arrays.items():
-            if "cache" not in name:  # rows of a cache are read only after they were written
-                array.fill(0)
+        for array in self._banks[0].arrays.values():
+            array.fill(0)  # caches too: a NaN left in a masked row would reach the logits, for 0 * NaN is NaN
 
     def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
         """One call (`Backend.call`)."""
+        self._check_open()
         tokens = input_ids.shape[1]
         end = int(position.max()) + tokens
         if end > self._rows:
@@ -98,12 +99,16 @@ class OnnxBackend:
         binding, inputs, logits = self._binding(tokens)
         for array, values in zip(inputs, (input_ids, position, length), strict=True):
             array[...] = values
-        self.session.run_with_iobinding(binding)
+        try:
+            self.session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's own kinds have no base of theirs
+            raise BuildError("onnxruntime", expected="the call to succeed", found=str(error).strip()) from error
         self._current = 1 - self._current
         return logits[np.arange(self._batch), np.maximum(length - 1, 0)] if self._every_token else logits
 
     def states(self) -> Mapping[str, Array]:
         """A copy of every state."""
+        self._check_open()
         return {name: array.copy() for name, array in self._banks[self._current].arrays.items()}
 
     def memory(self) -> Mapping[str, int]:
@@ -113,10 +118,17 @@ class OnnxBackend:
 
     def close(self) -> None:
         """Let go of model, weights and states."""
+        if self._closed:
+            return
+        self._closed = True
         self._prepared.clear()
         self._banks.clear()
         self.weights.clear()
         del self.session
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed(self.name)
 
     def _allocate(self, rows: int) -> None:
         sizes = {"B": self._batch, "S": rows}
@@ -186,7 +198,9 @@ def _load(twin: onnx.ModelProto, threads: int) -> Any:
 
 def _bind_weights(twin: onnx.ModelProto, weights: Iterable[tuple[str, Array]]) -> dict[str, tuple[Array, Any]]:
     """Each weight with its onnxruntime value, which does not keep the array alive by itself."""
-    held = {name: np.ascontiguousarray(array) for name, array in weights}
+    held = {
+        name: np.require(array, requirements=["C", "A"]) for name, array in weights
+    }  # a view of a file may be at any byte
     wanted = {value.name for value in twin.graph.input if is_weight(value.name)}
     if wanted != set(held):
         differing = sorted(wanted ^ set(held))

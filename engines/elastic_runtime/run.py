@@ -162,7 +162,9 @@ def _generate(opener: Opener, options: dict[str, Any]) -> None:
     settings = Settings(
         max_new=options["max_new"],
         sampling=Sampling(options["temperature"], options["top_k"], options["top_p"], options["seed"]),
-        stop_ids=tokenizer.stop_ids() if tokenizer and not options["ignore_eos"] else (),
+        stop_ids=tokenizer.stop_ids(opener.bundle.budgets[0].widths.vocab_size)
+        if tokenizer and not options["ignore_eos"]
+        else (),
         stop_texts=options["stop"],
     )
     if options["chat"] and tokenizer:

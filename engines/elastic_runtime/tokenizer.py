@@ -59,8 +59,11 @@ class Tokenizer:
         """A decoder of one sequence, token by token."""
         return TextStream(self)
 
-    def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end a text: eos_token_id of generation_config.json, else eos_token of the tokenizer's config."""
+    def stop_ids(self, vocab_size: int | None = None) -> tuple[int, ...]:
+        """Ids that end a text: eos_token_id of generation_config.json, else eos_token of the tokenizer's config.
+
+        Those outside of a model's vocabulary are left out where its size is given: it never makes them.
+        """
         found = _optional_json(self._folder / "generation_config.json").get("eos_token_id")
         if found is None:
             token = _content(self._config.get("eos_token"))
@@ -70,7 +73,7 @@ class Tokenizer:
             raise InputError(
                 "generation_config.json: eos_token_id", expected="an id or a list of ids", found=str(found)
             )
-        return tuple(ids)
+        return tuple(i for i in ids if vocab_size is None or 0 <= i < vocab_size)
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation that the assistant is to continue, through the chat template.
@@ -104,15 +107,11 @@ class Tokenizer:
     def _render(self, template: str, messages: Sequence[Message]) -> str:
         try:
             from jinja2.exceptions import TemplateError  # noqa: PLC0415
-            from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+
+            from elastic_runtime.chat_template import template_environment  # noqa: PLC0415
         except ImportError as error:
             raise _missing("jinja2", error) from error
-
-        def refuse(message: str) -> None:
-            raise TemplateError(message)
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = refuse
+        environment = template_environment()
         marks = {name: _content(self._config.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
         try:
             return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **marks)

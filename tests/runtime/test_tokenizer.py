@@ -76,6 +76,7 @@ def test_refuses_an_empty_stop() -> None:
 
 def test_knows_what_ends_a_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.stop_ids() == (257, 262)
+    assert tokenizer.stop_ids(262) == (257,)  # a model of so many ids never makes the other
     assert tokenizer.size == 264
 
 
@@ -92,6 +93,23 @@ def test_renders_a_conversation(tokenizer: Tokenizer) -> None:
     ids = tokenizer.chat([{"role": "user", "content": "hé"}])
     assert tokenizer.decode(ids, special=True) == "<|user|>hé<|end|><|assistant|>"
     assert ids[0] == 260
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{% if true %}\n  a\n  {% endif %}\nb", "  a\nb"),
+        ("{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m.role }}{% endfor %}", "user"),
+        ("{{ {'b': '<é&>', 'a': 1} | tojson }}", '{"b": "<é&>", "a": 1}'),
+        ("{{ {'b': 2, 'a': 1} | tojson(indent=1, sort_keys=true) }}", '{\n "a": 1,\n "b": 2\n}'),
+        ("{{ strftime_now('%Y') | length }}", "4"),
+    ],
+)
+def test_templates_may_use_what_they_were_written_for(folder: Path, tmp_path: Path, template: str, text: str) -> None:
+    shutil.copyfile(folder / FILES[0], tmp_path / FILES[0])
+    (tmp_path / FILES[1]).write_text(json.dumps({"chat_template": template}))
+    ids = Tokenizer(tmp_path).chat([{"role": "user", "content": "x"}, {"role": "user", "content": "y"}])
+    assert Tokenizer(tmp_path).decode(ids) == text
 
 
 @pytest.mark.parametrize(
