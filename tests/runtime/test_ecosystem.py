@@ -31,6 +31,20 @@ def _polygraphy(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def _inputs(model: Path) -> list[str]:
+    """Options that give every input with a symbol in its shape one row, three tokens and caches of eight."""
+    sizes = {"B": 1, "T": 3, "S": 8}
+    ports = onnx.load(model, load_external_data=False).graph.input
+    dims = {port.name: port.type.tensor_type.shape.dim for port in ports}
+    shapes = [
+        f"{name}:[{','.join(str(sizes.get(d.dim_param, d.dim_value)) for d in shape)}]"
+        for name, shape in dims.items()
+        if any(d.dim_param for d in shape)
+    ]
+    ranges = ["input_ids:[0,255]", "position:[0,0]", "length:[3,3]"]
+    return ["--onnxrt", "--input-shapes", *shapes, "--val-range", "[-0.1,0.1]", *ranges]
+
+
 def test_the_checker_takes_the_model_and_its_twin(demo_bundle: Path, tmp_path: Path) -> None:
     assert main([str(demo_bundle / "small/model.onnx"), str(tmp_path / "twin.onnx")]) == 0
     for path in (demo_bundle / "small/model.onnx", tmp_path / "twin.onnx"):
@@ -50,15 +64,7 @@ def test_polygraphy_inspects_the_model(demo_bundle: Path) -> None:
 def test_polygraphy_runs_the_twin_under_onnxruntime(demo_bundle: Path, tmp_path: Path) -> None:
     twin = tmp_path / "twin.onnx"
     assert main(["--wide", str(demo_bundle / "small/model.onnx"), str(twin)]) == 0
-    shapes = ["input_ids:[1,3]", "position:[1]", "length:[1]"]
-    shapes += [
-        f"{value.name}:[{','.join(str({'B': 1, 'S': 8}.get(d.dim_param, d.dim_value)) for d in dims)}]"
-        for value in onnx.load(twin).graph.input
-        if (dims := value.type.tensor_type.shape.dim) and any(d.dim_param for d in dims) and value.name not in shapes
-        if value.name.split(".")[0] in ("conv_state", "ssm_state", "key_cache", "value_cache")
-    ]
-    ranges = ["input_ids:[0,255]", "position:[0,0]", "length:[3,3]"]
-    done = _polygraphy("run", twin, "--onnxrt", "--input-shapes", *shapes, "--val-range", "[-0.1,0.1]", *ranges)
+    done = _polygraphy("run", twin, *_inputs(twin))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASSED" in done.stdout
 
@@ -68,6 +74,21 @@ def test_onnxruntime_refuses_a_16_bit_model_as_the_page_says(demo_bundle: Path) 
     done = _polygraphy("run", demo_bundle / "small/model.onnx", "--onnxrt")
     assert done.returncode != 0
     assert "NOT_IMPLEMENTED" in done.stdout + done.stderr or "bfloat16" in done.stdout + done.stderr
+
+
+@needs_polygraphy
+def test_polygraphy_runs_embedded_float32_weights_as_they_are(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from elastic_export.cli import main; main()", "--budget", "small"]
+    command += ["--target", "rtx5080", "--precision", "fp32", "--weights", "embedded", "--ops", "native"]
+    command += ["--no-verify", "--max-context", "64", "--max-tokens", "16", "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    model = tmp_path / "out/small/model.onnx"
+    assert len(onnx.load(model).functions) == 1
+    assert not [port.name for port in onnx.load(model).graph.input if port.name.startswith("backbone.")]
+    done = _polygraphy("run", model, *_inputs(model))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED" in done.stdout
 
 
 @pytest.fixture

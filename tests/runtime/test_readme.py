@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from elastic_export.engine.ops import plugin_of
+from elastic_runtime import errors, manifest_reader, preflight, sampling, sketch
+from elastic_runtime.golden import read_golden
 from elastic_runtime.interface import ALIAS_RULES, token_ports
-from elastic_runtime.manifest import SCHEMA, Manifest
+from elastic_runtime.manifest import SCHEMA, Manifest, Plugin
 from elastic_runtime.records import decode, encode
-from elastic_runtime.weights import WeightRecipe
+from elastic_runtime.safetensors import TensorFile
+from elastic_runtime.weights import WeightRecipe, iter_weights
 
 ENGINES = Path(__file__).parents[2] / "engines"
 PAGE = (ENGINES / "README.md").read_text("utf-8")
@@ -46,6 +50,62 @@ def test_the_weights_example_is_the_demos(demo_bundle: Path) -> None:
     (shown,) = WeightRecipe.from_json(json.loads(text[0]) | {"schema": "elastic-weights/1"}).inputs
     real = {item.name: item for item in WeightRecipe.read(demo_bundle / "small" / "weights.json").inputs}
     assert shown == real[shown.name]
+
+
+def test_the_worked_slice_is_where_the_page_says(demo_bundle: Path) -> None:
+    at = re.search(r"element (\d+) of the result.*?row (\d+) of the parent.*?= (\d+), two bytes", PAGE, re.DOTALL)
+    assert at
+    element, row, byte = map(int, at.groups())
+    recipe = WeightRecipe.read(demo_bundle / "small" / "weights.json")
+    name = "backbone.layers.3.mixer.q_proj.weight"
+    (item,) = [item for item in recipe.inputs if item.name == name]
+    assert byte == item.offset + row * item.parent_shape[1] * 2
+    cut = dict(iter_weights(recipe, demo_bundle / "small"))[name]
+    assert item.file is not None
+    with (demo_bundle / "small" / item.file).open("rb") as shard:
+        shard.seek(byte)
+        run = shard.read(224)
+    assert cut.tobytes()[2 * element : 2 * element + 224] == run
+
+
+def test_the_plugin_example_is_what_the_exporter_writes() -> None:
+    text = re.search(r'\{"library": .*\}', PAGE)
+    assert text
+    assert decode(Plugin, json.loads(text[0]), "README.md") == plugin_of("plugin", "1.7.1.116")
+
+
+def test_the_golden_table_is_the_demos_file(demo_bundle: Path) -> None:
+    path = demo_bundle / "small" / "golden.safetensors"
+    section = PAGE[PAGE.index("## golden.safetensors") : PAGE.index("## The interface")]
+    rows = re.findall(r"^\| `([\w.<>' ]+)` \| (int64|float32|float64) \[(.*?)\] \|", section, re.MULTILINE)
+    table = {name: (kind, axes.split(", ")) for name, kind, axes in rows}
+    names = {"i64": "int64", "fp32": "float32", "fp64": "float64"}
+    golden = read_golden(path)
+    sizes = {"C": golden.calls, "B": len(golden.ids), "total": golden.ids.shape[1], "V": golden.logits.shape[2]}
+    for name, entry in TensorFile(path).entries.items():
+        kind, axes = table["state.<input's name>" if name.startswith("state.") else name]
+        assert kind == names[entry.dtype], name
+        assert tuple(sizes[axis] if axis in sizes else int(axis) for axis in axes) == entry.shape, name
+
+
+def test_the_formulas_are_those_of_the_code() -> None:
+    page = " ".join(PAGE.split())
+    assert f"0x{sketch.SEED:X}" in PAGE
+    for text, module in (("1. order", sampling), ("z = (z ^ (z >> 30))", sketch)):
+        doc = module.__doc__ or ""
+        for line in doc[doc.index(text) :].split("\n\n")[0].splitlines():
+            formula = re.split(r" {2,}\(|, as sketch|, `| in doubles| \(ln 2", line.strip())[0]
+            if not formula.startswith(("word", "sum[")):
+                assert " ".join(formula.split()) in page, formula
+
+
+def test_the_exit_codes_are_those_of_the_classes() -> None:
+    rows = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGE, re.MULTILINE)}
+    classes = (errors.InputError, errors.BuildError, manifest_reader.DamageError, preflight.UnavailableError)
+    assert rows == {kind.__name__: kind.exit_code for kind in classes}
+    header = (ENGINES / "cpp/include/elastic_runtime/error.h").read_text("utf-8")
+    for name in rows:
+        assert f"class {name} " in header
 
 
 def test_the_interface_tables_name_every_port_and_rule() -> None:

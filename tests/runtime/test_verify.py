@@ -378,7 +378,7 @@ def test_an_engine_verified_on_a_card_says_which_and_when_and_is_remembered(
     assert (card["plugins"], card["batch"]) == (tmp_path, 2)
     (outcome,) = result.engines
     assert outcome.status is not None
-    today = datetime.datetime.now(datetime.timezone.utc).date()
+    today = datetime.datetime.now(datetime.UTC).date()
     assert abs((datetime.date.fromisoformat(str(outcome.status.date)) - today).days) <= 1
     line = f"small/rtx5080.engine: ok on GeForce RTX 5080, {outcome.status.date}: logits off by"
     assert line in result.text()

@@ -1,0 +1,99 @@
+"""What a consumer installs: the page names every package that `elastic_runtime` imports, and nothing else is needed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENGINES = Path(__file__).parents[2] / "engines"
+EXPORTERS = ("torch", "onnx_ir", "onnxscript", "transformers", "safetensors", "rich", "elastic_export")
+
+REFUSING = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {refused}:
+            raise ImportError(f"{{name}} is not installed here")
+
+sys.meta_path.insert(0, Refuse())
+bundle, = sys.argv[1:]
+{program}
+"""
+
+GENERATE = """
+from elastic_runtime import Bundle
+from elastic_runtime.generate import Settings, generate
+from elastic_runtime.open import Opener, Request
+
+request = Request(budget="small", backend="onnxruntime", context=64)
+with Opener(Bundle.open(bundle), request, say=print).open() as session:
+    ids = [piece.id for piece in generate(session, [[72, 101, 108]], Settings(max_new=4))]
+assert len(ids) == 4, ids
+print("generated", *ids)
+"""
+
+CHOOSE = """
+from elastic_runtime import Bundle
+from elastic_runtime.weights import iter_weights
+import elastic_runtime.open_tensorrt, elastic_runtime.backend_tensorrt, elastic_runtime.session
+
+opened = Bundle.open(bundle, check="digests")
+chosen = opened.choose(vram=12 << 30, context=2048).chosen
+recipe = opened.recipe(opened.budget("small"))
+cut = sum(array.nbytes for _, array in iter_weights(recipe, opened.path / "small"))
+assert cut == opened.budget("small").weight_bytes, cut
+print("chosen", chosen)
+"""
+
+
+def _run(program: str, bundle: Path, refused: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    code = REFUSING.format(refused=refused, program=program)
+    return subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, text=True, check=False)
+
+
+def _documented() -> dict[str, set[str]]:
+    """The packages of the page's two slim installs."""
+    page = (ENGINES / "README.md").read_text("utf-8")
+    found = re.findall(r"pip install (?!-)([\w -]+?) +# (the CPU|an engine)", page)
+    return {what: set(names.split()) for names, what in found}
+
+
+def test_the_page_names_what_the_package_imports() -> None:
+    imported = set[str]()
+    for path in (ENGINES / "elastic_runtime").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"elastic_runtime"}
+    assert not foreign & set(EXPORTERS)
+    documented = _documented()
+    assert documented["the CPU"] == foreign
+    assert documented["an engine"] == foreign - {"onnx", "onnxruntime"} | {"tensorrt-rtx"}
+
+
+def test_a_bundle_generates_where_the_exporters_packages_cannot_be_imported(demo_bundle: Path) -> None:
+    done = _run(GENERATE, demo_bundle, EXPORTERS)
+    assert done.returncode == 0, done.stderr
+    assert "generated" in done.stdout
+
+
+def test_an_engines_consumer_needs_neither_onnx_nor_onnxruntime(demo_bundle: Path) -> None:
+    done = _run(CHOOSE, demo_bundle, (*EXPORTERS, "onnx", "onnxruntime", "tokenizers", "jinja2", "click"))
+    assert done.returncode == 0, done.stderr
+    assert "chosen" in done.stdout
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_the_cpu_says_which_package_it_lacks(demo_bundle: Path, package: str) -> None:
+    done = _run(GENERATE, demo_bundle, (*EXPORTERS, package))
+    assert done.returncode != 0
+    assert f"{package} is not installed here" in done.stderr
+    assert "ip install onnx onnxruntime" in done.stderr
