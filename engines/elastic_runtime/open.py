@@ -132,7 +132,7 @@ class Opener:
             at_least = max(map(len, rows)) + 1
             backend = self._backend(old, self._card(quiet=True), at_least, len(rows))
             session.backend = backend
-            _closing_on_failure(backend, lambda: (session.reset(len(rows)), _feed(session, rows, pending)))
+            _closing_on_failure(backend, lambda: _feed_again(session, rows, pending))
         except Exception as error:
             todo = f"open the bundle again; the switch failed of: {reason}"
             expected = f"budget {old.name!r} to open again" if old else "the old budget to open again"
@@ -239,6 +239,12 @@ def _feed(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int
     for row, token in enumerate(pending):
         session.set_pending(row, token)
     return logits
+
+
+def _feed_again(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int | None]) -> None:
+    """Give a session with a new backend its own transcript."""
+    session.reset(len(rows))
+    _feed(session, rows, pending)
 
 
 def _closing_on_failure(backend: Backend, work: Callable[[], T]) -> T:
