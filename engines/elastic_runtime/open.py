@@ -132,7 +132,7 @@ class Opener:
             at_least = max(map(len, rows)) + 1
             backend = self._backend(old, self._card(quiet=True), at_least, len(rows))
             session.backend = backend
-            _closing_on_failure(backend, lambda: _start_again(session, rows, pending))
+            _closing_on_failure(backend, lambda: _feed_again(session, rows, pending))
         except Exception as error:
             todo = f"open the bundle again; the switch failed of: {reason}"
             expected = f"budget {old.name!r} to open again" if old else "the old budget to open again"
@@ -241,8 +241,8 @@ def _feed(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int
     return logits
 
 
-def _start_again(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int | None]) -> None:
-    """Give a session whose backend was opened again its transcript back."""
+def _feed_again(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int | None]) -> None:
+    """Give a session with a new backend its own transcript."""
     session.reset(len(rows))
     _feed(session, rows, pending)
 

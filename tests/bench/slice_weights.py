@@ -48,8 +48,8 @@ def main() -> None:
         speed, memory = _measure(Path(name), int(arguments.gib * (1 << 30)))
     met = speed >= _LEAST_SPEED and memory <= _MOST_MEMORY
     print(
-        f"{'met' if met else 'not met'}: {100 * speed:.0f} % of a plain read's speed (at least {100 * _LEAST_SPEED:.0f}), "
-        f"{memory:.2f}x the memory (at most {_MOST_MEMORY})"
+        f"{'met' if met else 'not met'}: {100 * speed:.0f} % of a plain read's speed "
+        f"(at least {100 * _LEAST_SPEED:.0f}), {memory:.2f}x the memory (at most {_MOST_MEMORY})"
     )
     if arguments.check and not met:
         sys.exit(1)
