@@ -13,9 +13,10 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))  # closed_form.py, for all folders
 
 # CI draws the same examples every time: what it refuses, anybody can repeat. Elsewhere every run draws new ones.
-settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# No deadlines anywhere: how long an example takes says how busy the machine is.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
