@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 Run = tuple[int, int]
 Runs = tuple[tuple[Run, ...], ...]
@@ -20,6 +24,7 @@ Array = npt.NDArray[Any]
 Touch = Callable[[int, int], None]
 
 _BAND_BYTES = 8 << 20  # source rows copied between two releases: bounds resident memory, amortises the system call
+_MOST_THREADS = 4  # copying fresh memory is bound by page faults first, by the memory itself soon after
 
 
 def _ignore(first: int, rows: int) -> None:
@@ -59,38 +64,102 @@ def contiguous_block(shape: Sequence[int], runs: Runs) -> tuple[int, int] | None
 
 
 def copy_runs(source: Array, runs: Runs, *, fetch: Touch = _ignore, release: Touch = _ignore) -> Array:
-    """Copy the runs of `source` into a new array, a band of rows at a time.
+    """Copy the runs of `source` into a new array, a band of rows at a time, several bands at once.
 
     Args:
         source: [n0, n1, ...], row-major.
         runs: per axis.
-        fetch: called with (first row, rows) of `source` just before they are read.
+        fetch: called with (first row, rows) of `source` just before they are read, from any thread; gaps between short
+            runs are among them.
         release: called likewise once they are copied; their pages are not needed any more.
     """
-    outer, inner = merge_runs(runs[0]), [merge_runs(axis) for axis in runs[1:]]
-    shape = [sum(count for _, count in axis) for axis in (outer, *inner)]
+    outer, *inner = (_combs(merge_runs(axis)) for axis in runs)
+    shape = [sum(comb.count * comb.times for comb in axis) for axis in (outer, *inner)]
     result: Array = np.empty(shape, source.dtype)
-    band = max(1, _BAND_BYTES // max(1, source[:1].nbytes))
-    at = 0
-    for start, count in outer:
-        for row in range(start, start + count, band):
-            rows = min(band, start + count - row)
-            fetch(row, rows)
-            _copy_inner(source[row : row + rows], result[at : at + rows], inner)
-            release(row, rows)
-            at += rows
+
+    def copy(band: _Comb) -> None:
+        fetch(band.start, band.span)
+        for combination in itertools.product(*inner):
+            _copy_combs(source, result, (band, *combination))
+        release(band.start, band.span)
+
+    bands = list(_bands(outer, max(1, _BAND_BYTES // max(1, source[:1].nbytes))))
+    threads = min(_MOST_THREADS, _processors(), result.nbytes // _BAND_BYTES)
+    if threads < 2:
+        for band in bands:
+            copy(band)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(copy, bands))
     return result
 
 
-def _copy_inner(source: Array, result: Array, runs: Sequence[tuple[Run, ...]]) -> None:
-    """Copy every combination of inner runs; neighbours on the last axis stay one memcpy."""
-    for combination in itertools.product(*(_placed(axis) for axis in runs)):
-        taken = (slice(None), *(slice(start, start + count) for start, count, _ in combination))
-        put = (slice(None), *(slice(at, at + count) for _, count, at in combination))
-        result[put] = source[taken]
+@dataclass(frozen=True)
+class _Comb:
+    """Runs of one length at one distance, `times` of them: the kept channels of each head of a group, say.
+
+    numpy copies them in one call, which a loop over the runs would pay for by the head.
+    """
+
+    start: int
+    count: int
+    period: int
+    times: int
+    at: int  # where the first lands; the others follow without gaps
+
+    @property
+    def span(self) -> int:
+        """From the first index to behind the last."""
+        return (self.times - 1) * self.period + self.count
+
+    def part(self, first: int, times: int) -> _Comb:
+        """`times` of its runs from the `first` on."""
+        return replace(self, start=self.start + first * self.period, times=times, at=self.at + first * self.count)
 
 
-def _placed(runs: Sequence[Run]) -> list[tuple[int, int, int]]:
-    """(start, count, where it lands) of each run."""
+def _combs(runs: Sequence[Run]) -> list[_Comb]:
+    """The runs in as few combs as greed finds."""
+    combs = list[_Comb]()
     ends = itertools.accumulate((count for _, count in runs), initial=0)
-    return [(start, count, at) for (start, count), at in zip(runs, ends, strict=False)]
+    for (start, count), at in zip(runs, ends, strict=False):
+        last = combs[-1] if combs else None
+        if last is not None and count == last.count:
+            distance = start - (last.start + (last.times - 1) * last.period)
+            if distance > count and (last.times == 1 or distance == last.period):
+                combs[-1] = replace(last, period=distance, times=last.times + 1)
+                continue
+        combs.append(_Comb(start, count, count, 1, at))
+    return combs
+
+
+def _bands(combs: Sequence[_Comb], most: int) -> Iterator[_Comb]:
+    """The combs in pieces that span at most `most` rows, gaps included."""
+    for comb in combs:
+        at_once = max(1, most // comb.period)
+        for first in range(0, comb.times, at_once):
+            piece = comb.part(first, min(at_once, comb.times - first))
+            for done in range(0, piece.count, most):  # more than once only where one run alone is too long
+                rows = min(most, piece.count - done)
+                yield replace(piece, start=piece.start + done, count=rows, at=piece.at + done)
+
+
+def _copy_combs(source: Array, result: Array, combs: Sequence[_Comb]) -> None:
+    """Copy one comb per axis; a run of the last axis is one element, which numpy moves whole."""
+    taken = source[tuple(slice(comb.start, comb.start + comb.count) for comb in combs)]
+    put = result[tuple(slice(comb.at, comb.at + comb.count) for comb in combs)]
+    shape = [size for comb in combs for size in (comb.times, comb.count)][:-1]
+    run = np.dtype((np.void, combs[-1].count * source.itemsize))
+    as_strided(put.view(run), shape, _strides(put, [comb.count for comb in combs]))[...] = as_strided(
+        taken.view(run), shape, _strides(taken, [comb.period for comb in combs]), writeable=False
+    )
+
+
+def _strides(array: Array, periods: Sequence[int]) -> list[int]:
+    """Bytes from run to run and from index to index, axis by axis; the last axis has runs only."""
+    pairs = zip(array.strides, periods, strict=True)
+    return [size for stride, period in pairs for size in (period * stride, stride)][:-1]
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -173,8 +173,8 @@ def iter_weights(
 ) -> Iterator[tuple[str, Array]]:
     """Yield (name, array) of every input, in the order of the recipe.
 
-    Memory: what is yielded (views of the page cache where a slice is one block) plus one band of 8 MiB; pages of the
-    parent that have been copied are unmapped again. All files are checked before the first array is made.
+    Memory: what is yielded (views of the page cache where a slice is one block) plus a band of 8 MiB a thread; pages of
+    the parent that have been copied are unmapped again. All files are checked before the first array is made.
     Arguments and errors as `load_weight`; `files` keeps mappings for the next budget that shares them.
     """
     for item, file in iter_sources(recipe, directory, external=external, files=files):
