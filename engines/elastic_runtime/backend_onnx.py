@@ -19,6 +19,7 @@ from elastic_runtime.backend import Floats, Ints, closed
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.onnx_memory import Buffer, HostMemory, Memory, check_providers
 from elastic_runtime.onnx_model import ort_value
+from elastic_runtime.preflight import NoCudaError
 from elastic_runtime.twin import TOKEN_INPUTS, float32_twin, is_weight
 
 Array = npt.NDArray[Any]
@@ -42,7 +43,7 @@ class OnnxBackend:
         memory: where it computes and keeps weights and states; main memory unless given.
 
     Raises:
-        NoCudaError: a card was asked for and onnxruntime fell back to the CPU; no weight was read.
+        NoCudaError: onnxruntime does not start on the card, or fell back to the CPU; no weight was read.
         BuildError: onnxruntime does not take the model, or the card has no room.
         InputError: the weights are not those that the model asks for.
     """
@@ -189,6 +190,8 @@ def _load(twin: onnx.ModelProto, threads: int, memory: Memory) -> Any:
             twin.SerializeToString(), options, providers=providers, enable_fallback=0
         )
     except Exception as error:
+        if memory.device == "gpu":  # its provider did not start, as far as one can tell
+            raise NoCudaError(f"a refusal: {str(error).strip()}") from error
         raise BuildError("model.onnx", expected="a model onnxruntime runs", found=str(error).strip()) from error
     check_providers(session, memory)
     return session

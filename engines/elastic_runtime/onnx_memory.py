@@ -10,19 +10,19 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from elastic_runtime.errors import BuildError, UnavailableError
-from elastic_runtime.onnx_model import ONNX_TYPES, ort_value
+from elastic_runtime.backend import DeviceName
+from elastic_runtime.errors import BuildError
+from elastic_runtime.onnx_model import ort_value
+from elastic_runtime.preflight import NoCudaError
 
 Array = npt.NDArray[Any]
-DeviceName = Literal["cpu", "gpu"]
 CUDA = "CUDAExecutionProvider"
-INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime, beside a driver for its CUDA"
 _KIND = "cuda"  # onnxruntime's word for the card's memory
 
 
@@ -102,17 +102,14 @@ class CudaBuffer:
     def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], index: int) -> None:
         self._shape, self._dtype, self._index = tuple(shape), dtype, index
         self.nbytes = int(np.prod(self._shape, dtype=np.int64)) * dtype.itemsize
-        kind = ONNX_TYPES.get(dtype.name, dtype)
         try:
-            self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self._shape, kind, _KIND, index)
+            self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self._shape, dtype, _KIND, index)
         except Exception as error:  # onnxruntime's own kinds have no base of theirs
             raise self._failed(f"room for {self.nbytes} bytes more", error) from error
 
     def write(self, array: Array) -> None:
         """See `Buffer`; complete when this returns."""
-        given = np.ascontiguousarray(array, self._dtype).reshape(self._shape)
-        if self._dtype.name in ONNX_TYPES:
-            given = given.view(np.uint16)  # onnxruntime knows no such array; the bits are the same
+        given = np.ascontiguousarray(array, self._dtype)
         try:
             self.value.update_inplace(given)
         except Exception as error:
@@ -164,13 +161,6 @@ class CudaMemory:
         buffer = CudaBuffer(array.shape, array.dtype, self._index)
         buffer.write(array)
         return buffer
-
-
-class NoCudaError(UnavailableError):
-    """onnxruntime does not compute on a card here."""
-
-    def __init__(self, found: str) -> None:
-        super().__init__("onnxruntime on a card", expected=f"a working {CUDA}", found=found, todo=INSTALL)
 
 
 def check_cuda(index: int = 0) -> None:

@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 State = dict[str, Array]
 _QUIET = 3  # errors only: a warning per call says that TensorScatter copies, which our rules allow
-ONNX_TYPES = {"bfloat16": onnx.TensorProto.BFLOAT16}
+_ONNX_TYPES = {"bfloat16": onnx.TensorProto.BFLOAT16}
 
 
 class OnnxModel:
@@ -114,7 +114,7 @@ def _output_of(state: str) -> str:
 
 def ort_value(array: Array) -> Any:
     """An onnxruntime value over the array's own memory; the caller keeps the array alive."""
-    onnx_type = ONNX_TYPES.get(array.dtype.name)
+    onnx_type = _ONNX_TYPES.get(array.dtype.name)
     if onnx_type is None:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx_type)
