@@ -92,6 +92,7 @@ def test_no_array_of_a_weight_stays_in_main_memory(make: Callable[..., OnnxBacke
     array = np.arange(6, dtype=np.float32)
     buffer = ApartMemory().holding(array)
     array.fill(9)
+    assert not ApartMemory().zeros((2, 3), np.float32).read().any()
     assert buffer.read().tolist() == [0, 1, 2, 3, 4, 5]
     host, card = make(HostMemory()), make(ApartMemory())
     assert (host.device, card.device) == ("cpu", "gpu")

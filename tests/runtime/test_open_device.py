@@ -252,6 +252,25 @@ def test_a_switch_stays_on_the_card_and_reckons_with_what_the_old_session_gives_
     session.close()
 
 
+def test_memory_on_the_card_is_none_that_the_cpu_gets_back(
+    bundle: Bundle, crossed: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener = Opener(bundle, Request(budget="small", context=64, threads=1))
+    session = opener.open()
+    session.prefill([[1, 2, 3]])
+    budget = bundle.budget("medium")
+    need = ram_needed(budget, bundle.recipe(budget), context=64, batch=1, precision=bundle.manifest.precision)
+    _no_card(monkeypatch)
+    monkeypatch.setattr(opening, "free_ram", lambda: need.stored - 1)
+    with pytest.raises(UnavailableError, match="budget 'medium' on the CPU"):
+        opener.switch(session, "medium")
+    session.decode([1])  # the old one still lives
+    monkeypatch.setattr(opening, "free_ram", lambda: need.stored)
+    session, _, _ = opener.switch(session, "medium")
+    assert session.backend.device == "cpu"
+    session.close()
+
+
 def test_a_switch_that_fails_goes_back_to_the_card(
     bundle: Bundle, crossed: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
