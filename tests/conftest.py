@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # closed_form.py, for all folders
+sys.path.insert(0, str(Path(__file__).parent))  # closed_form.py and card_memory.py, for all folders
 
 # CI draws the same examples every time: what it refuses, anybody can repeat. Elsewhere every run draws new ones.
 # No deadlines anywhere: how long an example takes says how busy the machine is.

@@ -6,7 +6,7 @@ Backends: backend_onnx.py (onnxruntime) and backend_tensorrt.py (an engine on a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,17 @@ from elastic_runtime.errors import InputError
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+DeviceName = Literal["cpu", "gpu"]
 
 
 class Backend(Protocol):
     """Runs one sub-model for a batch of sequences and keeps their states between calls.
 
-    `max_tokens` bounds T of a call, `max_context` position + T, `max_batch` the batch.
+    `max_tokens` bounds T of a call, `max_context` position + T, `max_batch` the batch; `device` is where it computes.
     """
 
     name: str
+    device: DeviceName
     max_tokens: int
     max_context: int
     max_batch: int

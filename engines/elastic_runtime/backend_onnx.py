@@ -1,14 +1,13 @@
 """The onnxruntime backend: model.onnx or its float32 twin, states in two banks of buffers that swap after every call.
 
-Everything is bound once: a decode step writes three small arrays, runs, and reads the logits where they are. The
-caches begin small and double when a sequence outgrows them, for onnxruntime reads and copies all of a cache at every
-call.
+Everything is bound once: a decode step writes three small inputs, runs, and reads the logits, which are in main memory
+wherever the rest is (onnx_memory.py). The caches begin small and double when a sequence outgrows them, for onnxruntime
+reads and copies all of a cache at every call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,24 +17,20 @@ import onnxruntime
 
 from elastic_runtime.backend import Floats, Ints, closed
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.onnx_memory import Buffer, HostMemory, Memory, check_providers
 from elastic_runtime.onnx_model import ort_value
+from elastic_runtime.preflight import NoCudaError
 from elastic_runtime.twin import TOKEN_INPUTS, float32_twin, is_weight
 
 Array = npt.NDArray[Any]
 _QUIET = 3  # errors only: a warning per call says that TensorScatter copies, which our rules allow
 _FIRST_ROWS = 256  # of a cache
-
-
-@dataclass
-class _Bank:
-    """One set of states: arrays and the onnxruntime values over the same memory, by input name."""
-
-    arrays: dict[str, Array]
-    values: dict[str, Any]
+_Bank = dict[str, Buffer]  # one set of states, by input name
+_Prepared = tuple[Any, tuple[Buffer, ...], Floats]  # a call: binding, token inputs, logits
 
 
 class OnnxBackend:
-    """A model under onnxruntime on the CPU; a `Backend`.
+    """A model under onnxruntime; a `Backend`.
 
     Args:
         model: the file's content.
@@ -45,9 +40,11 @@ class OnnxBackend:
         max_context: most tokens of a sequence.
         max_batch: most rows.
         threads: of one op; 0 leaves the choice to onnxruntime.
+        memory: where it computes and keeps weights and states; main memory unless given.
 
     Raises:
-        BuildError: onnxruntime does not take the model.
+        NoCudaError: onnxruntime does not start on the card, or fell back to the CPU; no weight was read.
+        BuildError: onnxruntime does not take the model, or the card has no room.
         InputError: the weights are not those that the model asks for.
     """
 
@@ -63,11 +60,14 @@ class OnnxBackend:
         max_context: int,
         max_batch: int = 1,
         threads: int = 0,
+        memory: Memory | None = None,
     ) -> None:
+        self._memory: Memory = memory or HostMemory()
+        self.device = self._memory.device
         self.max_tokens, self.max_context, self.max_batch = max_tokens, max_context, max_batch
         twin = float32_twin(model, wide_weights=wide_weights)
-        self.session = _load(twin, threads)
-        self.weights = _bind_weights(twin, weights)
+        self.session = _load(twin, threads, self._memory)
+        self.weights = _bind_weights(twin, weights, self._memory)
         self._shapes = {
             value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
             for value in twin.graph.input
@@ -86,8 +86,8 @@ class OnnxBackend:
         if self._batch != batch:
             self._batch = batch
             self._allocate(min(_FIRST_ROWS, self.max_context))
-        for array in self._banks[0].arrays.values():
-            array.fill(0)  # caches too: a NaN left in a masked row would reach the logits, for 0 * NaN is NaN
+        for buffer in self._banks[0].values():
+            buffer.zero()  # caches too: a NaN left in a masked row would reach the logits, for 0 * NaN is NaN
 
     def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
         """One call (`Backend.call`)."""
@@ -97,8 +97,8 @@ class OnnxBackend:
         if end > self._rows:
             self._grow(end)
         binding, inputs, logits = self._binding(tokens)
-        for array, values in zip(inputs, (input_ids, position, length), strict=True):
-            array[...] = values
+        for buffer, values in zip(inputs, (input_ids, position, length), strict=True):
+            buffer.write(values)
         try:
             self.session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's own kinds have no base of theirs
@@ -109,12 +109,13 @@ class OnnxBackend:
     def states(self) -> Mapping[str, Array]:
         """A copy of every state."""
         self._check_open()
-        return {name: array.copy() for name, array in self._banks[self._current].arrays.items()}
+        return {name: np.array(buffer.read()) for name, buffer in self._banks[self._current].items()}
 
     def memory(self) -> Mapping[str, int]:
-        """Bytes of the weights and of both banks of states."""
-        held = sum(array.nbytes for array, _ in self.weights.values())
-        return {"weights": held, "states": sum(a.nbytes for bank in self._banks for a in bank.arrays.values())}
+        """Bytes of the weights and of both banks of states; those on a card are called so."""
+        where = " on the card" if self.device == "gpu" else ""
+        states = sum(buffer.nbytes for bank in self._banks for buffer in bank.values())
+        return {f"weights{where}": sum(b.nbytes for b in self.weights.values()), f"states{where}": states}
 
     def close(self) -> None:
         """Let go of model, weights and states."""
@@ -133,26 +134,21 @@ class OnnxBackend:
     def _allocate(self, rows: int) -> None:
         sizes = {"B": self._batch, "S": rows}
         self._rows, self._banks = rows, list[_Bank]()
-        self._prepared: dict[tuple[int, int], tuple[Any, tuple[Ints, ...], Floats]] = {}
+        self._prepared: dict[tuple[int, int], _Prepared] = {}
         for _ in range(2):
-            arrays = {
-                name: np.zeros([sizes.get(d, d) for d in shape], np.float32) for name, shape in self._shapes.items()
-            }
-            self._banks.append(_Bank(arrays, {name: ort_value(array) for name, array in arrays.items()}))
+            shapes = {name: [sizes.get(d, d) for d in shape] for name, shape in self._shapes.items()}
+            self._banks.append({name: self._memory.zeros(shape, np.float32) for name, shape in shapes.items()})
 
     def _grow(self, end: int) -> None:
         """Double the caches until they hold `end` rows, and take the states along."""
-        old, rows = self._banks[self._current].arrays, self._rows
+        rows, old = self._rows, {name: buffer.read() for name, buffer in self._banks[self._current].items()}
         while rows < end:
             rows *= 2
         self._allocate(min(rows, self.max_context))
-        for name, array in self._banks[self._current].arrays.items():
-            if "cache" in name:
-                array[:, :, : old[name].shape[2]] = old[name]
-            else:
-                array[...] = old[name]
+        for name, buffer in self._banks[self._current].items():
+            buffer.fill_from(old[name])
 
-    def _binding(self, tokens: int) -> tuple[Any, tuple[Ints, ...], Floats]:
+    def _binding(self, tokens: int) -> _Prepared:
         """The prepared call of `tokens` tokens that reads the current bank; decode's two are kept, and a prompt's."""
         key = (tokens, self._current)
         if key not in self._prepared:
@@ -161,20 +157,18 @@ class OnnxBackend:
             self._prepared[key] = self._prepare(tokens)
         return self._prepared[key]
 
-    def _prepare(self, tokens: int) -> tuple[Any, tuple[Ints, ...], Floats]:
+    def _prepare(self, tokens: int) -> _Prepared:
         batch, before, after = self._batch, self._banks[self._current], self._banks[1 - self._current]
-        inputs = (np.zeros((batch, tokens), np.int64), np.zeros(batch, np.int64), np.zeros(batch, np.int64))
+        inputs = tuple(self._memory.zeros(shape, np.int64) for shape in ((batch, tokens), (batch,), (batch,)))
         rows = (batch, tokens) if self._every_token else (batch,)
         logits = np.zeros((*rows, self.vocab_size), np.float32)
         binding = self.session.io_binding()
-        for name, array in zip(TOKEN_INPUTS, inputs, strict=True):
-            binding.bind_ortvalue_input(name, ort_value(array))
-        for name, (_, value) in self.weights.items():
-            binding.bind_ortvalue_input(name, value)
+        for name, buffer in (*zip(TOKEN_INPUTS, inputs, strict=True), *self.weights.items()):
+            binding.bind_ortvalue_input(name, buffer.value)
         for name in self._shapes:
             kind, ordinal = name.split(".")
-            binding.bind_ortvalue_input(name, before.values[name])
-            binding.bind_ortvalue_output(f"{kind}_out.{ordinal}", after.values[name])
+            binding.bind_ortvalue_input(name, before[name].value)
+            binding.bind_ortvalue_output(f"{kind}_out.{ordinal}", after[name].value)
         binding.bind_ortvalue_output("logits", ort_value(logits))
         return binding, inputs, logits
 
@@ -186,23 +180,30 @@ def widened(array: Array) -> Array:
     return array.astype(np.float32, copy=False)
 
 
-def _load(twin: onnx.ModelProto, threads: int) -> Any:
+def _load(twin: onnx.ModelProto, threads: int, memory: Memory) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(twin.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = [(name, dict(settings)) for name, settings in memory.providers]
+    try:  # without onnxruntime's own fallback, which prints to standard output
+        session = onnxruntime.InferenceSession(
+            twin.SerializeToString(), options, providers=providers, enable_fallback=0
+        )
     except Exception as error:
+        if memory.device == "gpu":  # its provider did not start, as far as one can tell
+            raise NoCudaError(f"a refusal: {str(error).strip()}") from error
         raise BuildError("model.onnx", expected="a model onnxruntime runs", found=str(error).strip()) from error
+    check_providers(session, memory)
+    return session
 
 
-def _bind_weights(twin: onnx.ModelProto, weights: Iterable[tuple[str, Array]]) -> dict[str, tuple[Array, Any]]:
-    """Each weight with its onnxruntime value, which does not keep the array alive by itself."""
+def _bind_weights(twin: onnx.ModelProto, weights: Iterable[tuple[str, Array]], memory: Memory) -> dict[str, Buffer]:
+    """Each weight where the model computes; on a card one array after the other, none of which stays here."""
     held = {
-        name: np.require(array, requirements=["C", "A"]) for name, array in weights
+        name: memory.holding(np.require(array, requirements=["C", "A"])) for name, array in weights
     }  # a view of a file may be at any byte
     wanted = {value.name for value in twin.graph.input if is_weight(value.name)}
     if wanted != set(held):
         differing = sorted(wanted ^ set(held))
         raise InputError("weights of the model", expected=f"{len(wanted)} inputs", found=f"differing {differing[:4]}")
-    return {name: (array, ort_value(array)) for name, array in held.items()}
+    return held

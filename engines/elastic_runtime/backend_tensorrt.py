@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from elastic_runtime.backend import Floats, Ints, closed
+from elastic_runtime.backend import DeviceName, Floats, Ints, closed
 from elastic_runtime.device import Arena, Device
 from elastic_runtime.device_states import DeviceStates, nbytes, sized
 from elastic_runtime.errors import BuildError
@@ -53,6 +53,7 @@ class EngineBackend:
     """
 
     name = "tensorrt-rtx"
+    device: DeviceName = "gpu"
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -13,14 +14,28 @@ import numpy as np
 from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.choose import Choice
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.manifest import BudgetEntry
 from elastic_runtime.mapped import MappedFile
 from elastic_runtime.memory import Card, card, find_card, free_ram
-from elastic_runtime.open_onnx import MAX_BATCH, CpuPlan, WeightForm, open_onnx, plan_cpu
+from elastic_runtime.open_onnx import (
+    MAX_BATCH,
+    CpuPlan,
+    OnnxCard,
+    WeightForm,
+    given_back,
+    onnx_card,
+    open_onnx,
+    plan_card,
+    plan_cpu,
+    why_cpu,
+)
+from elastic_runtime.preflight import NoCudaError
 from elastic_runtime.session import Session
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
+DeviceWish = Literal["auto", "cpu", "gpu"]
+Place = Card | OnnxCard | None  # a card for an engine, a card for onnxruntime, the CPU
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -31,10 +46,15 @@ def _ignore(text: str) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """What to open. None leaves a choice: the memory that is free, the largest context that fits it."""
+    """What to open. None leaves a choice: the memory that is free, the largest context that fits it.
+
+    `device`: an engine is always the card's. onnxruntime takes the card on `gpu`, or fails; on `auto` it takes it where
+    it can and a float32 twin fits, else the CPU.
+    """
 
     budget: str = "auto"
     backend: BackendName = "auto"
+    device: DeviceWish = "auto"
     vram: int | None = None
     context: int | None = None
     batch: int = 1
@@ -71,6 +91,7 @@ class Opener:
         self.bundle, self.request, self._say = bundle, request, say
         self._files: dict[Path, MappedFile] = {}
         self.budget: BudgetEntry | None = None
+        self._place: Place = None  # of the open session
 
     def open(self, name: str | None = None) -> Session:
         """A session of the budget of that name, or of the request's.
@@ -79,10 +100,11 @@ class Opener:
             InputError: no such budget.
             BuildError: nothing fits, or the backend cannot run here; the text says why.
         """
-        card = self._card()
-        budget = self._pick(name or self.request.budget, card)
-        opened = Session(self._backend(budget, card), batch=self.request.batch)
+        budget, place = self._settle(name or self.request.budget, self._find_place())
+        opened = Session(self._backend(budget, place), batch=self.request.batch)
         self.budget = budget
+        if opened.backend.device == "gpu" and isinstance(place, OnnxCard):
+            self._say(f"running on {place.card.name} with onnxruntime, in float32 arithmetic")
         return opened
 
     def switch(self, session: Session, name: str) -> tuple[Session, Floats, Switch]:
@@ -100,17 +122,20 @@ class Opener:
             LostError: nor could the old one be opened again; `session` is closed.
         """
         rows, start = [list(row) for row in session.tokens], time.perf_counter()
-        card, at_least = self._card(quiet=True), max(map(len, rows)) + 1
-        budget = self._pick(name, card, at_least)
-        self._check(budget, card, session, at_least)
-        pending, old = session.pending, self.budget
+        found, at_least = self._find_place(quiet=True), max(map(len, rows)) + 1
+        if isinstance(found, OnnxCard):
+            found = given_back(found, session.backend, self.request.vram)
+        budget, place = self._settle(name, found, at_least, len(rows))
+        self._check(budget, place, session, at_least)
+        pending, old, old_place = session.pending, self.budget, self._place
         session.close()
         try:
-            backend = self._backend(budget, self._card(quiet=True), at_least, len(rows))
+            backend = self._backend(budget, self._now(place), at_least, len(rows))
             opened = _closing_on_failure(backend, lambda: Session(backend, batch=len(rows)))
             middle = time.perf_counter()
             logits = _closing_on_failure(backend, lambda: _feed(opened, rows, pending))
         except Exception as error:
+            self._place = old_place
             self._restore(session, old, rows, pending, error)
             raise
         self.budget = budget
@@ -130,7 +155,7 @@ class Opener:
             if old is None:
                 raise BuildError("session", expected="one of this opener", found="another")
             at_least = max(map(len, rows)) + 1
-            backend = self._backend(old, self._card(quiet=True), at_least, len(rows))
+            backend = self._backend(old, self._now(self._place), at_least, len(rows))
             session.backend = backend
             _closing_on_failure(backend, lambda: _feed_again(session, rows, pending))
         except Exception as error:
@@ -142,20 +167,63 @@ class Opener:
         """The reckoning of every budget at the memory given or free. Raises InputError where neither is known."""
         return self._choice(card() if self.request.vram is None else None).explain()
 
-    def _card(self, *, quiet: bool = False) -> Card | None:
-        """The card to run on, or None for the CPU."""
-        wanted = self.request.backend
-        if wanted == "onnxruntime":
-            return None
-        if wanted == "tensorrt-rtx":
+    def _find_place(self, *, quiet: bool = False) -> Place:
+        """Where to run, as far as it does not depend on the budget."""
+        request = self.request
+        if request.backend == "tensorrt-rtx":
+            if request.device == "cpu":
+                expected, todo = "auto or gpu for the backend tensorrt-rtx", "take the backend onnxruntime for the CPU"
+                raise InputError("device", expected=expected, found="cpu", todo=todo)
             return card()
+        if request.device == "cpu":
+            return None
         found = find_card()
-        served = {c for b in self.bundle.budgets for e in b.engines for c in e.compute_capabilities}
-        if found and found.compute_capability in served:
+        if request.backend == "auto" and found and found.compute_capability in self._served():
             return found
+        try:
+            return onnx_card(found, vram=request.vram, weights=request.weights)
+        except UnavailableError as error:
+            self._fall_back(found, error, quiet=quiet)
+            return None
+
+    def _served(self) -> set[str]:
+        return {c for b in self.bundle.budgets for e in b.engines for c in e.compute_capabilities}
+
+    def _fall_back(self, found: Card | None, error: UnavailableError, *, quiet: bool = False) -> None:
+        """Say why the CPU is taken. Raises the error where the card was asked for."""
+        if self.request.device == "gpu":
+            raise error
         if not quiet:
-            self._say(_why_cpu(found, served))
-        return None
+            self._say(why_cpu(found, self._served() if self.request.backend == "auto" else None, error))
+
+    def _now(self, place: Place) -> Place:
+        """The place again after a session has closed.
+
+        An engine's memory is free then. onnxruntime keeps what its values on a card took, for values to come: the
+        driver counts that as used, so the reckoning from before stands.
+        """
+        return self._find_place(quiet=True) if isinstance(place, Card) else place
+
+    def _settle(self, name: str, place: Place, at_least: int = 1, rows: int | None = None) -> tuple[BudgetEntry, Place]:
+        """The budget, and where it runs: one that onnxruntime's card has no room for runs on the CPU."""
+        if isinstance(place, OnnxCard):
+            try:
+                return self._largest_on_card(name, place, at_least, rows), place
+            except UnavailableError as error:
+                self._fall_back(place.card, error)
+        place = None if isinstance(place, OnnxCard) else place
+        return self._pick(name, place, at_least), place
+
+    def _largest_on_card(self, name: str, place: OnnxCard, at_least: int, rows: int | None) -> BudgetEntry:
+        """The budget of that name, or the largest that fits. Raises UnavailableError about the smallest."""
+        context, rows = self.request.context, rows or self.request.batch
+        *larger, last = self.bundle.budgets if name == "auto" else (self.bundle.budget(name),)
+        for budget in larger:
+            with suppress(UnavailableError):
+                plan_card(self.bundle, budget, place, context=context, rows=rows, at_least=at_least)
+                return budget
+        plan_card(self.bundle, last, place, context=context, rows=rows, at_least=at_least)
+        return last
 
     def _pick(self, name: str, found: Card | None, at_least: int = 1) -> BudgetEntry:
         if name != "auto":
@@ -197,11 +265,13 @@ class Opener:
             at_least=at_least,
         )
 
-    def _check(self, budget: BudgetEntry, found: Card | None, session: Session, at_least: int) -> None:
+    def _check(self, budget: BudgetEntry, found: Place, session: Session, at_least: int) -> None:
         """Whether the budget could run once the session has given its memory back. Raises BuildError."""
+        if isinstance(found, OnnxCard):
+            return  # `_settle` has reckoned
         held = sum(session.backend.memory().values())
         if found is None:
-            free = free_ram() + held
+            free = free_ram() + (held if session.backend.device == "cpu" else 0)
             plan = self._plan(budget, free, at_least, session.batch)
             plan.need.form(self.request.weights, free, budget.name)
             return
@@ -211,13 +281,24 @@ class Opener:
         engine = select_engine(budget, self.request, then, at_least=at_least)
         check_engine(self.bundle, budget, engine, self.request, then)
 
-    def _backend(self, budget: BudgetEntry, found: Card | None, at_least: int = 1, rows: int | None = None) -> Backend:
+    def _backend(self, budget: BudgetEntry, place: Place, at_least: int = 1, rows: int | None = None) -> Backend:
+        """The backend there; on the CPU where onnxruntime does not take the card after all."""
+        try:
+            backend = self._open(budget, place, at_least, rows)
+        except NoCudaError as error:
+            found, place = place.card if isinstance(place, OnnxCard) else None, None
+            self._fall_back(found, error)
+            backend = self._open(budget, place, at_least, rows)
+        self._place = place
+        return backend
+
+    def _open(self, budget: BudgetEntry, place: Place, at_least: int, rows: int | None) -> Backend:
         request = self.request
-        if found is not None:
+        if isinstance(place, Card):
             from elastic_runtime.open_tensorrt import open_tensorrt  # noqa: PLC0415  # only where there is a card
 
             return open_tensorrt(
-                self.bundle, budget, request, found, at_least=at_least, files=self._files, say=self._say
+                self.bundle, budget, request, place, at_least=at_least, files=self._files, say=self._say
             )
         return open_onnx(
             self.bundle,
@@ -229,6 +310,7 @@ class Opener:
             weights=request.weights,
             threads=request.threads,
             files=self._files,
+            place=place,
         )
 
 
@@ -253,12 +335,3 @@ def _closing_on_failure(backend: Backend, work: Callable[[], T]) -> T:
     except BaseException:
         backend.close()
         raise
-
-
-def _why_cpu(found: Card | None, served: set[str]) -> str:
-    if found is None:
-        return "no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic"
-    return (
-        f"{found.name} has compute capability {found.compute_capability}, the engines are for "
-        f"{', '.join(sorted(served))}: running on the CPU with onnxruntime, in float32 arithmetic"
-    )

@@ -1,10 +1,13 @@
-"""Opening a budget of a bundle on onnxruntime: how its weights are held, and whether that fits the memory."""
+"""Opening a budget of a bundle on onnxruntime: how its weights are held, and whether that fits the memory.
+
+On the CPU, or on a card through onnxruntime's CUDA provider.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +20,15 @@ from elastic_runtime.errors import BuildError, ElasticError, UnavailableError
 from elastic_runtime.fit import check_count, gib
 from elastic_runtime.manifest import BudgetEntry, Precision
 from elastic_runtime.mapped import MappedFile
-from elastic_runtime.memory import free_ram
+from elastic_runtime.memory import Card, free_ram
+from elastic_runtime.preflight import NoCudaError
 from elastic_runtime.weights import WeightRecipe, iter_weights
 
 WeightForm = Literal["auto", "float32", "stored"]
 MAX_BATCH = 64
 _DEFAULT_CONTEXT, _DEFAULT_TOKENS = 4096, 256
 _ARENA = 256 << 20  # bytes: onnxruntime itself, its buffers of one call
+_CARD_MARGIN = 3 << 29  # bytes: CUDA's context and libraries, onnxruntime's buffers of one call; not measured
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,81 @@ def plan_cpu(
     return next((plan for plan in plans if plan.need.least(weights) <= free), plans[-1])
 
 
+@dataclass(frozen=True)
+class OnnxCard:
+    """A card that onnxruntime computes on, and the bytes of its memory that may be taken."""
+
+    card: Card
+    free: int
+
+
+def onnx_card(found: Card | None, *, vram: int | None, weights: WeightForm) -> OnnxCard:
+    """The card that was found, for onnxruntime.
+
+    Args:
+        found: None where there is none.
+        vram: bytes that may be taken; None: all that is free.
+        weights: `stored` keeps to the CPU, for on a card they are float32.
+
+    Raises:
+        UnavailableError: onnxruntime cannot compute there; `found` says why.
+    """
+    if found is None:
+        raise NoCudaError("no NVIDIA card")
+    if weights == "stored":
+        raise NoCudaError("a wish for weights as stored, which is a form of the CPU")
+    try:
+        from elastic_runtime.onnx_memory import check_cuda  # noqa: PLC0415
+    except ImportError as error:
+        raise _missing(error) from error
+    check_cuda()
+    return OnnxCard(found, found.free if vram is None else min(vram, found.free))
+
+
+def given_back(place: OnnxCard, backend: Backend, vram: int | None) -> OnnxCard:
+    """The place with what a backend that will close holds on it."""
+    held = sum(backend.memory().values()) if backend.device == "gpu" else 0
+    free = place.card.free + held
+    return replace(place, free=free if vram is None else min(vram, free))
+
+
+def why_cpu(found: Card | None, served: set[str] | None, error: UnavailableError) -> str:
+    """The reason for people; `served` are the classes that engines are for, None where none was wanted."""
+    if found is None:
+        return "no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic"
+    engines = (
+        ""
+        if served is None
+        else f" has compute capability {found.compute_capability}, the engines are for {', '.join(sorted(served))}"
+    )
+    return (
+        f"{found.name}{engines}: running on the CPU with onnxruntime, in float32 arithmetic; on the card it "
+        f"expected {error.expected}, found {error.found}"
+    )
+
+
+def card_needed(budget: BudgetEntry, *, context: int, batch: int, precision: Precision) -> int:
+    """Bytes that the float32 twin takes on a card: weights, two banks of states, a margin (not measured)."""
+    return 4 * budget.parameters + 2 * batch * _float32_states(budget, context, precision) + _CARD_MARGIN
+
+
+def plan_card(
+    bundle: Bundle, budget: BudgetEntry, place: OnnxCard, *, context: int | None, rows: int, at_least: int = 1
+) -> int:
+    """Tokens of the first of `contexts_of` that fits the card. Raises UnavailableError where none does."""
+    precision, contexts = bundle.manifest.precision, contexts_of(budget, context, at_least)
+    needs = {c: card_needed(budget, context=c, batch=rows, precision=precision) for c in contexts}
+    for tokens, need in needs.items():
+        if need <= place.free:
+            return tokens
+    raise UnavailableError(
+        f"budget {budget.name!r} under onnxruntime on {place.card.name}",
+        expected=f"{gib(needs[contexts[-1]])} GiB of free memory for its float32 twin",
+        found=f"{gib(place.free)} GiB",
+        todo="take a smaller budget or context, or run on the CPU (--device cpu)",
+    )
+
+
 def open_onnx(
     bundle: Bundle,
     budget: BudgetEntry,
@@ -129,8 +209,9 @@ def open_onnx(
     weights: WeightForm = "auto",
     threads: int = 0,
     files: dict[Path, MappedFile] | None = None,
+    place: OnnxCard | None = None,
 ) -> Backend:
-    """The `Backend` that runs a budget's model.onnx on the CPU.
+    """The `Backend` that runs a budget's model.onnx.
 
     Args:
         bundle: where it lies.
@@ -143,16 +224,22 @@ def open_onnx(
         weights: `float32` converts 16-bit weights once, `stored` at every call, `auto` takes what fits the memory.
         threads: of one op; 0 leaves the choice to onnxruntime.
         files: mappings to share with other budgets.
+        place: the card to run on, weights always in float32; None is the CPU.
 
     Raises:
+        NoCudaError: onnxruntime does not run on the card after all.
         UnavailableError: onnxruntime is not installed, the memory is not enough.
         BuildError: the file is no model that onnxruntime runs.
     """
     onnx, backend, widened = _packages()
-    free = free_ram()
-    plan = plan_cpu(bundle, budget, context=context, rows=rows, weights=weights, free=free, at_least=at_least)
     recipe = None if budget.weights is None else bundle.recipe(budget)
-    form, context = plan.need.form(weights, free, budget.name), plan.context
+    form: WeightForm = "float32"
+    if place is not None:
+        context = plan_card(bundle, budget, place, context=context, rows=rows, at_least=at_least)
+    else:
+        free = free_ram()
+        plan = plan_cpu(bundle, budget, context=context, rows=rows, weights=weights, free=free, at_least=at_least)
+        form, context = plan.need.form(weights, free, budget.name), plan.context
     tokens = max_tokens or min((engine.max_tokens for engine in budget.engines), default=_DEFAULT_TOKENS)
 
     def arrays() -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
@@ -172,6 +259,7 @@ def open_onnx(
             max_context=context,
             max_batch=batch,
             threads=threads,
+            memory=_memory(place),
         )
     except (ElasticError, MemoryError):
         raise
@@ -187,10 +275,20 @@ def _packages() -> tuple[Any, Any, Any]:
 
         from elastic_runtime.backend_onnx import OnnxBackend, widened  # noqa: PLC0415
     except ImportError as error:
-        raise UnavailableError(
-            "the onnxruntime backend",
-            expected="the packages onnx and onnxruntime",
-            found=str(error),
-            todo="pip install onnx onnxruntime",
-        ) from error
+        raise _missing(error) from error
     return onnx, OnnxBackend, widened
+
+
+def _memory(place: OnnxCard | None) -> Any:
+    from elastic_runtime.onnx_memory import CudaMemory, HostMemory  # noqa: PLC0415  # needs onnxruntime
+
+    return HostMemory() if place is None else CudaMemory()
+
+
+def _missing(error: ImportError) -> UnavailableError:
+    return UnavailableError(
+        "the onnxruntime backend",
+        expected="the packages onnx and onnxruntime",
+        found=str(error),
+        todo="pip install onnx onnxruntime",
+    )

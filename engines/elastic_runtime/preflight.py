@@ -12,6 +12,15 @@ from elastic_runtime.manifest import BudgetEntry, EngineEntry, Status
 from elastic_runtime.memory import Card
 
 PACKAGE = "tensorrt-rtx"
+_INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime, or run on the CPU (--device cpu)"
+
+
+class NoCudaError(UnavailableError):
+    """onnxruntime does not compute on a card here."""
+
+    def __init__(self, found: str) -> None:
+        expected = "a CUDA execution provider that works"
+        super().__init__("onnxruntime on a card", expected=expected, found=found, todo=_INSTALL)
 
 
 def check_card(engine: EngineEntry, card: Card) -> None:

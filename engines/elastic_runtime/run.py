@@ -99,6 +99,13 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option(
     "--backend", type=click.Choice(["auto", "onnxruntime", "tensorrt-rtx"]), default="auto", show_default=True
 )
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="Where onnxruntime computes; an engine is always the card's.",
+)
 @click.option("--prompt", help="Text to continue; - reads standard input.")
 @click.option("--ids", help="Token ids to continue, such as 1,2,3.")
 @click.option("--chat", is_flag=True, help="Converse, a line a turn; /budget NAME switches.")
@@ -140,6 +147,7 @@ def _command(bundle: Path, explain: bool, verify: bool, require_engine: bool, op
     request = Request(
         budget=options["budget"],
         backend=options["backend"],
+        device=options["device"],
         vram=parse_size(options["vram"], "--vram") if options["vram"] is not None else None,
         context=options["context"],
         weights=options["weights"],

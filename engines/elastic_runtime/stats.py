@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from elastic_runtime.backend_tensorrt import EngineBackend
+from elastic_runtime.backend import Backend
 from elastic_runtime.fit import bandwidth_floor, gib
 from elastic_runtime.generate import Piece
 from elastic_runtime.manifest import BudgetEntry
 from elastic_runtime.memory import find_card, resident
 from elastic_runtime.session import Session
 from elastic_runtime.targets import load_targets
-
-ENGINE = EngineBackend.name
 
 
 class Stopwatch:
@@ -55,21 +53,26 @@ def report(watch: Stopwatch, session: Session, budget: BudgetEntry | None, *, pr
     rate = f"{watch.rate:.1f} tokens/s" if watch.rate else "-"
     opened = [f"open           {watch.open_seconds:.2f} s"] if watch.open_seconds else []
     lines = [
-        f"backend        {session.backend.name}, budget {budget.name if budget else '-'}",
+        f"backend        {_where(session.backend)}, budget {budget.name if budget else '-'}",
         *opened,
         f"first token    {watch.first_seconds * 1e3:.1f} ms for a prompt of {prompt}",
         f"then           {rate}, {watch.tokens} tokens",
         f"memory         {', '.join(f'{what} {gib(size)} GiB' for what, size in held.items())}",
-        *_taken(session.backend.name),
+        *_taken(session.backend),
     ]
     return "\n".join([*lines, *_floors(budget, len(session.tokens[0]))])
 
 
-def _taken(backend: str) -> list[str]:
+def _where(backend: Backend) -> str:
+    """The backend's name; onnxruntime's with the card, where it runs on one, for an engine is never elsewhere."""
+    return f"{backend.name} on the card" if backend.name == "onnxruntime" and backend.device == "gpu" else backend.name
+
+
+def _taken(backend: Backend) -> list[str]:
     """What the system says is taken: by this process, and of the card where one is used."""
     held = resident()
     lines = [f"process        {gib(held)} GiB resident, mapped files included"] if held is not None else []
-    found = find_card() if backend == ENGINE else None
+    found = find_card() if backend.device == "gpu" else None
     if found:
         lines.append(f"card           {gib(found.used)} of {gib(found.total)} GiB of {found.name} in use")
     return lines

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from elastic_runtime.backend_onnx import OnnxBackend, _bind_weights
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.onnx_memory import HostMemory
 from elastic_runtime.open_onnx import open_onnx
 
 
@@ -47,8 +48,8 @@ def test_what_a_sequence_left_in_the_caches_does_not_reach_the_next(backend: Onn
     backend.start(1)
     clean = _step(backend, 0)
     for bank in backend._banks:
-        for array in bank.arrays.values():
-            array.fill(np.nan)
+        for buffer in bank.values():
+            buffer.read().fill(np.nan)
     backend.start(1)
     assert not any(state.any() for state in backend.states().values())
     assert np.array_equal(_step(backend, 0), clean)
@@ -75,6 +76,6 @@ def test_weights_at_any_byte_of_a_file_are_bound_aligned() -> None:
     value = helper.make_tensor_value_info("x.weight", TensorProto.FLOAT, (4, 2))
     model = helper.make_model(helper.make_graph([], "one", [value], []))
     assert isinstance(model, onnx.ModelProto)
-    held, _ = _bind_weights(model, [("x.weight", odd)])["x.weight"]
+    held = _bind_weights(model, [("x.weight", odd)], HostMemory())["x.weight"].read()
     assert held.flags.aligned
     assert held.tobytes() == odd.tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from card_memory import apart
 from elastic_runtime import open as opening
+from elastic_runtime import stats
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError
+from elastic_runtime.memory import Card
 from elastic_runtime.run import main
 from elastic_runtime.verified import Verified
 
@@ -136,6 +140,41 @@ def test_says_what_is_wrong(demo_bundle: Path, arguments: list[str], code: int, 
     done = _run(demo_bundle, *arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert text in done.stderr
+
+
+def test_a_card_that_is_not_there_for_onnxruntime_is_a_clear_message(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "find_card", lambda: None)
+    for backend in ("auto", "onnxruntime"):
+        done = _run(demo_bundle, "--prompt", "x", "--device", "gpu", "--backend", backend)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: onnxruntime on a card: expected a CUDA execution provider that works, ")
+        assert "found no NVIDIA card. Pip install 'onnxruntime-gpu[cuda,cudnn]'" in done.stderr
+    done = _run(demo_bundle, "--prompt", "x", "--device", "cpu", "--backend", "tensorrt-rtx")
+    assert done.returncode == 2
+    assert "error: device: expected auto or gpu for the backend tensorrt-rtx, found cpu." in done.stderr
+
+
+def test_stats_say_where_it_ran(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card("H200", "9.0", 141 << 30, 100 << 30)
+    monkeypatch.setattr(opening, "find_card", lambda: card)
+    monkeypatch.setattr(stats, "find_card", lambda: card)
+    arguments = ("--budget", "small", "--prompt", "Hello", "--max-new", 4, "--context", 64, "--ignore-eos", "--stats")
+    shown = {}
+    with apart():
+        for device in ("cpu", "gpu", "auto"):
+            done = _run(demo_bundle, *arguments, "--device", device)
+            assert done.returncode == 0, done.stderr
+            shown[device] = done
+    assert shown["cpu"].stdout == shown["gpu"].stdout == shown["auto"].stdout
+    for device in ("gpu", "auto"):
+        assert "backend        onnxruntime on the card, budget small\n" in shown[device].stderr
+        assert re.search(r"memory +weights on the card \S+ GiB, states on the card ", shown[device].stderr)
+        assert "card           41.0 of 141.0 GiB of H200 in use" in shown[device].stderr
+    assert "backend        onnxruntime, budget small\n" in shown["cpu"].stderr
+    assert "the card" not in shown["cpu"].stderr
+    assert "H200" not in shown["cpu"].stderr
 
 
 def test_no_card_is_a_clear_message(demo_bundle: Path) -> None:
