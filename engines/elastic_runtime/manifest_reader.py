@@ -34,9 +34,17 @@ def read_manifest(folder: Path) -> Manifest:
         with path.open("rb") as file:
             data = file.read(_READ_LIMIT + 1)
     except OSError as error:
-        found = error.strerror or "an error"
-        raise InputError(str(folder), expected="a bundle with a manifest.json", found=found) from error
+        raise InputError(str(folder), expected="a bundle", found=_instead(folder, error)) from error
     return parse_manifest(data, str(path))
+
+
+def _instead(folder: Path, error: OSError) -> str:
+    """What is there, where the manifest could not be opened."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return error.strerror or "an error"
+    if folder.is_dir():
+        return f"no {NAME} in it"
+    return "a file" if folder.exists() else "no such folder"
 
 
 def parse_manifest(data: bytes, where: str = NAME) -> Manifest:

@@ -4,7 +4,7 @@ Only what IEEE 754 defines exactly is used: comparisons and +, -, *, / of double
 
     greedy (temperature 0)  the largest logit; of equal ones the lowest id; no random word is used. Otherwise:
     1. order    candidates by (logit descending, id ascending); -inf is left out
-    2. top-k    the first k of them (0: all)
+    2. top-k    the first k of them, all where there are fewer (0: all)
     3. weight   w[i] = e((l[i] - l[first]) / temperature) in doubles
     4. top-p    total = w[0] + w[1] + ... from left to right; the shortest prefix whose running sum is >=
                 top_p * total stays (1: all stay)
@@ -33,6 +33,7 @@ from elastic_runtime.sketch import splitmix64
 
 Doubles = npt.NDArray[np.float64]
 _SEEDS = 1 << 64
+_MOST = (1 << 63) - 1  # of top_k: what C++ counts with
 _INVERSE_FACTORIAL = [1 / math.factorial(i) for i in range(14)]
 
 
@@ -41,7 +42,8 @@ class Sampling:
     """How to draw: `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 leave everything in.
 
     Raises:
-        InputError: temperature below 0 or not finite, top_k below 0, top_p outside of (0, 1], a seed beyond 64 bits.
+        InputError: temperature below 0 or not finite, top_k below 0 or beyond 63 bits, top_p outside of
+            (0, 1], a seed beyond 64 bits.
     """
 
     temperature: float = 0.0
@@ -54,6 +56,8 @@ class Sampling:
             raise InputError("temperature", expected="a number from 0", found=_number(self.temperature))
         if not is_integer(self.top_k) or self.top_k < 0:
             raise InputError("top_k", expected="0 (no limit) or more", found=show(self.top_k))
+        if self.top_k > _MOST:
+            raise InputError("top_k", expected=f"at most {_MOST}", found=show(self.top_k))
         if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
             raise InputError("top_p", expected="a number above 0, up to 1", found=_number(self.top_p))
         if not is_integer(self.seed) or not 0 <= self.seed < _SEEDS:

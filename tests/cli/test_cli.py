@@ -255,14 +255,39 @@ def test_a_dry_run_says_that_the_output_will_not_do(run, tmp_path) -> None:
     assert (code, "small" in out) == (0, True)
 
 
-def test_a_fault_of_ours_is_no_traceback(run, monkeypatch) -> None:
-    monkeypatch.setattr("elastic_export.cli.export.plan_job", lambda *a, **k: 1 / 0)
-    code, _, err = run("--budget", "all", "--target", "rtx5080")
-    assert code == 1
-    assert "ZeroDivisionError" in err
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (
+            ZeroDivisionError("one\ntwo \x1b[2J"),
+            70,
+            "internal error: ZeroDivisionError: one two \\x1b[2J. Run it",
+        ),
+        (RuntimeError("x" * 9999), 70, "internal error: RuntimeError: xxx"),
+        (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
+        (OSError(28, "No space left on device"), 1, "error: the disk: expected room to write, found No space left"),
+        (MemoryError(), 1, "error: memory: expected enough for this step, found none left."),
+    ],
+)
+@pytest.mark.parametrize("command", ["export", "targets"])
+def test_whatever_goes_wrong_is_one_line(run, monkeypatch, command, error, code, text) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("elastic_export.cli.export.plan_job", fail)
+    monkeypatch.setattr("elastic_export.cli.targets.load_targets", fail)
+    arguments = ["targets"] if command == "targets" else ["--budget", "all", "--target", "rtx5080"]
+    done, out, err = run(*arguments)
+    assert (done, out, len(err.splitlines()[-1]) < 700) == (code, "", True)
+    assert err.splitlines()[-1].startswith(text)
     assert "Traceback" not in err
-    _, _, err = run("--budget", "all", "--target", "rtx5080", "--debug")
-    assert "Traceback" in err
+    done, _, err = run("--debug", *arguments)
+    assert (done, "Traceback" in err) == (code, True)
+
+
+def test_the_code_of_an_internal_error_is_documented(run) -> None:
+    assert "70 an internal error, to be reported" in " ".join(run("--help")[1].split())
+    assert "70: an internal error" in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_verify_passes_its_options_on_and_ends_by_the_result(run, monkeypatch, tmp_path) -> None:

@@ -56,5 +56,5 @@ def test_an_installed_library_is_found_and_linked(built: Path, tmp_path: Path) -
     )  # fmt: skip
     _run("cmake", "--build", tmp_path / "build")
     done = subprocess.run([tmp_path / "build" / "consumer"], capture_output=True, text=True, check=False)
-    wanted = "no/such/folder: expected a bundle with a manifest.json, found No such file or directory.\n"
+    wanted = "no/such/folder: expected a bundle, found no such folder.\n"
     assert (done.stdout, done.returncode) == (wanted, 2)

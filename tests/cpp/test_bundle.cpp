@@ -46,6 +46,21 @@ TEST(bundle_opens_and_answers) {
   CHECK_EQ(THROWN(InputError, bundle.weights(bundle.budget("small"))).found, "embedded ones");
 }
 
+TEST(bundle_what_is_none_says_what_it_is) {
+  const fs::path folder = scratch("none");
+  fs::create_directories(folder / "empty");
+  fs::create_directories(folder / "strange" / "manifest.json");
+  write(folder / "file", "");
+  for (const auto& [name, found] : {std::pair{"empty", "no manifest.json in it"},
+                                    {"strange", "no manifest.json in it"},
+                                    {"file", "a file"},
+                                    {"absent", "no such folder"}}) {
+    const InputError error = THROWN(InputError, Bundle::open(folder / name));
+    CHECK_EQ(std::string(error.what()), error.subject + ": expected a bundle, found " + found + ".");
+    CHECK_EQ(fs::path(error.subject).filename().string(), name);
+  }
+}
+
 TEST(bundle_every_changed_file_is_found_and_named) {
   const fs::path folder = make_bundle("changed");
   write(folder / "small/model.onnx", std::string(18, 'n'));

@@ -78,6 +78,17 @@ TEST(sampler_draws_by_weight) {
   CHECK(counts[1] > 2850 && counts[1] < 3150);  // 3000 expected, sigma 27
 }
 
+TEST(sampler_takes_all_where_top_k_is_beyond_them) {
+  const float logits[] = {0, 1, 2, 1};
+  Sampler all({9.0, 0, 1.0, 6}), one_more({9.0, 5, 1.0, 6});
+  Sampler most({9.0, std::numeric_limits<std::int64_t>::max(), 1.0, 6});
+  for (int i = 0; i < 50; ++i) {
+    const std::int64_t id = all.sample(logits, 4);
+    CHECK_EQ(one_more.sample(logits, 4), id);
+    CHECK_EQ(most.sample(logits, 4), id);
+  }
+}
+
 TEST(sampler_refuses_nonsense) {
   const float nan = std::nanf(""), infinity = std::numeric_limits<float>::infinity();
   const float with_nan[] = {1, nan, 2}, with_inf[] = {1, infinity}, all_out[] = {-infinity, -infinity};

@@ -218,6 +218,19 @@ def test_any_edit_is_read_or_an_input_error(manifest: Manifest, reseal: Reseal, 
         assert str(error).startswith("manifest.json")  # noqa: PT017  # either outcome is right
 
 
-def test_a_folder_without_manifest(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a bundle with a manifest\.json, found No such file"):
-        read_manifest(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("empty", "no manifest.json in it"),
+        ("strange", "no manifest.json in it"),
+        ("file", "a file"),
+        ("absent", "no such folder"),
+    ],
+)
+def test_what_is_no_bundle_says_what_it_is(tmp_path: Path, name: str, found: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "strange" / "manifest.json").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError) as caught:
+        read_manifest(tmp_path / name)
+    assert str(caught.value) == f"{tmp_path / name}: expected a bundle, found {found}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -392,7 +393,14 @@ def test_an_engine_that_was_verified_here_is_opened_without_a_warning(
 
 
 def test_no_memory_is_not_taken_for_memory_that_was_not_named(bundle: Bundle, card: Any) -> None:
-    for use in (Opener(bundle, Request(vram=0)).open, Opener(bundle, Request(vram=0)).explain):
+    opener, small = Opener(bundle, Request(vram=0)), bundle.budget("small")
+    uses: list[Callable[[], object]] = [
+        opener.open,
+        opener.explain,
+        lambda: opener._choice(CARD),  # each refuses by itself: one behind the other would hide its fault
+        lambda: engine_opening.select_engine(small, opener.request, CARD),
+    ]
+    for use in uses:
         with pytest.raises(InputError, match="vram: expected at least 1, found 0"):
             use()
 
@@ -412,13 +420,14 @@ def test_what_an_engine_cannot_do_is_said_before_it_loads(
 def test_a_failure_while_loading_gives_the_device_back(
     bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device, _ = card
+    device, asked = card
     monkeypatch.setattr(
         engine_opening, "check_bindings", lambda *_: (_ for _ in ()).throw(BuildError("x", expected="", found=""))
     )
     with pytest.raises(BuildError):
         Opener(bundle, Request(budget="small")).open()
     assert (device.closed, device.held) == (True, {})
+    assert asked[-1] == {}  # the engine was closed too
 
 
 def test_a_package_that_does_not_load_leaves_no_device_open(

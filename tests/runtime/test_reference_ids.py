@@ -1,8 +1,10 @@
-"""Greedy ids of a session equal the PyTorch reference's: 200 tokens, every budget, however the prompt was cut."""
+"""Greedy ids equal the PyTorch reference's: 200 tokens, every budget, however the prompt was cut, without torch."""
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+BUDGETS = ["large", "medium", "small"]
 PROMPT = [int(i) for i in np.random.default_rng(4).integers(0, 256, 75)]
 COUNT = 200
-CUTS = {"large": (64,), "medium": (64,), "small": (64, 7, 1)}
 
-#: Run without torch; prints the ids of every cut.
+#: max_tokens of the session, and the lengths in which the prompt is handed over; what is left follows in one piece.
+CUTS: list[tuple[int, list[int]]] = [
+    (128, []),  # whole, in one call
+    (64, []),  # 64 and 11
+    (64, [1]),  # 1 and the rest
+    (64, [7] * 10),  # tens of calls from outside,
+    (7, []),  # the same from inside
+    (1, []),  # token by token
+    (16, [3, 40]),  # cut outside and inside, at different places
+]
+
+#: Prints the ids of every cut.
 GREEDY = """
 import json, sys
-sys.modules["torch"] = None
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.generate import Settings, generate
 from elastic_runtime.open_onnx import open_onnx
@@ -25,17 +37,32 @@ from elastic_runtime.session import Session
 
 path, name, count, prompt, cuts = json.loads(sys.argv[1])
 bundle, found = Bundle.open(path), []
-for cut in cuts:
-    with Session(open_onnx(bundle, bundle.budget(name), context=512, max_tokens=cut, threads=1)) as session:
-        found.append([piece.id for piece in generate(session, [prompt], Settings(max_new=count))])
-loaded = {name.split(".")[0] for name in sys.modules if sys.modules[name] is not None}
-assert not loaded & {"torch", "elastic_export", "onnx_ir", "onnxscript", "transformers"}, loaded
+for max_tokens, lengths in cuts:
+    with Session(open_onnx(bundle, bundle.budget(name), context=512, max_tokens=max_tokens, threads=1)) as session:
+        left = prompt
+        for length in lengths:
+            session.prefill([left[:length]])
+            left = left[length:]
+        found.append([piece.id for piece in generate(session, [left], Settings(max_new=count))])
 print(json.dumps(found))
 """
 
+#: Python imports a module of this name before anything else.
+SITECUSTOMIZE = """
+import sys
 
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "elastic_export", "onnx_ir", "onnxscript", "transformers"}:
+            raise ImportError(f"{name} is refused here")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@functools.cache
 def _reference(budget: str) -> list[int]:
-    """Float32 arithmetic on the same weights."""
+    """Float32 arithmetic on the same weights, the prompt in one call."""
     import torch
 
     from elastic_export.checkpoint.demo import demo_checkpoint
@@ -58,12 +85,47 @@ def _reference(budget: str) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("budget", ["large", "medium", "small"])
-def test_greedy_ids_are_the_references(demo_bundle: Path, budget: str) -> None:
-    request = json.dumps([str(demo_bundle), budget, COUNT, PROMPT, CUTS[budget]])
-    done = subprocess.run([sys.executable, "-c", GREEDY, request], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process in which neither torch nor the exporter can be imported."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE, "utf-8")
+    engines = Path(__file__).parents[2] / "engines"
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(engines), os.environ.get("PYTHONPATH", "")])}
+
+
+def _python(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+@pytest.mark.parametrize("package", ["torch", "elastic_export"])
+def test_the_process_really_lacks_them(without_torch: dict[str, str], package: str) -> None:
+    done = _python(without_torch, "-c", f"import {package}")
+    assert done.returncode != 0
+    assert f"{package} is refused here" in done.stderr
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_greedy_ids_are_the_references(demo_bundle: Path, without_torch: dict[str, str], budget: str) -> None:
+    request = json.dumps([str(demo_bundle), budget, COUNT, PROMPT, CUTS])
+    done = _python(without_torch, "-c", GREEDY, request)
     assert done.returncode == 0, done.stderr
     wanted = _reference(budget)
     assert len(set(wanted)) > 20  # no fixed point
-    for ids in json.loads(done.stdout):
-        assert ids == wanted
+    for cut, ids in zip(CUTS, json.loads(done.stdout), strict=True):
+        assert ids == wanted, cut
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_the_program_prints_the_references_ids(demo_bundle: Path, without_torch: dict[str, str], budget: str) -> None:
+    request = ("--budget", budget, "--ids", ",".join(map(str, PROMPT)), "--max-new", str(COUNT))
+    program = ("-m", "elastic_runtime.run", str(demo_bundle), "--backend", "onnxruntime", "--threads", "1")
+    done = _python(without_torch, *program, *request)
+    assert done.returncode == 0, done.stderr
+    assert [int(word) for word in done.stdout.split()] == _reference(budget)
+
+
+def test_the_budgets_answers_differ() -> None:
+    assert len({tuple(_reference(budget)) for budget in BUDGETS}) == len(BUDGETS)

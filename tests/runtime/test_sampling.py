@@ -66,12 +66,11 @@ def test_masked_logits_are_never_drawn() -> None:
     assert {sampler.sample(logits) for _ in range(50)} == {1, 3}
 
 
-def test_no_limit_is_none() -> None:
+def test_no_limit_and_one_beyond_the_vocabulary_are_none() -> None:
     logits = np.random.default_rng(0).normal(size=50).astype(np.float32)
-    drawn = [
-        [sampler.sample(logits) for _ in range(40)] for sampler in (Sampler(Sampling(9.0, top_k=k)) for k in (0, 50))
-    ]
-    assert drawn[0] == drawn[1]
+    samplers = [Sampler(Sampling(9.0, top_k=k)) for k in (0, 50, 51, 2**63 - 1)]
+    drawn = [[sampler.sample(logits) for _ in range(40)] for sampler in samplers]
+    assert drawn == [drawn[0]] * 4
     assert len(set(drawn[0])) > 10
 
 
@@ -90,6 +89,7 @@ def test_rows_of_a_batch_draw_with_their_own_seed() -> None:
         ({"top_k": -1}, "top_k: expected 0 (no limit) or more, found -1."),
         ({"top_k": math.nan}, "top_k: expected 0 (no limit) or more, found nan."),
         ({"top_k": 1.5}, "top_k: expected 0 (no limit) or more, found 1.5."),
+        ({"top_k": 2**63}, f"top_k: expected at most {2**63 - 1}, found {2**63}."),
         ({"top_p": math.nan}, "top_p: expected a number above 0, up to 1, found nan."),
         ({"top_p": 0.0}, "top_p: expected a number above 0, up to 1, found 0.0."),
         ({"top_p": 1.5}, "top_p: expected a number above 0, up to 1, found 1.5."),

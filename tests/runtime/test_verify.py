@@ -143,7 +143,7 @@ def test_damage_ends_the_command_with_1(copy: Path) -> None:
 
 
 def test_no_bundle_is_the_users_fault(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a bundle with a manifest\.json, found No such file"):
+    with pytest.raises(InputError, match=r"expected a bundle, found no manifest\.json in it\."):
         verify_bundle(tmp_path)
 
 
@@ -329,6 +329,17 @@ def test_a_model_that_cannot_be_replayed_fails_although_its_digests_are_right(
     assert not result.passed
     assert re.search(message, result.text()), result.text()
     assert result.text().endswith("\nNOT VERIFIED")
+
+
+def test_a_replay_that_fails_as_nobody_foresaw_is_a_failed_model(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("x")
+
+    _only_small(copy)
+    monkeypatch.setattr("elastic_runtime.verify.replay", fail)
+    result = verify_bundle(copy)
+    assert not result.passed
+    assert "small/model.onnx: FAILED: KeyError: 'x'" in result.text()
 
 
 def test_a_machine_without_memory_or_packages_does_not_verify(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

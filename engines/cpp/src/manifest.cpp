@@ -146,6 +146,13 @@ std::size_t find_seal(std::string_view data) {
   return result;
 }
 
+/// What lies at the path of a bundle that has no manifest.
+std::string instead_of_bundle(const std::filesystem::path& folder) {
+  std::error_code none;
+  if (std::filesystem::is_directory(folder, none)) return "no manifest.json in it";
+  return std::filesystem::exists(folder, none) ? "a file" : "no such folder";
+}
+
 }  // namespace
 
 BudgetSize BudgetEntry::size(const EngineEntry& engine) const {
@@ -154,11 +161,13 @@ BudgetSize BudgetEntry::size(const EngineEntry& engine) const {
 
 Manifest read_manifest(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "manifest.json";
-  std::error_code none;
-  if (!std::filesystem::is_regular_file(path, none)) {
-    throw InputError(path_text(folder), "a bundle with a manifest.json", "No such file or directory");
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (!std::filesystem::is_regular_file(status)) {
+    const bool unknown = status.type() == std::filesystem::file_type::none;
+    throw InputError(path_text(folder), "a bundle", unknown ? error.message() : instead_of_bundle(folder));
   }
-  return parse_manifest(read_bytes(path, kReadLimit, "a bundle with a manifest.json"), path_text(path));
+  return parse_manifest(read_bytes(path, kReadLimit, "a manifest that can be read"), path_text(path));
 }
 
 Manifest parse_manifest(const std::string& data, const std::string& where) {

@@ -21,6 +21,8 @@ from elastic_export.cli.verify import verify
 from elastic_runtime.errors import BuildError, ElasticError
 
 INTERRUPTED = 130
+FAULT = 70  # EX_SOFTWARE of sysexits.h, as elastic-run: an error of ours, neither the request's nor the machine's
+_MAX_FAULT = 500  # characters of the one line that an internal error prints
 _INTERRUPTED = "interrupted; a bundle is the old one, or the new one where it had just been published"
 
 
@@ -34,6 +36,9 @@ def cli(context: click.Context, /, **options: Any) -> None:
     elastic-export --checkpoint DIR --budget all --target rtx5080
 
     Without --checkpoint (or ELASTIC_CHECKPOINT) a small built-in demo model is exported.
+
+    Exit codes: 0 done; 1 a build, a verification or the machine failed; 2 the request or the input is at fault; 70 an
+    internal error, to be reported with what --debug, the first option of any command, prints; 130 interrupted.
     """
     if context.invoked_subcommand is None:
         run_export(**options)
@@ -82,9 +87,14 @@ def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of er
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         click.echo(f"error: {error.filename or 'the disk'}: expected room to write, found {error.strerror}.", err=True)
         return BuildError.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        found = error.strerror or type(error).__name__
+        click.echo(f"error: {BuildError(str(error.filename), expected='a usable file', found=found)}", err=True)
+        return BuildError.exit_code
     if isinstance(error, MemoryError):
         click.echo("error: memory: expected enough for this step, found none left. Close other programs.", err=True)
         return BuildError.exit_code
-    todo = "This is a fault of elastic-export: run again with --debug and report it"
-    click.echo(f"error: {type(error).__name__}: {error}. {todo}.", err=True)
-    return BuildError.exit_code
+    what = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:_MAX_FAULT])[1:-1]
+    todo = "Run it again as elastic-export --debug ... and report what that prints"
+    click.echo(f"internal error: {what}. {todo}.", err=True)
+    return FAULT

@@ -8,7 +8,7 @@
 //
 //   otherwise:
 //   1. order     candidates sorted by (logit descending, id ascending); -inf left out
-//   2. top-k     the first k of them (k = 0: all)
+//   2. top-k     the first k of them, all where there are fewer (k = 0: all)
 //   3. weight    w[i] = e((double(l[i]) - double(l[first])) / temperature), temperature a double
 //   4. top-p     total = w[0] + w[1] + ... from left to right; the shortest prefix whose running sum is >=
 //   top_p * total
