@@ -23,8 +23,8 @@ class ElasticError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        text = _printable(f"{self.subject}: expected {self.expected}, found {self.found}")
-        return f"{text}. {self.todo[0].upper()}{self.todo[1:]}." if self.todo else f"{text}."
+        text = f"{self.subject}: expected {self.expected}, found {self.found}"
+        return _printable(f"{text}. {self.todo[0].upper()}{self.todo[1:]}." if self.todo else f"{text}.")
 
 
 def _printable(text: str) -> str:

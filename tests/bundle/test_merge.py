@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.manifest import FileEntry
 
 
 def engines(bundle: Bundle) -> dict[str, list[tuple[str, int, str]]]:
@@ -68,6 +70,17 @@ def test_a_shard_with_other_bytes_is_refused_whatever_the_fingerprint(
     shard.resolve().write_bytes(b"WEIGHTS " * 1000)
     with pytest.raises(InputError, match=r"--add, weights/model\.safetensors"):
         export(tmp_path / "out", {"small": []}, add=True)
+
+
+def test_a_shard_outside_the_bundle_with_other_bytes_is_refused_too(tmp_path: Path, export: Callable) -> None:
+    inside = export(tmp_path / "out", {"big": []})
+    shards = (FileEntry("model.safetensors", 8, "a" * 64),)
+    old = replace(inside, files=(), external_weights=shards, options={"external_weights": True})
+    check_same(old, old)
+    changed = replace(old, external_weights=(replace(shards[0], sha256="b" * 64),))
+    with pytest.raises(InputError, match=r"--add, model\.safetensors: expected as in the bundle, sha256 aaaa"):
+        check_same(old, changed)
+    check_same(old, replace(old, external_weights=(replace(shards[0], path="other.safetensors"),)))
 
 
 def test_engines_of_another_graph_are_not_kept_beside_a_new_one(tmp_path: Path, export: Callable) -> None:

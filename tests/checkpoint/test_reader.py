@@ -173,6 +173,14 @@ TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda t: t.update({A_LOG.replace("A_log", "Alogs"): t.pop(A_LOG), A_LOG.replace(".0.", ".10."): np.zeros(1)}),
         f"({A_LOG} renamed to backbone.layers.0.mixer.Alogs?)",
     ),
+    "missing, with the like of it in another layer": (
+        lambda t: t.update({A_LOG.replace(".0.", ".10."): t.pop(A_LOG)}),
+        f"found missing {A_LOG}; unknown {A_LOG.replace('.0.', '.10.')}. Download the checkpoint again",
+    ),
+    "layers of another network": (
+        lambda t: t.update({"mtp.layers.0.mixer.q_proj.weight": np.zeros((2, 2), np.float32)}),
+        "If the unknown ones may be left out, name them with --ignore-tensors GLOB.",
+    ),
     "extra": (
         lambda t: t.update(router=np.zeros(3, np.float32)),
         "found unknown router. If the unknown ones may be left out, name them with --ignore-tensors GLOB.",

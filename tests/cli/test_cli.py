@@ -235,6 +235,9 @@ def test_every_command_that_opens_a_checkpoint_can_be_lenient(run, tmp_path, ext
         assert (code, todo in err) == (2, True), err
         code, _, err = run(*command, *ignore)
         assert code == 0, err
+        idle = ("--ignore-tensors", "nothing.*")
+        code, out, err = run(*command, *ignore, *idle)
+        assert (code, "nothing.*: matches no tensor" in out + err) == (0, True)
 
 
 def test_a_portable_target_is_a_card_of_no_known_size(run, tmp_path, monkeypatch) -> None:
@@ -283,6 +286,12 @@ def test_whatever_goes_wrong_is_one_line(run, monkeypatch, command, error, code,
     assert "Traceback" not in err
     done, _, err = run("--debug", *arguments)
     assert (done, "Traceback" in err) == (code, True)
+
+
+def test_options_of_an_export_before_a_command_are_named_as_they_are_written(run) -> None:
+    code, _, err = run("--json", "--budgets", "b.json", "targets")
+    assert code == 2
+    assert "--json, --budgets: options of an export; targets takes its own" in err
 
 
 def test_the_code_of_an_internal_error_is_documented(run) -> None:

@@ -12,5 +12,5 @@ def test_says_subject_expected_found_and_what_to_do() -> None:
 
 
 def test_names_out_of_a_file_cannot_steer_a_terminal() -> None:
-    error = InputError("tensor \x1b[2J\x07", expected="é", found="a\x0cb\ud800\nc")
-    assert str(error) == "tensor \\x1b[2J\\x07: expected é, found a\\x0cb\\ud800\nc."
+    error = InputError("tensor \x1b[2J\x07", expected="é", found="a\x0cb\ud800\nc", todo="\x1b[2J it")
+    assert str(error) == "tensor \\x1b[2J\\x07: expected é, found a\\x0cb\\ud800\nc. \\x1b[2J it."

@@ -90,10 +90,15 @@ def check_same(old: Manifest, new: Manifest) -> None:
     if then != now:  # a consumer is told of one place where the shards are
         words = {True: "shards outside the bundle", False: "shards in the bundle"}
         raise _refusal("--external-weights", words[then], words[now])
-    for entry in (*new.files, *new.external_weights):
-        before = next((e for e in (*old.files, *old.external_weights) if e.path == entry.path), None)
-        if entry.path.startswith("weights/") and before is not None and before != entry:
+    shards = {entry.path: entry for entry in (*_shards(old), *old.external_weights)}
+    for entry in (*_shards(new), *new.external_weights):  # the budgets that stay hold offsets into them
+        before = shards.get(entry.path)
+        if before is not None and before != entry:
             raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+
+
+def _shards(manifest: Manifest) -> list[FileEntry]:
+    return [entry for entry in manifest.files if entry.path.startswith("weights/")]
 
 
 def staying_engines(old: Manifest, name: str, remade: Collection[tuple[str, int]]) -> tuple[EngineEntry, ...]:

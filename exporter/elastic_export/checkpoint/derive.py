@@ -7,7 +7,7 @@ read in two ways is an error that says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def derive(
     *,
     ignore_tensors: Sequence[str] = (),
     ignore_config: Sequence[str] = (),
+    warn: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """The `elastic-budgets/1` document under which our slices of the parent are the given checkpoints.
 
@@ -51,6 +52,7 @@ def derive(
         sliced_dirs: cut checkpoints, each a budget named by its folder. The parent itself may be among them.
         ignore_tensors: globs of tensors of any of them that are no part of the model.
         ignore_config: unknown keys of their configs that have no effect on the model.
+        warn: told what was left out or ignored in any of them.
 
     Raises:
         InputError: a checkpoint that is no slice of the parent (naming the tensor that differs), or whose layers can
@@ -59,7 +61,10 @@ def derive(
     # Where a cut config gives one width for layers that differ, the shapes decide.
     lenient: dict[str, Any] = {"ignore_tensors": ignore_tensors, "ignore_config": ignore_config}
     parent = Checkpoint.open(parent_dir, require_budgets=False, **lenient)
-    cut = (Checkpoint.open(path, require_budgets=False, widths_from_shapes=True, **lenient) for path in sliced_dirs)
+    cut = [Checkpoint.open(path, require_budgets=False, widths_from_shapes=True, **lenient) for path in sliced_dirs]
+    for opened in (parent, *cut):
+        for warning in opened.warnings:
+            warn(f"{opened.path}: {warning}")
     budgets = [derive_budget(parent, sliced) for sliced in cut]
     document = budgets_document(parent.architecture, budgets)
     if len(document["budgets"]) != len(budgets):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ _MIXERS = {"a Mamba-2 layer": "in_proj out_proj conv1d", "an MLP": "up_proj down
            "an attention layer": "q_proj k_proj v_proj o_proj"}  # fmt: skip
 #: Kind of layer by the matrices that only it has.
 _KINDS = {f"{matrix}.weight": kind for kind, matrices in _MIXERS.items() for matrix in matrices.split()}
+_MIXER = re.compile(r"(?:backbone|model)\.layers\.(\d+)\.mixer\.(.+)")
 
 
 class Described(Protocol):
@@ -103,7 +105,7 @@ def _without(names: list[str], globs: Sequence[str]) -> list[str]:
 def _check_names(subject: str, missing: list[str], unknown: list[str]) -> None:
     if not missing and not unknown:
         return
-    parts, other_kind = [], [name for name in unknown if _KINDS.get(_in_mixer(name))]
+    parts, other_kind = [], [name for name in unknown if _KINDS.get(_place(name)[1])]
     renamed = _renamed(missing, [name for name in unknown if name not in other_kind])
     if missing:
         parts.append(f"missing {shorten(missing)}" + (f" ({missing[0]} renamed to {renamed}?)" if renamed else ""))
@@ -116,9 +118,8 @@ def _check_names(subject: str, missing: list[str], unknown: list[str]) -> None:
 
 def _what_to_do(missing: bool, renamed: str, other_kind: list[str]) -> str:
     if other_kind:
-        layer = other_kind[0].split(".layers.")[-1].split(".")[0]
-        kind = _KINDS[_in_mixer(other_kind[0])]
-        return f"correct the layer pattern in config.json: layer {layer} has the tensors of {kind}"
+        layer, tensor = _place(other_kind[0])
+        return f"correct the layer pattern in config.json: layer {layer} has the tensors of {_KINDS[tensor]}"
     if not missing:
         return "if the unknown ones may be left out, name them with --ignore-tensors GLOB"
     return "rename it back" if renamed else "download the checkpoint again, or correct the layer pattern in config.json"
@@ -126,14 +127,23 @@ def _what_to_do(missing: bool, renamed: str, other_kind: list[str]) -> str:
 
 def _renamed(missing: list[str], unknown: list[str]) -> str:
     """What the first missing tensor may be called now; of a layer's tensors, only one of the same layer."""
-    lead = missing[0].partition(".mixer.")[0] if missing else ""
-    same = [name for name in unknown if name.partition(".mixer.")[0] == lead] if ".layers." in lead else unknown
-    return next(iter(difflib.get_close_matches(missing[0], same or unknown, n=1, cutoff=0.8)), "") if missing else ""
+    if not missing:
+        return ""
+    layer = _layer(missing[0])
+    candidates = [name for name in unknown if _layer(name) == layer]
+    return next(iter(difflib.get_close_matches(missing[0], candidates, n=1, cutoff=0.8)), "")
 
 
-def _in_mixer(name: str) -> str:
-    """The tensor's name inside its layer's mixer; empty for all others."""
-    return name.partition(".mixer.")[2]
+def _layer(name: str) -> str:
+    """The number of the layer that a tensor is of; empty for those of no layer."""
+    found = re.search(r"\.layers\.(\d+)\.", name)
+    return found[1] if found else ""
+
+
+def _place(name: str) -> tuple[str, str]:
+    """(layer, name inside its mixer) of a mixer's tensor; empty for all others, other networks' layers among them."""
+    found = _MIXER.match(name)
+    return (found[1], found[2]) if found else ("", "")
 
 
 def _check_shapes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> None:

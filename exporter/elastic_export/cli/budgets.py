@@ -37,7 +37,13 @@ def derive_command(
     ignore_config: tuple[str, ...],
 ) -> None:
     """Find what sliced checkpoints keep, prove every tensor byte-equal to our slice, and print the budget file."""
-    document = derive(parent, list(sliced), ignore_tensors=ignore_tensors, ignore_config=ignore_config)
+    document = derive(
+        parent,
+        list(sliced),
+        ignore_tensors=ignore_tensors,
+        ignore_config=ignore_config,
+        warn=lambda text: click.echo(f"note: {text}", err=True),
+    )
     text = json.dumps(document, indent=1) + "\n"
     if output is None:
         click.echo(text, nl=False)

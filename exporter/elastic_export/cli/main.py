@@ -44,7 +44,8 @@ def cli(context: click.Context, /, **options: Any) -> None:
         run_export(**options)
         return
     given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if misplaced := [f"--{name.replace('_', '-')}" for name in given if name != "debug"]:
+    spelt = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    if misplaced := [spelt[name] for name in given if name != "debug"]:
         raise click.UsageError(
             f"{', '.join(misplaced)}: options of an export; {context.invoked_subcommand} takes its own"
         )

@@ -30,6 +30,8 @@ def targets(checkpoint: str | None, ignore_tensors: tuple[str, ...], ignore_conf
     folder = resolve_checkpoint(checkpoint, os.environ) if checkpoint or "ELASTIC_CHECKPOINT" in os.environ else None
     if folder is not None:
         opened = Checkpoint.open(folder, ignore_tensors=ignore_tensors, ignore_config=ignore_config)
+        for warning in opened.warnings:
+            click.echo(f"note: {warning}", err=True)
         budgets = list(opened.budgets.values())
         sizes = budget_sizes(opened, budgets, ExportOptions("all", "", Path()))
         precision = precision_of(opened)
