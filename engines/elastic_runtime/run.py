@@ -19,7 +19,6 @@ from elastic_runtime.errors import BuildError, ElasticError, InputError
 from elastic_runtime.generate import Piece, Settings, generate
 from elastic_runtime.open import Opener, Request
 from elastic_runtime.sampling import Sampling
-from elastic_runtime.session import Session
 from elastic_runtime.sizes import parse_size
 from elastic_runtime.stats import Stopwatch, report
 from elastic_runtime.tokenizer import Tokenizer
@@ -237,11 +236,6 @@ def _verify(bundle: Path, external: Path | None, plugins: Path | None, require_e
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
-
-
-def session_of(bundle: Path, **request: Any) -> Session:
-    """A session in one line, for programs: `session_of(path, budget="6b", context=4096)`."""
-    return Opener(Bundle.open(bundle), Request(**request)).open()
 
 
 if __name__ == "__main__":
