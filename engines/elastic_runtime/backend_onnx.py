@@ -1,8 +1,9 @@
 """The onnxruntime backend: model.onnx or its float32 twin, states in two banks of buffers that swap after every call.
 
 Everything is bound once: a decode step writes three small inputs, runs, and reads the logits, which are in main memory
-wherever the rest is (onnx_memory.py). The caches begin small and double when a sequence outgrows them, for onnxruntime
-reads and copies all of a cache at every call.
+wherever the rest is (onnx_memory.py). In main memory the caches begin small and double when a sequence outgrows them,
+for onnxruntime reads and copies all of a cache at every call; on a card they are whole from the beginning, since what a
+smaller one took would stay taken beside the larger one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from elastic_runtime.twin import TOKEN_INPUTS, float32_twin, is_weight
 
 Array = npt.NDArray[Any]
 _QUIET = 3  # errors only: a warning per call says that TensorScatter copies, which our rules allow
-_FIRST_ROWS = 256  # of a cache
+_FIRST_ROWS = 256  # of a cache that grows
 _Bank = dict[str, Buffer]  # one set of states, by input name
 _Prepared = tuple[Any, tuple[Buffer, ...], Floats]  # a call: binding, token inputs, logits
 
@@ -77,7 +78,8 @@ class OnnxBackend:
         shape = logits.type.tensor_type.shape.dim
         self.vocab_size, self._every_token = int(shape[-1].dim_value), len(shape) == 3
         self._batch, self._current, self._closed = 1, 0, False
-        self._allocate(min(_FIRST_ROWS, max_context))
+        self._first_rows = min(_FIRST_ROWS, max_context) if self._memory.grows else max_context
+        self._allocate(self._first_rows)
 
     def start(self, batch: int) -> None:
         """Zero the states; memory is kept where the batch is the same."""
@@ -85,7 +87,7 @@ class OnnxBackend:
         self._current = 0
         if self._batch != batch:
             self._batch = batch
-            self._allocate(min(_FIRST_ROWS, self.max_context))
+            self._allocate(self._first_rows)
         for buffer in self._banks[0].values():
             buffer.zero()  # caches too: a NaN left in a masked row would reach the logits, for 0 * NaN is NaN
 
@@ -140,13 +142,13 @@ class OnnxBackend:
             self._banks.append({name: self._memory.zeros(shape, np.float32) for name, shape in shapes.items()})
 
     def _grow(self, end: int) -> None:
-        """Double the caches until they hold `end` rows, and take the states along."""
+        """Double the caches until they hold `end` rows, and take the states along; in main memory (`Memory.grows`)."""
         rows, old = self._rows, {name: buffer.read() for name, buffer in self._banks[self._current].items()}
         while rows < end:
             rows *= 2
         self._allocate(min(rows, self.max_context))
         for name, buffer in self._banks[self._current].items():
-            buffer.fill_from(old[name])
+            buffer.read()[tuple(slice(size) for size in old[name].shape)] = old[name]
 
     def _binding(self, tokens: int) -> _Prepared:
         """The prepared call of `tokens` tokens that reads the current bank; decode's two are kept, and a prompt's."""

@@ -6,6 +6,7 @@ Everything here runs on any `Device` and any pair of `Executor`s; trt_engine.py 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,8 +49,11 @@ class EngineBackend:
         batch: most rows.
         vocab_size: V.
         scratch: bytes of activation memory, for `memory`.
-        on_close: called first when the backend is closed.
+        on_close: called when the backend is closed, before memory is given back.
         say: hears of a card that does not record decode steps.
+
+    Raises:
+        BuildError: device or executors fail; what was allocated here is free again, what was given is still open.
     """
 
     name = "tensorrt-rtx"
@@ -72,18 +76,23 @@ class EngineBackend:
         self.vocab_size, self._entry, self._device, self._executors = vocab_size, entry, device, executors
         self._weights, self._scratch, self._on_close = weights, scratch, on_close
         self._logits_port: OutputPort = next(port for port in entry.outputs if port.input is None)
-        self._states = DeviceStates(device, entry.outputs, batch=batch, context=entry.max_context)
-        self._tokens = self._allocate_tokens(batch)
         self._graphs: dict[int, Any] = {}
         self._warm: set[int] = set()
-        self._use_graphs, self._say, self._closed = True, say, False
-        self._bind_fixed()
-        self.start(1)
+        self._use_graphs, self._say, self._closed, self._batch = True, say, False, 0
+        with ExitStack() as undo:
+            self._states = DeviceStates(device, entry.outputs, batch=batch, context=entry.max_context)
+            undo.callback(self._states.free)
+            self._tokens = self._allocate_tokens(batch)
+            undo.callback(self._tokens.free)
+            self._bind_fixed()
+            self.start(1)
+            undo.pop_all()
 
     def start(self, batch: int) -> None:
-        """Zero the states and fix the batch; recorded graphs of another batch are dropped."""
+        """Zero the states and fix the batch. Recorded graphs hold shapes and addresses: another batch drops them."""
         self._check_open()
-        self._drop_graphs()
+        if batch != self._batch:
+            self._drop_graphs()
         self._batch = batch
         self._states.zero()
         for profile in (DECODE, PREFILL):
@@ -114,16 +123,21 @@ class EngineBackend:
         return {"weights": self._weights.nbytes, "states": self._states.nbytes, "scratch": self._scratch}
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Give the device's memory back.
+
+        A device that has failed fails every call from then on: each thing is given back all the same, and the error
+        goes on after the last.
+        """
         if self._closed:
             return
         self._closed = True
-        self._device.synchronize()
-        self._drop_graphs()
-        self._on_close()
-        for held in (self._states, self._tokens, self._weights):
-            held.free()
-        self._device.close()
+        with ExitStack() as steps:  # the last one first
+            steps.callback(self._device.close)
+            for held in (self._weights, self._tokens, self._states):
+                steps.callback(held.free)
+            steps.callback(self._on_close)
+            steps.callback(self._drop_graphs)
+            steps.callback(self._device.synchronize)
 
     def _allocate_tokens(self, batch: int) -> Arena:
         sizes = {"B": batch, "T": self.max_tokens, "S": self.max_context}
@@ -178,9 +192,10 @@ class EngineBackend:
             raise closed(self.name)
 
     def _drop_graphs(self) -> None:
-        for graph in self._graphs.values():
-            self._device.drop(graph)
-        self._graphs, self._warm = {}, set()
+        graphs, self._graphs, self._warm = self._graphs, {}, set()
+        with ExitStack() as steps:
+            for graph in graphs.values():
+                steps.callback(self._device.drop, graph)
 
     def _read_logits(self, tokens: int, length: Ints) -> Floats:
         shape = sized(self._logits_port.shape, {"B": self._batch, "T": tokens})

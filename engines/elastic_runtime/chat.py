@@ -63,9 +63,10 @@ class _Chat:
         self._say, self._write, self._stats = say, write, stats
         self.messages: list[Message] = []
         self.code, self.lost = 0, False
-        self._watch = Stopwatch()
+        watch = Stopwatch()
         self.session: Session = opener.open()
-        self._watch.opened()
+        watch.opened()
+        self._open_seconds = watch.open_seconds  # said once, with the first answer
 
     def turn(self, line: str) -> None:
         """One line. Raises LostError where no session is left."""
@@ -94,8 +95,8 @@ class _Chat:
             session.reset()
             held = []
         fed, answer = ids[len(held) :], list[str]()
-        watch = self._watch
-        watch.restart()
+        watch = Stopwatch()  # of this turn: one that failed leaves nothing in it
+        watch.open_seconds = self._open_seconds
         for piece in watch.counted(generate(session, [fed], self._settings, self._tokenizer)):
             self._write(piece)
             answer.append(piece.text)
@@ -103,7 +104,7 @@ class _Chat:
         self.messages = [*turns, {"role": "assistant", "content": "".join(answer)}]
         if self._stats:
             self._say(report(watch, session, self._opener.budget, prompt=len(fed)))
-        self._watch = Stopwatch()
+        self._open_seconds = 0.0
 
     def _switch(self, name: str) -> None:
         self.session, _, cost = self._opener.switch(self.session, name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from elastic_runtime.blocks import Block
@@ -70,11 +69,6 @@ class Arena:
 
     def free(self) -> None:
         """Give the memory back."""
-        if self._base:
-            self._device.free(self._base)
-        self._base = 0
-
-
-def as_bytes(array: Array) -> npt.NDArray[np.uint8]:
-    """The bytes of a contiguous array, not copied."""
-    return array.reshape(-1).view(np.uint8)
+        base, self._base = self._base, 0
+        if base:
+            self._device.free(base)

@@ -86,7 +86,11 @@ class CudaDevice:
         self._device = device.value
         self._do("cuDevicePrimaryCtxRetain", byref(context), self._device)
         self._context = context
-        self._do("cuStreamCreate", byref(stream), _NON_BLOCKING)
+        try:
+            self._do("cuStreamCreate", byref(stream), _NON_BLOCKING)
+        except BuildError:
+            self._release()
+            raise
         self.stream = int(stream.value or 0)
 
     def allocate(self, nbytes: int) -> int:
@@ -96,9 +100,11 @@ class CudaDevice:
         return int(address.value)
 
     def free(self, address: int) -> None:
-        """See `Device`; waits for the stream first."""
-        self.synchronize()
-        self._do("cuMemFree_v2", address)
+        """See `Device`; waits for the stream first, and goes on where that fails."""
+        try:
+            self.synchronize()
+        finally:
+            self._do("cuMemFree_v2", address)
 
     def zero(self, address: int, nbytes: int) -> None:
         """See `Device`."""
@@ -168,18 +174,28 @@ class CudaDevice:
 
     def drop(self, graph: Any) -> None:
         """See `Device`."""
-        self.synchronize()
-        self._do("cuGraphExecDestroy", graph)
+        try:
+            self.synchronize()
+        finally:
+            self._do("cuGraphExecDestroy", graph)
 
     def close(self) -> None:
         """See `Device`."""
-        self._do("cuStreamDestroy_v2", self.stream)
-        self._do("cuDevicePrimaryCtxRelease_v2", self._device)
+        try:
+            self._do("cuStreamDestroy_v2", self.stream)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Give the context up, which asks for none that is current: a broken one cannot be made so."""
+        self._check("cuDevicePrimaryCtxRelease_v2", self._cuda.cuDevicePrimaryCtxRelease_v2(self._device))
 
     def _do(self, name: str, *arguments: Any) -> None:
         """Call the driver. The context is current per thread, and any thread may call: it is set each time."""
         code = self._cuda.cuCtxSetCurrent(self._context) if self._context else 0
-        code = code or getattr(self._cuda, name)(*arguments)
+        self._check(name, code or getattr(self._cuda, name)(*arguments))
+
+    def _check(self, name: str, code: int) -> None:
         if code:
             text = c_char_p()
             self._cuda.cuGetErrorName(code, byref(text))

@@ -20,8 +20,9 @@ Finish = Literal["stop_token", "stop_text", "length", "context"]
 class Piece:
     """One generated token of a row.
 
-    `id` is None for a last piece that only brings text which was held back; `text` is the text that became certain
-    with this token (empty without a tokenizer); `finish` says why the row ends here, None where it goes on.
+    `text` is the text that became certain with this token, held-back text with the row's last one (empty without a
+    tokenizer); `finish` says why the row ends here, None where it goes on. `id` is never None in what `generate`
+    yields: a conversation writes a piece without one, the line break after an answer.
     """
 
     row: int

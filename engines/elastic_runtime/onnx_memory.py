@@ -1,8 +1,7 @@
 """Where the onnxruntime backend keeps weights, states and inputs: main memory, or the card of its CUDA provider.
 
 Everything goes through onnxruntime's own values, so a card needs no second library. Between calls of the model only
-three small inputs go to the card and the logits come back; zeroing and growing pass through main memory, once a
-sequence and once a doubling.
+three small inputs go to the card and the logits come back; zeroing passes through main memory, once a sequence.
 """
 
 from __future__ import annotations
@@ -35,9 +34,6 @@ class Buffer(Protocol):
     def write(self, array: Array) -> None:
         """Take over the content of an array of the same shape."""
 
-    def fill_from(self, array: Array) -> None:
-        """Put a smaller array into the leading corner of a buffer that is still zero: a cache that has grown."""
-
     def zero(self) -> None:
         """Set everything to zero."""
 
@@ -46,9 +42,13 @@ class Buffer(Protocol):
 
 
 class Memory(Protocol):
-    """A place for buffers, and the execution providers that compute there."""
+    """A place for buffers, and the execution providers that compute there.
+
+    `grows`: whether buffers that are let go make room for larger ones; if not, caches are made whole.
+    """
 
     device: DeviceName
+    grows: bool
     providers: Sequence[tuple[str, Mapping[str, str]]]
 
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Buffer:
@@ -68,10 +68,6 @@ class HostBuffer:
         """See `Buffer`."""
         self.array[...] = array
 
-    def fill_from(self, array: Array) -> None:
-        """See `Buffer`."""
-        self.array[_corner(array)] = array
-
     def zero(self) -> None:
         """See `Buffer`."""
         self.array.fill(0)
@@ -85,6 +81,7 @@ class HostMemory:
     """Main memory; a `Memory`."""
 
     device: DeviceName = "cpu"
+    grows = True
     providers: Sequence[tuple[str, Mapping[str, str]]] = (("CPUExecutionProvider", {}),)
 
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> HostBuffer:
@@ -115,12 +112,6 @@ class CudaBuffer:
         except Exception as error:
             raise self._failed(f"it to take {self.nbytes} bytes", error) from error
 
-    def fill_from(self, array: Array) -> None:
-        """See `Buffer`."""
-        whole = np.zeros(self._shape, self._dtype)
-        whole[_corner(array)] = array
-        self.write(whole)
-
     def zero(self) -> None:
         """See `Buffer`."""
         self.write(np.zeros(self._shape, self._dtype))  # pages that nobody writes cost no memory
@@ -140,10 +131,12 @@ class CudaBuffer:
 class CudaMemory:
     """The memory of the card of that number in CUDA's order; a `Memory`.
 
-    TF32 is off, since the twin computes in float32; the arena grows by what is asked for and not by doubling.
+    TF32 is off, since the twin computes in float32. Values are made without a session, so no option of one governs the
+    arena that they come from: it keeps what was let go, in pieces that a larger value does not fit into.
     """
 
     device: DeviceName = "gpu"
+    grows = False
 
     def __init__(self, index: int = 0) -> None:
         self._index = index
@@ -183,7 +176,3 @@ def check_providers(session: Any, memory: Memory) -> None:
     wanted, found = memory.providers[0][0], list(session.get_providers())
     if found[:1] != [wanted]:
         raise NoCudaError(f"a session that fell back to {', '.join(found) or 'nothing'}")
-
-
-def _corner(array: Array) -> tuple[slice, ...]:
-    return tuple(slice(0, size) for size in array.shape)

@@ -111,7 +111,8 @@ class Opener:
         """Open another budget and feed it the transcript of every row again; pending tokens stay so.
 
         Choice, memory and context are checked before the old budget is closed. Where opening the new one fails all the
-        same, the old one is opened again under the same session, its transcript fed again, and the error goes on.
+        same, or closing the old one, it is opened again under the same session, its transcript fed again, and the error
+        goes on.
 
         Returns:
             The new session, its logits [B, V] after each row's last token, and what it cost.
@@ -128,8 +129,8 @@ class Opener:
         budget, place = self._settle(name, found, at_least, len(rows))
         self._check(budget, place, session, at_least)
         pending, old, old_place = session.pending, self.budget, self._place
-        session.close()
         try:
+            session.close()
             backend = self._backend(budget, self._now(place), at_least, len(rows))
             opened = _closing_on_failure(backend, lambda: Session(backend, batch=len(rows)))
             middle = time.perf_counter()
@@ -174,7 +175,7 @@ class Opener:
             if request.device == "cpu":
                 expected, todo = "auto or gpu for the backend tensorrt-rtx", "take the backend onnxruntime for the CPU"
                 raise InputError("device", expected=expected, found="cpu", todo=todo)
-            return card()
+            return _card_for_an_engine()
         if request.device == "cpu":
             return None
         found = find_card()
@@ -237,9 +238,9 @@ class Opener:
 
     def _choice(self, found: Card | None, at_least: int = 1) -> Choice:
         request = self.request
-        vram = request.vram if request.vram is not None else found.free if found else 0
+        limits = [limit for limit in (request.vram, found.free if found else None) if limit is not None]
         return self.bundle.choose(
-            vram=vram,
+            vram=min(limits, default=0),
             context=request.context,
             at_least=at_least,
             batch=request.batch,
@@ -312,6 +313,17 @@ class Opener:
             files=self._files,
             place=place,
         )
+
+
+def _card_for_an_engine() -> Card:
+    """The card. Raises UnavailableError where there is none: naming its memory, as `card` advises, makes none."""
+    try:
+        return card()
+    except InputError as error:
+        todo = "look at the driver and CUDA_VISIBLE_DEVICES, or take the backend onnxruntime"
+        raise UnavailableError(
+            "the backend tensorrt-rtx", expected=error.expected, found=error.found, todo=todo
+        ) from error
 
 
 def _feed(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int | None]) -> Floats:

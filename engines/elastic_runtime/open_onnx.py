@@ -176,7 +176,9 @@ def why_cpu(found: Card | None, served: set[str] | None, error: UnavailableError
 
 
 def card_needed(budget: BudgetEntry, *, context: int, batch: int, precision: Precision) -> int:
-    """Bytes that the float32 twin takes on a card: weights, two banks of states, a margin (not measured)."""
+    """Bytes that the float32 twin takes on a card: weights, two banks of states with whole caches, a margin (not
+    measured).
+    """
     return 4 * budget.parameters + 2 * batch * _float32_states(budget, context, precision) + _CARD_MARGIN
 
 

@@ -16,6 +16,7 @@ from elastic_runtime.device_cuda import CudaDevice
 from elastic_runtime.device_weights import upload_weights
 from elastic_runtime.engine_cache import cache_folder, kernels_file, remembered
 from elastic_runtime.errors import UnavailableError
+from elastic_runtime.fit import gib
 from elastic_runtime.manifest import BudgetEntry, EngineEntry
 from elastic_runtime.mapped import MappedFile
 from elastic_runtime.memory import Card
@@ -85,10 +86,16 @@ def open_tensorrt(
 
 
 def select_engine(budget: BudgetEntry, wishes: Wishes, card: Card, *, at_least: int = 1) -> EngineEntry:
-    """The engine that `choose` takes. Raises UnavailableError where there is none."""
+    """The engine that `choose` takes.
+
+    Raises:
+        UnavailableError: there is none, or none within the memory that was named. Whether the card has as much free
+            is for `check_engine` to say.
+    """
+    limit = card.free if wishes.vram is None else min(wishes.vram, card.free)
     choice = choose(
         [budget],
-        vram=card.free if wishes.vram is None else min(wishes.vram, card.free),
+        vram=limit,
         context=wishes.context,
         at_least=at_least,
         batch=wishes.batch,
@@ -98,6 +105,13 @@ def select_engine(budget: BudgetEntry, wishes: Wishes, card: Card, *, at_least: 
     if reckoning.engine is None:
         expected = f"an engine for {card.name}"
         raise UnavailableError(f"budget {budget.name!r}", expected=expected, found=reckoning.refusal)
+    if wishes.vram is not None and reckoning.need and not reckoning.fits:
+        raise UnavailableError(
+            f"budget {budget.name!r} on {card.name}",
+            expected=f"{gib(reckoning.need.total)} GiB of memory to take ({reckoning.need.text()})",
+            found=f"{gib(limit)} GiB, of {gib(wishes.vram)} named and {gib(card.free)} free",
+            todo="name more memory, or take a smaller budget or an engine of a smaller context",
+        )
     return reckoning.engine
 
 

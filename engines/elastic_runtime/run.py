@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import click
 
 from elastic_runtime.bundle import Bundle
+from elastic_runtime.eos import stop_ids
 from elastic_runtime.errors import BuildError, ElasticError, InputError
 from elastic_runtime.generate import Piece, Settings, generate
 from elastic_runtime.open import Opener, Request
 from elastic_runtime.sampling import Sampling
-from elastic_runtime.session import Session
 from elastic_runtime.sizes import parse_size
 from elastic_runtime.stats import Stopwatch, report
 from elastic_runtime.tokenizer import Tokenizer
@@ -170,9 +170,7 @@ def _generate(opener: Opener, options: dict[str, Any]) -> None:
     settings = Settings(
         max_new=options["max_new"],
         sampling=Sampling(options["temperature"], options["top_k"], options["top_p"], options["seed"]),
-        stop_ids=tokenizer.stop_ids(opener.bundle.budgets[0].widths.vocab_size)
-        if tokenizer and not options["ignore_eos"]
-        else (),
+        stop_ids=() if options["ignore_eos"] else _stop_ids(opener.bundle, tokenizer),
         stop_texts=options["stop"],
     )
     if options["chat"] and tokenizer:
@@ -188,6 +186,12 @@ def _generate(opener: Opener, options: dict[str, Any]) -> None:
         _print(pieces, _write if tokenizer else _write_id)
         if options["stats"]:
             _say(report(watch, session, opener.budget, prompt=len(ids)))
+
+
+def _stop_ids(bundle: Bundle, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """What ends a text ends one of ids too, although nothing is there that makes text of them."""
+    vocab_size = bundle.budgets[0].widths.vocab_size
+    return tokenizer.stop_ids(vocab_size) if tokenizer else stop_ids(bundle.path, vocab_size)
 
 
 def _prompt_ids(options: dict[str, Any], tokenizer: Tokenizer | None) -> Sequence[int]:
@@ -237,11 +241,6 @@ def _verify(bundle: Path, external: Path | None, plugins: Path | None, require_e
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
-
-
-def session_of(bundle: Path, **request: Any) -> Session:
-    """A session in one line, for programs: `session_of(path, budget="6b", context=4096)`."""
-    return Opener(Bundle.open(bundle), Request(**request)).open()
 
 
 if __name__ == "__main__":

@@ -27,10 +27,6 @@ class Stopwatch:
         now = time.perf_counter()
         self.open_seconds, self._start = now - self._start, now
 
-    def restart(self) -> None:
-        """The prompt begins now."""
-        self._start = time.perf_counter()
-
     def counted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """The same pieces, counted."""
         for piece in pieces:

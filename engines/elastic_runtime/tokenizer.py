@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from elastic_runtime.eos import content_of, optional_json, stop_ids
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.jsonfile import read_json
 
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 Message = Mapping[str, str]
@@ -32,7 +31,7 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception
             raise InputError(str(path), expected="a tokenizer of the tokenizers library", found=str(error)) from error
         self._folder = folder
-        self._config = _optional_json(folder / "tokenizer_config.json")
+        self._config = optional_json(folder / "tokenizer_config.json")
 
     @property
     def size(self) -> int:
@@ -60,20 +59,8 @@ class Tokenizer:
         return TextStream(self)
 
     def stop_ids(self, vocab_size: int | None = None) -> tuple[int, ...]:
-        """Ids that end a text: eos_token_id of generation_config.json, else eos_token of the tokenizer's config.
-
-        Those outside of a model's vocabulary are left out where its size is given: it never makes them.
-        """
-        found = _optional_json(self._folder / "generation_config.json").get("eos_token_id")
-        if found is None:
-            token = _content(self._config.get("eos_token"))
-            found = self._tokenizer.token_to_id(token) if token else None
-        ids = found if isinstance(found, list) else [] if found is None else [found]
-        if not all(type(i) is int for i in ids):
-            raise InputError(
-                "generation_config.json: eos_token_id", expected="an id or a list of ids", found=str(found)
-            )
-        return tuple(i for i in ids if vocab_size is None or 0 <= i < vocab_size)
+        """Ids that end a text (`eos.stop_ids`), in a vocabulary of that size."""
+        return stop_ids(self._folder, vocab_size, id_of=self._tokenizer.token_to_id)
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation that the assistant is to continue, through the chat template.
@@ -112,7 +99,7 @@ class Tokenizer:
         except ImportError as error:
             raise _missing("jinja2", error) from error
         environment = template_environment()
-        marks = {name: _content(self._config.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
+        marks = {name: content_of(self._config.get(name)) for name in ("bos_token", "eos_token", "pad_token")}
         try:
             return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **marks)
         except Exception as error:  # a template computes: it may divide by zero or count beyond all bounds
@@ -183,16 +170,6 @@ class StopText:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest proper beginning of `stop` that `text` ends with."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _optional_json(path: Path) -> Mapping[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
-def _content(token: object) -> str:
-    """A special token stands as text or as an object with `content`."""
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else ""
 
 
 def _missing(package: str, error: ImportError) -> BuildError:

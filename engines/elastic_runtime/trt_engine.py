@@ -125,11 +125,15 @@ class TrtEngine:
                 scratch.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Save the cache and give scratch, contexts and engine back."""
-        self.save_cache()
-        self._contexts.clear()
-        self._device.free(self._scratch_address)
-        del self._config, self._cache, self._engine, self._runtime
+        """Save the cache and give scratch, contexts and engine back, the others too where one fails."""
+        try:
+            self.save_cache()
+        finally:
+            self._contexts.clear()
+            try:
+                self._device.free(self._scratch_address)
+            finally:
+                del self._config, self._cache, self._engine, self._runtime
 
     def _make_config(self) -> Any:
         """Scratch is ours to place; the cache is filled from its file (TensorRT refuses one of another driver)."""

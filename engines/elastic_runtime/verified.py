@@ -71,6 +71,8 @@ class Verified:
         lines += [f"  {text}" for text in self.damaged]
         lines += [f"  not in the manifest, ignored: {name}" for name in self.unlisted]
         lines += [f"  {outcome.text()}" for outcome in (*self.models, *self.engines)]
+        if self.require_engine and not self.engines and not self.damaged:
+            lines.append("  an engine was required, the bundle has none")
         if self.require_engine and any(o.not_run for o in self.engines):
             lines.append("  an engine was required to run and was not")
         good = "verified" if self.replayed else "digests hold; nothing was replayed"

@@ -6,7 +6,7 @@
 
 #define INVALID 1
 static struct { char* at; size_t size; } blocks[64];
-static int capturing, retained, streams, graphs_left, refuses_graphs;
+static int capturing, retained, streams, graphs_left, execs_left, refuses_graphs, broken_stream;
 static _Thread_local int context_set;  // as in the driver: a thread of its own begins with none
 static char stream_tag, graph_tag, exec_tag;
 
@@ -21,11 +21,11 @@ static int known(uint64_t address, size_t size) {
 int cuInit(unsigned flags) { return flags ? INVALID : 0; }
 int cuDeviceGet(int* device, int index) { *device = 40 + index; return index ? 101 : 0; }
 int cuDevicePrimaryCtxRetain(void** context, int device) { *context = &retained; ++retained; return device == 40 ? 0 : INVALID; }
-int cuDevicePrimaryCtxRelease_v2(int device) { --retained; return device == 40 ? 0 : INVALID; }
-int cuCtxSetCurrent(void* context) { context_set = context == &retained; return context_set ? 0 : INVALID; }
-int cuStreamCreate(void** stream, unsigned flags) { *stream = &stream_tag; ++streams; return flags == 1 && context_set ? 0 : INVALID; }
+int cuDevicePrimaryCtxRelease_v2(int device) { --retained; if (broken_stream == 2) streams = 0; return device == 40 ? 0 : INVALID; }
+int cuCtxSetCurrent(void* context) { if (broken_stream == 2) return 700; context_set = context == &retained; return context_set ? 0 : INVALID; }
+int cuStreamCreate(void** stream, unsigned flags) { if (broken_stream == 3) return 2; *stream = &stream_tag; ++streams; return flags == 1 && context_set ? 0 : INVALID; }
 int cuStreamDestroy_v2(void* stream) { --streams; return stream == &stream_tag ? 0 : INVALID; }
-int cuStreamSynchronize(void* stream) { return stream == &stream_tag && context_set && !capturing ? 0 : INVALID; }
+int cuStreamSynchronize(void* stream) { if (broken_stream) return 700; return stream == &stream_tag && context_set && !capturing ? 0 : INVALID; }
 int cuMemAlloc_v2(uint64_t* address, size_t size) {
   if (!context_set) return 201;
   if (size > (1u << 30)) return 2;
@@ -78,18 +78,21 @@ int cuMemcpy2DAsync_v2(const Copy2D* c, void* stream) {
 }
 int cuStreamBeginCapture_v2(void* stream, int mode) { capturing = 1; return stream == &stream_tag && mode == 1 ? 0 : INVALID; }
 int cuStreamEndCapture(void* stream, void** graph) { *graph = &graph_tag; graphs_left += 1; int was = capturing; capturing = 0; return was && stream == &stream_tag ? 0 : INVALID; }
-int cuGraphInstantiateWithFlags(void** exec, void* graph, uint64_t flags) { *exec = &exec_tag; if (refuses_graphs) return 801; return graph == &graph_tag && !flags ? 0 : INVALID; }
+int cuGraphInstantiateWithFlags(void** exec, void* graph, uint64_t flags) { *exec = &exec_tag; if (refuses_graphs) return 801; ++execs_left; return graph == &graph_tag && !flags ? 0 : INVALID; }
 int cuGraphDestroy(void* graph) { graphs_left -= 1; return graph == &graph_tag ? 0 : INVALID; }
 int cuGraphLaunch(void* exec, void* stream) { return exec == &exec_tag && stream == &stream_tag ? 0 : INVALID; }
-int cuGraphExecDestroy(void* exec) { return exec == &exec_tag ? 0 : INVALID; }
+int cuGraphExecDestroy(void* exec) { --execs_left; return exec == &exec_tag ? 0 : INVALID; }
 int cuGetErrorName(int code, const char** name) {
   *name = code == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 101 ? "CUDA_ERROR_INVALID_DEVICE" : "CUDA_ERROR_INVALID_VALUE";
   return 0;
 }
 
 void fake_refuse_graphs(int refuse) { refuses_graphs = refuse; }
+// 1: waiting fails, as after an error that CUDA keeps; 2: so does every call that needs the context, which takes the
+// stream along when it is released; 3: none is made.
+void fake_break_stream(int how) { broken_stream = how; }
 int fake_left(void) {  // what was not given back
-  int left = retained + streams + graphs_left;
+  int left = retained + streams + graphs_left + execs_left;
   for (int i = 0; i < 64; ++i) left += blocks[i].at != 0;
   return left;
 }

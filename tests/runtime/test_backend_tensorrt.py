@@ -257,8 +257,20 @@ def test_decode_runs_as_a_graph_from_the_third_step_of_each_side_on(rig: Rig) ->
         session.decode([step])
     assert rig.device.launched == 6  # two plain runs, one a side of the states; then graphs
     assert rig.engines[DECODE].runs == 8
-    session.reset()
-    assert len(rig.device.dropped) == 2  # their shapes may be others now
+    session.reset(2)
+    assert len(rig.device.dropped) == 2  # their shapes are others now
+
+
+def test_a_new_sequence_of_the_same_batch_keeps_the_graphs_and_begins_at_zero(rig: Rig) -> None:
+    session = Session(rig.backend)
+    assert _generated(session, [[1, 2, 3]], 8) == [_expected([1, 2, 3], 8)]  # ends on the other side of the states
+    for prompt in ([4, 4], [5]):
+        before = rig.device.launched
+        session.reset()
+        assert not any(state.any() for state in rig.backend.states().values())
+        assert _generated(session, [prompt], 6) == [_expected(prompt, 6)]
+        assert rig.device.launched - before >= 5  # from the first step on
+    assert rig.device.dropped == []
 
 
 def test_a_stream_that_cannot_be_captured_runs_plainly(rig: Rig) -> None:
@@ -311,6 +323,50 @@ def test_memory_is_counted_and_given_back(rig: Rig) -> None:
     assert str(caught.value) == (
         "tensorrt-rtx backend: expected an open one, found one that was closed. Open a new session."
     )
+
+
+def test_a_device_that_fails_gets_everything_back_all_the_same(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an error that CUDA keeps: every call fails from then on, and takes back what it is given."""
+    session = Session(rig.backend)
+    for step in range(8):
+        session.decode([step])
+    dropped, free, drop, close = rig.device.dropped, rig.device.free, rig.device.drop, rig.device.close
+
+    def failing(work: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            work(*arguments)
+            raise BuildError("card 0", expected="luck", found="CUDA_ERROR_ILLEGAL_ADDRESS (700)")
+
+        return call
+
+    works = {"synchronize": lambda: None, "free": free, "drop": drop, "close": close}
+    for name, work in works.items():
+        monkeypatch.setattr(rig.device, name, failing(work))
+    monkeypatch.setattr(rig.backend, "_on_close", failing(lambda: rig.closed.append("x")))
+    with pytest.raises(BuildError, match="ILLEGAL_ADDRESS"):
+        session.close()
+    assert (len(dropped), rig.closed, rig.device.blocks, rig.device.closed) == (2, ["x"], {}, 1)
+    session.close()  # again: nothing happens
+    assert rig.device.closed == 1
+
+
+@pytest.mark.parametrize("fails", ["set_address", "set_shape", "allocate", "zero"])
+def test_a_backend_that_does_not_come_to_be_keeps_no_memory(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, entry = MemoryDevice(), _entry("must_not")
+    engines = (SumEngine(device, entry, DECODE), SumEngine(device, entry, PREFILL))
+    weights = Arena(device, {"w": 4})
+    given = dict(device.blocks)
+    allocate = device.allocate
+
+    def refuse(*arguments: Any) -> int:
+        if fails == "allocate" and len(device.blocks) == len(given):
+            return allocate(*arguments)  # the states; not the tokens
+        raise BuildError("card 0", expected="luck", found="none")
+
+    monkeypatch.setattr(device if hasattr(device, fails) else engines[PREFILL], fails, refuse)
+    with pytest.raises(BuildError, match="luck"):
+        EngineBackend(entry, device, engines, weights, batch=3, vocab_size=V)
+    assert (device.blocks, device.closed) == (given, 0)
 
 
 def test_logits_of_every_token_give_the_last_real_one(rig: Rig) -> None:

@@ -85,6 +85,36 @@ def test_a_refused_graph_is_a_plain_error_and_leaves_nothing(device: CudaDevice,
         refuse(0)
 
 
+def test_a_broken_stream_gives_everything_back_all_the_same(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_cuda, "_LIBRARY", str(library))
+    fake = ctypes.CDLL(str(library))
+    device = CudaDevice()
+    address, graph = device.allocate(16), device.capture(lambda: None)
+    fake.fake_break_stream(1)
+    try:
+        for give_back in (lambda: device.drop(graph), lambda: device.free(address)):
+            with pytest.raises(BuildError, match=r"cuStreamSynchronize to succeed, found .* \(700\)"):
+                give_back()
+        fake.fake_break_stream(2)
+        with pytest.raises(BuildError, match=r"cuStreamDestroy_v2 to succeed, found .* \(700\)"):
+            device.close()
+    finally:
+        fake.fake_break_stream(0)
+    assert fake.fake_left() == 0
+
+
+def test_a_card_without_a_stream_is_given_back(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_cuda, "_LIBRARY", str(library))
+    fake = ctypes.CDLL(str(library))
+    fake.fake_break_stream(3)
+    try:
+        with pytest.raises(BuildError, match="cuStreamCreate to succeed, found CUDA_ERROR_OUT_OF_MEMORY"):
+            CudaDevice()
+    finally:
+        fake.fake_break_stream(0)
+    assert fake.fake_left() == 0
+
+
 def test_rows_farther_apart_than_a_pitch_may_be_are_copied_one_by_one(device: CudaDevice) -> None:
     pitch = 2**31 + 64  # of address space: only the pages of two rows are touched
     source = np.zeros(pitch + 16, np.uint8)

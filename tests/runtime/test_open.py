@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from elastic_runtime import memory, trt_engine
 from elastic_runtime import open as opening
 from elastic_runtime import open_onnx as onnx_opening
 from elastic_runtime import open_tensorrt as engine_opening
-from elastic_runtime import trt_engine
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.device import ALIGNMENT
 from elastic_runtime.engine_cache import cache_folder, remember
@@ -358,6 +358,70 @@ def test_the_context_of_a_card_follows_one_rule(bundle: Bundle, card: Any, monke
     monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=needs[1] - 1))
     assert context() == 512
     assert Opener(two, Request(budget="small")).explain().startswith("15.0 GiB, 1 tokens or more x 1:")
+
+
+def test_memory_that_is_named_bounds_a_named_budget_on_an_engine(bundle: Bundle, card: Any) -> None:
+    device, asked = card
+    budget = bundle.budget("small")
+    need = vram_needed(budget.size(budget.engines[0]), context=budget.engines[0].max_context)
+    Opener(bundle, Request(budget="small", vram=need.total)).open().close()
+    del asked[:]
+    with pytest.raises(UnavailableError) as caught:
+        Opener(bundle, Request(budget="small", vram=need.total - 1)).open()
+    assert str(caught.value) == (
+        f"budget 'small' on GeForce RTX 5080: expected 0.6 GiB of memory to take ({need.text()}), found 0.6 GiB, of "
+        "0.6 named and 15.0 free. Name more memory, or take a smaller budget or an engine of a smaller context."
+    )
+    assert asked == []
+    opener = Opener(bundle, Request(budget="small", vram=need.total))
+    session = opener.open()
+    with pytest.raises(UnavailableError, match=r"budget 'large' on GeForce RTX 5080: expected 0\.6 GiB of memory to t"):
+        opener.switch(session, "large")
+    assert device.held  # the old session was not closed
+    session.close()
+
+
+def test_more_memory_than_is_free_may_be_named_and_none_of_it_is_taken_for_free(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = [r.need.total for r in bundle.choose(vram=GIB, context=1).reckonings if r.need]
+    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need[1]))
+    opener = Opener(bundle, Request(vram=15 * GIB))
+    opener.open().close()
+    assert opener.budget == bundle.budget("medium")
+
+
+def test_an_engine_without_a_card_is_refused_and_naming_memory_is_no_way_out(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_LIBRARIES", ("libno-such-ml.so.1",))
+    for vram in (None, 12 * GIB):
+        with pytest.raises(UnavailableError) as caught:
+            Opener(bundle, Request(backend="tensorrt-rtx", vram=vram)).open()
+        assert str(caught.value) == (
+            "the backend tensorrt-rtx: expected an NVIDIA driver that says how much is free, found no "
+            "libno-such-ml.so.1. Look at the driver and CUDA_VISIBLE_DEVICES, or take the backend onnxruntime."
+        )
+        assert caught.value.exit_code == 1
+
+
+def test_a_session_that_does_not_close_is_lost_where_the_card_is(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, _ = card
+    opener = Opener(bundle, Request(budget="small"))
+    session = opener.open()
+
+    def broken(*_: object) -> None:
+        raise BuildError("card 0", expected="cuStreamSynchronize to succeed", found="CUDA_ERROR_ILLEGAL_ADDRESS (700)")
+
+    monkeypatch.setattr(device, "synchronize", broken)
+    monkeypatch.setattr(device, "allocate", broken)
+    with pytest.raises(opening.LostError) as caught:
+        opener.switch(session, "medium")
+    assert "expected budget 'small' to open again, found card 0: expected cuStreamSync" in str(caught.value)
+    assert "the switch failed of: card 0: expected cuStreamSync" in str(caught.value)
+    assert (device.held, device.closed) == ({}, True)
 
 
 def test_a_switch_on_a_card_reckons_with_what_the_old_session_gives_back(

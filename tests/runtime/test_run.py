@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from card_memory import apart
+from elastic_runtime import chat, run, stats
 from elastic_runtime import open as opening
-from elastic_runtime import stats
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError
 from elastic_runtime.memory import Card
@@ -73,6 +73,29 @@ def test_reads_the_prompt_from_standard_input(demo_bundle: Path) -> None:
     given = _run(demo_bundle, "--budget", "small", "--prompt", "héllo", "--max-new", 5)
     piped = _run(demo_bundle, "--budget", "small", "--prompt", "-", "--max-new", 5, data="héllo".encode())
     assert given.stdout == piped.stdout != ""
+
+
+def test_ids_end_where_text_ends(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a tokenizer, and past it where the end is to be ignored."""
+
+    def none(folder: Path) -> None:
+        raise AssertionError("ids go without a tokenizer")
+
+    monkeypatch.setattr(run, "Tokenizer", none)
+    arguments = (demo_bundle, "--budget", "small", "--ids", "1,2", "--max-new", 6)
+    every = _run(*arguments, "--ignore-eos").stdout.split()
+    assert len(every) == 6
+    end = int(every[2])
+    asked: list[Any] = []
+
+    def ends(folder: Path, vocab_size: int) -> tuple[int, ...]:
+        asked.append((folder, vocab_size))
+        return (end,)
+
+    monkeypatch.setattr(run, "stop_ids", ends)
+    assert _run(*arguments).stdout.split() == every[: every.index(str(end)) + 1]
+    assert _run(*arguments, "--ignore-eos").stdout.split() == every
+    assert asked == [(demo_bundle, 264)]
 
 
 def test_samples_by_seed(demo_bundle: Path) -> None:
@@ -186,7 +209,7 @@ def test_no_card_is_a_clear_message(demo_bundle: Path) -> None:
     assert done.returncode == 2
     assert "error: GPU memory: expected an NVIDIA driver that says how much is free, found no libnvidia" in done.stderr
     done = _run(demo_bundle, "--prompt", "x", "--backend", "tensorrt-rtx")
-    assert done.returncode == 2
+    assert (done.returncode, "Name it" in done.stderr) == (1, False)
     assert "no NVIDIA card here: running on the CPU" in _run(demo_bundle, "--ids", "1", "--max-new", 1).stderr
 
 
@@ -203,6 +226,25 @@ def test_chat_says_how_fast_each_answer_came(demo_bundle: Path) -> None:
     starts = [line.split()[0] for line in done.stderr.splitlines()]
     assert [starts.count(what) for what in ("backend", "open", "first", "memory", "process")] == [2, 1, 2, 2, 2]
     assert "resident, mapped files included" in done.stderr
+
+
+def test_a_turn_that_fails_leaves_nothing_in_the_statistics_of_the_next(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, generate = iter(range(9)), chat.generate
+
+    def failing(*given: Any) -> Any:
+        number = next(turns)
+        for count, piece in enumerate(generate(*given)):
+            yield piece
+            if not number and count == 1:
+                raise BuildError("onnxruntime", expected="the call to succeed", found="none")
+
+    monkeypatch.setattr(chat, "generate", failing)
+    arguments = ("--chat", "--stats", "--budget", "small", "--max-new", 4, "--ignore-eos")
+    done = _run(demo_bundle, *arguments, data=b"hi\nho\nha\n")
+    assert re.findall(r"tokens/s, (\d+) tokens", done.stderr) == ["4", "4"]
+    assert done.stderr.count("open  ") == 1  # with the first answer there is
 
 
 def test_a_chat_survives_a_turn_and_a_switch_that_fail(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

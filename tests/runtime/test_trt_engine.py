@@ -156,6 +156,25 @@ def test_the_kernel_cache_is_written_and_read_again(tmp_path: Path) -> None:
     assert ("deserialize", (b"kernels",)) in log
 
 
+def test_what_fails_while_it_closes_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card whose every call fails after an error that CUDA keeps."""
+    engine, _, memory = _open(tmp_path)
+    engine.executors()
+    free = memory.free
+
+    def failing(*given: int) -> bytes:
+        if given:
+            free(*given)
+        raise BuildError("card 0", expected="luck", found="none")
+
+    monkeypatch.setattr(engine, "save_cache", failing)
+    monkeypatch.setattr(memory, "free", failing)
+    with pytest.raises(BuildError, match="luck"):
+        engine.close()
+    assert (memory.held, engine._contexts) == ([], [])
+    assert not {"_config", "_cache", "_engine", "_runtime"} & set(vars(engine))
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder would be")
     engine, _, _ = _open(tmp_path)

@@ -31,6 +31,7 @@ from elastic_runtime.memory import Card
 from elastic_runtime.open_onnx import open_onnx
 from elastic_runtime.replay import BOUNDS, replay
 from elastic_runtime.sketch import sketch
+from elastic_runtime.verified import Verified
 from elastic_runtime.verify import verify_bundle
 
 SEED = 8
@@ -89,6 +90,13 @@ def test_a_required_engine_that_was_not_run_fails(demo_bundle: Path) -> None:
     assert not result.passed
     assert "an engine was required to run and was not" in result.text()
     assert result.text().endswith("NOT VERIFIED")
+
+
+def test_a_required_engine_that_the_bundle_does_not_have_is_said() -> None:
+    lines = ["b: 3 files, none damaged", "  an engine was required, the bundle has none", "NOT VERIFIED"]
+    assert Verified("b", 3, (), (), require_engine=True).text().splitlines() == lines
+    assert "required" not in Verified("b", 3, (), ()).text()
+    assert "required" not in Verified("b", 3, ("x is damaged",), (), require_engine=True).text()  # none was looked at
 
 
 def test_every_flipped_bit_in_any_file_is_found_and_named(copy: Path) -> None:
