@@ -19,7 +19,7 @@ import pytest
 
 from elastic_export import pipeline
 from elastic_export.bundle import describe
-from elastic_export.bundle.job import ExportOptions, plan_job
+from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
@@ -265,6 +265,8 @@ def test_float32_all_logits_two_rows_another_prefix_external_weights(
     source, out = checkpoint("fp32", prefix="model"), tmp_path / "out"
     result = run(source, out, logits="all", max_batch=2, external_weights=True)
     assert result.manifest.logits == "all"
+    (built, facts), *_ = result.budgets[0].engines
+    assert built.activation == facts.activation_peak + 4 * 2 * 16 * 97
     assert [f.path for f in result.manifest.external_weights] == sorted(p.name for p in source.glob("*.safetensors"))
     assert not (out / "weights").exists()
     entry = result.manifest.budgets[0].engines[0]
@@ -309,24 +311,61 @@ def test_an_engine_above_the_activation_bound(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_asked_to_fit_is_reckoned_again_with_the_builders_figure(
+@pytest.fixture
+def short_of_scratch(
     tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A card of 618 MiB has 3.6 MiB beside the reserve: enough for the model, not for the scratch of its engine."""
+) -> Callable[..., ExportJob]:
+    """A job for a card of 618 MiB, 3.6 MiB beside the reserve: enough for the models, which the plan says without
+    scratch, not for their engines. `others`: targets without a limit besides.
+    """
     monkeypatch.setattr(describe, "estimated_activation", lambda *args, **more: Activation(0))
-    options = ExportOptions("small", "rtx5080", tmp_path / "out", verify=False, **SIZES)
-    job = plan_job(Checkpoint.open(checkpoint()), options, demo=False)
-    card = replace(job.targets[0], usable_mib=618)
-    job = replace(job, targets=(card,), engines=tuple(replace(e, targets=(card,)) for e in job.engines))
-    assert job.misfits() == []
-    required = replace(job, options=replace(options, require_fit=True))
+
+    def make(budgets: str = "small", others: str = "", **more: Any) -> ExportJob:
+        options = ExportOptions(budgets, f"rtx5080{others}", tmp_path / "out", verify=False, **SIZES, **more)
+        job = plan_job(Checkpoint.open(checkpoint()), options, demo=False)
+        cards = {t.name: replace(t, usable_mib=618) if t.name == "rtx5080" else t for t in job.targets}
+        engines = tuple(replace(e, targets=tuple(cards[t.name] for t in e.targets)) for e in job.engines)
+        job = replace(job, targets=tuple(cards.values()), engines=engines)
+        assert job.misfits() == []
+        job.check_fit()
+        return job
+
+    return make
+
+
+def test_what_was_asked_to_fit_is_reckoned_again_with_the_builders_figure(
+    tmp_path: Path, short_of_scratch: Callable[..., ExportJob]
+) -> None:
+    required = short_of_scratch(require_fit=True, allow_unfit=True)
     with pytest.raises(
         BuildError, match=r"--require-fit: .*, found small/rtx5080\.engine needs 0\.6 GiB at 64 tokens\. Ask for"
     ) as caught:
         export(required, Progress())
     assert caught.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []
-    assert export(job, Progress()).manifest.budgets[0].engines[0].fits.enough is False
+
+
+def test_a_target_that_nothing_fits_once_it_is_built(
+    tmp_path: Path, short_of_scratch: Callable[..., ExportJob]
+) -> None:
+    """The card that is short is named, with every engine of its own; the other target is not."""
+    with pytest.raises(
+        BuildError,
+        match=r"^target rtx5080: expected at least one engine that fits it once it is built, "
+        r"found full/rtx5080\.engine needs 0\.6 GiB at 64 tokens; small/rtx5080\.engine needs [^;]* at 64 tokens\. "
+        r"Ask for a smaller .* --allow-unfit",
+    ) as caught:
+        export(short_of_scratch("all", ",rtx5090"), Progress())
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_once_it_is_built_is_kept_where_that_is_allowed(
+    short_of_scratch: Callable[..., ExportJob],
+) -> None:
+    manifest = export(short_of_scratch(others=",rtx", allow_unfit=True), Progress()).manifest
+    found = {engine.target: engine.fits.enough for engine in manifest.budgets[0].engines}
+    assert found == {"rtx5080": False, "rtx": None}
 
 
 def test_killed_while_it_builds_the_old_bundle_stays(

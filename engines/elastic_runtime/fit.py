@@ -2,7 +2,8 @@
 
     VRAM = weights + batch x (state + KV x context) + activation memory of the larger profile + reserve
 
-`context` is the engine's max_context: its caches are allocated whole, however short the prompt.
+`context` is the engine's max_context: its caches are allocated whole, however short the prompt. Where an engine gives
+the logits of every token, the activation memory holds their buffer too.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ RESERVE_BYTES = 6 * GIB // 10  # CUDA context, TensorRT's own buffers, fragmenta
 @dataclass(frozen=True)
 class Activation:
     """Activation memory of an engine, bytes; measured on a card (or read from its builder's log), or estimated
-    before. An estimate grows by `per_context_token` bytes with every token of max_context; an engine has one context.
+    before. An estimate grows by `per_context_token` bytes with every token of max_context, from `least` upwards; an
+    engine has one context.
     """
 
     bytes: int
     measured: bool = False
     per_context_token: int = 0
+    least: int = 0
 
     def at(self, context: int) -> int:
         """Bytes at a max_context of `context` tokens."""
-        return self.bytes + self.per_context_token * context
+        return max(self.bytes + self.per_context_token * context, self.least)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,13 @@ class AttentionShape:
 
 
 def estimate_activation(
-    widest: int, *, max_tokens: int, max_batch: int = 1, attention: AttentionShape | None = None
+    widest: int,
+    *,
+    max_tokens: int,
+    max_batch: int = 1,
+    attention: AttentionShape | None = None,
+    mixer: int = 0,
+    logits: int = 0,
 ) -> Activation:
     """Activation memory of the larger profile before there is an engine to ask.
 
@@ -132,9 +141,12 @@ def estimate_activation(
         max_tokens: tokens of a call.
         max_batch: sequences of a call.
         attention: of its attention layers; None without any.
+        mixer: bytes that a Mamba layer takes besides; attention, with which it takes turns, may take as much.
+        logits: bytes that the logits of every token take besides.
     """
     per_row = 0 if attention is None else attention.scratch(max_tokens)
-    return Activation(25_000_000 + 12 * widest * max_tokens * max_batch, per_context_token=per_row * max_batch)
+    rows = 25_000_000 + 12 * widest * max_tokens * max_batch + logits
+    return Activation(rows, per_context_token=per_row * max_batch, least=rows + mixer)
 
 
 def bandwidth_floor(size: BudgetSize, target: Target, *, context: int, batch: int = 1) -> float | None:

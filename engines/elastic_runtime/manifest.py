@@ -129,7 +129,9 @@ class Fits:
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """One engine file. `activation` is the builder's figure for the larger profile until `activation_measured`."""
+    """One engine file. `activation` is the builder's figure for the larger profile until `activation_measured`, and the
+    buffer of the logits [B, T, V] where it gives those of every token.
+    """
 
     target: str
     compute_capabilities: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def export(job: ExportJob, progress: Progress) -> ExportResult:
 
     Raises:
         InputError: the output cannot be written or is no bundle.
-        BuildError: a pass, a build or a verification failed, or the disk is full.
+        BuildError: a pass, a build or a verification failed, the disk is full, or what was built does not fit.
     """
     options, checkpoint = job.options, job.checkpoint
     protect = () if job.demo else (checkpoint.path,)
@@ -89,6 +90,7 @@ def export(job: ExportJob, progress: Progress) -> ExportResult:
             _compile(job, budget, size, parent, weights, oracle, writer, progress)
             for budget, size in zip(job.budgets, job.sizes, strict=True)
         ]
+        _check_targets(job, results)
         with progress.step("bundle"):
             for companion in checkpoint.companions():
                 writer.place(companion, companion.name)
@@ -205,9 +207,27 @@ def _check_fit(job: ExportJob, result: BudgetResult) -> None:
         raise BuildError(
             "--require-fit",
             expected="every engine to fit its card once it is built",
-            found="; ".join(f"{e.file} needs {gib(e.fits.total)} GiB at {e.max_context} tokens" for e in entries),
+            found=_needs(entries),
             todo="ask for a smaller budget, context or batch",
         )
+
+
+def _check_targets(job: ExportJob, results: Sequence[BudgetResult]) -> None:
+    """Whether each target still has an engine that fits it, by the builder's scratch memory instead of the estimate."""
+    built = [entry for result in results for entry, _ in result.engines]
+    for target in () if job.options.allow_unfit else job.targets:
+        entries = [entry for entry in built if entry.target == target.name]
+        if all(entry.fits.enough is False for entry in entries):
+            raise BuildError(
+                f"target {target.name}",
+                expected="at least one engine that fits it once it is built",
+                found=_needs(entries),
+                todo="ask for a smaller budget, context or batch, or keep the bundle all the same with --allow-unfit",
+            )
+
+
+def _needs(entries: Sequence[EngineEntry]) -> str:
+    return "; ".join(f"{e.file} needs {gib(e.fits.total)} GiB at {e.max_context} tokens" for e in entries)
 
 
 def _report(result: BudgetResult) -> str:

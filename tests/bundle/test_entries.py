@@ -25,6 +25,7 @@ from elastic_export.engine.facts import EngineFacts
 from elastic_export.graph import StateSlice
 from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InputError
+from elastic_runtime.fit import vram_needed
 from elastic_runtime.interface import logits_port, token_ports
 
 ARCH = Architecture("M-*M", 61, 24, (40,), (4, 4), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
@@ -73,6 +74,18 @@ def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:
     assert longer.fits is not None
     assert entry.fits is not None
     assert longer.fits.total - entry.fits.total == more
+
+
+def test_the_logits_of_every_token_count_as_scratch(job: ExportJob, emitted: EmittedModel) -> None:
+    """Two rows of 8 tokens, 61 logits of 4 bytes; a reader of the manifest reckons what the exporter wrote."""
+    last, every = (
+        engine_entry(each, emitted, each.engines[0], each.targets[0], FACTS, each.sizes[0], "plugin", None)
+        for each in (job, replace(job, options=replace(job.options, logits="all")))
+    )
+    assert every.activation == every.fits.activation == 7_000_000 + 2 * 8 * 61 * 4
+    assert every.fits.total - last.fits.total == 2 * 8 * 61 * 4
+    size = budget_entry(job, HALF, emitted, job.sizes[0], [every]).size(every)
+    assert vram_needed(size, context=64, batch=2).total == every.fits.total
 
 
 def test_states_share_buffers_as_the_interface_says(job: ExportJob, emitted: EmittedModel) -> None:

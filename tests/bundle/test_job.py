@@ -98,6 +98,16 @@ def test_fit(plan: Plan) -> None:
     replace(large, options=replace(large.options, allow_unfit=True)).check_fit()
 
 
+def test_the_plan_counts_logits_of_every_token_and_native_mixers(plan: Plan) -> None:
+    """ARCH at 32 tokens x 2: 61 logits in BF16 and in float32. Native: 4 heads, 8 channels, a state size of 8."""
+    last, every, native = (
+        plan(max_batch=2, **more).sizes[0].activation for more in ({}, {"logits": "all"}, {"ops": "native"})
+    )
+    assert every.at(256) - last.at(256) == 2 * 32 * 61 * (2 + 4)
+    mixer = 2 * 32 * 4 * 4 * (2 * 64 + 4 * 8) + 2 * 2 * 4 * 4 * 8 * 8 // 2
+    assert (native.bytes, native.least) == (last.bytes, last.least + mixer)
+
+
 def test_normalised_options_name_no_path(plan: Plan, tmp_path: Path) -> None:
     job = plan(max_contexts=(256, 128), logits="all", max_batch=2)
     assert str(tmp_path) not in str(job.normalised())

@@ -13,7 +13,7 @@ from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.checkpoint.demo import ARCHITECTURE as DEMO
 from elastic_export.checkpoint.demo import BUDGETS as DEMO_BUDGETS
 from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
-from elastic_export.engine.activation import activation_bounds, estimated_activation, size_bound
+from elastic_export.engine.activation import activation_bounds, estimated_activation, logits_buffer, size_bound
 
 SMALL_DEMO = parse_budgets(DEMO_BUDGETS, DEMO, "demo")[0]["small"].architecture(DEMO)
 NANO_6B = parse_budgets(BUDGETS_12B, NANO_12B, "12b")[0]["6b"].architecture(NANO_12B)
@@ -47,7 +47,7 @@ def test_estimate_and_bounds_hold_what_was_logged(
     model: Architecture, precision: Any, ops: Any, sizes: tuple[int, int, int], decode: int, prefill: int
 ) -> None:
     tokens, context, batch = sizes
-    estimate = estimated_activation(model, precision, max_tokens=tokens, max_batch=batch).at(context)
+    estimate = estimated_activation(model, precision, max_tokens=tokens, max_batch=batch, ops=ops).at(context)
     assert prefill <= estimate <= 1.5 * prefill
     bounds = activation_bounds(model, precision, ops, max_tokens=tokens, max_context=context, max_batch=batch)
     assert decode <= bounds[0]
@@ -69,13 +69,27 @@ def test_many_small_heads_are_granted_what_they_need(mixer: tuple[int, int, int]
     model = replace(DEMO, ssm_state=state, mamba_head_dim=size, mamba_heads=(heads,) * 5)
     for figure, tokens, context, batch in ((short, 256, 512, 1), (long, 1024, 1024, 2)):
         sizes = {"max_tokens": tokens, "max_context": context, "max_batch": batch}
-        assert figure <= activation_bounds(model, "bf16", "native", **sizes)[1] <= 2 * figure
+        bound = activation_bounds(model, "bf16", "native", **sizes)[1]
+        assert figure <= bound <= 2 * figure
+        estimate = estimated_activation(model, "bf16", max_tokens=tokens, max_batch=batch, ops="native").at(context)
+        assert figure <= estimate <= min(1.5 * figure, bound)
+
+
+def test_a_mixer_of_plugins_and_attention_beyond_a_native_one_are_no_more() -> None:
+    """12B, 256 tokens. Products 256 * 4 * 128 * (128 + 512) = 83886080, half of 5 states of 5242880 are 13107200:
+    above the 20992 bytes a row of attention up to a context of 4620, and no more to pay beyond.
+    """
+    plugin, native = (estimated_activation(NANO_12B, "bf16", max_tokens=256, ops=ops) for ops in ("plugin", "native"))
+    assert plugin.at(0) == 94_599_232
+    assert native.at(0) == native.at(4620) == 94_599_232 + 83_886_080 + 13_107_200
+    assert native.at(4621) == plugin.at(4621) == 94_599_232 + 4621 * 20_992
 
 
 @pytest.mark.parametrize("row", [row for row in LOGGED[:10] if row[0] is not NANO_6B and row[3][1] >= 8192])
 def test_the_estimate_is_within_two_fifths(row: tuple[Any, ...]) -> None:
-    model, precision, _, (tokens, context, batch), _, prefill = row
-    assert estimated_activation(model, precision, max_tokens=tokens, max_batch=batch).at(context) <= 1.4 * prefill
+    model, precision, ops, (tokens, context, batch), _, prefill = row
+    estimate = estimated_activation(model, precision, max_tokens=tokens, max_batch=batch, ops=ops)
+    assert estimate.at(context) <= 1.4 * prefill
 
 
 @pytest.mark.parametrize("row", LOGGED[:4])
@@ -90,6 +104,31 @@ def test_logits_of_every_token_are_a_tensor_more() -> None:
     sizes = {"max_tokens": 256, "max_context": 8192, "max_batch": 2}
     last, every = (activation_bounds(NANO_12B, "bf16", "plugin", **sizes, every_token=each) for each in (False, True))
     assert every == (last[0], last[1] + 2 * 2 * 256 * 131_072)
+
+
+@pytest.mark.parametrize(("precision", "width"), [("bf16", 2), ("fp32", 0)])
+def test_an_estimate_of_every_tokens_logits_holds_the_tensor_and_the_buffer(precision: Any, width: int) -> None:
+    sizes = {"max_tokens": 256, "max_batch": 2}
+    for ops in ("plugin", "native"):
+        last, every = (
+            estimated_activation(NANO_12B, precision, **sizes, ops=ops, every_token=each) for each in (False, True)
+        )
+        for context in (256, 8192):
+            assert every.at(context) - last.at(context) == (width + 4) * 2 * 256 * 131_072
+    assert logits_buffer(NANO_12B, **sizes) == 4 * 2 * 256 * 131_072
+
+
+#: Demo with 65,536 tokens of vocabulary, logits of every token, 256 x 2 tokens: builder's figure of prefill.
+EVERY_TOKEN = [("bf16", "plugin", 78_856_704), ("bf16", "native", 97_075_200), ("fp32", "plugin", 50_692_608)]
+
+
+@pytest.mark.parametrize(("precision", "ops", "figure"), EVERY_TOKEN)
+def test_an_estimate_holds_what_was_logged_for_logits_of_every_token(precision: Any, ops: Any, figure: int) -> None:
+    model, sizes = replace(DEMO, vocab_size=65_536), {"max_tokens": 256, "max_batch": 2}
+    estimate = estimated_activation(model, precision, **sizes, ops=ops, every_token=True).at(1024)
+    needed = figure + logits_buffer(model, **sizes)
+    assert needed <= estimate <= 1.2 * needed
+    assert figure <= activation_bounds(model, precision, ops, **sizes, max_context=1024, every_token=True)[1]
 
 
 def test_a_model_of_one_kind_has_bounds() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.activation import estimated_activation
 from elastic_runtime.fit import Activation, BudgetSize, vram_needed
+from elastic_runtime.interface import OpsMode
 from elastic_runtime.manifest import Fits, Precision, Widths
 from elastic_runtime.safetensors import itemsize
 from elastic_runtime.targets import Target
@@ -41,18 +42,23 @@ def budget_size(
     activation: Activation | None = None,
     max_tokens: int = 256,
     max_batch: int = 1,
+    ops: OpsMode = "plugin",
+    every_token: bool = False,
 ) -> BudgetSize:
     """What the memory of a sub-model depends on; weights and activation memory are reckoned where they are not
     known.
     """
     size = itemsize(precision)
+    estimate = estimated_activation(
+        model, precision, max_tokens=max_tokens, max_batch=max_batch, ops=ops, every_token=every_token
+    )
     return BudgetSize(
         name,
         model.parameters(),
         weight_bytes if weight_bytes is not None else model.parameters() * size,
         model.state_bytes(size),
         model.kv_bytes_per_token(size),
-        activation or estimated_activation(model, precision, max_tokens=max_tokens, max_batch=max_batch),
+        activation or estimate,
     )
 
 

@@ -15,6 +15,7 @@ from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.output import check_output
 from elastic_export.checkpoint.budget import Budget
+from elastic_export.engine.activation import logits_buffer
 from elastic_export.engine.facts import EngineFacts
 from elastic_runtime.fit import Activation, BudgetSize
 from elastic_runtime.interface import OpsMode, StatePort
@@ -72,7 +73,11 @@ def engine_entry(
     plugin: Plugin | None,
 ) -> EngineEntry:
     """One engine file of one target, built in `ops` mode with the plugin library that mode needs."""
-    options, measured = job.options, replace(size, activation=Activation(facts.activation_peak))
+    options, activation = job.options, facts.activation_peak
+    if options.logits == "all":  # allocated beside the scratch, so counted with it
+        sizes = {"max_tokens": options.max_tokens, "max_batch": options.max_batch}
+        activation += logits_buffer(emitted.architecture, **sizes)
+    built = replace(size, activation=Activation(activation))
     inputs, outputs = io_table(emitted, ops)
     return EngineEntry(
         target=target.name,
@@ -87,10 +92,10 @@ def engine_entry(
         max_batch=options.max_batch,
         inputs=inputs,
         outputs=outputs,
-        activation=facts.activation_peak,
+        activation=activation,
         activation_measured=False,
         status=Status("built"),
-        fits=fits(measured, target, context=engine.max_context, batch=options.max_batch),
+        fits=fits(built, target, context=engine.max_context, batch=options.max_batch),
     )
 
 

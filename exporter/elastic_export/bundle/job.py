@@ -203,6 +203,8 @@ def _size(checkpoint: Checkpoint, budget: Budget, precision: Precision, options:
         weight_bytes=weight_bytes,
         max_tokens=options.max_tokens,
         max_batch=options.max_batch,
+        ops=options.ops,
+        every_token=options.logits == "all",
     )
 
 

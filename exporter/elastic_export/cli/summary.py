@@ -75,7 +75,7 @@ def _engine(entry: EngineEntry, facts: EngineFacts) -> dict[str, Any]:
         "target": entry.target,
         "file": entry.file,
         "bytes": facts.size,
-        "activation": facts.activation_peak,
+        "activation": entry.activation,
         "fits": entry.fits.enough,
     }
 

@@ -16,12 +16,33 @@ _MARGIN = 10_000_000
 
 
 def estimated_activation(
-    arch: Architecture, precision: Precision, *, max_tokens: int, max_batch: int = 1
+    arch: Architecture,
+    precision: Precision,
+    *,
+    max_tokens: int,
+    max_batch: int = 1,
+    ops: OpsMode = "plugin",
+    every_token: bool = False,
 ) -> Activation:
-    """What an engine of that model will take, before it is built."""
+    """What an engine of that model will take, before it is built: scratch, and the buffer of every token's logits."""
+    sizes = {"max_tokens": max_tokens, "max_batch": max_batch}
+    mixer = 0
+    if ops == "native":  # half the states, which is as many as the builder's logs show
+        mixer = _native_products(arch, **sizes) + _native_states(arch, **sizes) // 2
+    logits = logits_buffer(arch, **sizes) if every_token else 0
+    if every_token and precision != "fp32":  # else they are written where they stay
+        logits += _logits_scratch(arch, precision, **sizes)
     return estimate_activation(
-        _widest(arch), max_tokens=max_tokens, max_batch=max_batch, attention=_attention(arch, precision)
+        _widest(arch), attention=_attention(arch, precision), mixer=mixer, logits=logits, **sizes
     )
+
+
+def logits_buffer(arch: Architecture, *, max_tokens: int, max_batch: int) -> int:
+    """Bytes of the output [B, T, V] in float32 that a session allocates for the logits of every token.
+
+    An engine's own figure does not hold it: outputs are no scratch. Those of the last token are lost in the reserve.
+    """
+    return 4 * max_batch * max_tokens * arch.vocab_size
 
 
 def activation_bounds(
@@ -43,7 +64,7 @@ def activation_bounds(
     decode = _decode(arch, precision, ops, **sizes)
     prefill = _prefill(arch, precision, ops, max_tokens=max_tokens, **sizes)
     if every_token:
-        prefill += itemsize(precision) * max_batch * max_tokens * arch.vocab_size
+        prefill += _logits_scratch(arch, precision, max_tokens=max_tokens, max_batch=max_batch)
     return decode, max(decode, prefill)
 
 
@@ -68,18 +89,32 @@ def _decode(arch: Architecture, precision: Precision, ops: OpsMode, *, max_conte
 def _prefill(
     arch: Architecture, precision: Precision, ops: OpsMode, *, max_tokens: int, max_context: int, max_batch: int
 ) -> int:
-    """A tenth above the estimate; a native mixer's states and products within its chunks besides.
-
-    Those are, in float32 and for each head: two chunk x chunk matrices, four of B or C with their decays, a state. They
-    outgrow the rows of in_proj where heads are many and small.
-    """
+    """A tenth above the estimate for plugins; a native mixer's states and products within its chunks besides."""
+    sizes = {"max_tokens": max_tokens, "max_batch": max_batch}
     expected = estimated_activation(arch, precision, max_tokens=max_tokens, max_batch=max_batch).at(max_context)
     bound = _MARGIN + expected + expected // 10
     if ops == "native":
-        chunks, heads = -(-max_tokens // 64) + 1, max(arch.mamba_heads, default=0)
-        bound += max_batch * max_tokens * 4 * heads * (2 * 64 + 4 * arch.ssm_state)
-        bound += max_batch * chunks * _state_bytes(arch)
+        bound += _native_products(arch, **sizes) + _native_states(arch, **sizes)
     return bound
+
+
+def _native_products(arch: Architecture, *, max_tokens: int, max_batch: int) -> int:
+    """Two chunk x chunk matrices and four of B or C with their decays, in float32 and for each head.
+
+    They outgrow the rows of in_proj where heads are many and small.
+    """
+    heads = max(arch.mamba_heads, default=0)
+    return max_batch * max_tokens * 4 * heads * (2 * 64 + 4 * arch.ssm_state)
+
+
+def _native_states(arch: Architecture, *, max_tokens: int, max_batch: int) -> int:
+    """A state for each chunk, and the one before."""
+    return max_batch * (-(-max_tokens // 64) + 1) * _state_bytes(arch)
+
+
+def _logits_scratch(arch: Architecture, precision: Precision, *, max_tokens: int, max_batch: int) -> int:
+    """The logits of every token before they become float32."""
+    return itemsize(precision) * max_batch * max_tokens * arch.vocab_size
 
 
 def _widest(arch: Architecture) -> int:

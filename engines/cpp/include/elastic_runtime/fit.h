@@ -2,7 +2,8 @@
 //
 //     VRAM = weights + batch x (state + KV x context) + activation memory of the larger profile + reserve
 //
-// `context` is the engine's max_context: its caches are allocated whole, however short the prompt.
+// `context` is the engine's max_context: its caches are allocated whole, however short the prompt. Where an engine gives
+// the logits of every token, the activation memory holds their buffer too.
 #pragma once
 
 #include <cstdint>
