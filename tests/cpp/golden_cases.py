@@ -19,6 +19,7 @@ from golden_errors import error_cases
 from golden_sessions import session_cases
 
 from elastic_runtime.choose import choose
+from elastic_runtime.errors import InputError
 from elastic_runtime.manifest import (
     BudgetEntry,
     Checkpoint,
@@ -28,11 +29,14 @@ from elastic_runtime.manifest import (
     InputPort,
     Manifest,
     OutputPort,
+    Precision,
     Status,
     Widths,
 )
 from elastic_runtime.manifest_reader import parse_manifest
+from elastic_runtime.open_onnx import ram_needed
 from elastic_runtime.rules import RULES
+from elastic_runtime.sizes import parse_size
 from elastic_runtime.sketch import splitmix64
 from elastic_runtime.weights import WeightRecipe, iter_weights
 
@@ -85,10 +89,13 @@ def _engine(file: str, target: str, capabilities: tuple[str, ...], context: int,
 def choose_cases() -> dict[str, Any]:
     """What `choose` says about that bundle, for all memories of the acceptance table and for the edges."""
     budgets = parse_manifest(manifest_12b().encode()).budgets
+    asked: list[tuple[int, int | None, int, str | None]]
     asked = [(gib * GIB, c, 1, None) for gib in (8, 12, 16, 24, 32) for c in CONTEXTS]
     asked += [(18_821_357_030, 4096, 1, None), (18_821_357_029, 4096, 1, None), (12 * GIB, 5000, 3, None)]
     asked += [(32 * GIB, 20000, 1, None), (32 * GIB, 4096, 5, None), (32 * GIB, 1, 1, "8.9"), (32 * GIB, 1, 1, "9.0")]
     asked += [(16 * GIB, 4096, 4, "12.0"), (1, 1, 1, None)]
+    asked += [(gib * GIB, None, 1, None) for gib in (8, 9, 12, 32)]
+    asked += [(9 * GIB, None, 4, "12.0"), (32 * GIB, None, 1, "8.9"), (32 * GIB, None, 5, None)]
     cases = []
     for vram, context, batch, capability in asked:
         choice = choose(budgets, vram=vram, context=context, batch=batch, compute_capability=capability)
@@ -100,7 +107,38 @@ def choose_cases() -> dict[str, Any]:
             "total": chosen and chosen.need and chosen.need.total,
             "explain": choice.explain(),
         })  # fmt: skip
-    return {"manifest": "manifest_12b.json", "cases": cases}
+    return {"manifest": "manifest_12b.json", "cases": cases, "host": _host_cases(budgets), "sizes": _size_cases()}
+
+
+def _host_cases(budgets: tuple[BudgetEntry, ...]) -> list[dict[str, Any]]:
+    """Bytes that the CPU takes for the family with embedded weights, in narrow states and in wide ones."""
+    asked: list[tuple[Precision, int, int]] = [("bf16", 4096, 1), ("fp16", 16384, 3), ("fp32", 4096, 2)]
+    return [
+        {
+            "budget": budget.name, "precision": precision, "context": context, "batch": batch,
+            "bytes": ram_needed(budget, None, context=context, batch=batch, precision=precision).stored,
+        }
+        for budget in budgets for precision, context, batch in asked
+    ]  # fmt: skip
+
+
+SIZES = (
+    "12GiB", "12gib", " 1.5 GiB ", "16GB", "16 gb", "1TiB", "2tb", "500MiB", "1073741824", "7b", "1KB", "0.1KiB",
+    "", "0", "0.1B", "-1GiB", "GiB", "1e3GiB", "12XiB", "12GiBs", "1.2.3GiB", ".5GiB", "5.GiB", "nan", "12 G iB",
+    "1234567890123", "99999999999GiB", "9007.199254TB", "9007.2TB", "it's 12GiB", "1" * 80,
+    " " * 8 + "1" + " " * 8 + "B" + " " * 8, " " * 9 + "1B",
+)  # fmt: skip
+
+
+def _size_cases() -> list[dict[str, Any]]:
+    """Bytes that a text names, or what is said where it names none."""
+    cases = []
+    for text in SIZES:
+        try:
+            cases.append({"text": text, "bytes": parse_size(text, "--vram"), "error": None})
+        except InputError as error:
+            cases.append({"text": text, "bytes": None, "error": str(error)})
+    return cases
 
 
 #: dtype, parent shape, runs per axis; the shapes of the packed projections and convolutions, scaled down, and edges

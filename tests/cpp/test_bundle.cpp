@@ -6,6 +6,7 @@
 #include "elastic_runtime/onnx_backend.h"
 #include "elastic_runtime/sha256.h"
 #include "elastic_runtime/tensorrt_backend.h"
+#include "files.h"
 
 using namespace elastic;
 using namespace elastic_test;
@@ -91,6 +92,29 @@ TEST(bundle_links_do_not_lead_out) {
   fs::create_symlink(folder.parent_path() / "outside", folder / "small/model.onnx", unsupported);
   if (unsupported) return;  // Windows without the right to make links
   CHECK_EQ(THROWN(InputError, Bundle::open(folder)).todo, "replace the link by the file");
+}
+
+TEST(bundle_a_link_to_itself_is_refused) {
+  const fs::path folder = make_bundle("loop");
+  fs::remove(folder / "small/model.onnx");
+  std::error_code unsupported;
+  fs::create_symlink("model.onnx", folder / "small/model.onnx", unsupported);
+  if (unsupported) return;  // Windows without the right to make links
+  const InputError error = THROWN(InputError, Bundle::open(folder));
+  CHECK_EQ(error.subject, "small/model.onnx");
+  CHECK_EQ(error.expected, "a file inside " + path_text(folder));
+  CHECK_EQ(error.todo, "replace the link by the file");
+  CHECK_EQ(THROWN(InputError, read_json(folder / "small/model.onnx")).found, "no such file");
+  fs::remove(folder / "manifest.json");
+  fs::create_symlink("manifest.json", folder / "manifest.json");
+  CHECK_EQ(THROWN(InputError, Bundle::open(folder)).expected, "a bundle");
+}
+
+TEST(bundle_a_folder_of_weights_for_one_that_holds_its_own_is_refused) {
+  const fs::path folder = make_bundle("owner");
+  CHECK_EQ(std::string(THROWN(InputError, Bundle::open(folder, Check::kSizes, folder / "small")).what()),
+           "weights folder " + path_text(folder / "small") + ": expected none: " + path_text(folder) +
+               " holds its weights, found one. Leave it out.");
 }
 
 TEST(bundle_backends_that_are_not_there_say_so) {

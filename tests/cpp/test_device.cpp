@@ -120,9 +120,17 @@ TEST(device_without_graphs) {
   drive(session);
   CHECK_EQ(fake::state().replayed, 0);
   fake::state().can_capture = false;
-  Session other(backend_of(bundle));
+  std::vector<std::string> heard;
+  options.cuda_graph = true;
+  options.warn = [&](const std::string& text) { heard.push_back(text); };
+  Session other(backend_of(bundle, options));
+  heard.clear();  // of the opening
+  drive(other);
+  other.reset();
   drive(other);
   CHECK_EQ(fake::state().replayed, 0);
+  CHECK_EQ(heard.size(), 1u);
+  CHECK_EQ(heard.at(0), "decode steps run without CUDA graphs, which is slower: an error");
 }
 
 TEST(device_batches_of_unlike_rows) {
@@ -218,7 +226,8 @@ TEST(device_warns_and_can_be_ended_while_it_loads) {
   options.on_bytes = [&](std::size_t count) { bytes += count; };
   backend_of(bundle, options);
   CHECK_EQ(heard,
-           "a.engine was built and has not been run on a card yet: `elastic-run BUNDLE --verify` does so");
+           "a.engine was built, and its manifest names no card that has run it: `elastic-run BUNDLE --verify "
+           "--require-engine` tries it on this one, and leaves the manifest as it is");
   CHECK_EQ(bytes, 20u);  // two rows of three floats, without the last
   options.on_bytes = [](std::size_t) { throw std::string("enough"); };
   CHECK_EQ(THROWN(std::string, backend_of(bundle, options)), "enough");

@@ -48,6 +48,8 @@ def test_the_choice_is_explained_alike(program: Path, demo_bundle: Path) -> None
         for context in (1, 2048, 4096):
             done = _run(program, demo_bundle, "--explain", "--device", "cpu", "--vram", vram, "--context", context)
             assert done.stdout == bundle.choose(vram=vram, context=context).explain() + "\n"
+        done = _run(program, demo_bundle, "--explain", "--device", "cpu", "--vram", vram)
+        assert done.stdout == bundle.choose(vram=vram).explain() + "\n"
 
 
 def test_narrow_models_are_refused_on_the_cpu(host_program: Path, demo_bundle: Path) -> None:
@@ -107,7 +109,7 @@ def _calls(bundle: Bundle, model: Path, name: str, made: list[int], prompt: list
 
 BAD = [
     (["--budget", "tiny", "--ids", "1"], "budget 'tiny': expected one of large, medium, small, found no such budget"),
-    (["--vram", "0", "--explain"], "--vram: expected a size above zero such as 12GiB, found 0."),
+    (["--vram", "0", "--explain"], "--vram: expected a size such as 12GiB or 16GB, above 0, found '0'."),
     (["--ids", "1,x"], "--ids: expected token ids divided by commas, found x."),
     (["--prompt", "a", "--ids", "1"], "prompt: expected one of --prompt and --ids, found both."),
     (["--frobnicate"], "--frobnicate: expected a known option, found another one. See --help."),

@@ -37,7 +37,7 @@ Request request_of(const app::Options& options, const std::optional<Device>& dev
     throw InputError("--explain", "a GPU, or --vram with the memory to reckon with", "neither",
                      "name it, as in --vram 12GiB");
   }
-  Request request{options.vram ? *options.vram : device->free_bytes, options.context.value_or(1), 1, {}};
+  Request request{options.vram ? *options.vram : device->free_bytes, options.context, 1, {}};
   if (device) request.compute_capability = device->compute_capability;
   return request;
 }

@@ -18,7 +18,8 @@ const char* const kHelp =
 
   --budget NAME|auto     the sub-model; auto is the largest that fits the GPU, without one the memory (auto)
   --vram SIZE            free GPU memory, such as 12GiB, instead of what the device says
-  --context N            tokens that must be possible (the smallest engine that has them; on the CPU 4096)
+  --context N            tokens that must be possible: the smallest engine that has them; without it the
+                         largest that fits the memory (on the CPU 4096)
   --prompt TEXT          text, for byte-level vocabularies without merges
   --ids 1,2,3            token ids, for every vocabulary
   --max-new N            tokens to make (256)

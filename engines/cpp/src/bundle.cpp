@@ -20,6 +20,10 @@ Bundle Bundle::open(const std::filesystem::path& path, Check check,
   bundle.path_ = path;
   bundle.external_ = external;
   bundle.manifest_ = read_manifest(path);
+  if (external && bundle.manifest_.external_weights.empty()) {  // files there would go unchecked
+    throw InputError("weights folder " + path_text(*external),
+                     "none: " + path_text(path) + " holds its weights", "one", "leave it out");
+  }
   for (const FileEntry& entry : bundle.manifest_.files)
     check_file(bundle.file(entry.path), entry, check, on_bytes);
   if (external) {
@@ -61,7 +65,9 @@ void check_file(const std::filesystem::path& path, const FileEntry& entry, Check
   std::error_code none;
   if (!std::filesystem::is_regular_file(path, none))
     throw DamageError(name, "a file of the bundle", "none", todo);
-  const std::uintmax_t size = std::filesystem::file_size(path);
+  std::error_code unread;
+  const std::uintmax_t size = std::filesystem::file_size(path, unread);
+  if (unread) throw InputError(name, "a readable file", unread.message());
   if (size != static_cast<std::uintmax_t>(entry.size)) {
     throw DamageError(name, std::to_string(entry.size) + " bytes", std::to_string(size), todo);
   }

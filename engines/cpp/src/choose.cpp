@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/json.h"
@@ -22,28 +23,47 @@ bool is_smaller(const EngineEntry& a, const EngineEntry& b) {
   return std::tie(a.max_context, a.max_batch) < std::tie(b.max_context, b.max_batch);
 }
 
+/// The engine that serves, and its need; where none fits, the one with the smallest context.
+std::pair<const EngineEntry*, VramNeed> serving(const BudgetEntry& budget,
+                                                std::vector<const EngineEntry*> able,
+                                                const Request& request) {
+  std::sort(able.begin(), able.end(), [](auto* a, auto* b) { return is_better(*a, *b); });
+  const auto need = [&](const EngineEntry* engine) {
+    return vram_needed(budget.size(*engine), engine->max_context, request.batch);
+  };
+  std::pair<const EngineEntry*, VramNeed> best{able.front(), need(able.front())};
+  if (request.context) return best;
+  for (const EngineEntry* engine : able) {
+    const VramNeed own = need(engine);
+    const bool is_larger = best.second.total > request.vram || engine->max_context > best.first->max_context;
+    if (own.total <= request.vram && is_larger) best = {engine, own};
+  }
+  return best;
+}
+
 Reckoning reckon(const BudgetEntry& budget, const Request& request) {
-  const EngineEntry *best = nullptr, *most = nullptr;
+  const std::int64_t least = request.context.value_or(1);
+  const EngineEntry* most = nullptr;
+  std::vector<const EngineEntry*> able;
   for (const EngineEntry& engine : budget.engines) {
     if (!serves(engine, request.compute_capability)) continue;
     if (!most || is_smaller(*most, engine)) most = &engine;
-    const bool able = engine.max_context >= request.context && engine.max_batch >= request.batch;
-    if (able && (!best || is_better(engine, *best))) best = &engine;
+    if (engine.max_context >= least && engine.max_batch >= request.batch) able.push_back(&engine);
   }
   if (!most) {
     const auto& card = request.compute_capability;
     return {&budget, nullptr, {}, "no engine" + (card ? " for compute capability " + *card : std::string())};
   }
-  if (!best) {
+  if (able.empty()) {
     return {&budget,
             nullptr,
             {},
             "no engine for this: the largest has " + std::to_string(most->max_context) + " tokens x " +
                 std::to_string(most->max_batch)};
   }
-  const VramNeed need = vram_needed(budget.size(*best), best->max_context, request.batch);
+  const auto [engine, need] = serving(budget, std::move(able), request);
   const std::int64_t missing = need.total - request.vram;
-  return {&budget, best, need, missing > 0 ? "does not fit, " + gib(missing) + " GiB short" : ""};
+  return {&budget, engine, need, missing > 0 ? "does not fit, " + gib(missing) + " GiB short" : ""};
 }
 
 void check_positive(const char* subject, std::int64_t value) {
@@ -59,8 +79,8 @@ const Reckoning* Choice::chosen() const {
 }
 
 std::string Choice::explain() const {
-  std::string text =
-      gib(vram) + " GiB, " + std::to_string(context) + " tokens x " + std::to_string(batch) + ":";
+  std::string text = gib(vram) + " GiB, " + std::to_string(context) + " tokens" +
+                     (largest ? " or more" : "") + " x " + std::to_string(batch) + ":";
   for (const Reckoning& reckoning : reckonings) {
     const std::string verdict = !reckoning.fits()        ? reckoning.refusal
                                 : &reckoning == chosen() ? "chosen"
@@ -73,9 +93,9 @@ std::string Choice::explain() const {
 
 Choice choose(const std::vector<BudgetEntry>& budgets, const Request& request) {
   check_positive("vram", request.vram);
-  check_positive("context", request.context);
+  check_positive("context", request.context.value_or(1));
   check_positive("batch", request.batch);
-  Choice choice{request.vram, request.context, request.batch, {}};
+  Choice choice{request.vram, request.context.value_or(1), request.batch, {}, !request.context};
   for (const BudgetEntry& budget : budgets) choice.reckonings.push_back(reckon(budget, request));
   std::stable_sort(choice.reckonings.begin(), choice.reckonings.end(),
                    [](const Reckoning& a, const Reckoning& b) {
@@ -89,7 +109,8 @@ Choice choose(const std::vector<BudgetEntry>& budgets, const Request& request) {
 std::string untested(const EngineEntry& engine) {
   if (engine.status.state == "verified") return {};
   return printable(engine.file) +
-         " was built and has not been run on a card yet: `elastic-run BUNDLE --verify` does so";
+         " was built, and its manifest names no card that has run it: `elastic-run BUNDLE --verify "
+         "--require-engine` tries it on this one, and leaves the manifest as it is";
 }
 
 }  // namespace elastic

@@ -3,12 +3,19 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
+#include <regex>
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/json.h"
 #include "files.h"
 
 namespace elastic {
+namespace {
+
+constexpr double kMostBytes = 9007199254740991.0;  // MAX_INT of records.py
+
+}  // namespace
 
 std::string VramNeed::text() const {
   return "weights " + gib(weights) + " + states " + gib(states) + " + caches " + gib(caches) + " at " +
@@ -40,31 +47,20 @@ std::string gib(std::int64_t bytes) {
 }
 
 std::int64_t parse_bytes(const std::string& text, const std::string& subject) {
-  static const struct {
-    const char* name;
-    double factor;
-  } kUnits[] = {{"", 1},
-                {"B", 1},
-                {"KiB", 1024.0},
-                {"MiB", 1048576.0},
-                {"GiB", 1073741824.0},
-                {"TiB", 1099511627776.0},
-                {"KB", 1e3},
-                {"MB", 1e6},
-                {"GB", 1e9},
-                {"TB", 1e12}};
-  const auto digits = text.find_first_not_of("0123456789.");
-  const auto unit_at = text.find_first_not_of(' ', digits);
-  const std::string number = text.substr(0, digits);
-  const std::string unit = unit_at == std::string::npos ? "" : text.substr(unit_at);
-  char* end = nullptr;
-  const double count = std::strtod(number.c_str(), &end);
-  for (const auto& known : kUnits) {
-    if (number.empty() || *end != '\0' || unit != known.name) continue;
-    const double bytes = std::floor(count * known.factor);
-    if (bytes >= 1 && bytes < 1e18) return static_cast<std::int64_t>(bytes);
+  static const std::map<std::string, double> kUnits = {
+      {"", 1},      {"B", 1},        {"KB", 1e3},        {"MB", 1e6},           {"GB", 1e9},
+      {"TB", 1e12}, {"KIB", 1024.0}, {"MIB", 1048576.0}, {"GIB", 1073741824.0}, {"TIB", 1099511627776.0}};
+  static const std::regex kForm(R"(\s{0,8}([0-9]{1,12}(?:\.[0-9]{1,6})?)\s{0,8}([A-Za-z]{0,3})\s{0,8})");
+  std::smatch found;
+  if (text.size() <= 64 && std::regex_match(text, found, kForm)) {
+    std::string unit = found[2];
+    for (char& sign : unit) sign = static_cast<char>(sign & ~0x20);  // ASCII letters
+    const auto known = kUnits.find(unit);
+    const double bytes =
+        known == kUnits.end() ? 0 : std::floor(std::strtod(found[1].str().c_str(), nullptr) * known->second);
+    if (bytes >= 1 && bytes <= kMostBytes) return static_cast<std::int64_t>(bytes);
   }
-  throw InputError(subject, "a size above zero such as 12GiB", show(text));
+  throw InputError(subject, "a size such as 12GiB or 16GB, above 0", show(repr(text)));
 }
 
 }  // namespace elastic

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <system_error>
 #include <unordered_set>
 #include <utility>
 
@@ -155,8 +156,10 @@ Value parse_json(std::string_view text, const std::string& subject) {
 
 Value read_json(const std::filesystem::path& path, std::size_t limit) {
   const std::string name = path_text(path);
-  if (!std::filesystem::is_regular_file(path)) {
-    throw InputError(name, "a JSON file", std::filesystem::is_directory(path) ? "a folder" : "no such file");
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none)) {
+    throw InputError(name, "a JSON file",
+                     std::filesystem::is_directory(path, none) ? "a folder" : "no such file");
   }
   const std::string text = read_bytes(path, limit, "a readable JSON file");
   if (text.size() > limit)

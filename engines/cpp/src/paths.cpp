@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "elastic_runtime/error.h"
@@ -59,11 +60,13 @@ void check_name(const std::string& text, const Where& where) {
 
 std::filesystem::path inside(const std::filesystem::path& root, const std::string& relative) {
   namespace fs = std::filesystem;
-  const fs::path path = fs::weakly_canonical(root / path_of(relative));
-  const fs::path home = fs::weakly_canonical(root);
+  static const std::string todo = "replace the link by the file";
+  std::error_code error;
+  const fs::path path = fs::weakly_canonical(root / path_of(relative), error);
+  const fs::path home = error ? root : fs::weakly_canonical(root, error);
+  if (error) throw InputError(relative, "a file inside " + path_text(root), error.message(), todo);
   if (std::mismatch(home.begin(), home.end(), path.begin(), path.end()).first != home.end() || path == home) {
-    throw InputError(relative, "a file inside " + path_text(root), "a link to " + path_text(path),
-                     "replace the link by the file");
+    throw InputError(relative, "a file inside " + path_text(root), "a link to " + path_text(path), todo);
   }
   return path;
 }

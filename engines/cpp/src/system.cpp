@@ -5,6 +5,9 @@
 #include <charconv>
 #include <fstream>
 #include <iterator>
+#include <optional>
+#include <string_view>
+#include <vector>
 
 #include "files.h"
 
@@ -28,12 +31,40 @@ std::int64_t number_of(std::string_view text) {
   return value;
 }
 
-#ifndef _WIN32
-std::string text_of(const char* path) {
+/// The text of a file; none where it cannot be read.
+std::optional<std::string> text_of(const std::filesystem::path& path) {
   std::ifstream file(path);
+  if (!file) return std::nullopt;
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
-#endif
+
+/// What stands behind the name at the start of a line, none: empty.
+std::string_view line_of(std::string_view text, std::string_view name) {
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = text.substr(at, end - at);
+    if (line.substr(0, name.size()) == name) return line.substr(name.size());
+    at = end + 1;
+  }
+  return {};
+}
+
+/// Folders of the process's group and of the groups around it (version 2).
+std::vector<std::filesystem::path> groups_of(const std::filesystem::path& root) {
+  std::vector<std::filesystem::path> groups{root / "sys/fs/cgroup"};
+  const std::string text = text_of(root / "proc/self/cgroup").value_or("");
+  for (const auto& part : path_of(std::string(line_of(text, "0::"))).relative_path()) {
+    if (!part.empty() && part != "." && part != "..") groups.push_back(groups.back() / part);
+  }
+  return groups;
+}
+
+/// What a group has left; one without a limit, or that is not visible from here: the largest count.
+std::int64_t room_of(const std::filesystem::path& group) {
+  const auto limit = text_of(group / "memory.max"), used = text_of(group / "memory.current"),
+             stat = text_of(group / "memory.stat");
+  return limit && used && stat ? left_of(*limit, *used, *stat) : kMost;
+}
 
 }  // namespace
 
@@ -47,9 +78,19 @@ std::int64_t available_of(const std::string& meminfo) {
   return kib < 0 ? kMost : times(kib, 1024);
 }
 
-std::int64_t left_of(const std::string& limit, const std::string& used) {
+std::int64_t left_of(const std::string& limit, const std::string& used, const std::string& stat) {
   const std::int64_t most = number_of(limit), taken = number_of(used);
-  return most < 0 || taken < 0 ? kMost : std::max<std::int64_t>(0, most - taken);
+  if (most < 0 || taken < 0) return kMost;
+  std::int64_t dropped = 0;
+  for (const char* name : {"inactive_file ", "active_file "})
+    dropped = plus(dropped, std::max<std::int64_t>(0, number_of(line_of(stat, name))));
+  return std::max<std::int64_t>(0, plus(most - taken, dropped));
+}
+
+std::int64_t free_ram_of(const std::filesystem::path& root) {
+  std::int64_t free = available_of(text_of(root / "proc/meminfo").value_or(""));
+  for (const auto& group : groups_of(root)) free = std::min(free, room_of(group));
+  return free;
 }
 
 #ifdef _WIN32
@@ -65,15 +106,11 @@ std::int64_t process_id() { return static_cast<std::int64_t>(GetCurrentProcessId
 #else
 
 std::int64_t free_ram() {
-  std::int64_t free = available_of(text_of("/proc/meminfo"));
+  const std::int64_t free = free_ram_of("/");
 #ifdef _SC_AVPHYS_PAGES
-  if (free == kMost) free = times(sysconf(_SC_AVPHYS_PAGES), sysconf(_SC_PAGESIZE));
+  if (free == kMost) return times(sysconf(_SC_AVPHYS_PAGES), sysconf(_SC_PAGESIZE));
 #endif
-  const std::string group = "/sys/fs/cgroup/";  // version 2, then 1
-  free = std::min(
-      free, left_of(text_of((group + "memory.max").c_str()), text_of((group + "memory.current").c_str())));
-  return std::min(free, left_of(text_of((group + "memory/memory.limit_in_bytes").c_str()),
-                                text_of((group + "memory/memory.usage_in_bytes").c_str())));
+  return free;
 }
 
 std::int64_t process_id() { return getpid(); }

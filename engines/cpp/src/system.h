@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 namespace elastic {
 
-/// Bytes of main memory that this process can still take: the system's estimate, within the limit of its
-/// group.
+/// Bytes of main memory that this process can still take: the system's estimate, within the limits of
+/// its groups.
 std::int64_t free_ram();
 
 /// The number of this process, for names that no other process uses.
@@ -16,8 +17,14 @@ std::int64_t process_id();
 /// MemAvailable of the text of /proc/meminfo, bytes; nothing there: the largest count.
 std::int64_t available_of(const std::string& meminfo);
 
-/// What a limit and a use leave, as the texts of a control group's files give them; no limit: the largest
-/// count.
-std::int64_t left_of(const std::string& limit, const std::string& used);
+/// What a control group has left, from the texts of its memory.max, memory.current and memory.stat; no limit:
+/// the largest count. Its use counts the files that it has read; the kernel drops those before it refuses
+/// memory.
+std::int64_t left_of(const std::string& limit, const std::string& used, const std::string& stat);
+
+/// What /proc and /sys below `root` say is free: the kernel's estimate, and what every limited group of the
+/// process, from its own to the root, has left (cgroup v2). Nothing there: the largest count. Same as
+/// memory.py.
+std::int64_t free_ram_of(const std::filesystem::path& root);
 
 }  // namespace elastic

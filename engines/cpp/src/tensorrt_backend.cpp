@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -50,6 +51,7 @@ class TensorRtBackend : public Backend {
       : shape_{budget.widths.vocab_size, entry.max_context, entry.max_tokens, options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
         use_graph_(options.cuda_graph),
+        warn_(options.warn),
         loaded_(bundle, entry, options),
         stream_(cuda::make_stream()) {
     make_token_buffers();
@@ -223,14 +225,18 @@ class TensorRtBackend : public Backend {
     cuda::check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal),
                 "capturing a decode step");
     const bool enqueued = context.enqueueV3(stream_.get());
-    const cudaError_t ended = cudaStreamEndCapture(stream_.get(), &graph);
-    if (enqueued && ended == cudaSuccess && cudaGraphInstantiate(&made, graph, 0) == cudaSuccess)
-      graphs_[side_].reset(made);
+    cudaError_t ended = cudaStreamEndCapture(stream_.get(), &graph);
+    if (enqueued && ended == cudaSuccess) ended = cudaGraphInstantiate(&made, graph, 0);
+    if (enqueued && ended == cudaSuccess) graphs_[side_].reset(made);
     if (graph) (void)cudaGraphDestroy(graph);
     if (graphs_[side_])
       return cuda::check(cudaGraphLaunch(graphs_[side_].get(), stream_.get()), "a decode step");
     (void)cudaGetLastError();
     use_graph_ = false;  // an engine that cannot be captured runs all the same
+    if (warn_) {
+      warn_(std::string("decode steps run without CUDA graphs, which is slower: ") +
+            (ended == cudaSuccess ? "the engine cannot be captured" : cudaGetErrorString(ended)));
+    }
     loaded_.enqueue(context, stream_.get());
   }
 
@@ -251,6 +257,7 @@ class TensorRtBackend : public Backend {
 
   SessionShape shape_;
   bool every_token_, use_graph_;
+  std::function<void(const std::string&)> warn_;
   trt::Engine loaded_;
   cuda::Stream stream_;
   TokenBuffer ids_{"input_ids", {}, {}}, position_{"position", {}, {}}, length_{"length", {}, {}};

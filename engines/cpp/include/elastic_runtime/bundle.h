@@ -24,8 +24,8 @@ class Bundle {
   /// Read the manifest and check the files it lists.
   /// @param external the folder of external weights; without it they are not checked
   /// @param on_bytes hears of every piece that was read for a digest
-  /// Throws InputError (not a bundle, or one of another version) or DamageError (a file is missing or another
-  /// one).
+  /// Throws InputError (not a bundle, or one of another version; `external` for one that holds its weights)
+  /// or DamageError (a file is missing or another one).
   static Bundle open(const std::filesystem::path& path, Check check = Check::kSizes,
                      const std::optional<std::filesystem::path>& external = std::nullopt,
                      const std::function<void(std::size_t)>& on_bytes = {});

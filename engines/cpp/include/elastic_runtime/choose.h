@@ -25,6 +25,7 @@ struct Reckoning {
 struct Choice {
   std::int64_t vram = 0, context = 0, batch = 1;
   std::vector<Reckoning> reckonings;
+  bool largest = false;  ///< the most context that the memory allows was asked for
 
   /// The largest budget that fits, or null.
   const Reckoning* chosen() const;
@@ -35,14 +36,16 @@ struct Choice {
 
 /// What is asked of `choose`.
 struct Request {
-  std::int64_t vram = 0;  ///< bytes of GPU memory that are free
-  std::int64_t context = 0;
+  std::int64_t vram = 0;                ///< bytes of GPU memory that are free
+  std::optional<std::int64_t> context;  ///< tokens that must be possible; none: as many as the memory allows
   std::int64_t batch = 1;
   std::optional<std::string> compute_capability;  ///< such as `12.0`; none leaves the card open
 };
 
-/// Of the engines for enough context and batch the one with the smallest context serves, then the one with
-/// the least activation memory, then by target name. Throws InputError: vram, context or batch below 1.
+/// Of the engines for enough context and batch one serves: with a context asked for the one with the
+/// smallest, since caches are allocated for all of it; without, the one with the largest that fits the
+/// memory. Then decide the least activation memory, then the target's name. Throws InputError: vram, context
+/// or batch below 1.
 Choice choose(const std::vector<BudgetEntry>& budgets, const Request& request);
 
 /// A warning about an engine that no card has run yet; empty where one has.

@@ -42,8 +42,8 @@ VramNeed vram_needed(const BudgetSize& size, std::int64_t context, std::int64_t 
 /// Bytes as GiB with one decimal (two below 0.1).
 std::string gib(std::int64_t bytes);
 
-/// Bytes that text such as `12GiB`, `12 GB`, `500MiB` or `1073741824` names. Throws InputError about
-/// `subject`.
+/// Bytes that text such as `12GiB`, `12 gb`, `1TiB` or `1073741824` names; as sizes.py. Throws InputError
+/// about `subject`.
 std::int64_t parse_bytes(const std::string& text, const std::string& subject);
 
 }  // namespace elastic

@@ -33,8 +33,8 @@ std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEnt
                                            const OnnxOptions& options = {});
 
 /// Bytes of main memory that a budget takes on the CPU: its weights as they are stored, the largest of them
-/// once more in float32, caches and states in float32 and once more for the next call, and onnxruntime
-/// itself. Embedded weights count in float32. The same reckoning as open_onnx.py.
+/// once more in float32, caches and states in float32 (SSM states are that already) and once more for the
+/// next call, and onnxruntime itself. Embedded weights count in float32. The same reckoning as open_onnx.py.
 std::int64_t host_bytes(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
                         std::int64_t batch = 1);
 
