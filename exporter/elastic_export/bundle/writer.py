@@ -19,7 +19,15 @@ from types import TracebackType
 
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
-from elastic_export.bundle.merge import KeptReport, check_same, check_same_graph, graph_files, merge, staying_engines
+from elastic_export.bundle.merge import (
+    KeptReport,
+    check_same,
+    check_same_graph,
+    graph_files,
+    merge,
+    options_of,
+    staying_engines,
+)
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import link_same, place
 from elastic_export.bundle.staging import Stage, recover
@@ -135,7 +143,7 @@ class BundleWriter:
         self._link_unchanged(manifest.files)
         if self._add and self.previous is not None:
             manifest = self._keep_old(self.previous, manifest)
-        manifest = ordered(manifest)
+        manifest = ordered(replace(manifest, options=options_of(manifest)))
         text = manifest.to_json()
         parse_manifest(text.encode(), NAME)  # what no consumer would open is not published
         (self.path / NAME).write_text(text, "utf-8")
