@@ -33,6 +33,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     return export(plan_job(Checkpoint.open(folder / "tiny"), options, demo=False), Progress())
 
 
+def test_the_options_speak_of_the_engines_not_of_the_request(exported: ExportResult) -> None:
+    assert exported.manifest.options["ops"] == ("native", "plugin")
+
+
 def test_a_budget_without_mamba_layers_is_a_native_engine_that_needs_no_library(exported: ExportResult) -> None:
     found = {b.name: (b.pattern, b.engines[0].ops, b.engines[0].plugin is not None) for b in exported.manifest.budgets}
     assert found == {

@@ -5,6 +5,23 @@ Each class owns the exit code of a command that dies of it, so a command line ne
 
 from __future__ import annotations
 
+import errno
+
+
+def _numbers(*names: str) -> frozenset[int]:
+    """Those of the names that this system has."""
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+#: A full disk, a full quota, a file above the largest size that is allowed.
+NO_ROOM = _numbers("ENOSPC", "EDQUOT", "EFBIG")
+#: What else a machine answers that no request and no code of ours can help. A missing file is none of these: what a
+#: user named is looked for and refused by name, and of our own files none may be missing.
+REFUSED = _numbers(
+    "EACCES", "EPERM", "EROFS", "EIO", "EREMOTEIO", "ESTALE", "ENXIO", "ENODEV", "ENAMETOOLONG", "ELOOP", "ENOTDIR",
+    "EISDIR", "ETXTBSY", "EBUSY", "EMLINK", "EMFILE", "ENFILE", "ENOMEM",
+)  # fmt: skip
+
 
 class ElasticError(Exception):
     """Base of every error meant for the user.
@@ -46,3 +63,16 @@ class BuildError(ElasticError):
 
 class UnavailableError(BuildError):
     """This machine cannot run it (a package, a library, memory, a card): nothing is wrong with what was to be run."""
+
+
+def machine_error(error: BaseException) -> BuildError | None:
+    """The user's error for an OSError that is the machine's answer; None for any other, which is a fault of ours."""
+    if not isinstance(error, OSError):
+        return None
+    file, found = str(error.filename or ""), error.strerror or str(error)
+    if error.errno in NO_ROOM:
+        return BuildError(file or "the disk", expected="room to write", found=found, todo="free some space there")
+    if error.errno in REFUSED:
+        expected = "a usable file" if file else "no refusal"
+        return BuildError(file or "this machine", expected=expected, found=found)
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ import click
 
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.eos import stop_ids
-from elastic_runtime.errors import BuildError, ElasticError, InputError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
 from elastic_runtime.generate import Piece, Settings, generate
 from elastic_runtime.open import Opener, Request
 from elastic_runtime.sampling import Sampling
@@ -55,7 +54,7 @@ def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # on
         return error.exit_code, None
     if isinstance(error, click.Abort):
         return INTERRUPTED, ""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         _forget_output()
         where = error.filename or "standard output"
         return BuildError.exit_code, f"error: {where}: expected room to write, found {error.strerror}."

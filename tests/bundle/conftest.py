@@ -72,6 +72,7 @@ def budget_entry(budget: str, engines: tuple[EngineEntry, ...]) -> BudgetEntry:
 
 
 def manifest_of(*budgets: BudgetEntry, fingerprint: str = "f" * 64) -> Manifest:
+    engines = [engine for budget in budgets for engine in budget.engines]
     return Manifest(
         producer="elastic-export 0.1.0",
         demo=False,
@@ -79,7 +80,12 @@ def manifest_of(*budgets: BudgetEntry, fingerprint: str = "f" * 64) -> Manifest:
         precision="bf16",
         weight_mode="shared",
         logits="last",
-        options={"max_batch": 1},
+        options={  # in the words and the order of the request
+            "budgets": tuple(budget.name for budget in budgets),
+            "targets": tuple(dict.fromkeys(engine.target for engine in engines)),
+            "max_contexts": tuple(dict.fromkeys(engine.max_context for engine in engines)),
+            "max_batch": 1,
+        },
         versions={"tensorrt-rtx": "1.7.1"},
         rules=RULES,
         budgets=budgets,

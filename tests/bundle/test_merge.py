@@ -48,6 +48,23 @@ def test_another_context_under_the_same_file_name_moves_the_kept_engine(tmp_path
     assert (out / "big/rtx5080.1024.engine").read_text() == "engine for rtx5080 at 1024 "
 
 
+def test_equal_contents_give_equal_manifests_however_they_came_about(tmp_path: Path, export: Callable) -> None:
+    big, small = [("rtx5080", 1024), ("rtx4090", 2048)], [("rtx5090", 512)]
+    export(tmp_path / "once", {"small": small, "big": big})
+    export(tmp_path / "turned", {"big": big[::-1], "small": small})
+    export(tmp_path / "parts", {"big": big[1:]})
+    export(tmp_path / "parts", {"small": small}, add=True)
+    last = export(tmp_path / "parts", {"big": big[:1]}, add=True)
+    texts = {(tmp_path / name / "manifest.json").read_text() for name in ("once", "turned", "parts")}
+    assert len(texts) == 1
+    assert last.options == {
+        "budgets": ("big", "small"),
+        "targets": ("rtx4090", "rtx5080", "rtx5090"),
+        "max_contexts": (512, 1024, 2048),
+        "max_batch": 1,
+    }
+
+
 def test_adding_to_nothing_is_an_export(tmp_path: Path, export: Callable) -> None:
     export(tmp_path / "out", {"big": []}, add=True)
     assert engines(Bundle.open(tmp_path / "out")) == {"big": []}

@@ -31,6 +31,17 @@ def test_a_link_to_a_bundle_is_followed(tmp_path: Path, bundle: Path) -> None:
     assert check_output(tmp_path / "link")[0] == bundle
 
 
+def test_links_that_lead_back_to_themselves_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "there").symlink_to("back")
+    (tmp_path / "back").symlink_to("there")
+    for name in ("loop", "there", "back", "loop/out", "there/out"):
+        with pytest.raises(InputError, match="found a symbolic link that leads back to itself"):
+            check_output(tmp_path / name, force=True)
+    (tmp_path / "dangling").symlink_to("new")
+    assert check_output(tmp_path / "dangling") == (tmp_path / "new", None)
+
+
 def test_a_file_in_the_way_is_refused_even_with_force(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     for path in (tmp_path / "out", tmp_path / "out" / "below"):

@@ -130,6 +130,19 @@ def test_a_failed_verification_leaves_its_report_and_no_bundle_and_a_good_export
     assert not failed_report(out).exists()
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_for_a_link_is_not_tried_as_a_copy(
+    tmp_path: Path, export: Callable, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(code, os.strerror(code), str(target))
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(place, "_clone", lambda source, target: pytest.fail("tried all the same"))
+    with pytest.raises(BuildError, match="expected room for the bundle"):
+        export(tmp_path / "out", ASKED)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_a_build_error_and_leaves_the_old_bundle(
     tmp_path: Path, export: Callable, tree: Callable, code: int

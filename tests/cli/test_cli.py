@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from elastic_export.checkpoint.synthetic import (
     write_sparse_checkpoint,
 )
 from elastic_export.cli.main import main
+from elastic_export.engine.build_folder import BuildFaultError
 from elastic_runtime.manifest_reader import NAME
 from elastic_runtime.verified import Verified
 
@@ -62,6 +64,12 @@ BAD_REQUESTS = [
     (["--budget", "all", "--target", "rtx5080", "--checkpoint", "/no/such"], "--checkpoint: expected a folder"),
     (["--budget", "all", "--target", "rtx5080", "--checkpoint", "some/repo"], "hf download some/repo"),
     (["--budget", "all", "--target", "rtx5080", "--output", "/proc/elastic"], "output /proc/elastic"),
+    (["--budget", "all", "--target", "rtx5080", "--output", "n" * 300], "can be written, found File name too"),
+    (["--budget", "all", "--target", "rtx5080", "--budgets", "/no/such"], "/no/such"),
+    (["verify", "/no/such"], "/no/such"),
+    (["targets", "--checkpoint", "/no/such"], "/no/such"),
+    (["budgets", "derive", "--parent", "/no/such", "--sliced", "/no/such"], "/no/such"),
+    (["inspect", "/no/such.onnx"], "/no/such.onnx: expected an ONNX model"),
     (["inspect", "/no/such"], "expected a bundle, a checkpoint folder or an .onnx file"),
     (["--no-such-option"], "No such option"),
     (["--weights", "borrowed"], "is not one of"),
@@ -258,6 +266,44 @@ def test_a_dry_run_says_that_the_output_will_not_do(run, tmp_path) -> None:
     assert (code, "small" in out) == (0, True)
 
 
+def test_an_output_that_cannot_be_looked_into_is_the_requests_fault(run, tmp_path, monkeypatch) -> None:
+    listed = Path.iterdir
+
+    def refuse(self: Path) -> Iterator[Path]:  # root may look anywhere
+        if self == tmp_path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    code, out, err = run("--budget", "all", "--target", "rtx5080", "--output", str(tmp_path), "--dry-run")
+    assert (code, out) == (2, ""), err
+    assert f"output {tmp_path}: expected a folder that can be written, found Permission denied" in err
+
+
+@pytest.mark.parametrize("below", ["", "/bundle"])
+def test_an_output_that_links_to_itself_is_refused_by_the_plan(run, tmp_path, below) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    arguments = ("--budget", "all", "--target", "rtx5080", "--output", f"{tmp_path}/loop{below}", "--dry-run")
+    for extra in ((), ("--force",)):
+        code, out, err = run(*arguments, *extra)
+        assert (code, out) == (2, ""), err
+        assert "found a symbolic link that leads back to itself. Name another output" in err
+
+
+def test_a_fault_in_the_build_process_is_an_internal_error_with_both_tracebacks(run, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BuildFaultError("KeyError: 'x'", "Traceback of the other process")
+
+    monkeypatch.setattr("elastic_export.cli.export.plan_job", fail)
+    arguments = ("--budget", "all", "--target", "rtx5080")
+    code, _, err = run(*arguments)
+    assert (code, "process" in err) == (70, False)
+    assert "internal error: BuildFaultError: KeyError: 'x'. Run it again" in err
+    code, _, err = run("--debug", *arguments)
+    assert code == 70
+    assert "In the build process:\nTraceback of the other process" in err
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
@@ -269,6 +315,11 @@ def test_a_dry_run_says_that_the_output_will_not_do(run, tmp_path) -> None:
         (RuntimeError("x" * 9999), 70, "internal error: RuntimeError: xxx"),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
         (OSError(28, "No space left on device"), 1, "error: the disk: expected room to write, found No space left"),
+        (OSError(27, "File too large", "a/b"), 1, "error: a/b: expected room to write, found File too large. Free"),
+        (OSError(5, "Input/output error", "a/b"), 1, "error: a/b: expected a usable file, found Input/output error."),
+        (OSError(24, "Too many open files"), 1, "error: this machine: expected no refusal, found Too many open files."),
+        (FileNotFoundError(2, "None", "contract.json"), 70, "internal error: FileNotFoundError: [Errno 2] None: "),
+        (OSError(22, "Invalid argument", "a/b"), 70, "internal error: OSError: [Errno 22] Invalid argument: 'a/b'."),
         (MemoryError(), 1, "error: memory: expected enough for this step, found none left."),
     ],
 )

@@ -28,10 +28,12 @@ import pytest
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine import child
 from elastic_export.engine.activation import activation_bounds
-from elastic_export.engine.build_folder import error_from_json
+from elastic_export.engine.build_folder import BuildFaultError, BuildFolder
 from elastic_export.engine.builder import build_engine, child_environment
+from elastic_export.engine.compile import load, tensorrt_step
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError, InputError
+from elastic_export.engine.trt_rtx import TensorRTRTX
+from elastic_runtime.errors import BuildError, ElasticError, InputError
 from elastic_runtime.interface import logits_port
 
 
@@ -188,23 +190,88 @@ def test_no_room_for_temporary_files(
     ("raised", "text"),
     [
         (MemoryError(), r"^memory: expected enough to build the engine, found none left\. Close"),
-        (ZeroDivisionError("by zero"), r"^the engine build: expected .*, found ZeroDivisionError: by zero\.$"),
         (OSError(errno.ENOSPC, "No space left", "lib/x"), "^lib/x: expected room to write, found No space left"),
+        (OSError(errno.EIO, "Input/output error", "x"), "^x: expected a usable file, found Input/output error"),
     ],
 )
-def test_whatever_ends_the_build_process_is_an_error_of_ours(
+def test_the_machines_refusals_in_the_build_process_are_build_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, text: str
 ) -> None:
+    result = reported(tmp_path, monkeypatch, raised)
+    with pytest.raises(BuildError, match=text):
+        raise result
+
+
+@pytest.mark.parametrize(
+    ("raised", "what"),
+    [
+        (KeyError("x"), "KeyError: 'x'"),
+        (
+            FileNotFoundError(errno.ENOENT, "None", "contract.json"),
+            "FileNotFoundError: [Errno 2] None: 'contract.json'",
+        ),
+    ],
+)
+def test_a_fault_of_ours_in_the_build_process_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, what: str
+) -> None:
+    result = reported(tmp_path, monkeypatch, raised)
+    assert isinstance(result, BuildFaultError)
+    assert not isinstance(result, ElasticError)  # those are the user's
+    assert str(result) == what
+    assert "in fail\n    raise raised" in result.__notes__[0]
+
+
+def test_a_fault_before_the_build_begins_is_reported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "request.json").write_text("{}")
+    assert isinstance(run_main(tmp_path, monkeypatch), BuildFaultError)
+
+
+def reported(folder: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception) -> Exception:
+    """What the parent learns of a build that ends with an exception."""
+
     def fail(*args: object) -> None:
         raise raised
 
-    monkeypatch.chdir(tmp_path)
-    Path("model.onnx").touch()
+    (folder / "request.json").touch()
+    (folder / "model.onnx").touch()
+    monkeypatch.setattr(EngineRequest, "from_json", lambda text: None)
     monkeypatch.setattr(child, "compile_engine", fail)
-    outcome = child._outcome(object(), reproducible=True)  # type: ignore[arg-type]
-    assert isinstance(outcome, dict)
-    with pytest.raises(BuildError, match=text):
-        raise error_from_json(outcome["error"])
+    return run_main(folder, monkeypatch)
+
+
+def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Exception:
+    monkeypatch.chdir(folder)
+    for name in ("die_with_parent", "restart_without_randomization", "schedule_in_order"):
+        monkeypatch.setattr(child, name, lambda: None)
+    assert child.main() == 0
+    result = BuildFolder(folder, folder / "engine").result()
+    assert isinstance(result, Exception)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (RuntimeError("std::exception"), BuildError),
+        (TypeError("pybind11::init(): factory function returned nullptr"), BuildError),
+        (TypeError("incompatible function arguments"), TypeError),
+        (KeyError("x"), KeyError),
+    ],
+)
+def test_what_tensorrt_raises_of_itself_is_a_failed_build(raised: Exception, expected: type[Exception]) -> None:
+    with pytest.raises(expected), tensorrt_step("the builder"):
+        raise raised
+
+
+def test_a_package_that_does_not_load_is_named() -> None:
+    class Broken(TensorRTRTX):
+        def module(self) -> Any:
+            raise FileNotFoundError("libtensorrt_rtx.so.1")
+
+    told = r"^the package tensorrt_rtx: expected it to load, found FileNotFoundError: libtensorrt_rtx\.so\.1\. Install"
+    with pytest.raises(BuildError, match=told):
+        load(Broken())
 
 
 def test_a_weight_of_another_name(request_for_small_model: EngineRequest) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from elastic_export.engine.build_folder import BuildFaultError
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, InputError
@@ -82,7 +83,6 @@ def test_a_creator_that_cannot_be_imported_is_the_requests_fault(twice_request: 
     [
         ("abort", r"it died of SIGABRT, last words: .*about to abort"),
         ("killed", r"it was killed \(signal 9, the kernel's answer to memory running out\)"),
-        ("raising", r"it left with status 1, last words: .*RuntimeError: creator exploded"),
     ],
 )
 def test_a_dying_builder_becomes_an_error_with_its_last_words(
@@ -90,6 +90,16 @@ def test_a_dying_builder_becomes_an_error_with_its_last_words(
 ) -> None:
     with pytest.raises(BuildError, match=found):
         build_engine(replace(twice_request, plugin_creators={"Twice": f"toy_creators:{creator}"}))
+    assert sorted(path.name for path in twice_request.output.parent.iterdir()) == ["twice.onnx"]
+
+
+def test_a_fault_in_the_process_comes_with_its_traceback(twice_request: EngineRequest) -> None:
+    with pytest.raises(BuildFaultError) as caught:
+        build_engine(replace(twice_request, plugin_creators={"Twice": "toy_creators:raising"}))
+    assert str(caught.value) == "RuntimeError: creator exploded"
+    (note,) = caught.value.__notes__
+    assert note.startswith("In the build process:\nTraceback (most recent call last):\n")
+    assert "in raising" in note
     assert sorted(path.name for path in twice_request.output.parent.iterdir()) == ["twice.onnx"]
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from elastic_runtime.errors import BuildError, InputError
+import errno
+
+import pytest
+
+from elastic_runtime.errors import NO_ROOM, BuildError, InputError, machine_error
 
 
 def test_says_subject_expected_found_and_what_to_do() -> None:
@@ -14,3 +18,30 @@ def test_says_subject_expected_found_and_what_to_do() -> None:
 def test_names_out_of_a_file_cannot_steer_a_terminal() -> None:
     error = InputError("tensor \x1b[2J\x07", expected="é", found="a\x0cb\ud800\nc", todo="\x1b[2J it")
     assert str(error) == "tensor \\x1b[2J\\x07: expected é, found a\\x0cb\\ud800\nc. \\x1b[2J it."
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_want_of_room_is_the_machines(number: int) -> None:
+    assert number in NO_ROOM
+    assert (
+        str(machine_error(OSError(number, "Full", "a")))
+        == "a: expected room to write, found Full. Free some space there."
+    )
+    assert str(machine_error(OSError(number, "Full"))).startswith("the disk: expected room to write, found Full.")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
+        errno.ETXTBSY, errno.EMFILE, errno.ENFILE,
+    ],
+)  # fmt: skip
+def test_refusals_of_the_machine(number: int) -> None:
+    assert str(machine_error(OSError(number, "No", "a"))) == "a: expected a usable file, found No."
+    assert str(machine_error(OSError(number, "No"))) == "this machine: expected no refusal, found No."
+
+
+def test_a_missing_file_and_what_is_no_os_error_are_faults_of_ours() -> None:
+    for error in (FileNotFoundError(errno.ENOENT, "None", "a"), OSError(errno.EINVAL, "Odd", "a"), KeyError("a")):
+        assert machine_error(error) is None

@@ -289,6 +289,7 @@ def test_a_chat_whose_session_is_lost_ends(demo_bundle: Path, monkeypatch: pytes
         (ZeroDivisionError("one\ntwo \x1b[2J"), 70, "internal error: ZeroDivisionError: one two \\x1b[2J. Run again"),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
         (MemoryError(), 1, "error: memory: expected enough for this, found none left."),
+        (OSError(27, "File too large", "a/b"), 1, "error: a/b: expected room to write, found File too large."),
         (OSError(28, "No space left on device"), 1, "error: standard output: expected room to write, found No space"),
     ],
 )

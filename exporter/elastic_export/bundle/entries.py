@@ -13,7 +13,7 @@ from elastic_export.bundle.describe import fits, has_scalar_widths, widths
 from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.merge import check_same
-from elastic_export.bundle.output import check_output
+from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.engine.activation import logits_buffer
 from elastic_export.engine.facts import EngineFacts
@@ -54,10 +54,11 @@ def check_destination(job: ExportJob) -> None:
     """Whether an export could begin to write its bundle where it was told to; writes nothing.
 
     Raises:
-        InputError: as `check_output` and, with `add`, `check_same` do.
+        InputError: as `check_output` and, with `add`, `check_same` do, or the output cannot even be looked at.
     """
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    _, previous = check_output(options.output, force=options.force, protect=protect)
+    with os_errors_explained(options.output):
+        _, previous = check_output(options.output, force=options.force, protect=protect)
     if options.add and previous is not None:
         check_same(previous, manifest_of(job, (), versions()))
 

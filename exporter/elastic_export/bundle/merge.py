@@ -70,10 +70,7 @@ def merge(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> M
     kept.update({e.path: e for e in old.files if e.path not in new_files and e.path.split("/")[0] not in remade})
     files = (*new.files, *(replace(entry, path=path) for path, entry in kept.items()))
     external = {entry.path: entry for entry in (*old.external_weights, *new.external_weights)}
-    options = {**new.options, **_options_of(budgets, new.options)}
-    manifest = replace(
-        new, budgets=tuple(budgets), files=files, external_weights=tuple(external.values()), options=options
-    )
+    manifest = replace(new, budgets=tuple(budgets), files=files, external_weights=tuple(external.values()))
     return Merged(manifest, kept, tuple(reports))
 
 
@@ -148,9 +145,12 @@ def _listed(manifest: Manifest, path: str) -> FileEntry:
     return entry
 
 
-def _options_of(budgets: Iterable[BudgetEntry], last: dict[str, Option]) -> dict[str, Option]:
-    """The options as they hold for what the bundle has now, whichever export made it."""
-    budgets = list(budgets)
+def options_of(manifest: Manifest) -> dict[str, Option]:
+    """The options as they hold for what the bundle has, however it came about: equal contents, equal options.
+
+    What budgets and engines do not say (`weights`, `logits`, …) is one for the whole bundle, see `check_same`.
+    """
+    budgets, last = manifest.budgets, manifest.options
     engines = [engine for budget in budgets for engine in budget.engines]
     found: dict[str, Option] = {
         "budgets": tuple(sorted({budget.name for budget in budgets})),
@@ -161,7 +161,7 @@ def _options_of(budgets: Iterable[BudgetEntry], last: dict[str, Option]) -> dict
         "ops": _one_or_all({engine.ops for engine in engines}),
         "verify": all(budget.golden is not None for budget in budgets),
     }
-    return {name: value for name, value in found.items() if name in last and value != ()}
+    return {**last, **{name: value for name, value in found.items() if name in last and value != ()}}
 
 
 def _one_or_all(values: Collection[int] | Collection[str]) -> Option:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from elastic_runtime.errors import BuildError, ElasticError, InputError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
 from elastic_runtime.manifest import Manifest
 from elastic_runtime.manifest_reader import NAME, read_manifest
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.EINVAL)
+_NO_RIGHT = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.EINVAL, errno.ELOOP,
+)  # fmt: skip
 
 _ELSEWHERE = "name another output with --output"
+_ENDLESS = "a symbolic link that leads back to itself"
 
 
 def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] = ()) -> tuple[Path, Manifest | None]:
@@ -29,8 +32,11 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
 
     Raises:
         InputError: a file is in the way, the folder is not a bundle, no right to write, or a protected folder is in it.
+        OSError: what the file system says to looking there (`os_errors_explained`).
     """
     path = Path(os.path.realpath(output))
+    if path.is_symlink():  # every other link has been followed
+        raise InputError(f"output {output}", expected="a folder", found=_ENDLESS, todo=_ELSEWHERE)
     if path.exists() and not path.is_dir():
         raise InputError(f"output {output}", expected="a folder", found="a file", todo="name another output")
     for kept in (Path(os.path.expanduser("~")), Path.cwd(), *protect):
@@ -46,10 +52,21 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
     return path, _previous(path, output, force) if path.exists() and any(path.iterdir()) else None
 
 
+@contextmanager
+def os_errors_explained(output: Path) -> Iterator[None]:
+    """Around what looks at an output or begins one: an OSError there is the user's error (`explain_os_error`)."""
+    try:
+        yield
+    except OSError as error:
+        if shown := explain_os_error(error, output, rights=True):
+            raise shown from error
+        raise
+
+
 def explain_os_error(error: OSError, output: Path, *, rights: bool) -> ElasticError | None:
     """The user's error for a machine's: a full disk, and (with `rights`) no right to write; None for any other."""
     reason = error.strerror or str(error)
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         todo = "free some space, or name an output on another file system"
         return BuildError(f"output {output}", expected="room for the bundle", found=reason, todo=todo)
     if rights and error.errno in _NO_RIGHT:
@@ -62,7 +79,8 @@ def _check_right(path: Path, output: Path) -> None:
     while not parent.exists() and not parent.is_symlink():
         parent = parent.parent
     if not parent.is_dir():
-        raise InputError(f"output {output}", expected=f"a folder at {parent}", found="a file", todo=_ELSEWHERE)
+        found = _ENDLESS if parent.is_symlink() else "a file"
+        raise InputError(f"output {output}", expected=f"a folder at {parent}", found=found, todo=_ELSEWHERE)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"output {output}", expected="the right to write", found=f"none in {parent}", todo=_ELSEWHERE)
 

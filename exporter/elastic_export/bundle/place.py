@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -10,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from elastic_runtime.digest import file_digest
+from elastic_runtime.errors import NO_ROOM
 from elastic_runtime.manifest import FileEntry
 
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file (btrfs, xfs)
 _PIECE = 8 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def place(
@@ -65,7 +64,7 @@ def _link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise
         return False  # another file system, no such right, too many links: the next way may do
     return True
@@ -76,7 +75,7 @@ def _clone(source: Path, target: Path) -> bool:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 raise
         else:
             return True

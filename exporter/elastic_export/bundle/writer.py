@@ -19,8 +19,16 @@ from types import TracebackType
 
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
-from elastic_export.bundle.merge import KeptReport, check_same, check_same_graph, graph_files, merge, staying_engines
-from elastic_export.bundle.output import check_output, explain_os_error
+from elastic_export.bundle.merge import (
+    KeptReport,
+    check_same,
+    check_same_graph,
+    graph_files,
+    merge,
+    options_of,
+    staying_engines,
+)
+from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import link_same, place
 from elastic_export.bundle.staging import Stage, recover
 from elastic_runtime.digest import file_digest
@@ -69,14 +77,10 @@ class BundleWriter:
         self.previous: Manifest | None = None
 
     def __enter__(self) -> BundleWriter:
-        try:
+        with os_errors_explained(self._named):
             recover(Path(os.path.realpath(self._named)), self._say)
             self.output, self.previous = check_output(self._named, force=self._force, protect=self._protect)
             self._stage = Stage(self.output)
-        except OSError as error:
-            if shown := explain_os_error(error, self._named, rights=True):
-                raise shown from error
-            raise
         return self
 
     def __exit__(
@@ -139,7 +143,7 @@ class BundleWriter:
         self._link_unchanged(manifest.files)
         if self._add and self.previous is not None:
             manifest = self._keep_old(self.previous, manifest)
-        manifest = ordered(manifest)
+        manifest = ordered(replace(manifest, options=options_of(manifest)))
         text = manifest.to_json()
         parse_manifest(text.encode(), NAME)  # what no consumer would open is not published
         (self.path / NAME).write_text(text, "utf-8")

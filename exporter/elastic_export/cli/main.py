@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -18,7 +17,7 @@ from elastic_export.cli.export import export_options, run_export
 from elastic_export.cli.inspect import inspect
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
-from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.errors import BuildError, ElasticError, machine_error
 
 INTERRUPTED = 130
 FAULT = 70  # EX_SOFTWARE of sysexits.h, as elastic-run: an error of ours, neither the request's nor the machine's
@@ -85,13 +84,9 @@ def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of er
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains while it ends
         return BuildError.exit_code
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        click.echo(f"error: {error.filename or 'the disk'}: expected room to write, found {error.strerror}.", err=True)
-        return BuildError.exit_code
-    if isinstance(error, OSError) and error.filename is not None:
-        found = error.strerror or type(error).__name__
-        click.echo(f"error: {BuildError(str(error.filename), expected='a usable file', found=found)}", err=True)
-        return BuildError.exit_code
+    if shown := machine_error(error):
+        click.echo(f"error: {shown}", err=True)
+        return shown.exit_code
     if isinstance(error, MemoryError):
         click.echo("error: memory: expected enough for this step, found none left. Close other programs.", err=True)
         return BuildError.exit_code

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,19 @@ OUT_FOLDER, ENGINE_FILE = "out", "engine"
 NO_ROOM_STATUS = 28
 
 
+class BuildFaultError(Exception):
+    """A fault of ours in the build process, neither the request's nor the machine's; a traceback shows both processes.
+
+    Args:
+        what: the exception of that process, in a line.
+        trace: its traceback.
+    """
+
+    def __init__(self, what: str, trace: str) -> None:
+        super().__init__(what)
+        self.add_note(f"In the build process:\n{trace}")
+
+
 @dataclass(frozen=True)
 class BuildFolder:
     """Where one build process runs (`folder`) and where its engine appears (`engine`)."""
@@ -44,12 +58,14 @@ class BuildFolder:
         path = self.folder / LOG_FILE
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def result(self) -> EngineFacts | ElasticError | None:
+    def result(self) -> EngineFacts | ElasticError | BuildFaultError | None:
         """What the process reported, None where it did not get that far."""
         path = self.folder / RESULT_FILE
         if not path.exists():
             return None
         values = json.loads(path.read_text())
+        if "fault" in values:
+            return BuildFaultError(**values["fault"])
         return EngineFacts.from_json(values["facts"]) if "facts" in values else error_from_json(values["error"])
 
 
@@ -86,6 +102,12 @@ def error_to_json(error: ElasticError) -> dict[str, Any]:
         "found": error.found,
         "todo": error.todo,
     }
+
+
+def fault_to_json(error: BaseException) -> dict[str, str]:
+    """A fault of ours as the arguments of `BuildFaultError`."""
+    trace = "".join(traceback.format_exception(error))
+    return {"what": f"{type(error).__name__}: {error}", "trace": trace}
 
 
 def error_from_json(values: dict[str, Any]) -> ElasticError:

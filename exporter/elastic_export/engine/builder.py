@@ -15,6 +15,7 @@ from elastic_export.engine.build_folder import (
     NO_ROOM_STATUS,
     OUT_FOLDER,
     RESULT_FILE,
+    BuildFaultError,
     BuildFolder,
     build_folder,
 )
@@ -23,7 +24,7 @@ from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.header import check_header
 from elastic_export.engine.limits import check_precision, check_sizes
-from elastic_export.engine.machine import build_error, is_no_room, no_room
+from elastic_export.engine.machine import build_error
 from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
@@ -51,6 +52,7 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
         InputError: the request or the model file is at fault, or TensorRT is not there; nothing was started.
         BuildError: parser, checks or builder refused; a disk or the memory is full; or the process aborted, was killed,
             hung, with its last words.
+        BuildFaultError: a fault of ours in the process.
     """
     check_request(request)
     model = fixed_model(request)
@@ -62,8 +64,8 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
                 check_header(place.engine, facts.version)
             os.replace(place.engine, request.output)
     except OSError as error:  # of the temporary folder, as often as not: whoever asked for the engine cannot know
-        if is_no_room(error):
-            raise build_error(error) from error
+        if shown := build_error(error):
+            raise shown from error
         raise
     return facts
 
@@ -122,10 +124,15 @@ def child_environment(environment: os._Environ[str] | dict[str, str]) -> dict[st
 
 def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineFacts:
     result = place.result() if status == 0 else None
+    if isinstance(result, BuildFaultError):
+        raise result
     if isinstance(result, ElasticError):
         raise _with_real_names(result, request)
     if status == NO_ROOM_STATUS:
-        raise no_room(str(place.folder / RESULT_FILE), os.strerror(NO_ROOM_STATUS))
+        file = str(place.folder / RESULT_FILE)
+        raise BuildError(
+            file, expected="room to write", found=os.strerror(NO_ROOM_STATUS), todo="free some space there"
+        )
     if result is None:
         raise BuildError(
             request.output.name,

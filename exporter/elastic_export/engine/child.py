@@ -13,7 +13,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine.build_folder import MODEL_FILE, NO_ROOM_STATUS, REQUEST_FILE, RESULT_FILE, error_to_json
+from elastic_export.engine.build_folder import (
+    MODEL_FILE,
+    NO_ROOM_STATUS,
+    REQUEST_FILE,
+    RESULT_FILE,
+    error_to_json,
+    fault_to_json,
+)
 from elastic_export.engine.buildlog import LogLine
 from elastic_export.engine.compile import ProcessFacts, compile_engine
 from elastic_export.engine.isolation import (
@@ -29,9 +36,23 @@ from elastic_runtime.errors import ElasticError
 
 
 def main() -> int:
-    """Build what the folder asks for; exit 0 when a result was written, be it an engine or a named error."""
+    """Build what the folder asks for; exit 0 when a result was written, be it an engine, a named error or a fault."""
     die_with_parent()
     restart_without_randomization()
+    try:
+        result = _built()
+    except Exception as error:
+        result = _failure(error)
+    try:
+        write_file(Path(RESULT_FILE), json.dumps(result).encode())
+    except OSError as error:
+        if not is_no_room(error):
+            raise
+        return NO_ROOM_STATUS
+    return 0
+
+
+def _built() -> dict[str, Any]:
     request = EngineRequest.from_json(Path(REQUEST_FILE).read_text())
     reproducible = schedule_in_order() and not address_randomization()  # before there is a second thread
     outcome: list[dict[str, Any] | BaseException] = []
@@ -43,25 +64,23 @@ def main() -> int:
     result = outcome[0]
     if isinstance(result, BaseException):
         raise result
-    try:
-        write_file(Path(RESULT_FILE), json.dumps(result).encode())
-    except OSError as error:
-        if not is_no_room(error):
-            raise
-        return NO_ROOM_STATUS
-    return 0
+    return result
 
 
 def _outcome(request: EngineRequest, reproducible: bool) -> dict[str, Any] | BaseException:
     try:
         model = Path(MODEL_FILE).read_bytes()
         return {"facts": compile_engine(request, model, _say, lambda: ProcessFacts(peak_rss(), reproducible)).to_json()}
-    except ElasticError as error:
-        return {"error": error_to_json(error)}
-    except Exception as error:  # whatever it is, a person reads of it
-        return {"error": error_to_json(build_error(error))}
+    except Exception as error:
+        return _failure(error)
     except BaseException as error:  # handed to the main thread, which raises it
         return error
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """What a person reads of an exception, whatever it is."""
+    shown = error if isinstance(error, ElasticError) else build_error(error)
+    return {"error": error_to_json(shown)} if shown else {"fault": fault_to_json(error)}
 
 
 def _say(line: LogLine) -> None:

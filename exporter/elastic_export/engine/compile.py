@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from elastic_export.engine.buildlog import LogLine, activation_bytes, errors, unused_inputs
 from elastic_export.engine.checks import check_activation, check_network, check_size, in_place_states
 from elastic_export.engine.facts import EngineFacts
-from elastic_export.engine.flavour import flavour
+from elastic_export.engine.flavour import Flavour, flavour
 from elastic_export.engine.machine import write_file
 from elastic_export.engine.network import describe
 from elastic_export.engine.plugins import register_plugins
@@ -48,7 +49,7 @@ def compile_engine(
     """
     started = time.perf_counter()
     product = flavour(request.flavour)
-    trt, lines = product.module(), list[LogLine]()
+    trt, lines = load(product), list[LogLine]()
 
     def hear(line: LogLine) -> None:
         lines.append(line)
@@ -56,14 +57,16 @@ def compile_engine(
 
     logger = make_logger(trt, hear)
     creators = register_plugins(trt, request.plugin_creators if request.ops == "plugin" else {})
-    builder = trt.Builder(logger)
+    with tensorrt_step("the builder"):
+        builder = trt.Builder(logger)
     builder.max_threads = 1  # more would make the bytes depend on who comes first
     network = parse(trt, builder, logger, request, model)
     facts = describe(trt, network)
     check_network(request, facts, unused_inputs(lines))
     config = configure(trt, builder, request)
     product.set_target(trt, config, request.compute_capabilities)
-    plan = builder.build_serialized_network(network, config)
+    with tensorrt_step("the engine"):
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError("the engine", expected="to be built", found=_why(lines))
     check_activation(request, activation_bytes(lines))
@@ -89,6 +92,36 @@ def compile_engine(
     )
 
 
+def load(product: Flavour) -> Any:
+    """The product's module.
+
+    Raises:
+        BuildError: it is installed and does not load.
+    """
+    try:
+        return product.module()
+    except Exception as error:  # its own initialisation may raise anything
+        found = f"{type(error).__name__}: {error}"
+        raise BuildError(
+            f"the package {product.name}", expected="it to load", found=found, todo="install it again"
+        ) from error
+
+
+@contextmanager
+def tensorrt_step(what: str) -> Iterator[None]:
+    """Around a call of TensorRT: what its bindings raise of themselves is its failure, not a fault of ours.
+
+    They raise RuntimeError for a C++ exception, and TypeError for an object that could not be made.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        if isinstance(error, TypeError) and "returned nullptr" not in str(error):
+            raise  # called with the wrong arguments
+        found = f"{type(error).__name__}: {error}"
+        raise BuildError(what, expected="TensorRT to make or to read it", found=found) from error
+
+
 def make_logger(trt: Any, log: Callable[[LogLine], None]) -> Any:
     """A TensorRT logger that hands on every message but the verbose ones."""
 
@@ -109,11 +142,14 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
     Raises:
         BuildError: with the parser's own words and the node they are about.
     """
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
+    with tensorrt_step("the parser"):
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, logger)
     if request.ops == "plugin":
         parser.set_flag(trt.OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE)
-    if not parser.parse(model, str(request.onnx)):
+    with tensorrt_step(request.onnx.name):
+        accepted = parser.parse(model, str(request.onnx))
+    if not accepted:
         found = "; ".join(_parser_error(parser.get_error(i)) for i in range(parser.num_errors))
         raise BuildError(request.onnx.name, expected="a model TensorRT's parser accepts", found=found or "a refusal")
     return network

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
-from elastic_runtime.errors import BuildError
-
-#: A full disk, a full quota, a file above the largest size that is allowed.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from elastic_runtime.errors import NO_ROOM, BuildError, machine_error
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -25,10 +21,8 @@ def is_no_room(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
-def build_error(error: Exception) -> BuildError:
-    """The error a person reads for whatever ended a build."""
-    if isinstance(error, OSError) and is_no_room(error):
-        return no_room(str(error.filename or "the disk"), error.strerror or str(error))
+def build_error(error: Exception) -> BuildError | None:
+    """The error a person reads where the machine ended a build; None for any other exception, a fault of ours."""
     if isinstance(error, MemoryError):
         return BuildError(
             "memory",
@@ -36,11 +30,4 @@ def build_error(error: Exception) -> BuildError:
             found="none left",
             todo="close other programs, or build where there is more",
         )
-    return BuildError(
-        "the engine build", expected="an engine or a named error", found=f"{type(error).__name__}: {error}"
-    )
-
-
-def no_room(file: str, found: str) -> BuildError:
-    """The error of a disk that is full."""
-    return BuildError(file, expected="room to write", found=found, todo="free some space there")
+    return machine_error(error)
