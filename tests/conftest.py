@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # closed_form.py and card_memory.py, for all folders
+
+# A shell starts what runs in its background deaf to Ctrl-C, and so would be the programs that the tests interrupt.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # CI draws the same examples every time: what it refuses, anybody can repeat. Elsewhere every run draws new ones.
 # No deadlines anywhere: how long an example takes says how busy the machine is.

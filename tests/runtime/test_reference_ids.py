@@ -120,7 +120,7 @@ def test_greedy_ids_are_the_references(demo_bundle: Path, without_torch: dict[st
 
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_the_program_prints_the_references_ids(demo_bundle: Path, without_torch: dict[str, str], budget: str) -> None:
-    request = ("--budget", budget, "--ids", ",".join(map(str, PROMPT)), "--max-new", str(COUNT))
+    request = ("--budget", budget, "--ids", ",".join(map(str, PROMPT)), "--max-new", str(COUNT), "--ignore-eos")
     program = ("-m", "elastic_runtime.run", str(demo_bundle), "--backend", "onnxruntime", "--threads", "1")
     done = _python(without_torch, *program, *request)
     assert done.returncode == 0, done.stderr
