@@ -19,6 +19,7 @@ def _run(*command: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not shutil.which(COMPILER) or not shutil.which("cmake"), reason=f"no {COMPILER} or no cmake")
 def test_library_and_program_cross_compile(tmp_path: Path, json_folder: Path) -> None:
