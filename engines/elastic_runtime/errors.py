@@ -13,6 +13,9 @@ def _numbers(*names: str) -> frozenset[int]:
     return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
 
 
+#: Exit code of a fault of ours, neither the request's nor the machine's: EX_SOFTWARE of sysexits.h.
+FAULT = 70
+_MAX_FAULT = 500  # characters of the one line that it prints
 #: A full disk, a full quota, a file above the largest size that is allowed.
 NO_ROOM = _numbers("ENOSPC", "EDQUOT", "EFBIG")
 #: What else a machine answers that no request and no code of ours can help. A missing file is none of these: what a
@@ -63,6 +66,12 @@ class BuildError(ElasticError):
 
 class UnavailableError(BuildError):
     """This machine cannot run it (a package, a library, memory, a card): nothing is wrong with what was to be run."""
+
+
+def internal_error(error: BaseException, again: str) -> str:
+    """The one line that a fault of ours prints; `again`: how to run it for the traceback."""
+    what = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:_MAX_FAULT])[1:-1]
+    return f"internal error: {what}. Run {again} and report what that prints."
 
 
 def machine_error(error: BaseException) -> BuildError | None:

@@ -101,7 +101,8 @@ class Opener:
             BuildError: nothing fits, or the backend cannot run here; the text says why.
         """
         budget, place = self._settle(name or self.request.budget, self._find_place())
-        opened = Session(self._backend(budget, place), batch=self.request.batch)
+        backend = self._backend(budget, place)
+        opened = _closing_on_failure(backend, lambda: Session(backend, batch=self.request.batch))
         self.budget = budget
         if opened.backend.device == "gpu" and isinstance(place, OnnxCard):
             self._say(f"running on {place.card.name} with onnxruntime, in float32 arithmetic")

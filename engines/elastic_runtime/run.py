@@ -15,7 +15,15 @@ import click
 
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.eos import stop_ids
-from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
+from elastic_runtime.errors import (
+    FAULT,
+    NO_ROOM,
+    BuildError,
+    ElasticError,
+    InputError,
+    internal_error,
+    machine_error,
+)
 from elastic_runtime.generate import Piece, Settings, generate
 from elastic_runtime.open import Opener, Request
 from elastic_runtime.sampling import Sampling
@@ -24,8 +32,6 @@ from elastic_runtime.stats import Stopwatch, report
 from elastic_runtime.tokenizer import Tokenizer
 
 INTERRUPTED = 130  # as a shell reports SIGINT
-FAULT = 70  # EX_SOFTWARE of sysexits.h: an error of ours, neither the request's nor the machine's
-_MAX_FAULT = 500  # characters of the one line that an internal error prints
 _LESS_MEMORY = "Close other programs, or take a smaller budget or context"
 
 
@@ -56,15 +62,12 @@ def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # on
         return INTERRUPTED, ""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         _forget_output()
-        where = error.filename or "standard output"
-        return BuildError.exit_code, f"error: {where}: expected room to write, found {error.strerror}."
-    if isinstance(error, OSError) and error.filename is not None:
-        found = error.strerror or type(error).__name__
-        return BuildError.exit_code, f"error: {BuildError(str(error.filename), expected='a usable file', found=found)}"
+        error.filename = error.filename or "standard output"
+    if shown := machine_error(error):
+        return shown.exit_code, f"error: {shown}"
     if isinstance(error, MemoryError):
         return BuildError.exit_code, f"error: memory: expected enough for this, found none left. {_LESS_MEMORY}."
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_FAULT]
-    return FAULT, f"internal error: {ascii(what)[1:-1]}. Run again with --debug and report what that prints."
+    return FAULT, internal_error(error, "again with --debug")
 
 
 @contextmanager

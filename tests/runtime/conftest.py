@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,11 @@ from closed_form import ports, state_entries
 from elastic_export.bundle.describe import budget_size, fits, widths
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
+from elastic_runtime import open as opening
+from elastic_runtime.backend import Backend
+from elastic_runtime.bundle import Bundle
 from elastic_runtime.digest import file_digest
+from elastic_runtime.errors import BuildError
 from elastic_runtime.fit import Activation
 from elastic_runtime.manifest import BudgetEntry, Checkpoint, EngineEntry, FileEntry, Manifest, Status
 from elastic_runtime.rules import RULES
@@ -130,3 +135,16 @@ def reseal() -> Callable[[str], bytes]:
     from elastic_runtime.seal import EMPTY, seal
 
     return lambda text: seal(re.sub(r'"seal": "[0-9a-f]{64}"', f'"seal": "{EMPTY}"', text)).encode()
+
+
+@pytest.fixture
+def large_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under onnxruntime budget large does not open; the others do."""
+    opened = opening.open_onnx
+
+    def failing(bundle: Bundle, budget: BudgetEntry, **rest: Any) -> Backend:
+        if budget.name == "large":
+            raise BuildError("large", expected="luck", found="none")
+        return opened(bundle, budget, **rest)
+
+    monkeypatch.setattr(opening, "open_onnx", failing)

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from elastic_runtime import memory, trt_engine
 from elastic_runtime import open as opening
 from elastic_runtime import open_onnx as onnx_opening
-from elastic_runtime import open_tensorrt as engine_opening
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.device import ALIGNMENT
-from elastic_runtime.engine_cache import cache_folder, remember
-from elastic_runtime.errors import BuildError, InputError, UnavailableError
-from elastic_runtime.fit import vram_needed
-from elastic_runtime.manifest import Status
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.memory import Card
 from elastic_runtime.open import Opener, Request
 from elastic_runtime.open_onnx import RamNeed, plan_cpu, ram_needed
 from elastic_runtime.session import Session
 
 GIB = 1 << 30
-CARD = Card("GeForce RTX 5080", "12.0", 16 * GIB, 15 * GIB)
 
 
 @pytest.fixture
@@ -44,6 +35,20 @@ def test_without_a_card_the_largest_budget_runs_on_the_cpu(bundle: Bundle, monke
     assert opener.budget
     assert opener.budget.name == "large"
     assert said == ["no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic"]
+
+
+def test_a_session_that_does_not_come_to_be_closes_its_backend(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    backends: list[Any] = []
+
+    def broken(backend: Any, batch: int) -> Session:
+        backends.append(backend)
+        raise BuildError("session", expected="luck", found="none")
+
+    monkeypatch.setattr(opening, "Session", broken)
+    with pytest.raises(BuildError, match="session: expected luck, found none"):
+        Opener(bundle, Request(budget="small", backend="onnxruntime", context=64, threads=1)).open()
+    with pytest.raises(InputError, match="one that was closed"):
+        backends[0].start(1)
 
 
 def test_a_card_of_another_class_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,102 +69,6 @@ def test_memory_that_is_given_chooses(bundle: Bundle, monkeypatch: pytest.Monkey
     assert opener.explain().splitlines()[2].endswith(": chosen")
     with pytest.raises(BuildError, match="bundle: expected a budget that fits, found none"):
         Opener(bundle, Request(vram=1)).open()
-
-
-def test_switching_keeps_files_mapped_and_feeds_the_transcript_again(bundle: Bundle) -> None:
-    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=128, batch=2, threads=1))
-    session = opener.open()
-    rows = [[1, 2, 3, 4, 5], [9, 8, 7]]
-    session.prefill(rows)
-    mapped = dict(opener._files)
-    assert len(mapped) == 2
-    session, logits, cost = opener.switch(session, "medium")
-    assert session.tokens == rows
-    assert (cost.budget, cost.tokens) == ("medium", 8)
-    assert cost.open_seconds > 0 < cost.prefill_seconds
-    assert {path: id(file) for path, file in opener._files.items()} == {p: id(f) for p, f in mapped.items()}
-    session.reset()
-    np.testing.assert_array_equal(session.prefill(rows), logits)
-    with pytest.raises(InputError, match="budget 'huge'"):
-        opener.switch(session, "huge")
-    session.decode([1, 1])  # the old one still lives
-    session.close()
-
-
-def _talking(opener: Opener, rows: list[list[int]]) -> Session:
-    session = opener.open()
-    session.prefill(rows)
-    return session
-
-
-def test_a_switch_that_cannot_be_is_refused_before_the_old_session_closes(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=16, threads=1))
-    session = _talking(opener, [[1, 2, 3]])
-    closed: list[int] = []
-    close = session.backend.close
-    session.backend.close = lambda: (closed.append(1), close())  # type: ignore[method-assign,func-returns-value,assignment]
-    monkeypatch.setattr(opening, "free_ram", lambda: 1 << 20)
-    with pytest.raises(BuildError, match="budget 'large' on the CPU: expected"):
-        opener.switch(session, "large")
-    assert not closed
-    assert opener.budget == bundle.budget("small")
-    session.decode([1])
-    session.close()
-
-
-def test_a_switch_that_fails_opens_the_old_budget_again(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=64, batch=2, threads=1))
-    session = _talking(opener, [[1, 2, 3], [4, 5]])
-    expected = session.decode([6, 7]).copy()
-    opened = opening.open_onnx
-
-    def failing(bundle: Bundle, budget: Any, **rest: Any) -> Any:
-        if budget.name == "large":
-            raise BuildError("large", expected="luck", found="none")
-        return opened(bundle, budget, **rest)
-
-    monkeypatch.setattr(opening, "open_onnx", failing)
-    with pytest.raises(BuildError, match="large: expected luck, found none"):
-        opener.switch(session, "large")
-    assert opener.budget == bundle.budget("small")
-    assert session.tokens == [[1, 2, 3, 6], [4, 5, 7]]
-    again = session.decode([8, 8])
-    session.reset(2)
-    np.testing.assert_allclose(session.prefill([[1, 2, 3, 6], [4, 5, 7]]), expected, atol=1e-4)
-    np.testing.assert_allclose(session.decode([8, 8]), again, atol=1e-4)
-    session.close()
-
-
-def test_a_switch_that_leaves_no_session_says_both_reasons(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=64, threads=1))
-    session = _talking(opener, [[1, 2, 3]])
-
-    def failing(bundle: Bundle, budget: Any, **rest: Any) -> Any:
-        raise BuildError(budget.name, expected="luck", found="none")
-
-    monkeypatch.setattr(opening, "open_onnx", failing)
-    with pytest.raises(opening.LostError) as caught:
-        opener.switch(session, "large")
-    assert "expected budget 'small' to open again, found small: expected luck" in str(caught.value)
-    assert "the switch failed of: large: expected luck" in str(caught.value)
-
-
-def test_a_switch_keeps_room_for_the_transcript(bundle: Bundle) -> None:
-    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=8, threads=1))
-    session = _talking(opener, [[1] * 8])
-    session, _, cost = opener.switch(session, "medium")
-    assert (session.backend.max_context, cost.tokens) == (9, 8)
-    session.decode([1])
-    session.close()
-
-
-def test_a_session_that_holds_nothing_yet_switches(bundle: Bundle) -> None:
-    opener = Opener(bundle, Request(budget="small", backend="onnxruntime", context=8, threads=1))
-    session, logits, cost = opener.switch(opener.open(), "medium")
-    assert (cost.tokens, logits.any(), opener.budget) == (0, False, bundle.budget("medium"))
-    session.close()
 
 
 def test_the_cpu_takes_the_largest_context_that_fits(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,270 +148,3 @@ def test_missing_packages_are_named(bundle: Bundle, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(BuildError, match="the onnxruntime backend: expected the packages onnx and onnxruntime"):
         Opener(bundle, Request(budget="small", backend="onnxruntime")).open()
-
-
-class Device:
-    """Only counts."""
-
-    stream = 1
-
-    def __init__(self) -> None:
-        self.held: dict[int, int] = {}
-        self.uploaded = 0
-        self.closed = False
-
-    def allocate(self, nbytes: int) -> int:
-        address = ALIGNMENT * 1000 * (len(self.held) + 1) + sum(self.held.values()) // ALIGNMENT * ALIGNMENT
-        self.held[address] = nbytes
-        return address
-
-    def upload_blocks(self, address: int, source: Any, blocks: Any) -> None:
-        self.uploaded += sum(block.width * block.height for block in blocks)
-
-    def free(self, address: int) -> None:
-        del self.held[address]
-
-    def zero(self, address: int, nbytes: int) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Executor:
-    def set_shape(self, name: str, shape: Any) -> None:
-        pass
-
-    def set_address(self, name: str, address: int) -> None:
-        pass
-
-
-@pytest.fixture
-def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A machine with a card of the engines' class, except for the card."""
-    device, asked = Device(), list[dict[str, Any]]()
-
-    class Engine:
-        scratch = 5
-
-        def __init__(self, trt: Any, entry: Any, path: Path, device: Any, **rest: Any) -> None:
-            asked.append({"entry": entry, "path": path, **rest})
-            self._entry = entry
-
-        def tensors(self) -> set[str]:
-            budget = next(b for b in bundle.budgets if self._entry.file in [e.file for e in b.engines])
-            names = {port.name for port in self._entry.inputs} | {port.name for port in self._entry.outputs}
-            return names | {item.name for item in bundle.recipe(budget).inputs}
-
-        def check_aliases(self) -> None:
-            pass
-
-        def executors(self) -> tuple[Executor, Executor]:
-            return Executor(), Executor()
-
-        def close(self) -> None:
-            asked.append({})
-
-    monkeypatch.setattr(opening, "find_card", lambda: CARD)
-    monkeypatch.setattr(opening, "card", lambda: CARD)
-    monkeypatch.setattr(engine_opening, "CudaDevice", lambda: device)
-    monkeypatch.setattr(engine_opening, "installed_version", lambda: bundle.budgets[0].engines[0].version)
-    monkeypatch.setattr(engine_opening, "load_tensorrt", lambda: "trt")
-    monkeypatch.setattr(trt_engine, "TrtEngine", Engine)
-    monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path))
-    return device, asked
-
-
-def test_with_a_card_the_engine_is_opened_with_its_weights(bundle: Bundle, card: Any, tmp_path: Path) -> None:
-    device, asked = card
-    said: list[str] = []
-    opener = Opener(bundle, Request(batch=2), say=said.append)
-    session = opener.open()
-    budget = bundle.budget("large")
-    assert session.backend.name == "tensorrt-rtx"
-    assert session.backend.memory()["scratch"] == 5
-    assert device.uploaded == bundle.recipe(budget).nbytes
-    assert asked[0]["path"] == bundle.path / "large/rtx5080.engine"
-    digest = next(entry.sha256 for entry in bundle.manifest.files if entry.path == "large/rtx5080.engine")
-    assert asked[0]["cache"] == tmp_path / "kernels" / f"{digest[:16]}-GeForce-RTX-5080.cache"
-    assert said == [f"large/rtx5080.engine was built and has not been run on a card yet: {said[0].split(': ', 1)[1]}"]
-    session.close()
-    assert (asked[-1], device.held, device.closed) == ({}, {}, True)
-
-
-def _two_contexts(bundle: Bundle) -> Bundle:
-    """Each budget with an engine of 512 and one of 2048 tokens."""
-    budgets = tuple(
-        replace(b, engines=tuple(replace(e, max_context=c) for e in b.engines for c in (512, 2048)))
-        for b in bundle.manifest.budgets
-    )
-    return replace(bundle, manifest=replace(bundle.manifest, budgets=budgets))
-
-
-def test_the_context_of_a_card_follows_one_rule(bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked for: the smallest engine that suffices. Not asked for: the largest that fits the memory."""
-    two = _two_contexts(bundle)
-
-    def context(**request: Any) -> int:
-        with Opener(two, Request(budget="small", **request)).open() as session:
-            return session.backend.max_context
-
-    assert context() == 2048
-    assert (context(context=100), context(context=513)) == (512, 2048)
-    budget = two.budget("small")
-    needs = [vram_needed(budget.size(e), context=e.max_context).total for e in budget.engines]
-    assert context(vram=needs[1] - 1) == 512
-    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=needs[1] - 1))
-    assert context() == 512
-    assert Opener(two, Request(budget="small")).explain().startswith("15.0 GiB, 1 tokens or more x 1:")
-
-
-def test_memory_that_is_named_bounds_a_named_budget_on_an_engine(bundle: Bundle, card: Any) -> None:
-    device, asked = card
-    budget = bundle.budget("small")
-    need = vram_needed(budget.size(budget.engines[0]), context=budget.engines[0].max_context)
-    Opener(bundle, Request(budget="small", vram=need.total)).open().close()
-    del asked[:]
-    with pytest.raises(UnavailableError) as caught:
-        Opener(bundle, Request(budget="small", vram=need.total - 1)).open()
-    assert str(caught.value) == (
-        f"budget 'small' on GeForce RTX 5080: expected 0.6 GiB of memory to take ({need.text()}), found 0.6 GiB, of "
-        "0.6 named and 15.0 free. Name more memory, or take a smaller budget or an engine of a smaller context."
-    )
-    assert asked == []
-    opener = Opener(bundle, Request(budget="small", vram=need.total))
-    session = opener.open()
-    with pytest.raises(UnavailableError, match=r"budget 'large' on GeForce RTX 5080: expected 0\.6 GiB of memory to t"):
-        opener.switch(session, "large")
-    assert device.held  # the old session was not closed
-    session.close()
-
-
-def test_more_memory_than_is_free_may_be_named_and_none_of_it_is_taken_for_free(
-    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    need = [r.need.total for r in bundle.choose(vram=GIB, context=1).reckonings if r.need]
-    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need[1]))
-    opener = Opener(bundle, Request(vram=15 * GIB))
-    opener.open().close()
-    assert opener.budget == bundle.budget("medium")
-
-
-def test_an_engine_without_a_card_is_refused_and_naming_memory_is_no_way_out(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "_LIBRARIES", ("libno-such-ml.so.1",))
-    for vram in (None, 12 * GIB):
-        with pytest.raises(UnavailableError) as caught:
-            Opener(bundle, Request(backend="tensorrt-rtx", vram=vram)).open()
-        assert str(caught.value) == (
-            "the backend tensorrt-rtx: expected an NVIDIA driver that says how much is free, found no "
-            "libno-such-ml.so.1. Look at the driver and CUDA_VISIBLE_DEVICES, or take the backend onnxruntime."
-        )
-        assert caught.value.exit_code == 1
-
-
-def test_a_session_that_does_not_close_is_lost_where_the_card_is(
-    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device, _ = card
-    opener = Opener(bundle, Request(budget="small"))
-    session = opener.open()
-
-    def broken(*_: object) -> None:
-        raise BuildError("card 0", expected="cuStreamSynchronize to succeed", found="CUDA_ERROR_ILLEGAL_ADDRESS (700)")
-
-    monkeypatch.setattr(device, "synchronize", broken)
-    monkeypatch.setattr(device, "allocate", broken)
-    with pytest.raises(opening.LostError) as caught:
-        opener.switch(session, "medium")
-    assert "expected budget 'small' to open again, found card 0: expected cuStreamSync" in str(caught.value)
-    assert "the switch failed of: card 0: expected cuStreamSync" in str(caught.value)
-    assert (device.held, device.closed) == ({}, True)
-
-
-def test_a_switch_on_a_card_reckons_with_what_the_old_session_gives_back(
-    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    two = _two_contexts(bundle)
-    opener = Opener(two, Request(budget="small", context=100))
-    session = opener.open()
-    session.tokens[0] = [1] * 600
-    need = vram_needed(two.budget("medium").size(two.budget("medium").engines[0]), context=2048).total
-    held = sum(session.backend.memory().values())
-    backend = session.backend
-    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need - held - 1))
-    with pytest.raises(UnavailableError, match="budget 'medium' on GeForce RTX 5080: expected 0"):
-        opener.switch(session, "medium")
-    assert session.backend is backend
-    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need - held))
-    opener._check(two.budget("medium"), opening.find_card(), session, 601)
-    session.tokens[0] = [1] * 2048
-    with pytest.raises(UnavailableError, match="found no engine for this: the largest has 2048 tokens"):
-        opener.switch(session, "medium")
-    session.close()
-
-
-def test_an_engine_that_was_verified_here_is_opened_without_a_warning(
-    bundle: Bundle, card: Any, tmp_path: Path
-) -> None:
-    said: list[str] = []
-    engine = bundle.budget("small").engines[0]
-    remember(cache_folder(None), bundle.manifest, engine, Status("verified", CARD.name, "2026-01-31"))
-    Opener(bundle, Request(budget="small"), say=said.append).open().close()
-    assert said == []
-
-
-def test_no_memory_is_not_taken_for_memory_that_was_not_named(bundle: Bundle, card: Any) -> None:
-    opener, small = Opener(bundle, Request(vram=0)), bundle.budget("small")
-    uses: list[Callable[[], object]] = [
-        opener.open,
-        opener.explain,
-        lambda: opener._choice(CARD),  # each refuses by itself: one behind the other would hide its fault
-        lambda: engine_opening.select_engine(small, opener.request, CARD),
-    ]
-    for use in uses:
-        with pytest.raises(InputError, match="vram: expected at least 1, found 0"):
-            use()
-
-
-def test_what_an_engine_cannot_do_is_said_before_it_loads(
-    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, asked = card
-    with pytest.raises(UnavailableError, match="found no engine for this: the largest has 2048 tokens x 2"):
-        Opener(bundle, Request(budget="small", context=4096)).open()
-    monkeypatch.setattr(engine_opening, "installed_version", lambda: "1.6.0")
-    with pytest.raises(UnavailableError, match=r"expected tensorrt-rtx 1\.7\.1, found tensorrt-rtx 1\.6\.0"):
-        Opener(bundle, Request(budget="small")).open()
-    assert asked == []
-
-
-def test_a_failure_while_loading_gives_the_device_back(
-    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device, asked = card
-    monkeypatch.setattr(
-        engine_opening, "check_bindings", lambda *_: (_ for _ in ()).throw(BuildError("x", expected="", found=""))
-    )
-    with pytest.raises(BuildError):
-        Opener(bundle, Request(budget="small")).open()
-    assert (device.closed, device.held) == (True, {})
-    assert asked[-1] == {}  # the engine was closed too
-
-
-def test_a_package_that_does_not_load_leaves_no_device_open(
-    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails() -> None:
-        raise UnavailableError("the package tensorrt-rtx", expected="it to load", found="OSError")
-
-    made: list[int] = []
-    monkeypatch.setattr(engine_opening, "load_tensorrt", fails)
-    monkeypatch.setattr(engine_opening, "CudaDevice", lambda: made.append(1))
-    with pytest.raises(UnavailableError, match="expected it to load"):
-        Opener(bundle, Request(budget="small")).open()
-    assert made == []

@@ -17,7 +17,6 @@ import pytest
 from card_memory import apart
 from elastic_runtime import chat, run, stats
 from elastic_runtime import open as opening
-from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError
 from elastic_runtime.memory import Card
 from elastic_runtime.run import main
@@ -247,15 +246,8 @@ def test_a_turn_that_fails_leaves_nothing_in_the_statistics_of_the_next(
     assert done.stderr.count("open  ") == 1  # with the first answer there is
 
 
-def test_a_chat_survives_a_turn_and_a_switch_that_fail(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = opening.open_onnx
-
-    def failing(bundle: Bundle, budget: Any, **rest: Any) -> Any:
-        if budget.name == "large":
-            raise BuildError("large", expected="luck", found="none")
-        return opened(bundle, budget, **rest)
-
-    monkeypatch.setattr(opening, "open_onnx", failing)
+@pytest.mark.usefixtures("large_fails")
+def test_a_chat_survives_a_turn_and_a_switch_that_fail(demo_bundle: Path) -> None:
     arguments = (demo_bundle, "--chat", "--budget", "small", "--context", 64, "--max-new", 4)
     plain = _run(*arguments, data=b"hi\nho\n")
     done = _run(*arguments, data=b"hi\n/budget large\n" + b"x" * 100 + b"\nho\n")
@@ -288,6 +280,11 @@ def test_a_chat_whose_session_is_lost_ends(demo_bundle: Path, monkeypatch: pytes
     [
         (ZeroDivisionError("one\ntwo \x1b[2J"), 70, "internal error: ZeroDivisionError: one two \\x1b[2J. Run again"),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
+        (
+            FileNotFoundError(2, "No such file", "a/b"),
+            70,
+            "internal error: FileNotFoundError: [Errno 2] No such file: ",
+        ),
         (MemoryError(), 1, "error: memory: expected enough for this, found none left."),
         (OSError(27, "File too large", "a/b"), 1, "error: a/b: expected room to write, found File too large."),
         (OSError(28, "No space left on device"), 1, "error: standard output: expected room to write, found No space"),

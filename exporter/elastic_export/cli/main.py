@@ -17,11 +17,9 @@ from elastic_export.cli.export import export_options, run_export
 from elastic_export.cli.inspect import inspect
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
-from elastic_runtime.errors import BuildError, ElasticError, machine_error
+from elastic_runtime.errors import FAULT, BuildError, ElasticError, internal_error, machine_error
 
 INTERRUPTED = 130
-FAULT = 70  # EX_SOFTWARE of sysexits.h, as elastic-run: an error of ours, neither the request's nor the machine's
-_MAX_FAULT = 500  # characters of the one line that an internal error prints
 _INTERRUPTED = "interrupted; a bundle is the old one, or the new one where it had just been published"
 
 
@@ -90,7 +88,5 @@ def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of er
     if isinstance(error, MemoryError):
         click.echo("error: memory: expected enough for this step, found none left. Close other programs.", err=True)
         return BuildError.exit_code
-    what = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:_MAX_FAULT])[1:-1]
-    todo = "Run it again as elastic-export --debug ... and report what that prints"
-    click.echo(f"internal error: {what}. {todo}.", err=True)
+    click.echo(internal_error(error, "it again as elastic-export --debug ..."), err=True)
     return FAULT
