@@ -150,7 +150,7 @@ def padding_in_the_ssm_state(text: str, to: int) -> str:
 
 
 def one_padding_token_in_the_ssm_state(text: str, to: int) -> str:
-    return line(text, "valid", "valid = LessOrEqual (rows, length_)")
+    return line(text, "valid", operands_with(text, "valid", "Less ", "LessOrEqual "))
 
 
 def causal_mask_off_by_one(text: str, to: int) -> str:

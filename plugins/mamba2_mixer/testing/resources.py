@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,10 +68,10 @@ def readable(mangled: list[str]) -> dict[str, str]:
     return dict(zip(mangled, plain, strict=True))
 
 
-def measure() -> Table:
-    """Compiles all kernels for all architectures; raises CalledProcessError with nvcc's words."""
+def measure(architectures: Iterable[int] = ARCHITECTURES) -> Table:
+    """Compiles all kernels for `architectures`; raises RuntimeError with nvcc's words."""
     report = ""
-    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in ARCHITECTURES]
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures]
     with tempfile.TemporaryDirectory() as folder:
         for source in SOURCES:
             command = ["nvcc", "-std=c++17", "-O3", "-fatbin", *targets, "-Xptxas", "-v,--warn-on-spills"]
