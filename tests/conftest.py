@@ -1,4 +1,4 @@
-"""What tests of several folders share: one demo bundle per test run, exported once."""
+"""What tests of several folders share: one demo bundle per test run, exported once, and graphs traced once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 sys.path.insert(0, str(Path(__file__).parent))  # closed_form.py and card_memory.py, for all folders
 
@@ -23,6 +28,19 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+#: What takes seconds to make and serves many tests: all of them run in one worker of pytest-xdist (--dist loadgroup).
+#: Modules with such a fixture of their own carry the mark themselves.
+MADE_ONCE = ("built", "case_runner", "compiled")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in MADE_ONCE:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,3 +77,28 @@ def _export_demo(output: Path) -> None:
     sizes = {"max_contexts": (2048,), "max_tokens": 64, "max_batch": 2}
     options = ExportOptions("all", "rtx5080", output, ops="native", **sizes)
     export(plan_job(checkpoint, options, demo=True), Progress())
+
+
+@pytest.fixture(scope="session")
+def trace_once() -> Callable[..., ir.Model]:
+    """`trace_parent` with a memory: seconds for a graph's first caller. A clone for each, as passes change graphs."""
+    from elastic_export.graph.facts import clone_with_facts
+    from elastic_export.graph.trace import trace_parent
+
+    traced: dict[object, ir.Model] = {}
+
+    def trace(arch: object, prefix: str = "backbone", *, every_token: bool = False) -> ir.Model:
+        key = arch, prefix, every_token
+        if key not in traced:
+            traced[key] = trace_parent(arch, prefix, every_token=every_token)
+        return clone_with_facts(traced[key])
+
+    return trace
+
+
+@pytest.fixture(scope="module")
+def exports_trace_once(trace_once: Callable[..., ir.Model]) -> Iterator[None]:
+    """The exports of this module trace each parent once: they are about what follows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("elastic_export.pipeline.trace_parent", trace_once)
+        yield

@@ -53,6 +53,9 @@ ARCH = Architecture(
 SMALL = Budget("small", 40, (72,), (4, 4), 8, 4, (2,))
 SIZES: dict[str, Any] = {"max_tokens": 16, "max_contexts": (64,)}
 
+# One worker: it exports once what the tests share.
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline")]
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:

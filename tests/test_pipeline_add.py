@@ -38,6 +38,10 @@ def fake_engine(request: EngineRequest) -> EngineFacts:
     )  # fmt: skip
 
 
+# One worker: it exports once what the tests share.
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_add")]
+
+
 @pytest.fixture(autouse=True)
 def _no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "build_engine", fake_engine)

@@ -20,6 +20,7 @@ from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_runtime.interface import OpsMode
 
+pytestmark = pytest.mark.xdist_group("12b")  # one worker traces it
 SIZES = {"max_tokens": 256, "max_context": 8192, "max_batch": 1}
 
 

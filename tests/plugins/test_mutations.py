@@ -135,7 +135,8 @@ SUITE = (
 )
 
 
-BUILD = HostBuild(float32_only=True, sanitize=False, strict=False)
+BUILD = HostBuild(float32_only=True, sanitize=False, strict=False, optimize=False)
+pytestmark = pytest.mark.xdist_group("mutants")  # one worker compiles the unbroken objects
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.emit import EmittedModel, emit_model, shared_recipe
 from elastic_export.emit.emit import IR_DTYPES
-from elastic_export.graph import facts_of, trace_parent
+from elastic_export.graph import facts_of
 from elastic_export.graph.facts import clone_with_facts
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
@@ -80,6 +80,7 @@ class Compiled:
     arch: Architecture
     budget: Budget
     precision: str
+    trace: Callable[..., ir.Model]
     every_token: bool = False
     plan: Plan = field(init=False)
 
@@ -101,7 +102,7 @@ class Compiled:
 
     @cached_property
     def parent(self) -> ir.Model:
-        return trace_parent(self.arch, self.checkpoint.prefix, every_token=self.every_token)
+        return self.trace(self.arch, self.checkpoint.prefix, every_token=self.every_token)
 
     @cached_property
     def masks(self) -> dict[str, Array]:
@@ -183,7 +184,7 @@ def narrow_type() -> Any:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def compiled(tmp_path_factory: pytest.TempPathFactory, trace_once: Callable[..., ir.Model]) -> Any:
     """`compiled(precision, every_token=False, head_dim=16)`: the small model, made once each."""
     made: dict[tuple[str, bool, int], Compiled] = {}
 
@@ -191,7 +192,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
         key = (precision, every_token, head_dim)
         if key not in made:
             arch = replace(PARENT, attention_head_dim=head_dim)
-            made[key] = Compiled(tmp_path_factory.mktemp(precision), arch, BUDGET, precision, every_token)
+            made[key] = Compiled(tmp_path_factory.mktemp(precision), arch, BUDGET, precision, trace_once, every_token)
             made[key].prepare()
         return made[key]
 

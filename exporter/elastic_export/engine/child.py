@@ -34,6 +34,9 @@ from elastic_export.engine.machine import build_error, is_no_room, write_file
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import ElasticError
 
+#: Longer than any build, seconds.
+FOREVER = 1e6
+
 
 def main() -> int:
     """Build what the folder asks for; exit 0 when a result was written, be it an engine, a named error or a fault."""
@@ -57,9 +60,20 @@ def _built() -> dict[str, Any]:
     reproducible = schedule_in_order() and not address_randomization()  # before there is a second thread
     outcome: list[dict[str, Any] | BaseException] = []
     # A thread of its own has an allocator arena of its own: what Python allocated before (a module compiled here,
-    # loaded from its cache there) cannot move TensorRT's pointers, and with them the engine's bytes.
-    worker = threading.Thread(target=lambda: outcome.append(_outcome(request, reproducible)))
+    # loaded from its cache there) cannot move TensorRT's pointers, and with them the engine's bytes. It begins when
+    # this thread is about to sleep and is never asked to make way for it: that would happen at a time of the clock's
+    # choice, and what both allocate would lie elsewhere.
+    sys.setswitchinterval(FOREVER)
+    gate = threading.Lock()
+    gate.acquire()
+
+    def work() -> None:
+        with gate:
+            outcome.append(_outcome(request, reproducible))
+
+    worker = threading.Thread(target=work)
     worker.start()
+    gate.release()
     worker.join()
     result = outcome[0]
     if isinstance(result, BaseException):

@@ -47,12 +47,14 @@ class CaseError(Exception):
 class HostBuild:
     """How the sources are compiled for this machine's CPU.
 
-    `float32_only` leaves the narrow types out, `strict` makes warnings errors. `plugins`: root of the sources.
+    `float32_only` leaves the narrow types out, `strict` makes warnings errors, `optimize` pays where many cases run.
+    `plugins`: root of the sources.
     """
 
     float32_only: bool = False
     sanitize: bool = True
     strict: bool = True
+    optimize: bool = True
     plugins: Path = PLUGINS
 
     def sources(self) -> tuple[str, ...]:
@@ -64,7 +66,16 @@ class HostBuild:
         only = ["-DELASTIC_FLOAT32_ONLY"] if self.float32_only else []
         strict = WARNINGS if self.strict else ("-w",)
         common = f"-I{self.plugins / 'common'}"
-        base = ["-std=c++17", "-O1", "-g1", "-fPIC", "-DELASTIC_HOST_SHIM", common, *strict, *only]
+        base = [
+            "-std=c++17",
+            "-O1" if self.optimize else "-O0",
+            "-g1",
+            "-fPIC",
+            "-DELASTIC_HOST_SHIM",
+            common,
+            *strict,
+            *only,
+        ]
         return [*base, *(SANITIZERS if self.sanitize else ())]
 
     def compile(self, sources: Iterable[str], folder: Path) -> dict[str, Path]:
