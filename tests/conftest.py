@@ -32,7 +32,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 #: What takes seconds to make and serves many tests: all of them run in one worker of pytest-xdist (--dist loadgroup).
 #: Modules with such a fixture of their own carry the mark themselves.
-MADE_ONCE = ("built", "case_runner", "compiled")
+MADE_ONCE = ("built", "case_runner", "host_library", "compiled")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks

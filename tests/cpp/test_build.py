@@ -1,4 +1,4 @@
-"""Configures, builds and tests engines/cpp with the sanitizers, as a user without CUDA and TensorRT would."""
+"""Configures, builds, tests and installs engines/cpp, as a user without CUDA and TensorRT would."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_the_suite_passes_under_the_sanitizers(built: Path) -> None:
+def test_the_suite_passes(built: Path) -> None:
     assert "100% tests passed" in _run("ctest", "--output-on-failure", cwd=built)
 
 
@@ -49,11 +49,7 @@ def test_an_installed_library_is_found_and_linked(built: Path, tmp_path: Path) -
     _run("cmake", "--install", built, "--prefix", tmp_path / "prefix")
     (tmp_path / "consumer.cpp").write_text(CONSUMER)
     (tmp_path / "CMakeLists.txt").write_text(CONSUMER_CMAKE)
-    flags = "-fsanitize=address,undefined"
-    _run(
-        "cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}",
-        f"-DCMAKE_CXX_FLAGS={flags}",
-    )  # fmt: skip
+    _run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")
     _run("cmake", "--build", tmp_path / "build")
     done = subprocess.run([tmp_path / "build" / "consumer"], capture_output=True, text=True, check=False)
     wanted = "no/such/folder: expected a bundle, found no such folder.\n"

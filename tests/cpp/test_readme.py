@@ -14,8 +14,8 @@ cmake_minimum_required(VERSION 3.24)
 project(reader CXX)
 find_package(elastic_runtime 0.1 REQUIRED)
 add_executable(reader reader.cpp)
-target_compile_options(reader PRIVATE -Wall -Wextra -Werror -fsanitize=address,undefined)
-target_link_libraries(reader PRIVATE elastic_runtime::elastic_runtime -fsanitize=address,undefined)
+target_compile_options(reader PRIVATE -Wall -Wextra -Werror)
+target_link_libraries(reader PRIVATE elastic_runtime::elastic_runtime)
 """
 
 

@@ -20,6 +20,7 @@ needs_nvcc = pytest.mark.skipif(
     shutil.which("nvcc") is None or shutil.which("cmake") is None,
     reason="nvcc or cmake was not found: libelastic_plugins.so was not built",
 )
+pytestmark = pytest.mark.xdist_group("plugin library")  # one worker builds it
 HEADERS = os.environ.get("TENSORRT_RTX_ROOT") or os.environ.get("TENSORRT_ROOT")
 needs_headers = pytest.mark.skipif(
     HEADERS is None, reason="neither TENSORRT_RTX_ROOT nor TENSORRT_ROOT is set: the TensorRT glue was not built"
