@@ -30,16 +30,17 @@ settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
-#: What takes seconds to make and serves many tests: all of them run in one worker of pytest-xdist (--dist loadgroup).
+#: By folder, what takes seconds to make and serves many tests: one worker of pytest-xdist (--dist loadgroup) runs them.
 #: Modules with such a fixture of their own carry the mark themselves.
-MADE_ONCE = ("built", "case_runner", "host_library", "compiled")
+MADE_ONCE = {"cpp": ("built",), "plugins": ("case_runner", "host_library"), "verify": ("compiled",)}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for name in MADE_ONCE:
-            if name in getattr(item, "fixturenames", ()):
+        for name in MADE_ONCE.get(item.path.parent.name, ()):
+            grouped = item.get_closest_marker("xdist_group") is not None  # two marks would be a third group
+            if name in getattr(item, "fixturenames", ()) and not grouped:
                 item.add_marker(pytest.mark.xdist_group(name))
 
 

@@ -26,6 +26,9 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.golden import read_golden
 from elastic_runtime.verify import verify_bundle
 
+# One worker: it exports once what the tests share.
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_add")]
+
 ARCH = Architecture("M*-", 61, 32, (48,), (4,), 8, 2, 8, 4, 4, 2, 8, 1e-5, (0.0, math.inf))
 
 
@@ -36,10 +39,6 @@ def fake_engine(request: EngineRequest) -> EngineFacts:
         len(text), "", 0.1, 1, (1000, 2000), {}, (), 1, (), tuple(request.compute_capabilities), "tensorrt-rtx",
         "1.7.1", True, (),
     )  # fmt: skip
-
-
-# One worker: it exports once what the tests share.
-pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_add")]
 
 
 @pytest.fixture(autouse=True)

@@ -101,18 +101,9 @@ def _build(folder: Path) -> None:
     options = [f"-DELASTIC_JSON_INCLUDE={include}"] if include else []
     options += [f"-DELASTIC_ONNXRUNTIME_ROOT={root}"] if root else []
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-    sanitize = "ON" if os.environ.get("ELASTIC_CPP_SANITIZE") == "1" else "OFF"
-    run(
-        "cmake",
-        "-S",
-        SOURCE,
-        "-B",
-        folder,
-        *generator,
-        "-DCMAKE_BUILD_TYPE=Debug",
-        f"-DELASTIC_SANITIZE={sanitize}",
-        *options,
-    )
+    sanitize = {"": "OFF", "0": "OFF", "1": "ON"}[os.environ.get("ELASTIC_CPP_SANITIZE", "")]
+    options += ["-DCMAKE_BUILD_TYPE=Debug", f"-DELASTIC_SANITIZE={sanitize}"]
+    run("cmake", "-S", SOURCE, "-B", folder, *generator, *options)
     run("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 2))
 
 

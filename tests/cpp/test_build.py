@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def _run(*command: str | Path, cwd: Path | None = None) -> str:
 
 @pytest.mark.timeout(900)
 def test_the_suite_passes(built: Path) -> None:
+    sanitized = "ELASTIC_SANITIZE:BOOL=ON" in (built / "CMakeCache.txt").read_text()
+    assert sanitized == (os.environ.get("ELASTIC_CPP_SANITIZE") == "1")
     assert "100% tests passed" in _run("ctest", "--output-on-failure", cwd=built)
 
 

@@ -1,5 +1,4 @@
-// The TensorRT backend's own logic, against stand-ins for the SDKs: no GPU, no SDK, all of it under the
-// sanitizers.
+// The TensorRT backend's own logic, against stand-ins for the SDKs: no GPU, no SDK.
 #include <csignal>
 #include <filesystem>
 #include <fstream>

@@ -292,3 +292,12 @@ def test_log_of_one_plus_u_would_be_caught(session: Callable[[bytes], Any]) -> N
     inputs = case.inputs() | {"ssm_state": np.zeros((2, case.H, case.P, case.N), np.float32)}
     found = session(model_of(case, function)).run(None, inputs)[2]
     assert worst(found[0], expected_of(case, inputs)[2][0]) > 100 * TOLERANCE["ssm_state_out"]
+
+
+def test_no_chunked_tensor_is_unsqueezed() -> None:
+    """TensorRT-RTX's copy propagation is quadratic in such nodes over all mixers of a model: half of a build's time."""
+    found = {node.output[0] for node in mixer_function(OPSET).node if node.op_type in ("Unsqueeze", "Squeeze")}
+    sizes = {"G", "P", "N", "k_", "K_", "t_", "l_", "last_row", "chunks_", "ends_"}
+    counted = {"first_rows_", "rows_", "index_i", "index_j", "number_from", "number_to_"}  # what a Range made
+    of_rows = {"length_", "length_rows", "state_index", "moved_"}
+    assert found - sizes - counted - of_rows == {"tap_weights"}  # a weight: its shape is known

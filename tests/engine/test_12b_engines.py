@@ -63,7 +63,7 @@ def test_parameters_are_those_of_the_published_shape(models: dict[str, EmittedMo
     assert models["9b"].architecture.parameters() == 9_063_866_016
 
 
-@pytest.mark.parametrize("budget", ["12b", "6b"])
+@pytest.mark.parametrize("budget", ["12b", pytest.param("6b", marks=pytest.mark.slow)])
 def test_plugin_engine(models: dict[str, EmittedModel], tmp_path: Path, budget: str) -> None:
     facts = build_engine(request(models[budget], tmp_path / "x.engine", "plugin"))
     assert facts.plugin_layers == {"Mamba2Mixer": models[budget].mixers}

@@ -24,7 +24,7 @@ def test_matrix(name: str, case_runner: Path, tmp_path: Path) -> None:
     check(MATRIX[name], case_runner, tmp_path)
 
 
-@pytest.mark.parametrize("decay", ["typical", "tiny", "large"])
+@pytest.mark.parametrize("decay", ["typical", *(pytest.param(d, marks=pytest.mark.slow) for d in ("tiny", "large"))])
 def test_4096_steps(decay: str, case_runner: Path, tmp_path: Path) -> None:
     steps = Case(calls=((1,),) * 4096, groups=1, head_dim=16, state_size=32, decay=decay)  # type: ignore[arg-type]
     check(steps, case_runner, tmp_path)

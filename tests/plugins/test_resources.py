@@ -72,8 +72,10 @@ EVERY_OTHER = tuple(arch for arch in resources.ARCHITECTURES if arch != 120)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found: registers and spills were not measured")
-@pytest.mark.timeout(900)  # of all seven: a minute and a half of one core, which others may share
-@pytest.mark.parametrize("architectures", [(120,), pytest.param(EVERY_OTHER, marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)  # of six: more than a minute of one core, which others may share
+@pytest.mark.parametrize(
+    "architectures", [(120,), pytest.param(EVERY_OTHER, marks=pytest.mark.slow)], ids=["sm_120", "others"]
+)
 def test_kernels_stay_within_the_table(architectures: tuple[int, ...]) -> None:
     if f'"nvcc": "{resources.compiler()}"' not in resources.TABLE.read_text():
         pytest.skip(f"resources.json was measured with another nvcc than {resources.compiler()}")

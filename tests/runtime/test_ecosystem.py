@@ -84,6 +84,7 @@ def test_onnxruntime_refuses_a_16_bit_model_as_the_page_says(demo_bundle: Path) 
 
 
 @needs_polygraphy
+@pytest.mark.slow
 def test_polygraphy_runs_embedded_float32_weights_as_they_are(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "tiny", ARCH, random_weights(ARCH, np.random.default_rng(5)), [SMALL])
     command = [sys.executable, "-c", "from elastic_export.cli import main; main()", "--checkpoint", str(checkpoint)]

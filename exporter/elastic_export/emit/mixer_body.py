@@ -8,7 +8,7 @@ instead of T², and T = 1 costs one step.
     a_i   = dt_i·A,  cum_i = Σ_{j≤i} a_j   W_ji = exp(Σ_{j<m≤i} a_m) · dt_j · (B_j·C_i) for j ≤ i, else 0
     y_i   = Σ_j x_j W_ji + exp(cum_i) S_in C_i + D x_i
     U_c   = Σ_j exp(Σ_{m>j} a_m) dt_j x_j ⊗ B_j          (what chunk c adds to the state at its end)
-    S_in of chunk c = exp(e_c) S_0 + Σ_{c'<c} exp(Σ_{c'<m<c} t_m) U_c',   t_m = cum_L of chunk m, e_c = Σ_{m<c} t_m
+    S_in of chunk c = exp(e_c) S_0 + Σ_{c'<c} exp(Σ_{c'<m<c} t_m) U_c',   t_m = Σ_i a_i of chunk m, e_c = Σ_{m<c} t_m
 
 Every decay is the exponential of a sum of its own steps, never of a difference of running sums: after a large step such
 a difference has lost the small ones (a state 10 % off was seen), and it can turn positive.
@@ -21,9 +21,11 @@ Written for two readers. TensorRT-RTX wants one body an op, no optional inputs, 
 with a constant divisor: with the dynamic L it assumes T chunks and takes gigabytes of scratch. Every Reshape, Squeeze,
 Unsqueeze and implicit change of rank of a dynamic shape becomes about nine scalar operations on each of its dimensions,
 and its copy propagation (1.7.1) is quadratic in how often the chunk count and L are used, over all the mixers of a
-model. So axes of one are made by the reshape that makes the chunks and moved by Transpose, which costs none: of 28
-mixers that halves the time of a build. onnxruntime's CPU wants float32. Softplus is max(s, 0) + 2·atanh(u / (2 + u))
-with u = exp(-|s|), which is log1p(u): log(1 + u) would lose dt below 1e-4.
+model. So chunked tensors get their axes of one from the reshape that makes the chunks, and Transpose, which costs none,
+moves them: of 28 mixers that halves the time of a build. What is unsqueezed are numbers of tokens, rows and chunks.
+
+onnxruntime's CPU wants float32. Softplus is max(s, 0) + 2·atanh(u / (2 + u)) with u = exp(-|s|), which is log1p(u):
+log(1 + u) would lose dt below 1e-4.
 """
 
 from __future__ import annotations
@@ -128,8 +130,8 @@ Mamba2Mixer <n_groups, head_dim, state_size, epsilon> ({inputs}) => ({outputs})
   rows_axes = Constant <value_ints = [0, 2]> ()
   rows_ = Unsqueeze (rows, rows_axes)
   length_axes = Constant <value_ints = [1, 2]> ()
-  length_3 = Unsqueeze (length, length_axes)
-  valid = Less (rows_, length_3)
+  length_rows = Unsqueeze (length, length_axes)
+  valid = Less (rows_, length_rows)
   dt_real = Where (valid, dt_clamped, f0)
   dt_padded = Pad (dt_real, pads, f0)
 

@@ -63,18 +63,20 @@ def _built() -> dict[str, Any]:
     # loaded from its cache there) cannot move TensorRT's pointers, and with them the engine's bytes. It begins when
     # this thread is about to sleep and is never asked to make way for it: that would happen at a time of the clock's
     # choice, and what both allocate would lie elsewhere.
-    sys.setswitchinterval(FOREVER)
-    gate = threading.Lock()
-    gate.acquire()
+    gate, interval = threading.Lock(), sys.getswitchinterval()
 
     def work() -> None:
         with gate:
             outcome.append(_outcome(request, reproducible))
 
     worker = threading.Thread(target=work)
-    worker.start()
-    gate.release()
-    worker.join()
+    sys.setswitchinterval(FOREVER)
+    try:
+        with gate:
+            worker.start()
+        worker.join()
+    finally:
+        sys.setswitchinterval(interval)
     result = outcome[0]
     if isinstance(result, BaseException):
         raise result

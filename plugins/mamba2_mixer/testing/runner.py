@@ -65,18 +65,9 @@ class HostBuild:
         """The options of g++."""
         only = ["-DELASTIC_FLOAT32_ONLY"] if self.float32_only else []
         strict = WARNINGS if self.strict else ("-w",)
-        common = f"-I{self.plugins / 'common'}"
-        base = [
-            "-std=c++17",
-            "-O1" if self.optimize else "-O0",
-            "-g1",
-            "-fPIC",
-            "-DELASTIC_HOST_SHIM",
-            common,
-            *strict,
-            *only,
-        ]
-        return [*base, *(SANITIZERS if self.sanitize else ())]
+        level = "-O1" if self.optimize else "-O0"
+        base = ["-std=c++17", level, "-g1", "-fPIC", "-DELASTIC_HOST_SHIM", f"-I{self.plugins / 'common'}"]
+        return [*base, *strict, *only, *(SANITIZERS if self.sanitize else ())]
 
     def compile(self, sources: Iterable[str], folder: Path) -> dict[str, Path]:
         """Object files of `sources` in `folder`, by source; raises CaseError with the compiler's words."""
