@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
 import os
@@ -26,14 +25,12 @@ import onnx.parser
 import pytest
 
 from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.engine import child
 from elastic_export.engine.activation import activation_bounds
-from elastic_export.engine.build_folder import BuildFaultError, BuildFolder
 from elastic_export.engine.builder import build_engine, child_environment
 from elastic_export.engine.compile import load, tensorrt_step
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.trt_rtx import TensorRTRTX
-from elastic_runtime.errors import BuildError, ElasticError, InputError
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.interface import logits_port
 
 
@@ -184,70 +181,6 @@ def test_no_room_for_temporary_files(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     with largest_file(100), pytest.raises(BuildError, match=rf"^{tmp_path}/tmp/\S+/request\.json: expected room"):
         build_engine(request_for_small_model)
-
-
-@pytest.mark.parametrize(
-    ("raised", "text"),
-    [
-        (MemoryError(), r"^memory: expected enough to build the engine, found none left\. Close"),
-        (OSError(errno.ENOSPC, "No space left", "lib/x"), "^lib/x: expected room to write, found No space left"),
-        (OSError(errno.EIO, "Input/output error", "x"), "^x: expected a usable file, found Input/output error"),
-    ],
-)
-def test_the_machines_refusals_in_the_build_process_are_build_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, text: str
-) -> None:
-    result = reported(tmp_path, monkeypatch, raised)
-    with pytest.raises(BuildError, match=text):
-        raise result
-
-
-@pytest.mark.parametrize(
-    ("raised", "what"),
-    [
-        (KeyError("x"), "KeyError: 'x'"),
-        (
-            FileNotFoundError(errno.ENOENT, "None", "contract.json"),
-            "FileNotFoundError: [Errno 2] None: 'contract.json'",
-        ),
-    ],
-)
-def test_a_fault_of_ours_in_the_build_process_stays_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, what: str
-) -> None:
-    result = reported(tmp_path, monkeypatch, raised)
-    assert isinstance(result, BuildFaultError)
-    assert not isinstance(result, ElasticError)  # those are the user's
-    assert str(result) == what
-    assert "in fail\n    raise raised" in result.__notes__[0]
-
-
-def test_a_fault_before_the_build_begins_is_reported_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "request.json").write_text("{}")
-    assert isinstance(run_main(tmp_path, monkeypatch), BuildFaultError)
-
-
-def reported(folder: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception) -> Exception:
-    """What the parent learns of a build that ends with an exception."""
-
-    def fail(*args: object) -> None:
-        raise raised
-
-    (folder / "request.json").touch()
-    (folder / "model.onnx").touch()
-    monkeypatch.setattr(EngineRequest, "from_json", lambda text: None)
-    monkeypatch.setattr(child, "compile_engine", fail)
-    return run_main(folder, monkeypatch)
-
-
-def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Exception:
-    monkeypatch.chdir(folder)
-    for name in ("die_with_parent", "restart_without_randomization", "schedule_in_order"):
-        monkeypatch.setattr(child, name, lambda: None)
-    assert child.main() == 0
-    result = BuildFolder(folder, folder / "engine").result()
-    assert isinstance(result, Exception)
-    return result
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,6 @@ from elastic_export.reference import budget_masks, empty_state, full_masks
 
 TOLERANCE = 1e-4
 SEEDS = (1, 5, 6, 9, 11, 12, 14, 16, 21, 22, 23, 24)
-#: With the other tests of that parent in one worker, which traces it once.
-TRACED = [pytest.param(seed, marks=pytest.mark.xdist_group(f"parent {seed}")) for seed in SEEDS]
 
 
 def architecture(seed: int) -> Architecture:
@@ -77,7 +75,7 @@ def test_each_layer_of_these_models_matters(seed: int, parent_of: Callable[[Arch
         assert moved >= 0.05, (layer, arch.pattern, moved)
 
 
-@pytest.mark.parametrize("seed", TRACED)
+@pytest.mark.parametrize("seed", SEEDS)
 @settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_budget_is_the_masked_parent(

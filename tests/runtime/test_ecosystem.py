@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -12,17 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_runtime.twin import main
-
-ARCH = Architecture("M*-", 256, 48, (72,), (8,), 12, 2, 16, 4, 8, 2, 16, 1e-5, (0.0, math.inf))
-SMALL = Budget("small", 40, (64,), (4,), 8, 4, ())
 
 needs_polygraphy = pytest.mark.skipif(
     importlib.util.find_spec("polygraphy") is None, reason="polygraphy is not installed (extra test)"
@@ -86,20 +78,9 @@ def test_onnxruntime_refuses_a_16_bit_model_as_the_page_says(demo_bundle: Path) 
 @needs_polygraphy
 @pytest.mark.slow
 def test_polygraphy_runs_embedded_float32_weights_as_they_are(tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path / "tiny", ARCH, random_weights(ARCH, np.random.default_rng(5)), [SMALL])
-    command = [sys.executable, "-c", "from elastic_export.cli import main; main()", "--checkpoint", str(checkpoint)]
-    command += ["--budget", "small", "--target", "rtx5080", "--precision", "fp32", "--weights", "embedded"]
-    command += [
-        "--ops",
-        "native",
-        "--no-verify",
-        "--max-context",
-        "64",
-        "--max-tokens",
-        "16",
-        "--output",
-        str(tmp_path / "out"),
-    ]
+    command = [sys.executable, "-c", "from elastic_export.cli import main; main()", "--budget", "small"]
+    command += ["--target", "rtx5080", "--precision", "fp32", "--weights", "embedded", "--ops", "native"]
+    command += ["--no-verify", "--max-context", "64", "--max-tokens", "16", "--output", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     model = tmp_path / "out/small/model.onnx"
