@@ -3,7 +3,7 @@
     request.json, model.onnx     what to build; S is fixed in the model
     source -> folder of the ONNX file (external data is found there)
     out -> a private folder beside the engine's place, so that the engine arrives by one rename
-    lib/                         library names the parser opens, see `Flavour.library_links`
+    lib/                         library names the loader must find, see `lay_libraries`
     log, result.json             what the builder said, what came of it
 
 All names are relative and always the same: no path of this machine reaches the build process.
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from elastic_export.engine.allocator import allocator_links
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.machine import write_file
@@ -80,16 +81,17 @@ def build_folder(request: EngineRequest, model: bytes) -> Iterator[BuildFolder]:
         folder, out = Path(folder_name), Path(out_name)
         (folder / "source").symlink_to(request.onnx.parent.resolve())
         (folder / OUT_FOLDER).symlink_to(out.resolve())
-        _lay_libraries(folder / LIBRARY_FOLDER, request.flavour)
+        lay_libraries(folder / LIBRARY_FOLDER, request.flavour)
         inside = replace(request, onnx=Path("source") / request.onnx.name, output=Path(OUT_FOLDER) / ENGINE_FILE)
         write_file(folder / REQUEST_FILE, inside.to_json().encode())
         write_file(folder / MODEL_FILE, model)
         yield BuildFolder(folder, out / ENGINE_FILE)
 
 
-def _lay_libraries(folder: Path, flavour_name: str) -> None:
+def lay_libraries(folder: Path, flavour_name: str) -> None:
+    """Make the folder of the libraries that the product's parser opens and that the process preloads."""
     folder.mkdir()
-    for name, library in flavour(flavour_name).library_links().items():
+    for name, library in (flavour(flavour_name).library_links() | allocator_links()).items():
         (folder / name).symlink_to(library)
 
 

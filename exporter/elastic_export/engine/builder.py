@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from elastic_export.engine.allocator import PRELOADED, allocator_links
 from elastic_export.engine.build_folder import (
     ENGINE_FILE,
     LIBRARY_FOLDER,
@@ -114,11 +115,13 @@ def run_child(place: BuildFolder, name: str, timeout: float) -> int:
 
 
 def child_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """Environment of the build process: what it needs of ours, our packages, the private library folder, no chance."""
+    """Environment of the build process: what it needs of ours, packages, private libraries, allocator, no chance."""
     kept = {name: environment[name] for name in KEPT_VARIABLES if name in environment}
     kept.update(dict.fromkeys(SINGLE_THREAD, "1"), PYTHONHASHSEED="0", PYTHONSAFEPATH="1", LC_ALL="C.UTF-8")
     kept["PYTHONPATH"] = _joined([*_package_roots(), kept.get("PYTHONPATH", "")])
     kept["LD_LIBRARY_PATH"] = _joined([LIBRARY_FOLDER, kept.get("LD_LIBRARY_PATH", "")])
+    if allocator_links():
+        kept["LD_PRELOAD"] = PRELOADED
     return kept
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from elastic_export.engine.allocator import DISTRIBUTION, allocator_links
+from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries
 from elastic_export.engine.builder import child_environment
 from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.packages import package_version
@@ -38,7 +40,7 @@ class DoctorFact:
 
 def engine_facts() -> list[DoctorFact]:
     """Every fact about building engines here; runs one tiny build in a process of its own, a second or two."""
-    return [_python(), _rtx(), _full(), _gpu(), *_probe(), _temp_space()]
+    return [_python(), _rtx(), _full(), _gpu(), _allocator(), *_probe(), _temp_space()]
 
 
 def _python() -> DoctorFact:
@@ -62,9 +64,16 @@ def _gpu() -> DoctorFact:
     return DoctorFact("gpu", "ok", ", ".join(found))
 
 
+def _allocator() -> DoctorFact:
+    if allocator_links():
+        return DoctorFact("allocator", "ok", f"oneTBB {package_version(DISTRIBUTION)}")
+    return DoctorFact("allocator", "warn", "the system's: native engines take nearly twice as long; pip install tbb")
+
+
 def _probe() -> list[DoctorFact]:
     command = [sys.executable, "-B", "-m", PROBE]
     with tempfile.TemporaryDirectory(prefix="elastic-doctor-") as folder:
+        lay_libraries(Path(folder) / LIBRARY_FOLDER, "tensorrt_rtx")
         try:
             done = subprocess.run(
                 command,

@@ -1,0 +1,26 @@
+"""The memory allocator of the build process: oneTBB's, from the package `tbb`.
+
+TensorRT-RTX 1.7.1 makes and frees small objects by the million: of the build of a native 12B a third went to glibc's
+allocator, and with oneTBB's the same build takes 35 to 45 % less time. It is preloaded by a name in the build folder,
+so that no path of this machine reaches the process.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+DISTRIBUTION = "tbb"
+#: Replaces malloc, free and their kin; the other library is what it needs.
+PRELOADED = "libtbbmalloc_proxy.so.2"
+LIBRARIES = (PRELOADED, "libtbbmalloc.so.2")
+
+
+def allocator_links() -> dict[str, Path]:
+    """File names the loader must find in the build process, and what each is; none where the package is not whole."""
+    try:
+        files = importlib.metadata.files(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    links = {file.name: Path(file.locate()).resolve() for file in files if file.name in LIBRARIES}
+    return links if len(links) == len(LIBRARIES) and all(path.is_file() for path in links.values()) else {}
