@@ -86,7 +86,7 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
         f"engine {arguments.budget} {arguments.ops} at {arguments.max_context}: {time.perf_counter() - start:.1f} s, "
         f"{facts.size / 1e6:.1f} MB, {facts.peak_rss / 1e9:.2f} GB of memory, activation memory {decode:.1f} MB in "
         f"decode and {prefill:.1f} MB in prefill (bounds {bounds[0] / 1e6:.0f} and {bounds[1] / 1e6:.0f} MB), "
-        f"{facts.layers} layers, plugins {dict(facts.plugin_layers)}"
+        f"{facts.layers} layers, plugins {dict(facts.plugin_layers)}, SHA-256 {facts.sha256[:12]}"
     )
 
 

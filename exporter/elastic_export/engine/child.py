@@ -59,10 +59,10 @@ def _built() -> dict[str, Any]:
     request = EngineRequest.from_json(Path(REQUEST_FILE).read_text())
     reproducible = schedule_in_order() and not address_randomization()  # before there is a second thread
     outcome: list[dict[str, Any] | BaseException] = []
-    # A thread of its own has an allocator arena of its own: what Python allocated before (a module compiled here,
-    # loaded from its cache there) cannot move TensorRT's pointers, and with them the engine's bytes. It begins when
-    # this thread is about to sleep and is never asked to make way for it: that would happen at a time of the clock's
-    # choice, and what both allocate would lie elsewhere.
+    # A thread of its own allocates in places of its own: what Python allocated before (a module compiled here, loaded
+    # from its cache there) moves TensorRT's pointers less, and with them the engine's bytes. It begins when this thread
+    # is about to sleep and is never asked to make way for it: that would happen at a time of the clock's choice, and
+    # what both allocate would lie elsewhere.
     gate, interval = threading.Lock(), sys.getswitchinterval()
 
     def work() -> None:
