@@ -7,13 +7,15 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 
 from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.graph import facts_of, trace_parent
+from elastic_export.graph import facts_of, trace, trace_parent
 from elastic_export.graph.facts import full_runs
 from elastic_export.graph.trace import OPSET
 from elastic_export.reference import state_ports_of
@@ -102,6 +104,32 @@ def test_proto_holds_nothing_of_this_machine(traced: ir.Model) -> None:
     assert not proto.graph.metadata_props
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
     assert {entry.domain: entry.version for entry in proto.opset_import}[""] == OPSET
+
+
+def test_decomposing_would_change_nothing(
+    traced: ir.Model, arch: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = trace._export
+
+    def with_decomposition(*args: Any) -> torch.export.ExportedProgram:
+        program = export(*args)
+        del program.run_decompositions  # the class has one
+        return program
+
+    monkeypatch.setattr(trace, "_export", with_decomposition)
+    assert wiring(trace_parent(arch)) == wiring(traced)
+
+
+def wiring(model: ir.Model) -> list[object]:
+    """Every node with its attributes, its operands by their place in the graph, and its results' shapes."""
+    places: dict[ir.Value | None, int] = {value: place for place, value in enumerate(model.graph.inputs)}
+    nodes = list[object]()
+    for node in model.graph:
+        operands = [places[value] for value in node.inputs]
+        attributes = sorted((name, attribute.value) for name, attribute in node.attributes.items())
+        nodes.append((node.domain, node.op_type, attributes, operands, [shape(value) for value in node.outputs]))
+        places.update((value, len(places)) for value in node.outputs)
+    return [*nodes, [places[value] for value in model.graph.outputs]]
 
 
 def test_the_other_prefix_names_the_weights(arch: Architecture) -> None:
