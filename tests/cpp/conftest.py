@@ -1,7 +1,7 @@
 """One build of engines/cpp a test run, as a user without CUDA and TensorRT makes it.
 
-With ELASTIC_CPP_SANITIZE=1 it is built with the address and undefined-behaviour sanitizers, as `.ci/run` does: all that
-is built and run here then takes about twice as long.
+With ELASTIC_CPP_SANITIZE=1 it is built with the address and undefined-behaviour sanitizers, file by file, as `.ci/run`
+does. Without, several files at a time and no debug information: a third of the time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from elastic_runtime import Bundle
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "engines" / "cpp"
+#: Sanitizers, several files at a time, debug information.
+_SANITIZED, _QUICK = ("ON", "OFF", "-g"), ("OFF", "ON", "-g0")
 
 
 def json_include() -> Path | None:
@@ -101,8 +103,9 @@ def _build(folder: Path) -> None:
     options = [f"-DELASTIC_JSON_INCLUDE={include}"] if include else []
     options += [f"-DELASTIC_ONNXRUNTIME_ROOT={root}"] if root else []
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-    sanitize = {"": "OFF", "0": "OFF", "1": "ON"}[os.environ.get("ELASTIC_CPP_SANITIZE", "")]
-    options += ["-DCMAKE_BUILD_TYPE=Debug", f"-DELASTIC_SANITIZE={sanitize}"]
+    sanitize, unity, debug = {"": _QUICK, "0": _QUICK, "1": _SANITIZED}[os.environ.get("ELASTIC_CPP_SANITIZE", "")]
+    options += [f"-DELASTIC_SANITIZE={sanitize}", f"-DCMAKE_UNITY_BUILD={unity}", f"-DCMAKE_CXX_FLAGS_DEBUG={debug}"]
+    options += ["-DCMAKE_BUILD_TYPE=Debug"]
     run("cmake", "-S", SOURCE, "-B", folder, *generator, *options)
     run("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 2))
 
