@@ -1,4 +1,4 @@
-"""Configures, builds, tests and installs engines/cpp, as a user without CUDA and TensorRT would."""
+"""Configures, builds, tests and installs engines/cpp without CUDA and TensorRT."""
 
 from __future__ import annotations
 

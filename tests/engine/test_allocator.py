@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from elastic_export.engine import allocator
-from elastic_export.engine.allocator import LIBRARIES, PRELOADED, allocator_links
+from elastic_export.engine.allocator import LIBRARIES, PRELOADED, allocator_links, is_preloaded
 from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries
 from elastic_export.engine.builder import child_environment
+from elastic_export.engine.flavour import flavour
 
-#: Prints the library that malloc is called in.
+RTX = flavour("tensorrt_rtx")
+#: Prints the library that malloc is called in, and what the process knows of it.
 WHOSE_MALLOC = """
 import ctypes
 address = ctypes.cast(ctypes.CDLL(None).malloc, ctypes.c_void_p).value
@@ -23,39 +25,75 @@ for line in open("/proc/self/maps"):
     begin, end = (int(part, 16) for part in line.split()[0].split("-"))
     if begin <= address < end:
         print(line.split()[-1])
+from elastic_export.engine.allocator import is_preloaded
+print(is_preloaded())
 """
 
 
 def test_the_build_process_allocates_with_it(tmp_path: Path) -> None:
-    lay_libraries(tmp_path / LIBRARY_FOLDER, "tensorrt_rtx")
-    environment = child_environment(os.environ)
+    lay_libraries(tmp_path / LIBRARY_FOLDER, RTX.name)
+    environment = child_environment(os.environ, RTX.preloads())
     command = [sys.executable, "-c", WHOSE_MALLOC]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert Path(done.stdout.strip()).name.startswith(PRELOADED)
+    assert Path(done.stdout.split()[0]).name.startswith(PRELOADED)
+    assert done.stdout.split()[1] == "True"
     assert done.stderr == ""  # the loader complains there of what it cannot preload
 
 
-def test_without_its_package_the_process_has_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_process_does_not() -> None:
+    assert not is_preloaded()
+
+
+def test_without_its_package_nothing_is_preloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "DISTRIBUTION", "no-such-distribution")
     assert allocator_links() == {}
-    assert "LD_PRELOAD" not in child_environment({})
-    lay_libraries(tmp_path / LIBRARY_FOLDER, "tensorrt_rtx")
+    assert "LD_PRELOAD" not in child_environment({}, RTX.preloads())
+    lay_libraries(tmp_path / LIBRARY_FOLDER, RTX.name)
     assert not {path.name for path in (tmp_path / LIBRARY_FOLDER).iterdir()} & set(LIBRARIES)
 
 
+def test_the_full_tensorrt_has_none() -> None:
+    assert flavour("tensorrt").preloads() == ()
+
+
 @pytest.mark.parametrize("kept", [(), LIBRARIES[:1], LIBRARIES[1:]])
-def test_a_package_that_is_not_whole_is_none(
+def test_a_package_without_its_libraries_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...]
 ) -> None:
     for name in kept:
         (tmp_path / name).touch()
-    monkeypatch.setattr(importlib.metadata, "files", lambda name: [installed(tmp_path, name) for name in LIBRARIES])
+    record(monkeypatch, [installed(tmp_path, name) for name in LIBRARIES])
     assert allocator_links() == {}
+
+
+def test_a_package_that_records_half_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LIBRARIES:
+        (tmp_path / name).touch()
+    record(monkeypatch, [installed(tmp_path, PRELOADED)])
+    assert allocator_links() == {}
+    record(monkeypatch, [installed(tmp_path, name) for name in LIBRARIES])
+    assert set(allocator_links()) == set(LIBRARIES)
 
 
 def test_a_package_that_records_no_files_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
+    record(monkeypatch, None)
     assert allocator_links() == {}
+
+
+@pytest.mark.parametrize("records", ["x", "\udcff"])
+def test_damaged_records_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: str) -> None:
+    folder = tmp_path / "tbb-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: tbb\nVersion: 1\n")
+    (folder / "RECORD").write_bytes(f"{PRELOADED},,{records}\n".encode(errors="surrogateescape"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"invalid literal|can't decode"):
+        importlib.metadata.files(allocator.DISTRIBUTION)
+    assert allocator_links() == {}
+
+
+def record(monkeypatch: pytest.MonkeyPatch, files: list[importlib.metadata.PackagePath] | None) -> None:
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: files)
 
 
 def installed(folder: Path, name: str) -> importlib.metadata.PackagePath:

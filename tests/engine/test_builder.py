@@ -241,6 +241,24 @@ def test_the_environment_holds_no_chance() -> None:
     assert environment["OMP_NUM_THREADS"] == "1"
 
 
+def test_a_native_build_finds_no_compiled_modules(
+    request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With them Python allocates otherwise before the build, and a native engine's bytes follow that."""
+    commands = list[list[str]]()
+    popen = subprocess.Popen
+
+    def ask(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        look = "import os, elastic_export.engine.compile as c; print('compiled:', os.path.exists(c.__cached__))"
+        return popen([*command[: command.index("-m")], "-c", look], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", ask)
+    with pytest.raises(BuildError, match="last words: compiled: False"):
+        build_engine(request_for_small_model)
+    assert commands[0][-1] == "elastic_export.engine.child"
+
+
 HANGING_PARENT = """
 import sys
 from pathlib import Path

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from elastic_export.engine import doctor
 from elastic_export.engine.doctor import engine_facts
+from elastic_export.engine.trt_rtx import TensorRTRTX
 
 
 def test_the_builder_works_here() -> None:
@@ -22,11 +26,47 @@ def test_the_builder_works_here() -> None:
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "package_version", lambda name: None)
     monkeypatch.setattr(doctor, "gpu_compute_capabilities", lambda: ())
-    monkeypatch.setattr(doctor, "allocator_links", dict)
     monkeypatch.setattr(doctor, "PROBE", "elastic_export.engine.no_such_probe")
     facts = {fact.name: fact for fact in engine_facts()}
     assert (facts["tensorrt-rtx"].state, facts["tensorrt-rtx"].detail) == ("bad", "not installed")
     assert facts["gpu"].state == "absent"
-    assert (facts["allocator"].state, "pip install tbb" in facts["allocator"].detail) == ("warn", True)
     assert facts["builder"].state == "bad"
     assert "no_such_probe" in facts["builder"].detail
+
+
+@pytest.mark.parametrize(
+    ("version", "links", "why"),
+    [
+        (None, {}, r"; pip install tbb$"),
+        ("2023.2.0", {}, "installed without its libraries: pip install --force-reinstall"),
+        ("2023.2.0", {"x": "y"}, "the loader refuses to preload tbb 2023.2.0"),
+    ],
+)
+def test_why_another_allocator_is_used(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, links: dict[str, str], why: str
+) -> None:
+    monkeypatch.setattr(doctor, "package_version", lambda name: version)
+    monkeypatch.setattr(doctor, "allocator_links", lambda: links)
+    monkeypatch.setattr(TensorRTRTX, "preloads", lambda product: ())
+    facts = {fact.name: fact for fact in engine_facts()}
+    assert facts["builder"].state == "ok"
+    assert facts["allocator"].state == "warn"
+    assert re.search(why, facts["allocator"].detail)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "why"),
+    [("schedule_in_order", "False", "CAP_SYS_NICE"), ("address_randomization", "True", "address randomisation")],
+)
+def test_what_keeps_bytes_from_returning_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, answer: str, why: str
+) -> None:
+    denied = (
+        f"from elastic_export.engine import probe\nprobe.{name} = lambda: {answer}\nraise SystemExit(probe.main())\n"
+    )
+    (tmp_path / "denied.py").write_text(denied)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "PROBE", "denied")
+    [fact] = [fact for fact in engine_facts() if fact.name == "reproducible bytes"]
+    assert fact.state == "warn"
+    assert why in fact.detail

@@ -47,5 +47,4 @@ def test_rtx_is_refused_without_its_package(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_library_name_the_parser_opens_is_provided() -> None:
     links = flavour("tensorrt_rtx").library_links()
-    assert list(links) == ["libtensorrt_rtx.so"]
     assert links["libtensorrt_rtx.so"].is_file()

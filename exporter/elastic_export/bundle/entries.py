@@ -36,7 +36,7 @@ from elastic_runtime.targets import Target
 if TYPE_CHECKING:  # else `doctor` and `--dry-run` would wait for torch
     from elastic_export.emit import EmittedModel
 
-_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx")
+_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx", "tbb")
 
 
 def versions() -> dict[str, str]:

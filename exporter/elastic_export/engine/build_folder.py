@@ -3,10 +3,10 @@
     request.json, model.onnx     what to build; S is fixed in the model
     source -> folder of the ONNX file (external data is found there)
     out -> a private folder beside the engine's place, so that the engine arrives by one rename
-    lib/                         library names the loader must find, see `lay_libraries`
+    lib/                         library names the loader must find, see `Flavour.library_links`
     log, result.json             what the builder said, what came of it
 
-All names are relative and always the same: no path of this machine reaches the build process.
+All names are relative and always the same: no path of the request reaches the build process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine.allocator import allocator_links
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.machine import write_file
@@ -89,9 +88,9 @@ def build_folder(request: EngineRequest, model: bytes) -> Iterator[BuildFolder]:
 
 
 def lay_libraries(folder: Path, flavour_name: str) -> None:
-    """Make the folder of the libraries that the product's parser opens and that the process preloads."""
+    """Make the folder of the libraries that a process with that product must find."""
     folder.mkdir()
-    for name, library in (flavour(flavour_name).library_links() | allocator_links()).items():
+    for name, library in flavour(flavour_name).library_links().items():
         (folder / name).symlink_to(library)
 
 

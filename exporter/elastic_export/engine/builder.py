@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from elastic_export.engine.allocator import PRELOADED, allocator_links
 from elastic_export.engine.build_folder import (
     ENGINE_FILE,
     LIBRARY_FOLDER,
@@ -31,11 +31,15 @@ from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.interface import OpsMode
 
-#: Seconds; the 12B takes about 40 on one slow core, so this is a hang.
+#: Seconds; a native 12B takes about 40 on one slow core, so this is a hang.
 TIMEOUT = 3600.0
 #: What the build process keeps of our environment; the rest could steer the builder or its memory.
 KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV")
+#: A native engine's bytes follow what Python allocated before, and with it whether Python had to compile our modules:
+#: so it always has to, which takes a second. A plugin engine's do not.
+PYTHON_OPTIONS: dict[OpsMode, tuple[str, ...]] = {"native": ("-X", "pycache_prefix=none"), "plugin": ()}
 SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -59,7 +63,7 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
     model = fixed_model(request)
     try:
         with build_folder(request, model) as place:
-            status = run_child(place, request.output.name, timeout)
+            status = run_child(place, request, timeout)
             facts = _outcome(place, request, status)
             if flavour(request.flavour).writes_rtx_header():
                 check_header(place.engine, facts.version)
@@ -84,18 +88,18 @@ def check_request(request: EngineRequest) -> None:
     flavour(request.flavour).check_machine()
 
 
-def run_child(place: BuildFolder, name: str, timeout: float) -> int:
+def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int:
     """Run the build process to its end; return its status, negative for a signal. Nothing survives this call.
 
     Raises:
         BuildError: it took longer than `timeout` seconds.
     """
-    command = [sys.executable, "-B", "-m", "elastic_export.engine.child"]
+    command = [sys.executable, "-B", *PYTHON_OPTIONS[request.ops], "-m", "elastic_export.engine.child"]
     with (place.folder / LOG_FILE).open("wb") as log:
         child = subprocess.Popen(
             command,
             cwd=place.folder,
-            env=child_environment(os.environ),
+            env=child_environment(os.environ, flavour(request.flavour).preloads()),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -106,7 +110,7 @@ def run_child(place: BuildFolder, name: str, timeout: float) -> int:
     except subprocess.TimeoutExpired as error:
         _kill(child)
         raise BuildError(
-            name,
+            request.output.name,
             expected=f"the builder to end within {timeout:g} s",
             found=f"it still ran, last words: {last_words(place.log())}",
         ) from error
@@ -114,14 +118,14 @@ def run_child(place: BuildFolder, name: str, timeout: float) -> int:
         _kill(child)
 
 
-def child_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """Environment of the build process: what it needs of ours, packages, private libraries, allocator, no chance."""
+def child_environment(environment: Mapping[str, str], preloads: Sequence[str] = ()) -> dict[str, str]:
+    """Environment of the build process: what it needs of ours, our packages, the private library folder, no chance."""
     kept = {name: environment[name] for name in KEPT_VARIABLES if name in environment}
     kept.update(dict.fromkeys(SINGLE_THREAD, "1"), PYTHONHASHSEED="0", PYTHONSAFEPATH="1", LC_ALL="C.UTF-8")
     kept["PYTHONPATH"] = _joined([*_package_roots(), kept.get("PYTHONPATH", "")])
     kept["LD_LIBRARY_PATH"] = _joined([LIBRARY_FOLDER, kept.get("LD_LIBRARY_PATH", "")])
-    if allocator_links():
-        kept["LD_PRELOAD"] = PRELOADED
+    if preloads:
+        kept["LD_PRELOAD"] = _joined(preloads)
     return kept
 
 
@@ -173,5 +177,5 @@ def _package_roots() -> list[str]:
     return [str(Path(folder).parent) for folder in folders if folder is not None]
 
 
-def _joined(paths: list[str]) -> str:
+def _joined(paths: Sequence[str]) -> str:
     return os.pathsep.join(path for path in paths if path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -16,6 +17,7 @@ from elastic_export.engine.allocator import DISTRIBUTION, allocator_links
 from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries
 from elastic_export.engine.builder import child_environment
 from elastic_export.engine.buildlog import last_words
+from elastic_export.engine.flavour import flavour
 from elastic_export.engine.packages import package_version
 from elastic_export.engine.trt_full import gpu_compute_capabilities
 
@@ -25,6 +27,8 @@ State = Literal["ok", "absent", "warn", "bad"]
 #: Room for the largest native engine and its log, bytes.
 WANTED_TEMP_SPACE = 1 << 30
 PROBE_TIMEOUT = 60.0
+#: The product the probe builds with.
+PRODUCT = "tensorrt_rtx"
 #: Builds the smallest engine there is.
 PROBE = "elastic_export.engine.probe"
 
@@ -40,7 +44,7 @@ class DoctorFact:
 
 def engine_facts() -> list[DoctorFact]:
     """Every fact about building engines here; runs one tiny build in a process of its own, a second or two."""
-    return [_python(), _rtx(), _full(), _gpu(), _allocator(), *_probe(), _temp_space()]
+    return [_python(), _rtx(), _full(), _gpu(), *_probe(), _temp_space()]
 
 
 def _python() -> DoctorFact:
@@ -64,21 +68,16 @@ def _gpu() -> DoctorFact:
     return DoctorFact("gpu", "ok", ", ".join(found))
 
 
-def _allocator() -> DoctorFact:
-    if allocator_links():
-        return DoctorFact("allocator", "ok", f"oneTBB {package_version(DISTRIBUTION)}")
-    return DoctorFact("allocator", "warn", "the system's: native engines take nearly twice as long; pip install tbb")
-
-
 def _probe() -> list[DoctorFact]:
     command = [sys.executable, "-B", "-m", PROBE]
     with tempfile.TemporaryDirectory(prefix="elastic-doctor-") as folder:
-        lay_libraries(Path(folder) / LIBRARY_FOLDER, "tensorrt_rtx")
+        lay_libraries(Path(folder) / LIBRARY_FOLDER, PRODUCT)
         try:
             done = subprocess.run(
                 command,
                 cwd=folder,
-                env=child_environment(os.environ),
+                env=child_environment(os.environ, flavour(PRODUCT).preloads()),
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 timeout=PROBE_TIMEOUT,
@@ -88,13 +87,34 @@ def _probe() -> list[DoctorFact]:
             return [DoctorFact("builder", "bad", f"did not end within {PROBE_TIMEOUT:g} s")]
     if done.returncode != 0:
         return [DoctorFact("builder", "bad", last_words(done.stderr, lines=2))]
-    seconds, randomization = done.stdout.split()
+    found = json.loads(done.stdout)
     return [
-        DoctorFact("builder", "ok", f"built a test engine for SM120 in {seconds} s"),
-        DoctorFact("reproducible bytes", "warn", "address randomisation cannot be switched off here")
-        if randomization == "on"
-        else DoctorFact("reproducible bytes", "ok", "address randomisation is off while building"),
+        DoctorFact("builder", "ok", f"built a test engine for SM120 in {found['seconds']:.2f} s"),
+        _allocator(found["allocator"]),
+        _reproducible(found["randomized"], found["in_order"]),
     ]
+
+
+def _allocator(preloaded: bool) -> DoctorFact:
+    version = package_version(DISTRIBUTION)
+    if preloaded:
+        return DoctorFact("allocator", "ok", f"oneTBB {version}")
+    if version is None:
+        why = "pip install tbb"
+    elif not allocator_links():
+        why = f"tbb {version} is installed without its libraries: pip install --force-reinstall tbb, without --target"
+    else:
+        why = f"the loader refuses to preload tbb {version}"
+    return DoctorFact("allocator", "warn", f"the system's, native engines take half as long again or more; {why}")
+
+
+def _reproducible(randomized: bool, in_order: bool) -> DoctorFact:
+    if randomized:
+        return DoctorFact("reproducible bytes", "warn", "address randomisation cannot be switched off here")
+    if not in_order:
+        why = "threads cannot be ordered here, that takes root or CAP_SYS_NICE, and two processors"
+        return DoctorFact("reproducible bytes", "warn", why)
+    return DoctorFact("reproducible bytes", "ok", "no address randomisation and ordered threads while building")
 
 
 def _temp_space() -> DoctorFact:

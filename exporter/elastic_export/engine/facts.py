@@ -24,7 +24,7 @@ class EngineFacts:
         unused_inputs: token inputs that the graph does not read, as the parser reports them.
         compute_capabilities: the GPU classes the engine holds code for.
         flavour, version: the TensorRT product and its version.
-        reproducible: whether the next build of the same request gives the same bytes, see `isolation.py`.
+        reproducible: whether the same installation builds the same bytes of the same request, see `isolation.py`.
         warnings: what a reader of the build report should know.
     """
 

@@ -43,6 +43,9 @@ class Flavour(Protocol):
     def library_links(self) -> dict[str, Path]:
         """File names the loader must find in the build process, and what each is."""
 
+    def preloads(self) -> tuple[str, ...]:
+        """Those of them that the build process loads before all others."""
+
     def writes_rtx_header(self) -> bool:
         """Whether its engines begin with the header that `header.py` reads."""
 

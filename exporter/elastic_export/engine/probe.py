@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Any
 
+from elastic_export.engine.allocator import is_preloaded
 from elastic_export.engine.flavour import flavour
-from elastic_export.engine.isolation import address_randomization, restart_without_randomization
+from elastic_export.engine.isolation import (
+    address_randomization,
+    restart_without_randomization,
+    schedule_in_order,
+)
 
 PROBE_TARGET = "SM120"
 
 
 def main() -> int:
-    """Print the seconds a tiny engine took and whether addresses were randomised (`on`, `off`); 1 if it failed."""
+    """Print the seconds a tiny engine took and what the process was granted, as JSON; 1 if it failed."""
     restart_without_randomization()
+    in_order = schedule_in_order()
     started = time.perf_counter()
     if not _builds():
         return 1
-    print(f"{time.perf_counter() - started:.2f}", "on" if address_randomization() else "off")
+    found = {
+        "seconds": time.perf_counter() - started,
+        "randomized": address_randomization(),
+        "in_order": in_order,
+        "allocator": is_preloaded(),
+    }
+    print(json.dumps(found))
     return 0
 
 

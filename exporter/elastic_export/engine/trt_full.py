@@ -61,6 +61,10 @@ class TensorRT:
         """See `Flavour`: its wheel ships the names its parser opens."""
         return {}
 
+    def preloads(self) -> tuple[str, ...]:
+        """See `Flavour`: nothing, for nothing was tried."""
+        return ()
+
     def writes_rtx_header(self) -> bool:
         """See `Flavour`."""
         return False

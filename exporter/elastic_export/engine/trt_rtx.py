@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from elastic_export.engine.allocator import PRELOADED, allocator_links
 from elastic_export.engine.packages import package_folder, package_version
 from elastic_runtime.errors import BuildError, InputError
 
@@ -48,7 +49,11 @@ class TensorRTRTX:
         """See `Flavour`: the parser opens this name at the first plugin, and without it the process aborts."""
         folder = package_folder("tensorrt_rtx_libs")
         libraries = sorted(folder.glob(f"{PARSER_OPENS}.*")) if folder is not None else []
-        return {PARSER_OPENS: libraries[0]} if libraries else {}
+        return ({PARSER_OPENS: libraries[0]} if libraries else {}) | allocator_links()
+
+    def preloads(self) -> tuple[str, ...]:
+        """See `Flavour`: the allocator, where it is installed."""
+        return (PRELOADED,) if allocator_links() else ()
 
     def writes_rtx_header(self) -> bool:
         """See `Flavour`."""
