@@ -1,6 +1,6 @@
 """The 12B shape through the compile, without its weights: seconds, memory and sizes of every stage.
 
-    python tests/bench/compile_12b.py [--ops native|plugin] [--max-context 8192] [--budget 12b]
+    python tests/bench/compile_12b.py [--ops native|plugin] [--max-context 8192] [--budget 12b] [--system-allocator]
 
 Run it on an idle machine: the build process takes one processor, and the figures are wall time.
 """
@@ -23,6 +23,7 @@ from elastic_export.engine.activation import activation_bounds
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.ops import creators_of
 from elastic_export.engine.request import EngineRequest
+from elastic_export.engine.trt_rtx import TensorRTRTX
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
 from elastic_export.passes import budget_passes, run_passes
@@ -79,6 +80,8 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
         activation_limits=bounds,
         **sizes,
     )
+    if arguments.system_allocator:
+        TensorRTRTX.preloads = lambda product: ()
     start = time.perf_counter()
     facts = build_engine(request)
     decode, prefill = (count / 1e6 for count in facts.activation_bytes)
@@ -96,6 +99,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", default="12b")
     parser.add_argument("--max-context", type=int, default=8192)
     parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--system-allocator", action="store_true", help="build without the preloaded allocator")
     return parser.parse_args()
 
 

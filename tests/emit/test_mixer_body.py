@@ -295,7 +295,7 @@ def test_log_of_one_plus_u_would_be_caught(session: Callable[[bytes], Any]) -> N
 
 
 def test_no_chunked_tensor_is_unsqueezed() -> None:
-    """TensorRT-RTX's copy propagation is quadratic in such nodes over all mixers of a model: half of a build's time."""
+    """TensorRT-RTX's copy propagation is quadratic in such nodes, over all mixers of a model."""
     found = {node.output[0] for node in mixer_function(OPSET).node if node.op_type in ("Unsqueeze", "Squeeze")}
     sizes = {"G", "P", "N", "k_", "K_", "t_", "l_", "last_row", "chunks_", "ends_"}
     counted = {"first_rows_", "rows_", "index_i", "index_j", "number_from", "number_to_"}  # what a Range made

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from elastic_export.engine import trt_full, trt_rtx
+from elastic_export.engine.allocator import LIBRARIES
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.request import EngineRequest
@@ -47,4 +48,5 @@ def test_rtx_is_refused_without_its_package(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_library_name_the_parser_opens_is_provided() -> None:
     links = flavour("tensorrt_rtx").library_links()
+    assert set(links) == {"libtensorrt_rtx.so", *LIBRARIES}
     assert links["libtensorrt_rtx.so"].is_file()

@@ -22,7 +22,7 @@ with a constant divisor: with the dynamic L it assumes T chunks and takes gigaby
 Unsqueeze and implicit change of rank of a dynamic shape becomes about nine scalar operations on each of its dimensions,
 and its copy propagation (1.7.1) is quadratic in how often the chunk count and L are used, over all the mixers of a
 model. So chunked tensors get their axes of one from the reshape that makes the chunks, and Transpose, which costs none,
-moves them: of 28 mixers that halves the time of a build. What is unsqueezed are numbers of tokens, rows and chunks.
+moves them. What is unsqueezed are numbers of tokens, rows and chunks.
 
 onnxruntime's CPU wants float32. Softplus is max(s, 0) + 2·atanh(u / (2 + u)) with u = exp(-|s|), which is log1p(u):
 log(1 + u) would lose dt below 1e-4.

@@ -1,8 +1,8 @@
 """The memory allocator of the build process: oneTBB's, from the package `tbb`.
 
-TensorRT-RTX 1.7.1 makes and frees small objects by the million: of the build of a native 12B a third went to glibc's
-allocator, and with oneTBB's the same build takes 35 to 45 % less time. It is preloaded by its bare name, found in the
-build folder: LD_PRELOAD takes no path with a blank or a colon in it.
+TensorRT-RTX 1.7.1 makes and frees small objects by the million, which glibc's allocator takes long for, the more the
+larger the network: `tests/bench/compile_12b.py` measures it, with and without `--system-allocator`. oneTBB's is
+preloaded by its bare name, found in the build folder: LD_PRELOAD takes no path with a blank or a colon in it.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from elastic_export.engine.builder import child_environment
 from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.packages import package_version
+from elastic_export.engine.probe import PRODUCT
 from elastic_export.engine.trt_full import gpu_compute_capabilities
 
 #: `ok` works, `absent` is missing but optional, `warn` works with a loss, `bad` prevents builds.
@@ -27,8 +28,6 @@ State = Literal["ok", "absent", "warn", "bad"]
 #: Room for the largest native engine and its log, bytes.
 WANTED_TEMP_SPACE = 1 << 30
 PROBE_TIMEOUT = 60.0
-#: The product the probe builds with.
-PRODUCT = "tensorrt_rtx"
 #: Builds the smallest engine there is.
 PROBE = "elastic_export.engine.probe"
 

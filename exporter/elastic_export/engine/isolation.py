@@ -2,12 +2,12 @@
 
 TensorRT-RTX 1.7.1 keeps some of its sets ordered by pointer, and its helper threads allocate too, so the bytes of an
 engine follow the layout of memory: where it is (hence no address randomisation) and who allocates first (hence one
-CPU, threads that run until they wait, and a first thread that sleeps before the build begins, see child.py). So on a
-loaded machine 60 of 60 builds of a small plugin engine and 12 of 12 of a native one agreed. Under glibc's allocator it
-was 100 of 100 of the plugin engine, 56 of 59 without the last and, with a dynamic batch, 5 of 14 without the last two.
+CPU, threads that run until they wait, and a first thread that sleeps before the build begins, see child.py). So all
+builds agree, on a loaded machine too; there now and then one differs without the last, and most do, with a dynamic
+batch, without the last two.
 
-Left is what Python allocated before. A native engine's bytes follow whether our modules are found compiled, so for it
-they never are (see builder.py), and the length of the path that packages are installed at, so they are the same for one
+Left is what Python allocated before. A native engine's bytes follow whether modules are found compiled, so for it they
+never are (see builder.py), and the length of the path that packages are installed at, so they are the same for one
 installation. A plugin engine's bytes follow neither.
 """
 

@@ -9,12 +9,9 @@ from typing import Any
 
 from elastic_export.engine.allocator import is_preloaded
 from elastic_export.engine.flavour import flavour
-from elastic_export.engine.isolation import (
-    address_randomization,
-    restart_without_randomization,
-    schedule_in_order,
-)
+from elastic_export.engine.isolation import address_randomization, restart_without_randomization, schedule_in_order
 
+PRODUCT = "tensorrt_rtx"
 PROBE_TARGET = "SM120"
 
 
@@ -36,7 +33,7 @@ def main() -> int:
 
 
 def _builds() -> bool:
-    product = flavour("tensorrt_rtx")
+    product = flavour(PRODUCT)
     trt: Any = product.module()
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

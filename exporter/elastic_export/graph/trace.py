@@ -65,7 +65,7 @@ def _export(arch: Architecture, prefix: str, every_token: bool) -> torch.export.
     state_dims = {name: {0: B, 2: S} if "cache" in name else {0: B} for name in state}
     shapes = ({0: B, 1: T}, {0: B}, {0: B}, state_dims, dict.fromkeys(masks))
     program = torch.export.export(model, (ids, position, length, state, masks), dynamic_shapes=shapes, strict=False)
-    # The model is written in ops that have a translation (what has none belongs into `schemas.translations`), so
+    # The model is written in ops that have a translation (what has none belongs in `schemas.translations`), so
     # decomposing would only trace it a second time, which is two thirds of the work.
     program.run_decompositions = lambda *_: program
     return program
