@@ -5,12 +5,19 @@ bundle.choose(...)          the largest budget that fits          choose.py, fit
 iter_weights(recipe, ...)   a sub-model's weights from the files  weights.py, slicing.py
 read_golden(path)           what `verify` replays                 golden.py, sketch.py
 load_targets()              the GPU classes                       targets.py
+
+A name is imported when it is first asked for: who wants the errors alone, as the process that builds an engine does,
+need not wait for numpy.
 """
 
-from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import BuildError, ElasticError, InputError
-from elastic_runtime.targets import load_targets, select_targets
-from elastic_runtime.weights import WeightRecipe, iter_weights, load_weight
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elastic_runtime.bundle import Bundle
+    from elastic_runtime.errors import BuildError, ElasticError, InputError
+    from elastic_runtime.targets import load_targets, select_targets
+    from elastic_runtime.weights import WeightRecipe, iter_weights, load_weight
 
 __all__ = [
     "BuildError",
@@ -23,3 +30,27 @@ __all__ = [
     "load_weight",
     "select_targets",
 ]
+
+#: Where each of them is at home.
+_HOMES = {
+    "BuildError": "errors",
+    "Bundle": "bundle",
+    "ElasticError": "errors",
+    "InputError": "errors",
+    "WeightRecipe": "weights",
+    "iter_weights": "weights",
+    "load_targets": "targets",
+    "load_weight": "weights",
+    "select_targets": "targets",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

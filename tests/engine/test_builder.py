@@ -309,12 +309,12 @@ def test_an_interrupted_build_leaves_no_process(
     def remember(*args: Any, **options: Any) -> Any:
         child = popen(*args, **options)
         started.append(child.pid)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)  # an engine takes several times that
         return child
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         monkeypatch.setattr(subprocess, "Popen", remember)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)  # an engine takes three times that
         with pytest.raises(KeyboardInterrupt):
             build_engine(request_for_small_model)
     finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from elastic_export.engine import isolation
 from elastic_export.engine.buildlog import LogLine
 from elastic_export.engine.compile import NOT_REPRODUCIBLE, ProcessFacts, warnings
 
@@ -19,17 +22,50 @@ def run(code: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_the_second_start_has_fixed_addresses() -> None:
-    where = "isolation.restart_without_randomization()\nprint(isolation.address_randomization(), id(object))"
-    first, second = run(where), run(where)
+WHERE = "print(isolation.address_randomization(), id(object))"
+
+
+def test_what_is_started_inside_has_fixed_addresses() -> None:
+    with isolation.fixed_addresses():
+        first, second = run(WHERE), run(WHERE)
     if first[0] == "True":
         pytest.skip("this kernel does not let a process switch address randomisation off")
     assert first == second
 
 
-def test_a_kernel_that_forgets_does_not_make_us_start_for_ever() -> None:
-    code = "os.environ[isolation.RESTARTED] = '1'\nisolation.restart_without_randomization()\nprint('once')"
-    assert run(code) == ["once"]
+def test_what_is_started_afterwards_or_beside_has_not() -> None:
+    before, beside, inside = run(WHERE), list[list[str]](), threading.Event()
+
+    def start() -> None:
+        inside.wait()
+        beside.append(run(WHERE))
+
+    other = threading.Thread(target=start)
+    other.start()
+    with isolation.fixed_addresses():
+        inside.set()
+        other.join()
+    assert beside[0][0] == run(WHERE)[0] == before[0]
+    with pytest.raises(RuntimeError, match="within"), isolation.fixed_addresses():
+        raise RuntimeError("within")
+    assert run(WHERE)[0] == before[0]
+
+
+def test_where_the_call_is_forbidden_processes_start_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+
+    class Forbidden:
+        def personality(self, flags: ctypes.c_ulong) -> int:
+            calls.append(flags.value)
+            return -1
+
+    before = run(WHERE)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(ctypes, "CDLL", lambda name: Forbidden())
+        with isolation.fixed_addresses():
+            inside = run(WHERE)[0]
+    assert inside == before
+    assert calls == [isolation.QUERY]
 
 
 def test_a_refused_privilege_is_told() -> None:

@@ -7,7 +7,6 @@ preloaded by its bare name, found in the build folder: LD_PRELOAD takes no path 
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 DISTRIBUTION = "tbb"
@@ -18,6 +17,8 @@ LIBRARIES = (PRELOADED, "libtbbmalloc.so.2")
 
 def allocator_links() -> dict[str, Path]:
     """File names the loader must find in the build process, and what each is; none where the package is not whole."""
+    import importlib.metadata  # noqa: PLC0415  # asked for before the build process is started, not in it
+
     try:
         files = importlib.metadata.files(DISTRIBUTION) or []
         links = {file.name: Path(file.locate()).absolute() for file in files if file.name in LIBRARIES}

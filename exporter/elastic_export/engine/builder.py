@@ -24,6 +24,7 @@ from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.header import check_header
+from elastic_export.engine.isolation import fixed_addresses
 from elastic_export.engine.limits import check_precision, check_sizes
 from elastic_export.engine.machine import build_error
 from elastic_export.engine.model import fixed_model
@@ -95,7 +96,7 @@ def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int
         BuildError: it took longer than `timeout` seconds.
     """
     command = [sys.executable, "-B", *PYTHON_OPTIONS[request.ops], "-m", "elastic_export.engine.child"]
-    with (place.folder / LOG_FILE).open("wb") as log:
+    with (place.folder / LOG_FILE).open("wb") as log, fixed_addresses():
         child = subprocess.Popen(
             command,
             cwd=place.folder,

@@ -27,7 +27,6 @@ from elastic_export.engine.isolation import (
     address_randomization,
     die_with_parent,
     peak_rss,
-    restart_without_randomization,
     schedule_in_order,
 )
 from elastic_export.engine.machine import build_error, is_no_room, write_file
@@ -41,7 +40,6 @@ FOREVER = 1e6
 def main() -> int:
     """Build what the folder asks for; exit 0 when a result was written, be it an engine, a named error or a fault."""
     die_with_parent()
-    restart_without_randomization()
     try:
         result = _built()
     except Exception as error:

@@ -18,6 +18,7 @@ from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries
 from elastic_export.engine.builder import child_environment
 from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.flavour import flavour
+from elastic_export.engine.isolation import fixed_addresses
 from elastic_export.engine.packages import package_version
 from elastic_export.engine.probe import PRODUCT
 from elastic_export.engine.trt_full import gpu_compute_capabilities
@@ -72,16 +73,17 @@ def _probe() -> list[DoctorFact]:
     with tempfile.TemporaryDirectory(prefix="elastic-doctor-") as folder:
         lay_libraries(Path(folder) / LIBRARY_FOLDER, PRODUCT)
         try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                env=child_environment(os.environ, flavour(PRODUCT).preloads()),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=PROBE_TIMEOUT,
-                check=False,
-            )
+            with fixed_addresses():
+                done = subprocess.run(
+                    command,
+                    cwd=folder,
+                    env=child_environment(os.environ, flavour(PRODUCT).preloads()),
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    timeout=PROBE_TIMEOUT,
+                    check=False,
+                )
         except subprocess.TimeoutExpired:
             return [DoctorFact("builder", "bad", f"did not end within {PROBE_TIMEOUT:g} s")]
     if done.returncode != 0:

@@ -17,6 +17,8 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 #: <sys/personality.h>
@@ -24,24 +26,27 @@ ADDR_NO_RANDOMIZE = 0x0040000
 QUERY = 0xFFFFFFFF
 #: <sys/prctl.h>
 PR_SET_PDEATHSIG = 1
-#: Set in the environment of the second start, so that a kernel which forgets cannot make us start for ever.
-RESTARTED = "ELASTIC_ENGINE_RESTARTED"
 
 
-def restart_without_randomization() -> None:
-    """Replace this process by itself with address randomisation off; return where that is done or cannot be.
+@contextmanager
+def fixed_addresses() -> Iterator[None]:
+    """Processes that this thread starts meanwhile have no address randomisation.
 
-    The setting takes effect at exec, hence the second start. Container runtimes may forbid the call: then this
-    returns, and `address_randomization` tells.
+    On Linux personality(2) belongs to a thread, is inherited by what it starts, and randomisation is decided at exec:
+    this process itself stays as it is. Container runtimes may forbid the call: then nothing changes, and
+    `address_randomization` tells in the process that was started.
     """
-    if RESTARTED in os.environ or not sys.platform.startswith("linux") or not address_randomization():
+    if not sys.platform.startswith("linux"):
+        yield
         return
     libc = ctypes.CDLL(None)
-    current = libc.personality(ctypes.c_ulong(QUERY))
-    if current < 0 or libc.personality(ctypes.c_ulong(current | ADDR_NO_RANDOMIZE)) < 0:
-        return
-    os.environ[RESTARTED] = "1"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    before = libc.personality(ctypes.c_ulong(QUERY))
+    changed = before >= 0 and libc.personality(ctypes.c_ulong(before | ADDR_NO_RANDOMIZE)) >= 0
+    try:
+        yield
+    finally:
+        if changed:
+            libc.personality(ctypes.c_ulong(before))
 
 
 def address_randomization() -> bool:

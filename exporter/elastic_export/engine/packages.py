@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from pathlib import Path
 
 
 def package_version(distribution: str) -> str | None:
     """Version of an installed distribution, or None."""
+    import importlib.metadata  # noqa: PLC0415  # as long as all else that the build process imports; it asks for none
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

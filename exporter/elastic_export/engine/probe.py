@@ -9,7 +9,7 @@ from typing import Any
 
 from elastic_export.engine.allocator import is_preloaded
 from elastic_export.engine.flavour import flavour
-from elastic_export.engine.isolation import address_randomization, restart_without_randomization, schedule_in_order
+from elastic_export.engine.isolation import address_randomization, schedule_in_order
 
 PRODUCT = "tensorrt_rtx"
 PROBE_TARGET = "SM120"
@@ -17,7 +17,6 @@ PROBE_TARGET = "SM120"
 
 def main() -> int:
     """Print the seconds a tiny engine took and what the process was granted, as JSON; 1 if it failed."""
-    restart_without_randomization()
     in_order = schedule_in_order()
     started = time.perf_counter()
     if not _builds():
