@@ -12,13 +12,12 @@ from mamba2_mixer.testing.runner import SHIM, HostBuild
 
 
 @pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def probe(case_objects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shim_probe")
     build = HostBuild()
-    objects = build.compile(SHIM, folder)
     source = Path(__file__).parent / "shim_probe.cu"
     subprocess.run(["g++", *build.flags(), "-c", "-x", "c++", str(source), "-o", str(folder / "probe.o")], check=True)
-    return build.link([*objects.values(), folder / "probe.o"], folder / "shim_probe")
+    return build.link([*(case_objects[source] for source in SHIM), folder / "probe.o"], folder / "shim_probe")
 
 
 def run(probe: Path, what: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -9,42 +9,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from library_build import cmake, needs_nvcc, one_worker
 from mamba2_mixer.library import MixerError, MixerLibrary, Shape, read_abi
-from mamba2_mixer.testing.runner import sources_digest
+from mamba2_mixer.testing.runner import PLUGINS, sources_digest
 from mixer_model import mixer_request
 
 from elastic_export.engine.builder import build_engine
 
-PLUGINS = Path(__file__).parents[2] / "plugins"
-needs_nvcc = pytest.mark.skipif(
-    shutil.which("nvcc") is None or shutil.which("cmake") is None,
-    reason="nvcc or cmake was not found: libelastic_plugins.so was not built",
-)
-pytestmark = pytest.mark.xdist_group("plugin library")  # one worker builds it
+pytestmark = one_worker
 HEADERS = os.environ.get("TENSORRT_RTX_ROOT") or os.environ.get("TENSORRT_ROOT")
 needs_headers = pytest.mark.skipif(
     HEADERS is None, reason="neither TENSORRT_RTX_ROOT nor TENSORRT_ROOT is set: the TensorRT glue was not built"
 )
-
-
-def cmake(*words: str, environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(["cmake", *words], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def library(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For one architecture: all of them are the compile gate's business."""
-    kept = pytestconfig.cache.mkdir(f"elastic_plugins_{sources_digest()}") / "libelastic_plugins.so"
-    if not kept.exists():
-        build = tmp_path_factory.mktemp("library")
-        cmake(
-            "-S", str(PLUGINS), "-B", str(build), "-DELASTIC_ARCHITECTURES=120-real", "-DELASTIC_TENSORRT_ABI=rtx-1.7"
-        )
-        cmake("--build", str(build))
-        (build / "libelastic_plugins.so").replace(kept)
-    return kept
 
 
 @needs_nvcc

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from mamba2_mixer.testing.cases import Case, errors, matrix, tolerances
-from mamba2_mixer.testing.runner import MAIN, PLUGINS, CaseError, HostBuild, run_case
+from mamba2_mixer.testing.runner import PLUGINS, QUICK, CaseError, HostBuild, run_case
 
 FLOAT32, SCAN = "mamba2_mixer/launch_float32.cu", "mamba2_mixer/launch_scan.cu"
 
@@ -22,7 +22,6 @@ class Mutation:
     old: str
     new: str
     units: tuple[str, ...] = (FLOAT32,)
-    sanitize: bool = False  # only where nothing but the sanitizer can see the fault
 
 
 MUTATIONS = {
@@ -108,18 +107,16 @@ MUTATIONS = {
         "scan_prefill.cuh", "fmaf(skip, x[out_row], y)", "fmaf(0.f * skip, x[out_row], y)", (SCAN,)
     ),
     "dt clamped at 0.001": Mutation("maths.h", "return dt < low ? low", "return dt < 1e-3f ? 1e-3f", (FLOAT32, SCAN)),
-    "shared array too small": Mutation(
-        "decode_step.cuh",
-        "ELASTIC_SHARED(float, gates, kMaxHeadDim);",
-        "ELASTIC_SHARED(float, gates, 15);",
-        sanitize=True,
-    ),
     "barrier only some threads reach": Mutation(
         "decode_step.cuh",
         "if (!last_of_group(args, place)) return;",
         "if (threadIdx.x > 64 || !last_of_group(args, place)) return;",
     ),
 }
+#: Nothing but the sanitizer can see it.
+TOO_SMALL = Mutation(
+    "decode_step.cuh", "ELASTIC_SHARED(float, gates, kMaxHeadDim);", "ELASTIC_SHARED(float, gates, 15);"
+)
 # Quick rows first; together they reach every line of the kernels.
 SUITE = (
     "prefill base",
@@ -135,21 +132,7 @@ SUITE = (
 )
 
 
-BUILD = HostBuild(float32_only=True, sanitize=False, strict=False, optimize=False)
-pytestmark = pytest.mark.xdist_group("mutants")  # one worker compiles the unbroken objects
-
-
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, Path]]:
-    """Unbroken object files, without the sanitizers and with them."""
-    made = {}
-    for sanitize in (False, True):
-        build = replace(BUILD, sanitize=sanitize)
-        made[sanitize] = build.compile((*build.sources(), MAIN), tmp_path_factory.mktemp("objects"))
-    return made
-
-
-def build_mutant(mutation: Mutation, objects: dict[bool, dict[str, Path]], folder: Path) -> Path:
+def build_mutant(mutation: Mutation, build: HostBuild, objects: dict[str, Path], folder: Path) -> Path:
     plugins = folder / "plugins"
     shutil.copytree(PLUGINS, plugins, ignore=shutil.ignore_patterns("__pycache__", "build*"))
     path = plugins / "mamba2_mixer" / mutation.file
@@ -158,9 +141,8 @@ def build_mutant(mutation: Mutation, objects: dict[bool, dict[str, Path]], folde
     patched, count = re.subn(old, lambda _: mutation.new, text)
     assert count == 1, f"{mutation.file} holds {count} of {mutation.old!r}"
     path.write_text(patched)
-    build = replace(BUILD, plugins=plugins, sanitize=mutation.sanitize)
-    fresh = build.compile(mutation.units, folder)
-    return build.link({**objects[mutation.sanitize], **fresh}.values(), folder / "mutant")
+    fresh = replace(build, plugins=plugins, strict=False).compile(mutation.units, folder)
+    return build.link({**objects, **fresh}.values(), folder / "mutant")
 
 
 def catch(runner: Path, case: Case, folder: Path) -> str:
@@ -173,14 +155,21 @@ def catch(runner: Path, case: Case, folder: Path) -> str:
     return "".join(f"{name} {error:g} " for name, error in found.items() if not error <= bounds[name])
 
 
+def is_caught(mutant: Path, folder: Path) -> bool:
+    """Whether a row fails. Several seeds: a missing barrier shows only when the order of threads brings it out."""
+    rows = matrix()
+    return any(catch(mutant, replace(rows[row], seed=seed), folder) for seed in range(2) for row in SUITE)
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_mutation_is_caught(name: str, objects: dict[bool, dict[str, Path]], tmp_path: Path) -> None:
-    mutant, rows = build_mutant(MUTATIONS[name], objects, tmp_path), matrix()
-    # Several seeds: a missing barrier shows only when the order of threads brings it out.
-    caught = (catch(mutant, replace(rows[row], seed=seed), tmp_path) for seed in range(2) for row in SUITE)
-    assert any(caught)
+def test_mutation_is_caught(name: str, quick_objects: dict[str, Path], tmp_path: Path) -> None:
+    assert is_caught(build_mutant(MUTATIONS[name], QUICK, quick_objects, tmp_path), tmp_path)
 
 
-def test_unbroken_kernels_pass_the_suite(objects: dict[bool, dict[str, Path]], tmp_path: Path) -> None:
-    runner, rows = BUILD.link(objects[False].values(), tmp_path / "runner"), matrix()
+def test_sanitizer_catches_a_shared_array_too_small(case_objects: dict[str, Path], tmp_path: Path) -> None:
+    assert is_caught(build_mutant(TOO_SMALL, HostBuild(), case_objects, tmp_path), tmp_path)
+
+
+def test_unbroken_kernels_pass_the_suite(quick_objects: dict[str, Path], tmp_path: Path) -> None:
+    runner, rows = QUICK.link(quick_objects.values(), tmp_path / "runner"), matrix()
     assert {row: catch(runner, rows[row], tmp_path) for row in SUITE} == dict.fromkeys(SUITE, "")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import pytest
+from library_build import ARCHITECTURE, needs_nvcc, one_worker
 from mamba2_mixer.testing import resources
 from mamba2_mixer.testing.resources import Usage
 
@@ -68,17 +68,25 @@ def test_readme_shows_the_table() -> None:
     assert f"the most shared memory is {most:,} bytes" in readme
 
 
-EVERY_OTHER = tuple(arch for arch in resources.ARCHITECTURES if arch != 120)
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found: registers and spills were not measured")
-@pytest.mark.timeout(900)  # of six: more than a minute of one core, which others may share
-@pytest.mark.parametrize(
-    "architectures", [(120,), pytest.param(EVERY_OTHER, marks=pytest.mark.slow)], ids=["sm_120", "others"]
-)
-def test_kernels_stay_within_the_table(architectures: tuple[int, ...]) -> None:
+def within_the_table(measured: resources.Table, architectures: tuple[int, ...]) -> None:
     if f'"nvcc": "{resources.compiler()}"' not in resources.TABLE.read_text():
         pytest.skip(f"resources.json was measured with another nvcc than {resources.compiler()}")
-    measured = resources.measure(architectures)
     assert all(set(usages) == set(architectures) for usages in measured.values())
     assert resources.faults(measured, resources.from_json(resources.TABLE.read_text())) == []
+
+
+@needs_nvcc
+@one_worker
+@pytest.mark.timeout(900)
+def test_the_librarys_kernels_stay_within_the_table(ptxas_report: str) -> None:
+    within_the_table(resources.read_report(ptxas_report), (ARCHITECTURE,))
+
+
+EVERY_OTHER = tuple(arch for arch in resources.ARCHITECTURES if arch != ARCHITECTURE)
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # of six: more than a minute of one core, which others may share
+def test_on_other_architectures_too() -> None:
+    within_the_table(resources.measure(EVERY_OTHER), EVERY_OTHER)

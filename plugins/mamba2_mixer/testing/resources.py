@@ -80,6 +80,11 @@ def measure(architectures: Iterable[int] = ARCHITECTURES) -> Table:
             if done.returncode != 0:
                 raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
             report += done.stderr + done.stdout
+    return read_report(report)
+
+
+def read_report(report: str) -> Table:
+    """The table in the words of `ptxas -v`; kernels by readable name, sorted by it."""
     table = parse(report)
     names = readable(list(table))
     return {names[kernel]: usages for kernel, usages in sorted(table.items(), key=lambda item: names[item[0]])}

@@ -69,9 +69,14 @@ class HostBuild:
         base = ["-std=c++17", level, "-g1", "-fPIC", "-DELASTIC_HOST_SHIM", f"-I{self.plugins / 'common'}"]
         return [*base, *strict, *only, *(SANITIZERS if self.sanitize else ())]
 
+    @staticmethod
+    def objects(sources: Iterable[str], folder: Path) -> dict[str, Path]:
+        """Where `compile` puts its object files, by source."""
+        return {source: folder / (Path(source).name + ".o") for source in sources}
+
     def compile(self, sources: Iterable[str], folder: Path) -> dict[str, Path]:
         """Object files of `sources` in `folder`, by source; raises CaseError with the compiler's words."""
-        objects = {source: folder / (Path(source).name + ".o") for source in sources}
+        objects = self.objects(sources, folder)
         commands = [
             ["g++", *self.flags(), "-c", "-x", "c++", str(self.plugins / source), "-o", str(output)]
             for source, output in objects.items()
@@ -89,6 +94,10 @@ class HostBuild:
     def case_runner(self, folder: Path) -> Path:
         """The program that runs cases."""
         return self.link(self.compile((*self.sources(), MAIN), folder).values(), folder / "case_runner")
+
+
+#: Made in a moment, for what needs neither sanitizers nor the narrow types.
+QUICK = HostBuild(float32_only=True, sanitize=False, strict=False, optimize=False)
 
 
 def _run(command: Sequence[str]) -> None:
