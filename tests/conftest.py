@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import copy
 import fcntl
+import functools
+import importlib.util
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +28,23 @@ sys.path.insert(0, str(Path(__file__).parent))  # closed_form.py and card_memory
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be the programs that the tests interrupt.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _share_bytecode() -> None:
+    """Where Python may write no bytecode (PYTHONDONTWRITEBYTECODE, as in many containers) and pip has compiled none,
+    every process that a test starts compiles whatever it imports, PyTorch too, which takes longer than most tests.
+    They share a folder that goes with the run. Before pytest-xdist starts its workers: they inherit it.
+    """
+    compiled = Path(importlib.util.cache_from_source(pytest.__file__)).exists()
+    if sys.dont_write_bytecode and sys.pycache_prefix is None and not compiled:
+        folder = tempfile.mkdtemp(prefix="elastic-bytecode-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        sys.pycache_prefix, sys.dont_write_bytecode = folder, False
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+_share_bytecode()
 
 # CI draws the same examples every time: what it refuses, anybody can repeat. Elsewhere every run draws new ones.
 # No deadlines anywhere: how long an example takes says how busy the machine is.
@@ -78,6 +101,34 @@ def _export_demo(output: Path) -> None:
     sizes = {"max_contexts": (2048,), "max_tokens": 64, "max_batch": 2}
     options = ExportOptions("all", "rtx5080", output, ops="native", **sizes)
     export(plan_job(checkpoint, options, demo=True), Progress())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _translations_read_once() -> Iterator[None]:
+    """torch.onnx reads its 500 translations anew for every export, half of the time that a small parent's trace takes.
+
+    Nothing else about the export changes; without this, where PyTorch moves what is private to it, tests take longer.
+    """
+    if "elastic_export.graph.trace" not in sys.modules:  # no test of this run traces
+        yield
+        return
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        read = ONNXRegistry.from_torchlib
+    except (ImportError, AttributeError):
+        yield
+        return
+    read_once = functools.cache(read)
+
+    def fresh(*arguments: object, **options: object) -> object:
+        registry = copy.copy(read_once(*arguments, **options))
+        registry.functions = {target: list(found) for target, found in registry.functions.items()}
+        return registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(fresh))
+        yield
 
 
 @pytest.fixture(scope="session")

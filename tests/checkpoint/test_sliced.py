@@ -132,6 +132,7 @@ def test_lists_of_the_parent_do_not_outlive_its_layers(parent: Architecture) -> 
     assert "elastic_per_layer_widths" not in ours
 
 
+@pytest.mark.xdist_group("transformers")
 def test_transformers_computes_with_it(
     tmp_path: Path, parent: Architecture, naive_forward: Callable[..., np.ndarray[Any, Any]], monkeypatch: Any
 ) -> None:

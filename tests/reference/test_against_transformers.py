@@ -21,6 +21,7 @@ from elastic_export.checkpoint.synthetic import Weights, random_weights
 from elastic_export.reference import empty_state, full_masks, load_reference
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.xdist_group("transformers")  # one worker imports its models
 
 TOLERANCE = 1e-5  # float32, sums in another order: 3e-6 is the worst seen
 BATCH, PROMPT, TOTAL = 2, 13, 25

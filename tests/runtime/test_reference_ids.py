@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.xdist_group("reference ids")  # one worker makes each budget's once
 BUDGETS = ["large", "medium", "small"]
 PROMPT = [int(i) for i in np.random.default_rng(4).integers(0, 256, 75)]
 COUNT = 200
