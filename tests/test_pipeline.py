@@ -179,39 +179,48 @@ class Killed(Progress):
             os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    options = ExportOptions(
-        "small", "rtx5080", Path({output!r}), weights={weights!r}, max_tokens=16, max_contexts=(64,)
-    )
-    export(plan_job(Checkpoint.open(Path({source!r})), options, demo=False), Killed())
+    for weights, output in {outputs!r}.items():
+        options = ExportOptions("small", "rtx5080", Path(output), weights=weights, max_tokens=16, max_contexts=(64,))
+        export(plan_job(Checkpoint.open(Path({source!r})), options, demo=False), Killed())
 """
 
 
-def in_another_process(source: Path, output: Path, die: str = "", weights: str = "shared") -> int:
-    code = CHILD.format(path=sys.path, source=str(source), output=str(output), die=die, weights=weights)
-    environment = {**os.environ, "PYTHONHASHSEED": "17"}
-    return subprocess.run([sys.executable, "-c", code], cwd=output.parent, env=environment, check=False).returncode
+def in_another_process(source: Path, outputs: dict[str, Path], die: str = "") -> int:
+    """Export `small` to every place, by kind of weights."""
+    places = {weights: str(output) for weights, output in outputs.items()}
+    code = CHILD.format(path=sys.path, source=str(source), outputs=places, die=die)
+    environment, cwd = {**os.environ, "PYTHONHASHSEED": "17"}, next(iter(outputs.values())).parent
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, check=False).returncode
 
 
 @pytest.fixture(scope="module")
-def again(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[..., Path]) -> Path:
-    """`small` exported once more, by another process, to another place."""
-    output = tmp_path_factory.mktemp("elsewhere") / "deeper"
-    output.mkdir()
-    assert in_another_process(checkpoint(), output / "bundle") == 0
-    return output / "bundle"
+def again(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[..., Path]) -> dict[str, Path]:
+    """`small` exported once more, by another process, to another place, with weights of every kind."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "deeper"
+    folder.mkdir()
+    outputs = {weights: folder / weights for weights in ("shared", "embedded", "sliced")}
+    assert in_another_process(checkpoint(), outputs) == 0
+    return outputs
 
 
-def test_the_same_export_gives_the_same_bytes(shared: ExportResult, again: Path) -> None:
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[..., Path]) -> ExportResult:
+    """`small` with its weights inside."""
+    return run(checkpoint(), tmp_path_factory.mktemp("embedded") / "out", weights="embedded")
+
+
+def test_the_same_export_gives_the_same_bytes(shared: ExportResult, again: dict[str, Path]) -> None:
     for name in ("model.onnx", "weights.json", "golden.safetensors", "rtx5080.engine"):
-        assert (again / "small" / name).read_bytes() == (shared.output / "small" / name).read_bytes(), name
+        assert (again["shared"] / "small" / name).read_bytes() == (shared.output / "small" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("weights", ["embedded", "sliced"])
-def test_weights_of_its_own_give_the_same_bytes(tmp_path: Path, checkpoint: Callable[..., Path], weights: str) -> None:
+def test_weights_of_its_own_give_the_same_bytes(
+    tmp_path: Path, checkpoint: Callable[..., Path], embedded: ExportResult, again: dict[str, Path], weights: str
+) -> None:
     """Every file but the report, which tells seconds, and the manifest, which tells the report's digest."""
-    run(checkpoint(), tmp_path / "one", weights=weights)
-    assert in_another_process(checkpoint(), tmp_path / "other", weights=weights) == 0
-    one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
+    result = embedded if weights == "embedded" else run(checkpoint(), tmp_path / "out", weights=weights)
+    one, other = contents(result.output), contents(again[weights])
     assert set(one) == set(other)
     held = {"embedded": ".onnx.data", "sliced": ".safetensors"}[weights]
     assert [name for name in one if name.startswith("small/model") and name.endswith(held)]
@@ -220,15 +229,16 @@ def test_weights_of_its_own_give_the_same_bytes(tmp_path: Path, checkpoint: Call
     assert differing <= {"small/report.json", "manifest.json"}, differing
 
 
-def test_add_keeps_what_is_there(again: Path, checkpoint: Callable[..., Path]) -> None:
-    before = contents(again)
-    result = run(checkpoint(), again, "full", add=True)
+def test_add_keeps_what_is_there(again: dict[str, Path], checkpoint: Callable[..., Path]) -> None:
+    bundle = again["shared"]
+    before = contents(bundle)
+    result = run(checkpoint(), bundle, "full", add=True)
     assert [b.name for b in result.manifest.budgets] == ["full", "small"]
-    after = contents(again)
+    after = contents(bundle)
     assert {name: after[name] for name in before if name != "manifest.json"} == {
         name: data for name, data in before.items() if name != "manifest.json"
     }
-    assert Bundle.open(again, "digests")
+    assert Bundle.open(bundle, "digests")
 
 
 def test_sliced_in_another_precision_with_float32_vectors_and_two_contexts(
@@ -247,13 +257,12 @@ def test_sliced_in_another_precision_with_float32_vectors_and_two_contexts(
     assert replay_error(out, "small") < 1e-4
 
 
-def test_embedded(tmp_path: Path, checkpoint: Callable[..., Path], shared: ExportResult) -> None:
-    out = tmp_path / "out"
-    result = run(checkpoint(), out, weights="embedded")
+def test_embedded(checkpoint: Callable[..., Path], shared: ExportResult, embedded: ExportResult) -> None:
+    out = embedded.output
     assert {p.name for p in (out / "small").iterdir()} == {
         "model.onnx", "model.onnx.data", "golden.safetensors", "report.json", "rtx5080.engine",
     }  # fmt: skip
-    assert result.manifest.budgets[0].weights is None
+    assert embedded.manifest.budgets[0].weights is None
     inputs = [value.name for value in onnx.load(out / "small" / "model.onnx", load_external_data=False).graph.input]
     assert not [name for name in inputs if name.endswith("weight")]
     assert replay_error(out, "small") == replay_error(shared.output, "small")
@@ -375,7 +384,7 @@ def test_killed_while_it_builds_the_old_bundle_stays(
     tmp_path: Path, checkpoint: Callable[..., Path], shared: ExportResult
 ) -> None:
     before = contents(shared.output)
-    assert in_another_process(checkpoint(), shared.output, die="engine") == -signal.SIGKILL
+    assert in_another_process(checkpoint(), {"shared": shared.output}, die="engine") == -signal.SIGKILL
     assert contents(shared.output) == before
     assert Bundle.open(shared.output, "digests")
 
