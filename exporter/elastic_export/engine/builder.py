@@ -39,7 +39,7 @@ TIMEOUT = 3600.0
 #: What the build process keeps of our environment; the rest could steer the builder or its memory.
 KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV")
 #: A native engine's bytes follow what Python allocated before, and with it whether it had to compile what it imports:
-#: so it always has to, which takes a second. A plugin engine's do not.
+#: so it always has to; child.py imports little. A plugin engine's do not.
 PYTHON_OPTIONS: dict[OpsMode, tuple[str, ...]] = {"native": ("-X", "pycache_prefix=none"), "plugin": ()}
 SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
