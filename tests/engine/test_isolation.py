@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -22,33 +21,44 @@ def run(code: str) -> list[str]:
     return done.stdout.split()
 
 
-WHERE = "print(isolation.address_randomization(), id(object))"
+WHERE = "print(isolation.address_randomization(), id(object), sep=':')"
+#: In a process whose own setting may be changed: `where()`, what a process that it starts says.
+START = f"""
+import subprocess, sys
+def where():
+    code = "from elastic_export.engine import isolation; {WHERE}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+"""
 
 
 def test_what_is_started_inside_has_fixed_addresses() -> None:
-    with isolation.fixed_addresses():
-        first, second = run(WHERE), run(WHERE)
-    if first[0] == "True":
+    asked = "import ctypes\nprint(ctypes.CDLL(None).personality(isolation.ADDR_NO_RANDOMIZE) >= 0)"
+    if run(asked) == ["False"]:
         pytest.skip("this kernel does not let a process switch address randomisation off")
+    first, second = run(f"{START}with isolation.fixed_addresses(): print(where(), where())")
+    assert first.startswith("False")
     assert first == second
 
 
 def test_what_is_started_afterwards_or_beside_has_not() -> None:
-    before, beside, inside = run(WHERE), list[list[str]](), threading.Event()
-
-    def start() -> None:
-        inside.wait()
-        beside.append(run(WHERE))
-
-    other = threading.Thread(target=start)
-    other.start()
+    code = """
+import threading
+inside = threading.Event()
+def beside():
+    inside.wait()
+    print(where())
+print(where())
+other = threading.Thread(target=beside)
+other.start()
+try:
     with isolation.fixed_addresses():
         inside.set()
         other.join()
-    assert beside[0][0] == run(WHERE)[0] == before[0]
-    with pytest.raises(RuntimeError, match="within"), isolation.fixed_addresses():
-        raise RuntimeError("within")
-    assert run(WHERE)[0] == before[0]
+        raise RuntimeError
+except RuntimeError:
+    print(where())
+"""
+    assert {line.split(":")[0] for line in run(START + code)} == {run(WHERE)[0].split(":")[0]}
 
 
 def test_where_the_call_is_forbidden_processes_start_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,11 +69,12 @@ def test_where_the_call_is_forbidden_processes_start_all_the_same(monkeypatch: p
             calls.append(flags.value)
             return -1
 
-    before = run(WHERE)[0]
+    randomized = "print(isolation.address_randomization())"
+    before = run(randomized)
     with monkeypatch.context() as patch:
         patch.setattr(ctypes, "CDLL", lambda name: Forbidden())
         with isolation.fixed_addresses():
-            inside = run(WHERE)[0]
+            inside = run(randomized)
     assert inside == before
     assert calls == [isolation.QUERY]
 
