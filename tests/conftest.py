@@ -33,7 +33,7 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 def _share_bytecode() -> None:
     """Where Python may write no bytecode (PYTHONDONTWRITEBYTECODE, as in many containers) and pip has compiled none,
     every process that a test starts compiles whatever it imports, PyTorch too, which takes longer than most tests.
-    They share a folder that goes with the run. Before pytest-xdist starts its workers: they inherit it.
+    They share a temporary folder that goes with the run. Before pytest-xdist starts its workers: they inherit it.
     """
     compiled = Path(importlib.util.cache_from_source(pytest.__file__)).exists()
     if sys.dont_write_bytecode and sys.pycache_prefix is None and not compiled:
@@ -107,9 +107,9 @@ def _export_demo(output: Path) -> None:
 def _translations_read_once() -> Iterator[None]:
     """torch.onnx reads its 500 translations anew for every export, half of the time that a small parent's trace takes.
 
-    Nothing else about the export changes; without this, where PyTorch moves what is private to it, tests take longer.
+    Nothing else about the export changes. Where PyTorch has moved this private function, tests only take longer.
     """
-    if "elastic_export.graph.trace" not in sys.modules:  # no test of this run traces
+    if "elastic_export.graph.trace" not in sys.modules:  # nothing that was collected traces
         yield
         return
     try:

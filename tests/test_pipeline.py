@@ -199,7 +199,7 @@ def again(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[..., Pa
     folder = tmp_path_factory.mktemp("elsewhere") / "deeper"
     folder.mkdir()
     outputs = {weights: folder / weights for weights in ("shared", "embedded", "sliced")}
-    assert in_another_process(checkpoint(), outputs) == 0
+    assert in_another_process(checkpoint(), outputs) == 0, [kind for kind, out in outputs.items() if not out.exists()]
     return outputs
 
 

@@ -31,25 +31,24 @@ __all__ = [
     "select_targets",
 ]
 
-#: Where each of them is at home.
-_HOMES = {
-    "BuildError": "errors",
-    "Bundle": "bundle",
-    "ElasticError": "errors",
-    "InputError": "errors",
-    "WeightRecipe": "weights",
-    "iter_weights": "weights",
-    "load_targets": "targets",
-    "load_weight": "weights",
-    "select_targets": "targets",
-}
+if not TYPE_CHECKING:  # a type checker that sees it takes any name for one of ours
+    _MODULES = {
+        "BuildError": "errors",
+        "Bundle": "bundle",
+        "ElasticError": "errors",
+        "InputError": "errors",
+        "WeightRecipe": "weights",
+        "iter_weights": "weights",
+        "load_targets": "targets",
+        "load_weight": "weights",
+        "select_targets": "targets",
+    }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return value
 
 
 def __dir__() -> list[str]:

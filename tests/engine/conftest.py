@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -100,6 +102,13 @@ WEIGHTS = {
     "v_w": (KV * HEAD_DIM, HIDDEN),
     "head": (VOCAB, HIDDEN),
 }
+
+
+@pytest.fixture(scope="session")
+def addresses_can_be_fixed() -> bool:
+    """Whether a process may switch address randomisation off here; asked in one of its own, without our code."""
+    ask = "import ctypes; print(ctypes.CDLL(None).personality(0x0040000) >= 0)"
+    return subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "True\n"
 
 
 @pytest.fixture

@@ -259,6 +259,32 @@ def test_a_native_build_finds_no_compiled_modules(
     assert commands[0][-1] == "elastic_export.engine.child"
 
 
+#: Runs in place of the build process and tells, once the engine is built, what it was.
+TELLING = """
+import sys
+from elastic_export.engine import child, isolation
+child.main()
+heavy = "numpy", "onnx", "torch", "importlib.metadata", "elastic_runtime.bundle"
+print("randomized", isolation.address_randomization(), "imported", *[name for name in heavy if name in sys.modules])
+sys.exit(3)
+"""
+
+
+def test_a_native_builds_process_has_fixed_addresses_and_imports_little(
+    request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch, addresses_can_be_fixed: bool
+) -> None:
+    """It compiles all that it imports, each time."""
+    popen = subprocess.Popen
+
+    def tell(command: list[str], **options: Any) -> Any:
+        return popen([*command[: command.index("-m")], "-c", TELLING], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", tell)
+    told = rf"left with status 3, last words: .*randomized {not addresses_can_be_fixed} imported\.$"
+    with pytest.raises(BuildError, match=told):
+        build_engine(replace(request_for_small_model, max_batch=1))
+
+
 HANGING_PARENT = """
 import sys
 from pathlib import Path

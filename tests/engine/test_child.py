@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import subprocess
 import sys
 import threading
 import traceback
@@ -86,14 +85,6 @@ def test_the_first_thread_sleeps_while_the_other_builds(tmp_path: Path, monkeypa
     assert "a look around" in str(run_main(tmp_path, monkeypatch))
     assert seen == [child.FOREVER, True]
     assert sys.getswitchinterval() == before
-
-
-def test_the_build_process_imports_little() -> None:
-    """A native build compiles all that it imports, each time."""
-    heavy = "numpy", "onnx", "torch", "importlib.metadata", "elastic_runtime.bundle"
-    code = f"import sys, elastic_export.engine.child; print(*[name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
 
 
 def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Exception:

@@ -23,6 +23,11 @@ def test_the_builder_works_here() -> None:
     }  # fmt: skip
 
 
+def test_the_probe_is_started_as_a_build_is(addresses_can_be_fixed: bool) -> None:
+    [fact] = [fact for fact in engine_facts() if fact.name == "reproducible bytes"]
+    assert (fact.detail == "address randomisation cannot be switched off here") == (not addresses_can_be_fixed)
+
+
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "package_version", lambda name: None)
     monkeypatch.setattr(doctor, "gpu_compute_capabilities", lambda: ())

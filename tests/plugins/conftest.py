@@ -1,8 +1,10 @@
-"""The plugins' sources built for this machine's CPU, once a session and kept while the sources stay the same."""
+"""The plugins' sources compiled, for this machine's CPU and by CMake, and kept while sources and compilers stay."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,7 +15,8 @@ import pytest
 PLUGINS = Path(__file__).parents[2] / "plugins"
 sys.path[:0] = [str(PLUGINS), str(Path(__file__).parent)]
 
-from library_build import LIBRARY, REPORT, build_library  # noqa: E402
+import library_build  # noqa: E402
+from library_build import HEADERS, LIBRARY, REPORT, build_library  # noqa: E402
 from mamba2_mixer.testing.runner import MAIN, QUICK, HostBuild, sources_digest  # noqa: E402
 
 
@@ -23,27 +26,45 @@ def _needs_compiler() -> None:
         pytest.skip("g++ was not found: the kernels' host build needs it")
 
 
-def _kept(config: pytest.Config, name: str, fill: Callable[[Path], object]) -> Path:
-    """A folder that `fill` filled, now or in an earlier run with the same sources."""
-    cache = config.cache.mkdir(f"elastic_plugins_{sources_digest()}")
-    if not (cache / name).exists():
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            made = Path(folder) / name
-            made.mkdir()
-            fill(made)
-            made.rename(cache / name)
-    return cache / name
-
-
-def _objects(config: pytest.Config, name: str, build: HostBuild) -> dict[str, Path]:
-    sources = (*build.sources(), MAIN)
-    return build.objects(sources, _kept(config, name, lambda folder: build.compile(sources, folder)))
+#: `kept(name, fill)`: a folder that `fill` filled.
+Kept = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def case_objects(pytestconfig: pytest.Config) -> dict[str, Path]:
+def kept(pytestconfig: pytest.Config) -> Kept:
+    """Folders filled now or in an earlier run, by the same compilers from the same sources in the same way."""
+    digest = hashlib.sha256((sources_digest() + str(HEADERS)).encode())
+    for path in (Path(__file__), Path(library_build.__file__)):
+        digest.update(path.read_bytes())
+    for compiler in filter(shutil.which, ("g++", "nvcc")):
+        digest.update(subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout)
+    cache = pytestconfig.cache.mkdir(f"elastic_plugins_{digest.hexdigest()[:16]}")
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        if not (cache / name).exists():
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                made = Path(folder) / name
+                made.mkdir()
+                fill(made)
+                try:
+                    made.rename(cache / name)
+                except OSError:  # another run was quicker
+                    if not (cache / name).exists():
+                        raise
+        return cache / name
+
+    return make
+
+
+def _objects(kept: Kept, name: str, build: HostBuild) -> dict[str, Path]:
+    sources = (*build.sources(), MAIN)
+    return build.objects(sources, kept(name, lambda folder: build.compile(sources, folder)))
+
+
+@pytest.fixture(scope="session")
+def case_objects(kept: Kept) -> dict[str, Path]:
     """Object files of case_runner by source, under the sanitizers, all activation types."""
-    return _objects(pytestconfig, "case_objects", HostBuild())
+    return _objects(kept, "case_objects", HostBuild())
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +74,9 @@ def case_runner(case_objects: dict[str, Path], tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
-def quick_objects(pytestconfig: pytest.Config) -> dict[str, Path]:
+def quick_objects(kept: Kept) -> dict[str, Path]:
     """Object files of case_runner by source, without sanitizers, float32 only."""
-    return _objects(pytestconfig, "quick_objects", QUICK)
+    return _objects(kept, "quick_objects", QUICK)
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +87,9 @@ def host_library(quick_objects: dict[str, Path], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def library_and_report(pytestconfig: pytest.Config) -> tuple[Path, str]:
+def library_and_report(kept: Kept) -> tuple[Path, str]:
     """libelastic_plugins.so for one architecture, and what its compilers said."""
-    folder = _kept(pytestconfig, "library", build_library)
+    folder = kept("library", build_library)
     return folder / LIBRARY, (folder / REPORT).read_text()
 
 

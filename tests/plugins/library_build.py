@@ -17,7 +17,9 @@ needs_nvcc = pytest.mark.skipif(
 )
 #: One worker builds it.
 one_worker = pytest.mark.xdist_group("plugin library")
-#: The library is built for it alone: all architectures are the compile gate's business.
+#: Where TensorRT's headers are; without them the library has no plugins, only its C interface.
+HEADERS = os.environ.get("TENSORRT_RTX_ROOT") or os.environ.get("TENSORRT_ROOT")
+#: The library is built for it alone; the compile gate knows the others.
 ARCHITECTURE = 120
 LIBRARY, REPORT = "libelastic_plugins.so", "report.txt"
 
@@ -30,7 +32,11 @@ def cmake(*words: str, environment: dict[str, str] | None = None) -> str:
 
 
 def build_library(folder: Path) -> None:
-    """Put the library there, and the words of its compilers."""
+    """Put the library there, and the words of its compilers.
+
+    The options for device code must be those of `resources.measure`, which writes the table that the words must agree
+    with.
+    """
     options = (f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}-real", "-DELASTIC_TENSORRT_ABI=rtx-1.7")
     with tempfile.TemporaryDirectory() as build:
         cmake("-S", str(PLUGINS), "-B", build, *options, environment=os.environ | {"CUDAFLAGS": "-Xptxas=-v"})

@@ -9,15 +9,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from library_build import cmake, needs_nvcc, one_worker
+from library_build import ARCHITECTURE, HEADERS, cmake, needs_nvcc, one_worker
 from mamba2_mixer.library import MixerError, MixerLibrary, Shape, read_abi
-from mamba2_mixer.testing.runner import PLUGINS, sources_digest
+from mamba2_mixer.testing.runner import PLUGINS
 from mixer_model import mixer_request
 
 from elastic_export.engine.builder import build_engine
 
 pytestmark = one_worker
-HEADERS = os.environ.get("TENSORRT_RTX_ROOT") or os.environ.get("TENSORRT_ROOT")
 needs_headers = pytest.mark.skipif(
     HEADERS is None, reason="neither TENSORRT_RTX_ROOT nor TENSORRT_ROOT is set: the TensorRT glue was not built"
 )
@@ -36,7 +35,7 @@ def test_abi_is_read_without_loading(library: Path, tmp_path: Path) -> None:
     abi = read_abi(library)
     assert abi == json.loads(MixerLibrary(library).abi())
     assert abi["ops"] == {"Mamba2Mixer": "1"}
-    assert abi["architectures"] == "120-real"
+    assert abi["architectures"] == f"{ARCHITECTURE}-real"
     other = tmp_path / "other.so"
     other.write_bytes(b"\x7fELF" + bytes(100))
     with pytest.raises(MixerError, match="expected the mark elastic-plugins-abi/1, found none"):
@@ -53,13 +52,12 @@ def test_failures_of_cuda_come_back_as_text(library: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def probe(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """plugin_probe, which asks the built plugin what TensorRT would."""
-    kept = pytestconfig.cache.mkdir(f"elastic_plugins_{sources_digest()}") / "probe"
-    if not kept.exists():
-        cmake("-S", str(PLUGINS), "-B", str(kept), "-DELASTIC_ARCHITECTURES=120-real")
-        cmake("--build", str(kept), "--target", "plugin_probe")
-    return kept / "plugin_probe"
+    build = tmp_path_factory.mktemp("probe")
+    cmake("-S", str(PLUGINS), "-B", str(build), f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}-real")
+    cmake("--build", str(build), "--target", "plugin_probe")
+    return build / "plugin_probe"
 
 
 def ask(probe: Path, *words: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -85,7 +86,7 @@ def test_the_librarys_kernels_stay_within_the_table(ptxas_report: str) -> None:
 EVERY_OTHER = tuple(arch for arch in resources.ARCHITECTURES if arch != ARCHITECTURE)
 
 
-@needs_nvcc
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found: registers and spills were not measured")
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # of six: more than a minute of one core, which others may share
 def test_on_other_architectures_too() -> None:

@@ -18,7 +18,6 @@ def test_every_name_is_the_one_of_its_module(name: str) -> None:
     assert home is not None
     assert getattr(home, name) is value
     assert home.__name__.startswith("elastic_runtime.")
-    assert name in dir(elastic_runtime)
 
 
 def test_other_names_are_refused() -> None:
@@ -27,9 +26,7 @@ def test_other_names_are_refused() -> None:
 
 
 def test_errors_are_there_without_numpy() -> None:
-    code = (
-        "import sys; from elastic_runtime import InputError; import elastic_runtime as e; print('numpy' in sys.modules)"
-    )
-    more = "; e.Bundle; from elastic_runtime import *; print('numpy' in sys.modules, WeightRecipe.__name__)"
+    code = "import sys, elastic_runtime as e; from elastic_runtime import InputError; print('numpy' in sys.modules)"
+    more = "; print('Bundle' in dir(e)); from elastic_runtime import *; print(WeightRecipe.__module__)"
     done = subprocess.run([sys.executable, "-c", code + more], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True", "WeightRecipe"]
+    assert done.stdout.split() == ["False", "True", "elastic_runtime.weights"]

@@ -96,27 +96,28 @@ def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int
         BuildError: it took longer than `timeout` seconds.
     """
     command = [sys.executable, "-B", *PYTHON_OPTIONS[request.ops], "-m", "elastic_export.engine.child"]
-    with (place.folder / LOG_FILE).open("wb") as log, fixed_addresses():
-        child = subprocess.Popen(
-            command,
-            cwd=place.folder,
-            env=child_environment(os.environ, flavour(request.flavour).preloads()),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone; we end the child
-        )
+    child = None
     try:
+        with (place.folder / LOG_FILE).open("wb") as log, fixed_addresses():
+            child = subprocess.Popen(
+                command,
+                cwd=place.folder,
+                env=child_environment(os.environ, flavour(request.flavour).preloads()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us alone; we end the child
+            )
         return child.wait(timeout)
     except subprocess.TimeoutExpired as error:
-        _kill(child)
         raise BuildError(
             request.output.name,
             expected=f"the builder to end within {timeout:g} s",
             found=f"it still ran, last words: {last_words(place.log())}",
         ) from error
     finally:
-        _kill(child)
+        if child is not None:
+            _kill(child)
 
 
 def child_environment(environment: Mapping[str, str], preloads: Sequence[str] = ()) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The build process: `python -m elastic_export.engine.child`, in a folder that `build_folder.py` laid out.
 
-It reads request.json and model.onnx and writes result.json; all names are relative and always the same. It imports
-neither onnx nor torch: small, quick, and the same memory each time.
+`builder.py` starts it without address randomisation. It reads request.json and model.onnx and writes result.json; all
+names are relative and always the same. It imports neither onnx nor torch, and numpy for a plugin's fields only: small,
+quick, and the same memory each time.
 """
 
 from __future__ import annotations

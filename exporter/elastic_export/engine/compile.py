@@ -86,7 +86,7 @@ def compile_engine(
         unused_inputs=tuple(dict.fromkeys(unused_inputs(lines))),
         compute_capabilities=request.compute_capabilities,
         flavour=request.flavour,
-        version=product.version(),
+        version=str(trt.__version__),
         reproducible=own.reproducible,
         warnings=warnings(lines, own),
     )

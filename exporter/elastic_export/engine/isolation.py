@@ -41,11 +41,12 @@ def fixed_addresses() -> Iterator[None]:
         return
     libc = ctypes.CDLL(None)
     before = libc.personality(ctypes.c_ulong(QUERY))
-    changed = before >= 0 and libc.personality(ctypes.c_ulong(before | ADDR_NO_RANDOMIZE)) >= 0
     try:
+        if before >= 0:
+            libc.personality(ctypes.c_ulong(before | ADDR_NO_RANDOMIZE))
         yield
     finally:
-        if changed:
+        if before >= 0:
             libc.personality(ctypes.c_ulong(before))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def package_version(distribution: str) -> str | None:
     """Version of an installed distribution, or None."""
-    import importlib.metadata  # noqa: PLC0415  # as long as all else that the build process imports; it asks for none
+    import importlib.metadata  # noqa: PLC0415  # half of what the build process would import; it asks for none
 
     try:
         return importlib.metadata.version(distribution)

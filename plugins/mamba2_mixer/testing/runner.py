@@ -91,13 +91,9 @@ class HostBuild:
         _run(["g++", *(SANITIZERS if self.sanitize else ()), *kind, *map(str, objects), "-o", str(output)])
         return output
 
-    def case_runner(self, folder: Path) -> Path:
-        """The program that runs cases."""
-        return self.link(self.compile((*self.sources(), MAIN), folder).values(), folder / "case_runner")
-
 
 #: Made in a moment, for what needs neither sanitizers nor the narrow types.
-QUICK = HostBuild(float32_only=True, sanitize=False, strict=False, optimize=False)
+QUICK = HostBuild(float32_only=True, sanitize=False, optimize=False)
 
 
 def _run(command: Sequence[str]) -> None:
