@@ -6,6 +6,7 @@ import atexit
 import copy
 import fcntl
 import functools
+import gc
 import importlib.util
 import os
 import shutil
@@ -45,6 +46,9 @@ def _share_bytecode() -> None:
 
 
 _share_bytecode()
+
+# Graphs are made of many small objects: to look for cycles after every 700 of them takes a tenth of the whole run.
+gc.set_threshold(50_000, 20, 20)
 
 # CI draws the same examples every time: what it refuses, anybody can repeat. Elsewhere every run draws new ones.
 # No deadlines anywhere: how long an example takes says how busy the machine is.
