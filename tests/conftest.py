@@ -47,7 +47,7 @@ def _share_bytecode() -> None:
 
 _share_bytecode()
 
-# Graphs are made of many small objects: to look for cycles after every 700 of them takes a tenth of the whole run.
+# Graphs are made of many small objects; to look for cycles after every 700 of them takes long and finds nothing.
 gc.set_threshold(50_000, 20, 20)
 
 # CI draws the same examples every time: what it refuses, anybody can repeat. Elsewhere every run draws new ones.

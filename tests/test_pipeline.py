@@ -1,15 +1,13 @@
-"""Whole exports of a small checkpoint, real engines included, and every way an export may end."""
+"""Whole exports of a small checkpoint, real engines included; what is refused stands in test_pipeline_refusals.py."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +15,15 @@ import numpy as np
 import onnx
 import pytest
 
-from elastic_export import pipeline
-from elastic_export.bundle import describe
-from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.emit import mixer_body
-from elastic_export.pipeline import ExportResult, export
-from elastic_export.progress import Progress
+from elastic_export.pipeline import ExportResult
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.fit import Activation
+from elastic_runtime.errors import BuildError
 from elastic_runtime.golden import read_golden
 from elastic_runtime.onnx_model import OnnxModel
 from elastic_runtime.weights import WeightRecipe, iter_weights
-
-ARCH = Architecture(
-    pattern="M*-M",
-    vocab_size=97,
-    hidden_size=48,
-    ffn_sizes=(72,),
-    mamba_heads=(8, 8),
-    mamba_head_dim=12,
-    ssm_groups=2,
-    ssm_state=16,
-    conv_kernel=4,
-    attention_heads=8,
-    kv_heads=2,
-    attention_head_dim=16,
-    epsilon=1e-5,
-    time_step_limit=(0.0, math.inf),
-)
-SMALL = Budget("small", 40, (72,), (4, 4), 8, 4, (2,))
-SIZES: dict[str, Any] = {"max_tokens": 16, "max_contexts": (64,)}
+from small_export import ARCH, SMALL, contents, run, write_small
 
 # One worker: it exports once what the tests share.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline")]
@@ -65,17 +37,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def make(dtype: str = "bf16", **more: Any) -> Path:
         key = f"{dtype}{more}"
         if key not in made:
-            weights, folder = random_weights(ARCH, np.random.default_rng(5)), tmp_path_factory.mktemp(dtype) / "tiny"
-            made[key] = write_checkpoint(folder, ARCH, weights, [Budget.full(ARCH, "full"), SMALL], dtype, 2, **more)
-            (folder / "LICENSE").write_text("None.\n")
+            made[key] = write_small(tmp_path_factory.mktemp(dtype) / "tiny", dtype, **more)
         return made[key]
 
     return make
-
-
-def run(source: Path, output: Path, budgets: str = "small", targets: str = "rtx5080", **options: Any) -> ExportResult:
-    job = plan_job(Checkpoint.open(source), ExportOptions(budgets, targets, output, **(SIZES | options)), demo=False)
-    return export(job, Progress())
 
 
 def replay_error(output: Path, budget: str, external: Path | None = None) -> float:
@@ -94,10 +59,6 @@ def replay_error(output: Path, budget: str, external: Path | None = None) -> flo
                 mine, theirs = logits[row, count - 1] if logits.ndim == 3 else logits[row], golden.logits[call, row]
                 worst = max(worst, float(np.linalg.norm(mine - theirs) / np.linalg.norm(theirs)))
     return worst
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def text_files(folder: Path) -> dict[str, bytes]:
@@ -313,73 +274,6 @@ def test_a_failed_verification_leaves_its_report_and_the_old_bundle(
     assert contents(shared.output) == before
 
 
-def test_an_engine_above_the_activation_bound(
-    tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: Any
-) -> None:
-    """An engine above the activation bound is refused, with the figure, and nothing is written."""
-    monkeypatch.setattr(pipeline, "activation_bounds", lambda *args, **more: (1, 1))
-    with pytest.raises(BuildError, match=r"activation memory of the engine in decode: .* 1 bytes, found \d+"):
-        run(checkpoint(), tmp_path / "out", verify=False)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def short_of_scratch(
-    tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., ExportJob]:
-    """A job for a card of 618 MiB, 3.6 MiB beside the reserve: enough for the models, which the plan says without
-    scratch, not for their engines. `others`: targets without a limit besides.
-    """
-    monkeypatch.setattr(describe, "estimated_activation", lambda *args, **more: Activation(0))
-
-    def make(budgets: str = "small", others: str = "", **more: Any) -> ExportJob:
-        options = ExportOptions(budgets, f"rtx5080{others}", tmp_path / "out", verify=False, **SIZES, **more)
-        job = plan_job(Checkpoint.open(checkpoint()), options, demo=False)
-        cards = {t.name: replace(t, usable_mib=618) if t.name == "rtx5080" else t for t in job.targets}
-        engines = tuple(replace(e, targets=tuple(cards[t.name] for t in e.targets)) for e in job.engines)
-        job = replace(job, targets=tuple(cards.values()), engines=engines)
-        assert job.misfits() == []
-        job.check_fit()
-        return job
-
-    return make
-
-
-def test_what_was_asked_to_fit_is_reckoned_again_with_the_builders_figure(
-    tmp_path: Path, short_of_scratch: Callable[..., ExportJob]
-) -> None:
-    required = short_of_scratch(require_fit=True, allow_unfit=True)
-    with pytest.raises(
-        BuildError, match=r"--require-fit: .*, found small/rtx5080\.engine needs 0\.6 GiB at 64 tokens\. Ask for"
-    ) as caught:
-        export(required, Progress())
-    assert caught.value.exit_code == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_target_that_nothing_fits_once_it_is_built(
-    tmp_path: Path, short_of_scratch: Callable[..., ExportJob]
-) -> None:
-    """The card that is short is named, with every engine of its own; the other target is not."""
-    with pytest.raises(
-        BuildError,
-        match=r"^target rtx5080: expected at least one engine that fits it once it is built, "
-        r"found full/rtx5080\.engine needs 0\.6 GiB at 64 tokens; small/rtx5080\.engine needs [^;]* at 64 tokens\. "
-        r"Ask for a smaller .* --allow-unfit",
-    ) as caught:
-        export(short_of_scratch("all", ",rtx5090"), Progress())
-    assert caught.value.exit_code == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_does_not_fit_once_it_is_built_is_kept_where_that_is_allowed(
-    short_of_scratch: Callable[..., ExportJob],
-) -> None:
-    manifest = export(short_of_scratch(others=",rtx", allow_unfit=True), Progress()).manifest
-    found = {engine.target: engine.fits.enough for engine in manifest.budgets[0].engines}
-    assert found == {"rtx5080": False, "rtx": None}
-
-
 def test_killed_while_it_builds_the_old_bundle_stays(
     tmp_path: Path, checkpoint: Callable[..., Path], shared: ExportResult
 ) -> None:
@@ -387,59 +281,3 @@ def test_killed_while_it_builds_the_old_bundle_stays(
     assert in_another_process(checkpoint(), {"shared": shared.output}, die="engine") == -signal.SIGKILL
     assert contents(shared.output) == before
     assert Bundle.open(shared.output, "digests")
-
-
-# ------------------------------------------------------------------------------------------------------- bad input
-
-
-BAD = [
-    ({"targets": "rtx5081"}, r"target 'rtx5081': .*no such target.*Try .*rtx5080"),
-    ({"targets": ""}, r"target: expected at least one of"),
-    ({"budgets": "smal"}, r"smal.*small"),
-    ({"max_contexts": (0,)}, r"--max-context: expected 1 or more, found 0"),
-    ({"max_contexts": ()}, r"--max-context: expected different contexts"),
-    ({"max_contexts": (64, 64)}, r"--max-context: expected different contexts"),
-    ({"max_tokens": 0}, r"--max-tokens: expected 1 or more, found 0"),
-    ({"max_batch": 0}, r"--max-batch: expected 1 or more, found 0"),
-    ({"max_tokens": 65}, r"--max-tokens: expected at most --max-context \(64\), found 65"),
-    ({"max_contexts": (64, 24576)}, r"--max-context: expected at most 24560 .*found 24576\. Lower --max-context"),
-    ({"precision": "fp16"}, r"--precision: expected bf16, in which the shared .*found fp16\. Use --weights sliced"),
-    ({"external_weights": True, "weights": "sliced"}, r"--external-weights: expected --weights shared"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("options", "message"), BAD, ids=[str(options) for options, _ in BAD])
-def test_a_bad_request_is_named_before_anything_happens(
-    tmp_path: Path, checkpoint: Callable[..., Path], options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        run(checkpoint(), tmp_path / "out", **options)
-    assert caught.value.exit_code == 2
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_too_much_to_embed(tmp_path: Path, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elastic_export.bundle.job.EMBEDDED_LIMIT", 1000)
-    with pytest.raises(
-        InputError, match=r"--weights embedded: expected at most 1000 bytes of weights, found \d+ in small"
-    ):
-        run(checkpoint(), tmp_path / "out", weights="embedded")
-
-
-def test_an_output_that_is_no_bundle(tmp_path: Path, checkpoint: Callable[..., Path]) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"thesis|bundle"):
-        run(checkpoint(), tmp_path / "out")
-    assert contents(tmp_path / "out") == {"thesis.txt": b"mine"}
-    with pytest.raises(InputError, match="folder of its own"):
-        run(checkpoint(), checkpoint().parent, force=True)
-
-
-def test_a_value_the_precision_cannot_hold(tmp_path: Path) -> None:
-    weights = random_weights(ARCH, np.random.default_rng(5))
-    weights["backbone.layers.0.norm.weight"][3] = 1e5
-    write_checkpoint(tmp_path / "ckpt", ARCH, weights, [SMALL])
-    with pytest.raises(BuildError, match=r"layers\.0\.norm\.weight.*expected values that fp16 can hold, found 99840"):
-        run(tmp_path / "ckpt", tmp_path / "out", weights="sliced", precision="fp16")
-    assert [p.name for p in tmp_path.iterdir()] == ["ckpt"]

@@ -241,48 +241,36 @@ def test_the_environment_holds_no_chance() -> None:
     assert environment["OMP_NUM_THREADS"] == "1"
 
 
-def test_a_native_build_finds_no_compiled_modules(
-    request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With them Python allocates otherwise before the build, and a native engine's bytes follow that."""
-    commands = list[list[str]]()
-    popen = subprocess.Popen
-
-    def ask(command: list[str], **options: Any) -> Any:
-        commands.append(command)
-        look = "import os, sys; print('compiled in', sys.pycache_prefix, os.path.exists(str(sys.pycache_prefix)))"
-        return popen([*command[: command.index("-m")], "-c", look], **options)
-
-    monkeypatch.setattr(subprocess, "Popen", ask)
-    with pytest.raises(BuildError, match="last words: compiled in none False"):
-        build_engine(request_for_small_model)
-    assert commands[0][-1] == "elastic_export.engine.child"
-
-
 #: Runs in place of the build process and tells, once the engine is built, what it was.
 TELLING = """
-import sys
+import os, sys
 from elastic_export.engine import child, isolation
 child.main()
+print("compiled in", sys.pycache_prefix, os.path.exists(str(sys.pycache_prefix)), end="; ")
 heavy = "numpy", "onnx", "torch", "importlib.metadata", "elastic_runtime.bundle"
 print("randomized", isolation.address_randomization(), "imported", *[name for name in heavy if name in sys.modules])
 sys.exit(3)
 """
 
 
-def test_a_native_builds_process_has_fixed_addresses_and_imports_little(
+def test_the_process_of_a_native_build(
     request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch, addresses_can_be_fixed: bool
 ) -> None:
-    """It compiles all that it imports, each time."""
-    popen = subprocess.Popen
+    """It finds no compiled modules, for a native engine's bytes follow what Python allocates before; so it imports
+    little. Its addresses are fixed wherever a process may have that.
+    """
+    modules, popen = list[str](), subprocess.Popen
 
     def tell(command: list[str], **options: Any) -> Any:
-        return popen([*command[: command.index("-m")], "-c", TELLING], **options)
+        *options_of_python, word, module = command
+        modules.append(f"{word} {module}")
+        return popen([*options_of_python, "-c", TELLING], **options)
 
     monkeypatch.setattr(subprocess, "Popen", tell)
-    told = rf"left with status 3, last words: .*randomized {not addresses_can_be_fixed} imported\.$"
-    with pytest.raises(BuildError, match=told):
+    told = f"compiled in none False; randomized {not addresses_can_be_fixed} imported"
+    with pytest.raises(BuildError, match=rf"left with status 3, last words: .*{told}\.$"):
         build_engine(replace(request_for_small_model, max_batch=1))
+    assert modules == ["-m elastic_export.engine.child"]
 
 
 HANGING_PARENT = """

@@ -16,13 +16,6 @@ class Flavour(Protocol):
 
     name: str
 
-    def version(self) -> str:
-        """Version of the installed package, without loading it.
-
-        Raises:
-            InputError: it is not installed.
-        """
-
     def module(self) -> Any:
         """The imported TensorRT module."""
 

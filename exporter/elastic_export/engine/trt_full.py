@@ -23,25 +23,19 @@ class TensorRT:
 
     name = "tensorrt"
 
-    def version(self) -> str:
-        """See `Flavour`."""
-        found = package_version("tensorrt")
-        if found is None:
-            raise InputError(
-                "tensorrt",
-                expected="the full TensorRT to be installed",
-                found="no such package",
-                todo="install the extra: pip install 'elastic-export[tensorrt]', or use TensorRT for RTX",
-            )
-        return found
-
     def module(self) -> Any:
         """See `Flavour`."""
         return importlib.import_module(self.name)
 
     def check_machine(self) -> None:
         """See `Flavour`: package and GPU."""
-        self.version()
+        if package_version("tensorrt") is None:
+            raise InputError(
+                "tensorrt",
+                expected="the full TensorRT to be installed",
+                found="no such package",
+                todo="install the extra: pip install 'elastic-export[tensorrt]', or use TensorRT for RTX",
+            )
         if not gpu_compute_capabilities():
             raise InputError(
                 "tensorrt",

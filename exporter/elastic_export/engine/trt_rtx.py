@@ -20,20 +20,14 @@ class TensorRTRTX:
 
     name = "tensorrt_rtx"
 
-    def version(self) -> str:
-        """See `Flavour`."""
-        found = package_version("tensorrt-rtx")
-        if found is None:
-            raise InputError("tensorrt-rtx", expected="to be installed", found="no such package", todo=INSTALL)
-        return found
-
     def module(self) -> Any:
         """See `Flavour`."""
         return importlib.import_module(self.name)
 
     def check_machine(self) -> None:
         """See `Flavour`: it needs its package and nothing else, neither GPU nor driver."""
-        self.version()
+        if package_version("tensorrt-rtx") is None:
+            raise InputError("tensorrt-rtx", expected="to be installed", found="no such package", todo=INSTALL)
 
     def set_target(self, trt: Any, config: Any, compute_capabilities: Sequence[str]) -> None:
         """See `Flavour`: several classes may share one engine."""
