@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime.interface import OpsMode, StatePort, logits_port, state_ports, token_ports
 from elastic_runtime.manifest import InputPort, OutputPort, Precision, StateEntry
 from elastic_runtime.slicing import Run, merge_runs
@@ -14,8 +14,14 @@ DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "
 def states(model: Architecture, precision: Precision) -> tuple[StatePort, ...]:
     """The state ports of a sub-model."""
     mamba = [
-        (model.conv_kernel, model.conv_channels(i), heads, model.mamba_head_dim, model.ssm_state)
-        for i, heads in enumerate(model.mamba_heads)
+        (
+            model.conv_kernel,
+            heads * model.mamba_head_dim + 2 * model.ssm_groups * model.ssm_state,
+            heads,
+            model.mamba_head_dim,
+            model.ssm_state,
+        )
+        for heads in model.mamba_heads
     ]
     attention = [(model.kv_heads, model.attention_head_dim)] * model.pattern.count("*")
     return state_ports(DTYPES[precision], mamba=mamba, attention=attention)
@@ -24,8 +30,8 @@ def states(model: Architecture, precision: Precision) -> tuple[StatePort, ...]:
 def state_entries(parent: Architecture, budget: Budget) -> tuple[StateEntry, ...]:
     """Every state of the sub-model with the parent's layer and, per axis, the parent's indices it keeps."""
     kept = [(i, kind, k) for i, kind, k in parent.layers() if i not in budget.skip_layers]
-    mamba = [(i, k) for i, kind, k in kept if kind == "M"]
-    attention = [i for i, kind, _ in kept if kind == "*"]
+    mamba = [(i, k) for i, kind, k in kept if kind.letter == "M"]
+    attention = [i for i, kind, _ in kept if kind.letter == "*"]
     entries: list[StateEntry] = []
     for ordinal, (layer, k) in enumerate(mamba):
         heads = kept_heads(parent.mamba_heads[k], budget.mamba_heads[k], parent.ssm_groups)
@@ -48,7 +54,7 @@ def conv_runs(parent: Architecture, ordinal: int, heads: tuple[Run, ...], head_d
     """Channels of x | B | C that stay: the first `head_dim` of every kept head, and all of B and C."""
     size = parent.mamba_head_dim
     x = [(head * size, head_dim) for start, count in heads for head in range(start, start + count)]
-    return merge_runs([*x, (parent.inner_size(ordinal), 2 * parent.ssm_groups * parent.ssm_state)])
+    return merge_runs([*x, (parent.mamba_heads[ordinal] * size, 2 * parent.ssm_groups * parent.ssm_state)])
 
 
 def ports(

@@ -14,7 +14,6 @@ from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.emit import EmittedModel, check_slices, emit_model
 from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.engine.activation import activation_bounds, size_bound
@@ -24,6 +23,7 @@ from elastic_export.engine.ops import creators_of, ops_of, plugin_of
 from elastic_export.engine.request import EngineRequest
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
+from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.passes.dump import dump_to
 from elastic_export.progress import Progress

@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from elastic_export.checkpoint.budgets import parse_budgets
-from elastic_export.checkpoint.slicing import runs_shape, tensor_runs
 from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
+from elastic_export.layers.kept import tensor_runs
+from elastic_export.runs import runs_shape
 from elastic_runtime.blocks import strided_blocks
 from elastic_runtime.safetensors import TensorFile, encode_header
 from elastic_runtime.weights import WeightInput, WeightRecipe, iter_weights

@@ -10,8 +10,8 @@ import pytest
 from closed_form import ports, state_entries
 from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, widths
 from elastic_export.bundle.writer import BundleWriter
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime.fit import Activation
 from elastic_runtime.manifest import BudgetEntry, Checkpoint, EngineEntry, Manifest, Plugin, Status
 from elastic_runtime.rules import RULES

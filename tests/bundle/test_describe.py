@@ -5,8 +5,8 @@ import pytest
 
 from closed_form import ports, state_entries
 from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, widths
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime.fit import Activation
 from elastic_runtime.targets import load_targets
 

@@ -15,14 +15,14 @@ import pytest
 from closed_form import state_entries
 from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of, versions
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.slicing import state_runs
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.emit import EmittedModel
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.graph import StateSlice
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import state_runs
 from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit import vram_needed

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import (
     BUDGETS_12B,
@@ -22,6 +20,8 @@ from elastic_export.checkpoint.synthetic import (
     write_checkpoint,
     write_sparse_checkpoint,
 )
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime.errors import InputError
 
 ARCH = Architecture("M-*", 61, 24, (40,), (4,), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))

@@ -14,15 +14,15 @@ import pytest
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.slicing import slice_array, tensor_runs
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.verify import stored_weight

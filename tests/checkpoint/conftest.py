@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.mamba2 import CONV
 
 Array = np.ndarray[Any, Any]
 
@@ -28,7 +29,7 @@ def _silu(x: Array) -> Array:
 def _mamba(a: Architecture, ordinal: int, w: Mapping[str, Array], u: Array) -> Array:
     H, P, g, N, k = a.mamba_heads[ordinal], a.mamba_head_dim, a.ssm_groups, a.ssm_state, a.conv_kernel
     di, tokens = H * P, len(u)
-    z, xbc, dt = np.split(u @ w["in_proj.weight"].T, [di, di + a.conv_channels(ordinal)], -1)
+    z, xbc, dt = np.split(u @ w["in_proj.weight"].T, [di, di + a.size(CONV, ordinal)], -1)
     padded = np.concatenate([np.zeros((k - 1, xbc.shape[1])), xbc])
     xbc = _silu(sum(padded[i : i + tokens] * w["conv1d.weight"][:, 0, i] for i in range(k)) + w["conv1d.bias"])
     x, b, c = np.split(xbc, [di, di + g * N], -1)
@@ -63,9 +64,9 @@ def _forward(a: Architecture, weights: Mapping[str, Array], ids: Array, without:
         u = _rms(x, w[f"layers.{index}.norm.weight"], a.epsilon)
         if index == without:
             continue
-        if kind == "M":
+        if kind.letter == "M":
             x = x + _mamba(a, ordinal, mixer, u)
-        elif kind == "-":
+        elif kind.letter == "-":
             x = x + np.maximum(u @ mixer["up_proj.weight"].T, 0) ** 2 @ mixer["down_proj.weight"].T
         else:
             x = x + _attention(a, mixer, u)

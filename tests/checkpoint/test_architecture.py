@@ -8,14 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.synthetic import NANO_12B, random_architecture, random_budget
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.mamba2 import CONV, INNER, PROJECTED
+from elastic_export.layers.mlp import MLP
 
 
 def test_the_12b_shape() -> None:
     a = NANO_12B
     assert (a.pattern.count("M"), a.pattern.count("-"), a.pattern.count("*")) == (28, 28, 6)
-    assert (a.inner_size(0), a.conv_channels(0), a.projected_size(0)) == (10240, 12288, 22656)
+    assert (a.size(INNER), a.size(CONV), a.size(PROJECTED)) == (10240, 12288, 22656)
     # 28 layers: 3 taps of 12288 BF16 channels, and 128 x 80 x 128 FP32 numbers.
     assert a.state_bytes(2) == 28 * 3 * 12288 * 2 + 28 * 128 * 80 * 128 * 4 == 148_865_024
     # 6 layers: keys and values of 8 heads of 128, BF16.
@@ -39,4 +41,4 @@ def test_a_sub_models_layers_are_renumbered() -> None:
     assert sub.pattern == NANO_12B.pattern[2:61]
     assert sub.ffn_sizes == tuple(range(101, 127))
     assert b.kept_layers(NANO_12B) == tuple(range(2, 61))
-    assert [k for _, kind, k in sub.layers() if kind == "-"] == list(range(26))
+    assert [k for _, kind, k in sub.layers() if kind is MLP] == list(range(26))

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import (
     KEYS,
     budgets_document,
@@ -23,6 +21,8 @@ from elastic_export.checkpoint.budgets import (
     select_budgets,
 )
 from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B, random_architecture, random_budget
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime.errors import InputError
 
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.config import FIXED, config_document, parse_config, read_config
 from elastic_export.checkpoint.synthetic import NANO_9B, NANO_12B, random_architecture
+from elastic_export.layers.architecture import Architecture
 from elastic_runtime.errors import InputError
 
 
@@ -144,7 +144,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "pattern a list": ({"hybrid_override_pattern": ["M"]}, "expected a text of the letters M, - and *, found a list of 1."),
     "unknown letter": (
         {"hybrid_override_pattern": "M-x"},
-        "hybrid_override_pattern, layer 2: expected M, - or *, found the text 'x'.",
+        "hybrid_override_pattern, layer 2: expected -, M or *, found the text 'x'.",
     ),
     "experts": (
         {"hybrid_override_pattern": "M-E"},
@@ -153,7 +153,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "experts in a list": ({"hybrid_override_pattern": ..., "layer_types": ["moe"]}, "layer_types, layer 0: expected a Mamba-2"),
     "unknown type": (
         {"hybrid_override_pattern": ..., "layers_block_type": ["mamba", "conv"]},
-        "layers_block_type, layer 1: expected linear_attention, mamba, mlp, full_attention, attention, found the text 'conv'.",
+        "layers_block_type, layer 1: expected mlp, mamba, linear_attention, attention, full_attention, found the text 'conv'.",
     ),
     "type no text": ({"hybrid_override_pattern": ..., "layer_types": [3]}, "layer_types, layer 0: expected"),
     "patterns disagree": (

@@ -28,7 +28,7 @@ from elastic_export.checkpoint.demo import (
     write_demo,
 )
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.slicing import slice_array, sub_model_name, tensor_runs
+from elastic_export.layers.kept import slice_array, sub_model_name, tensor_runs
 from elastic_runtime.errors import BuildError
 
 

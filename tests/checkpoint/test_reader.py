@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint, checkpoint_name
 from elastic_export.checkpoint.synthetic import random_architecture, random_budget, random_weights, write_checkpoint
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime import safetensors as safetensors_reader
 from elastic_runtime.errors import InputError
 

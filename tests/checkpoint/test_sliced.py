@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from elastic_export.checkpoint import sliced as module
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.config import config_document
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.sliced import config_for, write_sliced
-from elastic_export.checkpoint.slicing import slice_array, tensor_runs
 from elastic_export.checkpoint.synthetic import random_architecture, random_budget, random_weights, write_checkpoint
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_runtime.errors import BuildError
 
 

@@ -10,19 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
-from elastic_export.checkpoint.slicing import (
-    Runs,
-    runs_length,
-    runs_shape,
-    slice_array,
-    sliced_blocks,
-    state_runs,
-    sub_model_name,
-    tensor_runs,
-)
 from elastic_export.checkpoint.synthetic import NANO_12B, random_architecture, random_budget
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array, sliced_blocks, state_runs, sub_model_name, tensor_runs
+from elastic_export.layers.mamba2 import CONV
+from elastic_export.runs import Runs, runs_length, runs_shape
 
 
 def indices(runs: Runs) -> list[int]:
@@ -60,7 +53,7 @@ def test_runs_are_the_definitions(seed: int) -> None:
             assert not own
             continue
         assert own.pop(f"{lead}norm.weight") == [hidden]
-        if kind == "M":
+        if kind.letter == "M":
             rows, taps = expected_rows(a, b, k), list(range(a.conv_kernel))
             assert own == {
                 "in_proj.weight": [rows["projected"], hidden],
@@ -72,7 +65,7 @@ def test_runs_are_the_definitions(seed: int) -> None:
                 "norm.weight": [rows["inner"]],
                 "out_proj.weight": [hidden, rows["inner"]],
             }
-        elif kind == "-":
+        elif kind.letter == "-":
             ffn = list(range(b.ffn_sizes[k]))
             assert own == {"up_proj.weight": [ffn, hidden], "down_proj.weight": [hidden, ffn]}
         else:
@@ -162,13 +155,13 @@ def test_states_follow_their_layers(seed: int) -> None:
     b = random_budget(a, rng)
     sub, states = b.architecture(a), state_runs(a, b)
     kept = [(kind, k) for index, kind, k in a.layers() if index not in b.skip_layers]
-    mamba, attention = [k for kind, k in kept if kind == "M"], [k for kind, k in kept if kind == "*"]
-    assert len(states) == 2 * len(kept) - 2 * sum(kind == "-" for kind, _ in kept)
+    mamba, attention = [k for kind, k in kept if kind.letter == "M"], [k for kind, k in kept if kind.letter == "*"]
+    assert len(states) == 2 * len(kept) - 2 * sum(kind.letter == "-" for kind, _ in kept)
     for mine, k in enumerate(mamba):
         rows = expected_rows(a, b, k)
         parent_name, (taps, channels) = states[f"conv_state.{mine}"]
         assert (parent_name, indices(channels)) == (f"conv_state.{k}", rows["conv"])
-        assert runs_shape((taps, channels)) == (a.conv_kernel - 1, sub.conv_channels(mine))
+        assert runs_shape((taps, channels)) == (a.conv_kernel - 1, sub.size(CONV, mine))
         parent_name, axes = states[f"ssm_state.{mine}"]
         assert (parent_name, indices(axes[0])) == (f"ssm_state.{k}", rows["heads"])
         assert runs_shape(axes) == (sub.mamba_heads[mine], sub.mamba_head_dim, sub.ssm_state)

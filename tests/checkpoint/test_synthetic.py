@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import budgets_document, parse_budgets
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.slicing import slice_array, sub_model_name, tensor_runs
 from elastic_export.checkpoint.synthetic import (
     NANO_9B,
     NANO_12B,
@@ -25,6 +23,8 @@ from elastic_export.checkpoint.synthetic import (
     uniform,
     write_sparse_checkpoint,
 )
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array, sub_model_name, tensor_runs
 
 Forward = Callable[..., np.ndarray[Any, Any]]
 

@@ -13,12 +13,12 @@ import onnxruntime
 import pytest
 import torch
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 

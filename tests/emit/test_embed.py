@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from elastic_export.checkpoint.slicing import slice_array
 from elastic_export.emit import EmittedModel, emit_model
+from elastic_export.layers.kept import slice_array
 
 
 def feeds(model: Any, arch: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 
 import elastic_export
 import elastic_runtime
-from elastic_export.checkpoint.slicing import slice_array, tensor_runs
+from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_export.reference import budget_masks, empty_state, load_reference
 from elastic_runtime.interface import token_ports
 
@@ -88,8 +88,8 @@ def test_file_runs_from_its_bytes(emitted: Any, compiled: Any, session: Callable
 _EMIT = """
 import hashlib, sys
 from pathlib import Path
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_export.emit import emit_model
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.passes import budget_passes, run_passes

@@ -10,9 +10,9 @@ import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
-from elastic_export.checkpoint.slicing import slice_array, tensor_runs
 from elastic_export.checkpoint.synthetic import write_checkpoint
 from elastic_export.emit import shared_recipe, sliced_recipe
+from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_runtime.errors import BuildError
 from elastic_runtime.weights import WeightRecipe, load_weight
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.emit import EmittedModel, check_slices, emit_model
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_runtime.errors import BuildError

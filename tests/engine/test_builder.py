@@ -24,12 +24,12 @@ import onnx.numpy_helper
 import onnx.parser
 import pytest
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.activation import activation_bounds
 from elastic_export.engine.builder import build_engine, child_environment
 from elastic_export.engine.compile import load, tensorrt_step
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.trt_rtx import TensorRTRTX
+from elastic_export.layers.architecture import Architecture
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.interface import logits_port
 

@@ -12,10 +12,10 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.limits import check_limits, check_sizes, largest_context, uses_fused_attention
 from elastic_export.engine.request import EngineRequest, Precision
+from elastic_export.layers.architecture import Architecture
 from elastic_export.passes.lower_attention import has_fused_kernel
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.interface import Port, state_ports

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_export.graph import facts_of
-from elastic_export.graph.facts import WeightSlice, clone_with_facts, full_runs, runs_of
+from elastic_export.graph.facts import WeightSlice, clone_with_facts
+from elastic_export.runs import full_runs, runs_of
 
 
 @given(st.lists(st.booleans(), max_size=40))

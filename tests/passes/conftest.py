@@ -24,16 +24,17 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from torch import Tensor
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
-from elastic_export.checkpoint.slicing import TensorRuns, slice_array, state_runs, tensor_runs
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.graph import Facts, StateSlice, WeightSlice, facts_of, trace_parent
-from elastic_export.graph.facts import clone_with_facts, full_runs, set_facts
+from elastic_export.graph.facts import clone_with_facts, set_facts
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array, state_runs, tensor_runs
 from elastic_export.passes import GraphPass, budget_passes, run_passes
 from elastic_export.passes.values import constant_of
 from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state, load_reference, ops
+from elastic_export.runs import TensorRuns, full_runs
 from elastic_runtime.errors import ElasticError
 
 Array = np.ndarray[Any, Any]

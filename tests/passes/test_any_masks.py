@@ -12,9 +12,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.graph.facts import runs_of
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.mamba2 import INNER, PROJECTED
 from elastic_export.reference import Masks, full_masks
+from elastic_export.runs import runs_of
 from elastic_runtime.errors import BuildError
 
 Array = np.ndarray[Any, Any]
@@ -55,12 +56,12 @@ def mask_sets(draw: st.DrawFn, arch: Architecture) -> tuple[Masks, Architecture,
     count = int(queries.reshape(arch.kv_heads, -1)[0].sum())
     for index, kind, ordinal in arch.layers():
         masks[f"branch.{index}"] = tensor(hidden)
-        if kind == "M":
+        if kind.letter == "M":
             heads = draw(grouped(arch.mamba_heads[ordinal], arch.ssm_groups))
             masks |= mamba_masks(arch, index, heads, inside)
             kept[f"{index}.mixer.in_proj"] = masks[f"projected.{index}"].numpy() > 0
             mamba.append(int(heads.sum()))
-        elif kind == "-":
+        elif kind.letter == "-":
             kept[f"{index}.mixer.up_proj"] = vector = draw(subsets(arch.ffn_sizes[ordinal]))
             masks[f"ffn.{index}"] = tensor(vector)
             ffn.append(int(vector.sum()))
@@ -100,7 +101,7 @@ def unequal_heads(arch: Architecture) -> Masks:
 
 
 def ragged_positions(arch: Architecture) -> Masks:
-    channels = np.ones(arch.inner_size(0), bool)
+    channels = np.ones(arch.size(INNER), bool)
     channels[1] = False
     shared, heads = np.ones(2 * arch.ssm_groups * arch.ssm_state, bool), np.ones(arch.mamba_heads[0], bool)
     projected = np.concatenate([channels, channels, shared, heads])
@@ -120,8 +121,8 @@ def half_a_query(arch: Architecture) -> Masks:
 
 
 def masked_b(arch: Architecture) -> Masks:
-    rows = np.ones(arch.projected_size(0), bool)
-    rows[2 * arch.inner_size(0)] = False
+    rows = np.ones(arch.size(PROJECTED), bool)
+    rows[2 * arch.size(INNER)] = False
     return {"projected.0": tensor(rows)}
 
 

@@ -16,9 +16,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.synthetic import random_architecture
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_export.reference import budget_masks, empty_state, full_masks
 
 TOLERANCE = 1e-4

@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.emit import check
 from elastic_export.graph import facts_of
+from elastic_export.layers.budget import Budget
 from elastic_export.passes import lower_attention, lower_last_token, lower_linear
 from elastic_export.passes.bind_budget import BindBudget
 from elastic_export.passes.narrow import Narrow, narrow

@@ -6,8 +6,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.graph.facts import clone_with_facts
+from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.synthetic import Weights, random_architecture, random_budget, random_weights
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_export.reference import ElasticModel, Masks, State, budget_masks, empty_state, full_masks, load_reference
 
 CONTEXT = 40

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.synthetic import Weights, random_weights
+from elastic_export.layers.architecture import Architecture
 from elastic_export.reference import empty_state, full_masks, load_reference
 
 transformers = pytest.importorskip("transformers")

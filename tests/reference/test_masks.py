@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from elastic_export.checkpoint.slicing import Runs, tensor_runs
+from elastic_export.layers.kept import tensor_runs
 from elastic_export.reference.masks import mask_sizes
+from elastic_export.runs import Runs
 
 
 def indicator(runs: Runs, size: int) -> np.ndarray[Any, Any]:
@@ -38,7 +39,7 @@ def test_masks_are_ones_on_the_kept_runs(seed: int, model_of: Callable[[int], An
             assert not branch.any()
             continue
         np.testing.assert_array_equal(branch, masks["hidden"].numpy())
-        mask, tensor, axis = kept[kind]
+        mask, tensor, axis = kept[kind.letter]
         rows = runs[f"backbone.layers.{index}.mixer.{tensor}"][axis]
         vector = masks[f"{mask}.{index}"].numpy()
         np.testing.assert_array_equal(vector, indicator(rows, vector.size))

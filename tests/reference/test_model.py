@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
-from elastic_export.checkpoint.slicing import slice_array, state_runs, sub_model_name, tensor_runs
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array, state_runs, sub_model_name, tensor_runs
 from elastic_export.reference import ElasticModel, State, empty_state, full_masks, load_reference
 from elastic_export.reference.masks import budget_masks
 

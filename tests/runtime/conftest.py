@@ -11,8 +11,8 @@ import pytest
 
 from closed_form import ports, state_entries
 from elastic_export.bundle.describe import budget_size, fits, widths
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime import open as opening
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from elastic_export.bundle.describe import budget_size
-from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.layers.architecture import Architecture
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit import (
     RESERVE_BYTES,

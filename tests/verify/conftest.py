@@ -16,14 +16,14 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.emit import EmittedModel, emit_model, shared_recipe
 from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.graph import facts_of
 from elastic_export.graph.facts import clone_with_facts
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.verify import Oracle, Plan, Verification, make_oracle, make_plan, require_passed, verify_budget

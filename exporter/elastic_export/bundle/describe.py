@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.activation import estimated_activation
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.table import AXES
 from elastic_runtime.fit import Activation, BudgetSize, vram_needed
 from elastic_runtime.interface import OpsMode
 from elastic_runtime.manifest import Fits, Precision, Widths
@@ -13,24 +14,12 @@ from elastic_runtime.targets import Target
 
 def widths(model: Architecture) -> Widths:
     """The widths of a sub-model."""
-    return Widths(
-        model.vocab_size,
-        model.hidden_size,
-        model.ffn_sizes,
-        model.mamba_heads,
-        model.mamba_head_dim,
-        model.ssm_groups,
-        model.ssm_state,
-        model.conv_kernel,
-        model.attention_heads,
-        model.kv_heads,
-        model.attention_head_dim,
-    )
+    return Widths(**{axis.field: getattr(model, axis.field) for axis in AXES})
 
 
 def has_scalar_widths(model: Architecture) -> bool:
     """Whether one number a layer kind says all: then tools that know no lists can load its config."""
-    return len(set(model.ffn_sizes)) <= 1 and len(set(model.mamba_heads)) <= 1
+    return all(len(set(getattr(model, axis.field))) <= 1 for axis in AXES if axis.per_layer)
 
 
 def budget_size(

@@ -14,9 +14,9 @@ from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.output import check_output, os_errors_explained
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.engine.activation import logits_buffer
 from elastic_export.engine.facts import EngineFacts
+from elastic_export.layers.budget import Budget
 from elastic_runtime.fit import Activation, BudgetSize
 from elastic_runtime.interface import OpsMode, StatePort
 from elastic_runtime.manifest import (

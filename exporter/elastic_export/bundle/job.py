@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from elastic_export.bundle.describe import budget_size
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.checkpoint.precision import stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.slicing import runs_shape, tensor_runs
 from elastic_export.engine.limits import check_limits
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import tensor_runs
+from elastic_export.runs import runs_shape
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit import BudgetSize, unfit
 from elastic_runtime.fit_table import fit_table

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from elastic_export.bundle.job import ExportJob
 from elastic_export.bundle.writer import BundleWriter
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.precision import stored_dtype
 from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
-from elastic_export.checkpoint.slicing import slice_array
 from elastic_export.emit import EmittedModel, ReadWeight, shared_recipe, sliced_recipe
 from elastic_export.graph import WeightSlice
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array
 from elastic_export.verify import stored_weight
 from elastic_runtime.weights import WeightRecipe, iter_weights
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from elastic_export.checkpoint.advice import advised
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.axis import Axis
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.table import ELASTIC_AXES, KIND_OF_AXIS
 from elastic_runtime.errors import InputError
 from elastic_runtime.jsonfile import json_type, read_json
 
 FORMAT = "elastic-budgets/1"
 FILE_NAME = "elastic_config.json"
-LIST_KEYS = ("intermediate_size", "mamba_num_heads")
-KEYS = ("hidden_size", *LIST_KEYS, "mamba_head_dim", "num_attention_heads", "skip_layers")
+KEYS = (*(axis.key for axis in ELASTIC_AXES), "skip_layers")
 
 #: Bound of a width whose layer kind the parent does not have.
 _ANY_WIDTH = (1 << 31) - 1
@@ -77,18 +78,10 @@ def budget_document(parent: Architecture, budget: Budget) -> dict[str, Any]:
     """What the file says of `budget`: only what differs from the parent, a scalar where all layers agree."""
     document: dict[str, Any] = {}
     full = Budget.full(parent, budget.name)
-    if budget.hidden_size != full.hidden_size:
-        document["hidden_size"] = budget.hidden_size
-    for key, kept, whole in (
-        ("intermediate_size", budget.ffn_sizes, full.ffn_sizes),
-        ("mamba_num_heads", budget.mamba_heads, full.mamba_heads),
-    ):
-        if kept != whole:
-            document[key] = kept[0] if len(set(kept)) == 1 else list(kept)
-    if budget.mamba_head_dim != full.mamba_head_dim:
-        document["mamba_head_dim"] = budget.mamba_head_dim
-    if budget.attention_heads != full.attention_heads:
-        document["num_attention_heads"] = budget.attention_heads
+    for axis in ELASTIC_AXES:
+        kept = getattr(budget, axis.field)
+        if kept != getattr(full, axis.field):
+            document[axis.key] = list(kept) if axis.per_layer and len(set(kept)) > 1 else axis.of(budget)
     return document | ({"skip_layers": list(budget.skip_layers)} if budget.skip_layers else {})
 
 
@@ -175,23 +168,16 @@ def _shown(name: str, budgets: Mapping[str, Budget]) -> str:
 def _not_nested(parent: Architecture, small: Budget, large: Budget) -> list[str]:
     """What of `small` is not a part of `large`."""
     both = set(small.kept_layers(parent)) & set(large.kept_layers(parent))
-    layer_of = {(str(kind), k): i for i, kind, k in parent.layers() if i in both}
     faults = [
-        f"{key} {getattr(small, field)} > {getattr(large, field)}"
-        for key, field in (
-            ("hidden_size", "hidden_size"),
-            ("mamba_head_dim", "mamba_head_dim"),
-            ("num_attention_heads", "attention_heads"),
-        )
-        if getattr(small, field) > getattr(large, field)
+        f"{axis.key} {axis.of(small)} > {axis.of(large)}"
+        for axis in ELASTIC_AXES
+        if not axis.per_layer and axis.of(small) > axis.of(large)
     ]
-    for key, kind, ours, theirs in (
-        ("intermediate_size", "-", small.ffn_sizes, large.ffn_sizes),
-        ("mamba_num_heads", "M", small.mamba_heads, large.mamba_heads),
-    ):
-        wider = [layer_of[kind, k] for k in range(len(ours)) if (kind, k) in layer_of and ours[k] > theirs[k]]
+    for axis in (axis for axis in ELASTIC_AXES if axis.per_layer):
+        layers = [layer for layer in parent.layers() if layer.index in both and layer.kind is KIND_OF_AXIS[axis]]
+        wider = [i for i, _, k in layers if axis.of(small, k) > axis.of(large, k)]
         if wider:
-            faults.append(f"{key} is wider in layers {wider}")
+            faults.append(f"{axis.key} is wider in layers {wider}")
     extra = sorted(set(large.skip_layers) - set(small.skip_layers))
     return faults + ([f"it keeps layers {extra}"] if extra else [])
 
@@ -208,16 +194,9 @@ class _Entry:
         self._value: dict[str, Any] = value
 
     def budget(self) -> Budget:
-        parent, groups = self._parent, self._parent.ssm_groups
-        budget = Budget(
-            name=self._name,
-            hidden_size=self._scalar("hidden_size", parent.hidden_size),
-            ffn_sizes=self._per_layer("intermediate_size", parent.ffn_sizes, 1, ""),
-            mamba_heads=self._per_layer("mamba_num_heads", parent.mamba_heads, groups, f"the {groups} SSM groups"),
-            mamba_head_dim=self._scalar("mamba_head_dim", parent.mamba_head_dim),
-            attention_heads=self._attention_heads(),
-            skip_layers=self._skip_layers(),
-        )
+        parent = self._parent
+        widths = {axis.field: self._axis(axis) for axis in ELASTIC_AXES}
+        budget = Budget(name=self._name, skip_layers=self._skip_layers(), **widths)
         if len(budget.skip_layers) == len(parent.pattern):
             expected = f"at least one of the {len(parent.pattern)} layers kept"
             raise self._fault(
@@ -235,16 +214,17 @@ class _Entry:
             raise self._fault(key, expected, json_type(value), _within(value, most, step))
         return value
 
-    def _scalar(self, key: str, parent_value: int) -> int:
-        return self._width(key, self._value[key], parent_value) if key in self._value else parent_value
-
-    def _attention_heads(self) -> int:
-        key, most, kv = "num_attention_heads", self._parent.attention_heads, self._parent.kv_heads
-        return self._width(key, self._value[key], most, kv, f"the {kv} KV heads") if key in self._value else most
+    def _axis(self, axis: Axis) -> Any:
+        """What the budget keeps of an axis: the parent's where it says nothing."""
+        whole, step = getattr(self._parent, axis.field), axis.step(self._parent)
+        of = "" if axis.groups is None else f"the {step} {axis.groups.called}"
+        if axis.key not in self._value:
+            return whole
+        if axis.per_layer:
+            return self._per_layer(axis.key, whole, step, of)
+        return self._width(axis.key, self._value[axis.key], whole, step, of)
 
     def _per_layer(self, key: str, parent_values: tuple[int, ...], step: int, of: str) -> tuple[int, ...]:
-        if key not in self._value:
-            return parent_values
         value = self._value[key]
         if not isinstance(value, list):
             width = self._width(key, value, min(parent_values, default=_ANY_WIDTH), step, of)

@@ -14,27 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from elastic_export.checkpoint.advice import advised
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.shards import shorten
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.axis import Axis
+from elastic_export.layers.table import AXES, KIND_OF, KIND_OF_AXIS, KINDS
 from elastic_runtime.errors import InputError
 from elastic_runtime.jsonfile import json_type, read_json
 
-#: Names of one honoured number; where several are present they must agree.
-COUNTS: dict[str, tuple[str, ...]] = {
-    "vocab_size": ("vocab_size",),
-    "hidden_size": ("hidden_size",),
-    "mamba_head_dim": ("mamba_head_dim",),
-    "ssm_groups": ("n_groups", "mamba_n_groups"),
-    "ssm_state": ("ssm_state_size",),
-    "conv_kernel": ("conv_kernel", "mamba_d_conv"),
-    "attention_heads": ("num_attention_heads",),
-    "kv_heads": ("num_key_value_heads", "num_query_groups"),
-    "attention_head_dim": ("head_dim", "attention_head_dim"),
-}
 EPSILON_NAMES = ("layer_norm_epsilon", "rms_norm_eps", "rms_norm_epsilon", "norm_eps")
 LIMIT_NAMES = ("time_step_limit", "mamba_dt_limit")
 LAYER_LISTS = ("layers_block_type", "layer_types")
-LAYER_LETTERS = {"linear_attention": "M", "mamba": "M", "mlp": "-", "full_attention": "*", "attention": "*", "moe": "E"}
+#: Layers that published models have and the table has not, by letter and by type.
+_EXPERTS = ("E", "moe")
+_LETTER_OF_TYPE = {name: kind.letter for kind in KINDS for name in kind.types}
+_LETTERS = ", ".join(list(KIND_OF)[:-1]) + f" or {list(KIND_OF)[-1]}"
+_MEANINGS = ", ".join(f"{kind.letter} is {kind.noun}" for kind in KINDS)
 
 #: Keys that change the mathematics and of which one value only is supported. An absent key has that value: these are
 #: the defaults of every published implementation.
@@ -95,7 +89,7 @@ HARMLESS = frozenset(key for keys in _HARMLESS_BY_REASON.values() for key in key
 
 #: Keys read by a method of their own below.
 _READ_ELSEWHERE = frozenset(
-    ("model_type", "hybrid_override_pattern", *LAYER_LISTS, "num_hidden_layers", "intermediate_size", "mamba_num_heads")
+    ("model_type", "hybrid_override_pattern", *LAYER_LISTS, "num_hidden_layers", *(n for a in AXES for n in a.names))
 )
 
 
@@ -122,19 +116,13 @@ def parse_config(config: Mapping[str, Any], subject: str, ignore: Sequence[str] 
     for key, value in FIXED.items():
         reader.exactly(key, value)
     pattern = reader.pattern()
-    counts = {field: reader.count(names) for field, names in COUNTS.items()}
     architecture = Architecture(
         pattern=pattern,
-        ffn_sizes=reader.widths("intermediate_size", pattern.count("-")),
-        mamba_heads=reader.widths("mamba_num_heads", pattern.count("M")),
         epsilon=reader.epsilon(),
         time_step_limit=reader.time_step_limit(),
-        **counts,
+        **{axis.field: reader.axis(axis, pattern) for axis in AXES},
     )
-    reader.check_divisible(architecture)
-    if architecture.conv_kernel < 2:
-        todo = "a convolution of one tap has no state and is not supported"
-        raise reader.fault("conv_kernel", "2 or more", str(architecture.conv_kernel), todo)
+    reader.check_axes(architecture)
     return architecture, reader.unknown_keys(ignore)
 
 
@@ -150,19 +138,11 @@ def config_document(architecture: Architecture) -> dict[str, Any]:
         "model_type": "nemotron_h",
         "hybrid_override_pattern": a.pattern,
         "num_hidden_layers": len(a.pattern),
-        "vocab_size": a.vocab_size,
-        "hidden_size": a.hidden_size,
-        "mamba_head_dim": a.mamba_head_dim,
-        "n_groups": a.ssm_groups,
-        "ssm_state_size": a.ssm_state,
-        "conv_kernel": a.conv_kernel,
-        "num_attention_heads": a.attention_heads,
-        "num_key_value_heads": a.kv_heads,
-        "head_dim": a.attention_head_dim,
+        **{axis.key: axis.of(a) for axis in AXES if not axis.per_layer},
         "layer_norm_epsilon": a.epsilon,
         "time_step_limit": list(a.time_step_limit),
     }
-    lists = {"intermediate_size": a.ffn_sizes, "mamba_num_heads": a.mamba_heads}
+    lists = {axis.key: getattr(a, axis.field) for axis in AXES if axis.per_layer}
     for key, widths in lists.items():
         if widths:
             document[key] = widths[0] if len(set(widths)) == 1 else list(widths)
@@ -198,10 +178,13 @@ class _Reader:
                 raise self.fault(name, f"{json_type(present[0][1])}, as {present[0][0]} says", json_type(value), todo)
         return present[0] if present else ("", None)
 
-    def count(self, names: tuple[str, ...]) -> int:
-        key, value = self.agreed(names)
+    def axis(self, axis: Axis, pattern: str) -> Any:
+        """The length of an axis; with `per_layer`, one for each layer of its kind."""
+        if axis.per_layer:
+            return self._widths(axis.key, pattern.count(KIND_OF_AXIS[axis].letter))
+        key, value = self.agreed(axis.names)
         if not key:
-            raise self.fault(" or ".join(names), "an integer", "nothing", f"add {names[0]} as the tensors have it")
+            raise self.fault(" or ".join(axis.names), "an integer", "nothing", f"add {axis.key} as the tensors have it")
         return self._positive(key, value)
 
     def _positive(self, key: str, value: object) -> int:
@@ -209,7 +192,7 @@ class _Reader:
             raise self.fault(key, "an integer ≥ 1", json_type(value), "write the width that the tensors have")
         return value
 
-    def widths(self, key: str, layers: int) -> tuple[int, ...]:
+    def _widths(self, key: str, layers: int) -> tuple[int, ...]:
         value = self._config.get(key)
         if isinstance(value, list):
             if len(value) != layers:
@@ -252,16 +235,17 @@ class _Reader:
     def _pattern_list(self, key: str, value: object) -> str:
         if not isinstance(value, list) or not value:
             raise self.fault(key, "a list of layer types", json_type(value), "write one type a layer: mamba, mlp, …")
-        letters = (LAYER_LETTERS.get(item, "?") if isinstance(item, str) else "?" for item in value)
+        known = _LETTER_OF_TYPE | {_EXPERTS[1]: _EXPERTS[0]}
+        letters = (known.get(item, "?") if isinstance(item, str) else "?" for item in value)
         return "".join(self._letter(key, i, letter, value[i]) for i, letter in enumerate(letters))
 
     def _letter(self, key: str, index: int, letter: str, shown: object) -> str:
-        if letter == "E":
+        if letter == _EXPERTS[0]:
             expected, todo = "a Mamba-2, MLP or attention layer", "export a model without expert layers"
             raise self.fault(f"{key}, layer {index}", expected, "a mixture of experts", todo)
-        if letter not in ("M", "-", "*"):
-            kinds = "M, - or *" if key == "hybrid_override_pattern" else ", ".join(list(LAYER_LETTERS)[:5])
-            todo = "correct it: M is Mamba-2, - an MLP, * attention; other layers are not supported"
+        if letter not in KIND_OF:
+            kinds = _LETTERS if key == "hybrid_override_pattern" else ", ".join(_LETTER_OF_TYPE)
+            todo = f"correct it: {_MEANINGS}; other layers are not supported"
             raise self.fault(f"{key}, layer {index}", kinds, json_type(shown), todo)
         return letter
 
@@ -287,19 +271,22 @@ class _Reader:
         todo = "write [0.0, Infinity] where dt is not limited"
         raise self.fault(key, "[low, high] with 0 ≤ low ≤ high", found, todo)
 
-    def check_divisible(self, a: Architecture) -> None:
-        for ordinal, heads in enumerate(a.mamba_heads):
-            if heads % a.ssm_groups:
-                expected = f"a multiple of the {a.ssm_groups} SSM groups"
-                todo = "correct it, or n_groups"
-                raise self.fault(f"mamba_num_heads (Mamba layer {ordinal})", expected, str(heads), todo)
-        if "*" in a.pattern and a.attention_heads % a.kv_heads:
-            expected, todo = f"a multiple of the {a.kv_heads} KV heads", "correct it, or num_key_value_heads"
-            raise self.fault("num_attention_heads", expected, str(a.attention_heads), todo)
+    def check_axes(self, a: Architecture) -> None:
+        """Grouped axes divide by their groups, and none is shorter than is supported."""
+        for axis, kind in KIND_OF_AXIS.items():
+            lengths = [axis.of(a, k) for k in range(a.count(kind) if axis.per_layer else min(1, a.count(kind)))]
+            for ordinal, length in enumerate(lengths):
+                where = f"{axis.key} ({kind.called} layer {ordinal})" if axis.per_layer else axis.key
+                if axis.groups is not None and length % axis.step(a):
+                    expected = f"a multiple of the {axis.step(a)} {axis.groups.called}"
+                    raise self.fault(where, expected, str(length), f"correct it, or {axis.groups.key}")
+        for axis in AXES:
+            least, why = axis.least
+            if not axis.per_layer and axis.of(a) < least:
+                raise self.fault(axis.key, f"{least} or more", str(axis.of(a)), why)
 
     def unknown_keys(self, ignore: Sequence[str]) -> list[str]:
-        counts = (name for names in COUNTS.values() for name in names)
-        known = {*FIXED, *HARMLESS, *_READ_ELSEWHERE, *EPSILON_NAMES, *LIMIT_NAMES, *counts}
+        known = {*FIXED, *HARMLESS, *_READ_ELSEWHERE, *EPSILON_NAMES, *LIMIT_NAMES}
         unknown = [key for key in self._config if key not in known]
         if refused := [key for key in unknown if _is_set(self._config[key]) and key not in ignore]:
             first, others = refused[0], [key[:60] for key in refused[1:]]

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budgets import FORMAT
 from elastic_export.checkpoint.documents import write_json
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.layers.architecture import Architecture
 from elastic_runtime.errors import BuildError
 
 NAME = "elastic-demo"

@@ -14,21 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import budgets_document, check_name, parse_budgets
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.slicing import TensorRuns, runs_shape, sliced_blocks, sub_model_name, tensor_runs
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import sliced_blocks, sub_model_name, tensor_runs
+from elastic_export.layers.table import AXES, ELASTIC_AXES, KIND_OF, KIND_OF_AXIS
+from elastic_export.runs import TensorRuns, runs_shape
 from elastic_runtime.errors import InputError
 
 #: What slicing never changes: (field, the config's key).
 _SHARED = (
-    ("vocab_size", "vocab_size"),
-    ("ssm_groups", "n_groups"),
-    ("ssm_state", "ssm_state_size"),
-    ("conv_kernel", "conv_kernel"),
-    ("kv_heads", "num_key_value_heads"),
-    ("attention_head_dim", "head_dim"),
+    *((axis.field, axis.key) for axis in AXES if not axis.elastic),
     ("epsilon", "layer_norm_epsilon"),
     ("time_step_limit", "time_step_limit"),
 )
@@ -95,10 +92,10 @@ def _check_shared(parent: Checkpoint, sliced: Checkpoint) -> None:
         if getattr(theirs, field) != getattr(ours, field):
             expected = f"the parent's {getattr(ours, field)}: no budget changes it"
             raise InputError(f"{sliced.path}, {key}", expected=expected, found=str(getattr(theirs, field)), todo=_CUT)
-    for field, key in (("hidden_size", "hidden_size"), ("mamba_head_dim", "mamba_head_dim")):
-        if getattr(theirs, field) > getattr(ours, field):
-            expected = f"at most the parent's {getattr(ours, field)}"
-            raise InputError(f"{sliced.path}, {key}", expected=expected, found=str(getattr(theirs, field)), todo=_CUT)
+    for axis in (axis for axis in ELASTIC_AXES if not axis.per_layer and axis.groups is None):
+        if axis.of(theirs) > axis.of(ours):
+            expected = f"at most the parent's {axis.of(ours)}"
+            raise InputError(f"{sliced.path}, {axis.key}", expected=expected, found=str(axis.of(theirs)), todo=_CUT)
     if sliced.dtype != parent.dtype:
         expected = f"the parent's dtype {parent.dtype}: equality cannot be proved across a cast"
         raise InputError(str(sliced.path), expected=expected, found=sliced.dtype, todo=_SAVED)
@@ -164,16 +161,13 @@ def _layer_budget(parent: Architecture, sliced: Architecture, theirs: int, ours:
     others = tuple(index for index in range(len(parent.pattern)) if index != theirs)
     full = Budget.full(parent, "candidate")
     budget = replace(full, hidden_size=sliced.hidden_size, skip_layers=others)
-    if parent.pattern[theirs] == "M":
-        heads = sliced.mamba_heads[own]
-        budget = replace(budget, mamba_heads=_with(full.mamba_heads, k, heads), mamba_head_dim=sliced.mamba_head_dim)
-        return budget if heads <= full.mamba_heads[k] else "mamba_num_heads"
-    if parent.pattern[theirs] == "-":
-        width = sliced.ffn_sizes[own]
-        budget = replace(budget, ffn_sizes=_with(full.ffn_sizes, k, width))
-        return budget if width <= full.ffn_sizes[k] else "intermediate_size"
-    budget = replace(budget, attention_heads=sliced.attention_heads)
-    return budget if sliced.attention_heads <= parent.attention_heads else "num_attention_heads"
+    for axis in KIND_OF[parent.pattern[theirs]].elastic_axes:
+        width = axis.of(sliced, own)
+        if width > axis.of(parent, k):
+            return axis.key
+        value: Any = _with(getattr(full, axis.field), k, width) if axis.per_layer else width
+        budget = replace(budget, **{axis.field: value})
+    return budget
 
 
 def _ordinal(architecture: Architecture, layer: int) -> int:
@@ -208,7 +202,9 @@ def _no_match(parent: Checkpoint, sliced: Checkpoint, index: int) -> InputError:
     """Which layer comes nearest, and the tensor that tells it apart."""
     kind = sliced.architecture.pattern[index]
     reasons: Mapping[int, str | None] = {
-        j: _layer_equal(parent, sliced, j, index) for j, other, _ in parent.architecture.layers() if other == kind
+        j: _layer_equal(parent, sliced, j, index)
+        for j, other, _ in parent.architecture.layers()
+        if other.letter == kind
     }
     if not reasons:
         found = f"a layer of kind {kind!r}, of which the parent has none"
@@ -225,16 +221,15 @@ def _no_match(parent: Checkpoint, sliced: Checkpoint, index: int) -> InputError:
 def _budget(parent: Architecture, sliced: Checkpoint, kept: Sequence[int]) -> Budget:
     """The budget of the matched layers; a width that no kept layer has stays the parent's."""
     own, full = sliced.architecture, Budget.full(parent, sliced.name)
-    kept_of = {kind: [_ordinal(parent, j) for j in kept if parent.pattern[j] == kind] for kind in "M-"}
-    return replace(
-        full,
-        hidden_size=own.hidden_size,
-        ffn_sizes=_widths(full.ffn_sizes, kept_of["-"], own.ffn_sizes),
-        mamba_heads=_widths(full.mamba_heads, kept_of["M"], own.mamba_heads),
-        mamba_head_dim=own.mamba_head_dim if own.mamba_heads else full.mamba_head_dim,
-        attention_heads=own.attention_heads if "*" in own.pattern else full.attention_heads,
-        skip_layers=tuple(sorted(set(range(len(parent.pattern))) - set(kept))),
-    )
+    widths: dict[str, Any] = {"hidden_size": own.hidden_size}
+    for axis, kind in KIND_OF_AXIS.items():
+        if axis.elastic and axis.per_layer:
+            ordinals = [_ordinal(parent, j) for j in kept if parent.pattern[j] == kind.letter]
+            widths[axis.field] = _widths(getattr(full, axis.field), ordinals, getattr(own, axis.field))
+        elif axis.elastic and own.count(kind):
+            widths[axis.field] = axis.of(own)
+    skipped = tuple(sorted(set(range(len(parent.pattern))) - set(kept)))
+    return replace(full, skip_layers=skipped, **widths)
 
 
 def _widths(parent: tuple[int, ...], kept: Sequence[int], own: tuple[int, ...]) -> tuple[int, ...]:

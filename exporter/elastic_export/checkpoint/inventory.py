@@ -9,18 +9,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Any, Protocol
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.shards import shorten
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.axis import extent
+from elastic_export.layers.table import AXES, KIND_OF_AXIS, KINDS
 from elastic_runtime.errors import InputError
 
 PREFIXES = ("backbone", "model")
 DTYPES = ("bf16", "fp16", "fp32")
-_MIXERS = {"a Mamba-2 layer": "in_proj out_proj conv1d", "an MLP": "up_proj down_proj",
-           "an attention layer": "q_proj k_proj v_proj o_proj"}  # fmt: skip
-#: Kind of layer by the matrices that only it has.
-_KINDS = {f"{matrix}.weight": kind for kind, matrices in _MIXERS.items() for matrix in matrices.split()}
+#: Kind of layer, in words, by the names of its larger tensors. Vectors say too little: many layers have a norm.
+_KINDS = {tensor.name: kind.noun for kind in KINDS for tensor in kind.tensors if len(tensor.axes) > 1}
 _MIXER = re.compile(r"(?:backbone|model)\.layers\.(\d+)\.mixer\.(.+)")
 
 
@@ -52,14 +52,21 @@ def find_prefix(names: Collection[str]) -> str:
 
 
 def observed_widths(architecture: Architecture, prefix: str, found: Mapping[str, Described]) -> Architecture:
-    """The architecture with FFN widths and Mamba heads read off `up_proj` and `A_log` where these are there."""
-    widths = {"-": list(architecture.ffn_sizes), "M": list(architecture.mamba_heads)}
-    for index, kind, ordinal in architecture.layers():
-        tensor = {"-": "up_proj.weight", "M": "A_log"}.get(kind, "")
-        described = found.get(f"{prefix}.layers.{index}.mixer.{tensor}")
-        if described is not None and described.shape:
-            widths[kind][ordinal] = described.shape[0]
-    return replace(architecture, ffn_sizes=tuple(widths["-"]), mamba_heads=tuple(widths["M"]))
+    """The architecture with the widths that vary by layer read off tensors, where these are there.
+
+    Of each such axis the first tensor whose rows are that axis and nothing else says it: `up_proj` the FFN, `A_log` the
+    Mamba heads.
+    """
+    for axis in (axis for axis in AXES if axis.per_layer):
+        kind, widths = KIND_OF_AXIS[axis], list(getattr(architecture, axis.field))
+        tensor = next(tensor for tensor in kind.tensors if tensor.axes[0] == extent(axis))
+        for layer in (layer for layer in architecture.layers() if layer.kind is kind):
+            described = found.get(f"{prefix}.layers.{layer.index}.mixer.{tensor.name}")
+            if described is not None and described.shape:
+                widths[layer.ordinal] = described.shape[0]
+        observed: dict[str, Any] = {axis.field: tuple(widths)}
+        architecture = replace(architecture, **observed)
+    return architecture
 
 
 def check_inventory(

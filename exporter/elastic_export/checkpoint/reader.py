@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import FILE_NAME, read_budgets
 from elastic_export.checkpoint.config import parse_config, read_config
 from elastic_export.checkpoint.inventory import check_inventory, find_prefix, observed_widths
 from elastic_export.checkpoint.shards import open_shards
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime.errors import InputError
 from elastic_runtime.safetensors import TensorFile
 

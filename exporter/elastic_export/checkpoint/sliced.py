@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.config import LAYER_LISTS, config_document
 from elastic_export.checkpoint.documents import write_json
 from elastic_export.checkpoint.precision import FULL_NAMES, convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
-from elastic_export.checkpoint.slicing import TensorRuns, runs_shape, sliced_blocks, sub_model_name, tensor_runs
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import sliced_blocks, sub_model_name, tensor_runs
+from elastic_export.runs import TensorRuns, runs_shape
 from elastic_runtime.errors import BuildError
 from elastic_runtime.safetensors import encode_header, itemsize
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT, budgets_document
 from elastic_export.checkpoint.config import config_document
 from elastic_export.checkpoint.documents import write_json
 from elastic_export.checkpoint.precision import FULL_NAMES
 from elastic_export.checkpoint.shards import INDEX, SINGLE
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime.safetensors import DTYPES, encode_header, itemsize
 
 Weights = dict[str, np.ndarray[Any, Any]]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.graph.facts import Facts
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.table import KINDS
 from elastic_export.passes.values import constant_of, int_attribute
 from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import Port
@@ -95,17 +97,15 @@ def _check_weights(arch: Architecture, facts: Facts) -> None:
 
 def _check_layers(model: ir.Model, arch: Architecture) -> None:
     """A skipped layer leaves no node: linear layers, norms, mixers and caches are counted."""
-    pattern = arch.pattern
-    found = {
-        op: sum(n.op_type == op for n in model.graph)
-        for op in ("Gemm", "RMSNormalization", "Mamba2Mixer", "TensorScatter")
-    }
+    layers = Counter(layer.kind for layer in arch.layers())
     expected = {
-        "Gemm": 2 * pattern.count("M") + 2 * pattern.count("-") + 4 * pattern.count("*") + 1,
-        "RMSNormalization": len(pattern) + 1,
-        "Mamba2Mixer": pattern.count("M"),
-        "TensorScatter": 2 * pattern.count("*"),
+        "Gemm": sum(kind.matrices * count for kind, count in layers.items()) + 1,  # and the head
+        "RMSNormalization": len(arch.pattern) + 1,  # one before each layer, one before the head
+        "TensorScatter": sum(state.grows for state, _ in arch.states()),
+        **{kind.op: layers[kind] for kind in KINDS if kind.op},
     }
+    nodes = Counter(node.op_type for node in model.graph)
+    found = {op: nodes[op] for op in expected}
     if found != expected:
         raise BuildError("layers of the sub-model", expected=f"{expected}", found=f"{found}")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.precision import FULL_NAMES
 from elastic_export.emit.check import check_emitted
 from elastic_export.emit.embed import ReadWeight, embed_weights
 from elastic_export.emit.mixer_body import mixer_function
 from elastic_export.graph.facts import StateSlice, WeightSlice, facts_of
 from elastic_export.graph.trace import OPSET
+from elastic_export.layers.architecture import Architecture
 from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import Port, StatePort, logits_port, token_ports

@@ -8,7 +8,7 @@ from typing import cast
 
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.emit.emit import EmittedModel
-from elastic_export.graph.facts import full_runs
+from elastic_export.runs import full_runs
 from elastic_runtime.errors import BuildError
 from elastic_runtime.weights import WeightDtype, WeightInput, WeightRecipe
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
-from elastic_export.checkpoint.slicing import state_runs, tensor_runs
 from elastic_export.emit.emit import EmittedModel
-from elastic_export.graph.facts import Runs
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import state_runs, tensor_runs
+from elastic_export.runs import Runs
 from elastic_runtime.errors import BuildError
 
 
@@ -16,7 +16,7 @@ def check_slices(model: EmittedModel, parent: Architecture, budget: Budget, pref
     """Raise BuildError unless every weight and state keeps exactly the channels that the budget's definition says.
 
     Verification masks the parent with the same masks that the passes bind; a mask of the right width in the wrong place
-    would pass it. The runs in `checkpoint.slicing` are derived from the budget without masks or graphs.
+    would pass it. The runs in `layers.kept` are derived from the budget without masks or graphs.
     """
     expected = tensor_runs(parent, budget, prefix)
     found = {weight.tensor: weight.runs for weight in model.weight_slices}

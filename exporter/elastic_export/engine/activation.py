@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.engine.limits import uses_fused_attention
 from elastic_export.engine.request import Precision
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.attention import ATTENTION
 from elastic_runtime.fit import Activation, AttentionShape, estimate_activation
 from elastic_runtime.interface import OpsMode
 from elastic_runtime.safetensors import itemsize
@@ -119,8 +120,8 @@ def _logits_scratch(arch: Architecture, precision: Precision, *, max_tokens: int
 
 def _widest(arch: Architecture) -> int:
     """Channels of the widest tensor between two layers."""
-    rows = [arch.projected_size(i) for i in range(len(arch.mamba_heads))]
-    return max((*rows, *arch.ffn_sizes, arch.hidden_size))
+    masked = (arch.size(mask.axis, layer.ordinal) for layer in arch.layers() for mask in layer.kind.masks)
+    return max((*masked, arch.hidden_size))
 
 
 def _state_bytes(arch: Architecture) -> int:
@@ -129,7 +130,7 @@ def _state_bytes(arch: Architecture) -> int:
 
 
 def _attention(arch: Architecture, precision: Precision) -> AttentionShape | None:
-    if "*" not in arch.pattern:
+    if not arch.count(ATTENTION):
         return None
     fused = uses_fused_attention(precision, arch.attention_head_dim, arch.attention_heads)
     return AttentionShape(arch.attention_heads, arch.kv_heads, arch.attention_head_dim, itemsize(precision), fused)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.precision import FULL_NAMES
 from elastic_export.engine.mixer_creator import load_declaration
 from elastic_export.engine.ops import ops_of
 from elastic_export.engine.request import Precision
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.attention import ATTENTION
+from elastic_export.layers.mamba2 import MAMBA2
 from elastic_runtime.errors import InputError
 from elastic_runtime.interface import OpsMode
 
@@ -34,7 +36,7 @@ def uses_fused_attention(precision: Precision, head_dim: int, query_heads: int) 
 
 def largest_context(architecture: Architecture, precision: Precision) -> int | None:
     """Largest max_context that builds for that model, tokens; None where attention sets no limit."""
-    if "*" not in architecture.pattern:
+    if not architecture.count(ATTENTION):
         return None
     if not uses_fused_attention(precision, architecture.attention_head_dim, architecture.attention_heads):
         return None
@@ -58,7 +60,7 @@ def check_limits(
     """
     check_sizes(max_tokens=max_tokens, max_context=max_context, max_batch=max_batch)
     check_precision(precision, compute_capabilities)
-    if ops_of(ops, architecture.pattern.count("M")) == "plugin":
+    if ops_of(ops, architecture.count(MAMBA2)) == "plugin":
         check_plugin(architecture)
     largest = largest_context(architecture, precision)
     if largest is not None and max_context > largest:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from elastic_export.runs import Runs, TensorRuns, positions, runs_shape
 from elastic_runtime.interface import StateKind
 
-Runs = tuple[tuple[int, int], ...]
 _KEY = "elastic_export.facts"
 
 
@@ -24,12 +24,12 @@ class WeightSlice:
 
     tensor: str
     parent_shape: tuple[int, ...]
-    runs: tuple[Runs, ...]
+    runs: TensorRuns
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the slice."""
-        return tuple(sum(count for _, count in axis) for axis in self.runs)
+        return runs_shape(self.runs)
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,6 @@ def facts_of(model: ir.Model) -> Facts:
 def set_facts(model: ir.Model, facts: Facts) -> None:
     """Attach facts to a model."""
     model.meta[_KEY] = facts
-
-
-def full_runs(shape: Sequence[int]) -> tuple[Runs, ...]:
-    """The runs that keep everything of a tensor of this shape."""
-    return tuple(((0, size),) for size in shape)
-
-
-def positions(runs: Runs) -> np.ndarray:
-    """((0,2),(3,1)) -> [0, 1, 3]."""
-    return np.concatenate([np.arange(start, start + count) for start, count in runs])
-
-
-def runs_of(keep: np.ndarray) -> Runs:
-    """The maximal runs of a boolean vector: [1,1,0,1] -> ((0,2),(3,1))."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], keep.astype(np.int8), [0]])))
-    return tuple((int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
 def clone_with_facts(model: ir.Model) -> ir.Model:

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 import onnx_ir as ir
 import torch
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, full_runs, set_facts
+from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, set_facts
 from elastic_export.graph.schemas import translations
 from elastic_export.graph.spec import check_parent_graph
+from elastic_export.layers.architecture import Architecture
 from elastic_export.reference.masks import mask_sizes
 from elastic_export.reference.model import ElasticModel
 from elastic_export.reference.state import empty_state, state_ports_of
+from elastic_export.runs import full_runs
 
 OPSET = 24  # the first with TensorScatter; onnxruntime and TensorRT-RTX take it
 
@@ -74,7 +75,7 @@ def _export(arch: Architecture, prefix: str, every_token: bool) -> torch.export.
 def _name_inputs_and_outputs(model: ir.Model, arch: Architecture) -> None:
     """Give tokens, states, masks and weights their interface names, and record the facts."""
     facts, graph = Facts(), model.graph
-    layers = {(kind, ordinal): index for index, kind, ordinal in arch.layers()}
+    layers = {f"{state.kind}.{layer.ordinal}": layer.index for state, layer in arch.states()}
     ports = state_ports_of(arch, "float32")
     inputs = iter(graph.inputs)
     for name in ("input_ids", "position", "length"):
@@ -82,9 +83,8 @@ def _name_inputs_and_outputs(model: ir.Model, arch: Architecture) -> None:
     for port in ports:
         value = next(inputs)
         value.name = port.name
-        layer = layers["*" if "cache" in port.kind else "M", port.ordinal]
         runs = tuple(((0, dim),) if isinstance(dim, int) else None for dim in port.shape)
-        facts.states[port.name] = StateSlice(port.name, port.output, port.kind, layer, runs)
+        facts.states[port.name] = StateSlice(port.name, port.output, port.kind, layers[port.name], runs)
     for name, value in zip(mask_sizes(arch), inputs, strict=True):
         value.name = f"mask.{name}"
         facts.masks.append(value.name)

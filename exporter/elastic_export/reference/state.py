@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_runtime.interface import StatePort, state_ports
+from elastic_export.layers.architecture import Architecture, Layer
+from elastic_export.layers.kind import State as StateSpec
+from elastic_runtime.interface import Dim, StatePort
 
 State = dict[str, Tensor]
 """Input name of the interface (`conv_state.0`, …) -> tensor."""
@@ -14,12 +15,20 @@ State = dict[str, Tensor]
 
 def state_ports_of(model: Architecture, dtype: str) -> tuple[StatePort, ...]:
     """The state ports of a model in `dtype` (`float32`, `float16`, `bfloat16`)."""
-    mamba = [
-        (model.conv_kernel, model.conv_channels(i), heads, model.mamba_head_dim, model.ssm_state)
-        for i, heads in enumerate(model.mamba_heads)
-    ]
-    attention = [(model.kv_heads, model.attention_head_dim)] * model.pattern.count("*")
-    return state_ports(dtype, mamba=mamba, attention=attention)
+    return tuple(
+        StatePort(
+            f"{state.kind}.{layer.ordinal}",
+            "float32" if state.wide else dtype,
+            _shape(model, state, layer),
+            state.kind,
+            layer.ordinal,
+        )
+        for state, layer in model.states()
+    )
+
+
+def _shape(model: Architecture, state: StateSpec, layer: Layer) -> tuple[Dim, ...]:
+    return ("B", *("S" if axis is None else model.size(axis, layer.ordinal) for axis in state.axes))
 
 
 def empty_state(model: Architecture, batch: int, max_context: int, dtype: torch.dtype, device: str = "cpu") -> State:

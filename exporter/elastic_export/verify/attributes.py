@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx
 
-from elastic_export.checkpoint.architecture import Architecture
+from elastic_export.layers.architecture import Architecture
 from elastic_export.reference.contract import load_contract
 from elastic_export.verify.compare import Comparison, Difference
 

@@ -15,17 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.graph.facts import StateSlice
+from elastic_export.layers.architecture import Architecture
 from elastic_export.reference import ElasticModel, Masks, State, empty_state
-from elastic_export.reference.model import Block, Call
+from elastic_export.reference.call import Call
+from elastic_export.reference.model import Block
 from elastic_export.verify.plan import Plan
 from elastic_runtime.errors import InputError
 
 Array = npt.NDArray[np.float32]
 Read = Callable[[str], npt.NDArray[np.float32]]
-#: The states of each layer kind.
-STATES = {"M": ("conv_state", "ssm_state"), "-": (), "*": ("key_cache", "value_cache")}
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,12 @@ class Oracle:
         """
         tracks = [self._track(masks, plan, row) for row in range(len(plan.ids))]
         with torch.inference_mode():
-            with self._loaded(self._model.body.embeddings, f"{self._model.prefix}.embeddings"):
+            with self._loaded(self._model.body.get_submodule("embeddings"), f"{self._model.prefix}.embeddings"):
                 for track in tracks:
                     self._embed(track, plan)
-                self._check_finite(tracks, self._model.body.embeddings, "embeddings")
+                self._check_finite(tracks, self._model.body.get_submodule("embeddings"), "embeddings")
             for index, kind, ordinal in self.architecture.layers():
-                states = [f"{state}.{ordinal}" for state in STATES[kind]]
+                states = [f"{state.kind}.{ordinal}" for state in kind.states]
                 with self.loaded_layer(index) as layer:
                     for track in tracks:
                         _advance(track, layer, states)
@@ -95,7 +94,10 @@ class Oracle:
                 for track in tracks:
                     self._finish(track, plan, head)
                 if not all(np.isfinite(logits).all() for track in tracks for logits in track.logits):
-                    for module, name in ((self._model.body.norm_f, "norm_f"), (self._model.lm_head, "lm_head")):
+                    for module, name in (
+                        (self._model.body.get_submodule("norm_f"), "norm_f"),
+                        (self._model.get_submodule("lm_head"), "lm_head"),
+                    ):
                         self._check_weights(module, name)
                     raise _not_finite("logits of the reference")
         return _snapshots(tracks, [(part, self._parent_input(part)) for part in slices])
@@ -112,8 +114,8 @@ class Oracle:
     def loaded_head(self, *, every_token: bool = False) -> Iterator[Callable[[Tensor, Call], Tensor]]:
         """The function from the residual stream [1, T, d] to logits, [1, V] or [1, T, V], with its weights."""
         self._model.every_token = every_token
-        norm, prefix = self._model.body.norm_f, self._model.prefix
-        with self._loaded(norm, f"{prefix}.norm_f"), self._loaded(self._model.lm_head, "lm_head"):
+        norm, prefix = self._model.body.get_submodule("norm_f"), self._model.prefix
+        with self._loaded(norm, f"{prefix}.norm_f"), self._loaded(self._model.get_submodule("lm_head"), "lm_head"):
             yield self._model.head
 
     @contextmanager

@@ -19,11 +19,13 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from elastic_export.checkpoint.budget import Budget
 from elastic_export.emit import EmittedModel
-from elastic_export.graph.facts import StateSlice, positions
+from elastic_export.graph.facts import StateSlice
+from elastic_export.layers.budget import Budget
 from elastic_export.reference import Masks, empty_state
-from elastic_export.reference.model import Block, Call, rounding_to
+from elastic_export.reference.call import Call
+from elastic_export.reference.model import Block, rounding_to
+from elastic_export.runs import positions
 from elastic_export.verify.compare import Comparison, Tally
 from elastic_export.verify.oracle import Oracle, Snapshot, cut_state, spread_state
 from elastic_export.verify.plan import POISON, Plan, walk
@@ -133,7 +135,7 @@ class _Judge:
         self, block: Block, parts: Mapping[str, StateSlice], record: _Record, row: int, stream: Array
     ) -> tuple[Array, dict[str, Array]]:
         """Branch [T, d'] and new states of one row, by a block of either width."""
-        inner, dtype = self._call(record, row), block.norm.weight.dtype
+        inner, dtype = self._call(record, row), next(block.parameters()).dtype
         for name, part in parts.items():
             before = record.before[part.input][row]
             shape = self._shapes[name] if "cache" not in name else before.shape

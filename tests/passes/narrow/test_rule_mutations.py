@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.checkpoint.budget import Budget
+from elastic_export.layers.budget import Budget
 from elastic_export.passes.bind_budget import BindBudget
 from elastic_export.passes.narrow import analysis, elastic_rules, narrow, standard_rules
 from elastic_export.passes.narrow.liveness import Liveness

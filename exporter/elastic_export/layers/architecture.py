@@ -1,0 +1,112 @@
+"""What a Nemotron-H model is, in numbers: the one description that every stage reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from elastic_export.layers.axis import Extent, shape_of, size_of
+from elastic_export.layers.kind import EMBEDDINGS, FINAL_NORM, HEAD, LAYER_NORM, LayerKind, State, Tensor
+from elastic_export.layers.table import KIND_OF, KINDS
+
+
+class Layer(NamedTuple):
+    """A layer: its index in the model, its kind, its ordinal among the layers of that kind."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks a layer for
+    kind: LayerKind
+    ordinal: int
+
+
+class Stored(NamedTuple):
+    """A tensor of a checkpoint: its full name, what it is, and the layer it belongs to (None: to none)."""
+
+    name: str
+    tensor: Tensor
+    layer: Layer | None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Widths of a hybrid model, parent or sub-model.
+
+    `pattern` has one character a layer, a letter of `layers.table`. Widths that may differ by layer are tuples indexed
+    by the ordinal of that layer kind: `ffn_sizes[k]` belongs to the k-th MLP, `mamba_heads[k]` to the k-th Mamba layer.
+    Symbols in formulas: V vocabulary, d hidden, f ffn, H heads, P head dim, g groups, N state, k conv width.
+    """
+
+    pattern: str
+    vocab_size: int
+    hidden_size: int
+    ffn_sizes: tuple[int, ...]
+    mamba_heads: tuple[int, ...]
+    mamba_head_dim: int
+    ssm_groups: int
+    ssm_state: int
+    conv_kernel: int
+    attention_heads: int
+    kv_heads: int
+    attention_head_dim: int
+    epsilon: float
+    time_step_limit: tuple[float, float]
+
+    def layers(self) -> Iterator[Layer]:
+        """Every layer, in order."""
+        ordinals = dict.fromkeys(KIND_OF, 0)
+        for index, letter in enumerate(self.pattern):
+            yield Layer(index, KIND_OF[letter], ordinals[letter])
+            ordinals[letter] += 1
+
+    def count(self, kind: LayerKind) -> int:
+        """Layers of a kind."""
+        return self.pattern.count(kind.letter)
+
+    def size(self, axis: Extent, ordinal: int = 0) -> int:
+        """Number of indices of a tensor's axis in the ordinal-th layer of its kind."""
+        return size_of(axis, self, ordinal)
+
+    def tensors(self, prefix: str = "backbone") -> Iterator[Stored]:
+        """Every tensor of a checkpoint of this model, in the order of the data's way."""
+        yield Stored(f"{prefix}.{EMBEDDINGS.name}", EMBEDDINGS, None)
+        for layer in self.layers():
+            lead = f"{prefix}.layers.{layer.index}"
+            yield Stored(f"{lead}.{LAYER_NORM.name}", LAYER_NORM, layer)
+            for tensor in layer.kind.tensors:
+                yield Stored(f"{lead}.mixer.{tensor.name}", tensor, layer)
+        yield Stored(f"{prefix}.{FINAL_NORM.name}", FINAL_NORM, None)
+        yield Stored(HEAD.name, HEAD, None)
+
+    def tensor_shapes(self, prefix: str = "backbone") -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor, in the order of the data's way."""
+        return {
+            stored.name: shape_of(stored.tensor.axes, self, stored.layer.ordinal if stored.layer else 0)
+            for stored in self.tensors(prefix)
+        }
+
+    def states(self) -> Iterator[tuple[State, Layer]]:
+        """Every state and its layer, in the order of the interface: kind by kind, layer by layer."""
+        for kind in KINDS:
+            for layer in self.layers():
+                if layer.kind is kind:
+                    yield from ((state, layer) for state in kind.states)
+
+    def parameters(self) -> int:
+        """Total parameters: the elements of all tensors."""
+        return sum(math.prod(shape) for shape in self.tensor_shapes().values())
+
+    def state_bytes(self, itemsize: int) -> int:
+        """Bytes of the states of fixed size of one sequence, in a model whose dtype has `itemsize` bytes."""
+        return sum(
+            (4 if state.wide else itemsize) * self._elements(state, layer)
+            for state, layer in self.states()
+            if not state.grows
+        )
+
+    def kv_bytes_per_token(self, itemsize: int) -> int:
+        """Bytes that one token of one sequence adds to the states that grow, over all layers."""
+        return sum(itemsize * self._elements(state, layer) for state, layer in self.states() if state.grows)
+
+    def _elements(self, state: State, layer: Layer) -> int:
+        return math.prod(self.size(axis, layer.ordinal) for axis in state.axes if axis is not None)

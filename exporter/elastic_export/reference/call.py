@@ -1,0 +1,21 @@
+"""One call of the reference: what a forward carries through the layers besides the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from elastic_export.reference.masks import Masks
+from elastic_export.reference.state import State
+
+#: Rounds what is stored between ops; the identity for a model that is computed exactly.
+Round = Callable[[Tensor], Tensor]
+
+
+class Call:
+    """Where the call stands in its sequences, the states before it, the budget's masks; layers add the new states."""
+
+    def __init__(self, position: Tensor, length: Tensor, state: State, masks: Masks, rounding: Round) -> None:
+        self.position, self.length, self.state, self.masks, self.round = position, length, state, masks, rounding
+        self.new_state: State = {}

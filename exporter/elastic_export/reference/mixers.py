@@ -1,0 +1,101 @@
+"""The mathematics of each layer kind: what stands between a layer's norm and the residual stream.
+
+A mixer's parameters are the tensors that its kind lists, under the names of the checkpoint.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elastic_export.layers.architecture import Architecture, Layer
+from elastic_export.layers.attention import ATTENTION
+from elastic_export.layers.axis import shape_of
+from elastic_export.layers.kind import LayerKind
+from elastic_export.layers.mamba2 import MAMBA2
+from elastic_export.layers.mlp import MLP
+from elastic_export.reference import ops
+from elastic_export.reference.call import Call
+
+
+class Mixer(nn.Module, ABC):
+    """The mixer of one layer; `layer` says which."""
+
+    def __init__(self, arch: Architecture, layer: Layer) -> None:
+        super().__init__()
+        self.arch, self.index, self.ordinal = arch, layer.index, layer.ordinal
+        for tensor in layer.kind.tensors:
+            declare(self, tensor.name, shape_of(tensor.axes, arch, layer.ordinal))
+
+    def linear(self, x: Tensor, name: str, call: Call) -> Tensor:
+        """x [B, T, in] times the matrix `<name>.weight` [out, in], rounded as it is stored: [B, T, out]."""
+        return call.round(F.linear(x, self.get_parameter(f"{name}.weight")))
+
+    def mask(self, name: str, call: Call) -> Tensor:
+        """The budget's mask of this layer by that name."""
+        return call.masks[f"{name}.{self.index}"]
+
+    @abstractmethod
+    def forward(self, x: Tensor, call: Call) -> Tensor:
+        """[B, T, d] -> [B, T, d]; new states go into `call.new_state`."""
+
+
+class Mamba2(Mixer):
+    """Mamba-2: in_proj, the op `elastic::Mamba2Mixer`, out_proj."""
+
+    def forward(self, x: Tensor, call: Call) -> Tensor:
+        """[B, T, d] -> [B, T, d]."""
+        arch, conv, ssm = self.arch, f"conv_state.{self.ordinal}", f"ssm_state.{self.ordinal}"
+        projected = self.linear(x, "in_proj", call) * self.mask("projected", call)
+        y, call.new_state[conv], call.new_state[ssm] = ops.masked_mamba2_mixer(
+            projected,
+            *(self.get_parameter(tensor.name) for tensor in MAMBA2.tensors if tensor.operand),
+            call.length,
+            call.state[conv],
+            call.state[ssm],
+            self.mask("channels", call),
+            arch.ssm_groups,
+            arch.mamba_head_dim,
+            arch.ssm_state,
+            arch.epsilon,
+            *arch.time_step_limit,
+        )
+        return self.linear(call.round(y), "out_proj", call)
+
+
+class Mlp(Mixer):
+    """down(relu(up x)²)."""
+
+    def forward(self, x: Tensor, call: Call) -> Tensor:
+        """[B, T, d] -> [B, T, d]."""
+        h = torch.relu(self.linear(x, "up_proj", call))
+        return self.linear(call.round(h * h) * self.mask("ffn", call), "down_proj", call)
+
+
+class Attention(Mixer):
+    """Causal grouped-query attention over a cache; no position embedding."""
+
+    def forward(self, x: Tensor, call: Call) -> Tensor:
+        """[B, T, d] -> [B, T, d]."""
+        keys, values = f"key_cache.{self.ordinal}", f"value_cache.{self.ordinal}"
+        q, k, v = (self.linear(x, name, call) for name in ("q_proj", "k_proj", "v_proj"))
+        y, call.new_state[keys], call.new_state[values] = ops.cached_attention(
+            q, k, v, call.state[keys], call.state[values], call.position
+        )
+        return self.linear(call.round(y) * self.mask("heads", call), "o_proj", call)
+
+
+MIXERS: dict[LayerKind, type[Mixer]] = {MAMBA2: Mamba2, MLP: Mlp, ATTENTION: Attention}
+
+
+def declare(module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Give a module an empty parameter under a dotted name, with modules between as its parts say."""
+    *path, last = name.split(".")
+    for part in path:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        module = module.get_submodule(part)
+    module.register_parameter(last, nn.Parameter(torch.empty(shape), requires_grad=False))
