@@ -113,7 +113,7 @@ def _translations_read_once() -> Iterator[None]:
 
     Nothing else about the export changes. Where PyTorch has moved this private function, tests only take longer.
     """
-    if "elastic_export.graph.trace" not in sys.modules:  # nothing that was collected traces
+    if "elastic_export.trace.trace" not in sys.modules:  # nothing that was collected traces
         yield
         return
     try:
@@ -139,7 +139,7 @@ def _translations_read_once() -> Iterator[None]:
 def trace_once() -> Callable[..., ir.Model]:
     """`trace_parent` with a memory: seconds for a graph's first caller. A clone for each, as passes change graphs."""
     from elastic_export.graph.facts import clone_with_facts
-    from elastic_export.graph.trace import trace_parent
+    from elastic_export.trace.trace import trace_parent
 
     traced: dict[object, ir.Model] = {}
 

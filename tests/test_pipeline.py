@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.emit import mixer_body
+from elastic_export.ops.mamba2_mixer import body as mixer_body
 from elastic_export.pipeline import ExportResult
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError

@@ -14,11 +14,11 @@ from elastic_export import pipeline
 from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
-from elastic_export.emit import mixer_body
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
+from elastic_export.ops.mamba2_mixer import body as mixer_body
 from elastic_export.pipeline import ExportResult, export
 from elastic_export.progress import Progress
 from elastic_runtime.bundle import Bundle

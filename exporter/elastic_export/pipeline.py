@@ -14,20 +14,20 @@ from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
+from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, check_slices, emit_model
-from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.engine.activation import activation_bounds, size_bound
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.facts import EngineFacts
-from elastic_export.engine.ops import creators_of, ops_of, plugin_of
 from elastic_export.engine.request import EngineRequest
-from elastic_export.graph import facts_of, trace_parent
-from elastic_export.graph.facts import clone_with_facts
+from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.budget import Budget
+from elastic_export.ops.plugins import creators_of, mode_of, plugin_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.passes.dump import dump_to
 from elastic_export.progress import Progress
 from elastic_export.reference import budget_masks
+from elastic_export.trace.trace import trace_parent
 from elastic_export.verify import (
     Oracle,
     Verification,
@@ -137,10 +137,10 @@ def _compile(
 def _narrow(job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights) -> ir.Model:
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
-    stored = {name: IR_DTYPES[weights.stored(name)] for name in facts_of(parent).weights}
+    stored = {name: DTYPES[weights.stored(name)].ir for name in facts_of(parent).weights}
     debug = job.options.output.with_name(f"{job.options.output.name}.debug")
     dump = dump_to(debug / budget.name) if job.options.debug else None
-    return run_passes(graph, budget_passes(masks, IR_DTYPES[job.precision], stored), dump)
+    return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, stored), dump)
 
 
 def _verify(
@@ -164,7 +164,8 @@ def _build(
 ) -> list[tuple[EngineEntry, EngineFacts]]:
     """Build once for all targets of the engine; the others are links to the first."""
     options, emitted = job.options, result.emitted
-    ops = ops_of(options.ops, emitted.mixers)
+    plugins = plugins_of(options.ops, emitted.ops)
+    ops = mode_of(plugins)
     names = [engine.file(target, len(options.max_contexts)) for target in engine.targets]
     request = EngineRequest(
         onnx=emitted.path,
@@ -178,8 +179,8 @@ def _build(
         ports=emitted.ports,
         outputs=(emitted.logits,),
         weights=() if options.weights == "embedded" else emitted.weights,
-        plugin_ops={"Mamba2Mixer": emitted.mixers} if ops == "plugin" else {},
-        plugin_creators=creators_of(ops),
+        plugin_ops=plugins,
+        plugin_creators=creators_of(plugins),
         activation_limits=activation_bounds(
             emitted.architecture,
             job.precision,

@@ -17,17 +17,18 @@ from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B, write_sparse_checkpoint
+from elastic_export.dtypes import DTYPES
 from elastic_export.emit import emit_model
-from elastic_export.emit.emit import IR_DTYPES, EmittedModel
+from elastic_export.emit.emit import EmittedModel
 from elastic_export.engine.activation import activation_bounds
 from elastic_export.engine.builder import build_engine
-from elastic_export.engine.ops import creators_of
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.trt_rtx import TensorRTRTX
-from elastic_export.graph import facts_of, trace_parent
-from elastic_export.graph.facts import clone_with_facts
+from elastic_export.graph.facts import clone_with_facts, facts_of
+from elastic_export.ops.plugins import creators_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
+from elastic_export.trace.trace import trace_parent
 
 
 def main() -> None:
@@ -49,12 +50,12 @@ def _emit_all(checkpoint: Checkpoint, place: Path) -> dict[str, EmittedModel]:
     begin = start = time.perf_counter()
     parent, arch = trace_parent(checkpoint.architecture, checkpoint.prefix), checkpoint.architecture
     print(f"trace                     {time.perf_counter() - start:6.1f} s")
-    stored, models = dict.fromkeys(facts_of(parent).weights, IR_DTYPES["bf16"]), {}
+    stored, models = dict.fromkeys(facts_of(parent).weights, DTYPES["bf16"].ir), {}
     for budget in select_budgets(checkpoint.budgets, "all"):
         start = time.perf_counter()
         graph = clone_with_facts(parent)
         masks = {name: mask.numpy() for name, mask in budget_masks(arch, budget).items()}
-        run_passes(graph, budget_passes(masks, IR_DTYPES["bf16"], stored))
+        run_passes(graph, budget_passes(masks, DTYPES["bf16"].ir, stored))
         model = budget.architecture(arch)
         models[budget.name] = emit_model(graph, model, place / f"{budget.name}.onnx", precision="bf16")
         taken = time.perf_counter() - start
@@ -75,8 +76,8 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
         ports=model.ports,
         outputs=(model.logits,),
         weights=model.weights,
-        plugin_ops={"Mamba2Mixer": model.mixers} if arguments.ops == "plugin" else {},
-        plugin_creators=creators_of(arguments.ops),
+        plugin_ops=plugins_of(arguments.ops, model.ops),
+        plugin_creators=creators_of(plugins_of(arguments.ops, model.ops)),
         activation_limits=bounds,
         **sizes,
     )

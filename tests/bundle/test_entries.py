@@ -19,7 +19,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.emit import EmittedModel
 from elastic_export.engine.facts import EngineFacts
-from elastic_export.graph import StateSlice
+from elastic_export.graph.facts import StateSlice
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import state_runs

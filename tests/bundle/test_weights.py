@@ -16,15 +16,15 @@ from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, emit_model
-from elastic_export.emit.emit import IR_DTYPES
-from elastic_export.graph import facts_of, trace_parent
-from elastic_export.graph.facts import clone_with_facts
+from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
+from elastic_export.trace.trace import trace_parent
 from elastic_export.verify import stored_weight
 
 ARCH = Architecture("M-", 61, 24, (40,), (4,), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
@@ -56,8 +56,8 @@ def job_of(folder: Path, tmp_path: Path) -> Callable[..., ExportJob]:
 def emitted_of(job: ExportJob, parent: Any, weights: Weights, path: Path) -> EmittedModel:
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(ARCH, HALF).items()}
-    dtypes = {name: IR_DTYPES[weights.stored(name)] for name in facts_of(parent).weights}
-    run_passes(graph, budget_passes(masks, IR_DTYPES[job.precision], dtypes))
+    dtypes = {name: DTYPES[weights.stored(name)].ir for name in facts_of(parent).weights}
+    run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, dtypes))
     sub, embed = HALF.architecture(ARCH), weights.embedded()
     return emit_model(graph, sub, path, precision=job.precision, embed=embed)
 

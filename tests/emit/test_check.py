@@ -12,8 +12,8 @@ import onnx_ir as ir
 import pytest
 
 from elastic_export.emit import emit_model
-from elastic_export.graph import facts_of
-from elastic_export.passes.values import initializer
+from elastic_export.graph.facts import facts_of
+from elastic_export.graph.values import initializer
 from elastic_runtime.errors import BuildError
 
 

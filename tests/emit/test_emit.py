@@ -48,7 +48,7 @@ def test_interface_is_the_written_one(precision: str, compiled: Any, tmp_path: P
         "conv_state": narrow, "ssm_state": "float32", "key_cache": narrow, "value_cache": narrow
     }  # fmt: skip
     assert {p.dtype for p in model.weights} == {narrow}
-    assert model.mixers == 1
+    assert model.ops == {"Mamba2Mixer": 1}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -91,7 +91,8 @@ from pathlib import Path
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.emit import emit_model
-from elastic_export.graph import facts_of, trace_parent
+from elastic_export.graph.facts import facts_of
+from elastic_export.trace.trace import trace_parent
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 import onnx_ir as ir

@@ -16,10 +16,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from elastic_export.emit.mixer_body import mixer_function
-from elastic_export.graph.trace import OPSET
-from elastic_export.reference.contract import load_contract
-from elastic_export.reference.mamba2 import MixerParameters, MixerSizes, mamba2_mixer
+from elastic_export.ops.contract import load_contract
+from elastic_export.ops.mamba2_mixer.body import function as mixer_function
+from elastic_export.ops.mamba2_mixer.equations import MixerParameters, MixerSizes, mamba2_mixer
+from elastic_export.opset import OPSET
 
 Array = np.ndarray[Any, Any]
 CONTRACT = load_contract("mamba2_mixer")

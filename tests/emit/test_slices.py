@@ -9,12 +9,12 @@ import onnx_ir as ir
 import pytest
 
 from elastic_export.emit import EmittedModel, check_slices, emit_model
-from elastic_export.graph import facts_of, trace_parent
-from elastic_export.graph.facts import clone_with_facts
+from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
+from elastic_export.trace.trace import trace_parent
 from elastic_runtime.errors import BuildError
 
 ARCH = Architecture("M*-", 31, 12, (20,), (4,), 6, 2, 4, 3, 4, 2, 16, 1e-5, (0.0, float("inf")))

@@ -8,16 +8,16 @@ import pytest
 
 from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
+from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, emit_model
-from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.engine.activation import activation_bounds, size_bound
 from elastic_export.engine.builder import build_engine
-from elastic_export.engine.ops import creators_of
 from elastic_export.engine.request import EngineRequest
-from elastic_export.graph import facts_of, trace_parent
-from elastic_export.graph.facts import clone_with_facts
+from elastic_export.graph.facts import clone_with_facts, facts_of
+from elastic_export.ops.plugins import creators_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
+from elastic_export.trace.trace import trace_parent
 from elastic_runtime.interface import OpsMode
 
 pytestmark = pytest.mark.xdist_group("12b")  # one worker traces it
@@ -30,11 +30,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EmittedModel]:
     folder = tmp_path_factory.mktemp("12b")
     parent = trace_parent(NANO_12B)
     budgets = parse_budgets(BUDGETS_12B, NANO_12B, "budgets of the 12B shape")[0]
-    stored, emitted = dict.fromkeys(facts_of(parent).weights, IR_DTYPES["bf16"]), {}
+    stored, emitted = dict.fromkeys(facts_of(parent).weights, DTYPES["bf16"].ir), {}
     for name, budget in budgets.items():
         graph = clone_with_facts(parent)
         masks = {mask: values.numpy() for mask, values in budget_masks(NANO_12B, budget).items()}
-        run_passes(graph, budget_passes(masks, IR_DTYPES["bf16"], stored))
+        run_passes(graph, budget_passes(masks, DTYPES["bf16"].ir, stored))
         emitted[name] = emit_model(graph, budget.architecture(NANO_12B), folder / f"{name}.onnx", precision="bf16")
     return emitted
 
@@ -49,8 +49,8 @@ def request(model: EmittedModel, output: Path, ops: OpsMode) -> EngineRequest:
         ports=model.ports,
         outputs=(model.logits,),
         weights=model.weights,
-        plugin_ops={"Mamba2Mixer": model.mixers} if ops == "plugin" else {},
-        plugin_creators=creators_of(ops),
+        plugin_ops=plugins_of(ops, model.ops),
+        plugin_creators=creators_of(plugins_of(ops, model.ops)),
         activation_limits=activation_bounds(model.architecture, "bf16", ops, **SIZES),
         size_limit=size_bound(model.architecture, 1, 1),
         **SIZES,
@@ -66,7 +66,7 @@ def test_parameters_are_those_of_the_published_shape(models: dict[str, EmittedMo
 @pytest.mark.parametrize("budget", ["12b", pytest.param("6b", marks=pytest.mark.slow)])
 def test_plugin_engine(models: dict[str, EmittedModel], tmp_path: Path, budget: str) -> None:
     facts = build_engine(request(models[budget], tmp_path / "x.engine", "plugin"))
-    assert facts.plugin_layers == {"Mamba2Mixer": models[budget].mixers}
+    assert facts.plugin_layers == dict(models[budget].ops)
     assert facts.size <= 64 << 20
     assert facts.peak_rss <= 1 << 30
     assert facts.activation_bytes[0] <= 30e6

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx.parser
-import onnx_ir as ir
 import pytest
 
 from elastic_export.engine.builder import build_engine
-from elastic_export.engine.limits import check_limits, check_sizes, largest_context, uses_fused_attention
+from elastic_export.engine.limits import check_limits, check_sizes, largest_context
 from elastic_export.engine.request import EngineRequest, Precision
 from elastic_export.layers.architecture import Architecture
-from elastic_export.passes.lower_attention import has_fused_kernel
+from elastic_export.products import TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.interface import Port, state_ports
 
@@ -95,14 +93,7 @@ def test_what_does_not_build_is_refused(change: dict[str, Any], text: str) -> No
     ],
 )
 def test_fused_attention(precision: Precision, head_dim: int, query_heads: int, fused: bool) -> None:
-    assert uses_fused_attention(precision, head_dim, query_heads) is fused
-
-
-def test_the_plan_knows_the_rule_of_the_lowering() -> None:
-    dtypes = {"bf16": ir.DataType.BFLOAT16, "fp16": ir.DataType.FLOAT16, "fp32": ir.DataType.FLOAT}
-    for (precision, dtype), head_dim, heads in itertools.product(dtypes.items(), range(1, 300), (1, 3, 4, 5, 40)):
-        ours = uses_fused_attention(precision, head_dim, heads)  # type: ignore[arg-type]
-        assert ours is has_fused_kernel(dtype, heads, head_dim), (precision, head_dim, heads)
+    assert TENSORRT_RTX.fuses_attention(precision, query_heads, head_dim) is fused
 
 
 @pytest.mark.parametrize(

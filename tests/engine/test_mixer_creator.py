@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 
 from elastic_export.engine.builder import build_engine
-from elastic_export.engine.mixer_creator import bind_shapes, load_declaration, read_fields
+from elastic_export.ops.creator import bind_shapes, read_fields
+from elastic_export.ops.mamba2_mixer.creator import declaration
 from elastic_runtime.errors import BuildError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
 from mixer_model import Mixer, mixer_request
 
-CONTRACT = load_declaration()
+DECLARATION = declaration()
+CONTRACT = DECLARATION.contract
 FIELDS = {"n_groups": np.int32(2), "head_dim": np.int32(20), "state_size": np.int32(16), "epsilon": np.float32(1e-5)}
 DIMS = [(1, 7, 392), (224, 1, 4), (224,), (8,), (8,), (8,), (160,), (1,), (1, 3, 224), (1, 8, 20, 16)]
 
 
 def test_fields_take_defaults_in_the_contracts_order() -> None:
-    values = read_fields(CONTRACT, FIELDS)
+    values = read_fields(DECLARATION, FIELDS)
     assert list(values) == [a["name"] for a in CONTRACT["attributes"]]
     assert (values["time_step_min"], values["time_step_max"]) == (0.0, math.inf)
 
@@ -49,11 +51,11 @@ def test_fields_take_defaults_in_the_contracts_order() -> None:
 def test_bad_fields_are_named(changes: dict[str, object], text: str) -> None:
     given = {name: value for name, value in {**FIELDS, **changes}.items() if value is not None}
     with pytest.raises(ValueError, match=re.escape(f"Mamba2Mixer: {text}")):
-        read_fields(CONTRACT, given)
+        read_fields(DECLARATION, given)
 
 
 def test_shapes_bind_the_symbols() -> None:
-    symbols = bind_shapes(CONTRACT, read_fields(CONTRACT, FIELDS), DIMS)
+    symbols = bind_shapes(CONTRACT, read_fields(DECLARATION, FIELDS), DIMS)
     assert symbols == {"B": 1, "T": 7, "H": 8, "P": 20, "G": 2, "N": 16, "K": 4, "di": 160, "dc": 224}
 
 
@@ -62,14 +64,14 @@ def test_every_wrong_dimension_is_named(index: int) -> None:
     dims = [list(d) for d in DIMS]
     dims[index][-1] += 1
     with pytest.raises(ValueError, match=r"Mamba2Mixer: (shape of \w+|H): expected .*, found "):
-        bind_shapes(CONTRACT, read_fields(CONTRACT, FIELDS), dims)
+        bind_shapes(CONTRACT, read_fields(DECLARATION, FIELDS), dims)
 
 
 def test_limits_are_the_contracts() -> None:
     dims = [*DIMS]
     dims[1], dims[8] = (224, 1, 9), (1, 8, 224)
     with pytest.raises(ValueError, match="Mamba2Mixer: K: expected 2 to 8, found 9"):
-        bind_shapes(CONTRACT, read_fields(CONTRACT, FIELDS), dims)
+        bind_shapes(CONTRACT, read_fields(DECLARATION, FIELDS), dims)
 
 
 def test_engine_with_one_plugin_layer(tmp_path: Path) -> None:

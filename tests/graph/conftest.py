@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from elastic_export.graph import trace_parent
 from elastic_export.layers.architecture import Architecture
+from elastic_export.trace.trace import trace_parent
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,7 @@ import onnx_ir as ir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elastic_export.graph import facts_of
-from elastic_export.graph.facts import WeightSlice, clone_with_facts
+from elastic_export.graph.facts import WeightSlice, clone_with_facts, facts_of
 from elastic_export.runs import full_runs, runs_of
 
 

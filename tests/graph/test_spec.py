@@ -7,10 +7,9 @@ from collections.abc import Callable
 import onnx_ir as ir
 import pytest
 
-from elastic_export.graph import facts_of
-from elastic_export.graph.facts import clone_with_facts
-from elastic_export.graph.spec import PARENT_OPS, check_parent_graph
-from elastic_export.passes.narrow.rule import REGISTRY
+from elastic_export.graph.facts import clone_with_facts, facts_of
+from elastic_export.passes.narrow.rules import REGISTRY
+from elastic_export.trace.spec import PARENT_OPS, check_parent_graph
 from elastic_runtime.errors import BuildError
 
 
@@ -43,7 +42,7 @@ def _lost_pair(model: ir.Model) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_unknown_op, r"expected one of the ops that the passes know, found ai\.onnx::Gelu\. Add the op to graph/spec"),
+        (_unknown_op, r"expected one of the ops that the passes know, found ai\.onnx::Gelu\. Add the op to trace/spec"),
         (_unknown_domain, r"^node culprit of the traced parent: .*found elsewhere::Relu"),
         (_unknown_input, r"^inputs of the traced parent: expected tokens, states, masks and weights, .*\['surprise'\]"),
         (_lost_mask, r"differences in \['mask\.hidden'\]"),

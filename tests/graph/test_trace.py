@@ -14,12 +14,14 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from elastic_export.graph import facts_of, trace, trace_parent
-from elastic_export.graph.trace import OPSET
+from elastic_export.graph.facts import facts_of
 from elastic_export.layers.architecture import Architecture
+from elastic_export.opset import OPSET
 from elastic_export.reference import state_ports_of
 from elastic_export.reference.masks import mask_sizes
 from elastic_export.runs import full_runs
+from elastic_export.trace import trace
+from elastic_export.trace.trace import trace_parent
 from elastic_runtime.interface import token_ports
 
 

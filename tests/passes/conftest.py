@@ -26,15 +26,19 @@ from torch import Tensor
 
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel, emit_model
-from elastic_export.graph import Facts, StateSlice, WeightSlice, facts_of, trace_parent
-from elastic_export.graph.facts import clone_with_facts, set_facts
+from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, clone_with_facts, facts_of, set_facts
+from elastic_export.graph.values import constant_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, state_runs, tensor_runs
+from elastic_export.ops.cached_attention.torch_op import cached_attention
+from elastic_export.ops.last_token.torch_op import last_token
+from elastic_export.ops.mamba2_mixer.torch_op import masked_mamba2_mixer
+from elastic_export.ops.masked_rms_norm.torch_op import masked_rms_norm
 from elastic_export.passes import GraphPass, budget_passes, run_passes
-from elastic_export.passes.values import constant_of
-from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state, load_reference, ops
+from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state, load_reference
 from elastic_export.runs import TensorRuns, full_runs
+from elastic_export.trace.trace import trace_parent
 from elastic_runtime.errors import ElasticError
 
 Array = np.ndarray[Any, Any]
@@ -133,14 +137,14 @@ _MIXER_ATTRIBUTES = ("n_groups", "head_dim", "state_size", "epsilon", "time_step
 
 def _mixer(*arguments: Any) -> Any:
     tensors, rest = arguments[:10], arguments[10:]
-    return ops.masked_mamba2_mixer(*tensors, torch.ones_like(tensors[6]), *rest)
+    return masked_mamba2_mixer(*tensors, torch.ones_like(tensors[6]), *rest)
 
 
 ELASTIC_OPS = [
-    _elastic_op("MaskedRMSNorm", ops.masked_rms_norm, ["epsilon"]),
-    _elastic_op("LastToken", ops.last_token),
-    _elastic_op("CachedAttention", ops.cached_attention),
-    _elastic_op("MaskedMamba2Mixer", ops.masked_mamba2_mixer, _MIXER_ATTRIBUTES),
+    _elastic_op("MaskedRMSNorm", masked_rms_norm, ["epsilon"]),
+    _elastic_op("LastToken", last_token),
+    _elastic_op("CachedAttention", cached_attention),
+    _elastic_op("MaskedMamba2Mixer", masked_mamba2_mixer, _MIXER_ATTRIBUTES),
     _elastic_op("Mamba2Mixer", _mixer, _MIXER_ATTRIBUTES),
 ]
 

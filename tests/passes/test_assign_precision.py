@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from elastic_export.graph import facts_of
+from elastic_export.graph.facts import facts_of
 from elastic_export.passes.assign_precision import AssignPrecision
 from elastic_runtime.errors import BuildError
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import onnx_ir as ir
 import pytest
 
+from elastic_export.graph.values import node_error
 from elastic_export.passes import GraphPass, run_passes
-from elastic_export.passes.base import node_error
 from elastic_runtime.errors import BuildError
 
 TEXT = "g (float[B,4] x) => (float[B,4] logits) { logits = Relu(x) }"

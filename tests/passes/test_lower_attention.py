@@ -1,4 +1,4 @@
-"""LowerAttention: standard ops over an in-place cache, fused or explicit, with one visibility mask for all layers."""
+"""Lowering CachedAttention: standard ops over an in-place cache, fused or explicit, one visibility mask for all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.passes.lower_attention import LowerAttention, has_fused_kernel
+from elastic_export.dtypes import of_ir
+from elastic_export.ops.cached_attention.op import CACHED_ATTENTION
+from elastic_export.passes.lower_ops import LowerOp
+from elastic_export.products import TENSORRT, TENSORRT_RTX
 from elastic_runtime.errors import BuildError
 
+LOWER = LowerOp(CACHED_ATTENTION, TENSORRT_RTX)
 BF16, FP16, FLOAT = ir.DataType.BFLOAT16, ir.DataType.FLOAT16, ir.DataType.FLOAT
 LAYER = """  y{i}, key_cache_out.{i}, value_cache_out.{i} =
     elastic.CachedAttention(q, k, v, key_cache.{i}, value_cache.{i}, position)
@@ -33,7 +37,7 @@ def test_numbers_before_and_after(heads: int, kv: int, parse: Any, evaluate: Any
     model = parse(text(heads=heads, kv=kv))
     feeds = feeds_of(model, B=2, T=3, S=9) | {"position": np.array([0, 5])}
     expected = evaluate(model, feeds)
-    assert LowerAttention()(model).modified
+    assert LOWER(model).modified
     found = evaluate(model, feeds)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
@@ -42,7 +46,7 @@ def test_numbers_before_and_after(heads: int, kv: int, parse: Any, evaluate: Any
 def test_explicit_form(parse: Any) -> None:
     """Node for node: heads split, caches written, scores in float32, hidden rows at minus infinity, heads merged."""
     model = parse(text())
-    LowerAttention()(model)
+    LOWER(model)
     assert [node.op_type for node in model.graph] == [
         *("Unsqueeze", "Shape", "Squeeze", "Range", "Add", "Unsqueeze", "Shape", "Squeeze", "Range", "LessOrEqual"),
         *("Reshape", "Transpose"), *("Reshape", "Transpose", "TensorScatter") * 2,
@@ -53,7 +57,7 @@ def test_explicit_form(parse: Any) -> None:
 
 def test_fused_form(parse: Any) -> None:
     model = parse(text(heads=8, kv=2, hd=16, dtype="bfloat16"))
-    LowerAttention()(model)
+    LOWER(model)
     [attention] = [node for node in model.graph if node.op_type == "Attention"]
     assert attention.attributes["scale"].as_float() == pytest.approx(0.25)
     mask = attention.inputs[3]
@@ -64,7 +68,7 @@ def test_fused_form(parse: Any) -> None:
 
 def test_narrow_explicit_attention_computes_in_float32(parse: Any) -> None:
     model = parse(text(heads=2, kv=2, hd=12, dtype="bfloat16"))
-    LowerAttention()(model)
+    LOWER(model)
     for node in model.graph:
         if node.op_type in ("MatMul", "Softmax"):
             assert {value.dtype for value in (*node.inputs, *node.outputs) if value is not None} == {FLOAT}
@@ -73,7 +77,7 @@ def test_narrow_explicit_attention_computes_in_float32(parse: Any) -> None:
 
 def test_layers_share_one_mask(parse: Any) -> None:
     model = parse(text(layers=3))
-    LowerAttention()(model)
+    LOWER(model)
     count = Counter(node.op_type for node in model.graph)
     assert (count["LessOrEqual"], count["Range"], count["TensorScatter"], count["Softmax"]) == (1, 2, 6, 3)
 
@@ -88,14 +92,21 @@ def test_layers_share_one_mask(parse: Any) -> None:
 def test_fused_kernels_exist_for_narrow_types_and_even_sizes(
     dtype: ir.DataType, heads: int, head_dim: int, fused: bool
 ) -> None:
-    assert has_fused_kernel(dtype, heads, head_dim) is fused
+    assert TENSORRT_RTX.fuses_attention(of_ir(dtype).short, heads, head_dim) is fused
+
+
+def test_a_product_without_a_fused_kernel_gets_matrix_products(parse: Any) -> None:
+    model = parse(text(hd=128, dtype="bfloat16"))
+    LowerOp(CACHED_ATTENTION, TENSORRT)(model)
+    ops = Counter(node.op_type for node in model.graph)
+    assert (ops["Attention"], ops["Softmax"], ops["MatMul"]) == (0, 1, 2)
 
 
 def test_it_must_not_fire_without_a_cache(parse: Any) -> None:
     model = parse("g (float[B,T,4] x) => (float[B,T,4] logits) { logits = Softmax(x) }")
-    assert not LowerAttention()(model).modified
+    assert not LOWER(model).modified
 
 
 def test_one_left_is_an_error(parse: Any) -> None:
     with pytest.raises(BuildError, match=r"^CachedAttention: expected none after lowering, found one\.$"):
-        LowerAttention().ensures(parse(text()))
+        LOWER.ensures(parse(text()))

@@ -1,4 +1,4 @@
-"""LowerLastToken: GatherND of row length - 1."""
+"""Lowering LastToken: GatherND of row length - 1."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.passes.lower_last_token import LowerLastToken
+from elastic_export.ops.last_token.op import LAST_TOKEN
+from elastic_export.passes.lower_ops import LowerOp
+from elastic_export.products import TENSORRT_RTX
 
+LOWER = LowerOp(LAST_TOKEN, TENSORRT_RTX)
 BEFORE = "g (float[B,T,2] x, int64[B] length) => (float[B,2] logits) { logits = elastic.LastToken(x, length) }"
 AFTER = """g (float[B,T,2] x, int64[B] length) => (float[B,2] logits)
 <int64 one = {1}, int64 zero = {0}, int64[1] axis = {1}, int64[B] less, int64[B] last, int64[B,1] index> {
@@ -22,7 +25,7 @@ def test_before_and_after(parse: Any, canonical: Any, evaluate: Any, feeds_of: A
     model = parse(BEFORE)
     feeds = feeds_of(model, B=3, T=4) | {"length": np.array([4, 1, 0])}
     expected = evaluate(model, feeds)["logits"]
-    assert LowerLastToken()(model).modified
+    assert LOWER(model).modified
     assert canonical(model) == canonical(parse(AFTER))
     found = evaluate(model, feeds)["logits"]
     np.testing.assert_array_equal(found, expected)
@@ -30,4 +33,4 @@ def test_before_and_after(parse: Any, canonical: Any, evaluate: Any, feeds_of: A
 
 
 def test_it_must_not_fire_on_logits_of_every_token(parse: Any) -> None:
-    assert not LowerLastToken()(parse("g (float[B,T,2] x) => (float[B,T,2] logits) { logits = Relu(x) }")).modified
+    assert not LOWER(parse("g (float[B,T,2] x) => (float[B,T,2] logits) { logits = Relu(x) }")).modified

@@ -17,16 +17,18 @@ import onnx_ir as ir
 import pytest
 
 from elastic_export.emit import check
-from elastic_export.graph import facts_of
+from elastic_export.graph.facts import facts_of
+from elastic_export.graph.liveness import Liveness
+from elastic_export.graph.values import Inserter, static_shape
 from elastic_export.layers.budget import Budget
-from elastic_export.passes import lower_attention, lower_last_token, lower_linear
+from elastic_export.ops.cached_attention import lower as lower_attention
+from elastic_export.ops.last_token import lower as lower_last_token
+from elastic_export.passes import lower_linear
 from elastic_export.passes.bind_budget import BindBudget
 from elastic_export.passes.narrow import Narrow, narrow
-from elastic_export.passes.narrow.liveness import Liveness
 from elastic_export.passes.remove_dead import RemoveDead
 from elastic_export.passes.remove_full_masks import RemoveFullMasks
 from elastic_export.passes.renumber_states import RenumberStates
-from elastic_export.passes.values import Inserter, static_shape
 
 Patch = pytest.MonkeyPatch
 

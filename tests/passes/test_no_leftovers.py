@@ -15,7 +15,7 @@ import onnx_ir as ir
 import pytest
 
 from elastic_export.checkpoint.synthetic import random_architecture, random_budget
-from elastic_export.graph import facts_of
+from elastic_export.graph.facts import facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import sub_model_name

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.graph import facts_of
+from elastic_export.graph.facts import facts_of
 from elastic_export.passes.remove_dead import RemoveDead
 from elastic_runtime.errors import BuildError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from elastic_export.graph import facts_of
+from elastic_export.graph.facts import facts_of
 from elastic_export.passes.renumber_states import RenumberStates
 from elastic_runtime.errors import BuildError
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.passes.values import Inserter, constant_of, fixed_dim, replace_uses, static_shape
+from elastic_export.graph.values import Inserter, constant_of, fixed_dim, replace_uses, static_shape
 
 TEXT = """g (float[B,3] x) => (float[B,3] logits) <float[3] c = {1, 2, 3}, float[B,3] y> {
   y = Mul(x, c)

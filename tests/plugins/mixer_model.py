@@ -8,12 +8,12 @@ from pathlib import Path
 import onnx
 import onnx.parser
 
-from elastic_export.emit.mixer_body import mixer_function
 from elastic_export.engine.request import EngineRequest
+from elastic_export.ops.mamba2_mixer.body import function as mixer_function
 from elastic_runtime.interface import Port, StatePort
 
 OPSET = 24
-PYTHON_CREATOR = "elastic_export.engine.mixer_creator:create"
+PYTHON_CREATOR = "elastic_export.ops.mamba2_mixer.creator:create"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine import mixer_creator
+from elastic_export.ops.mamba2_mixer import creator as mixer_creator
 
 #: Beside this module's copy in the test's folder: the environment of a build process carries no word of ours.
 PATH_FILE = Path(__file__).parent / "library_path"

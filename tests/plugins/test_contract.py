@@ -60,7 +60,7 @@ def test_glue_names_the_contracts_inputs() -> None:
 def test_reference_is_the_products_op() -> None:
     """Float64 numpy here and the PyTorch op of the exporter, written apart, agree."""
     torch = pytest.importorskip("torch")
-    mixer = pytest.importorskip("elastic_export.reference.mamba2")
+    mixer = pytest.importorskip("elastic_export.ops.mamba2_mixer.equations")
     case = Case(calls=((7, 3),), groups=2, heads_per_group=3, head_dim=5, state_size=6)
     data = make_data(case)
     projected = np.nan_to_num(data.projected[0].astype(np.float64))

@@ -129,7 +129,7 @@ def test_engine_of_the_library_is_the_engine_of_the_python_declaration(library: 
     shutil.copy(Path(__file__).parent / "plugin_library_creator.py", tmp_path)
     (tmp_path / "library_path").write_text(str(library))
     engines = {}
-    creators = {"python": "elastic_export.engine.mixer_creator:create", "library": "plugin_library_creator:create"}
+    creators = {"python": "elastic_export.ops.mamba2_mixer.creator:create", "library": "plugin_library_creator:create"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
         for name, creator in creators.items():

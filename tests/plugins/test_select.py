@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mamba2_mixer.library import KERNELS, Args, MixerError, MixerLibrary, Plan, Shape
 
-from elastic_export.engine.mixer_creator import workspace_bytes
+from elastic_export.ops.mamba2_mixer.creator import workspace_bytes
 
 SHAPE = {"batch": 1, "tokens": 1, "heads": 128, "head_dim": 80, "groups": 8, "state_size": 128, "conv_width": 4}
 H200, RTX5080 = 132, 84

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from elastic_export.reference import mamba2
-from elastic_export.reference.mamba2 import MixerParameters, MixerSizes, mamba2_mixer
+from elastic_export.ops.mamba2_mixer import equations as mamba2
+from elastic_export.ops.mamba2_mixer.equations import MixerParameters, MixerSizes, mamba2_mixer
 
 Array = np.ndarray[Any, Any]
 

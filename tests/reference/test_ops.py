@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from elastic_export.reference import ops
-from elastic_export.reference.contract import load_contract
+from elastic_export.ops.cached_attention.torch_op import cached_attention
+from elastic_export.ops.contract import load_contract
+from elastic_export.ops.last_token.torch_op import last_token
+from elastic_export.ops.masked_rms_norm.torch_op import masked_rms_norm
 
 
 def attention_by_hand(q: Any, keys: Any, values: Any) -> Any:
@@ -29,7 +31,7 @@ def test_cached_attention_is_attention_over_all_earlier_tokens(heads: int, kv: i
         for cache in caches:
             cache[row, :, first:] = np.nan
     inputs = [torch.from_numpy(x) for x in (query, key, value, *caches)]
-    y, keys, values = (t.numpy() for t in ops.cached_attention(*inputs, torch.tensor(position)))
+    y, keys, values = (t.numpy() for t in cached_attention(*inputs, torch.tensor(position)))
     for row, first in enumerate(position):
         for cache, new in ((keys, key), (values, value)):
             expected = new[row].reshape(tokens, kv, hd).swapaxes(0, 1)
@@ -51,7 +53,7 @@ def test_masked_rms_norm_counts_kept_channels_only() -> None:
         torch.tensor([1, 0, 1, 1, 0, 0.0]),
     )
     kept = mask.bool()
-    y = ops.masked_rms_norm(x, weight, mask.double(), 1e-3)
+    y = masked_rms_norm(x, weight, mask.double(), 1e-3)
     expected = x[..., kept] / (x[..., kept].pow(2).mean(-1, keepdim=True) + 1e-3).sqrt() * weight[kept]
     torch.testing.assert_close(y[..., kept], expected, rtol=1e-12, atol=0)
     assert not bool(y[..., ~kept].any())
@@ -59,7 +61,7 @@ def test_masked_rms_norm_counts_kept_channels_only() -> None:
 
 def test_last_token_is_row_length_less_one() -> None:
     x = torch.arange(24.0).reshape(3, 4, 2)
-    assert torch.equal(ops.last_token(x, torch.tensor([4, 1, 0])), torch.stack([x[0, 3], x[1, 0], x[2, 0]]))
+    assert torch.equal(last_token(x, torch.tensor([4, 1, 0])), torch.stack([x[0, 3], x[1, 0], x[2, 0]]))
 
 
 def examples() -> dict[str, tuple[Any, tuple[Any, ...]]]:

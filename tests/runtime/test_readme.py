@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.engine.ops import plugin_of
+from elastic_export.ops.plugins import plugin_of
 from elastic_runtime import errors, manifest_reader, preflight, sampling, sketch
 from elastic_runtime.golden import read_golden
 from elastic_runtime.interface import ALIAS_RULES, token_ports

@@ -18,10 +18,9 @@ from onnx import TensorProto
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, emit_model, shared_recipe
-from elastic_export.emit.emit import IR_DTYPES
-from elastic_export.graph import facts_of
-from elastic_export.graph.facts import clone_with_facts
+from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
@@ -114,7 +113,7 @@ class Compiled:
         return self.compile("model.onnx")
 
     def compile(self, file: str = "faulty.onnx") -> EmittedModel:
-        dtype = IR_DTYPES[self.precision]
+        dtype = DTYPES[self.precision].ir
         graph, stored = clone_with_facts(self.parent), dict.fromkeys(facts_of(self.parent).weights, dtype)
         run_passes(graph, budget_passes(self.masks, dtype, stored))
         sub, path = self.budget.architecture(self.arch), self.folder / file

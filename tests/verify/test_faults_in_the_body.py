@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from elastic_export.emit import mixer_body
+from elastic_export.ops.mamba2_mixer import body as mixer_body
 
 NUMBERS = r"float32: .*logits"
 ALL = ("bf16", "fp16", "fp32")

@@ -15,7 +15,7 @@ from elastic_export.checkpoint.precision import stored_dtype
 from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
 from elastic_export.emit import EmittedModel, ReadWeight, shared_recipe, sliced_recipe
-from elastic_export.graph import WeightSlice
+from elastic_export.graph.facts import WeightSlice
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array
 from elastic_export.verify import stored_weight

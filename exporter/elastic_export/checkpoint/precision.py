@@ -1,22 +1,16 @@
-"""The dtypes of models, and in which of them an export stores each weight.
-
-Their torch and onnx_ir counterparts stand where those libraries are imported: a plan waits for neither.
-"""
+"""In which dtype an export stores each weight, and the conversion to it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from elastic_export.dtypes import DTYPES
 from elastic_runtime.errors import BuildError
 
 Array = npt.NDArray[Any]
-#: A model's dtype -> its name in configs, interfaces and engines; bytes are `elastic_runtime.safetensors.itemsize`.
-FULL_NAMES: dict[str, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-NUMPY_DTYPES: dict[str, npt.DTypeLike] = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16, "fp32": np.float32}
 
 
 def stored_dtype(tensor_dtype: str, checkpoint_dtype: str, precision: str) -> str:
@@ -32,7 +26,7 @@ def convert(array: Array, dtype: str, name: str) -> Array:
     Raises:
         BuildError: `dtype` cannot hold a value of the tensor `name`.
     """
-    wanted = np.dtype(NUMPY_DTYPES[dtype])
+    wanted = DTYPES[dtype].numpy
     if array.dtype == wanted:
         return array
     with np.errstate(over="ignore"):

@@ -13,9 +13,10 @@ import numpy as np
 
 from elastic_export.checkpoint.config import LAYER_LISTS, config_document
 from elastic_export.checkpoint.documents import write_json
-from elastic_export.checkpoint.precision import FULL_NAMES, convert, stored_dtype
+from elastic_export.checkpoint.precision import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
+from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import sliced_blocks, sub_model_name, tensor_runs
@@ -142,7 +143,7 @@ def _write_shard(checkpoint: Checkpoint, path: Path, parts: list[_Part]) -> dict
 def _config(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> dict[str, Any]:
     config = config_for(budget.architecture(checkpoint.architecture), checkpoint.config)
     key = "dtype" if "dtype" in config else "torch_dtype"
-    return config | {key: FULL_NAMES[dtype or checkpoint.dtype]}
+    return config | {key: DTYPES[dtype or checkpoint.dtype].full}
 
 
 def _write_index(path: Path, written: Mapping[str, TensorRef]) -> None:

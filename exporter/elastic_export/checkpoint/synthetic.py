@@ -16,8 +16,8 @@ import numpy as np
 from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT, budgets_document
 from elastic_export.checkpoint.config import config_document
 from elastic_export.checkpoint.documents import write_json
-from elastic_export.checkpoint.precision import FULL_NAMES
 from elastic_export.checkpoint.shards import INDEX, SINGLE
+from elastic_export.dtypes import DTYPES as MODEL_DTYPES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_runtime.safetensors import DTYPES, encode_header, itemsize
@@ -299,7 +299,7 @@ def _write_documents(
     directory: Path, arch: Architecture, budgets: Iterable[Budget] | Mapping[str, Any] | None, dtype: str
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "config.json", config_document(arch) | {"torch_dtype": FULL_NAMES[dtype]})
+    write_json(directory / "config.json", config_document(arch) | {"torch_dtype": MODEL_DTYPES[dtype].full})
     if budgets is not None:
         document = budgets if isinstance(budgets, Mapping) else budgets_document(arch, budgets)
         write_json(directory / FILE_NAME, document)

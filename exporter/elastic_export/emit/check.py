@@ -9,16 +9,18 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from elastic_export.graph.facts import Facts
+from elastic_export.graph.values import constant_of, int_attribute
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.table import KINDS
-from elastic_export.passes.values import constant_of, int_attribute
+from elastic_export.ops.op import DOMAIN
+from elastic_export.ops.table import SHIPPED
 from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import Port
 
 #: Every op an emitted graph may hold; `Where` and the float constants only inside explicit attention.
 EMITTED_OPS = frozenset(
     {
-        ("elastic", "Mamba2Mixer"),
+        *((DOMAIN, name) for name in SHIPPED),
         *(
             ("", op)
             for op in [
@@ -57,7 +59,7 @@ def check_emitted(model: ir.Model, arch: Architecture, ports: Sequence[Port], fa
     _check_inputs(model, ports)
     _check_weights(arch, facts)
     _check_layers(model, arch)
-    _check_mixers(model, arch)
+    _check_attributes(model, arch)
 
 
 def _check_ops(model: ir.Model) -> None:
@@ -110,11 +112,12 @@ def _check_layers(model: ir.Model, arch: Architecture) -> None:
         raise BuildError("layers of the sub-model", expected=f"{expected}", found=f"{found}")
 
 
-def _check_mixers(model: ir.Model, arch: Architecture) -> None:
-    """Attributes are sizes that no shape inference sees: the checker does not look into function bodies."""
-    expected = {"n_groups": arch.ssm_groups, "head_dim": arch.mamba_head_dim, "state_size": arch.ssm_state}
+def _check_attributes(model: ir.Model, arch: Architecture) -> None:
+    """Integer attributes are sizes that no shape inference sees: the checker does not look into function bodies."""
     for node in model.graph:
-        if node.op_type == "Mamba2Mixer":
+        op = SHIPPED.get(node.op_type) if node.domain == DOMAIN else None
+        if op is not None:
+            expected = {name: value for name, value in op.expected(arch).items() if op.attributes[name] == "int"}
             found = {name: int_attribute(node, name) for name in expected}
             if found != expected:
                 raise BuildError(f"node {node.name}", expected=f"{expected}", found=f"{found}")

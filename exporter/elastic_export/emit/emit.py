@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from elastic_export.checkpoint.precision import FULL_NAMES
+from elastic_export.dtypes import DTYPES, of_ir
 from elastic_export.emit.check import check_emitted
 from elastic_export.emit.embed import ReadWeight, embed_weights
-from elastic_export.emit.mixer_body import mixer_function
 from elastic_export.graph.facts import StateSlice, WeightSlice, facts_of
-from elastic_export.graph.trace import OPSET
 from elastic_export.layers.architecture import Architecture
+from elastic_export.ops.op import DOMAIN
+from elastic_export.ops.table import SHIPPED
+from elastic_export.opset import IR_VERSION, OPSET
 from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import Port, StatePort, logits_port, token_ports
 
-IR_VERSION = 11
 _SMALL = 1 << 10  # bytes; constants below stay inside the file
-IR_DTYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-_PORT_NAMES = {IR_DTYPES[short]: long for short, long in FULL_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class EmittedModel:
     """An ONNX file and what its inputs and outputs are.
 
     `ports` are tokens and states, `weights` the weight inputs in order, `logits` the first output. `weight_slices` and
-    `state_slices` say what each keeps of the parent. `mixers` counts the `elastic::Mamba2Mixer` nodes.
+    `state_slices` say what each keeps of the parent. `ops` counts the nodes of each op of ours, by its name.
     """
 
     path: Path
@@ -42,7 +41,7 @@ class EmittedModel:
     logits: Port
     weight_slices: tuple[WeightSlice, ...]
     state_slices: tuple[StateSlice, ...]
-    mixers: int
+    ops: Mapping[str, int]
 
     def states(self) -> tuple[StatePort, ...]:
         """The ports that carry state."""
@@ -72,12 +71,12 @@ def emit_model(
         BuildError: the graph is not the plain sub-model.
     """
     facts = facts_of(model)
-    states = state_ports_of(arch, FULL_NAMES[precision])
+    states = state_ports_of(arch, DTYPES[precision].full)
     ports = (*token_ports(), *states)
     weights = tuple(_weight_port(model, name) for name in facts.weights)
     logits = logits_port(arch.vocab_size, every_token=every_token)
     _order(model, [p.name for p in (*ports, *weights)], [logits.name, *(s.output for s in states)])
-    mixers = _add_functions(model)
+    ops = _add_functions(model)
     _rename(model.graph)
     model.ir_version = IR_VERSION
     check_emitted(model, arch, (*ports, *weights), facts)
@@ -86,7 +85,7 @@ def emit_model(
     _write(model, path, embedded=embed is not None)
     onnx.checker.check_model(str(path), full_check=True)
     slices = tuple(facts.states[port.name] for port in states)
-    return EmittedModel(path, arch, precision, ports, weights, logits, tuple(facts.weights.values()), slices, mixers)
+    return EmittedModel(path, arch, precision, ports, weights, logits, tuple(facts.weights.values()), slices, ops)
 
 
 def _write(model: ir.Model, path: Path, *, embedded: bool) -> None:
@@ -99,7 +98,7 @@ def _write(model: ir.Model, path: Path, *, embedded: bool) -> None:
 def _weight_port(model: ir.Model, name: str) -> Port:
     value = next(value for value in model.graph.inputs if value.name == name)
     assert value.dtype is not None
-    return Port(name, _PORT_NAMES[value.dtype], facts_of(model).weights[name].shape)
+    return Port(name, of_ir(value.dtype).full, facts_of(model).weights[name].shape)
 
 
 def _order(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
@@ -114,19 +113,19 @@ def _order(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
         values[:] = [found[name] for name in names]
 
 
-def _add_functions(model: ir.Model) -> int:
-    """Attach the body of each custom op; returns the number of mixers."""
-    mixers = sum(node.op_type == "Mamba2Mixer" for node in model.graph)
-    if mixers:
-        function = ir.from_proto(mixer_function(OPSET))
+def _add_functions(model: ir.Model) -> dict[str, int]:
+    """Attach the body of each op of ours; returns the number of its nodes by op."""
+    counts = Counter(node.op_type for node in model.graph if node.domain == DOMAIN)
+    for name in counts:
+        function = ir.from_proto(SHIPPED[name].function(OPSET))
         assert isinstance(function, ir.Function)
         model.functions[function.identifier()] = function
-        model.graph.opset_imports["elastic"] = 1
-    else:
-        model.graph.opset_imports.pop("elastic", None)
-    for extra in set(model.graph.opset_imports) - {"", "elastic"}:
+    model.graph.opset_imports.pop(DOMAIN, None)
+    if counts:
+        model.graph.opset_imports[DOMAIN] = 1
+    for extra in set(model.graph.opset_imports) - {"", DOMAIN}:
         del model.graph.opset_imports[extra]
-    return mixers
+    return dict(counts)
 
 
 def _rename(graph: ir.Graph) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from elastic_export.engine.limits import uses_fused_attention
-from elastic_export.engine.request import Precision
+from elastic_export.dtypes import Precision
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
+from elastic_export.products import TENSORRT_RTX
 from elastic_runtime.fit import Activation, AttentionShape, estimate_activation
 from elastic_runtime.interface import OpsMode
 from elastic_runtime.safetensors import itemsize
@@ -132,5 +132,5 @@ def _state_bytes(arch: Architecture) -> int:
 def _attention(arch: Architecture, precision: Precision) -> AttentionShape | None:
     if not arch.count(ATTENTION):
         return None
-    fused = uses_fused_attention(precision, arch.attention_head_dim, arch.attention_heads)
+    fused = TENSORRT_RTX.fuses_attention(precision, arch.attention_heads, arch.attention_head_dim)
     return AttentionShape(arch.attention_heads, arch.kv_heads, arch.attention_head_dim, itemsize(precision), fused)

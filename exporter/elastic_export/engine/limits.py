@@ -1,46 +1,32 @@
-"""What the engine builder can build, as pure functions of the request: asked before anything is built.
-
-Every number was measured with TensorRT-RTX 1.7.1 on one attention layer (boolean mask, in-place caches, grouped heads).
-"""
+"""What the engine builder can build, as pure functions of the request: asked before anything is built."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from elastic_export.checkpoint.precision import FULL_NAMES
-from elastic_export.engine.mixer_creator import load_declaration
-from elastic_export.engine.ops import ops_of
-from elastic_export.engine.request import Precision
+from elastic_export.dtypes import DTYPES, Precision
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
-from elastic_export.layers.mamba2 import MAMBA2
+from elastic_export.layers.table import KINDS
+from elastic_export.ops.contract import read_contract
+from elastic_export.ops.op import Op
+from elastic_export.ops.table import SHIPPED
+from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.errors import InputError
 from elastic_runtime.interface import OpsMode
 
-#: Fused decode attention keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim
-#: ≤ 24576. Found by bisection for head dims 16, 32, 64, 80, 96, 112, 128, 160, 192 and 256 on SM120 and for 128 on
-#: SM75, 80, 86 and 89, in BF16 and FP16 (SM75: FP16 only): always the same border.
-FUSED_ROWS = 96 * 1024 // 4
 #: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
 NO_BF16 = frozenset({"SM75"})
 
 
-def uses_fused_attention(precision: Precision, head_dim: int, query_heads: int) -> bool:
-    """Whether attention of that shape is emitted for the builder's dedicated kernel.
-
-    `passes.lower_attention.has_fused_kernel` decides it; this is its rule for the plan, which has to answer before the
-    graph libraries are loaded. A test holds the two equal.
-    """
-    return precision != "fp32" and query_heads >= 4 and head_dim % 8 == 0 and 16 <= head_dim <= 256
-
-
-def largest_context(architecture: Architecture, precision: Precision) -> int | None:
+def largest_context(architecture: Architecture, precision: Precision, product: Product = TENSORRT_RTX) -> int | None:
     """Largest max_context that builds for that model, tokens; None where attention sets no limit."""
-    if not architecture.count(ATTENTION):
+    heads, head_dim = architecture.attention_heads, architecture.attention_head_dim
+    if not architecture.count(ATTENTION) or product.attention is None:
         return None
-    if not uses_fused_attention(precision, architecture.attention_head_dim, architecture.attention_heads):
+    if not product.attention.takes(precision, heads, head_dim):
         return None
-    return FUSED_ROWS - architecture.attention_head_dim
+    return product.attention.largest_context(head_dim)
 
 
 def check_limits(
@@ -60,8 +46,8 @@ def check_limits(
     """
     check_sizes(max_tokens=max_tokens, max_context=max_context, max_batch=max_batch)
     check_precision(precision, compute_capabilities)
-    if ops_of(ops, architecture.count(MAMBA2)) == "plugin":
-        check_plugin(architecture)
+    if ops == "plugin":
+        check_plugins(architecture)
     largest = largest_context(architecture, precision)
     if largest is not None and max_context > largest:
         raise InputError(
@@ -72,19 +58,20 @@ def check_limits(
         )
 
 
-def check_plugin(architecture: Architecture) -> None:
-    """Refuse a Mamba-2 layer that the plugin's kernels have no room for, by the limits of its contract.
+def check_plugins(architecture: Architecture) -> None:
+    """Refuse a layer that its plugin's kernels have no room for, by the limits of the op's contract.
 
     Raises:
-        InputError: naming the size; native mixers take any.
+        InputError: naming the size; native layers take any.
     """
-    limits = load_declaration()["limits"]
-    sizes = {
-        "N": ("state size", architecture.ssm_state),
-        "P": ("Mamba head size", architecture.mamba_head_dim),
-        "K": ("convolution width", architecture.conv_kernel),
-    }
-    for symbol, (name, size) in sizes.items():
+    for name in dict.fromkeys(kind.op for kind in KINDS if kind.op and architecture.count(kind)):
+        if SHIPPED[name].has_plugin:
+            _check_plugin(SHIPPED[name], architecture)
+
+
+def _check_plugin(op: Op, architecture: Architecture) -> None:
+    limits = read_contract(op.folder)["limits"]
+    for symbol, (name, size) in op.plugin_sizes(architecture).items():
         least, most = limits[symbol]
         if not least <= size <= most:
             raise InputError(
@@ -120,8 +107,8 @@ def check_precision(precision: str, compute_capabilities: Sequence[str]) -> None
     Raises:
         InputError: naming both.
     """
-    if precision not in FULL_NAMES:
-        raise InputError("--precision", expected=", ".join(FULL_NAMES), found=repr(precision))
+    if precision not in DTYPES:
+        raise InputError("--precision", expected=", ".join(DTYPES), found=repr(precision))
     lacking = sorted(NO_BF16.intersection(compute_capabilities)) if precision == "bf16" else []
     if lacking:
         raise InputError(

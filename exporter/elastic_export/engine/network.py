@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from elastic_export.dtypes import OF_TENSORRT
 from elastic_runtime.interface import Port
 
-#: TensorRT's dtype names, as the interface calls them.
-DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "INT32": "int32", "BOOL": "bool"}
 DYNAMIC = -1
 
 
@@ -43,7 +42,7 @@ def describe(trt: Any, network: Any) -> NetworkFacts:
 
 
 def _ports(tensors: Any) -> dict[str, Port]:
-    return {t.name: Port(t.name, DTYPES.get(t.dtype.name, t.dtype.name), tuple(t.shape)) for t in tensors}
+    return {t.name: Port(t.name, OF_TENSORRT.get(t.dtype.name, t.dtype.name), tuple(t.shape)) for t in tensors}
 
 
 def _plugin_name(trt: Any, layer: Any) -> str:

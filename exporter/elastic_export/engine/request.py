@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from elastic_export.dtypes import Precision
 from elastic_runtime.interface import Dim, OpsMode, Port, StatePort
-
-Precision = Literal["bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True)

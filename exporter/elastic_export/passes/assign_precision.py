@@ -7,23 +7,25 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
-from elastic_export.passes.base import GraphPass, node_error
-from elastic_export.passes.values import Inserter, operand
+from elastic_export.graph.values import Inserter, node_error, operand
+from elastic_export.layers.table import STATES
+from elastic_export.ops.contract import ACTIVATIONS, OpContract
+from elastic_export.ops.table import UNMASKED
+from elastic_export.passes.base import GraphPass
 from elastic_runtime.errors import BuildError
 
 FLOAT = ir.DataType.FLOAT
-#: Positions of the mixer's parameters that must have the dtype of its activations, and of the per-head ones.
-_MIXER_CHANNEL_PARAMETERS, _MIXER_HEAD_PARAMETERS = (1, 2, 6), (3, 4, 5)
 
 
 class AssignPrecision(GraphPass):
     """From float32 everywhere to the model's dtype, with float32 where the mathematics wants it.
 
-    1. Values, conv states and caches take the model's dtype; SSM states and logits stay float32.
+    1. Values and states take the model's dtype; states that the table of layer kinds calls wide, and logits, stay
+       float32.
     2. Weights take the dtype they are stored in. Matrices must have the model's dtype; vectors may be float32 besides.
-    3. `RMSNormalization` computes in float32, weight multiply included: casts around it.
-    4. The mixer takes channel parameters in the model's dtype, per-head parameters all in one dtype; it computes in
-       float32 inside, by its contract.
+    3. An op that the table calls wide, such as `RMSNormalization`, computes in float32: casts around it.
+    4. An op with a contract takes its operands of type T in the model's dtype, and those of any other type variable all
+       in one: float32 where they differ. It computes in float32 inside.
     5. Logits: a product in the model's dtype, then a cast.
 
     A float32 model needs nothing of this and is left alone. It must not fire twice.
@@ -47,10 +49,10 @@ class AssignPrecision(GraphPass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
         facts, inserter = facts_of(model), Inserter(model.graph, "precision")
-        ssm = {name for s in facts.states.values() if s.kind == "ssm_state" for name in (s.input, s.output)}
+        wide = {name for s in facts.states.values() if STATES[s.kind][1].wide for name in (s.input, s.output)}
         for value in _float_values(model):  # 1, 2
             stored = self._stored[value.name] if value.name in facts.weights else self._dtype
-            value.type = ir.TensorType(FLOAT if value.name in ssm else stored)
+            value.type = ir.TensorType(FLOAT if value.name in wide else stored)
         for node in list(model.graph):
             self._fit(node, inserter)
         self._cast_logits(model, inserter)  # 5
@@ -58,27 +60,27 @@ class AssignPrecision(GraphPass):
         return ir.passes.PassResult(model, modified=narrow)
 
     def _fit(self, node: ir.Node, inserter: Inserter) -> None:
-        if node.op_type == "RMSNormalization":
+        op, shipped = UNMASKED.get((node.domain, node.op_type), (None, None))
+        if shipped is not None and shipped.wide:
             self._compute_wide(node, inserter)  # 3
-        elif node.op_type == "Mamba2Mixer":
-            self._fit_mixer(node, inserter)  # 4
+        elif op is not None:
+            self._fit_operands(node, op.contract, inserter)  # 4
         else:
             for value in node.inputs:
                 if value is not None and value.dtype in _FLOATS and value.dtype != self._dtype:
                     raise node_error(node, expected=f"{self._dtype} operands", found=f"{value.name} in {value.dtype}")
 
     def _compute_wide(self, node: ir.Node, inserter: Inserter) -> None:
-        for index in (0, 1):
+        for index in range(len(node.inputs)):
             node.replace_input_with(index, _cast(inserter, node, operand(node, index), FLOAT))
         _cast_output(inserter, node, self._dtype)
 
-    def _fit_mixer(self, node: ir.Node, inserter: Inserter) -> None:
-        for index in _MIXER_CHANNEL_PARAMETERS:
-            node.replace_input_with(index, _cast(inserter, node, operand(node, index), self._dtype))
-        dtypes = {operand(node, index).dtype for index in _MIXER_HEAD_PARAMETERS}
-        if dtypes not in ({FLOAT}, {self._dtype}):
-            for index in _MIXER_HEAD_PARAMETERS:
-                node.replace_input_with(index, _cast(inserter, node, operand(node, index), FLOAT))
+    def _fit_operands(self, node: ir.Node, contract: OpContract, inserter: Inserter) -> None:
+        for variable, positions in contract.variables().items():
+            dtypes = {operand(node, index).dtype for index in positions}
+            together = self._dtype if variable == ACTIVATIONS or dtypes == {self._dtype} else FLOAT
+            for index in positions:
+                node.replace_input_with(index, _cast(inserter, node, operand(node, index), together))
 
     def _cast_logits(self, model: ir.Model, inserter: Inserter) -> None:
         logits = next(value for value in model.graph.outputs if value.name == "logits")
@@ -90,7 +92,7 @@ class AssignPrecision(GraphPass):
         """Recurrent state and logits are float32; conv states and caches have the model's dtype."""
         ports = {value.name: value for value in (*model.graph.inputs, *model.graph.outputs)}
         for state in facts_of(model).states.values():
-            expected = FLOAT if state.kind == "ssm_state" else self._dtype
+            expected = FLOAT if STATES[state.kind][1].wide else self._dtype
             for name in (state.input, state.output):
                 if ports[name].dtype != expected:
                     raise BuildError(f"state {name}", expected=f"{expected}", found=f"{ports[name].dtype}")

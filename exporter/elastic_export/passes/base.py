@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import onnx_ir as ir
 import onnx_ir.passes
 
-from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.errors import ElasticError
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,3 @@ def run_passes(
         if after is not None:
             after(step, each, model)
     return model
-
-
-def node_error(node: ir.Node, *, expected: str, found: str, todo: str = "") -> BuildError:
-    """An error that names the node a pass stumbled over."""
-    op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    return BuildError(f"node {node.name} ({op})", expected=expected, found=found, todo=todo)

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
+from elastic_export.graph.values import initializer
 from elastic_export.passes.base import GraphPass
-from elastic_export.passes.values import initializer
 from elastic_runtime.errors import BuildError
 
 

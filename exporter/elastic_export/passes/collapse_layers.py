@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from elastic_export.graph.values import operand, replace_uses, static_shape
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow import known_zeros
-from elastic_export.passes.values import operand, replace_uses, static_shape
 from elastic_runtime.errors import BuildError
 
 

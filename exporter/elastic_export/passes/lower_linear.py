@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from elastic_export.graph.values import Inserter, fixed_dim, operand, replace_uses, static_shape
 from elastic_export.passes.base import GraphPass
-from elastic_export.passes.values import Inserter, fixed_dim, operand, replace_uses, static_shape
 from elastic_runtime.errors import BuildError
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from elastic_export.passes.base import GraphPass, node_error
-from elastic_export.passes.values import constant_of, operand, replace_uses, static_shape
+from elastic_export.graph.values import constant_of, node_error, operand, replace_uses, static_shape
+from elastic_export.ops.op import DOMAIN, Shipped
+from elastic_export.ops.table import OP_OF
+from elastic_export.passes.base import GraphPass
 from elastic_runtime.errors import BuildError
-
-_PLAIN = {"MaskedRMSNorm": ("", "RMSNormalization"), "MaskedMamba2Mixer": ("elastic", "Mamba2Mixer")}
 
 
 class RemoveFullMasks(GraphPass):
     """After narrowing every mask is all ones; remove each, so that nothing of the elasticity is left.
 
     1. `Mul(x, 1)` becomes x where the constant is all ones and x has the shape of the product.
-    2. `elastic::MaskedRMSNorm(x, w, 1)` becomes the standard `RMSNormalization(x, w)` over the last axis.
-    3. `elastic::MaskedMamba2Mixer(…, 1)` becomes `elastic::Mamba2Mixer(…)`.
+    2. A masked op, `elastic::MaskedX(…, 1)`, becomes the op that its table entry names: the same without the mask.
 
-    It must not fire on a mask with a zero in it: for 2 and 3 that is an error, for the op without a mask counts every
-    channel in its mean.
+    It must not fire on a mask with a zero in it: for 2 that is an error, for the op without a mask counts every channel
+    in its mean.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -28,16 +27,16 @@ class RemoveFullMasks(GraphPass):
         for node in list(model.graph):
             if node.op_type == "Mul" and not node.domain:
                 modified |= _drop_multiplication(model.graph, node)  # 1
-            elif node.domain == "elastic" and node.op_type in _PLAIN:
-                _unmask(model.graph, node)  # 2, 3
+            elif (shipped := _shipped(node)) is not None:
+                _unmask(model.graph, node, shipped)  # 2
                 modified = True
-        model.opset_imports.setdefault("elastic", 1)
+        model.opset_imports.setdefault(DOMAIN, 1)
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
         """No masked op and no multiplication by ones is left."""
         for node in model.graph:
-            if node.op_type in _PLAIN or (node.op_type == "Mul" and any(_is_ones(v) for v in node.inputs)):
+            if _shipped(node) is not None or (node.op_type == "Mul" and any(_is_ones(v) for v in node.inputs)):
                 raise BuildError(f"node {node.name}", expected="no trace of a mask", found=node.op_type)
 
 
@@ -56,17 +55,20 @@ def _drop_multiplication(graph: ir.Graph, node: ir.Node) -> bool:
     return False
 
 
-def _unmask(graph: ir.Graph, node: ir.Node) -> None:
+def _shipped(node: ir.Node) -> Shipped | None:
+    """What a masked op becomes; None for any other node."""
+    op = OP_OF.get(node.op_type) if node.domain == DOMAIN else None
+    return None if op is None else op.shipped
+
+
+def _unmask(graph: ir.Graph, node: ir.Node, shipped: Shipped) -> None:
     if not _is_ones(node.inputs[-1]):
         raise node_error(
             node, expected="a mask of ones after narrowing", found="a masked channel left", todo="narrow first"
         )
-    domain, op_type = _PLAIN[node.op_type]
-    attributes = dict(node.attributes)
-    if op_type == "RMSNormalization":
-        attributes["axis"] = ir.AttrInt64("axis", -1)
+    attributes = [*node.attributes.values(), *(ir.AttrInt64(name, value) for name, value in shipped.added.items())]
     plain = ir.Node(
-        domain, op_type, node.inputs[:-1], attributes.values(), num_outputs=len(node.outputs), name=node.name
+        shipped.domain, shipped.name, node.inputs[:-1], attributes, num_outputs=len(node.outputs), name=node.name
     )
     for old, new in zip(node.outputs, plain.outputs, strict=True):
         new.name, new.type, new.shape = old.name, old.type, old.shape

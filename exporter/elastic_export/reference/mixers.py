@@ -17,7 +17,8 @@ from elastic_export.layers.axis import shape_of
 from elastic_export.layers.kind import LayerKind
 from elastic_export.layers.mamba2 import MAMBA2
 from elastic_export.layers.mlp import MLP
-from elastic_export.reference import ops
+from elastic_export.ops.cached_attention.torch_op import cached_attention
+from elastic_export.ops.mamba2_mixer.torch_op import masked_mamba2_mixer
 from elastic_export.reference.call import Call
 
 
@@ -50,7 +51,7 @@ class Mamba2(Mixer):
         """[B, T, d] -> [B, T, d]."""
         arch, conv, ssm = self.arch, f"conv_state.{self.ordinal}", f"ssm_state.{self.ordinal}"
         projected = self.linear(x, "in_proj", call) * self.mask("projected", call)
-        y, call.new_state[conv], call.new_state[ssm] = ops.masked_mamba2_mixer(
+        y, call.new_state[conv], call.new_state[ssm] = masked_mamba2_mixer(
             projected,
             *(self.get_parameter(tensor.name) for tensor in MAMBA2.tensors if tensor.operand),
             call.length,
@@ -82,7 +83,7 @@ class Attention(Mixer):
         """[B, T, d] -> [B, T, d]."""
         keys, values = f"key_cache.{self.ordinal}", f"value_cache.{self.ordinal}"
         q, k, v = (self.linear(x, name, call) for name in ("q_proj", "k_proj", "v_proj"))
-        y, call.new_state[keys], call.new_state[values] = ops.cached_attention(
+        y, call.new_state[keys], call.new_state[values] = cached_attention(
             q, k, v, call.state[keys], call.state[values], call.position
         )
         return self.linear(call.round(y) * self.mask("heads", call), "o_proj", call)

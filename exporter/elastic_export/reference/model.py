@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from elastic_export.layers.architecture import Architecture, Layer
 from elastic_export.layers.axis import shape_of
 from elastic_export.layers.kind import EMBEDDINGS, FINAL_NORM, HEAD, LAYER_NORM
-from elastic_export.reference import ops
+from elastic_export.ops.last_token.torch_op import last_token
+from elastic_export.ops.masked_rms_norm.torch_op import masked_rms_norm
 from elastic_export.reference.call import Call, Round
 from elastic_export.reference.masks import Masks
 from elastic_export.reference.mixers import MIXERS, declare
@@ -47,7 +48,7 @@ class Block(nn.Module):
 
     def branch(self, x: Tensor, call: Call) -> Tensor:
         """What the layer adds to the residual stream: mixer(RMSNorm(x)), masked."""
-        h = ops.masked_rms_norm(x, self.get_parameter(LAYER_NORM.name), call.masks["hidden"], self.epsilon)
+        h = masked_rms_norm(x, self.get_parameter(LAYER_NORM.name), call.masks["hidden"], self.epsilon)
         masked: Tensor = self.mixer(call.round(h), call) * call.masks[f"branch.{self.index}"]
         return masked
 
@@ -122,8 +123,8 @@ class ElasticModel(nn.Module):
     def head(self, x: Tensor, call: Call) -> Tensor:
         """The residual stream [B, T, d] -> logits [B, V] or [B, T, V]."""
         if not self.every_token:
-            x = ops.last_token(x, call.length)
-        x = ops.masked_rms_norm(x, self.body.get_parameter(FINAL_NORM.name), call.masks["hidden"], self.arch.epsilon)
+            x = last_token(x, call.length)
+        x = masked_rms_norm(x, self.body.get_parameter(FINAL_NORM.name), call.masks["hidden"], self.arch.epsilon)
         return call.round(F.linear(call.round(x), self.get_parameter(HEAD.name)))
 
 

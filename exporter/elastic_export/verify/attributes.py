@@ -5,16 +5,14 @@ They are read back from the file that ships and compared with the sub-model's ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
 
 from elastic_export.layers.architecture import Architecture
-from elastic_export.reference.contract import load_contract
+from elastic_export.ops.table import UNMASKED
 from elastic_export.verify.compare import Comparison, Difference
-
-_DEFAULT_EPSILON = 1e-5  # of ONNX RMSNormalization
 
 
 def check_attributes(model: onnx.ModelProto, arch: Architecture) -> Comparison:
@@ -30,22 +28,13 @@ def check_attributes(model: onnx.ModelProto, arch: Architecture) -> Comparison:
 
 def _attributes(model: onnx.ModelProto, arch: Architecture) -> Iterator[tuple[str, float, float]]:
     """(op.attribute, found, expected) of every node that computes with a number of the config."""
-    minimum, maximum = arch.time_step_limit
-    mixer = {"n_groups": arch.ssm_groups, "head_dim": arch.mamba_head_dim, "state_size": arch.ssm_state}
-    mixer_floats = {"epsilon": arch.epsilon, "time_step_min": minimum, "time_step_max": maximum}
-    expected: dict[str, Mapping[str, float]] = {
-        "RMSNormalization": {"epsilon": arch.epsilon},
-        "Mamba2Mixer": {**mixer, **mixer_floats},
-    }
-    defaults: dict[str, Mapping[str, float]] = {
-        "RMSNormalization": {"epsilon": _DEFAULT_EPSILON},
-        "Mamba2Mixer": load_contract("mamba2_mixer").defaults,
-    }
     for node in model.graph.node:
+        op, shipped = UNMASKED.get((node.domain, node.op_type), (None, None))
+        if op is None or shipped is None:
+            continue
         given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        for name, value in expected.get(node.op_type, {}).items():
-            found = given.get(name, defaults[node.op_type].get(name, float("nan")))
-            yield f"{node.op_type}.{name}", found, value
+        for name, value in op.expected(arch).items():
+            yield f"{node.op_type}.{name}", given.get(name, shipped.defaults.get(name, float("nan"))), value
 
 
 def _relative(found: float, expected: float) -> float:

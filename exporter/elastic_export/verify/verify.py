@@ -15,8 +15,12 @@ import torch
 
 from elastic_export.checkpoint.precision import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel
 from elastic_export.layers.budget import Budget
+from elastic_export.layers.table import KINDS
+from elastic_export.ops.contract import ACTIVATIONS
+from elastic_export.ops.table import SHIPPED
 from elastic_export.reference import budget_masks
 from elastic_export.verify.attributes import check_attributes
 from elastic_export.verify.compare import Comparison, Difference, compare_runs
@@ -35,9 +39,13 @@ AGAINST = {
     "rounded": "masked parent (PyTorch), rows one at a time without padding",
     "attributes": "sub-model's architecture",
 }
-_STORAGE = {"bf16": torch.bfloat16, "fp16": torch.float16}
-#: What the mixer takes in the dtype of its activations, whatever the file keeps it in (contract, type T).
-_TAKEN_NARROW = ("mixer.conv1d.weight", "mixer.conv1d.bias", "mixer.norm.weight")
+#: What an op takes in the dtype of its activations by its contract, whatever the file keeps it in.
+_TAKEN_NARROW = tuple(
+    f".mixer.{tensor.name}"
+    for kind in KINDS
+    for tensor in kind.tensors
+    if kind.op and tensor.operand and SHIPPED[kind.op].contract.dtype_of(tensor.operand) == ACTIVATIONS
+)
 _WIDE = 1024  # channels from which on more threads pay
 
 
@@ -127,7 +135,7 @@ def _verify(
     got = run_twin(OnnxModel(model, held), plan, oracle.architecture.vocab_size)
     checks = [Check("float32", TOLERANCES["float32"][emitted.precision], compare_runs(got, expected, plan))]
     if emitted.precision != "fp32":
-        storage = _STORAGE[emitted.precision]
+        storage = DTYPES[emitted.precision].torch
         rounded = check_rounded(oracle, masks, budget, emitted, model, held, plan, storage)
         checks.append(Check("rounded", TOLERANCES["rounded"][emitted.precision], rounded))
     attributes = check_attributes(model, emitted.architecture)

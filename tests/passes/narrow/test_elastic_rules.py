@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.graph import facts_of
+from elastic_export.graph.facts import facts_of
+from elastic_export.graph.values import initializer
 from elastic_export.passes.narrow import Narrow
 from elastic_export.passes.narrow.analysis import analyse, known_zeros
-from elastic_export.passes.values import initializer
 from elastic_runtime.errors import BuildError
 
 # Two groups of two heads of two positions, one state, two taps: z 8 | x 8 | B 2 | C 2 | dt 4.

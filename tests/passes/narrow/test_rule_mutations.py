@@ -14,15 +14,19 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from elastic_export.graph.liveness import Liveness
+from elastic_export.graph.values import operand
 from elastic_export.layers.budget import Budget
+from elastic_export.ops.cached_attention import liveness as attention_rule
+from elastic_export.ops.last_token import liveness as last_rule
+from elastic_export.ops.mamba2_mixer import liveness as mixer_rule
+from elastic_export.ops.masked_rms_norm import liveness as norm_rule
 from elastic_export.passes.bind_budget import BindBudget
-from elastic_export.passes.narrow import analysis, elastic_rules, narrow, standard_rules
-from elastic_export.passes.narrow.liveness import Liveness
-from elastic_export.passes.narrow.rule import REGISTRY
-from elastic_export.passes.values import operand
+from elastic_export.passes.narrow import analysis, narrow, standard_rules
+from elastic_export.passes.narrow.rules import REGISTRY
 
 Patch = pytest.MonkeyPatch
-Mixer, Attention = elastic_rules.MaskedMamba2Mixer, elastic_rules.CachedAttention
+Mixer, Attention = mixer_rule.MaskedMamba2Mixer, attention_rule.CachedAttention
 
 
 def forget(rule: type[Any], *forgotten: str) -> Callable[[Patch], None]:
@@ -82,13 +86,13 @@ def gather_cuts_rows(patch: Patch) -> None:
 
 
 def norm_counts_masked_channels(patch: Patch) -> None:
-    original = elastic_rules.MaskedRMSNorm.needs
+    original = norm_rule.MaskedRMSNorm.needs
 
     def faulty(self: Any, node: ir.Node, live: Liveness) -> None:
         live.require_all(operand(node, 2))
         original(self, node, live)
 
-    patch.setattr(elastic_rules.MaskedRMSNorm, "needs", faulty)
+    patch.setattr(norm_rule.MaskedRMSNorm, "needs", faulty)
 
 
 def last_token_shifts_channels(patch: Patch) -> None:
@@ -99,7 +103,7 @@ def last_token_shifts_channels(patch: Patch) -> None:
         live.require_all(operand(node, 1))
         live.require(operand(node, 0), 2, np.roll(live.need(node.outputs[0])[1], 1))  # type: ignore[arg-type]
 
-    patch.setattr(elastic_rules.LastToken, "needs", faulty)
+    patch.setattr(last_rule.LastToken, "needs", faulty)
 
 
 def _flat(size: int, kept: int) -> np.ndarray[Any, Any]:
@@ -154,13 +158,13 @@ def mixer_mask_off_by_one(patch: Patch) -> None:
 
 
 def mixer_keeps_head_dim(patch: Patch) -> None:
-    patch.setattr(elastic_rules, "set_ints", lambda node, **values: None)
+    patch.setattr(mixer_rule, "set_ints", lambda node, **values: None)
 
 
 def mixer_swaps_z_and_x(patch: Patch) -> None:
     """Rows x | B | C | z | dt instead of z | x | B | C | dt."""
     patch.setattr(
-        elastic_rules._Kept, "projected", property(lambda self: np.concatenate([self.conv, self.channels, self.heads]))
+        mixer_rule._Kept, "projected", property(lambda self: np.concatenate([self.conv, self.channels, self.heads]))
     )
 
 
@@ -172,12 +176,12 @@ def mixer_cuts_b_and_c(patch: Patch) -> None:
         shared[-1] = False
         return np.concatenate([self.channels, shared])
 
-    patch.setattr(elastic_rules._Kept, "conv", property(faulty))
+    patch.setattr(mixer_rule._Kept, "conv", property(faulty))
 
 
 def mixer_forgets_the_conv_channels_of_x(patch: Patch) -> None:
     """x of every head in the convolution, whatever is masked."""
-    patch.setattr(elastic_rules._Kept, "conv", property(lambda self: np.ones(self.channels.size + self.shared, bool)))
+    patch.setattr(mixer_rule._Kept, "conv", property(lambda self: np.ones(self.channels.size + self.shared, bool)))
 
 
 def states_are_roots(patch: Patch) -> None:
@@ -202,7 +206,7 @@ def ties_go_one_way(patch: Patch) -> None:
 
 
 def constants_read_one_channel_off(patch: Patch) -> None:
-    patch.setattr("elastic_export.passes.narrow.liveness._zeros_of", lambda data: [np.roll(data == 0, -1)])
+    patch.setattr("elastic_export.graph.liveness._zeros_of", lambda data: [np.roll(data == 0, -1)])
 
 
 def constants_cut_by_count(patch: Patch) -> None:
@@ -251,10 +255,8 @@ RULE_FAULTS: dict[Callable[[Patch], None], str] = {
         standard_rules.Gather, "tie"
     ): r"^error: value \S*embeddings\.weight: expected at least one live channel an axis",
     norm_counts_masked_channels: r"^error: node node_masked_rms_norm \S+: expected a mask of ones after narrowing",
-    forget(
-        elastic_rules.MaskedRMSNorm, "tie"
-    ): r"^error: value \S*embeddings\.weight: expected at least one live channel",
-    forget(elastic_rules.LastToken, "reach"): r"^error: node node_embedding \(Gather\): .*found a dead one",
+    forget(norm_rule.MaskedRMSNorm, "tie"): r"^error: value \S*embeddings\.weight: expected at least one live channel",
+    forget(last_rule.LastToken, "reach"): r"^error: node node_embedding \(Gather\): .*found a dead one",
     last_token_shifts_channels: r"MaskedRMSNorm\): expected a mask of ones after narrowing",
     flat_queries: r"CachedAttention\): expected the same number of query heads in every KV group, found \[3, 1\]",
     flat_queries_unchecked: r"^runs of backbone\.layers\.2\.mixer\.o_proj\.weight, .*logits wrong",

@@ -5,11 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
-
-# The rules register themselves.
-from elastic_export.passes.narrow import elastic_rules, standard_rules  # noqa: F401
-from elastic_export.passes.narrow.liveness import Liveness
-from elastic_export.passes.narrow.rule import rule_of
+from elastic_export.graph.liveness import Liveness
+from elastic_export.passes.narrow.rules import rule_of
 
 
 def known_zeros(model: ir.Model) -> Liveness:

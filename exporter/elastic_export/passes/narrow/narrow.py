@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
-from elastic_export.passes.base import GraphPass, node_error
+from elastic_export.graph.liveness import AxisSets, Liveness
+from elastic_export.graph.values import constant_of, node_error, static_shape
+from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import analyse, state_pairs
-from elastic_export.passes.narrow.liveness import AxisSets, Liveness
-from elastic_export.passes.narrow.rule import rule_of
-from elastic_export.passes.values import constant_of, static_shape
+from elastic_export.passes.narrow.rules import rule_of
 from elastic_export.runs import Runs, full_runs, runs_of
 from elastic_runtime.errors import BuildError
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.passes.base import node_error
-from elastic_export.passes.narrow.liveness import Axis, Liveness
-from elastic_export.passes.narrow.rule import REGISTRY, Rule
-from elastic_export.passes.values import operand, static_shape
+from elastic_export.graph.liveness import Axis, Liveness
+from elastic_export.graph.rule import Rule
+from elastic_export.graph.values import node_error, operand, static_shape
 
 
 class Elementwise(Rule):
@@ -155,11 +154,11 @@ class Gather(Rule):
         return operand(node, 0), operand(node, 1)
 
 
-REGISTRY |= {
-    ("", "Add"): Elementwise(absorbing=False),
-    ("", "Mul"): Elementwise(absorbing=True),
-    ("", "Relu"): Unary(keeps_zero=True),
-    ("", "Transpose"): Transpose(),
-    ("", "MatMul"): MatMul(),
-    ("", "Gather"): Gather(),
+STANDARD_RULES: dict[str, Rule] = {
+    "Add": Elementwise(absorbing=False),
+    "Mul": Elementwise(absorbing=True),
+    "Relu": Unary(keeps_zero=True),
+    "Transpose": Transpose(),
+    "MatMul": MatMul(),
+    "Gather": Gather(),
 }

@@ -6,8 +6,7 @@ from abc import ABC, abstractmethod
 
 import onnx_ir as ir
 
-from elastic_export.passes.base import node_error
-from elastic_export.passes.narrow.liveness import Liveness
+from elastic_export.graph.liveness import Liveness
 
 
 class Rule(ABC):
@@ -26,16 +25,3 @@ class Rule(ABC):
 
     def cut(self, node: ir.Node, live: Liveness) -> None:  # noqa: B027  # most ops have nothing to adjust
         """Adjust attributes to the channels that stay; raise where the op cannot express them."""
-
-
-REGISTRY: dict[tuple[str, str], Rule] = {}
-
-
-def rule_of(node: ir.Node) -> Rule:
-    """The rule of a node's op; an op without one cannot be narrowed exactly, which is an error."""
-    try:
-        return REGISTRY[node.domain, node.op_type]
-    except KeyError:
-        raise node_error(
-            node, expected="an op with a liveness rule", found="none", todo="add one to passes/narrow/"
-        ) from None

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from elastic_export.ops.table import SHIPPED
 from elastic_runtime.interface import OpsMode
 from elastic_runtime.manifest import Plugin
 
-#: `module:factory` of the creators that declare our plugins to a build, by op name.
-CREATORS: Mapping[str, str] = {"Mamba2Mixer": "elastic_export.engine.mixer_creator:create"}
 LIBRARY = "libelastic_plugins.so"
 
 
-def ops_of(asked: OpsMode, mixers: int) -> OpsMode:
+def plugins_of(asked: OpsMode, counts: Mapping[str, int]) -> dict[str, int]:
+    """Which of a sub-model's ops become plugins, and how many nodes of each there are."""
+    return {name: count for name, count in counts.items() if asked == "plugin" and SHIPPED[name].has_plugin}
+
+
+def mode_of(plugins: Mapping[str, int]) -> OpsMode:
     """The ops mode of one sub-model: without a layer that a plugin could serve it is native, and needs no library."""
-    return asked if mixers else "native"
+    return "plugin" if plugins else "native"
 
 
-def creators_of(ops: OpsMode) -> Mapping[str, str]:
-    """The creators of a build: none where function bodies are compiled natively."""
-    return CREATORS if ops == "plugin" else {}
+def creators_of(plugins: Mapping[str, int]) -> dict[str, str]:
+    """`module:factory` of the creators that declare those plugins to a build, by op."""
+    return {name: SHIPPED[name].creator for name in plugins}
 
 
 def plugin_of(ops: OpsMode, version: str) -> Plugin | None:

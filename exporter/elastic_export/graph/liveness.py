@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.passes.values import constant_of, static_shape
+from elastic_export.graph.values import constant_of, static_shape
 
 Axis = np.ndarray | None
 AxisSets = list[Axis]
@@ -73,6 +73,17 @@ class Liveness:
         if need_a is not None and need_b is not None:
             self.require(a, axis_a, need_b)
             self.require(b, axis_b, need_a)
+
+
+def all_of(axis: Axis) -> np.ndarray:
+    """All channels of an axis of fixed size."""
+    return np.ones_like(known(axis))
+
+
+def known(axis: Axis) -> np.ndarray:
+    """What is recorded of an axis that must have a fixed size."""
+    assert axis is not None
+    return axis
 
 
 def _blank(value: ir.Value) -> AxisSets:

@@ -10,6 +10,9 @@ from typing import Any
 
 import elastic_export
 
+#: The type variable of activations: the model's dtype.
+ACTIVATIONS = "T"
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -31,7 +34,19 @@ class OpContract:
     outputs: tuple[Operand, ...]
     attributes: dict[str, str]  # name -> "int" | "float", in order
     defaults: dict[str, float]
+    types: dict[str, tuple[str, ...]]  # type variable -> dtypes it may stand for; "T" among them means that variable's
     tolerance: dict[str, Any]
+
+    def variables(self) -> dict[str, tuple[int, ...]]:
+        """Type variable -> positions of the inputs that carry it, in order."""
+        return {
+            variable: tuple(index for index, operand in enumerate(self.inputs) if operand.dtype == variable)
+            for variable in self.types
+        }
+
+    def dtype_of(self, name: str) -> str:
+        """Type variable or dtype of the input of that name."""
+        return next(operand.dtype for operand in self.inputs if operand.name == name)
 
 
 def plugin_folder() -> Path:
@@ -41,10 +56,16 @@ def plugin_folder() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "plugins"
 
 
+def read_contract(op: str) -> dict[str, Any]:
+    """The contract as plain JSON."""
+    contract: dict[str, Any] = json.loads((plugin_folder() / op / "contract.json").read_text(encoding="utf-8"))
+    return contract
+
+
 @cache
 def load_contract(op: str) -> OpContract:
     """The contract of the op in folder `op` of the plugins, for instance `mamba2_mixer`."""
-    raw = json.loads((plugin_folder() / op / "contract.json").read_text(encoding="utf-8"))
+    raw = read_contract(op)
     return OpContract(
         domain=raw["domain"],
         name=raw["name"],
@@ -53,5 +74,6 @@ def load_contract(op: str) -> OpContract:
         outputs=tuple(Operand(o["name"], o["dtype"], tuple(o["shape"])) for o in raw["outputs"]),
         attributes={a["name"]: a["type"] for a in raw["attributes"]},
         defaults={a["name"]: float(a["default"]) for a in raw["attributes"] if "default" in a},
+        types={name: tuple(variable["allowed"]) for name, variable in raw["types"].items()},
         tolerance=raw["tolerance"],
     )

@@ -1,4 +1,4 @@
-"""The TensorRT declaration of `Mamba2Mixer` in Python: what a build needs of the plugin, read from contract.json.
+"""The TensorRT declaration of an op's plugin in Python: what a build needs of it, read from contract.json.
 
 Name, version, fields, types, shapes and aliases are those that the C++ creator in libelastic_plugins gives, so that an
 engine built here, with neither compiler nor SDK, is byte for byte the one built with the library, and runs with it.
@@ -7,119 +7,129 @@ There is no `enqueue`: an engine of this declaration runs where the library is l
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-import elastic_export
+from elastic_export.dtypes import OF_TENSORRT
 
-FLOAT_BYTES = 4
 #: TensorRT's DataType by the contract's names.
-TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int64": "INT64"}
+TYPES = {full: name for name, full in OF_TENSORRT.items()}
 #: Read by TensorRT's parser itself, whatever the op.
 PARSER_FIELDS = ("plugin_version", "plugin_namespace")
+Values = Mapping[str, int | float]
+Symbols = Mapping[str, int]
 
 
-def create(trt: Any) -> Any:
-    """An IPluginCreatorV3One of `Mamba2Mixer` for the TensorRT module `trt`."""
-    return _creator_class(trt)(load_declaration())
+@dataclass(frozen=True)
+class Declaration:
+    """An op's plugin to a build.
 
-
-def load_declaration() -> dict[str, Any]:
-    """The op's contract as plain JSON.
-
-    `elastic_export.reference` reads it too, but imports torch, which a build process does without.
+    Attributes:
+        contract: of the op, as plain JSON.
+        workspace: bytes of scratch memory of a call, from the contract's symbols.
+        check: raises ValueError for attributes that the contract's limits allow and the op does not.
     """
-    package = Path(elastic_export.__file__).parent
-    installed = package / "plugins"
-    folder = installed if installed.is_dir() else package.parents[1] / "plugins"
-    contract: dict[str, Any] = json.loads((folder / "mamba2_mixer" / "contract.json").read_text(encoding="utf-8"))
-    return contract
+
+    contract: Mapping[str, Any]
+    workspace: Callable[[Symbols], int]
+    check: Callable[[Values], None]
 
 
-def workspace_bytes(*, B: int, T: int, H: int, P: int, G: int, N: int) -> int:
-    """Scratch memory of a call, as `plan_decode` and `plan_scan` in select.cpp count it.
-
-    A step keeps the gated y [B, di]; a longer call dt [B, H, T], rounded up to 16 bytes, and x|B|C [B, T, dc].
-    """
-    if T == 1:
-        return FLOAT_BYTES * B * H * P
-    steps = -(-B * T * H // 4) * 4
-    return FLOAT_BYTES * (steps + B * T * (H * P + 2 * G * N))
+def create_creator(trt: Any, declaration: Declaration) -> Any:
+    """An IPluginCreatorV3One of the op for the TensorRT module `trt`."""
+    return _creator_class(trt)(declaration)
 
 
-def read_fields(contract: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, int | float]:
+def read_fields(declaration: Declaration, given: Mapping[str, Any]) -> dict[str, int | float]:
     """The op's attributes from a node's fields, defaults filled in, in the contract's order.
 
     Raises:
         ValueError: an attribute is missing, unknown, or out of range; says which, expected and found.
     """
+    contract, name = declaration.contract, declaration.contract["name"]
     attributes = {a["name"]: a for a in contract["attributes"]}
     unknown = sorted(set(given) - set(attributes) - set(PARSER_FIELDS))
     if unknown:
-        raise ValueError(f"Mamba2Mixer: attributes: expected {', '.join(attributes)}, found {', '.join(unknown)}")
+        raise ValueError(f"{name}: attributes: expected {', '.join(attributes)}, found {', '.join(unknown)}")
     values: dict[str, int | float] = {}
-    for name, attribute in attributes.items():
-        if name not in given and "default" not in attribute:
-            raise ValueError(f"Mamba2Mixer: attribute {name}: expected a value, found none")
-        value = given.get(name, attribute.get("default"))
-        values[name] = int(value) if attribute["type"] == "int" else float(value)
-    _check_values(contract, values)
+    for key, attribute in attributes.items():
+        if key not in given and "default" not in attribute:
+            raise ValueError(f"{name}: attribute {key}: expected a value, found none")
+        value = given.get(key, attribute.get("default"))
+        values[key] = int(value) if attribute["type"] == "int" else float(value)
+    for key, value in values.items():
+        if isinstance(value, int):
+            limit = contract["limits"].get(attributes[key].get("symbol"))
+            least, most = limit if isinstance(limit, list) else (1, math.inf)
+            check_range(f"{name}: attribute {key}", value, least, most)
+    declaration.check(values)
     return values
 
 
-def _check_values(contract: Mapping[str, Any], values: Mapping[str, int | float]) -> None:
-    limits = {a["name"]: contract["limits"].get(a["symbol"]) for a in contract["attributes"] if "symbol" in a}
-    for name, value in values.items():
-        least = 1 if isinstance(value, int) else -math.inf if name.startswith("time_step") else 0
-        most = (limits.get(name) or (least, math.inf))[1]
-        if math.isnan(value) or not least <= value <= most:
-            expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
-            raise ValueError(f"Mamba2Mixer: attribute {name}: expected {expected}, found {value}")
-    if values["time_step_min"] > values["time_step_max"]:
-        expected = f"at most time_step_max {values['time_step_max']}"
-        raise ValueError(f"Mamba2Mixer: attribute time_step_min: expected {expected}, found {values['time_step_min']}")
+def check_range(subject: str, value: float, least: float, most: float) -> None:
+    """Raise ValueError unless `value` is a number from `least` to `most`."""
+    if math.isnan(value) or not least <= value <= most:
+        expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{subject}: expected {expected}, found {value}")
 
 
-def bind_shapes(contract: Mapping[str, Any], values: Mapping[str, int | float], dims: Sequence[Any]) -> dict[str, int]:
-    """The contract's symbols from the dims of the inputs, every dimension checked against its formula.
+def bind_shapes(contract: Mapping[str, Any], values: Values, dims: Sequence[Any]) -> dict[str, int]:
+    """The contract's symbols from attributes and dims of the inputs, every dimension checked against its formula.
 
     Raises:
         ValueError: naming the input, the expected dims and those found.
     """
-    shapes = [tuple(d) for d in dims]
-    names = [i["name"] for i in contract["inputs"]]
-    by_name = dict(zip(names, shapes, strict=True))
-    ranks = {i["name"]: len(i["shape"]) for i in contract["inputs"]}
-    for name, shape in by_name.items():
-        if len(shape) != ranks[name]:
-            raise ValueError(f"Mamba2Mixer: rank of {name}: expected {ranks[name]}, found {list(shape)}")
-    symbols = {a["symbol"]: int(values[a["name"]]) for a in contract["attributes"] if "symbol" in a}
-    symbols |= {"B": by_name["projected"][0], "T": by_name["projected"][1], "H": by_name["A_log"][0]}
-    symbols |= {"K": by_name["conv_weight"][2], "di": symbols["H"] * symbols["P"]}
-    symbols["dc"] = symbols["di"] + 2 * symbols["G"] * symbols["N"]
-    for operand in contract["inputs"]:
+    name, inputs = contract["name"], contract["inputs"]
+    shapes = {operand["name"]: tuple(d) for operand, d in zip(inputs, dims, strict=True)}
+    for operand in inputs:
+        found, rank = shapes[operand["name"]], len(operand["shape"])
+        if len(found) != rank:
+            raise ValueError(f"{name}: rank of {operand['name']}: expected {rank}, found {list(found)}")
+    symbols = _solve(contract, values, shapes)
+    for operand in inputs:
+        found = shapes[operand["name"]]
         wanted = tuple(_formula(formula, symbols) for formula in operand["shape"])
-        if by_name[operand["name"]] != wanted:
-            found = list(by_name[operand["name"]])
-            raise ValueError(f"Mamba2Mixer: shape of {operand['name']}: expected {list(wanted)}, found {found}")
+        if found != wanted:
+            raise ValueError(f"{name}: shape of {operand['name']}: expected {list(wanted)}, found {list(found)}")
     _check_limits(contract, symbols)
     return symbols
 
 
-def _check_limits(contract: Mapping[str, Any], symbols: Mapping[str, int]) -> None:
+def _solve(contract: Mapping[str, Any], values: Values, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Every symbol: given by an attribute, read off the first dimension that is nothing else, or derived."""
+    derived = {s: text for s, text in contract["symbols"].items() if _is_formula(text, contract["symbols"])}
+    symbols = {a["symbol"]: int(values[a["name"]]) for a in contract["attributes"] if "symbol" in a}
+    for operand in contract["inputs"]:
+        for formula, size in zip(operand["shape"], shapes[operand["name"]], strict=True):
+            if formula in contract["symbols"] and formula not in derived:
+                symbols.setdefault(formula, int(size))
+    return symbols | {symbol: _formula(text, symbols) for symbol, text in derived.items()}
+
+
+def _is_formula(text: str, symbols: Mapping[str, str]) -> bool:
+    """Whether a symbol's text derives it from other symbols (`H*P`), or describes it (`heads`)."""
+    words = re.findall(r"[A-Za-z_]+", text)
+    return " " not in text and all(word in symbols for word in words)
+
+
+def _check_limits(contract: Mapping[str, Any], symbols: Symbols) -> None:
+    name = contract["name"]
     for symbol, limit in contract["limits"].items():
-        if isinstance(limit, list) and not limit[0] <= symbols[symbol] <= limit[1]:
-            raise ValueError(f"Mamba2Mixer: {symbol}: expected {limit[0]} to {limit[1]}, found {symbols[symbol]}")
-    if symbols["H"] % symbols["G"]:
-        raise ValueError(f"Mamba2Mixer: H: expected a multiple of the {symbols['G']} groups, found {symbols['H']}")
+        found = symbols[symbol]
+        if isinstance(limit, list):
+            if not limit[0] <= found <= limit[1]:
+                raise ValueError(f"{name}: {symbol}: expected {limit[0]} to {limit[1]}, found {found}")
+        elif found % symbols[limit.removeprefix("a multiple of ")]:
+            of = symbols[limit.removeprefix("a multiple of ")]
+            raise ValueError(f"{name}: {symbol}: expected a multiple of {of}, found {found}")
 
 
-def _formula(text: str, symbols: Mapping[str, int]) -> int:
+def _formula(text: str, symbols: Symbols) -> int:
     """A sum or difference of products of symbols and numbers, such as 2*H*P+2*G*N+H."""
     total = 0
     for term in text.replace("-", "+-").split("+"):
@@ -132,10 +142,10 @@ def _creator_class(trt: Any) -> Any:
     """The creator's class; its bases exist only once TensorRT is imported."""
     plugin = _plugin_class(trt)
 
-    class MixerCreator(trt.IPluginCreatorV3One):  # type: ignore[misc]
-        def __init__(self, contract: Mapping[str, Any]) -> None:
+    class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
+        def __init__(self, declaration: Declaration) -> None:
             trt.IPluginCreatorV3One.__init__(self)
-            self.contract = contract
+            self.declaration, contract = declaration, declaration.contract
             self.name, self.plugin_version, self.plugin_namespace = contract["name"], str(contract["version"]), ""
             self.field_names = trt.PluginFieldCollection(
                 [trt.PluginField(a["name"], np.zeros(0), _field_type(trt, a)) for a in contract["attributes"]]
@@ -144,21 +154,22 @@ def _creator_class(trt: Any) -> Any:
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
             given = {field.name: np.asarray(field.data).reshape(-1)[0] for field in fields if field.name in _ours(self)}
             others = {field.name: None for field in fields if field.name not in _ours(self)}
-            return plugin(self.contract, read_fields(self.contract, {**given, **others}))
+            return plugin(self.declaration, read_fields(self.declaration, {**given, **others}))
 
-    return MixerCreator
+    return Creator
 
 
 def _ours(creator: Any) -> set[str]:
-    return {a["name"] for a in creator.contract["attributes"]}
+    return {a["name"] for a in creator.declaration.contract["attributes"]}
 
 
 def _plugin_class(trt: Any) -> Any:
-    class Mixer(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuildV2, trt.IPluginV3OneRuntime):  # type: ignore[misc]
-        def __init__(self, contract: Mapping[str, Any], values: Mapping[str, int | float]) -> None:
+    class Plugin(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuildV2, trt.IPluginV3OneRuntime):  # type: ignore[misc]
+        def __init__(self, declaration: Declaration, values: Values) -> None:
             for base in (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuildV2, trt.IPluginV3OneRuntime):
                 base.__init__(self)
-            self.contract, self.values = contract, values
+            contract = declaration.contract
+            self.declaration, self.contract, self.values = declaration, contract, values
             self.plugin_name, self.plugin_version = contract["name"], str(contract["version"])
             self.plugin_namespace, self.num_outputs = "", len(contract["outputs"])
 
@@ -166,7 +177,7 @@ def _plugin_class(trt: Any) -> Any:
             return self
 
         def clone(self) -> Any:
-            return Mixer(self.contract, self.values)
+            return Plugin(self.declaration, self.values)
 
         def attach_to_context(self, context: Any) -> Any:
             return self.clone()
@@ -215,9 +226,9 @@ def _plugin_class(trt: Any) -> Any:
 
         def get_workspace_size(self, inputs: Any, outputs: Any) -> int:
             symbols = bind_shapes(self.contract, self.values, [i.max for i in inputs])
-            return workspace_bytes(**{name: symbols[name] for name in "BTHPGN"})
+            return self.declaration.workspace(symbols)
 
-    return Mixer
+    return Plugin
 
 
 def _attributes(plugin: Any) -> list[dict[str, Any]]:
@@ -229,7 +240,7 @@ def _field_type(trt: Any, attribute: Mapping[str, Any]) -> Any:
     return trt.PluginFieldType.INT32 if attribute["type"] == "int" else trt.PluginFieldType.FLOAT32
 
 
-def _field_data(attribute: Mapping[str, Any], values: Mapping[str, int | float]) -> Any:
+def _field_data(attribute: Mapping[str, Any], values: Values) -> Any:
     return np.array([values[attribute["name"]]], np.int32 if attribute["type"] == "int" else np.float32)
 
 

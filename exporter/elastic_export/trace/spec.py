@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
+from elastic_export.ops.op import DOMAIN
+from elastic_export.ops.table import OPS
 from elastic_runtime.errors import BuildError
 
 #: Every op the parent graph may hold. An op more needs a rule in `passes.narrow`.
@@ -16,10 +18,7 @@ PARENT_OPS = frozenset(
         ("", "Mul"),
         ("", "Relu"),
         ("", "Transpose"),
-        ("elastic", "CachedAttention"),
-        ("elastic", "LastToken"),
-        ("elastic", "MaskedMamba2Mixer"),
-        ("elastic", "MaskedRMSNorm"),
+        *((DOMAIN, op.name) for op in OPS),
     }
 )
 
@@ -32,7 +31,7 @@ def check_parent_graph(model: ir.Model) -> None:
                 f"node {node.name} of the traced parent",
                 expected="one of the ops that the passes know",
                 found=f"{node.domain or 'ai.onnx'}::{node.op_type}",
-                todo="add the op to graph/spec.py together with its liveness rule",
+                todo="add the op to trace/spec.py together with its liveness rule",
             )
     facts = facts_of(model)
     known = {"input_ids", "position", "length", *facts.states, *facts.masks, *facts.weights}

@@ -15,15 +15,14 @@ import onnx_ir as ir
 import torch
 
 from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, set_facts
-from elastic_export.graph.schemas import translations
-from elastic_export.graph.spec import check_parent_graph
 from elastic_export.layers.architecture import Architecture
+from elastic_export.opset import OPSET
 from elastic_export.reference.masks import mask_sizes
 from elastic_export.reference.model import ElasticModel
 from elastic_export.reference.state import empty_state, state_ports_of
 from elastic_export.runs import full_runs
-
-OPSET = 24  # the first with TensorScatter; onnxruntime and TensorRT-RTX take it
+from elastic_export.trace.spec import check_parent_graph
+from elastic_export.trace.translations import translations
 
 
 def trace_parent(arch: Architecture, prefix: str = "backbone", *, every_token: bool = False) -> ir.Model:
@@ -66,7 +65,7 @@ def _export(arch: Architecture, prefix: str, every_token: bool) -> torch.export.
     state_dims = {name: {0: B, 2: S} if "cache" in name else {0: B} for name in state}
     shapes = ({0: B, 1: T}, {0: B}, {0: B}, state_dims, dict.fromkeys(masks))
     program = torch.export.export(model, (ids, position, length, state, masks), dynamic_shapes=shapes, strict=False)
-    # The model is written in ops that have a translation (what has none belongs in `schemas.translations`), so
+    # The model is written in ops that have a translation (what has none belongs in `translations.py`), so
     # decomposing would only trace it a second time, which is two thirds of the work.
     program.run_decompositions = lambda *_: program
     return program

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from elastic_runtime.errors import BuildError
+
 
 def constant_of(value: ir.Value | None) -> np.ndarray | None:
     """The data of an initializer, or None for anything computed or fed."""
@@ -62,6 +64,12 @@ def initializer(graph: ir.Graph, name: str, data: np.ndarray) -> ir.Value:
     value = ir.Value(name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
+
+
+def node_error(node: ir.Node, *, expected: str, found: str, todo: str = "") -> BuildError:
+    """An error that names the node a pass stumbled over."""
+    op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    return BuildError(f"node {node.name} ({op})", expected=expected, found=found, todo=todo)
 
 
 class Inserter:

@@ -1,4 +1,4 @@
-"""Pass: lower attention over a cache."""
+"""`elastic::CachedAttention` in standard ops."""
 
 from __future__ import annotations
 
@@ -7,45 +7,30 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.passes.base import GraphPass
-from elastic_export.passes.values import Inserter, operand, replace_uses, static_shape
-from elastic_runtime.errors import BuildError
+from elastic_export.dtypes import of_ir
+from elastic_export.graph.values import Inserter, operand, replace_uses, static_shape
+from elastic_export.ops.cached_attention.op import CACHED_ATTENTION
+from elastic_export.products import Product
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
-def has_fused_kernel(dtype: ir.DataType, heads: int, head_dim: int) -> bool:
-    """Whether TensorRT-RTX 1.7 builds its fused attention for decode and prefill (measured, not documented)."""
-    narrow = dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    return narrow and heads >= 4 and head_dim % 8 == 0 and 16 <= head_dim <= 256
-
-
-class LowerAttention(GraphPass):
-    """Lower `elastic::CachedAttention` to standard ops.
+def lower(model: ir.Model, product: Product) -> int:
+    """Attention over a cache in standard ops; returns how many nodes there were.
 
     1. Queries, keys and values get their heads: [B, T, h·hd] -> [B, h, T, hd].
     2. `TensorScatter` writes the new keys and values at `position`: TensorRT's in-place KV cache.
     3. One boolean mask for all layers: cache row ≤ position + row of the call. (`nonpad_kv_seqlen` is ignored by
        TensorRT-RTX without an error, so the mask is explicit.)
-    4. `Attention` where TensorRT-RTX has a fused kernel for it, else MatMul, Softmax, MatMul in float32.
-
-    It must not fire on attention without a cache.
+    4. `Attention` where the product has a fused kernel for it, else MatMul, Softmax, MatMul in float32.
     """
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """See the class."""
-        nodes = [node for node in model.graph if node.op_type == "CachedAttention"]
-        if nodes:
-            insert = Inserter(model.graph, "attention")
-            mask = _visible_rows(model, nodes[0], insert)  # 3
-            for node in nodes:
-                _lower(model.graph, node, mask, insert)
-        return ir.passes.PassResult(model, modified=bool(nodes))
-
-    def ensures(self, model: ir.Model) -> None:
-        """None is left."""
-        if any(node.op_type == "CachedAttention" for node in model.graph):
-            raise BuildError("CachedAttention", expected="none after lowering", found="one")
+    nodes = [node for node in model.graph if node.op_type == CACHED_ATTENTION.name]
+    if nodes:
+        insert = Inserter(model.graph, "attention")
+        mask = _visible_rows(model, nodes[0], insert)  # 3
+        for node in nodes:
+            _lower(model.graph, node, mask, insert, product)
+    return len(nodes)
 
 
 def _visible_rows(model: ir.Model, first: ir.Node, insert: Inserter) -> ir.Value:
@@ -65,7 +50,7 @@ def _visible_rows(model: ir.Model, first: ir.Node, insert: Inserter) -> ir.Value
     return insert.op(first, "LessOrEqual", [rows, last], BOOL, ["B", 1, "T", "S"])
 
 
-def _lower(graph: ir.Graph, node: ir.Node, mask: ir.Value, insert: Inserter) -> None:
+def _lower(graph: ir.Graph, node: ir.Node, mask: ir.Value, insert: Inserter, product: Product) -> None:
     query, key, value, key_cache, value_cache, position = (operand(node, i) for i in range(6))
     y, dtype = node.outputs[0], query.dtype
     _, kv, _, hd = static_shape(key_cache)
@@ -79,7 +64,7 @@ def _lower(graph: ir.Graph, node: ir.Node, mask: ir.Value, insert: Inserter) -> 
         written = insert.op(node, "TensorScatter", [cache, rows, position], dtype, shape, axis=2, mode="linear")  # 2
         replace_uses(graph, output, written)
         caches.append(written)
-    if has_fused_kernel(dtype, width // hd, hd):  # 4
+    if product.fuses_attention(of_ir(dtype).short, width // hd, hd):  # 4
         scale = 1.0 / math.sqrt(hd)
         heads = insert.op(node, "Attention", [q, *caches, mask], dtype, ["B", width // hd, "T", hd], scale=scale)
     else:

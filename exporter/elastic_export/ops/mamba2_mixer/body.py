@@ -1,7 +1,7 @@
 """What `elastic::Mamba2Mixer` means, in standard ONNX ops: the function body that every emitted file carries.
 
 The chunk form of the selective scan (Dao and Gu 2024, arXiv 2405.21060, section 6), see also the per-step form in
-`reference/mamba2.py`. Tokens are cut into chunks of L = min(T, 64); inside a chunk everything is matrix products,
+`equations.py`. Tokens are cut into chunks of L = min(T, 64); inside a chunk everything is matrix products,
 between chunks a small triangular product passes the states. So prefill is parallel in T, memory grows with T·64
 instead of T², and T = 1 costs one step.
 
@@ -33,7 +33,7 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
-from elastic_export.reference.contract import load_contract
+from elastic_export.ops.contract import load_contract
 
 CHUNK = 64
 
@@ -252,13 +252,13 @@ Mamba2Mixer <n_groups, head_dim, state_size, epsilon> ({inputs}) => ({outputs})
 """
 
 
-def mixer_function(opset: int) -> onnx.FunctionProto:
+def function(opset: int) -> onnx.FunctionProto:
     """The body; every size is an attribute or a shape of an operand.
 
     Operands, attributes and defaults are those of the contract.
     """
     contract = load_contract("mamba2_mixer")
-    function = onnx.parser.parse_function(
+    body = onnx.parser.parse_function(
         _BODY.format(
             opset=opset,
             inputs=", ".join(operand.name for operand in contract.inputs),
@@ -267,7 +267,5 @@ def mixer_function(opset: int) -> onnx.FunctionProto:
             chunk_less_one=CHUNK - 1,
         )
     )
-    function.attribute_proto.extend(
-        onnx.helper.make_attribute(name, value) for name, value in contract.defaults.items()
-    )
-    return function
+    body.attribute_proto.extend(onnx.helper.make_attribute(name, value) for name, value in contract.defaults.items())
+    return body

@@ -1,0 +1,50 @@
+"""How liveness passes through `elastic::CachedAttention`."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from elastic_export.graph.liveness import Liveness, known
+from elastic_export.graph.rule import Rule
+from elastic_export.graph.values import node_error, operand, static_shape
+
+
+class CachedAttention(Rule):
+    """Query heads may go, the same number in each KV group; keys, values and caches stay whole."""
+
+    def needs(self, node: ir.Node, live: Liveness) -> None:
+        """A head is needed with all its channels as soon as one of them is."""
+        query, y = operand(node, 0), node.outputs[0]
+        channels = np.repeat(self._heads(node, live).any(axis=1), self._head_dim(node))
+        for value in (query, y):
+            live.require(value, 2, channels)
+        for index in range(1, 6):
+            live.require_all(operand(node, index))
+        for output in node.outputs[1:]:
+            live.require_all(output)
+
+    def cut(self, node: ir.Node, live: Liveness) -> None:
+        """The grouping ⌊h/(q/kv)⌋ survives only where every KV group keeps as many heads."""
+        kv = static_shape(operand(node, 3))[1]
+        assert kv is not None
+        per_group = self._heads(node, live).any(axis=1).reshape(kv, -1).sum(axis=1)
+        if len(set(per_group.tolist())) != 1:
+            raise node_error(
+                node, expected="the same number of query heads in every KV group", found=f"{per_group.tolist()}"
+            )
+
+    @staticmethod
+    def _head_dim(node: ir.Node) -> int:
+        size = static_shape(operand(node, 3))[3]
+        assert size is not None
+        return size
+
+    def _heads(self, node: ir.Node, live: Liveness) -> np.ndarray:
+        """Needed channels as [heads, head dim]."""
+        need = known(live.need(node.outputs[0])[2]) | known(live.need(operand(node, 0))[2])
+        heads: np.ndarray = need.reshape(-1, self._head_dim(node))
+        return heads
+
+
+RULE = CachedAttention()

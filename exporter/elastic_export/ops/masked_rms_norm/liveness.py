@@ -1,0 +1,32 @@
+"""How liveness passes through `elastic::MaskedRMSNorm`."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from elastic_export.graph.liveness import Liveness, known
+from elastic_export.graph.rule import Rule
+from elastic_export.graph.values import operand, static_shape
+
+
+class MaskedRMSNorm(Rule):
+    """x [..., d], weight [d], mask [d]: a masked channel is zero and does not count; every unmasked one counts."""
+
+    def zeros(self, node: ir.Node, live: Liveness) -> None:
+        """Zero in x, weight or mask is zero in y."""
+        x, weight, mask = (live.zero(operand(node, i)) for i in range(3))
+        live.set_zero(node.outputs[0], [*x[:-1], known(x[-1]) | known(weight[0]) | known(mask[0])])
+
+    def needs(self, node: ir.Node, live: Liveness) -> None:
+        """The unmasked channels (they are counted, zero or not) and whatever y needs, alike in all operands."""
+        x, weight, mask = (operand(node, i) for i in range(3))
+        y, last = node.outputs[0], len(static_shape(x)) - 1
+        live.require(mask, 0, ~known(live.zero(mask)[0]))
+        for value, axis in ((x, last), (weight, 0), (y, last)):
+            live.reach(value)
+            live.tie(mask, 0, value, axis)
+        for axis in range(last):
+            live.tie(x, axis, y, axis)
+
+
+RULE = MaskedRMSNorm()

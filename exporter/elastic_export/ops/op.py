@@ -1,0 +1,131 @@
+"""What an op of domain `elastic` is: one object, asked by graph, passes, emit, engine and verify.
+
+Its parts lie in the files of its folder, each loaded when a stage first asks for it: a plan waits for neither torch nor
+onnx, a build process for nothing but the plugin's creator.
+
+    op.py         the object: name, operands, what becomes of it, what its attributes must be
+    torch_op.py   `translation`: the PyTorch op, its shape rule, and the ONNX node that the trace records for it
+    liveness.py   `RULE`: how liveness passes through it (graph/rule.py)
+    lower.py      `lower`: the standard ops that it becomes            (of ops that do not ship)
+    body.py       `function`: its meaning in standard ops              (of ops that ship)
+    creator.py    `create`: its plugin's declaration to TensorRT       (of ops that have one)
+
+The contract of an op that ships is `plugins/<folder>/contract.json`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from elastic_export.layers.architecture import Architecture
+from elastic_export.ops.contract import OpContract, load_contract
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from elastic_export.graph.rule import Rule
+    from elastic_export.products import Product
+
+DOMAIN = "elastic"
+#: Numbers of the config that a node must carry, by attribute.
+Attributes = Callable[[Architecture], dict[str, float]]
+
+
+def _none(arch: Architecture) -> dict[str, float]:
+    return {}
+
+
+PluginSizes = Callable[[Architecture], dict[str, tuple[str, int]]]
+
+
+def _no_sizes(arch: Architecture) -> dict[str, tuple[str, int]]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """The node that a parent op becomes when its mask, the last operand, is all ones.
+
+    Attributes:
+        domain: `elastic`, or empty for an op of the ONNX standard.
+        name: of the op.
+        added: integer attributes that the masked form has no need of.
+        wide: computes in float32 whatever its operands are, so these are cast on their way in and the result on its way
+            out. Not asked of an op with a contract, whose operands have types of their own.
+        defaults: of the attributes that a node may leave out.
+    """
+
+    domain: str
+    name: str
+    added: Mapping[str, int] = field(default_factory=dict)
+    wide: bool = False
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)  # there is one object an op
+class Op:
+    """An op of the parent graph.
+
+    Attributes:
+        name: in the parent graph.
+        folder: of its parts, beside this file.
+        inputs, outputs: names of its operands, in order; those in `integers` are int64, all others one float type.
+        attributes: name -> `int` or `float`, in order.
+        shipped: what it becomes once unmasked; None where the passes lower it to standard ops.
+        expected: what the shipped node's attributes must be.
+        has_plugin: whether a plugin of the shipped name can take its place.
+        plugin_sizes: symbol of the contract's limits -> what a model calls that size, and how large it is.
+    """
+
+    name: str
+    folder: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    integers: frozenset[str] = frozenset()
+    shipped: Shipped | None = None
+    expected: Attributes = _none
+    has_plugin: bool = False
+    plugin_sizes: PluginSizes = _no_sizes
+
+    @property
+    def contract(self) -> OpContract:
+        """What PyTorch op, function body, plugin and their tests agree on; of an op that ships under our domain."""
+        return load_contract(self.folder)
+
+    @property
+    def ships(self) -> bool:
+        """Whether it is in emitted files, as a node of our domain with a function body."""
+        return self.shipped is not None and self.shipped.domain == DOMAIN
+
+    @property
+    def rule(self) -> Rule:
+        """How liveness passes through it."""
+        return self._part("liveness").RULE  # type: ignore[no-any-return]
+
+    def translation(self) -> tuple[Any, Callable[..., Any]]:
+        """The PyTorch op and the function that records its ONNX node."""
+        return self._part("torch_op").translation()  # type: ignore[no-any-return]
+
+    def lower(self, model: ir.Model, product: Product) -> int:
+        """Replace all its nodes by standard ops; returns how many there were."""
+        return self._part("lower").lower(model, product)  # type: ignore[no-any-return]
+
+    def function(self, opset: int) -> onnx.FunctionProto:
+        """Its meaning in standard ops."""
+        return self._part("body").function(opset)  # type: ignore[no-any-return]
+
+    @property
+    def creator(self) -> str:
+        """`module:factory` of its plugin's declaration."""
+        return f"{self._module('creator')}:create"
+
+    def _part(self, name: str) -> Any:
+        return importlib.import_module(self._module(name))
+
+    def _module(self, name: str) -> str:
+        return f"{__package__}.{self.folder}.{name}"

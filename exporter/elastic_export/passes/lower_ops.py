@@ -1,0 +1,34 @@
+"""Pass: lower an op of the parent graph."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from elastic_export.ops.op import Op
+from elastic_export.passes.base import GraphPass
+from elastic_export.products import Product
+from elastic_runtime.errors import BuildError
+
+
+class LowerOp(GraphPass):
+    """Lower one op of the parent graph to standard ops, for one TensorRT product; how stands in the op's folder.
+
+    It must not fire on any other op.
+    """
+
+    def __init__(self, op: Op, product: Product) -> None:
+        self._op, self._product = op, product
+
+    @property
+    def name(self) -> str:
+        """`Lower` and the op."""
+        return f"Lower{self._op.name}"
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """See the class."""
+        return ir.passes.PassResult(model, modified=self._op.lower(model, self._product) > 0)
+
+    def ensures(self, model: ir.Model) -> None:
+        """None is left."""
+        if any(node.op_type == self._op.name for node in model.graph):
+            raise BuildError(self._op.name, expected="none after lowering", found="one")

@@ -1,0 +1,71 @@
+"""What the TensorRT products can do, as far as graphs and plans must know; the builds themselves are engine/'s.
+
+Every number of TensorRT-RTX was measured with 1.7.1 on one attention layer (boolean mask, in-place caches, grouped
+heads), on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+ProductName = Literal["tensorrt-rtx", "tensorrt"]
+
+
+@dataclass(frozen=True)
+class FusedAttention:
+    """A product's dedicated kernel for ONNX `Attention` over a cache, and the shapes that it takes."""
+
+    precisions: frozenset[str]
+    least_heads: int
+    head_dims: range
+    rows: int
+
+    def takes(self, precision: str, query_heads: int, head_dim: int) -> bool:
+        """Whether attention of that shape is built with it."""
+        return precision in self.precisions and query_heads >= self.least_heads and head_dim in self.head_dims
+
+    def largest_context(self, head_dim: int) -> int:
+        """Cache rows over which it decodes."""
+        return self.rows - head_dim
+
+
+@dataclass(frozen=True)
+class Product:
+    """A TensorRT product.
+
+    Attributes:
+        name: as manifests and options spell it.
+        module: what Python imports.
+        called: its name in sentences.
+        attention: its fused attention kernel; None where none is known, and attention is emitted as matrix products.
+        plugins: whether a node with a function body becomes the plugin registered under its name.
+        experimental: whether nobody has run a build with it.
+    """
+
+    name: ProductName
+    module: str
+    called: str
+    attention: FusedAttention | None
+    plugins: bool
+    experimental: bool = False
+
+    def fuses_attention(self, precision: str, query_heads: int, head_dim: int) -> bool:
+        """Whether attention of that shape is emitted as one `Attention` node."""
+        return self.attention is not None and self.attention.takes(precision, query_heads, head_dim)
+
+
+TENSORRT_RTX: Final = Product(
+    "tensorrt-rtx",
+    "tensorrt_rtx",
+    "TensorRT-RTX",
+    # Decode keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim ≤ 24576. Found
+    # by bisection for head dims 16, 32, 64, 80, 96, 112, 128, 160, 192 and 256 on SM120 and for 128 on SM75, 80, 86 and
+    # 89, in BF16 and FP16 (SM75: FP16 only): always the same border. Fewer than 4 heads, FP32, or a head dim that is no
+    # multiple of 8 from 16 to 256: no kernel, neither documented nor found.
+    FusedAttention(frozenset({"bf16", "fp16"}), 4, range(16, 257, 8), 96 * 1024 // 4),
+    plugins=True,
+)
+#: Its fused attention was never tried: matrix products build everywhere.
+TENSORRT: Final = Product("tensorrt", "tensorrt", "TensorRT", None, plugins=True, experimental=True)
+PRODUCTS: Final[dict[ProductName, Product]] = {product.name: product for product in (TENSORRT_RTX, TENSORRT)}
