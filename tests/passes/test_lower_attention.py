@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from elastic_export.dtypes import of_ir
-from elastic_export.ops.cached_attention.op import CACHED_ATTENTION
+from elastic_export.ops.cached_attention import CACHED_ATTENTION
 from elastic_export.passes.lower_ops import LowerOp
 from elastic_export.products import TENSORRT, TENSORRT_RTX
 from elastic_runtime.errors import BuildError

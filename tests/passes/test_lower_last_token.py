@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.ops.last_token.op import LAST_TOKEN
+from elastic_export.ops.last_token import LAST_TOKEN
 from elastic_export.passes.lower_ops import LowerOp
 from elastic_export.products import TENSORRT_RTX
 

@@ -65,7 +65,7 @@ def check_plugins(architecture: Architecture) -> None:
         InputError: naming the size; native layers take any.
     """
     for name in dict.fromkeys(kind.op for kind in KINDS if kind.op and architecture.count(kind)):
-        if SHIPPED[name].has_plugin:
+        if SHIPPED[name].plugin:
             _check_plugin(SHIPPED[name], architecture)
 
 

@@ -3,12 +3,11 @@
 Its parts lie in the files of its folder, each loaded when a stage first asks for it: a plan waits for neither torch nor
 onnx, a build process for nothing but the plugin's creator.
 
-    op.py         the object: name, operands, what becomes of it, what its attributes must be
+    __init__.py   the object: name, operands, what becomes of it, what its attributes must be
     torch_op.py   `translation`: the PyTorch op, its shape rule, and the ONNX node that the trace records for it
-    liveness.py   `RULE`: how liveness passes through it (graph/rule.py)
-    lower.py      `lower`: the standard ops that it becomes            (of ops that do not ship)
-    body.py       `function`: its meaning in standard ops              (of ops that ship)
-    creator.py    `create`: its plugin's declaration to TensorRT       (of ops that have one)
+    liveness.py   `RULE`: how liveness passes through it (graph/rule.py), unless as through a standard op
+    lower.py      `lower`: the standard ops that it becomes       (of ops that do not ship)
+    body.py       `function`: its meaning in standard ops         (of ops that ship)
 
 The contract of an op that ships is `plugins/<folder>/contract.json`.
 """
@@ -77,7 +76,8 @@ class Op:
         attributes: name -> `int` or `float`, in order.
         shipped: what it becomes once unmasked; None where the passes lower it to standard ops.
         expected: what the shipped node's attributes must be.
-        has_plugin: whether a plugin of the shipped name can take its place.
+        like: the standard op through which liveness passes alike; None where `liveness.py` says how.
+        plugin: `module:factory` that declares a plugin of the shipped name to TensorRT; None where there is none.
         plugin_sizes: symbol of the contract's limits -> what a model calls that size, and how large it is.
     """
 
@@ -89,7 +89,8 @@ class Op:
     integers: frozenset[str] = frozenset()
     shipped: Shipped | None = None
     expected: Attributes = _none
-    has_plugin: bool = False
+    like: str | None = None
+    plugin: str | None = None
     plugin_sizes: PluginSizes = _no_sizes
 
     @property
@@ -104,7 +105,7 @@ class Op:
 
     @property
     def rule(self) -> Rule:
-        """How liveness passes through it."""
+        """How liveness passes through it, where it is `like` no standard op."""
         return self._part("liveness").RULE  # type: ignore[no-any-return]
 
     def translation(self) -> tuple[Any, Callable[..., Any]]:
@@ -119,13 +120,5 @@ class Op:
         """Its meaning in standard ops."""
         return self._part("body").function(opset)  # type: ignore[no-any-return]
 
-    @property
-    def creator(self) -> str:
-        """`module:factory` of its plugin's declaration."""
-        return f"{self._module('creator')}:create"
-
     def _part(self, name: str) -> Any:
-        return importlib.import_module(self._module(name))
-
-    def _module(self, name: str) -> str:
-        return f"{__package__}.{self.folder}.{name}"
+        return importlib.import_module(f"{__package__}.{self.folder}.{name}")

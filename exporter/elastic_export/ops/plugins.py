@@ -13,7 +13,7 @@ LIBRARY = "libelastic_plugins.so"
 
 def plugins_of(asked: OpsMode, counts: Mapping[str, int]) -> dict[str, int]:
     """Which of a sub-model's ops become plugins, and how many nodes of each there are."""
-    return {name: count for name, count in counts.items() if asked == "plugin" and SHIPPED[name].has_plugin}
+    return {name: count for name, count in counts.items() if asked == "plugin" and SHIPPED[name].plugin}
 
 
 def mode_of(plugins: Mapping[str, int]) -> OpsMode:
@@ -23,7 +23,8 @@ def mode_of(plugins: Mapping[str, int]) -> OpsMode:
 
 def creators_of(plugins: Mapping[str, int]) -> dict[str, str]:
     """`module:factory` of the creators that declare those plugins to a build, by op."""
-    return {name: SHIPPED[name].creator for name in plugins}
+    entries = {name: SHIPPED[name].plugin for name in plugins}
+    return {name: entry for name, entry in entries.items() if entry is not None}
 
 
 def plugin_of(ops: OpsMode, version: str) -> Plugin | None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from elastic_export.ops.cached_attention.op import CACHED_ATTENTION
-from elastic_export.ops.last_token.op import LAST_TOKEN
-from elastic_export.ops.mamba2_mixer.op import MAMBA2_MIXER
-from elastic_export.ops.masked_rms_norm.op import MASKED_RMS_NORM
+from elastic_export.ops.cached_attention import CACHED_ATTENTION
+from elastic_export.ops.last_token import LAST_TOKEN
+from elastic_export.ops.mamba2_mixer import MAMBA2_MIXER
+from elastic_export.ops.masked_rms_norm import MASKED_RMS_NORM
 from elastic_export.ops.op import Op, Shipped
 
 #: Every op of the parent graph besides standard ones; lowered in this order.

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from elastic_export.dtypes import of_ir
 from elastic_export.graph.values import Inserter, operand, replace_uses, static_shape
-from elastic_export.ops.cached_attention.op import CACHED_ATTENTION
+from elastic_export.ops.cached_attention import CACHED_ATTENTION
 from elastic_export.products import Product
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from elastic_export.graph.values import Inserter, operand, replace_uses
-from elastic_export.ops.last_token.op import LAST_TOKEN
+from elastic_export.ops.last_token import LAST_TOKEN
 from elastic_export.products import Product
 
 INT64 = ir.DataType.INT64

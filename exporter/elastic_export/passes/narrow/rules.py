@@ -12,7 +12,7 @@ from elastic_export.passes.narrow.standard_rules import STANDARD_RULES
 
 REGISTRY: dict[tuple[str, str], Rule] = {
     **{("", name): rule for name, rule in STANDARD_RULES.items()},
-    **{(DOMAIN, op.name): op.rule for op in OPS},
+    **{(DOMAIN, op.name): STANDARD_RULES[op.like] if op.like else op.rule for op in OPS},
 }
 
 
