@@ -3,7 +3,8 @@
 Allowed field types: `int` (0 to 2^53 - 1, so that every JSON reader holds it exactly), `float`, `str`, `bool`,
 `Literal`, a record, `tuple[X, ...]` or a fixed `tuple[X, Y]` (JSON arrays), `dict[str, X]` (JSON objects) and unions
 with `None`. Every field is required and no other is allowed: a reader that does not know a field cannot know whether
-it may ignore it, so a new field is a new schema version.
+it may ignore it, so a new field is a new schema version. Except where nothing changes for those who do without it: a
+field with a default and the metadata `OPTIONAL` is left out while it has its default.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _SCALARS: dict[Any, str] = {
     bool: "true or false",
 }
 R = TypeVar("R")
+OPTIONAL = {"optional": True}
 
 
 def decode(record: type[R], value: object, where: str, **given: object) -> R:
@@ -43,15 +45,17 @@ def decode(record: type[R], value: object, where: str, **given: object) -> R:
         raise _mismatch(where, "an object", value)
     hints = _hints(typing.cast(Any, record))
     names = [name for name in hints if name not in given]
-    _check_names(names, value, where)
-    fields = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in names}
+    _check_names(names, _optional(typing.cast(Any, record)), value, where)
+    fields = {name: _decode(hints[name], value[name], f"{where}.{name}") for name in names if name in value}
     return record(**fields, **given)
 
 
 def encode(value: object) -> Any:
     """The JSON form of a record: objects in field order, arrays for tuples. Inverse of `decode`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        left_out = {name for name, default in _optional(type(value)).items() if getattr(value, name) == default}
+        fields = (field.name for field in dataclasses.fields(value) if field.name not in left_out)
+        return {name: encode(getattr(value, name)) for name in fields}
     if isinstance(value, dict):
         return {name: encode(value[name]) for name in sorted(value)}
     if isinstance(value, (list, tuple)):
@@ -73,8 +77,14 @@ def _hints(record: type[Any]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(record)}
 
 
-def _check_names(names: list[str], value: dict[Any, object], where: str) -> None:
-    missing = [name for name in names if name not in value]
+@cache
+def _optional(record: type[Any]) -> dict[str, object]:
+    """Fields that may be absent and then have their default, see `OPTIONAL`."""
+    return {field.name: field.default for field in dataclasses.fields(record) if field.metadata.get("optional")}
+
+
+def _check_names(names: list[str], optional: dict[str, object], value: dict[Any, object], where: str) -> None:
+    missing = [name for name in names if name not in value and name not in optional]
     unknown = [show(name) for name in value if name not in names]
     if missing:
         raise InputError(where, expected=f"the field {missing[0]!r}", found="no such field")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from elastic_runtime.errors import InputError
 from elastic_runtime.paths import check_relative, inside
-from elastic_runtime.records import decode, encode, show
+from elastic_runtime.records import OPTIONAL, decode, encode, show
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,14 @@ GOOD = {
     "inner": [{"pairs": [[1, 2]], "kind": "a"}],
     "options": {"x": True, "y": 1, "z": "t", "l": [1, 2]},
 }
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A record that a later version has given a field."""
+
+    old: int
+    new: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
 
 
 def test_there_and_back() -> None:
@@ -74,6 +82,15 @@ def test_there_and_back() -> None:
 def test_every_wrong_value_is_named(change: dict[str, object], where: str, found: str) -> None:
     with pytest.raises(InputError, match=f"^{where}.* found .*{found}"):
         decode(Outer, {**GOOD, **change}, "f")
+
+
+def test_an_optional_field_is_left_out_while_it_has_its_default() -> None:
+    assert encode(Grown(1)) == {"old": 1}
+    assert encode(Grown(1, (2,))) == {"old": 1, "new": [2]}
+    assert decode(Grown, {"old": 1}, "x") == Grown(1)
+    assert decode(Grown, {"old": 1, "new": [2]}, "x") == Grown(1, (2,))
+    with pytest.raises(InputError, match="only the fields old, new"):
+        decode(Grown, {"old": 1, "newer": []}, "x")
 
 
 def test_a_missing_field_is_named() -> None:
