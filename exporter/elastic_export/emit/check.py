@@ -11,7 +11,6 @@ import onnx_ir as ir
 from elastic_export.graph.facts import Facts
 from elastic_export.graph.values import constant_of, int_attribute
 from elastic_export.layers.architecture import Architecture
-from elastic_export.layers.table import KINDS
 from elastic_export.ops.op import DOMAIN
 from elastic_export.ops.table import SHIPPED
 from elastic_runtime.errors import BuildError
@@ -104,7 +103,7 @@ def _check_layers(model: ir.Model, arch: Architecture) -> None:
         "Gemm": sum(kind.matrices * count for kind, count in layers.items()) + 1,  # and the head
         "RMSNormalization": len(arch.pattern) + 1,  # one before each layer, one before the head
         "TensorScatter": sum(state.grows for state, _ in arch.states()),
-        **{kind.op: layers[kind] for kind in KINDS if kind.op},
+        **{name: op.count(arch) for name, op in SHIPPED.items()},
     }
     nodes = Counter(node.op_type for node in model.graph)
     found = {op: nodes[op] for op in expected}

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from elastic_export.dtypes import DTYPES, Precision
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
-from elastic_export.layers.table import KINDS
 from elastic_export.ops.contract import read_contract
 from elastic_export.ops.op import Op
 from elastic_export.ops.table import SHIPPED
@@ -64,9 +63,9 @@ def check_plugins(architecture: Architecture) -> None:
     Raises:
         InputError: naming the size; native layers take any.
     """
-    for name in dict.fromkeys(kind.op for kind in KINDS if kind.op and architecture.count(kind)):
-        if SHIPPED[name].plugin:
-            _check_plugin(SHIPPED[name], architecture)
+    for op in SHIPPED.values():
+        if op.plugin and op.count(architecture):
+            _check_plugin(op, architecture)
 
 
 def _check_plugin(op: Op, architecture: Architecture) -> None:

@@ -16,7 +16,7 @@ HIDDEN: Final = Axis("hidden_size", ("hidden_size",), elastic=True)
 class Tensor:
     """A stored tensor: its name in the checkpoint, after the layer's, and its axes.
 
-    `operand` names the input of the layer kind's op that takes it, where one does: the op's contract then says in which
+    `operand` names the input of the op with a contract that takes it, where one does: the contract then says in which
     dtypes it may arrive.
     """
 
@@ -69,7 +69,6 @@ class LayerKind:
         tensors: what `layers.<i>.mixer.` holds, in the order of a checkpoint.
         masks: through which a budget switches channels off, in the order of the data's way.
         states: what it carries from call to call.
-        op: the op of domain `elastic` that stands for its mixer in an emitted graph, None where standard ops do.
     """
 
     letter: str
@@ -80,7 +79,6 @@ class LayerKind:
     tensors: tuple[Tensor, ...]
     masks: tuple[Mask, ...]
     states: tuple[State, ...] = ()
-    op: str | None = None
 
     @property
     def elastic_axes(self) -> tuple[Axis, ...]:

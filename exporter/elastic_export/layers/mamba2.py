@@ -55,5 +55,4 @@ MAMBA2: Final = LayerKind(
         State("conv_state", (extent(Less(TAPS, 1)), CONV)),
         State("ssm_state", (PER_HEAD, extent(HEAD_DIM), extent(STATE)), wide=True),
     ),
-    op="Mamba2Mixer",
 )

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.kind import LayerKind
 from elastic_export.ops.contract import OpContract, load_contract
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _no_sizes(arch: Architecture) -> dict[str, tuple[str, int]]:
 
 @dataclass(frozen=True)
 class Shipped:
-    """The node that a parent op becomes when its mask, the last operand, is all ones.
+    """The node that a parent op is in emitted files.
 
     Attributes:
         domain: `elastic`, or empty for an op of the ONNX standard.
@@ -74,7 +75,9 @@ class Op:
         folder: of its parts, beside this file.
         inputs, outputs: names of its operands, in order; those in `integers` are int64, all others one float type.
         attributes: name -> `int` or `float`, in order.
-        shipped: what it becomes once unmasked; None where the passes lower it to standard ops.
+        mask: the operand that a budget's mask is bound to; None where it has none.
+        shipped: the node that it is in emitted files, without the mask; None where the passes lower it to standard ops.
+        per_layer: how many of its nodes a layer of each kind has.
         expected: what the shipped node's attributes must be.
         like: the standard op through which liveness passes alike; None where `liveness.py` says how.
         plugin: `module:factory` that declares a plugin of the shipped name to TensorRT; None where there is none.
@@ -87,7 +90,9 @@ class Op:
     outputs: tuple[str, ...]
     attributes: Mapping[str, str] = field(default_factory=dict)
     integers: frozenset[str] = frozenset()
+    mask: str | None = None
     shipped: Shipped | None = None
+    per_layer: Mapping[LayerKind, int] = field(default_factory=dict)
     expected: Attributes = _none
     like: str | None = None
     plugin: str | None = None
@@ -107,6 +112,10 @@ class Op:
     def rule(self) -> Rule:
         """How liveness passes through it, where it is `like` no standard op."""
         return self._part("liveness").RULE  # type: ignore[no-any-return]
+
+    def count(self, arch: Architecture) -> int:
+        """Nodes of it in a model."""
+        return sum(nodes * arch.count(kind) for kind, nodes in self.per_layer.items())
 
     def translation(self) -> tuple[Any, Callable[..., Any]]:
         """The PyTorch op and the function that records its ONNX node."""

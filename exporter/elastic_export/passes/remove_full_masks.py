@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from elastic_export.graph.values import constant_of, node_error, operand, replace_uses, static_shape
-from elastic_export.ops.op import DOMAIN, Shipped
+from elastic_export.ops.op import DOMAIN, Op
 from elastic_export.ops.table import OP_OF
 from elastic_export.passes.base import GraphPass
 from elastic_runtime.errors import BuildError
@@ -27,8 +27,8 @@ class RemoveFullMasks(GraphPass):
         for node in list(model.graph):
             if node.op_type == "Mul" and not node.domain:
                 modified |= _drop_multiplication(model.graph, node)  # 1
-            elif (shipped := _shipped(node)) is not None:
-                _unmask(model.graph, node, shipped)  # 2
+            elif (op := _masked(node)) is not None:
+                _unmask(model.graph, node, op)  # 2
                 modified = True
         model.opset_imports.setdefault(DOMAIN, 1)
         return ir.passes.PassResult(model, modified)
@@ -36,7 +36,7 @@ class RemoveFullMasks(GraphPass):
     def ensures(self, model: ir.Model) -> None:
         """No masked op and no multiplication by ones is left."""
         for node in model.graph:
-            if _shipped(node) is not None or (node.op_type == "Mul" and any(_is_ones(v) for v in node.inputs)):
+            if _masked(node) is not None or (node.op_type == "Mul" and any(_is_ones(v) for v in node.inputs)):
                 raise BuildError(f"node {node.name}", expected="no trace of a mask", found=node.op_type)
 
 
@@ -55,21 +55,24 @@ def _drop_multiplication(graph: ir.Graph, node: ir.Node) -> bool:
     return False
 
 
-def _shipped(node: ir.Node) -> Shipped | None:
-    """What a masked op becomes; None for any other node."""
+def _masked(node: ir.Node) -> Op | None:
+    """The op of a node that carries a mask; None for any other node."""
     op = OP_OF.get(node.op_type) if node.domain == DOMAIN else None
-    return None if op is None else op.shipped
+    return op if op is not None and op.mask is not None else None
 
 
-def _unmask(graph: ir.Graph, node: ir.Node, shipped: Shipped) -> None:
-    if not _is_ones(node.inputs[-1]):
+def _unmask(graph: ir.Graph, node: ir.Node, op: Op) -> None:
+    shipped = op.shipped
+    assert op.mask is not None
+    assert shipped is not None  # an op that is lowered has no mask
+    mask = op.inputs.index(op.mask)
+    if not _is_ones(node.inputs[mask]):
         raise node_error(
             node, expected="a mask of ones after narrowing", found="a masked channel left", todo="narrow first"
         )
     attributes = [*node.attributes.values(), *(ir.AttrInt64(name, value) for name, value in shipped.added.items())]
-    plain = ir.Node(
-        shipped.domain, shipped.name, node.inputs[:-1], attributes, num_outputs=len(node.outputs), name=node.name
-    )
+    inputs = [*node.inputs[:mask], *node.inputs[mask + 1 :]]
+    plain = ir.Node(shipped.domain, shipped.name, inputs, attributes, num_outputs=len(node.outputs), name=node.name)
     for old, new in zip(node.outputs, plain.outputs, strict=True):
         new.name, new.type, new.shape = old.name, old.type, old.shape
         replace_uses(graph, old, new)

@@ -18,7 +18,6 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.table import KINDS
 from elastic_export.ops.contract import ACTIVATIONS
 from elastic_export.ops.table import SHIPPED
 from elastic_export.reference import budget_masks
@@ -42,9 +41,10 @@ AGAINST = {
 #: What an op takes in the dtype of its activations by its contract, whatever the file keeps it in.
 _TAKEN_NARROW = tuple(
     f".mixer.{tensor.name}"
-    for kind in KINDS
+    for op in SHIPPED.values()
+    for kind in op.per_layer
     for tensor in kind.tensors
-    if kind.op and tensor.operand and SHIPPED[kind.op].contract.dtype_of(tensor.operand) == ACTIVATIONS
+    if tensor.operand and op.contract.dtype_of(tensor.operand) == ACTIVATIONS
 )
 _WIDE = 1024  # channels from which on more threads pay
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.mamba2 import MAMBA2
 from elastic_export.ops.contract import load_contract
 from elastic_export.ops.op import DOMAIN, Op, Shipped
 
@@ -31,6 +32,8 @@ MAMBA2_MIXER: Final = Op(
     outputs=tuple(operand.name for operand in _CONTRACT.outputs),
     attributes=_CONTRACT.attributes,
     integers=frozenset(operand.name for operand in _CONTRACT.inputs if operand.dtype == "int64"),
+    mask="channel_mask",
+    per_layer={MAMBA2: 1},
     shipped=Shipped(DOMAIN, _CONTRACT.name, defaults=_CONTRACT.defaults),
     expected=_expected,
     plugin=f"{__name__}.creator:create",

@@ -12,6 +12,7 @@ MASKED_RMS_NORM: Final = Op(
     inputs=("x", "weight", "mask"),
     outputs=("y",),
     attributes={"epsilon": "float"},
+    mask="mask",
     # In a narrow dtype the standard op rounds before it multiplies by the weight: hence `wide`.
     shipped=Shipped("", "RMSNormalization", added={"axis": -1}, wide=True, defaults={"epsilon": 1e-5}),
     expected=lambda arch: {"epsilon": arch.epsilon},
