@@ -1,7 +1,13 @@
-"""The ops of the parent graph as ONNX schemas: the exporter looks a custom op up in ONNX's registry."""
+"""The ops of the parent graph as ONNX schemas: the exporter looks a custom op up in ONNX's registry.
+
+They are there while it runs and no longer: ONNX asks a registered schema for types where it would else infer them from
+the function body that an emitted file carries, and an op may ship under the name that it has in the parent graph.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import onnx
@@ -19,10 +25,17 @@ def opset() -> values.Opset:
     return values.Opset(DOMAIN, 1)
 
 
-def register(op: Op) -> None:
-    """Make an op known to ONNX; a second time changes nothing."""
-    if not onnx.defs.has(op.name, DOMAIN):
+@contextmanager
+def registered(ops: Iterable[Op]) -> Iterator[None]:
+    """Let ONNX know the ops meanwhile."""
+    known = [op for op in ops if not onnx.defs.has(op.name, DOMAIN)]
+    for op in known:
         onnx.defs.register_schema(_schema(op))
+    try:
+        yield
+    finally:
+        for op in known:
+            onnx.defs.deregister_schema(op.name, 1, DOMAIN)
 
 
 def _schema(op: Op) -> onnx.defs.OpSchema:

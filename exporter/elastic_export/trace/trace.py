@@ -16,6 +16,8 @@ import torch
 
 from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, set_facts
 from elastic_export.layers.architecture import Architecture
+from elastic_export.ops.schemas import registered
+from elastic_export.ops.table import OPS
 from elastic_export.opset import OPSET
 from elastic_export.reference.masks import mask_sizes
 from elastic_export.reference.model import ElasticModel
@@ -33,7 +35,7 @@ def trace_parent(arch: Architecture, prefix: str = "backbone", *, every_token: b
         prefix: name of the backbone in the checkpoint; weights are named as there.
         every_token: logits for all T tokens.
     """
-    with _quiet_exporter():
+    with _quiet_exporter(), registered(OPS):
         program = _export(arch, prefix, every_token)
         exported = torch.onnx.export(
             program,

@@ -8,14 +8,11 @@ from typing import Any
 import onnxscript
 import torch
 
-from elastic_export.ops.schemas import register
 from elastic_export.ops.table import OPS
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """PyTorch op -> function that records the ONNX node. Our ops' schemas are registered with ONNX besides."""
-    for op in OPS:
-        register(op)
+    """PyTorch op -> function that records the ONNX node. Those of our ops ask for their schemas (`ops.schemas`)."""
     return {torch.ops.aten.linear.default: _linear, **dict(op.translation() for op in OPS)}
 
 
