@@ -36,7 +36,7 @@ def fake_engine(request: EngineRequest) -> EngineFacts:
     text = f"engine of {request.max_tokens} tokens, {request.max_context} rows, {request.compute_capabilities}"
     request.output.write_text(text)
     return EngineFacts(
-        len(text), "", 0.1, 1, (1000, 2000), {}, (), 1, (), tuple(request.compute_capabilities), "tensorrt-rtx",
+        len(text), "", 0.1, 1, (1000, 2000), {}, {}, 1, (), tuple(request.compute_capabilities), "tensorrt-rtx",
         "1.7.1", True, (),
     )  # fmt: skip
 

@@ -14,6 +14,8 @@ from elastic_export.bundle import describe
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import write_checkpoint
+from elastic_export.engine import builder
+from elastic_export.engine.mixer_creator import load_declaration
 from elastic_export.pipeline import export
 from elastic_export.progress import Progress
 from elastic_runtime.errors import BuildError, InputError
@@ -33,6 +35,19 @@ def test_an_engine_above_the_activation_bound(tmp_path: Path, checkpoint: Path, 
     """An engine above the activation bound is refused, with the figure, and nothing is written."""
     monkeypatch.setattr(pipeline, "activation_bounds", lambda *args, **more: (1, 1))
     with pytest.raises(BuildError, match=r"activation memory of the engine in decode: .* 1 bytes, found \d+"):
+        run(checkpoint, tmp_path / "out", verify=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_contract_that_shares_other_buffers_than_the_interface(
+    tmp_path: Path, checkpoint: Path, monkeypatch: Any
+) -> None:
+    """Else an engine of two buffers would be bound to one, or the other way round, and race on the card."""
+    contract = load_declaration()
+    contract["outputs"][2]["alias"]["plugin"] = "must_not"
+    monkeypatch.setattr(builder, "load_declaration", lambda: contract)
+    told = r"^ssm_state_out of Mamba2Mixer: expected must share one buffer .*, found must_not"
+    with pytest.raises(BuildError, match=told):
         run(checkpoint, tmp_path / "out", verify=False)
     assert list(tmp_path.iterdir()) == []
 

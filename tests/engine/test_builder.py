@@ -41,7 +41,7 @@ def test_an_engine_and_its_facts(request_for_small_model: EngineRequest) -> None
     assert (facts.size, facts.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert len(facts.activation_bytes) == 2
     assert 0 < facts.activation_peak < 10 << 20
-    assert facts.in_place == ("key_cache.0", "value_cache.0")
+    assert facts.in_place == {"key_cache.0": "key_cache_out.0", "value_cache.0": "value_cache_out.0"}
     assert facts.unused_inputs == ()
     assert facts.compute_capabilities == ("SM120",)
     assert facts.peak_rss > 50 << 20
@@ -101,7 +101,7 @@ def test_the_model_file_keeps_its_context_symbol(request_for_small_model: Engine
         (
             'TensorScatter<axis = 2, mode = "linear">("key_cache.0", k, position)',
             'Add("key_cache.0", "key_cache.0")',
-            "key_cache.0: expected an in-place cache update from it to key_cache_out.0, found no such layer",
+            "key_cache.0: expected to share one buffer with key_cache_out.0, found it shared with none",
         ),
         ("logits = Cast<to = 1>(lg)", "logits = Identity(lg)", "output logits: expected float32 .*found bfloat16"),
     ],

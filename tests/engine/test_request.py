@@ -54,7 +54,7 @@ def test_facts_round_trip_and_peak() -> None:
         peak_rss=7,
         activation_bytes=(3, 9),
         plugin_layers={"X": 2},
-        in_place=("key_cache.0",),
+        in_place={"key_cache.0": "key_cache_out.0"},
         layers=4,
         unused_inputs=(),
         compute_capabilities=("SM120",),

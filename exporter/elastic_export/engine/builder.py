@@ -21,12 +21,14 @@ from elastic_export.engine.build_folder import (
     build_folder,
 )
 from elastic_export.engine.buildlog import last_words
+from elastic_export.engine.checks import check_contract
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.header import check_header
 from elastic_export.engine.isolation import fixed_addresses
 from elastic_export.engine.limits import check_precision, check_sizes
 from elastic_export.engine.machine import build_error
+from elastic_export.engine.mixer_creator import load_declaration
 from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
@@ -81,11 +83,13 @@ def check_request(request: EngineRequest) -> None:
 
     Raises:
         InputError: sizes, precision, missing plugin creators, missing TensorRT, a machine it cannot build on.
+        BuildError: the mixer's contract and the interface disagree on who shares a buffer.
     """
     check_sizes(max_tokens=request.max_tokens, max_context=request.max_context, max_batch=request.max_batch)
     check_precision(request.precision, request.compute_capabilities)
     if request.ops == "plugin":
         check_creators(request.plugin_ops, request.plugin_creators)
+    check_contract(request, load_declaration())
     flavour(request.flavour).check_machine()
 
 

@@ -19,7 +19,7 @@ class EngineFacts:
         peak_rss: highest resident memory of the build process, bytes.
         activation_bytes: the builder's "Total Activation Memory" per optimisation profile, in profile order.
         plugin_layers: layers per plugin op name.
-        in_place: state input names whose output shares their buffer by construction of the network (cache updates).
+        in_place: states that are updated in the buffer of their input: input -> output, as the network was built.
         layers: layers of the parsed network.
         unused_inputs: token inputs that the graph does not read, as the parser reports them.
         compute_capabilities: the GPU classes the engine holds code for.
@@ -34,7 +34,7 @@ class EngineFacts:
     peak_rss: int
     activation_bytes: tuple[int, ...]
     plugin_layers: Mapping[str, int]
-    in_place: tuple[str, ...]
+    in_place: Mapping[str, str]
     layers: int
     unused_inputs: tuple[str, ...]
     compute_capabilities: tuple[str, ...]
@@ -56,6 +56,6 @@ class EngineFacts:
     def from_json(cls, text: str) -> EngineFacts:
         """The facts that `to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
-        for key in ("activation_bytes", "in_place", "unused_inputs", "compute_capabilities", "warnings"):
+        for key in ("activation_bytes", "unused_inputs", "compute_capabilities", "warnings"):
             values[key] = tuple(values[key])
         return cls(**values)
