@@ -46,7 +46,7 @@ def test_a_contract_that_shares_other_buffers_than_the_interface(
     contract = load_declaration()
     contract["outputs"][2]["alias"]["plugin"] = "must_not"
     monkeypatch.setattr(builder, "load_declaration", lambda: contract)
-    told = r"^ssm_state_out of Mamba2Mixer: expected must share one buffer .*, found must_not"
+    told = r"^ssm_state_out of Mamba2Mixer: expected the rule must for the buffer of ssm_state, .*, found must_not"
     with pytest.raises(BuildError, match=told):
         run(checkpoint, tmp_path / "out", verify=False)
     assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,7 @@ def check_contract(request: EngineRequest, contract: Mapping[str, Any]) -> None:
         if found != ALIAS_RULES[kind][request.ops]:
             raise BuildError(
                 f"{output} of {contract['name']}",
-                expected=f"{ALIAS_RULES[kind][request.ops]} share one buffer with {kind}, as the interface says",
+                expected=f"the rule {ALIAS_RULES[kind][request.ops]} for the buffer of {kind}, as in the interface",
                 found=f"{found or 'no rule'} in its contract for {request.ops} ops",
                 todo="install elastic-export again: its contract.json and interface.py are of different versions",
             )
