@@ -37,7 +37,7 @@ def fake_engine(request: EngineRequest) -> EngineFacts:
     request.output.write_text(text)
     return EngineFacts(
         len(text), "", 0.1, 1, (1000, 2000), {}, {}, 1, (), tuple(request.compute_capabilities), "tensorrt-rtx",
-        "1.7.1", True, (),
+        "1.7.1", (), (),
     )  # fmt: skip
 
 

@@ -56,8 +56,7 @@ def test_two_exports_give_the_same_bytes(request_for_small_model: EngineRequest,
     moved.write_bytes(first.onnx.read_bytes())
     second = replace(first, onnx=moved, output=moved.with_name("other.engine"))
     facts = build_engine(first), build_engine(second)
-    if not all(fact.reproducible for fact in facts):
-        assert any("other bytes of equal meaning" in text for text in facts[0].warnings + facts[1].warnings)
+    if facts[0].chances or facts[1].chances:
         pytest.skip("this kernel does not let us fix memory layout and thread order")
     assert facts[0].sha256 == facts[1].sha256
 

@@ -60,7 +60,7 @@ def test_facts_round_trip_and_peak() -> None:
         compute_capabilities=("SM120",),
         flavour="tensorrt_rtx",
         version="1.7.1.116",
-        reproducible=True,
+        chances=("c",),
         warnings=("w",),
     )
     assert EngineFacts.from_json(facts.to_json()) == facts

@@ -23,18 +23,14 @@ from elastic_runtime.errors import BuildError
 #: Warnings that say nothing new: the interface is int64 on purpose, unused inputs have a check of their own, and the
 #: names inside a function body repeat wherever it is inlined.
 EXPECTED_WARNINGS = ("Int64 binding", "Unused Input", "already exists, the output tensors of this new instance")
-NOT_REPRODUCIBLE = (
-    "memory layout and thread order could not be fixed here (no privilege, or one CPU only): another build may give"
-    " other bytes of equal meaning"
-)
 
 
 @dataclass(frozen=True)
 class ProcessFacts:
-    """What the process knows of itself when the engine is done."""
+    """What the process knows of itself when the engine is done: see the fields of `EngineFacts`."""
 
     peak_rss: int
-    reproducible: bool
+    chances: tuple[str, ...]
 
 
 def compile_engine(
@@ -87,8 +83,8 @@ def compile_engine(
         compute_capabilities=request.compute_capabilities,
         flavour=request.flavour,
         version=str(trt.__version__),
-        reproducible=own.reproducible,
-        warnings=warnings(lines, own),
+        chances=own.chances,
+        warnings=warnings(lines),
     )
 
 
@@ -170,11 +166,10 @@ def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
     return config
 
 
-def warnings(lines: Sequence[LogLine], process: ProcessFacts) -> tuple[str, ...]:
-    """The builder's own warnings, once each, and one of ours where the bytes are not promised to return."""
-    said = (line.text for line in lines if line.severity == "WARNING")
-    kept = dict.fromkeys(text for text in said if not any(known in text for known in EXPECTED_WARNINGS))
-    return tuple(kept) if process.reproducible else (*kept, NOT_REPRODUCIBLE)
+def warnings(lines: Sequence[LogLine]) -> tuple[str, ...]:
+    """The builder's own warnings, once each, a line each."""
+    said = (" ".join(line.text.split()) for line in lines if line.severity == "WARNING")
+    return tuple(dict.fromkeys(text for text in said if not any(known in text for known in EXPECTED_WARNINGS)))
 
 
 def _parser_error(error: Any) -> str:

@@ -24,8 +24,9 @@ class EngineFacts:
         unused_inputs: token inputs that the graph does not read, as the parser reports them.
         compute_capabilities: the GPU classes the engine holds code for.
         flavour, version: the TensorRT product and its version.
-        reproducible: whether the same installation builds the same bytes of the same request, see `isolation.py`.
-        warnings: what a reader of the build report should know.
+        chances: why another build of the same request by the same installation may give other bytes of equal meaning,
+            see `isolation.py`; empty where it gives the same ones.
+        warnings: those of the builder that say something new, a line each.
     """
 
     size: int
@@ -40,7 +41,7 @@ class EngineFacts:
     compute_capabilities: tuple[str, ...]
     flavour: str
     version: str
-    reproducible: bool
+    chances: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -56,6 +57,6 @@ class EngineFacts:
     def from_json(cls, text: str) -> EngineFacts:
         """The facts that `to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
-        for key in ("activation_bytes", "unused_inputs", "compute_capabilities", "warnings"):
+        for key in ("activation_bytes", "unused_inputs", "compute_capabilities", "chances", "warnings"):
             values[key] = tuple(values[key])
         return cls(**values)
