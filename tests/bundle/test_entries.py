@@ -56,9 +56,8 @@ def _runs(kind: str, name: str) -> Any:
 
 
 FACTS = EngineFacts(
-    size=5, sha256="0" * 64, seconds=1.0, peak_rss=1, activation_bytes=(100, 7_000_000), plugin_layers={}, in_place={},
-    layers=9, unused_inputs=(), compute_capabilities=("SM120",), flavour="rtx", version="1.7.1", chances=(),
-    warnings=(),
+    size=5, seconds=1.0, peak_rss=1, activation_bytes=(100, 7_000_000), plugin_layers={}, in_place={}, layers=9,
+    unused_inputs=(), flavour="rtx", version="1.7.1", chances=(), oversize=(), warnings=(),
 )  # fmt: skip
 
 

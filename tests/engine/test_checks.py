@@ -171,3 +171,14 @@ def test_size(request_for_small_model: EngineRequest) -> None:
     check_size(bounded, 100)
     with pytest.raises(BuildError, match=r"size of the engine: expected at most 100 bytes where .*, found 101"):
         check_size(bounded, 101)
+
+
+def test_bounds_that_are_lifted(request_for_small_model: EngineRequest) -> None:
+    lifted = replace(request_for_small_model, activation_limits=(7, 100), size_limit=100, allow_oversize=True)
+    assert check_activation(lifted, (7, 100)) == check_size(lifted, 100) == ()
+    above = (*check_activation(lifted, (8, 101)), *check_size(lifted, 101))
+    assert [text.rpartition(", found ")[2] for text in above] == [
+        f"{found}, kept by --allow-oversize" for found in (8, 101, 101)
+    ]
+    with pytest.raises(BuildError, match="one a profile, found 1"):
+        check_activation(lifted, (1,))

@@ -15,6 +15,12 @@ from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import ALIAS_RULES, Dim, Port
 
+#: The bounds are estimates from what builds were seen to take: good graphs may be above them, so a user may say so.
+KEEP_IT = (
+    "where the engine is right for all you know, keep it with --allow-oversize and report it: a weight that the graph"
+    " copies or holds as a constant looks like this"
+)
+
 
 def check_network(request: EngineRequest, network: NetworkFacts, unused: Sequence[str]) -> None:
     """Check a parsed network against the request: inputs, outputs, shared buffers, plugin layers, dead inputs.
@@ -59,8 +65,11 @@ def check_contract(request: EngineRequest, contract: Mapping[str, Any]) -> None:
             )
 
 
-def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> None:
+def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> tuple[str, ...]:
     """Check the builder's activation memory, profile by profile, against the bounds of the request.
+
+    Returns:
+        What is above a bound, where the request lifts them.
 
     Raises:
         BuildError: above it, or the log lacks a line per profile (then nobody knows what the engine needs).
@@ -70,32 +79,46 @@ def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> None
             "builder log",
             expected=f"{PROFILE_COUNT} lines 'Total Activation Memory', one a profile",
             found=str(len(per_profile)),
+            todo="install the tensorrt-rtx that pyproject.toml asks for: another version words its log differently",
         )
-    for name, limit, found in zip(PROFILE_NAMES, request.activation_limits or (), per_profile, strict=False):
-        if found <= limit:
-            continue
-        raise BuildError(
+    pairs = zip(PROFILE_NAMES, request.activation_limits or (), per_profile, strict=False)
+    above = [
+        BuildError(
             f"activation memory of the engine in {name}",
             expected=f"at most {limit} bytes",
             found=str(found),
-            todo="look for MatMul(x, Transpose(W)) with W an input (use Gemm(transB=1) on a flat x), for unbounded"
-            " dynamic sizes, or lower --max-tokens, --max-batch or --max-context",
+            todo=f"lower --max-tokens, --max-batch or --max-context; {KEEP_IT}",
         )
+        for name, limit, found in pairs
+        if found > limit
+    ]
+    return _lifted(request, above)
 
 
-def check_size(request: EngineRequest, size: int) -> None:
+def check_size(request: EngineRequest, size: int) -> tuple[str, ...]:
     """Check the bytes of the engine file against the bound of the request.
+
+    Returns:
+        What is above the bound, where the request lifts it.
 
     Raises:
         BuildError: above it.
     """
-    if request.size_limit is not None and size > request.size_limit:
-        raise BuildError(
-            "size of the engine",
-            expected=f"at most {request.size_limit} bytes where its weights are inputs",
-            found=str(size),
-            todo="look for weights that became constants of the graph",
-        )
+    if request.size_limit is None or size <= request.size_limit:
+        return ()
+    error = BuildError(
+        "size of the engine",
+        expected=f"at most {request.size_limit} bytes where its weights are inputs",
+        found=str(size),
+        todo=KEEP_IT,
+    )
+    return _lifted(request, [error])
+
+
+def _lifted(request: EngineRequest, above: Sequence[BuildError]) -> tuple[str, ...]:
+    if above and not request.allow_oversize:
+        raise above[0]
+    return tuple(f"{e.subject}: expected {e.expected}, found {e.found}, kept by --allow-oversize" for e in above)
 
 
 def _check_ports(

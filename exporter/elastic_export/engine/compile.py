@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,14 +64,12 @@ def compile_engine(
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError("the engine", expected="to be built", found=_why(lines))
-    check_activation(request, activation_bytes(lines))
-    check_size(request, plan.nbytes)
+    oversize = (*check_activation(request, activation_bytes(lines)), *check_size(request, plan.nbytes))
     write_file(request.output, plan)
     del creators  # the registry borrows them: they had to live until the plan was made
     own = process()
     return EngineFacts(
         size=plan.nbytes,
-        sha256=hashlib.sha256(plan).hexdigest(),
         seconds=round(time.perf_counter() - started, 3),
         peak_rss=own.peak_rss,
         activation_bytes=activation_bytes(lines),
@@ -80,10 +77,10 @@ def compile_engine(
         in_place=in_place_states(request, facts),
         layers=facts.layers,
         unused_inputs=tuple(dict.fromkeys(unused_inputs(lines))),
-        compute_capabilities=request.compute_capabilities,
         flavour=request.flavour,
         version=str(trt.__version__),
         chances=own.chances,
+        oversize=oversize,
         warnings=warnings(lines),
     )
 
