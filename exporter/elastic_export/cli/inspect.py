@@ -33,11 +33,11 @@ _ONNX = "name a model.onnx of a bundle"
 def inspect(path: Path, ignore_tensors: tuple[str, ...], ignore_config: tuple[str, ...], as_json: bool) -> None:
     """Show a bundle, an elastic checkpoint or an ONNX file of ours."""
     if path.suffix == ".onnx":
-        found, text = _model(path), _model_text
+        lines = _model_text(found := _model(path))
     elif (path / "manifest.json").is_file():
-        found, text = _bundle(path), _bundle_text
+        lines = _bundle_text(found := _bundle(path))
     elif (path / "config.json").is_file():
-        found, text = _checkpoint(path, ignore_tensors, ignore_config), _checkpoint_text
+        lines = _checkpoint_text(found := _checkpoint(path, ignore_tensors, ignore_config))
     else:
         raise InputError(
             str(path),
@@ -45,7 +45,7 @@ def inspect(path: Path, ignore_tensors: tuple[str, ...], ignore_config: tuple[st
             found="none of them",
             todo="name a folder with manifest.json or config.json in it",
         )
-    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(text(found)))
+    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(lines))
 
 
 def _bundle(path: Path) -> dict[str, Any]:

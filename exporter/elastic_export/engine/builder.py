@@ -23,6 +23,7 @@ from elastic_export.engine.build_folder import (
 )
 from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.checks import check_contract
+from elastic_export.engine.compile import OTHERWISE
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.header import check_header
@@ -155,7 +156,7 @@ def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineF
             request.output.name,
             expected="the builder to end with an engine or a reason",
             found=f"{describe_status(status)}, last words: {last_words(place.log())}",
-            todo="free memory and try again" if status == -signal.SIGKILL else "",
+            todo="free memory and try again" if status == -signal.SIGKILL else OTHERWISE,
         )
     return result
 

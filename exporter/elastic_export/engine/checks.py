@@ -15,6 +15,8 @@ from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError
 from elastic_runtime.interface import ALIAS_RULES, Dim, Port
 
+#: What the network should be is known to the exporter alone: neither a checkpoint nor an option can change it.
+REPORT = "report this with the command that you ran; --debug keeps the graphs that led to it"
 #: The bounds are estimates from what builds were seen to take: good graphs may be above them, so a user may say so.
 KEEP_IT = (
     "where the engine is right for all you know, keep it with --allow-oversize and report it: a weight that the graph"
@@ -130,12 +132,16 @@ def _check_ports(
             f"{role}s of the network",
             expected=f"{len(expected)} of the interface",
             found=f"missing {_names(missing)}, unexpected {_names(extra)}",
+            todo=REPORT,
         )
     for name, port in expected.items():
         want, have = request.fixed(port.shape), found[name]
         if port.dtype != have.dtype or not _same_shape(want, have.shape, exact=exact):
             raise BuildError(
-                f"{role} {name}", expected=f"{port.dtype} {_shape(want)}", found=f"{have.dtype} {_shape(have.shape)}"
+                f"{role} {name}",
+                expected=f"{port.dtype} {_shape(want)}",
+                found=f"{have.dtype} {_shape(have.shape)}",
+                todo=REPORT,
             )
 
 
@@ -190,7 +196,9 @@ def _check_used(request: EngineRequest, unused: Sequence[str]) -> None:
     must = {port.name for port in (*request.states(), *request.weights)}
     idle = [name for name in unused if name in must]
     if idle:
-        raise BuildError(_names(idle), expected="to be read by the graph", found="inputs that nothing reads")
+        raise BuildError(
+            _names(idle), expected="to be read by the graph", found="inputs that nothing reads", todo=REPORT
+        )
 
 
 def _names(names: Sequence[str], limit: int = 5) -> str:

@@ -23,6 +23,11 @@ from elastic_runtime.errors import BuildError
 #: names inside a function body repeat wherever it is inlined.
 EXPECTED_WARNINGS = ("Int64 binding", "Unused Input", "already exists, the output tensors of this new instance")
 
+#: Where TensorRT gave up and the reason is its own.
+OTHERWISE = (
+    "try --ops native or smaller --max-tokens, --max-batch or --max-context, and report it if none of these helps"
+)
+
 
 @dataclass(frozen=True)
 class ProcessFacts:
@@ -63,7 +68,7 @@ def compile_engine(
     with tensorrt_step("the engine"):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BuildError("the engine", expected="to be built", found=_why(lines))
+        raise BuildError("the engine", expected="to be built", found=_why(lines), todo=OTHERWISE)
     oversize = (*check_activation(request, activation_bytes(lines)), *check_size(request, plan.nbytes))
     write_file(request.output, plan)
     del creators  # the registry borrows them: they had to live until the plan was made
@@ -112,7 +117,12 @@ def tensorrt_step(what: str) -> Iterator[None]:
         if isinstance(error, TypeError) and "returned nullptr" not in str(error):
             raise  # called with the wrong arguments
         found = f"{type(error).__name__}: {error}"
-        raise BuildError(what, expected="TensorRT to make or to read it", found=found) from error
+        raise BuildError(
+            what,
+            expected="TensorRT to make or to read it",
+            found=found,
+            todo=f"see `elastic-export doctor`, {OTHERWISE}",
+        ) from error
 
 
 def make_logger(trt: Any, log: Callable[[LogLine], None]) -> Any:
@@ -144,7 +154,12 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
         accepted = parser.parse(model, str(request.onnx))
     if not accepted:
         found = "; ".join(_parser_error(parser.get_error(i)) for i in range(parser.num_errors))
-        raise BuildError(request.onnx.name, expected="a model TensorRT's parser accepts", found=found or "a refusal")
+        raise BuildError(
+            request.onnx.name,
+            expected="a model TensorRT's parser accepts",
+            found=found or "a refusal",
+            todo="install the tensorrt-rtx that pyproject.toml asks for; if it is, report this",
+        )
     return network
 
 
@@ -159,7 +174,9 @@ def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
         for name, (low, preferred, high) in spans.items():
             profile.set_shape(name, low, preferred, high)
         if config.add_optimization_profile(profile) < 0:
-            raise BuildError("optimisation profile", expected="to be accepted", found=f"a refusal of {spans}")
+            raise BuildError(
+                "optimisation profile", expected="to be accepted", found=f"a refusal of {spans}", todo=OTHERWISE
+            )
     return config
 
 
