@@ -25,6 +25,7 @@ from elastic_export.progress import Progress
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.golden import read_golden
+from elastic_runtime.records import encode
 from elastic_runtime.verify import verify_bundle
 
 # One worker: it exports once what the tests share.
@@ -156,6 +157,20 @@ def test_a_bundle_whose_reports_say_nothing_of_engines_is_inspected_and_added_to
 
 def _without_engines(made: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in made.items() if name != "engines"}
+
+
+def test_a_hostile_report_does_not_steer_the_terminal(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hostile(report: object) -> Any:
+        return {**encode(report), "version": "\x1b[2J", "remarks": ["\x1b]0;owned\x07"]}
+
+    monkeypatch.setattr(pipeline, "encode", hostile)
+    run(checkpoint, tmp_path / "out", verify=False)
+    inspect.main([str(tmp_path / "out")], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "owned" in shown
+    assert "\x1b" not in shown
 
 
 def test_a_report_of_other_words_is_named(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from elastic_runtime.manifest import BudgetEntry
 from elastic_runtime.paths import inside
 from elastic_runtime.records import decode, encode, show
 
+_LONGEST = 1000  # characters of a text out of a report
 _ONNX = "name a model.onnx of a bundle"
 
 
@@ -134,8 +135,9 @@ def _builds_text(engines: Sequence[dict[str, Any]]) -> list[str]:
                 *(size_text(decode_bytes), size_text(prefill_bytes), "yes" if build["reproducible"] else "no"),
             ]
         )
-    remarks = [f"note: {engine['file']}: {remark}" for engine in engines for remark in engine["build"]["remarks"]]
-    return ["", *align(rows, left=(0, 1, 3)), *remarks]
+    remarks = [f"{engine['file']}: {remark}" for engine in engines for remark in engine["build"]["remarks"]]
+    cells = [[show(cell, _LONGEST) for cell in row] for row in rows]  # others may have written it: see `show`
+    return ["", *align(cells, left=(0, 1, 3)), *(f"note: {show(remark, _LONGEST)}" for remark in remarks)]
 
 
 def _engines(bundle: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
