@@ -26,8 +26,13 @@ from elastic_runtime.safetensors import encode_header, itemsize
 MAX_SHARD_BYTES = 4 << 30
 
 
-#: Keys of the parent that would be untrue of a sub-model, or point to files that are not copied.
-_NOT_INHERITED = (*LAYER_LISTS, "auto_map", "_name_or_path", "name_or_path", "_commit_hash", "elastic_per_layer_widths")
+#: Keys of the parent that would be untrue of a sub-model, or point to files or tensors that are not copied.
+_NOT_INHERITED = (
+    *LAYER_LISTS, "auto_map", "_name_or_path", "name_or_path", "_commit_hash", "elastic_per_layer_widths",
+    "num_nextn_predict_layers",
+)  # fmt: skip
+_PREDICTION_HEADS = "mtp_"  # begins the other keys of the heads beside the model, whose tensors are left out
+_DTYPE_KEYS = ("torch_dtype", "dtype")  # in older and newer saves; some hold both
 
 
 def write_sliced(
@@ -79,7 +84,11 @@ def config_for(architecture: Architecture, parent_config: Mapping[str, Any]) -> 
     is a list, one entry a layer of the kind in the sub-model, and `elastic_per_layer_widths` names its key; where that
     is absent, every tool that reads scalar widths loads the checkpoint.
     """
-    inherited = {key: value for key, value in parent_config.items() if key not in _NOT_INHERITED}
+    inherited = {
+        key: value
+        for key, value in parent_config.items()
+        if key not in _NOT_INHERITED and not key.startswith(_PREDICTION_HEADS)
+    }
     for key in ("intermediate_size", "mamba_num_heads"):
         if isinstance(inherited.get(key), list):
             del inherited[key]  # of the parent's layers
@@ -140,8 +149,8 @@ def _write_shard(checkpoint: Checkpoint, path: Path, parts: list[_Part]) -> dict
 
 def _config(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> dict[str, Any]:
     config = config_for(budget.architecture(checkpoint.architecture), checkpoint.config)
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    return config | {key: FULL_NAMES[dtype or checkpoint.dtype]}
+    keys = [key for key in _DTYPE_KEYS if key in config] or _DTYPE_KEYS[:1]
+    return config | dict.fromkeys(keys, FULL_NAMES[dtype or checkpoint.dtype])
 
 
 def _write_index(path: Path, written: Mapping[str, TensorRef]) -> None:
