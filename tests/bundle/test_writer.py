@@ -247,3 +247,48 @@ def test_external_weights_are_named_only(tmp_path: Path, shard: Path, monkeypatc
         entry = bundle_writer.name_external(shard)
     assert (entry.path, entry.size) == ("model.safetensors", 8000)
     assert writer.NAME == "manifest.json"
+
+
+def test_where_the_second_rename_fails_the_old_bundle_is_put_back(
+    tmp_path: Path, export: Callable, tree: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename, calls = tmp_path / "out", Path.rename, []
+    export(out, ASKED, text="old")
+    before = tree(out)
+
+    def fails_once(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(exchange, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(OSError, match="Input/output error"):
+        export(out, ASKED, text="new")
+    assert tree(out) == before
+    assert hidden(tmp_path) == []
+
+
+def test_where_the_old_bundle_cannot_be_put_back_it_is_said_where_it_is(
+    tmp_path: Path, export: Callable, tree: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename, said = tmp_path / "out", Path.rename, []
+    export(out, ASKED, text="old")
+    before = tree(out)
+
+    def fails_from_now_on(self: Path, target: Path) -> Path:
+        if target == out:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "_exchange", lambda first, second: False)
+        patch.setattr(Path, "rename", fails_from_now_on)
+        with pytest.raises(OSError, match="Input/output error"):
+            export(out, ASKED, text="new", say=said.append)
+    (aside,) = tmp_path.glob(".out.old-*")
+    assert said[-1] == f"{out}: the old bundle is at {aside}; the next export to this place brings it back"
+    export(out, ASKED, text="old", say=said.append)
+    assert tree(out) == before
+    assert hidden(tmp_path) == []
