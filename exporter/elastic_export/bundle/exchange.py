@@ -43,7 +43,7 @@ def _exchange_by_renames(stage: Path, output: Path, aside: Path, say: Callable[[
             except OSError:
                 say(f"{output}: the old bundle is at {aside}; the next export to this place brings it back")
         raise
-    with suppress(FileNotFoundError):  # another export has removed it, as the leftover that it is from here on
+    with suppress(OSError):  # the new one is published: an old one that stays aside is the next export's to remove
         aside.rename(stage)
 
 
