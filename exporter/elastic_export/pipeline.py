@@ -25,7 +25,7 @@ from elastic_export.engine.request import EngineRequest
 from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
 from elastic_export.passes import budget_passes, run_passes
-from elastic_export.passes.dump import dump_to
+from elastic_export.passes.dump import check_dumps, dump_folder, dump_to
 from elastic_export.progress import Progress
 from elastic_export.reference import budget_masks
 from elastic_export.verify import (
@@ -79,6 +79,8 @@ def export(job: ExportJob, progress: Progress) -> ExportResult:
     with BundleWriter(
         options.output, force=options.force, add=options.add, protect=protect, say=progress.say
     ) as writer:
+        if options.debug:
+            check_dumps(options.output)
         writer.check_addable(manifest_of(job, (), versions()))
         with progress.step("trace"):
             parent = trace_parent(job.parent, checkpoint.prefix, every_token=options.logits == "all")
@@ -138,8 +140,7 @@ def _narrow(job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights) 
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
     stored = {name: IR_DTYPES[weights.stored(name)] for name in facts_of(parent).weights}
-    debug = job.options.output.with_name(f"{job.options.output.name}.debug")
-    dump = dump_to(debug / budget.name) if job.options.debug else None
+    dump = dump_to(dump_folder(job.options.output) / budget.name) if job.options.debug else None
     return run_passes(graph, budget_passes(masks, IR_DTYPES[job.precision], stored), dump)
 
 
