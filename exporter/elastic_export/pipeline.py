@@ -15,6 +15,7 @@ from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.budget import Budget
+from elastic_export.checkpoint.precision import Conversion
 from elastic_export.emit import EmittedModel, check_slices, emit_model
 from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.engine.activation import activation_bounds, size_bound
@@ -52,6 +53,7 @@ class BudgetResult:
     budget: Budget
     emitted: EmittedModel
     size: BudgetSize
+    conversion: Conversion | None = None
     verification: Verification | None = None
     engines: list[tuple[EngineEntry, EngineFacts]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -122,7 +124,9 @@ def _compile(
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)
         weights.bind(budget, emitted)
         writer.check_graph(budget.name, job.asked)
-    result = BudgetResult(budget, emitted, size)
+    result = BudgetResult(budget, emitted, size, weights.conversion)
+    if weights.conversion is not None and (warning := weights.conversion.warning()):
+        progress.say(f"{budget.name}: {warning}")
     if job.options.verify:
         with progress.step("verify", budget.name):
             result.verification = _verify(job, budget, emitted, weights, oracle, writer)
@@ -241,6 +245,7 @@ def _report(result: BudgetResult) -> str:
         versions=versions(),
         skipped=skipped,
         seconds=result.seconds,
+        conversion=None if result.conversion is None else result.conversion.report(),
     )
     return json.dumps(report, indent=1) + "\n"
 

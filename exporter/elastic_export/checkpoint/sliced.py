@@ -15,7 +15,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.config import LAYER_LISTS, config_document
 from elastic_export.checkpoint.documents import write_json
-from elastic_export.checkpoint.precision import FULL_NAMES, convert, stored_dtype
+from elastic_export.checkpoint.precision import FULL_NAMES, Conversion, Loss, convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
 from elastic_export.checkpoint.slicing import TensorRuns, runs_shape, sliced_blocks, sub_model_name, tensor_runs
@@ -42,6 +42,7 @@ def write_sliced(
     *,
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    conversion: Conversion | None = None,
 ) -> dict[str, TensorRef]:
     """Write config, shards and index of the sub-model `budget`.
 
@@ -54,6 +55,7 @@ def write_sliced(
         directory: made if need be; files of the same names in it are replaced.
         dtype: `bf16`, `fp16` or `fp32` instead of the checkpoint's; None keeps every tensor bit for bit.
         max_shard_bytes: bound of a shard's data.
+        conversion: counts what `dtype` takes from the weights, by the parent's tensor names.
 
     Returns:
         By the *parent's* tensor name: the tensor in the new files.
@@ -68,7 +70,7 @@ def write_sliced(
         write_json(directory / "config.json", _config(checkpoint, budget, dtype))
         written: dict[str, TensorRef] = {}
         for file, parts in shards.items():
-            written |= _write_shard(checkpoint, directory / file, parts)
+            written |= _write_shard(checkpoint, directory / file, parts, conversion)
         _write_index(directory / INDEX, written)
     except OSError as error:
         todo = "free some space" if error.errno == errno.ENOSPC else ""
@@ -134,14 +136,19 @@ def _shards(parts: list[_Part], max_bytes: int) -> dict[str, list[_Part]]:
     return {f"model-{i + 1:05}-of-{len(groups):05}.safetensors": group for i, group in enumerate(groups)}
 
 
-def _write_shard(checkpoint: Checkpoint, path: Path, parts: list[_Part]) -> dict[str, TensorRef]:
+def _write_shard(
+    checkpoint: Checkpoint, path: Path, parts: list[_Part], conversion: Conversion | None
+) -> dict[str, TensorRef]:
     # transformers refuses a file whose metadata does not say which framework's layout it has.
     header, entries = encode_header({part.name: (part.dtype, part.shape) for part in parts}, {"format": "pt"})
     with path.open("wb") as out:
         out.write(header)
         for part in parts:
             for block in sliced_blocks(checkpoint.read(part.parent_name), part.runs):
-                out.write(convert(block, part.dtype, part.parent_name).reshape(-1).view(np.uint8).data)
+                stored = convert(block, part.dtype, part.parent_name)
+                if conversion is not None and stored is not block:
+                    conversion.add(part.parent_name, Loss.of(block, stored))
+                out.write(stored.reshape(-1).view(np.uint8).data)
             checkpoint.release(part.parent_name)
     placed = ((part.parent_name, entries[part.name]) for part in parts)
     return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}

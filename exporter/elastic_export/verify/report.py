@@ -42,8 +42,12 @@ def report_of(
     versions: dict[str, str],
     skipped: Sequence[dict[str, str]] = (),
     seconds: Mapping[str, float] | None = None,
+    conversion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The report as plain JSON values. Without a verification it says so under `not_run`."""
+    """The report as plain JSON values. Without a verification it says so under `not_run`.
+
+    `conversion` says what another precision than the checkpoint's took from the weights (`Conversion.report`).
+    """
     return {
         "schema": SCHEMA,
         "budget": budget,
@@ -51,6 +55,7 @@ def report_of(
         "checks": [] if verification is None else [_check(c) for c in verification.checks],
         "run": None if verification is None else _plan(verification),
         "not_run": list(skipped),
+        "conversion": None if conversion is None else dict(conversion),
         "where": {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         "versions": versions,
         "seconds": {name: round(value, 2) for name, value in (seconds or {}).items()},
