@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
 from elastic_export.bundle.entries import budget_entry, engine_entry, manifest_of, versions
 from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.place import duplicate
+from elastic_export.bundle.run_record import RunRecord, machine
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.budget import Budget
@@ -61,22 +63,27 @@ class BudgetResult:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A published bundle."""
+    """A published bundle, and the record of the run that made it (`OUT.run.json`)."""
 
     output: Path
     manifest: Manifest
     budgets: tuple[BudgetResult, ...]
-    seconds: dict[str, float]
+    run: Mapping[str, Any]
 
 
-def export(job: ExportJob, progress: Progress) -> ExportResult:
+def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -> ExportResult:
     """Run a job and publish its bundle in one step; an error anywhere leaves an older bundle as it was.
+
+    Args:
+        job: what to export.
+        progress: hears of steps and of what a user should know.
+        command: the command line, for the record of the run.
 
     Raises:
         InputError: the output cannot be written or is no bundle.
         BuildError: a pass, a build or a verification failed, the disk is full, or what was built does not fit.
     """
-    options, checkpoint = job.options, job.checkpoint
+    options, checkpoint, record = job.options, job.checkpoint, RunRecord(job, command)
     protect = () if job.demo else (checkpoint.path,)
     with BundleWriter(
         options.output, force=options.force, add=options.add, protect=protect, say=progress.say
@@ -99,7 +106,11 @@ def export(job: ExportJob, progress: Progress) -> ExportResult:
             for companion in checkpoint.companions():
                 writer.place(companion, companion.name)
             manifest = writer.finish(manifest_of(job, [_entry(job, r) for r in results], versions()))
-    return ExportResult(options.output, manifest, tuple(results), progress.seconds())
+        for result in results:
+            record.add(result.budget.name, result.seconds, result.engines)
+        run = record.document(writer.output, manifest, progress.seconds())
+        writer.record(run)
+    return ExportResult(options.output, manifest, tuple(results), run)
 
 
 def _compile(
@@ -159,7 +170,7 @@ def _verify(
     )
     verification = verify_budget(oracle, budget, emitted, weights.load(budget), plan)
     if not verification.passed:
-        writer.fail(report_of(verification, budget=budget.name, versions=versions()))
+        writer.fail(report_of(verification, budget=budget.name, versions=versions()) | {"where": machine()})
     require_passed(verification)
     return verification
 
@@ -244,7 +255,6 @@ def _report(result: BudgetResult) -> str:
         budget=result.budget.name,
         versions=versions(),
         skipped=skipped,
-        seconds=result.seconds,
         conversion=None if result.conversion is None else result.conversion.report(),
     )
     return json.dumps(report, indent=1) + "\n"

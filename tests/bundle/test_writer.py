@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from elastic_export.bundle import exchange, place, staging, writer
-from elastic_export.bundle.writer import BundleWriter, failed_report
+from elastic_export.bundle.beside import failed_report
+from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
 
@@ -119,12 +120,12 @@ def test_a_failed_verification_leaves_its_report_and_no_bundle_and_a_good_export
     out = tmp_path / "new" / "out"
 
     def fail(bundle_writer: BundleWriter) -> None:
-        assert bundle_writer.fail({"budget": "6b"}) == failed_report(out)
+        assert bundle_writer.fail({"schema": "elastic-report/1", "budget": "6b"}) == failed_report(out)
         raise BuildError("verification of 6b", expected="an error below 1e-4", found="0.3")
 
     with pytest.raises(BuildError, match="verification"):
         export(out, ASKED, before_finish=fail)
-    assert json.loads((tmp_path / "new" / "out.failed.json").read_text()) == {"budget": "6b"}
+    assert json.loads((tmp_path / "new" / "out.failed.json").read_text())["budget"] == "6b"
     assert not out.exists()
     export(out, ASKED)
     assert not failed_report(out).exists()

@@ -1,9 +1,11 @@
-"""`report.json` of a budget: what was verified, how, where, with what numbers; what was not, and why."""
+"""`report.json` of a budget: what was verified, how, with what numbers; what was not, and why.
+
+When, where and how long belong to one run and not to the bundle: they are in its record (bundle/run_record.py).
+"""
 
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +43,6 @@ def report_of(
     budget: str,
     versions: dict[str, str],
     skipped: Sequence[dict[str, str]] = (),
-    seconds: Mapping[str, float] | None = None,
     conversion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain JSON values. Without a verification it says so under `not_run`.
@@ -54,11 +55,9 @@ def report_of(
         "passed": None if verification is None else verification.passed,
         "checks": [] if verification is None else [_check(c) for c in verification.checks],
         "run": None if verification is None else _plan(verification),
-        "not_run": list(skipped),
+        "not_run": sorted(skipped, key=lambda entry: entry["check"]),  # however the request was ordered
         "conversion": None if conversion is None else dict(conversion),
-        "where": {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         "versions": versions,
-        "seconds": {name: round(value, 2) for name, value in (seconds or {}).items()},
     }
 
 
