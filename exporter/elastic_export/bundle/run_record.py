@@ -1,6 +1,6 @@
 """`OUT.run.json`: when, where, how long and with what an export ran.
 
-Nothing of it is in the bundle: equal exports give equal bundles, whoever makes them, whenever and wherever.
+Nothing of it is in the bundle, so that equal exports give equal bundles.
 """
 
 from __future__ import annotations

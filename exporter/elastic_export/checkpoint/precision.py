@@ -64,7 +64,7 @@ class Loss:
         """Compare an array and what `convert` made of it."""
         if before.dtype.itemsize < after.dtype.itemsize or before.dtype == after.dtype:
             return cls(after.size)  # a wider dtype holds every value of a narrower one
-        small = np.abs(after) < ml_dtypes.finfo(after.dtype).smallest_normal
+        small = np.abs(after) < ml_dtypes.finfo(after.dtype).smallest_normal  # type: ignore[no-untyped-call]
         was, became = before[small].astype(np.float32), after[small].astype(np.float32)
         zeros = int(np.count_nonzero(was[became == 0]))
         return cls(after.size, zeros, int(np.count_nonzero(was != became)) - zeros)
