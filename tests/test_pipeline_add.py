@@ -87,8 +87,8 @@ def test_evidence_of_the_same_files_is_kept_without_a_new_verification(tmp_path:
     result = run(checkpoint, out, "rtx4090", add=True, verify=False)
     after = report(out)
     assert (out / "full" / "golden.safetensors").read_bytes() == golden
-    assert {name: after[name] for name in ("passed", "checks", "run", "where", "versions")} == {
-        name: before[name] for name in ("passed", "checks", "run", "where", "versions")
+    assert {name: after[name] for name in ("passed", "checks", "run", "versions")} == {
+        name: before[name] for name in ("passed", "checks", "run", "versions")
     }
     assert [entry["check"] for entry in after["not_run"]] == ["full/rtx4090.engine", "full/rtx5080.engine"]
     assert result.manifest.budgets[0].golden == "full/golden.safetensors"

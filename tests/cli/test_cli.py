@@ -106,6 +106,17 @@ def test_output_that_is_no_bundle_is_left_alone(run, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_debug_leaves_a_folder_that_is_not_its_own_alone(run, tmp_path) -> None:
+    thesis = tmp_path / "out.debug" / "small" / "thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    code, _, err = run("--budget", "small", "--target", "rtx5080", "--output", str(tmp_path / "out"), "--debug")
+    assert code == 2
+    assert "out.debug: expected none, or dumps of --debug only, found small/thesis.tex as well. Move it away" in err
+    assert thesis.read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.debug"], "refused before anything was built"
+
+
 def test_dry_run_of_the_12b_prints_figures_worked_out_by_hand(run, tmp_path, monkeypatch, sparse_12b) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("--checkpoint", str(sparse_12b), "--budget", "all", "--target", "rtx5080,rtx5090", "--dry-run")

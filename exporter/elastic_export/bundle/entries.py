@@ -54,11 +54,16 @@ def check_destination(job: ExportJob) -> None:
     """Whether an export could begin to write its bundle where it was told to; writes nothing.
 
     Raises:
-        InputError: as `check_output` and, with `add`, `check_same` do, or the output cannot even be looked at.
+        InputError: as `check_output`, with `add` `check_same` and with `debug` `check_dumps` do, or the output cannot
+            even be looked at.
     """
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
     with os_errors_explained(options.output):
         _, previous = check_output(options.output, force=options.force, protect=protect)
+        if options.debug:
+            from elastic_export.passes.dump import check_dumps  # noqa: PLC0415  # onnx, which a plan does not wait for
+
+            check_dumps(options.output)
     if options.add and previous is not None:
         check_same(previous, manifest_of(job, (), versions()))
 

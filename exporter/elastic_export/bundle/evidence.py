@@ -10,8 +10,8 @@ from elastic_export.bundle.merge import graph_files
 from elastic_runtime.golden import read_golden
 from elastic_runtime.manifest import BudgetEntry, Manifest
 
-#: What belongs to the checks of a report: their figures, the run they made, and where and with what they ran.
-_OF_THE_CHECKS = ("passed", "checks", "run", "where", "versions")
+#: What belongs to the checks of a report: their figures, the run they made, and with what they ran.
+_OF_THE_CHECKS = ("passed", "checks", "run", "versions")
 
 
 def keeps_golden(old: Manifest, new: Manifest, budget: BudgetEntry, folder: Path) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from elastic_export.bundle.beside import failed_report, run_record_file
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.merge import (
@@ -154,10 +155,21 @@ class BundleWriter:
 
     def fail(self, report: Mapping[str, object]) -> Path:
         """Write the report of a failed verification beside the output; the caller raises, and no bundle appears."""
-        path = failed_report(self.output)
-        beside = self.path / path.name
-        beside.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", "utf-8")
-        beside.replace(path)
+        return self._write_beside(failed_report(self.output), report)
+
+    def record(self, document: Mapping[str, object]) -> None:
+        """Write the record of the run that has just published the bundle; where that fails the bundle stays."""
+        path = run_record_file(self.output)
+        try:
+            self._write_beside(path, document)
+        except OSError as error:
+            self._say(f"{path}: not written: {error.strerror or error}; the bundle is complete")
+
+    def _write_beside(self, path: Path, document: Mapping[str, object]) -> Path:
+        self.path.mkdir(exist_ok=True)  # the stage has become the bundle, where there was none before it
+        written = self.path / path.name  # goes with the stage if the next step does not come
+        written.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", "utf-8")
+        written.replace(path)
         return path
 
     def _digests(self) -> tuple[FileEntry, ...]:
@@ -217,11 +229,6 @@ class BundleWriter:
         whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
         _replace(target, json.dumps(whole, indent=1) + "\n")
         return FileEntry(report.path, *file_digest(target))
-
-
-def failed_report(output: Path) -> Path:
-    """Where the report of a failed verification goes."""
-    return output.with_name(f"{output.name}.failed.json")
 
 
 def _replace(path: Path, text: str) -> None:

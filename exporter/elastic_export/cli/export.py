@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,7 +99,7 @@ def run_export(
         return
     from elastic_export.pipeline import export  # noqa: PLC0415  # torch takes seconds to import; a plan needs none
 
-    result = export(job, progress)
+    result = export(job, progress, command=sys.argv)
     click.echo(result_json(result) if as_json else summary(result))
     if demo:
         progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")

@@ -48,12 +48,11 @@ def _row(budget: BudgetResult) -> list[str]:
 
 
 def result_json(result: ExportResult) -> str:
-    """The summary for programs."""
+    """The summary for programs, with the record of the run as `OUT.run.json` has it."""
     return json.dumps(
         {
             "output": str(result.output),
             "demo": result.manifest.demo,
-            "seconds": result.seconds,
             "budgets": [
                 {
                     "name": b.budget.name,
@@ -62,10 +61,10 @@ def result_json(result: ExportResult) -> str:
                     "weight_bytes": b.size.weight_bytes,
                     "verified": None if b.verification is None else _checks(b),
                     "engines": [_engine(entry, facts) for entry, facts in b.engines],
-                    "seconds": b.seconds,
                 }
                 for b in result.budgets
             ],
+            "run": result.run,
         },
         indent=1,
     )
