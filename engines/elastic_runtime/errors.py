@@ -6,6 +6,8 @@ Each class owns the exit code of a command that dies of it, so a command line ne
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def _numbers(*names: str) -> frozenset[int]:
@@ -68,9 +70,43 @@ class UnavailableError(BuildError):
     """This machine cannot run it (a package, a library, memory, a card): nothing is wrong with what was to be run."""
 
 
+class InternalError(ElasticError):
+    """A check of our own work failed: nothing that was asked for or given can be the reason, so exit 70 and no advice.
+
+    Whether an error is one is asked of its cause, not of its place: what any input, option or machine can bring about
+    is an `InputError` or a `BuildError`, however deep it is found.
+    """
+
+    exit_code = FAULT
+
+    def __init__(self, subject: str, *, expected: str, found: str) -> None:
+        todo = "this is a fault of elastic-export; run again with --debug and report what that prints"
+        super().__init__(subject, expected=expected, found=found, todo=todo)
+
+    @property
+    def what(self) -> str:
+        """What is wrong, without what to do."""
+        return f"{self.subject}: expected {self.expected}, found {self.found}"
+
+
+@contextmanager
+def advised(todo: str) -> Iterator[None]:
+    """Give an InputError raised in the block this advice, unless it has its own.
+
+    For the readers of a format, who cannot know what their file is for and where another one comes from.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.todo:
+            raise
+        raise InputError(error.subject, expected=error.expected, found=error.found, todo=todo) from error
+
+
 def internal_error(error: BaseException, again: str) -> str:
-    """The one line that a fault of ours prints; `again`: how to run it for the traceback."""
-    what = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:_MAX_FAULT])[1:-1]
+    """The one line that a fault of ours prints, checked for or not; `again`: how to run it for the traceback."""
+    what = error.what if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
+    what = ascii(" ".join(what.split())[:_MAX_FAULT])[1:-1]
     return f"internal error: {what}. Run {again} and report what that prints."
 
 

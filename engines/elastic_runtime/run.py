@@ -21,6 +21,7 @@ from elastic_runtime.errors import (
     BuildError,
     ElasticError,
     InputError,
+    InternalError,
     internal_error,
     machine_error,
 )
@@ -51,7 +52,7 @@ def main() -> None:
 
 def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # one line a kind of error
     """Exit code and message; what the message does not name is a fault of ours."""
-    if isinstance(error, ElasticError):
+    if isinstance(error, ElasticError) and not isinstance(error, InternalError):
         return error.exit_code, f"error: {error}"
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code, None

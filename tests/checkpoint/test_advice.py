@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 import elastic_export
-from elastic_export.checkpoint.advice import advised
-from elastic_runtime.errors import InputError
 
 PACKAGE = Path(elastic_export.__file__).parent
 SOURCES = sorted(path for part in ("checkpoint", "bundle", "cli") for path in (PACKAGE / part).glob("*.py"))
@@ -32,10 +30,3 @@ def test_the_search_finds_what_it_is_for() -> None:
     call = 'InputError("x", expected="y", found="z"{})'
     texts = [call.format(more) for more in ("", ', todo=""', ', todo="w"', ", todo=advice")]
     assert unadvised("\n".join(texts)) == [1, 2]
-
-
-def test_a_readers_error_gets_the_advice_unless_it_has_its_own() -> None:
-    for own, expected in (("", "x: expected y, found z. Do that."), ("do this", "x: expected y, found z. Do this.")):
-        with pytest.raises(InputError) as caught, advised("do that"):
-            raise InputError("x", expected="y", found="z", todo=own)
-        assert str(caught.value) == expected

@@ -6,7 +6,16 @@ import errno
 
 import pytest
 
-from elastic_runtime.errors import NO_ROOM, BuildError, InputError, machine_error
+from elastic_runtime.errors import (
+    NO_ROOM,
+    BuildError,
+    ElasticError,
+    InputError,
+    InternalError,
+    advised,
+    internal_error,
+    machine_error,
+)
 
 
 def test_says_subject_expected_found_and_what_to_do() -> None:
@@ -18,6 +27,24 @@ def test_says_subject_expected_found_and_what_to_do() -> None:
 def test_names_out_of_a_file_cannot_steer_a_terminal() -> None:
     error = InputError("tensor \x1b[2J\x07", expected="é", found="a\x0cb\ud800\nc", todo="\x1b[2J it")
     assert str(error) == "tensor \\x1b[2J\\x07: expected é, found a\\x0cb\\ud800\nc. \\x1b[2J it."
+
+
+def test_a_fault_of_ours_says_so_and_is_told_in_one_line() -> None:
+    error = InternalError("node n (Mul)", expected="no mask", found="one\nleft")
+    assert isinstance(error, ElasticError)
+    assert error.exit_code == 70
+    assert str(error).endswith(
+        "found one\nleft. This is a fault of elastic-export; run again with --debug and report what that prints."
+    )
+    told = "internal error: node n (Mul): expected no mask, found one left. Run it so and report what that prints."
+    assert internal_error(error, "it so") == told
+
+
+def test_a_readers_error_gets_the_advice_unless_it_has_its_own() -> None:
+    for own, expected in (("", "x: expected y, found z. Do that."), ("do this", "x: expected y, found z. Do this.")):
+        with pytest.raises(InputError) as caught, advised("do that"):
+            raise InputError("x", expected="y", found="z", todo=own)
+        assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

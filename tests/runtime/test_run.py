@@ -17,7 +17,7 @@ import pytest
 from card_memory import apart
 from elastic_runtime import chat, run, stats
 from elastic_runtime import open as opening
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.memory import Card
 from elastic_runtime.run import main
 from elastic_runtime.verified import Verified
@@ -279,6 +279,11 @@ def test_a_chat_whose_session_is_lost_ends(demo_bundle: Path, monkeypatch: pytes
     ("error", "code", "text"),
     [
         (ZeroDivisionError("one\ntwo \x1b[2J"), 70, "internal error: ZeroDivisionError: one two \\x1b[2J. Run again"),
+        (
+            InternalError("x", expected="a", found="b"),
+            70,
+            "internal error: x: expected a, found b. Run again with --d",
+        ),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
         (
             FileNotFoundError(2, "No such file", "a/b"),
