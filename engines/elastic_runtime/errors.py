@@ -20,12 +20,20 @@ FAULT = 70
 _MAX_FAULT = 500  # characters of the one line that it prints
 #: A full disk, a full quota, a file above the largest size that is allowed.
 NO_ROOM = _numbers("ENOSPC", "EDQUOT", "EFBIG")
-#: What else a machine answers that no request and no code of ours can help. A missing file is none of these: what a
-#: user named is looked for and refused by name, and of our own files none may be missing.
-REFUSED = _numbers(
-    "EACCES", "EPERM", "EROFS", "EIO", "EREMOTEIO", "ESTALE", "ENXIO", "ENODEV", "ENAMETOOLONG", "ELOOP", "ENOTDIR",
-    "EISDIR", "ETXTBSY", "EBUSY", "EMLINK", "EMFILE", "ENFILE", "ENOMEM",
-)  # fmt: skip
+_ADVICE = {
+    "change who may use it, or name another place": ("EACCES", "EPERM"),
+    "name a place that can be written": ("EROFS",),
+    "see that its disk is sound and still mounted": ("EIO", "EREMOTEIO", "ESTALE", "ENXIO", "ENODEV"),
+    "name a shorter path": ("ENAMETOOLONG",),
+    "name a path of folders, without links in a circle": ("ELOOP", "ENOTDIR", "EISDIR"),
+    "end the program that uses it": ("ETXTBSY", "EBUSY"),
+    "name another file system": ("EMLINK",),
+    "raise the limit of open files (ulimit -n)": ("EMFILE", "ENFILE"),
+    "close other programs": ("ENOMEM",),
+}
+#: What else a machine answers that no request and no code of ours can help, and what a person can do. A missing file is
+#: none of these: what a user named is looked for and refused by name, and of our own files none may be missing.
+REFUSED = {number: todo for todo, names in _ADVICE.items() for number in _numbers(*names)}
 
 
 class ElasticError(Exception):
@@ -119,5 +127,5 @@ def machine_error(error: BaseException) -> BuildError | None:
         return BuildError(file or "the disk", expected="room to write", found=found, todo="free some space there")
     if error.errno in REFUSED:
         expected = "a usable file" if file else "no refusal"
-        return BuildError(file or "this machine", expected=expected, found=found)
+        return BuildError(file or "this machine", expected=expected, found=found, todo=REFUSED[error.errno])
     return None

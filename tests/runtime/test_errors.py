@@ -58,15 +58,24 @@ def test_want_of_room_is_the_machines(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "number",
+    ("number", "todo"),
     [
-        errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
-        errno.ETXTBSY, errno.EMFILE, errno.ENFILE,
+        (errno.EACCES, "Change who may use it, or name another place."),
+        (errno.EPERM, "Change who may use it, or name another place."),
+        (errno.EROFS, "Name a place that can be written."),
+        (errno.EIO, "See that its disk is sound and still mounted."),
+        (errno.ENAMETOOLONG, "Name a shorter path."),
+        (errno.ELOOP, "Name a path of folders, without links in a circle."),
+        (errno.ENOTDIR, "Name a path of folders, without links in a circle."),
+        (errno.ETXTBSY, "End the program that uses it."),
+        (errno.EMFILE, "Raise the limit of open files (ulimit -n)."),
+        (errno.ENFILE, "Raise the limit of open files (ulimit -n)."),
+        (errno.ENOMEM, "Close other programs."),
     ],
-)  # fmt: skip
-def test_refusals_of_the_machine(number: int) -> None:
-    assert str(machine_error(OSError(number, "No", "a"))) == "a: expected a usable file, found No."
-    assert str(machine_error(OSError(number, "No"))) == "this machine: expected no refusal, found No."
+)
+def test_refusals_of_the_machine(number: int, todo: str) -> None:
+    assert str(machine_error(OSError(number, "No", "a"))) == f"a: expected a usable file, found No. {todo}"
+    assert str(machine_error(OSError(number, "No"))) == f"this machine: expected no refusal, found No. {todo}"
 
 
 def test_a_missing_file_and_what_is_no_os_error_are_faults_of_ours() -> None:

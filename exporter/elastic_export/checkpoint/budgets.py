@@ -152,7 +152,7 @@ def _known_keys(subject: str, value: Mapping[str, Any], known: tuple[str, ...]) 
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            todo = f"the nearest is {near[0]}" if near else ""
+            todo = f"the nearest is {near[0]}" if near else "take it out"
             raise InputError(
                 f"{subject}, {key[:60]}", expected=f"one of {', '.join(known)}", found="an unknown key", todo=todo
             )
