@@ -108,6 +108,12 @@ def test_the_report_says_what_was_and_what_was_not_run(shared: ExportResult) -> 
     skipped = {entry["check"]: entry for entry in report["not_run"]}
     assert set(skipped) == {"small/rtx5080.engine", "small/rtx5090.engine"}
     assert skipped["small/rtx5080.engine"]["command"] == "elastic-export verify BUNDLE --require engine"
+    engine = report["engines"]["small/rtx5080.engine"]
+    assert report["engines"] == {"small/rtx5080.engine": engine, "small/rtx5090.engine": engine}
+    assert (engine["version"], engine["plugin_layers"]) == (report["versions"]["tensorrt-rtx"], {"Mamba2Mixer": 2})
+    assert engine["in_place"]["ssm_state.1"] == "ssm_state_out.1"
+    assert set(engine["activation_bytes"]) == {"decode", "prefill"}
+    assert engine["reproducible"] == (not engine["remarks"])
     assert set(report["seconds"]) == {"passes", "onnx", "verify", "engine"}
 
 

@@ -43,6 +43,7 @@ from elastic_runtime.errors import BuildError
 from elastic_runtime.fit import BudgetSize, gib
 from elastic_runtime.golden import write_golden
 from elastic_runtime.manifest import BudgetEntry, EngineEntry, Manifest
+from elastic_runtime.records import encode
 
 
 @dataclass
@@ -90,6 +91,8 @@ def export(job: ExportJob, progress: Progress) -> ExportResult:
             _compile(job, budget, size, parent, weights, oracle, writer, progress)
             for budget, size in zip(job.budgets, job.sizes, strict=True)
         ]
+        for remark in build_remarks(results):
+            progress.say(remark)
         _check_targets(job, results)
         with progress.step("bundle"):
             for companion in checkpoint.companions():
@@ -192,6 +195,7 @@ def _build(
         size_limit=None
         if options.weights == "embedded"
         else size_bound(emitted.architecture, len(engine.capabilities), options.max_batch),
+        allow_oversize=options.allow_oversize,
     )
     facts = build_engine(request)
     for name in names[1:]:
@@ -230,6 +234,16 @@ def _needs(entries: Sequence[EngineEntry]) -> str:
     return "; ".join(f"{e.file} needs {gib(e.fits.total)} GiB at {e.max_context} tokens" for e in entries)
 
 
+def build_remarks(results: Sequence[BudgetResult]) -> list[str]:
+    """What a person should hear of the builds, a line for each remark, with the engines that it is about."""
+    files: dict[str, list[str]] = {}
+    for result in results:
+        for entry, facts in result.engines:
+            for remark in facts.remarks():
+                files.setdefault(remark, []).append(entry.file)
+    return [f"{', '.join(about)}: {remark}" for remark, about in files.items()]
+
+
 def _report(result: BudgetResult) -> str:
     skipped = engines_not_run([entry.file for entry, _ in result.engines])
     if result.verification is None:
@@ -239,6 +253,7 @@ def _report(result: BudgetResult) -> str:
         budget=result.budget.name,
         versions=versions(),
         skipped=skipped,
+        engines={entry.file: encode(facts.report()) for entry, facts in result.engines},
         seconds=result.seconds,
     )
     return json.dumps(report, indent=1) + "\n"

@@ -28,6 +28,7 @@ from elastic_export.graph import facts_of, trace_parent
 from elastic_export.graph.facts import clone_with_facts
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
+from elastic_runtime.digest import file_digest
 
 
 def main() -> None:
@@ -89,7 +90,7 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
         f"engine {arguments.budget} {arguments.ops} at {arguments.max_context}: {time.perf_counter() - start:.1f} s, "
         f"{facts.size / 1e6:.1f} MB, {facts.peak_rss / 1e9:.2f} GB of memory, activation memory {decode:.1f} MB in "
         f"decode and {prefill:.1f} MB in prefill (bounds {bounds[0] / 1e6:.0f} and {bounds[1] / 1e6:.0f} MB), "
-        f"{facts.layers} layers, plugins {dict(facts.plugin_layers)}, SHA-256 {facts.sha256[:12]}"
+        f"{facts.layers} layers, plugins {dict(facts.plugin_layers)}, SHA-256 {file_digest(request.output)[1][:12]}"
     )
 
 

@@ -7,6 +7,8 @@ import signal
 import time
 from typing import Any
 
+from elastic_export.engine import mixer_creator
+
 
 def twice(trt: Any) -> Any:
     """Creator of `Twice`: one output like the input."""
@@ -63,6 +65,14 @@ def twice(trt: Any) -> Any:
             return Twice()
 
     return TwiceCreator()
+
+
+def two_buffers(trt: Any) -> Any:
+    """The creator of our mixer, of a plugin that shares no buffer."""
+    contract = mixer_creator.load_declaration()
+    for output in contract["outputs"]:
+        output.pop("alias", None)
+    return type(mixer_creator.create(trt))(contract)
 
 
 def abort(trt: Any) -> Any:

@@ -44,4 +44,6 @@ def complete_report(
     made = [entry for entry in new["not_run"] if not evidence or entry["check"].endswith(".engine")]
     kept = [{**e, "check": engines[e["check"]]} for e in old.get("not_run", ()) if e["check"] in engines]
     report["not_run"] = sorted([*made, *kept], key=lambda entry: str(entry["check"]))
+    built = {engines[file]: facts for file, facts in old.get("engines", {}).items() if file in engines}
+    report["engines"] = dict(sorted({**new.get("engines", {}), **built}.items()))
     return report

@@ -46,6 +46,8 @@ _OPTIONS = (
     click.option("--dry-run", is_flag=True, help="Print what fits and stop; nothing is written."),
     click.option("--require-fit", is_flag=True, help="Exit 1 if any budget does not fit any target."),
     click.option("--allow-unfit", is_flag=True, help="Build even where no budget fits a target."),
+    click.option("--allow-oversize", is_flag=True,
+                 help="Keep engines above the bounds on their size and scratch memory; the report says so."),
     click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
     click.option("--add", is_flag=True, help="Keep what the bundle already has of the same checkpoint."),
     click.option("--force", is_flag=True, help="Replace an output folder that is not a bundle."),
@@ -136,6 +138,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         force=given["force"],
         require_fit=given["require_fit"],
         allow_unfit=given["allow_unfit"],
+        allow_oversize=given["allow_oversize"],
         debug=given["debug"],
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from elastic_runtime.fit import BudgetSize, unfit, vram_needed
 from elastic_runtime.fit_table import align, parameters, size_text
+from elastic_runtime.records import encode
 from elastic_runtime.targets import Target
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ def _engine(entry: EngineEntry, facts: EngineFacts) -> dict[str, Any]:
         "bytes": facts.size,
         "activation": entry.activation,
         "fits": entry.fits.enough,
+        "seconds": facts.seconds,
+        "peak_rss": facts.peak_rss,
+        "build": encode(facts.report()),
     }
 
 

@@ -4,6 +4,7 @@
     source -> folder of the ONNX file (external data is found there)
     out -> a private folder beside the engine's place, so that the engine arrives by one rename
     lib/                         library names the loader must find, see `Flavour.library_links`
+    processor                    the number of the processor it may keep for itself, six digits; empty for none
     log, result.json             what the builder said, what came of it
 
 All names are relative and always the same: no path of the request reaches the build process.
@@ -27,6 +28,7 @@ from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, ElasticError, InputError
 
 REQUEST_FILE, MODEL_FILE, RESULT_FILE, LOG_FILE = "request.json", "model.onnx", "result.json", "log"
+PROCESSOR_FILE = "processor"
 LIBRARY_FOLDER = "lib"
 OUT_FOLDER, ENGINE_FILE = "out", "engine"
 #: How the process ends where it has no room to say what came of it.
@@ -92,6 +94,11 @@ def lay_libraries(folder: Path, flavour_name: str) -> None:
     folder.mkdir()
     for name, library in flavour(flavour_name).library_links().items():
         (folder / name).symlink_to(library)
+
+
+def write_processor(folder: Path, processor: int | None) -> None:
+    """Tell the process that is about to run there which processor is its own; as long a text for each."""
+    write_file(folder / PROCESSOR_FILE, b"" if processor is None else b"%06d" % processor)
 
 
 def error_to_json(error: ElasticError) -> dict[str, Any]:

@@ -19,14 +19,18 @@ from elastic_export.engine.build_folder import (
     BuildFaultError,
     BuildFolder,
     build_folder,
+    write_processor,
 )
 from elastic_export.engine.buildlog import last_words
+from elastic_export.engine.checks import check_contract
+from elastic_export.engine.compile import OTHERWISE
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.header import check_header
-from elastic_export.engine.isolation import fixed_addresses
+from elastic_export.engine.isolation import claimed_processor, fixed_addresses
 from elastic_export.engine.limits import check_precision, check_sizes
 from elastic_export.engine.machine import build_error
+from elastic_export.engine.mixer_creator import load_declaration
 from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
@@ -52,7 +56,7 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
         timeout: seconds after which the process is killed.
 
     Returns:
-        What is known of the engine; `warnings` says when its bytes are not promised to be reproducible.
+        What is known of the engine; `chances` says why its bytes are not promised to be reproducible, if they are not.
 
     Raises:
         InputError: the request or the model file is at fault, or TensorRT is not there; nothing was started.
@@ -81,11 +85,13 @@ def check_request(request: EngineRequest) -> None:
 
     Raises:
         InputError: sizes, precision, missing plugin creators, missing TensorRT, a machine it cannot build on.
+        BuildError: the mixer's contract and the interface disagree on who shares a buffer.
     """
     check_sizes(max_tokens=request.max_tokens, max_context=request.max_context, max_batch=request.max_batch)
     check_precision(request.precision, request.compute_capabilities)
     if request.ops == "plugin":
         check_creators(request.plugin_ops, request.plugin_creators)
+    check_contract(request, load_declaration())
     flavour(request.flavour).check_machine()
 
 
@@ -97,27 +103,30 @@ def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int
     """
     command = [sys.executable, "-B", *PYTHON_OPTIONS[request.ops], "-m", "elastic_export.engine.child"]
     child = None
-    try:
-        with (place.folder / LOG_FILE).open("wb") as log, fixed_addresses():
-            child = subprocess.Popen(
-                command,
-                cwd=place.folder,
-                env=child_environment(os.environ, flavour(request.flavour).preloads()),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone; we end the child
-            )
-        return child.wait(timeout)
-    except subprocess.TimeoutExpired as error:
-        raise BuildError(
-            request.output.name,
-            expected=f"the builder to end within {timeout:g} s",
-            found=f"it still ran, last words: {last_words(place.log())}",
-        ) from error
-    finally:
-        if child is not None:
-            _kill(child)
+    with claimed_processor() as processor:
+        write_processor(place.folder, processor)
+        try:
+            with (place.folder / LOG_FILE).open("wb") as log, fixed_addresses():
+                child = subprocess.Popen(
+                    command,
+                    cwd=place.folder,
+                    env=child_environment(os.environ, flavour(request.flavour).preloads()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C reaches us alone; we end the child
+                )
+            return child.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(
+                request.output.name,
+                expected=f"the builder to end within {timeout:g} s",
+                found=f"it still ran, last words: {last_words(place.log())}",
+                todo="build on a faster or less busy machine; if it hangs there too, report it with these words",
+            ) from error
+        finally:
+            if child is not None:
+                _kill(child)
 
 
 def child_environment(environment: Mapping[str, str], preloads: Sequence[str] = ()) -> dict[str, str]:
@@ -147,7 +156,7 @@ def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineF
             request.output.name,
             expected="the builder to end with an engine or a reason",
             found=f"{describe_status(status)}, last words: {last_words(place.log())}",
-            todo="free memory and try again" if status == -signal.SIGKILL else "",
+            todo="free memory and try again" if status == -signal.SIGKILL else OTHERWISE,
         )
     return result
 

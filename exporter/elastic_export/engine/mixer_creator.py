@@ -111,6 +111,13 @@ def bind_shapes(contract: Mapping[str, Any], values: Mapping[str, int | float], 
     return symbols
 
 
+def shared_input(contract: Mapping[str, Any], output: int) -> int:
+    """Index of the input whose buffer that output of the plugin shares, -1 for none."""
+    alias = contract["outputs"][output].get("alias", {})
+    names = [operand["name"] for operand in contract["inputs"]]
+    return names.index(alias["input"]) if alias.get("plugin") == "must" else -1
+
+
 def _check_limits(contract: Mapping[str, Any], symbols: Mapping[str, int]) -> None:
     for symbol, limit in contract["limits"].items():
         if isinstance(limit, list) and not limit[0] <= symbols[symbol] <= limit[1]:
@@ -198,9 +205,7 @@ def _plugin_class(trt: Any) -> Any:
             return _allowed(trt, self.contract, pos, [d.desc.type for d in described[: pos + 1]])
 
         def get_aliased_input(self, output: int) -> int:
-            alias = self.contract["outputs"][output].get("alias", {})
-            names = [i["name"] for i in self.contract["inputs"]]
-            return names.index(alias["input"]) if alias.get("plugin") == "must" else -1
+            return shared_input(self.contract, output)
 
         def configure_plugin(self, inputs: Any, outputs: Any) -> None:
             dims = [i.max for i in inputs]

@@ -30,7 +30,12 @@ def register_plugins(trt: Any, creators: Mapping[str, str], namespace: str = "")
     for op, entry in creators.items():
         creator = _factory(op, entry)(trt)
         if not registry.register_creator(creator, namespace):
-            raise BuildError(f"plugin {op}", expected="to be registered", found="a refusal by the registry")
+            raise BuildError(
+                f"plugin {op}",
+                expected="to be registered",
+                found="a refusal by the registry",
+                todo="use --ops native, and report this: the name is taken, or the declaration is faulty",
+            )
         made.append(creator)
     return tuple(made)
 
@@ -56,4 +61,6 @@ def _factory(op: str, entry: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"plugin {op}", expected=f"a creator at {entry}", found=str(error)) from error
+        raise InputError(
+            f"plugin {op}", expected=f"a creator at {entry}", found=str(error), todo="write it as module:factory"
+        ) from error

@@ -21,8 +21,8 @@ class EngineRequest:
     `outputs` the outputs that are no states. Shapes may hold the symbols B, T and S; S becomes `max_context`.
     `plugin_ops` maps the name of each op that must become a plugin to the number of its layers, `plugin_creators` the
     same names to `module:factory` of a creator. `activation_limits` (bytes, of decode and of prefill) bound scratch
-    memory, `size_limit` (bytes) the engine file: an engine above one of them is refused. `flavour` is the TensorRT
-    product: `tensorrt_rtx` or `tensorrt`.
+    memory, `size_limit` (bytes) the engine file: an engine above one of them is refused, or with `allow_oversize`
+    kept and its facts say so. `flavour` is the TensorRT product: `tensorrt_rtx` or `tensorrt`.
     """
 
     onnx: Path
@@ -40,6 +40,7 @@ class EngineRequest:
     plugin_creators: Mapping[str, str] = field(default_factory=dict)
     activation_limits: tuple[int, int] | None = None
     size_limit: int | None = None
+    allow_oversize: bool = False
     flavour: str = "tensorrt_rtx"
 
     def states(self) -> tuple[StatePort, ...]:

@@ -1,4 +1,6 @@
-"""`report.json` of a budget: what was verified, how, where, with what numbers; what was not, and why."""
+"""`report.json` of a budget: what was verified, how, where, with what numbers; what was not, and why; what
+the builder said of each engine.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,13 @@ def report_of(
     budget: str,
     versions: dict[str, str],
     skipped: Sequence[dict[str, str]] = (),
+    engines: Mapping[str, Mapping[str, Any]] | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The report as plain JSON values. Without a verification it says so under `not_run`."""
+    """The report as plain JSON values. Without a verification it says so under `not_run`.
+
+    `engines`: what the builder said of each engine, by its file in the bundle.
+    """
     return {
         "schema": SCHEMA,
         "budget": budget,
@@ -51,6 +57,7 @@ def report_of(
         "checks": [] if verification is None else [_check(c) for c in verification.checks],
         "run": None if verification is None else _plan(verification),
         "not_run": list(skipped),
+        "engines": dict(sorted((engines or {}).items())),
         "where": {"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         "versions": versions,
         "seconds": {name: round(value, 2) for name, value in (seconds or {}).items()},
