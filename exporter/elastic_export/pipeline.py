@@ -82,7 +82,8 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
 
     Raises:
         InputError: the output cannot be written or is no bundle.
-        BuildError: a pass, a build or a verification failed, the disk is full, or what was built does not fit.
+        BuildError: a build or a verification failed, the disk is full, or what was built does not fit.
+        InternalError: a check of our own graph or files failed.
     """
     options, checkpoint, record = job.options, job.checkpoint, RunRecord(job, command)
     protect = () if job.demo else (checkpoint.path,)

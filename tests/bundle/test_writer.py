@@ -13,7 +13,7 @@ from elastic_export.bundle import exchange, place, staging, writer
 from elastic_export.bundle.beside import failed_report
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError, InternalError
 
 ASKED = {"big": [("rtx5080", 1024)], "small": [("rtx5080", 1024)]}
 
@@ -206,13 +206,13 @@ def test_the_kernel_is_asked_to_exchange(tmp_path: Path) -> None:
 
 
 def test_links_are_not_published(tmp_path: Path, export: Callable) -> None:
-    with pytest.raises(BuildError, match="expected a plain file"):
+    with pytest.raises(InternalError, match="expected a plain file"):
         export(tmp_path / "out", ASKED, before_finish=lambda w: (w.path / "big" / "link").symlink_to("/etc/hostname"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_manifest_no_consumer_would_open_is_not_published(tmp_path: Path, export: Callable) -> None:
-    with pytest.raises(InputError, match=r"files that the manifest lists, found big/model\.onnx"):
+    with pytest.raises(InternalError, match=r"files that the manifest lists, found big/model\.onnx"):
         export(tmp_path / "out", ASKED, before_finish=lambda w: (w.path / "big" / "model.onnx").unlink())
     assert not (tmp_path / "out").exists()
 

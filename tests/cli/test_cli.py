@@ -24,6 +24,7 @@ from elastic_export.checkpoint.synthetic import (
 )
 from elastic_export.cli.main import main
 from elastic_export.engine.build_folder import BuildFaultError
+from elastic_runtime.errors import InternalError
 from elastic_runtime.manifest_reader import NAME
 from elastic_runtime.verified import Verified
 
@@ -324,6 +325,11 @@ def test_a_fault_in_the_build_process_is_an_internal_error_with_both_tracebacks(
             "internal error: ZeroDivisionError: one two \\x1b[2J. Run it",
         ),
         (RuntimeError("x" * 9999), 70, "internal error: RuntimeError: xxx"),
+        (
+            InternalError("node \x1b[2J", expected="a", found="b\nc"),
+            70,
+            "internal error: node \\x1b[2J: expected a, found b c. Run it again as elastic-export --debug",
+        ),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
         (OSError(28, "No space left on device"), 1, "error: the disk: expected room to write, found No space left"),
         (OSError(27, "File too large", "a/b"), 1, "error: a/b: expected room to write, found File too large. Free"),

@@ -10,7 +10,7 @@ import pytest
 from elastic_export.engine.checks import check_activation, check_network, check_size
 from elastic_export.engine.network import NetworkFacts
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.interface import Dim, Port
 
 
@@ -64,7 +64,7 @@ def test_a_network_as_agreed_passes(request_for_small_model: EngineRequest, good
 def test_inputs(
     request_for_small_model: EngineRequest, good: NetworkFacts, name: str, port: Port | None, text: str
 ) -> None:
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         check_network(request_for_small_model, replace(good, inputs=changed(good.inputs, name, port)), unused=[])
 
 
@@ -85,7 +85,7 @@ def test_inputs(
 def test_outputs(
     request_for_small_model: EngineRequest, good: NetworkFacts, name: str, port: Port | None, text: str
 ) -> None:
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         check_network(request_for_small_model, replace(good, outputs=changed(good.outputs, name, port)), unused=[])
 
 
@@ -125,7 +125,7 @@ def test_states_must_share_the_buffers_that_the_interface_says(
     request_for_small_model: EngineRequest, good: NetworkFacts, ops: Any, pairs: Any, text: str
 ) -> None:
     request = replace(request_for_small_model, ops=ops)
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         check_network(request, replace(good, in_place=pairs), unused=[])
 
 
@@ -137,9 +137,9 @@ def test_a_plugin_that_shares_what_it_must(request_for_small_model: EngineReques
 def test_plugins_are_counted(request_for_small_model: EngineRequest, good: NetworkFacts) -> None:
     request = replace(request_for_small_model, ops="plugin", plugin_ops={"Mamba2Mixer": 2})
     check_network(request, replace(good, plugins={"Mamba2Mixer": 2}, in_place=(KEY, VALUE, SSM)), unused=[])
-    with pytest.raises(BuildError, match="plugin layers: expected 2 x Mamba2Mixer, found none"):
+    with pytest.raises(InternalError, match="plugin layers: expected 2 x Mamba2Mixer, found none"):
         check_network(request, replace(good, in_place=(KEY, VALUE, SSM)), unused=[])
-    with pytest.raises(BuildError, match="plugin layers: expected none, found 2 x Mamba2Mixer"):
+    with pytest.raises(InternalError, match="plugin layers: expected none, found 2 x Mamba2Mixer"):
         check_network(request_for_small_model, replace(good, plugins={"Mamba2Mixer": 2}), unused=[])
 
 
@@ -147,7 +147,7 @@ def test_plugins_are_counted(request_for_small_model: EngineRequest, good: Netwo
 def test_a_weight_or_state_nobody_reads_is_a_fault(
     request_for_small_model: EngineRequest, good: NetworkFacts, name: str
 ) -> None:
-    with pytest.raises(BuildError, match=f"{name}: expected to be read by the graph"):
+    with pytest.raises(InternalError, match=f"{name}: expected to be read by the graph"):
         check_network(request_for_small_model, good, unused=[name])
 
 

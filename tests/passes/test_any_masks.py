@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.graph.facts import runs_of
 from elastic_export.reference import Masks, full_masks
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 Array = np.ndarray[Any, Any]
 
@@ -153,7 +153,7 @@ def test_masks_that_no_plain_model_can_express_are_an_error_that_names_the_node(
     fault: Callable[[Architecture], Masks], text: str, small_parent: Any
 ) -> None:
     masks = full_masks(small_parent.arch) | fault(small_parent.arch)
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         small_parent.compile(masks, small_parent.arch)
 
 

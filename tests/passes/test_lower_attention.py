@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from elastic_export.passes.lower_attention import LowerAttention, has_fused_kernel
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 BF16, FP16, FLOAT = ir.DataType.BFLOAT16, ir.DataType.FLOAT16, ir.DataType.FLOAT
 LAYER = """  y{i}, key_cache_out.{i}, value_cache_out.{i} =
@@ -97,5 +97,5 @@ def test_it_must_not_fire_without_a_cache(parse: Any) -> None:
 
 
 def test_one_left_is_an_error(parse: Any) -> None:
-    with pytest.raises(BuildError, match=r"^CachedAttention: expected none after lowering, found one\.$"):
+    with pytest.raises(InternalError, match=r"^CachedAttention: expected none after lowering, found one\."):
         LowerAttention().ensures(parse(text()))

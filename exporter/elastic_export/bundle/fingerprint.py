@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from elastic_export.checkpoint.architecture import Architecture
+from elastic_runtime.errors import advised
 from elastic_runtime.safetensors import TensorEntry, read_header
 
 _SAMPLE = 4096
@@ -31,7 +32,8 @@ _Value = int | float | str | tuple[int, ...] | tuple[float, ...]
 
 def fingerprint(shards: Iterable[Path], architecture: Architecture) -> str:
     """64 hex digits for the weights in `shards` under `architecture`."""
-    tensors = [(entry, shard) for shard in shards for entry in read_header(shard).values()]
+    with advised("leave the shards alone while they are read"):
+        tensors = [(entry, shard) for shard in shards for entry in read_header(shard).values()]
     state = hashlib.sha256(encoded(architecture).encode())
     for entry, shard in sorted(tensors, key=lambda tensor: tensor[0].name):
         state.update(f"\n{entry.name} {entry.dtype} {list(entry.shape)}\n".encode())

@@ -33,7 +33,7 @@ from elastic_export.bundle.output import check_output, explain_os_error, os_erro
 from elastic_export.bundle.place import link_same, place
 from elastic_export.bundle.staging import Stage, recover
 from elastic_runtime.digest import file_digest
-from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
 from elastic_runtime.jsonfile import read_json
 from elastic_runtime.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.manifest_reader import NAME, parse_manifest
@@ -146,7 +146,7 @@ class BundleWriter:
             manifest = self._keep_old(self.previous, manifest)
         manifest = ordered(replace(manifest, options=options_of(manifest)))
         text = manifest.to_json()
-        parse_manifest(text.encode(), NAME)  # what no consumer would open is not published
+        _check_readable(text)
         (self.path / NAME).write_text(text, "utf-8")
         flush_tree(self.path)
         publish(self._stage.path, self.output, self._stage.aside, self._say)
@@ -178,7 +178,7 @@ class BundleWriter:
         for file in sorted(files):
             relative = file.relative_to(self.path).as_posix()
             if file.is_symlink() or not file.is_file():
-                raise BuildError(f"bundle file {relative}", expected="a plain file", found="a link or a device")
+                raise InternalError(f"bundle file {relative}", expected="a plain file", found="a link or a device")
             entries.append(self._digest(relative))
         return tuple(entries)
 
@@ -226,9 +226,18 @@ class BundleWriter:
         if entry is None or not path.is_file() or file_digest(path) != (entry.size, entry.sha256):
             raise _damaged(path, "a damaged one")
         target = self.path / report.path
-        whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
+        with advised("export without --add"):
+            whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
         _replace(target, json.dumps(whole, indent=1) + "\n")
         return FileEntry(report.path, *file_digest(target))
+
+
+def _check_readable(text: str) -> None:
+    """What no consumer would open is not published. Raises InternalError: every part of it was checked or made here."""
+    try:
+        parse_manifest(text.encode(), NAME)
+    except ElasticError as error:
+        raise InternalError(error.subject, expected=error.expected, found=error.found) from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elastic_export.checkpoint.advice import advised
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.shards import shorten
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.jsonfile import json_type, read_json
 
 #: Names of one honoured number; where several are present they must agree.

@@ -29,7 +29,7 @@ def resolve_checkpoint(argument: str | None, environ: Mapping[str, str]) -> Path
     if value is None:
         return None
     if not value.strip():
-        todo = "unset it to export the demo model" if source == "ELASTIC_CHECKPOINT" else ""
+        todo = f"{'unset it' if source == 'ELASTIC_CHECKPOINT' else 'leave it out'} to export the demo model"
         raise InputError(source, expected="a folder or a Hugging Face repository id", found="an empty value", todo=todo)
     if "\0" not in value and Path(value).is_dir():
         return Path(value)

@@ -73,7 +73,7 @@ def write_sliced(
             written |= _write_shard(checkpoint, directory / file, parts, conversion)
         _write_index(directory / INDEX, written)
     except OSError as error:
-        todo = "free some space" if error.errno == errno.ENOSPC else ""
+        todo = "free some space" if error.errno == errno.ENOSPC else "name another output"
         found = error.strerror or str(error)
         raise BuildError(str(directory), expected="to write the sub-model", found=found, todo=todo) from None
     return written

@@ -16,7 +16,7 @@ from elastic_export.cli.lenient import lenient_options
 from elastic_export.engine.facts import EngineReport
 from elastic_export.engine.profiles import PROFILE_NAMES
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.fit_table import align, parameters, size_text
 from elastic_runtime.jsonfile import read_json
 from elastic_runtime.manifest import BudgetEntry
@@ -92,11 +92,12 @@ def _builds(bundle: Bundle, budget: BudgetEntry) -> dict[str, EngineReport]:
     """What the budget's report says of its engines, by file; bundles of version 0.1.0 say nothing."""
     if budget.report is None:
         return {}
-    report = read_json(inside(bundle.path, budget.report, budget.report))
-    engines, where = report.get("engines", {}), f"{budget.report}: engines"
-    if not isinstance(engines, dict):
-        raise InputError(where, expected="an object", found=show(engines), todo="export the bundle again")
-    return {file: decode(EngineReport, engine, f"{where}[{show(file)!r}]") for file, engine in engines.items()}
+    with advised("export the bundle again"):
+        report = read_json(inside(bundle.path, budget.report, budget.report))
+        engines, where = report.get("engines", {}), f"{budget.report}: engines"
+        if not isinstance(engines, dict):
+            raise InputError(where, expected="an object", found=show(engines))
+        return {file: decode(EngineReport, engine, f"{where}[{show(file)!r}]") for file, engine in engines.items()}
 
 
 def _bundle_text(bundle: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from elastic_export.emit.mixer_body import mixer_function
 from elastic_export.graph.facts import StateSlice, WeightSlice, facts_of
 from elastic_export.graph.trace import OPSET
 from elastic_export.reference.state import state_ports_of
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 from elastic_runtime.interface import Port, StatePort, logits_port, token_ports
 
 IR_VERSION = 11
@@ -69,7 +69,7 @@ def emit_model(
         embed: where given, the weights are no inputs but lie in `<file>.data`, read one by one as they are written.
 
     Raises:
-        BuildError: the graph is not the plain sub-model.
+        InternalError: the graph is not the plain sub-model.
     """
     facts = facts_of(model)
     states = state_ports_of(arch, FULL_NAMES[precision])
@@ -108,7 +108,7 @@ def _order(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
         found = {str(value.name): value for value in values}
         if set(found) != set(names):
             differing = sorted(set(found) ^ set(names))
-            raise BuildError(
+            raise InternalError(
                 "the sub-model's interface", expected=f"{len(names)} tensors", found=f"differing {differing}"
             )
         values[:] = [found[name] for name in names]

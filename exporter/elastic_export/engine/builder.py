@@ -35,7 +35,7 @@ from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.errors import BuildError, ElasticError, InternalError
 from elastic_runtime.interface import OpsMode
 
 #: Seconds; a native 12B takes about 40 on one slow core, so this is a hang.
@@ -62,7 +62,7 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
         InputError: the request or the model file is at fault, or TensorRT is not there; nothing was started.
         BuildError: parser, checks or builder refused; a disk or the memory is full; or the process aborted, was killed,
             hung, with its last words.
-        BuildFaultError: a fault of ours in the process.
+        InternalError, BuildFaultError: a fault of ours in the process, foreseen by a check or not.
     """
     check_request(request)
     model = fixed_model(request)
@@ -163,7 +163,7 @@ def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineF
 
 def _with_real_names(error: ElasticError, request: EngineRequest) -> ElasticError:
     """The process knows the engine by the name it has in the folder; the user by another."""
-    if error.subject != f"{OUT_FOLDER}/{ENGINE_FILE}":
+    if error.subject != f"{OUT_FOLDER}/{ENGINE_FILE}" or isinstance(error, InternalError):
         return error
     return type(error)(str(request.output), expected=error.expected, found=error.found, todo=error.todo)
 

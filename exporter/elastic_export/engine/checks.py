@@ -12,11 +12,9 @@ from typing import Any
 from elastic_export.engine.network import DYNAMIC, NetworkFacts
 from elastic_export.engine.profiles import PROFILE_COUNT, PROFILE_NAMES
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.interface import ALIAS_RULES, Dim, Port
 
-#: What the network should be is known to the exporter alone: neither a checkpoint nor an option can change it.
-REPORT = "report this with the command that you ran; --debug keeps the graphs that led to it"
 #: The bounds are estimates from what builds were seen to take: good graphs may be above them, so a user may say so.
 KEEP_IT = (
     "where the engine is right for all you know, keep it with --allow-oversize and report it: a weight that the graph"
@@ -28,7 +26,8 @@ def check_network(request: EngineRequest, network: NetworkFacts, unused: Sequenc
     """Check a parsed network against the request: inputs, outputs, shared buffers, plugin layers, dead inputs.
 
     Raises:
-        BuildError: naming the tensor or op at fault.
+        InternalError: naming the tensor or op at fault. What the network should be is known to the exporter alone:
+            neither a checkpoint nor an option can change it.
     """
     _check_ports("input", request, request.network_inputs(), network.inputs, exact=True)
     # TensorRT may not see the value of an output's dimension (-1); what it sees must agree.
@@ -128,20 +127,18 @@ def _check_ports(
 ) -> None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
-        raise BuildError(
+        raise InternalError(
             f"{role}s of the network",
             expected=f"{len(expected)} of the interface",
             found=f"missing {_names(missing)}, unexpected {_names(extra)}",
-            todo=REPORT,
         )
     for name, port in expected.items():
         want, have = request.fixed(port.shape), found[name]
         if port.dtype != have.dtype or not _same_shape(want, have.shape, exact=exact):
-            raise BuildError(
+            raise InternalError(
                 f"{role} {name}",
                 expected=f"{port.dtype} {_shape(want)}",
                 found=f"{have.dtype} {_shape(have.shape)}",
-                todo=REPORT,
             )
 
 
@@ -153,25 +150,26 @@ def _same_shape(want: tuple[Dim, ...], have: tuple[Dim, ...], *, exact: bool) ->
 
 
 def _check_in_place(request: EngineRequest, network: NetworkFacts) -> None:
-    """A runtime binds one buffer where the interface says so, and two everywhere else: no other pair may share."""
+    """A runtime binds one buffer where the interface says so, and two everywhere else: no other pair may share.
+
+    A cache shares by TensorScatter(axis=2, mode=linear) on the graph's input, a plugin's state by the aliased input
+    that the plugin declares.
+    """
     must = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
     for name, output in must.items():
         if (found := _partners(network, name)) != [output]:
-            raise BuildError(
+            raise InternalError(
                 name,
                 expected=f"to share one buffer with {output}",
                 found=f"it shared with {', '.join(found) or 'none'}",
-                todo="emit TensorScatter(axis=2, mode=linear) on the input of a cache, and let the plugin of a state"
-                " declare its aliased input",
             )
     inputs, outputs = request.network_inputs(), request.network_outputs()
     for name, output in network.in_place:
         if must.get(name) != output and (name in inputs or output in outputs):
-            raise BuildError(
+            raise InternalError(
                 name,
                 expected="to share no buffer",
                 found=f"it shared with {output}",
-                todo="compare the alias rules of the op's contract and of the interface",
             )
 
 
@@ -183,11 +181,10 @@ def _partners(network: NetworkFacts, name: str) -> list[str]:
 def _check_plugins(request: EngineRequest, network: NetworkFacts) -> None:
     expected = request.plugin_ops if request.ops == "plugin" else {}
     if dict(network.plugins) != dict(expected):
-        raise BuildError(
+        raise InternalError(
             "plugin layers",
             expected=_counts(expected),
-            found=_counts(network.plugins),
-            todo="check name, version and attributes of the plugin: a node TensorRT cannot match is silently inlined",
+            found=f"{_counts(network.plugins)} (a node whose name, version and attributes do not match is inlined)",
         )
 
 
@@ -196,9 +193,7 @@ def _check_used(request: EngineRequest, unused: Sequence[str]) -> None:
     must = {port.name for port in (*request.states(), *request.weights)}
     idle = [name for name in unused if name in must]
     if idle:
-        raise BuildError(
-            _names(idle), expected="to be read by the graph", found="inputs that nothing reads", todo=REPORT
-        )
+        raise InternalError(_names(idle), expected="to be read by the graph", found="inputs that nothing reads")
 
 
 def _names(names: Sequence[str], limit: int = 5) -> str:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass, node_error
 from elastic_export.passes.values import Inserter, operand
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 FLOAT = ir.DataType.FLOAT
 #: Positions of the mixer's parameters that must have the dtype of its activations, and of the per-head ones.
@@ -37,12 +37,12 @@ class AssignPrecision(GraphPass):
         """All values are float32 or integers, and every weight's dtype is known."""
         for value in _float_values(model):
             if value.dtype != FLOAT:
-                raise BuildError(
+                raise InternalError(
                     f"value {value.name}", expected="float32 before precision is assigned", found=f"{value.dtype}"
                 )
         unknown = sorted(set(facts_of(model).weights) - set(self._stored))
         if unknown:
-            raise BuildError("weights", expected="a known dtype each", found=f"none for {unknown[:5]}")
+            raise InternalError("weights", expected="a known dtype each", found=f"none for {unknown[:5]}")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
@@ -93,9 +93,9 @@ class AssignPrecision(GraphPass):
             expected = FLOAT if state.kind == "ssm_state" else self._dtype
             for name in (state.input, state.output):
                 if ports[name].dtype != expected:
-                    raise BuildError(f"state {name}", expected=f"{expected}", found=f"{ports[name].dtype}")
+                    raise InternalError(f"state {name}", expected=f"{expected}", found=f"{ports[name].dtype}")
         if ports["logits"].dtype != FLOAT:
-            raise BuildError("logits", expected="float32", found=f"{ports['logits'].dtype}")
+            raise InternalError("logits", expected="float32", found=f"{ports['logits'].dtype}")
 
 
 _FLOATS = (FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

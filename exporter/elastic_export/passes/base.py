@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import onnx_ir as ir
 import onnx_ir.passes
 
-from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.errors import ElasticError, InternalError
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,8 @@ class GraphPass(ir.passes.InPlacePass):
     """A pass over one budget's graph.
 
     Subclasses say in a numbered docstring what they change and when they must not fire; `requires` and `ensures` check
-    the contract and raise `BuildError`; `call` returns whether anything changed.
+    the contract and raise `InternalError`: what a budget and a checkpoint may be is settled before a graph is traced,
+    so whatever a pass cannot do is a fault of ours. `call` returns whether anything changed.
     """
 
     def __call__(self, model_or_result: ir.Model | ir.passes.PassResult, /) -> ir.passes.PassResult:
@@ -47,7 +48,7 @@ def run_passes(
     return model
 
 
-def node_error(node: ir.Node, *, expected: str, found: str, todo: str = "") -> BuildError:
+def node_error(node: ir.Node, *, expected: str, found: str) -> InternalError:
     """An error that names the node a pass stumbled over."""
     op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    return BuildError(f"node {node.name} ({op})", expected=expected, found=found, todo=todo)
+    return InternalError(f"node {node.name} ({op})", expected=expected, found=found)

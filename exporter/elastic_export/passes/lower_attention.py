@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.values import Inserter, operand, replace_uses, static_shape
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
@@ -45,7 +45,7 @@ class LowerAttention(GraphPass):
     def ensures(self, model: ir.Model) -> None:
         """None is left."""
         if any(node.op_type == "CachedAttention" for node in model.graph):
-            raise BuildError("CachedAttention", expected="none after lowering", found="one")
+            raise InternalError("CachedAttention", expected="none after lowering", found="one")
 
 
 def _visible_rows(model: ir.Model, first: ir.Node, insert: Inserter) -> ir.Value:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.values import Inserter, operand, replace_uses
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 INT64 = ir.DataType.INT64
 
@@ -38,4 +38,4 @@ class LowerLastToken(GraphPass):
     def ensures(self, model: ir.Model) -> None:
         """None is left."""
         if any(node.op_type == "LastToken" for node in model.graph):
-            raise BuildError("LastToken", expected="none after lowering", found="one")
+            raise InternalError("LastToken", expected="none after lowering", found="one")

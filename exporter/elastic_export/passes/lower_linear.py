@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.values import Inserter, fixed_dim, operand, replace_uses, static_shape
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class LowerLinear(GraphPass):
@@ -32,7 +32,7 @@ class LowerLinear(GraphPass):
         """No linear layer is left as MatMul."""
         left = [node.name for node in model.graph if node.op_type == "MatMul" and _transposed(node) is not None]
         if left:
-            raise BuildError("linear layers", expected="all lowered to Gemm", found=f"{left}")
+            raise InternalError("linear layers", expected="all lowered to Gemm", found=f"{left}")
 
 
 def _transposed(node: ir.Node) -> ir.Value | None:

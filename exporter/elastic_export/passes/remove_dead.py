@@ -7,7 +7,7 @@ import onnx_ir as ir
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import state_pairs
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class RemoveDead(GraphPass):
@@ -45,10 +45,10 @@ class RemoveDead(GraphPass):
         facts = facts_of(model)
         lost = sorted({*facts.states, *facts.weights} - {str(name) for name in names})
         if lost:
-            raise BuildError("graph facts", expected="an input for each", found=f"none for {lost}")
+            raise InternalError("graph facts", expected="an input for each", found=f"none for {lost}")
         for node in model.graph:
             if not any(output.uses() or output.is_graph_output() for output in node.outputs):
-                raise BuildError(f"node {node.name}", expected="a reader", found="a dead node")
+                raise InternalError(f"node {node.name}", expected="a reader", found="a dead node")
 
 
 def _producer_in(value: ir.Value, nodes: set[ir.Node]) -> bool:

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from elastic_export.passes.base import GraphPass, node_error
 from elastic_export.passes.values import constant_of, operand, replace_uses, static_shape
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 _PLAIN = {"MaskedRMSNorm": ("", "RMSNormalization"), "MaskedMamba2Mixer": ("elastic", "Mamba2Mixer")}
 
@@ -38,7 +38,7 @@ class RemoveFullMasks(GraphPass):
         """No masked op and no multiplication by ones is left."""
         for node in model.graph:
             if node.op_type in _PLAIN or (node.op_type == "Mul" and any(_is_ones(v) for v in node.inputs)):
-                raise BuildError(f"node {node.name}", expected="no trace of a mask", found=node.op_type)
+                raise InternalError(f"node {node.name}", expected="no trace of a mask", found=node.op_type)
 
 
 def _is_ones(value: ir.Value | None) -> bool:
@@ -58,9 +58,7 @@ def _drop_multiplication(graph: ir.Graph, node: ir.Node) -> bool:
 
 def _unmask(graph: ir.Graph, node: ir.Node) -> None:
     if not _is_ones(node.inputs[-1]):
-        raise node_error(
-            node, expected="a mask of ones after narrowing", found="a masked channel left", todo="narrow first"
-        )
+        raise node_error(node, expected="a mask of ones after narrowing", found="a masked channel left")
     domain, op_type = _PLAIN[node.op_type]
     attributes = dict(node.attributes)
     if op_type == "RMSNormalization":

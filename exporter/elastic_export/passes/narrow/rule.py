@@ -36,6 +36,4 @@ def rule_of(node: ir.Node) -> Rule:
     try:
         return REGISTRY[node.domain, node.op_type]
     except KeyError:
-        raise node_error(
-            node, expected="an op with a liveness rule", found="none", todo="add one to passes/narrow/"
-        ) from None
+        raise node_error(node, expected="an op with a liveness rule in passes/narrow/", found="none") from None
