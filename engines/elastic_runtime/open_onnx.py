@@ -288,9 +288,11 @@ def _memory(place: OnnxCard | None) -> Any:
 
 
 def _missing(error: ImportError) -> UnavailableError:
+    # Only what is missing: beside an onnxruntime-gpu that is there, a second onnxruntime would overwrite its files.
+    which = "onnx" if error.name == "onnx" else "onnxruntime (on a card 'onnxruntime-gpu[cuda,cudnn]' in its place)"
     return UnavailableError(
         "the onnxruntime backend",
         expected="the packages onnx and onnxruntime",
         found=str(error),
-        todo="pip install onnx onnxruntime",
+        todo=f"pip install {which}",
     )

@@ -1,6 +1,6 @@
 """Text to ids and back: the bundle's tokenizer.json, its chat template and its end-of-text ids.
 
-Needs the `tokenizers` package; chat templates need `jinja2` (both: pip install elastic-export[run]).
+Needs the `tokenizers` package; chat templates need `jinja2`.
 """
 
 from __future__ import annotations
@@ -196,5 +196,5 @@ def _missing(package: str, error: ImportError) -> BuildError:
         f"the package {package}",
         expected="it to be installed",
         found=str(error),
-        todo="pip install elastic-export[run]",
+        todo=f"pip install {package}",
     )

@@ -34,7 +34,7 @@ class TensorRT:
                 "tensorrt",
                 expected="the full TensorRT to be installed",
                 found="no such package",
-                todo="install the extra: pip install 'elastic-export[tensorrt]', or use TensorRT for RTX",
+                todo="in a clone: pip install ./engines '.[tensorrt]', or use TensorRT for RTX",
             )
         if not gpu_compute_capabilities():
             raise InputError(
