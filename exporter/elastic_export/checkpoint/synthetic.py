@@ -6,8 +6,10 @@ to write a checkpoint of any size that takes no disk.
 
 from __future__ import annotations
 
+import decimal
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +150,9 @@ def random_weights(arch: Architecture, rng: np.random.Generator, prefix: str = "
 
     Each mixer's output has about the size of half an embedding, whatever the widths; dt lies in 1e-3 … 1e-1 and
     A in 1 … 16, as Mamba-2 initialises them, so states neither vanish nor stand still; norm weights, D and biases
-    differ from their neutral values, so that forgetting one shows. Numbers come from the bit stream of `rng` by exact
-    arithmetic: equal seeds give equal weights with any numpy on any machine.
+    differ from their neutral values, so that forgetting one shows. Numbers come from the bit stream of `rng` by
+    operations that IEEE 754 or the decimal specification round correctly: equal seeds give equal weights with any
+    numpy on any machine.
     """
     fans = _Fans(arch)
     return {
@@ -168,12 +171,9 @@ class _Fans:
         if name == "in_proj.weight":
             return self._in_proj(shape, rng)
         if name == "A_log":
-            a: Doubles = 1 + 15 * uniform(rng, shape)
-            return np.log(a).astype(np.float32)
+            return log_decay(uniform(rng, shape)).astype(np.float32)
         if name == "dt_bias":
-            dt: Doubles = np.exp(math.log(1e-3) + uniform(rng, shape) * math.log(1e2))
-            inverse_softplus: Doubles = dt + np.log(-np.expm1(-dt))
-            return inverse_softplus.astype(np.float32)
+            return inverse_softplus_of_step(uniform(rng, shape)).astype(np.float32)
         mean, spread = self._mean_and_spread(name, shape)
         return (mean + spread * normal(rng, shape)).astype(np.float32)
 
@@ -211,6 +211,24 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Doubles:
     raw = np.asarray(rng.bit_generator.random_raw(math.prod(shape)), np.uint64)
     numbers: Doubles = ((raw >> np.uint64(32)).astype(np.float64).reshape(shape) + 0.5) / 2.0**32
     return numbers
+
+
+def log_decay(chances: Doubles) -> Doubles:
+    """A_log = ln A with A uniform in 1 … 16, by the chances [H] in (0, 1)."""
+    return _exactly(lambda u: (1 + 15 * u).ln(), chances)
+
+
+def inverse_softplus_of_step(chances: Doubles) -> Doubles:
+    """dt_bias = ln(exp(dt) - 1) with ln dt uniform between those of 1e-3 and 1e-1, by the chances [H] in (0, 1)."""
+    return _exactly(lambda u: (((u * Decimal(100).ln()).exp() / 1000).exp() - 1).ln(), chances)
+
+
+def _exactly(formula: Callable[[Decimal], Decimal], chances: Doubles) -> Doubles:
+    """A formula in decimal arithmetic, whose ln and exp are correctly rounded by its specification: those of the C
+    library and of numpy differ in the last digit from machine to machine. 40 digits leave a float64 nothing to doubt.
+    """
+    with decimal.localcontext(prec=40):
+        return np.array([float(formula(Decimal(chance))) for chance in chances.tolist()])
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Doubles:
