@@ -17,18 +17,8 @@ from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.budgets import budgets_document, parse_budgets
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.slicing import slice_array, sub_model_name, tensor_runs
-from elastic_export.checkpoint.synthetic import (
-    NANO_9B,
-    NANO_12B,
-    inverse_softplus_of_step,
-    log_decay,
-    normal,
-    random_architecture,
-    random_budget,
-    random_weights,
-    uniform,
-    write_sparse_checkpoint,
-)
+from elastic_export.checkpoint.synthetic import inverse_softplus_of_step, log_decay, normal, random_weights, uniform
+from synthetic import NANO_9B, NANO_12B, random_architecture, random_budget, write_sparse_checkpoint
 
 Forward = Callable[..., np.ndarray[Any, Any]]
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budgets import FORMAT
+from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT
 from elastic_export.checkpoint.documents import write_json
+from elastic_export.checkpoint.precision import NUMPY_DTYPES
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_runtime.errors import BuildError
 
@@ -114,7 +115,9 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
 def write_demo(folder: Path) -> Path:
     """Write the demo checkpoint and the sums of its files into a new folder."""
     weights = random_weights(ARCHITECTURE, np.random.Generator(np.random.PCG64(2511)))
-    write_checkpoint(folder, ARCHITECTURE, weights, BUDGETS, dtype="bf16", shards=2)
+    tensors = {name: array.astype(NUMPY_DTYPES["bf16"]) for name, array in weights.items()}
+    write_checkpoint(folder, ARCHITECTURE, tensors, shards=2)
+    write_json(folder / FILE_NAME, BUDGETS)
     write_json(folder / "tokenizer.json", byte_tokenizer())
     write_json(folder / "tokenizer_config.json", _tokenizer_config())
     generation = {"bos_token_id": BOS, "eos_token_id": [EOS, 256 + SPECIAL_TOKENS.index("<|end|>")]}
