@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
-from elastic_export.reference import budget_masks, empty_state, full_masks
+from elastic_export.reference import budget_masks, empty_state
+from masked_parent import full_masks
 from synthetic import random_architecture
 
 TOLERANCE = 1e-4

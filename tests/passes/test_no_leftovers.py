@@ -18,7 +18,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.slicing import sub_model_name
 from elastic_export.graph import facts_of
-from elastic_export.reference import full_masks
+from masked_parent import full_masks
 from synthetic import random_architecture, random_budget
 
 
