@@ -76,7 +76,7 @@ BAD_REQUESTS = [
 )
 def test_bad_requests_exit_2_and_say_why(run, tmp_path, monkeypatch, arguments, expected) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     code, out, err = run(*arguments)
     assert code == 2, err
     assert expected.lower() in err.lower()
