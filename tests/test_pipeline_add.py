@@ -15,7 +15,7 @@ from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli.inspect import inspect
 from elastic_export.emit import mixer_body
 from elastic_export.engine.facts import EngineFacts
@@ -27,6 +27,7 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.golden import read_golden
 from elastic_runtime.records import encode
 from elastic_runtime.verify import verify_bundle
+from synthetic import write_checkpoint
 
 # One worker: it exports once what the tests share.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_add")]

@@ -14,7 +14,6 @@ from elastic_export import pipeline
 from elastic_export.bundle import describe
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import write_checkpoint
 from elastic_export.engine import builder
 from elastic_export.engine.mixer_creator import load_declaration
 from elastic_export.pipeline import export
@@ -22,6 +21,7 @@ from elastic_export.progress import Progress
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.fit import Activation
 from small_export import ARCH, SIZES, SMALL, contents, run, small_weights, write_small
+from synthetic import write_checkpoint
 
 # In the worker of test_pipeline.py: it has traced the parent.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline")]

@@ -1,6 +1,7 @@
 """The 12B shape through the compile, without its weights: seconds, memory and sizes of every stage.
 
-    python tests/bench/compile_12b.py [--ops native|plugin] [--max-context 8192] [--budget 12b] [--system-allocator]
+    PYTHONPATH=tests python tests/bench/compile_12b.py [--ops native|plugin] [--max-context 8192] [--budget 12b]
+        [--system-allocator]
 
 Run it on an idle machine: the build process takes one processor, and the figures are wall time.
 """
@@ -16,7 +17,6 @@ from pathlib import Path
 from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B, write_sparse_checkpoint
 from elastic_export.emit import emit_model
 from elastic_export.emit.emit import IR_DTYPES, EmittedModel
 from elastic_export.engine.activation import activation_bounds
@@ -29,6 +29,7 @@ from elastic_export.graph.facts import clone_with_facts
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_runtime.digest import file_digest
+from synthetic import BUDGETS_12B, NANO_12B, write_sparse_checkpoint
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.slicing import state_runs
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.graph import StateSlice
@@ -27,6 +27,7 @@ from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit import vram_needed
 from elastic_runtime.interface import logits_port, token_ports
+from synthetic import write_checkpoint
 
 ARCH = Architecture("M-*M", 61, 24, (40,), (4, 4), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
 HALF = Budget("half", 16, (20,), (4, 2), 4, 4, (0,))

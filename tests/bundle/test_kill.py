@@ -143,7 +143,7 @@ def test_a_process_of_its_own_stopped_while_it_builds(
     before = tree(out)
     script = (
         "import sys, time, pathlib\n"
-        "from elastic_export.bundle import BundleWriter\n"
+        "from elastic_export.bundle.writer import BundleWriter\n"
         "with BundleWriter(pathlib.Path(sys.argv[1])) as writer:\n"
         "    (writer.path / 'half').write_bytes(b'half')\n"
         "    print('building', flush=True)\n"

@@ -18,7 +18,7 @@ from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.slicing import slice_array, tensor_runs
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.emit.emit import IR_DTYPES
 from elastic_export.graph import facts_of, trace_parent
@@ -26,6 +26,7 @@ from elastic_export.graph.facts import clone_with_facts
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.verify import stored_weight
+from synthetic import write_checkpoint
 
 ARCH = Architecture("M-", 61, 24, (40,), (4,), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
 HALF = Budget("half", 16, (20,), (2,), 4, 4, ())

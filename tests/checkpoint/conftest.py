@@ -12,7 +12,8 @@ import pytest
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.budget import Budget
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
+from synthetic import write_checkpoint
 
 Array = np.ndarray[Any, Any]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from elastic_export.checkpoint.budget import Budget
-from elastic_export.checkpoint.synthetic import NANO_12B, random_architecture, random_budget
+from synthetic import NANO_12B, random_architecture, random_budget
 
 
 def test_the_12b_shape() -> None:

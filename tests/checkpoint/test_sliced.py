@@ -20,8 +20,9 @@ from elastic_export.checkpoint.config import config_document
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.sliced import config_for, write_sliced
 from elastic_export.checkpoint.slicing import slice_array, tensor_runs
-from elastic_export.checkpoint.synthetic import random_architecture, random_budget, random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_runtime.errors import BuildError
+from synthetic import NANO_12B, random_architecture, random_budget, write_checkpoint, write_sparse_checkpoint
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -124,8 +125,6 @@ def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_memory_stays_below_one_tensor(tmp_path: Path) -> None:
     """3 GB of holes through a budget: what Python allocates stays far below the largest tensor (1 GB)."""
-    from elastic_export.checkpoint.synthetic import NANO_12B, write_sparse_checkpoint
-
     a = replace(NANO_12B, pattern="M-", ffn_sizes=(20480,), mamba_heads=(128,), vocab_size=40000)
     b = replace(Budget.full(a, "b"), hidden_size=512, mamba_head_dim=64)
     write_sparse_checkpoint(tmp_path / "p", a, [b], shards=2)

@@ -22,7 +22,7 @@ from elastic_export.checkpoint.slicing import (
     sub_model_name,
     tensor_runs,
 )
-from elastic_export.checkpoint.synthetic import NANO_12B, random_architecture, random_budget
+from synthetic import NANO_12B, random_architecture, random_budget
 
 
 def indices(runs: Runs) -> list[int]:

@@ -15,18 +15,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from elastic_export.checkpoint.demo import demo_checkpoint
-from elastic_export.checkpoint.synthetic import (
-    BUDGETS_12B,
-    NANO_12B,
-    random_weights,
-    write_checkpoint,
-    write_sparse_checkpoint,
-)
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli.main import main
 from elastic_export.engine.build_folder import BuildFaultError
 from elastic_runtime.errors import InternalError
 from elastic_runtime.manifest_reader import NAME
 from elastic_runtime.verified import Verified
+from synthetic import BUDGETS_12B, NANO_12B, random_architecture, write_checkpoint, write_sparse_checkpoint
 
 Run = tuple[int, str, str]
 
@@ -82,7 +77,7 @@ BAD_REQUESTS = [
 )
 def test_bad_requests_exit_2_and_say_why(run, tmp_path, monkeypatch, arguments, expected) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     code, out, err = run(*arguments)
     assert code == 2, err
     assert expected.lower() in err.lower()
@@ -402,8 +397,6 @@ def test_every_option_and_command_is_in_the_readme() -> None:
 
 def test_unfit_checkpoint_faults_exit_2(run, tmp_path) -> None:
     rng = np.random.default_rng(0)
-    from elastic_export.checkpoint.synthetic import random_architecture
-
     arch = random_architecture(rng)
     write_checkpoint(tmp_path / "c", arch, random_weights(arch, rng), None, "bf16")
     code, _, err = run("--checkpoint", str(tmp_path / "c"), "--budget", "all", "--target", "rtx5080")

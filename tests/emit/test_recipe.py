@@ -11,10 +11,10 @@ import pytest
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
 from elastic_export.checkpoint.slicing import slice_array, tensor_runs
-from elastic_export.checkpoint.synthetic import write_checkpoint
 from elastic_export.emit import shared_recipe, sliced_recipe
 from elastic_runtime.errors import InternalError
 from elastic_runtime.weights import WeightRecipe, load_weight
+from synthetic import write_checkpoint
 
 
 def test_shared_recipe_binds_slices_of_the_parents_shards(emitted: Any, compiled: Any, tmp_path: Path) -> None:

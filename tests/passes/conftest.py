@@ -33,8 +33,9 @@ from elastic_export.graph import Facts, StateSlice, WeightSlice, facts_of, trace
 from elastic_export.graph.facts import clone_with_facts, full_runs, set_facts
 from elastic_export.passes import GraphPass, budget_passes, run_passes
 from elastic_export.passes.values import constant_of
-from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state, load_reference, ops
+from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state, ops
 from elastic_runtime.errors import ElasticError
+from masked_parent import load_reference
 
 Array = np.ndarray[Any, Any]
 FLOAT = ir.DataType.FLOAT

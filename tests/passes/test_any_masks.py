@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.graph.facts import runs_of
-from elastic_export.reference import Masks, full_masks
+from elastic_export.reference import Masks
 from elastic_runtime.errors import InternalError
+from masked_parent import full_masks
 
 Array = np.ndarray[Any, Any]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedOpsetsPass
 
 from elastic_export.checkpoint.architecture import Architecture
 from elastic_export.checkpoint.precision import FULL_NAMES
@@ -122,10 +123,7 @@ def _add_functions(model: ir.Model) -> int:
         assert isinstance(function, ir.Function)
         model.functions[function.identifier()] = function
         model.graph.opset_imports["elastic"] = 1
-    else:
-        model.graph.opset_imports.pop("elastic", None)
-    for extra in set(model.graph.opset_imports) - {"", "elastic"}:
-        del model.graph.opset_imports[extra]
+    RemoveUnusedOpsetsPass()(model)
     return mixers
 
 

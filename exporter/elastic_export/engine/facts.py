@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from elastic_export.engine.profiles import PROFILE_NAMES
+from elastic_runtime.records import decode, encode
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class EngineFacts:
     seconds: float
     peak_rss: int
     activation_bytes: tuple[int, ...]
-    plugin_layers: Mapping[str, int]
-    in_place: Mapping[str, str]
+    plugin_layers: dict[str, int]
+    in_place: dict[str, str]
     layers: int
     unused_inputs: tuple[str, ...]
     flavour: str
@@ -92,12 +91,9 @@ class EngineFacts:
 
     def to_json(self) -> str:
         """These facts as JSON text."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
+        return json.dumps(encode(self), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EngineFacts:
         """The facts that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        for key in ("activation_bytes", "unused_inputs", "chances", "oversize", "warnings"):
-            values[key] = tuple(values[key])
-        return cls(**values)
+        return decode(cls, json.loads(text), "the facts of a build")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from elastic_runtime.interface import OpsMode
 from elastic_runtime.manifest import Plugin
 
 #: `module:factory` of the creators that declare our plugins to a build, by op name.
-CREATORS: Mapping[str, str] = {"Mamba2Mixer": "elastic_export.engine.mixer_creator:create"}
+CREATORS: dict[str, str] = {"Mamba2Mixer": "elastic_export.engine.mixer_creator:create"}
 LIBRARY = "libelastic_plugins.so"
 
 
@@ -17,7 +15,7 @@ def ops_of(asked: OpsMode, mixers: int) -> OpsMode:
     return asked if mixers else "native"
 
 
-def creators_of(ops: OpsMode) -> Mapping[str, str]:
+def creators_of(ops: OpsMode) -> dict[str, str]:
     """The creators of a build: none where function bodies are compiled natively."""
     return CREATORS if ops == "plugin" else {}
 

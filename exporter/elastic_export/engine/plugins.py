@@ -13,13 +13,12 @@ from typing import Any
 from elastic_runtime.errors import BuildError, InputError
 
 
-def register_plugins(trt: Any, creators: Mapping[str, str], namespace: str = "") -> tuple[Any, ...]:
+def register_plugins(trt: Any, creators: Mapping[str, str]) -> tuple[Any, ...]:
     """Register the creator of every op; return them, for they must outlive the build.
 
     Args:
         trt: the TensorRT module.
         creators: `module:factory` by op name; the factory takes the TensorRT module and returns an IPluginCreatorV3One.
-        namespace: of the registry.
 
     Raises:
         InputError: a creator that cannot be imported.
@@ -29,7 +28,7 @@ def register_plugins(trt: Any, creators: Mapping[str, str], namespace: str = "")
     made = []
     for op, entry in creators.items():
         creator = _factory(op, entry)(trt)
-        if not registry.register_creator(creator, namespace):
+        if not registry.register_creator(creator, ""):
             raise BuildError(
                 f"plugin {op}",
                 expected="to be registered",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from elastic_runtime.interface import Dim, OpsMode, Port, StatePort
+from elastic_runtime.records import decode, encode
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -33,11 +33,11 @@ class EngineRequest:
     max_context: int
     max_batch: int
     ops: OpsMode
-    ports: tuple[Port, ...]
+    ports: tuple[Port | StatePort, ...]
     outputs: tuple[Port, ...]
     weights: tuple[Port, ...] = ()
-    plugin_ops: Mapping[str, int] = field(default_factory=dict)
-    plugin_creators: Mapping[str, str] = field(default_factory=dict)
+    plugin_ops: dict[str, int] = field(default_factory=dict)
+    plugin_creators: dict[str, str] = field(default_factory=dict)
     activation_limits: tuple[int, int] | None = None
     size_limit: int | None = None
     allow_oversize: bool = False
@@ -62,33 +62,12 @@ class EngineRequest:
 
     def to_json(self) -> str:
         """This request as JSON text, the same for the same request."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values.update(onnx=self.onnx.as_posix(), output=self.output.as_posix())
-        for key in ("ports", "outputs", "weights"):
-            values[key] = [_port_to_json(port) for port in values[key]]
-        return json.dumps(values, indent=1, sort_keys=True, default=dict)
+        paths = {"onnx": self.onnx.as_posix(), "output": self.output.as_posix()}
+        return json.dumps(encode(self) | paths, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EngineRequest:
         """The request that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        values.update(onnx=Path(values["onnx"]), output=Path(values["output"]))
-        values["compute_capabilities"] = tuple(values["compute_capabilities"])
-        if values["activation_limits"] is not None:
-            decode, prefill = values["activation_limits"]
-            values["activation_limits"] = (decode, prefill)
-        for key in ("ports", "outputs", "weights"):
-            values[key] = tuple(_port_from_json(port) for port in values[key])
-        return cls(**values)
-
-
-def _port_to_json(port: Port) -> dict[str, Any]:
-    values: dict[str, Any] = {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)}
-    if isinstance(port, StatePort):
-        values.update(kind=port.kind, ordinal=port.ordinal)
-    return values
-
-
-def _port_from_json(values: dict[str, Any]) -> Port:
-    values["shape"] = tuple(values["shape"])
-    return StatePort(**values) if "kind" in values else Port(**values)
+        values = json.loads(text)
+        paths = {name: Path(values.pop(name)) for name in ("onnx", "output")}
+        return decode(cls, values, "the request of a build", **paths)

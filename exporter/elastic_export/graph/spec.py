@@ -25,7 +25,11 @@ PARENT_OPS = frozenset(
 
 
 def check_parent_graph(model: ir.Model) -> None:
-    """Raise InternalError unless the graph holds known ops only and every input is known to the facts."""
+    """Raise InternalError unless the graph holds known ops only and every input is known to the facts.
+
+    The ops are what another PyTorch or another model may change. The inputs and the states' outputs are a self-check:
+    `trace` has named them and written the facts in one go, so they differ only where `trace` is wrong.
+    """
     for node in model.graph:
         if (node.domain, node.op_type) not in PARENT_OPS:
             raise InternalError(

@@ -28,7 +28,7 @@ class CollapseSkippedLayers(GraphPass):
         for node in list(model.graph):
             survivor = _survivor(node, live.is_zero) if node.op_type == "Add" and not node.domain else None
             if survivor is not None:
-                replace_uses(model.graph, node.outputs[0], survivor)
+                replace_uses(node.outputs[0], survivor)
                 model.graph.remove(node, safe=True)
                 modified = True
         return ir.passes.PassResult(model, modified)

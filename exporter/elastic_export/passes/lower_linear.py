@@ -65,7 +65,7 @@ class _Lowering:
             shape = self._unflat_shape(node, size)
             result = self._insert.op(node, "Reshape", [product, shape], output.dtype, list(output.shape))  # 3
         transpose = operand(node, 1).producer()
-        replace_uses(self._graph, output, result)
+        replace_uses(output, result)
         self._graph.remove(node, safe=True)
         if transpose is not None and not transpose.outputs[0].uses():
             self._graph.remove(transpose, safe=True)

@@ -50,7 +50,7 @@ def _drop_multiplication(graph: ir.Graph, node: ir.Node) -> bool:
     for kept, mask in ((0, 1), (1, 0)):
         x = operand(node, kept)
         if _is_ones(node.inputs[mask]) and static_shape(x) == static_shape(node.outputs[0]):
-            replace_uses(graph, node.outputs[0], x)
+            replace_uses(node.outputs[0], x)
             graph.remove(node, safe=True)
             return True
     return False
@@ -68,6 +68,6 @@ def _unmask(graph: ir.Graph, node: ir.Node) -> None:
     )
     for old, new in zip(node.outputs, plain.outputs, strict=True):
         new.name, new.type, new.shape = old.name, old.type, old.shape
-        replace_uses(graph, old, new)
+        replace_uses(old, new)
     graph.insert_before(node, plain)
     graph.remove(node, safe=True)

@@ -46,14 +46,11 @@ def set_ints(node: ir.Node, **values: int) -> None:
         node.attributes[name] = ir.AttrInt64(name, value)
 
 
-def replace_uses(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Every reader of `old`, graph outputs included, reads `new`."""
+def replace_uses(old: ir.Value, new: ir.Value) -> None:
+    """Every reader of `old`, graph outputs included, reads `new`; an output keeps its name."""
     if old.is_graph_output():
         new.name, old.name = old.name, None
-        for index, output in enumerate(graph.outputs):
-            if output is old:
-                graph.outputs[index] = new
-    ir.convenience.replace_all_uses_with(old, new)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def initializer(graph: ir.Graph, name: str, data: np.ndarray) -> ir.Value:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -120,9 +119,13 @@ _MIXERS: dict[str, Callable[[Architecture, int, int], nn.Module]] = {"M": Mamba2
 
 
 class Call:
-    """What one forward carries through the layers besides the residual stream."""
+    """What one forward carries through the layers besides the residual stream.
 
-    def __init__(self, position: Tensor, length: Tensor, state: State, masks: Masks, rounding: Round) -> None:
+    With `rounding` to a narrow dtype, what is stored between ops is rounded: the arithmetic of a model whose matmuls
+    accumulate wide and whose activations are narrow. Weights are expected to be rounded already.
+    """
+
+    def __init__(self, position: Tensor, length: Tensor, state: State, masks: Masks, rounding: Round = _exact) -> None:
         self.position, self.length, self.state, self.masks, self.round = position, length, state, masks, rounding
         self.new_state: State = {}
 
@@ -164,21 +167,11 @@ class ElasticModel(nn.Module):
         arch: the parent's architecture.
         prefix: name of the backbone in the checkpoint, `backbone` or `model`.
         every_token: logits of all T tokens instead of the last real one.
-        storage: where given, values stored between ops are rounded to this dtype: the arithmetic of a model whose
-            matmuls accumulate wide and whose activations are narrow. Weights are expected to be rounded already.
     """
 
-    def __init__(
-        self,
-        arch: Architecture,
-        prefix: str = "backbone",
-        *,
-        every_token: bool = False,
-        storage: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, arch: Architecture, prefix: str = "backbone", *, every_token: bool = False) -> None:
         super().__init__()
         self.arch, self.prefix, self.every_token = arch, prefix, every_token
-        self.round: Round = _exact if storage is None else rounding_to(storage)
         self.add_module(prefix, Backbone(arch))
         self.lm_head = _Weight(arch.vocab_size, arch.hidden_size)
 
@@ -197,7 +190,7 @@ class ElasticModel(nn.Module):
         Returns:
             Logits [B, V] of the last real token ([B, T, V] with `every_token`), and the new state.
         """
-        call = Call(position, length, state, masks, self.round)
+        call = Call(position, length, state, masks)
         x = self.embed(input_ids, call)
         for layer in self.body.layers:
             x = layer(x, call)
@@ -220,21 +213,3 @@ class ElasticModel(nn.Module):
             x = ops.last_token(x, call.length)
         x = ops.masked_rms_norm(x, self.body.norm_f.weight, call.masks["hidden"], self.arch.epsilon)
         return call.round(F.linear(call.round(x), self.lm_head.weight))
-
-
-def load_reference(
-    arch: Architecture,
-    read: Callable[[str], np.ndarray],
-    *,
-    prefix: str = "backbone",
-    dtype: torch.dtype = torch.float32,
-    every_token: bool = False,
-    storage: torch.dtype | None = None,
-) -> ElasticModel:
-    """An `ElasticModel` with weights: `read(name)` gives each tensor; they are converted to `dtype` one at a time."""
-    with torch.device("meta"):
-        model = ElasticModel(arch, prefix, every_token=every_token, storage=storage)
-    names = [name for name, _ in model.named_parameters()]
-    weights = {name: torch.from_numpy(np.array(read(name), dtype=np.float32)).to(dtype) for name in names}
-    model.load_state_dict(weights, assign=True)
-    return model.eval()
