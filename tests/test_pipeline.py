@@ -108,7 +108,12 @@ def test_the_report_says_what_was_and_what_was_not_run(shared: ExportResult) -> 
     skipped = {entry["check"]: entry for entry in report["not_run"]}
     assert set(skipped) == {"small/rtx5080.engine", "small/rtx5090.engine"}
     assert skipped["small/rtx5080.engine"]["command"] == "elastic-export verify BUNDLE --require engine"
-    assert set(report["seconds"]) == {"passes", "onnx", "verify", "engine"}
+    engine = report["engines"]["small/rtx5080.engine"]
+    assert report["engines"] == {"small/rtx5080.engine": engine, "small/rtx5090.engine": engine}
+    assert (engine["version"], engine["plugin_layers"]) == (report["versions"]["tensorrt-rtx"], {"Mamba2Mixer": 2})
+    assert engine["in_place"]["ssm_state.1"] == "ssm_state_out.1"
+    assert set(engine["activation_bytes"]) == {"decode", "prefill"}
+    assert engine["reproducible"] == (not engine["remarks"])
 
 
 def test_manifest_and_models_name_no_machine_and_no_time(shared: ExportResult, checkpoint: Callable[..., Path]) -> None:
@@ -175,19 +180,19 @@ def test_the_same_export_gives_the_same_bytes(shared: ExportResult, again: dict[
         assert (again["shared"] / "small" / name).read_bytes() == (shared.output / "small" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("weights", ["embedded", "sliced"])
-def test_weights_of_its_own_give_the_same_bytes(
+@pytest.mark.parametrize("weights", ["shared", "embedded", "sliced"])
+def test_equal_exports_give_equal_bundles(
     tmp_path: Path, checkpoint: Callable[..., Path], embedded: ExportResult, again: dict[str, Path], weights: str
 ) -> None:
-    """Every file but the report, which tells seconds, and the manifest, which tells the report's digest."""
+    """Every file, from two processes in two working folders into two places."""
     result = embedded if weights == "embedded" else run(checkpoint(), tmp_path / "out", weights=weights)
     one, other = contents(result.output), contents(again[weights])
     assert set(one) == set(other)
-    held = {"embedded": ".onnx.data", "sliced": ".safetensors"}[weights]
-    assert [name for name in one if name.startswith("small/model") and name.endswith(held)]
-    assert {"small/model.onnx", "small/rtx5080.engine"} <= set(one)
-    differing = {name for name in one if one[name] != other[name]}
-    assert differing <= {"small/report.json", "manifest.json"}, differing
+    held = {"shared": "weights/", "embedded": "small/model.onnx.data", "sliced": "small/model-00001"}[weights]
+    assert [name for name in one if name.startswith(held)]
+    assert {"manifest.json", "small/model.onnx", "small/report.json", "small/rtx5080.engine"} <= set(one)
+    assert [name for name in one if one[name] != other[name]] == []
+    assert again[weights].with_name(f"{weights}.run.json").is_file()
 
 
 def test_add_keeps_what_is_there(again: dict[str, Path], checkpoint: Callable[..., Path]) -> None:
@@ -266,9 +271,10 @@ def test_a_failed_verification_leaves_its_report_and_the_old_bundle(
         BuildError, match=r"^budget small, float32 check, \S+ after call \d: expected .* OUT\.failed\.json\.$"
     ):
         run(checkpoint(), out)
-    assert [p.name for p in tmp_path.iterdir()] == ["out.failed.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out.failed.json"], "neither a bundle nor a record of its run"
     report = json.loads((tmp_path / "out.failed.json").read_text())
     assert (report["passed"], report["checks"][0]["passed"], report["budget"]) == (False, False, "small")
+    assert set(report["where"]) == {"platform", "machine", "system", "python", "cpus"}
     with pytest.raises(BuildError):
         run(checkpoint(), shared.output, "all", "rtx5080,rtx5090")
     assert contents(shared.output) == before

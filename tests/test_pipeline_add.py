@@ -13,7 +13,8 @@ import pytest
 from elastic_export import pipeline
 from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
+from elastic_export.cli.inspect import inspect
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
 from elastic_export.layers.architecture import Architecture
@@ -24,7 +25,9 @@ from elastic_export.progress import Progress
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.golden import read_golden
+from elastic_runtime.records import encode
 from elastic_runtime.verify import verify_bundle
+from synthetic import write_checkpoint
 
 # One worker: it exports once what the tests share.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_add")]
@@ -35,9 +38,11 @@ ARCH = Architecture("M*-", 61, 32, (48,), (4,), 8, 2, 8, 4, 4, 2, 8, 1e-5, (0.0,
 def fake_engine(request: EngineRequest) -> EngineFacts:
     text = f"engine of {request.max_tokens} tokens, {request.max_context} rows, {request.compute_capabilities}"
     request.output.write_text(text)
+    states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
     return EngineFacts(
-        len(text), "", 0.1, 1, (1000, 2000), {}, (), 1, (), tuple(request.compute_capabilities), "tensorrt-rtx",
-        "1.7.1", True, (),
+        size=len(text), seconds=0.1, peak_rss=1, activation_bytes=(1000, 2000), plugin_layers={}, in_place=states,
+        layers=request.max_context, unused_inputs=(), flavour="tensorrt_rtx", version="1.7.1", chances=(), oversize=(),
+        warnings=("it is cold",) if request.max_tokens == 15 else (),
     )  # fmt: skip
 
 
@@ -83,13 +88,97 @@ def test_evidence_of_the_same_files_is_kept_without_a_new_verification(tmp_path:
     result = run(checkpoint, out, "rtx4090", add=True, verify=False)
     after = report(out)
     assert (out / "full" / "golden.safetensors").read_bytes() == golden
-    assert {name: after[name] for name in ("passed", "checks", "run", "where", "versions")} == {
-        name: before[name] for name in ("passed", "checks", "run", "where", "versions")
+    assert {name: after[name] for name in ("passed", "checks", "run", "versions")} == {
+        name: before[name] for name in ("passed", "checks", "run", "versions")
     }
     assert [entry["check"] for entry in after["not_run"]] == ["full/rtx4090.engine", "full/rtx5080.engine"]
     assert result.manifest.budgets[0].golden == "full/golden.safetensors"
     assert result.manifest.options["verify"] is True
     assert verify_bundle(out).passed
+
+
+class Said(Progress):
+    """Remembers what a user is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_the_builders_warnings_are_said_once_and_a_clean_build_is_silent(tmp_path: Path, checkpoint: Path) -> None:
+    for tokens, told in ((16, []), (15, ["full/rtx4090.engine, full/rtx5080.engine: the builder warns: it is cold"])):
+        said, sizes = Said(), {"max_tokens": tokens, "max_contexts": (64,), "ops": "native", "verify": False}
+        options = ExportOptions("full", "rtx4090,rtx5080", tmp_path / f"{tokens}", **sizes)
+        result = export(plan_job(Checkpoint.open(checkpoint), options, demo=False), said)
+        assert said.lines == told
+        for engine in report(result.output)["engines"].values():
+            assert engine["remarks"] == [text.partition(": ")[2] for text in told]
+
+
+def test_what_was_said_of_engines_that_stay_is_kept(tmp_path: Path, checkpoint: Path) -> None:
+    out = tmp_path / "out"
+    run(checkpoint, out)
+    run(checkpoint, out, "rtx4090,rtx5080", add=True, verify=False, max_contexts=(128,))
+    layers = {file: engine["layers"] for file, engine in report(out)["engines"].items()}
+    assert layers == {"full/rtx4090.engine": 128, "full/rtx5080.64.engine": 64, "full/rtx5080.engine": 128}
+
+
+def test_inspect_shows_what_the_builder_said(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(checkpoint, tmp_path / "out", verify=False, max_tokens=15)
+    inspect.main([str(tmp_path / "out")], standalone_mode=False)
+    *_, row, note = capsys.readouterr().out.splitlines()
+    assert " ".join(row.split()) == "full/rtx5080.engine tensorrt_rtx 1.7.1 64 none 2 states none 1000 B 2.0 KiB yes"
+    assert note == "note: full/rtx5080.engine: the builder warns: it is cold"
+    inspect.main([str(tmp_path / "out"), "--json"], standalone_mode=False)
+    [engine] = json.loads(capsys.readouterr().out)["budgets"][0]["engines"]
+    assert engine["build"] == report(tmp_path / "out")["engines"]["full/rtx5080.engine"]
+
+
+def test_a_bundle_whose_reports_say_nothing_of_engines_is_inspected_and_added_to(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of version 0.1.0."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as old:
+        made = pipeline.report_of
+        old.setattr(pipeline, "report_of", lambda *a, engines, **more: _without_engines(made(*a, **more)))
+        run(checkpoint, out, verify=False)
+    inspect.main([str(out)], standalone_mode=False)
+    assert "same bytes" not in capsys.readouterr().out
+    inspect.main([str(out), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["budgets"][0]["engines"][0]["build"] is None
+    run(checkpoint, out, "rtx4090", add=True, verify=False)
+    assert list(report(out)["engines"]) == ["full/rtx4090.engine"]
+
+
+def _without_engines(made: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in made.items() if name != "engines"}
+
+
+def test_a_hostile_report_does_not_steer_the_terminal(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hostile(report: object) -> Any:
+        return {**encode(report), "version": "\x1b[2J", "remarks": ["\x1b]0;owned\x07"]}
+
+    monkeypatch.setattr(pipeline, "encode", hostile)
+    run(checkpoint, tmp_path / "out", verify=False)
+    inspect.main([str(tmp_path / "out")], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "owned" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_report_of_other_words_is_named(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "encode", lambda report: {"layers": "many"})
+    run(checkpoint, tmp_path / "out", verify=False)
+    with pytest.raises(InputError, match=r"^full/report\.json: engines\['full/rtx5080\.engine'\]: expected the field"):
+        inspect.main([str(tmp_path / "out")], standalone_mode=False)
 
 
 def test_a_golden_run_beyond_the_new_engines_limits_is_dropped(tmp_path: Path, checkpoint: Path) -> None:

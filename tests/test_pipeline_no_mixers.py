@@ -9,12 +9,13 @@ import pytest
 
 from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.pipeline import ExportResult, export
 from elastic_export.progress import Progress
 from elastic_runtime.verify import verify_bundle
+from synthetic import write_checkpoint
 
 ARCH = Architecture("M*-", 97, 48, (72,), (8,), 12, 2, 16, 4, 8, 2, 16, 1e-5, (0.0, math.inf))
 FULL = Budget.full(ARCH, "full")

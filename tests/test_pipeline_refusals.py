@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from elastic_export import pipeline
 from elastic_export.bundle import describe
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import write_checkpoint
+from elastic_export.engine import builder
+from elastic_export.ops.contract import read_contract
 from elastic_export.pipeline import export
 from elastic_export.progress import Progress
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.fit import Activation
 from small_export import ARCH, SIZES, SMALL, contents, run, small_weights, write_small
+from synthetic import write_checkpoint
 
 # In the worker of test_pipeline.py: it has traced the parent.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline")]
@@ -32,7 +35,37 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_engine_above_the_activation_bound(tmp_path: Path, checkpoint: Path, monkeypatch: Any) -> None:
     """An engine above the activation bound is refused, with the figure, and nothing is written."""
     monkeypatch.setattr(pipeline, "activation_bounds", lambda *args, **more: (1, 1))
-    with pytest.raises(BuildError, match=r"activation memory of the engine in decode: .* 1 bytes, found \d+"):
+    with pytest.raises(
+        BuildError, match=r"activation memory of the engine in decode: .* 1 bytes, found \d+\. .*--allow-oversize"
+    ):
+        run(checkpoint, tmp_path / "out", verify=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_above_the_bounds_is_kept_where_that_is_allowed(
+    tmp_path: Path, checkpoint: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(pipeline, "activation_bounds", lambda *args, **more: (1 << 40, 1))
+    monkeypatch.setattr(pipeline, "size_bound", lambda *args: 2)
+    result = run(checkpoint, tmp_path / "out", verify=False, allow_oversize=True)
+    [(_, facts)] = result.budgets[0].engines
+    assert [text.partition(", found")[0] for text in facts.oversize] == [
+        "activation memory of the engine in prefill: expected at most 1 bytes",
+        "size of the engine: expected at most 2 bytes where its weights are inputs",
+    ]
+    report = json.loads((tmp_path / "out" / "small" / "report.json").read_text())
+    assert set(facts.oversize) <= set(report["engines"]["small/rtx5080.engine"]["remarks"])
+
+
+def test_a_contract_that_shares_other_buffers_than_the_interface(
+    tmp_path: Path, checkpoint: Path, monkeypatch: Any
+) -> None:
+    """Else an engine of two buffers would be bound to one, or the other way round, and race on the card."""
+    contract = read_contract("mamba2_mixer")
+    contract["outputs"][2]["alias"]["plugin"] = "must_not"
+    monkeypatch.setattr(builder, "read_contract", lambda folder: contract)
+    told = r"^ssm_state_out of Mamba2Mixer: expected the rule must for the buffer of ssm_state, .*, found must_not"
+    with pytest.raises(BuildError, match=told):
         run(checkpoint, tmp_path / "out", verify=False)
     assert list(tmp_path.iterdir()) == []
 

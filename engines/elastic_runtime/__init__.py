@@ -13,6 +13,9 @@ need not wait for numpy.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+#: Of both distributions, elastic-runtime and elastic-export; their pyproject.toml read it here.
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from elastic_runtime.bundle import Bundle
     from elastic_runtime.errors import BuildError, ElasticError, InputError

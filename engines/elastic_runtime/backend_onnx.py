@@ -20,7 +20,7 @@ from elastic_runtime.backend import Floats, Ints, closed
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.onnx_memory import Buffer, HostMemory, Memory, check_providers
 from elastic_runtime.onnx_model import ort_value
-from elastic_runtime.preflight import NoCudaError
+from elastic_runtime.preflight import UPDATE, NoCudaError
 from elastic_runtime.twin import TOKEN_INPUTS, float32_twin, is_weight
 
 Array = npt.NDArray[Any]
@@ -104,7 +104,9 @@ class OnnxBackend:
         try:
             self.session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's own kinds have no base of theirs
-            raise BuildError("onnxruntime", expected="the call to succeed", found=str(error).strip()) from error
+            raise BuildError(
+                "onnxruntime", expected="the call to succeed", found=str(error).strip(), todo=UPDATE
+            ) from error
         self._current = 1 - self._current
         return logits[np.arange(self._batch), np.maximum(length - 1, 0)] if self._every_token else logits
 
@@ -194,7 +196,9 @@ def _load(twin: onnx.ModelProto, threads: int, memory: Memory) -> Any:
     except Exception as error:
         if memory.device == "gpu":  # its provider did not start, as far as one can tell
             raise NoCudaError(f"a refusal: {str(error).strip()}") from error
-        raise BuildError("model.onnx", expected="a model onnxruntime runs", found=str(error).strip()) from error
+        raise BuildError(
+            "model.onnx", expected="a model onnxruntime runs", found=str(error).strip(), todo=UPDATE
+        ) from error
     check_providers(session, memory)
     return session
 
@@ -207,5 +211,10 @@ def _bind_weights(twin: onnx.ModelProto, weights: Iterable[tuple[str, Array]], m
     wanted = {value.name for value in twin.graph.input if is_weight(value.name)}
     if wanted != set(held):
         differing = sorted(wanted ^ set(held))
-        raise InputError("weights of the model", expected=f"{len(wanted)} inputs", found=f"differing {differing[:4]}")
+        raise InputError(
+            "weights of the model",
+            expected=f"{len(wanted)} inputs",
+            found=f"differing {differing[:4]}",
+            todo="export the bundle again",
+        )
     return held

@@ -69,7 +69,12 @@ class Bundle:
         found = self.manifest.budget(name)
         if found is None:
             names = ", ".join(budget.name for budget in self.budgets)
-            raise InputError(f"budget {name!r}", expected=f"one of {names}", found="no such budget in the bundle")
+            raise InputError(
+                f"budget {name!r}",
+                expected=f"one of {names}",
+                found="no such budget in the bundle",
+                todo="name one of them, or auto for the largest that fits",
+            )
         return found
 
     def choose(
@@ -101,7 +106,12 @@ class Bundle:
     def recipe(self, budget: BudgetEntry) -> WeightRecipe:
         """Its weights.json. Raises InputError when its weights are embedded in model and engine."""
         if budget.weights is None:
-            raise InputError(f"budget {budget.name!r}", expected="shared or sliced weights", found="embedded ones")
+            raise InputError(
+                f"budget {budget.name!r}",
+                expected="shared or sliced weights",
+                found="embedded ones",
+                todo="read them from its model.onnx, or export with --weights shared",
+            )
         return WeightRecipe.read(self.path / budget.weights)
 
 
@@ -121,7 +131,12 @@ def check_file(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[i
     try:
         _compare(path, entry, check, on_bytes)
     except OSError as error:
-        raise InputError(str(path), expected="a readable file", found=error.strerror or "an error") from error
+        raise InputError(
+            str(path),
+            expected="a readable file",
+            found=error.strerror or "an error",
+            todo="make it readable, or copy the bundle again",
+        ) from error
 
 
 def _compare(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None) -> None:

@@ -117,9 +117,16 @@ class _Chat:
 def _lines() -> Iterator[str]:
     """Standard input, line by line. Raises InputError where it is closed or no UTF-8."""
     if sys.stdin is None:
-        raise InputError("standard input", expected="an open one", found="a closed one")
+        raise InputError(
+            "standard input", expected="an open one", found="a closed one", todo="redirect a file to it, as in < FILE"
+        )
     try:
         while line := sys.stdin.readline():
             yield line.rstrip("\n")
     except UnicodeDecodeError as error:
-        raise InputError("standard input", expected="UTF-8", found=f"an invalid byte at {error.start}") from None
+        raise InputError(
+            "standard input",
+            expected="UTF-8",
+            found=f"an invalid byte at {error.start}",
+            todo="convert it, as with iconv -t UTF-8",
+        ) from None

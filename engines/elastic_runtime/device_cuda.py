@@ -18,6 +18,9 @@ from elastic_runtime.errors import BuildError
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NON_BLOCKING, _THREAD_LOCAL = 1, 1
 _HOST, _DEVICE = 1, 2
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_MEMORY = "close what uses the card, or take a smaller budget or context"
+_DRIVER = "see whether nvidia-smi shows the card as sound, or run on the CPU (--device cpu)"
 _MOST_PITCH = 2**31 - 1  # bytes: what cuMemcpy2D takes (CU_DEVICE_ATTRIBUTE_MAX_PITCH of every card)
 
 
@@ -200,7 +203,12 @@ class CudaDevice:
             text = c_char_p()
             self._cuda.cuGetErrorName(code, byref(text))
             found = (text.value or b"unknown").decode()
-            raise BuildError(f"card {self._index}", expected=f"{name} to succeed", found=f"{found} ({code})")
+            raise BuildError(
+                f"card {self._index}",
+                expected=f"{name} to succeed",
+                found=f"{found} ({code})",
+                todo=_MEMORY if code == _OUT_OF_MEMORY else _DRIVER,
+            )
 
 
 def pci_bus_id(index: int = 0) -> str | None:
@@ -216,7 +224,12 @@ def pci_bus_id(index: int = 0) -> str | None:
     device, text = c_int(), ctypes.create_string_buffer(32)
     code = cuda.cuInit(0) or cuda.cuDeviceGet(byref(device), index) or cuda.cuDeviceGetPCIBusId(text, 32, device)
     if code:
-        raise BuildError(f"card {index}", expected="one that CUDA shows", found=f"CUDA error {code}")
+        raise BuildError(
+            f"card {index}",
+            expected="one that CUDA shows",
+            found=f"CUDA error {code}",
+            todo="look at CUDA_VISIBLE_DEVICES, and whether nvidia-smi shows the card",
+        )
     return text.value.decode()
 
 
@@ -226,5 +239,10 @@ def _load() -> ctypes.CDLL:
         for name, types in _SIGNATURES.items():
             getattr(library, name).argtypes = types
     except (OSError, AttributeError) as error:
-        raise BuildError("NVIDIA driver", expected=f"{_LIBRARY} of CUDA 12 or 13", found=str(error)) from None
+        raise BuildError(
+            "NVIDIA driver",
+            expected=f"{_LIBRARY} of CUDA 12 or 13",
+            found=str(error),
+            todo="install NVIDIA's driver, or run on the CPU (--device cpu)",
+        ) from None
     return library

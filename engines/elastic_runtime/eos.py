@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.jsonfile import read_json
 
 
@@ -31,13 +31,19 @@ def stop_ids(
         found = (id_of(token) if id_of else _id_of(folder, token)) if token else None
     ids = found if isinstance(found, list) else [] if found is None else [found]
     if not all(type(i) is int for i in ids):
-        raise InputError("generation_config.json: eos_token_id", expected="an id or a list of ids", found=str(found))
+        raise InputError(
+            "generation_config.json: eos_token_id",
+            expected="an id or a list of ids",
+            found=str(found),
+            todo="correct it in the checkpoint and export again",
+        )
     return tuple(i for i in ids if vocab_size is None or 0 <= i < vocab_size)
 
 
 def optional_json(path: Path) -> Mapping[str, Any]:
     """The object of a JSON file, an empty one where there is no such file."""
-    return read_json(path) if path.is_file() else {}
+    with advised("correct it in the checkpoint and export again"):
+        return read_json(path) if path.is_file() else {}
 
 
 def content_of(token: object) -> str:

@@ -6,6 +6,8 @@ Each class owns the exit code of a command that dies of it, so a command line ne
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def _numbers(*names: str) -> frozenset[int]:
@@ -18,12 +20,20 @@ FAULT = 70
 _MAX_FAULT = 500  # characters of the one line that it prints
 #: A full disk, a full quota, a file above the largest size that is allowed.
 NO_ROOM = _numbers("ENOSPC", "EDQUOT", "EFBIG")
-#: What else a machine answers that no request and no code of ours can help. A missing file is none of these: what a
-#: user named is looked for and refused by name, and of our own files none may be missing.
-REFUSED = _numbers(
-    "EACCES", "EPERM", "EROFS", "EIO", "EREMOTEIO", "ESTALE", "ENXIO", "ENODEV", "ENAMETOOLONG", "ELOOP", "ENOTDIR",
-    "EISDIR", "ETXTBSY", "EBUSY", "EMLINK", "EMFILE", "ENFILE", "ENOMEM",
-)  # fmt: skip
+_ADVICE = {
+    "change who may use it, or name another place": ("EACCES", "EPERM"),
+    "name a place that can be written": ("EROFS",),
+    "see that its disk is sound and still mounted": ("EIO", "EREMOTEIO", "ESTALE", "ENXIO", "ENODEV"),
+    "name a shorter path": ("ENAMETOOLONG",),
+    "name a path of folders, without links in a circle": ("ELOOP", "ENOTDIR", "EISDIR"),
+    "end the program that uses it": ("ETXTBSY", "EBUSY"),
+    "name another file system": ("EMLINK",),
+    "raise the limit of open files (ulimit -n)": ("EMFILE", "ENFILE"),
+    "close other programs": ("ENOMEM",),
+}
+#: What else a machine answers that no request and no code of ours can help, and what a person can do. A missing file is
+#: none of these: what a user named is looked for and refused by name, and of our own files none may be missing.
+REFUSED = {number: todo for todo, names in _ADVICE.items() for number in _numbers(*names)}
 
 
 class ElasticError(Exception):
@@ -68,9 +78,43 @@ class UnavailableError(BuildError):
     """This machine cannot run it (a package, a library, memory, a card): nothing is wrong with what was to be run."""
 
 
+class InternalError(ElasticError):
+    """A check of our own work failed: nothing that was asked for or given can be the reason, so exit 70 and no advice.
+
+    Whether an error is one is asked of its cause, not of its place: what any input, option or machine can bring about
+    is an `InputError` or a `BuildError`, however deep it is found.
+    """
+
+    exit_code = FAULT
+
+    def __init__(self, subject: str, *, expected: str, found: str) -> None:
+        todo = "this is a fault of elastic-export; run again with --debug and report what that prints"
+        super().__init__(subject, expected=expected, found=found, todo=todo)
+
+    @property
+    def what(self) -> str:
+        """What is wrong, without what to do."""
+        return f"{self.subject}: expected {self.expected}, found {self.found}"
+
+
+@contextmanager
+def advised(todo: str) -> Iterator[None]:
+    """Give an InputError raised in the block this advice, unless it has its own.
+
+    For the readers of a format, who cannot know what their file is for and where another one comes from.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.todo:
+            raise
+        raise InputError(error.subject, expected=error.expected, found=error.found, todo=todo) from error
+
+
 def internal_error(error: BaseException, again: str) -> str:
-    """The one line that a fault of ours prints; `again`: how to run it for the traceback."""
-    what = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:_MAX_FAULT])[1:-1]
+    """The one line that a fault of ours prints, checked for or not; `again`: how to run it for the traceback."""
+    what = error.what if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
+    what = ascii(" ".join(what.split())[:_MAX_FAULT])[1:-1]
     return f"internal error: {what}. Run {again} and report what that prints."
 
 
@@ -83,5 +127,5 @@ def machine_error(error: BaseException) -> BuildError | None:
         return BuildError(file or "the disk", expected="room to write", found=found, todo="free some space there")
     if error.errno in REFUSED:
         expected = "a usable file" if file else "no refusal"
-        return BuildError(file or "this machine", expected=expected, found=found)
+        return BuildError(file or "this machine", expected=expected, found=found, todo=REFUSED[error.errno])
     return None

@@ -92,9 +92,9 @@ def vram_needed(size: BudgetSize, *, context: int, batch: int = 1) -> VramNeed:
 def check_count(subject: str, value: int) -> None:
     """Raise InputError about tokens, rows or bytes below 1, or too many for any reckoning."""
     if value < 1:
-        raise InputError(subject, expected="at least 1", found=str(value))
+        raise InputError(subject, expected="at least 1", found=str(value), todo="name a larger one")
     if value > MAX_INT:
-        raise InputError(subject, expected=f"at most {MAX_INT}", found="more")
+        raise InputError(subject, expected=f"at most {MAX_INT}", found="more", todo="name a smaller one")
 
 
 @dataclass(frozen=True)

@@ -135,17 +135,26 @@ def _run(session: Session, logits: Floats, rows: dict[int, _Row]) -> Iterator[Pi
 
 def _check(session: Session, prompts: Sequence[Sequence[int]], settings: Settings, tokenizer: Tokenizer | None) -> None:
     if not is_integer(settings.max_new) or settings.max_new < 1:
-        raise InputError("max_new", expected="at least 1", found=show(settings.max_new))
+        raise InputError(
+            "max_new", expected="at least 1", found=show(settings.max_new), todo="ask for one token or more"
+        )
     for token in settings.stop_ids:
         if not is_integer(token) or not 0 <= token < session.backend.vocab_size:
             expected = f"an id from 0 to {session.backend.vocab_size - 1}"
-            raise InputError("stop token", expected=expected, found=show(token))
+            raise InputError(
+                "stop token", expected=expected, found=show(token), todo="leave it out: this model never makes it"
+            )
     if settings.stop_texts and tokenizer is None:
-        raise InputError("stop texts", expected="a tokenizer, to compare texts", found="none")
+        raise InputError(
+            "stop texts",
+            expected="a tokenizer, to compare texts",
+            found="none",
+            todo="pass the bundle's Tokenizer, or stop at ids",
+        )
     StopText(settings.stop_texts)
     for number, prompt in enumerate(prompts):
         fed = number < session.batch and (session.tokens[number] or session.pending[number] is not None)
         if not len(prompt) and not fed:
-            raise InputError(
-                "prompt" if len(prompts) == 1 else f"prompt {number}", expected="at least one token", found="none"
-            )
+            where = "prompt" if len(prompts) == 1 else f"prompt {number}"
+            todo = "begin with some text, or with the id that texts begin with"
+            raise InputError(where, expected="at least one token", found="none", todo=todo)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from elastic_runtime.digest import is_digest
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError, InputError, advised
 from elastic_runtime.jsonfile import parse_json
 from elastic_runtime.manifest import SCHEMA, BudgetEntry, EngineEntry, FileEntry, Manifest
 from elastic_runtime.paths import check_file_name, check_name, check_relative
@@ -34,8 +34,10 @@ def read_manifest(folder: Path) -> Manifest:
         with path.open("rb") as file:
             data = file.read(_READ_LIMIT + 1)
     except OSError as error:
-        raise InputError(str(folder), expected="a bundle", found=_instead(folder, error)) from error
-    return parse_manifest(data, str(path))
+        todo = "name the folder that elastic-export wrote"
+        raise InputError(str(folder), expected="a bundle", found=_instead(folder, error), todo=todo) from error
+    with advised("export the bundle again, or use the elastic_runtime of the version that wrote it"):
+        return parse_manifest(data, str(path))
 
 
 def _instead(folder: Path, error: OSError) -> str:

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 
 from elastic_runtime.errors import BuildError, ElasticError, InputError
+from elastic_runtime.preflight import UPDATE
 from elastic_runtime.twin import TOKEN_INPUTS, float32_twin, is_weight
 
 Array = npt.NDArray[Any]
@@ -55,7 +56,9 @@ class OnnxModel:
         except ElasticError:
             raise
         except Exception as error:  # onnx and onnxruntime refuse a file in many ways
-            raise BuildError("model.onnx", expected="a model onnxruntime loads", found=str(error).strip()) from error
+            raise BuildError(
+                "model.onnx", expected="a model onnxruntime loads", found=str(error).strip(), todo=UPDATE
+            ) from error
         self.state_shapes = {
             value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
             for value in twin.graph.input
@@ -70,7 +73,10 @@ class OnnxModel:
         if wanted != set(self._weights):
             differing = sorted(wanted ^ set(self._weights))
             raise InputError(
-                "weights of the model", expected=f"{len(wanted)} inputs", found=f"differing {differing[:4]}"
+                "weights of the model",
+                expected=f"{len(wanted)} inputs",
+                found=f"differing {differing[:4]}",
+                todo="export the bundle again",
             )
 
     def empty_state(self, batch: int, max_context: int, *, cache_fill: float = 0.0) -> State:
@@ -91,14 +97,21 @@ class OnnxModel:
         try:
             results = self._session.run_with_ort_values(self.outputs, feeds)
         except Exception as error:
-            raise BuildError("model.onnx", expected="a model onnxruntime runs", found=str(error).strip()) from error
+            raise BuildError(
+                "model.onnx", expected="a model onnxruntime runs", found=str(error).strip(), todo=UPDATE
+            ) from error
         return dict(zip(self.outputs, (result.numpy() for result in results), strict=True))
 
     def new_state(self, outputs: Mapping[str, Array]) -> State:
         """The state among the outputs of `run`, by its input names."""
         missing = sorted({_output_of(name) for name in self.state_shapes} - set(outputs))
         if missing:
-            raise BuildError("model.onnx", expected="an output for every state", found=f"no {missing[0]}")
+            raise BuildError(
+                "model.onnx",
+                expected="an output for every state",
+                found=f"no {missing[0]}",
+                todo="export the bundle again",
+            )
         return {name: outputs[_output_of(name)] for name in self.state_shapes}
 
     def call(self, input_ids: Ints, position: Ints, length: Ints, state: Mapping[str, Array]) -> tuple[Array, State]:

@@ -21,7 +21,7 @@ from elastic_runtime.fit import check_count, gib
 from elastic_runtime.manifest import BudgetEntry, Precision
 from elastic_runtime.mapped import MappedFile
 from elastic_runtime.memory import Card, free_ram
-from elastic_runtime.preflight import NoCudaError
+from elastic_runtime.preflight import UPDATE, NoCudaError
 from elastic_runtime.weights import WeightRecipe, iter_weights
 
 WeightForm = Literal["auto", "float32", "stored"]
@@ -267,7 +267,7 @@ def open_onnx(
         raise
     except Exception as error:  # protobuf and onnx refuse a file that makes no sense in many ways
         found = f"{type(error).__name__}: {error}".strip()
-        raise BuildError(str(path), expected="a model that onnxruntime runs", found=found) from error
+        raise BuildError(str(path), expected="a model that onnxruntime runs", found=found, todo=UPDATE) from error
     return opened
 
 
@@ -288,9 +288,11 @@ def _memory(place: OnnxCard | None) -> Any:
 
 
 def _missing(error: ImportError) -> UnavailableError:
+    # Only what is missing: beside an onnxruntime-gpu that is there, a second onnxruntime would overwrite its files.
+    which = "onnx" if error.name == "onnx" else "onnxruntime (on a card 'onnxruntime-gpu[cuda,cudnn]' in its place)"
     return UnavailableError(
         "the onnxruntime backend",
         expected="the packages onnx and onnxruntime",
         found=str(error),
-        todo="pip install onnx onnxruntime",
+        todo=f"pip install {which}",
     )

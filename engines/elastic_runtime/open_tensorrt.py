@@ -104,7 +104,12 @@ def select_engine(budget: BudgetEntry, wishes: Wishes, card: Card, *, at_least: 
     (reckoning,) = choice.reckonings
     if reckoning.engine is None:
         expected = f"an engine for {card.name}"
-        raise UnavailableError(f"budget {budget.name!r}", expected=expected, found=reckoning.refusal)
+        raise UnavailableError(
+            f"budget {budget.name!r}",
+            expected=expected,
+            found=reckoning.refusal,
+            todo="take a smaller context, export for this card with --target, or take the backend onnxruntime",
+        )
     if wishes.vram is not None and reckoning.need and not reckoning.fits:
         raise UnavailableError(
             f"budget {budget.name!r} on {card.name}",

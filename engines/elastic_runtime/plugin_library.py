@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from elastic_runtime.errors import InputError, UnavailableError
+from elastic_runtime.errors import InputError, UnavailableError, advised
 from elastic_runtime.jsonfile import parse_json
 from elastic_runtime.manifest import Plugin
 
+_BUILD = "build plugins/ again with CMake, and name its folder with --plugins"
 _MARKER = re.compile(rb"elastic-plugins-abi/1 (\{[^\0]{2,4096}\})\0")
 
 
@@ -65,8 +66,16 @@ def library_abi(path: Path) -> str:
     try:
         found = _MARKER.search(path.read_bytes())
     except OSError as error:
-        raise InputError(str(path), expected="a readable library", found=error.strerror or "an error") from error
+        raise InputError(
+            str(path),
+            expected="a readable library",
+            found=error.strerror or "an error",
+            todo="make it readable, or name another folder with --plugins",
+        ) from error
     if found is None:
-        raise InputError(str(path), expected="a library of elastic plugins", found="one that does not say its versions")
-    abi = parse_json(found[1], f"{path}: versions").get("tensorrt")
+        raise InputError(
+            str(path), expected="a library of elastic plugins", found="one that does not say its versions", todo=_BUILD
+        )
+    with advised(_BUILD):
+        abi = parse_json(found[1], f"{path}: versions").get("tensorrt")
     return abi if isinstance(abi, str) else "none"

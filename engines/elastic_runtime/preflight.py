@@ -12,6 +12,8 @@ from elastic_runtime.manifest import BudgetEntry, EngineEntry, Status
 from elastic_runtime.memory import Card
 
 PACKAGE = "tensorrt-rtx"
+#: What to do where onnxruntime, whose kinds of refusal nobody lists, does not take a model or a call.
+UPDATE = "update onnxruntime, and let elastic-run BUNDLE --verify say whether the bundle is whole"
 _INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime, or run on the CPU (--device cpu)"
 
 
@@ -37,8 +39,8 @@ def check_card(engine: EngineEntry, card: Card) -> None:
 def check_version(engine: EngineEntry, installed: str | None) -> None:
     """Raise UnavailableError unless the TensorRT that built the engine is installed (build numbers aside)."""
     if engine.flavour != PACKAGE:
-        found = f"one of {engine.flavour}"
-        raise UnavailableError(engine.file, expected=f"an engine of {PACKAGE}, which this runtime drives", found=found)
+        expected, todo = f"an engine of {PACKAGE}, which this runtime drives", f"export the bundle again with {PACKAGE}"
+        raise UnavailableError(engine.file, expected=expected, found=f"one of {engine.flavour}", todo=todo)
     wanted = ".".join(engine.version.split(".")[:3])
     if installed is None or installed.split(".")[:3] != engine.version.split(".")[:3]:
         found = f"{PACKAGE} {installed}" if installed else "no such package"

@@ -97,7 +97,12 @@ def _worst_state(groups: list[dict[str, Array]], golden: Golden) -> tuple[str, f
     found = {name: np.concatenate([group[name].astype(np.float32) for group in groups]) for name in groups[0]}
     if set(found) != set(golden.states):
         differing = sorted(set(found) ^ set(golden.states))
-        raise BuildError("golden run", expected="the states of the model", found=f"differing {differing[:4]}")
+        raise BuildError(
+            "golden run",
+            expected="the states of the model",
+            found=f"differing {differing[:4]}",
+            todo="export the bundle again",
+        )
     errors = []
     for name, values in found.items():
         seen = written_rows(values, golden.ends) if "cache" in name else values
@@ -120,11 +125,22 @@ def _check_limits(backend: Backend, golden: Golden) -> None:
             "golden run",
             expected=f"at most {backend.max_context} tokens of context and {backend.max_tokens} a call",
             found=f"{end} and {tokens}",
+            todo="export the bundle again",
         )
     if (golden.ids < 0).any() or (golden.ids >= backend.vocab_size).any():
-        raise BuildError("golden run", expected=f"ids from 0 to {backend.vocab_size - 1}", found="others")
+        raise BuildError(
+            "golden run",
+            expected=f"ids from 0 to {backend.vocab_size - 1}",
+            found="others",
+            todo="export the bundle again",
+        )
     if golden.logits.shape[2] != backend.vocab_size:
-        raise BuildError("golden run", expected=f"{backend.vocab_size} logits", found=str(golden.logits.shape[2]))
+        raise BuildError(
+            "golden run",
+            expected=f"{backend.vocab_size} logits",
+            found=str(golden.logits.shape[2]),
+            todo="export the bundle again",
+        )
 
 
 def _groups(rows: int, at_once: int) -> Iterator[Rows]:

@@ -21,6 +21,8 @@ from elastic_runtime.errors import (
     BuildError,
     ElasticError,
     InputError,
+    InternalError,
+    advised,
     internal_error,
     machine_error,
 )
@@ -51,7 +53,7 @@ def main() -> None:
 
 def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # one line a kind of error
     """Exit code and message; what the message does not name is a fault of ours."""
-    if isinstance(error, ElasticError):
+    if isinstance(error, ElasticError) and not isinstance(error, InternalError):
         return error.exit_code, f"error: {error}"
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code, None
@@ -146,11 +148,13 @@ def _command(bundle: Path, explain: bool, verify: bool, require_engine: bool, op
     if verify:
         _verify(bundle, external, options["plugin_folder"], require_engine)
         return
+    with advised("leave --vram out to reckon with what is free"):
+        vram = parse_size(options["vram"], "--vram") if options["vram"] is not None else None
     request = Request(
         budget=options["budget"],
         backend=options["backend"],
         device=options["device"],
-        vram=parse_size(options["vram"], "--vram") if options["vram"] is not None else None,
+        vram=vram,
         context=options["context"],
         weights=options["weights"],
         threads=options["threads"],
@@ -167,7 +171,9 @@ def _generate(opener: Opener, options: dict[str, Any]) -> None:
     given = [name for name in ("prompt", "ids", "chat") if options[name] not in (None, False)]
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name in given) or "none"
-        raise InputError("request", expected="one of --prompt, --ids and --chat", found=found)
+        raise InputError(
+            "request", expected="one of --prompt, --ids and --chat", found=found, todo="give one, as in --prompt Hello"
+        )
     tokenizer = None if options["ids"] is not None else Tokenizer(opener.bundle.path)
     settings = Settings(
         max_new=options["max_new"],
@@ -201,18 +207,30 @@ def _prompt_ids(options: dict[str, Any], tokenizer: Tokenizer | None) -> Sequenc
         try:
             return [int(part) for part in options["ids"].split(",")]
         except ValueError:
-            raise InputError("--ids", expected="integers divided by commas", found=options["ids"][:60]) from None
+            raise InputError(
+                "--ids",
+                expected="integers divided by commas",
+                found=options["ids"][:60],
+                todo="write them as in --ids 1,2,3",
+            ) from None
     return tokenizer.encode(_stdin() if options["prompt"] == "-" else options["prompt"])
 
 
 def _stdin() -> str:
     if sys.stdin is None:
-        raise InputError("standard input", expected="an open one", found="a closed one")
+        raise InputError(
+            "standard input", expected="an open one", found="a closed one", todo="redirect a file to it, as in < FILE"
+        )
     data = sys.stdin.buffer.read()
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError("standard input", expected="UTF-8", found=f"an invalid byte at {error.start}") from None
+        raise InputError(
+            "standard input",
+            expected="UTF-8",
+            found=f"an invalid byte at {error.start}",
+            todo="convert it, as with iconv -t UTF-8",
+        ) from None
 
 
 def _print(pieces: Iterable[Piece], write: Callable[[Piece], None]) -> None:

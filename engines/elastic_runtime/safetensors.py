@@ -107,7 +107,12 @@ class TensorFile:
         """
         entry = self.entries.get(name)
         if entry is None:
-            raise InputError(f"{self.path}", expected=f"a tensor {name!r}", found="none of that name")
+            raise InputError(
+                f"{self.path}",
+                expected=f"a tensor {name!r}",
+                found="none of that name",
+                todo="look at the names in `entries`",
+            )
         return self._mapped().array(entry.offset, DTYPES[entry.dtype][1], entry.shape)
 
     def release(self, name: str) -> None:
@@ -121,11 +126,17 @@ class TensorFile:
             try:
                 size, self._map = self.path.stat().st_size, MappedFile(self.path)
             except (OSError, ValueError) as error:
-                raise InputError(str(self.path), expected="a file that can be mapped", found=str(error)) from None
+                raise InputError(
+                    str(self.path),
+                    expected="a file that can be mapped",
+                    found=str(error),
+                    todo="put it on a file system that maps files, and make it readable",
+                ) from None
             if size < end:
                 self._map = None
                 found = f"{size}: it shrank since it was opened"
-                raise InputError(str(self.path), expected=f"{end} bytes", found=found)
+                todo = "leave the file alone while it is read"
+                raise InputError(str(self.path), expected=f"{end} bytes", found=found, todo=todo)
         return self._map
 
 

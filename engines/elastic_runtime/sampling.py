@@ -53,15 +53,27 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not _is_number(self.temperature) or not 0 <= self.temperature < math.inf:
-            raise InputError("temperature", expected="a number from 0", found=_number(self.temperature))
+            raise InputError(
+                "temperature",
+                expected="a number from 0",
+                found=_number(self.temperature),
+                todo="give 0 for the likeliest token, or such as 0.7",
+            )
         if not is_integer(self.top_k) or self.top_k < 0:
-            raise InputError("top_k", expected="0 (no limit) or more", found=show(self.top_k))
+            raise InputError(
+                "top_k", expected="0 (no limit) or more", found=show(self.top_k), todo="give 0, or such as 40"
+            )
         if self.top_k > _MOST:
-            raise InputError("top_k", expected=f"at most {_MOST}", found=show(self.top_k))
+            raise InputError("top_k", expected=f"at most {_MOST}", found=show(self.top_k), todo="give 0 for no limit")
         if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
-            raise InputError("top_p", expected="a number above 0, up to 1", found=_number(self.top_p))
+            raise InputError(
+                "top_p",
+                expected="a number above 0, up to 1",
+                found=_number(self.top_p),
+                todo="give 1 for no limit, or such as 0.95",
+            )
         if not is_integer(self.seed) or not 0 <= self.seed < _SEEDS:
-            raise InputError("seed", expected="0 to 2^64 - 1", found=show(self.seed))
+            raise InputError("seed", expected="0 to 2^64 - 1", found=show(self.seed), todo="give another")
 
     def row(self, row: int) -> Sampling:
         """The settings of a row of a batch."""

@@ -13,6 +13,7 @@ from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.errors import InputError
 from elastic_runtime.records import show
 
+_ENCODE = "encode text with Tokenizer first"
 Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
@@ -73,7 +74,12 @@ class Session:
         """Begin new sequences: all states zero, all positions 0, nothing pending."""
         batch = self.batch if batch is None else batch
         if not 1 <= batch <= self.backend.max_batch:
-            raise InputError("batch", expected=f"1 to {self.backend.max_batch}", found=str(batch))
+            raise InputError(
+                "batch",
+                expected=f"1 to {self.backend.max_batch}",
+                found=str(batch),
+                todo="take fewer rows, or open the bundle with a larger batch",
+            )
         self.backend.start(batch)
         self.tokens: list[list[int]] = [[] for _ in range(batch)]  # what each row was fed: the transcript
         self._pending: dict[int, int] = {}
@@ -96,10 +102,17 @@ class Session:
                 fed then.
         """
         if len(rows) != self.batch:
-            raise InputError("prefill", expected=f"ids for {self.batch} rows", found=f"{len(rows)} rows")
+            raise InputError(
+                "prefill",
+                expected=f"ids for {self.batch} rows",
+                found=f"{len(rows)} rows",
+                todo="give every row a list, an empty one where it gets nothing",
+            )
         ids = [self._ids(row, number) for number, row in enumerate(rows)]
         if not any(ids):
-            raise InputError("prompt", expected="at least one token", found="none")
+            raise InputError(
+                "prompt", expected="at least one token", found="none", todo="begin with the id that texts begin with"
+            )
         for number, row in enumerate(ids):
             if row:
                 self._check_room(number, len(row))
@@ -112,7 +125,12 @@ class Session:
         """
         tokens = self._ids(ids, None)
         if len(tokens) != self.batch:
-            raise InputError("decode", expected=f"one id for each of {self.batch} rows", found=show(tokens))
+            raise InputError(
+                "decode",
+                expected=f"one id for each of {self.batch} rows",
+                found=show(tokens),
+                todo="give each row one, or use prefill",
+            )
         if self._pending:
             return self.prefill([[token] for token in tokens])
         for row in range(len(tokens)):
@@ -127,7 +145,12 @@ class Session:
         """
         for row in rows:
             if row not in self._pending:
-                raise InputError(f"row {row}", expected="a pending token", found="none")
+                raise InputError(
+                    f"row {row}",
+                    expected="a pending token",
+                    found="none",
+                    todo="set one with set_pending, or leave the row out",
+                )
             self._check_room(row, 0)
         ids = [[self._pending[row]] if row in rows else [] for row in range(self.batch)]
         return self._decode([token for (token,) in ids]) if all(ids) else self._feed(ids)
@@ -199,10 +222,15 @@ class Session:
         try:
             values = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         except TypeError:
-            raise InputError(where, expected="a sequence of integers", found=show(ids)) from None
+            raise InputError(where, expected="a sequence of integers", found=show(ids), todo=_ENCODE) from None
         for value in values:
             if type(value) is not int and not isinstance(value, np.integer):
-                raise InputError(where, expected="a sequence of integers", found=show(value))
+                raise InputError(where, expected="a sequence of integers", found=show(value), todo=_ENCODE)
             if not 0 <= value < self.backend.vocab_size:
-                raise InputError(where, expected=f"0 to {self.backend.vocab_size - 1}", found=show(value))
+                raise InputError(
+                    where,
+                    expected=f"0 to {self.backend.vocab_size - 1}",
+                    found=show(value),
+                    todo="encode the text with the tokenizer of this bundle",
+                )
         return [int(value) for value in values]

@@ -58,7 +58,12 @@ def relative_error(got: Sketch, reference: Sketch) -> float:
     The difference of the norms is a lower bound that needs no estimate; the larger of both is returned.
     """
     if got.shape != (SIZE,) or reference.shape != (SIZE,):
-        raise InputError("sketch", expected=f"{SIZE} numbers", found=f"{got.shape} and {reference.shape}")
+        raise InputError(
+            "sketch",
+            expected=f"{SIZE} numbers",
+            found=f"{got.shape} and {reference.shape}",
+            todo="make both with sketch()",
+        )
     if not np.isfinite(got).all() or not np.isfinite(reference).all():
         return float("inf")
     difference = max(float(np.linalg.norm(got[:-1] - reference[:-1])), abs(float(got[-1] - reference[-1])))

@@ -80,7 +80,12 @@ def select_targets(request: str | Iterable[str]) -> list[Target]:
     names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     known = load_targets()
     if not names:
-        raise InputError("target", expected="at least one of " + ", ".join(known), found="none")
+        raise InputError(
+            "target",
+            expected="at least one of " + ", ".join(known),
+            found="none",
+            todo="name one; `elastic-export targets` lists them",
+        )
     for name in names:
         if name not in known:
             raise _unknown(name, known)

@@ -1,6 +1,6 @@
 """Text to ids and back: the bundle's tokenizer.json, its chat template and its end-of-text ids.
 
-Needs the `tokenizers` package; chat templates need `jinja2` (both: pip install elastic-export[run]).
+Needs the `tokenizers` package; chat templates need `jinja2`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ class Tokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise InputError(str(path), expected="a tokenizer of the tokenizers library", found=str(error)) from error
+            raise InputError(
+                str(path),
+                expected="a tokenizer of the tokenizers library",
+                found=str(error),
+                todo="pip install -U tokenizers, or correct it in the checkpoint and export again",
+            ) from error
         self._folder = folder
         self._config = optional_json(folder / "tokenizer_config.json")
 
@@ -47,7 +52,12 @@ class Tokenizer:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise InputError("prompt", expected="valid UTF-8", found=f"an invalid byte at {error.start}") from None
+            raise InputError(
+                "prompt",
+                expected="valid UTF-8",
+                found=f"an invalid byte at {error.start}",
+                todo="give the text in UTF-8",
+            ) from None
         return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
@@ -80,7 +90,9 @@ class Tokenizer:
                 return path.read_text("utf-8")
             except UnicodeDecodeError as error:
                 where = f"an invalid byte at {error.start}"
-                raise InputError(str(path), expected="UTF-8", found=where) from None
+                raise InputError(
+                    str(path), expected="UTF-8", found=where, todo="correct it in the checkpoint and export again"
+                ) from None
         found = self._config.get("chat_template")
         if isinstance(found, list):  # several by name
             named = [t for t in found if isinstance(t, dict) and t.get("name") == "default"]
@@ -104,7 +116,12 @@ class Tokenizer:
             return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **marks)
         except Exception as error:  # a template computes: it may divide by zero or count beyond all bounds
             found = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-            raise InputError("chat template", expected="a template that takes the messages", found=found) from error
+            raise InputError(
+                "chat template",
+                expected="a template that takes the messages",
+                found=found,
+                todo="use --prompt, or correct the template in the checkpoint and export again",
+            ) from error
 
 
 class TextStream:
@@ -147,7 +164,9 @@ class StopText:
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = tuple(stops)
         if not all(self._stops):
-            raise InputError("stop", expected="texts of at least one character", found="an empty one")
+            raise InputError(
+                "stop", expected="texts of at least one character", found="an empty one", todo="leave it out"
+            )
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
@@ -177,5 +196,5 @@ def _missing(package: str, error: ImportError) -> BuildError:
         f"the package {package}",
         expected="it to be installed",
         found=str(error),
-        todo="pip install elastic-export[run]",
+        todo=f"pip install {package}",
     )

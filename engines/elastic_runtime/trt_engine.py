@@ -41,7 +41,12 @@ class TrtExecutor:
 
     def _accept(self, accepted: bool, what: str) -> None:
         if not accepted:
-            raise BuildError(self._file, expected=f"the engine to take {what}", found="a refusal (see its log above)")
+            raise BuildError(
+                self._file,
+                expected=f"the engine to take {what}",
+                found="a refusal (see its log above)",
+                todo="export the bundle again, and report the log if that does not help",
+            )
 
 
 class TrtEngine:
@@ -74,10 +79,20 @@ class TrtEngine:
         self._trt, self._entry, self._device, self._cache_path = trt, entry, device, cache
         self._runtime = trt.Runtime(_logger(trt, say))
         if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
-            raise BuildError(str(plugin), expected="a library that TensorRT registers", found="a refusal")
+            raise BuildError(
+                str(plugin),
+                expected="a library that TensorRT registers",
+                found="a refusal",
+                todo="build plugins/ again with the SDK of the tensorrt-rtx that is installed",
+            )
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise BuildError(entry.file, expected="an engine that TensorRT-RTX loads here", found="a refusal")
+            raise BuildError(
+                entry.file,
+                expected="an engine that TensorRT-RTX loads here",
+                found="a refusal",
+                todo="export the bundle again with the tensorrt-rtx that is installed",
+            )
         self._config = self._make_config()
         self.scratch = int(self._engine.device_memory_size_v2)
         self._scratch_address = device.allocate(max(self.scratch, 1))
@@ -93,7 +108,12 @@ class TrtEngine:
             shared = self._engine.get_aliased_input_tensor(port.name) or None
             if shared is not None and (port.alias != "must" or shared != port.input):
                 expected = f"its own buffer ({port.alias} share)" if port.alias != "must" else f"that of {port.input}"
-                raise BuildError(f"{self._entry.file}: {port.name}", expected=expected, found=f"that of {shared}")
+                raise BuildError(
+                    f"{self._entry.file}: {port.name}",
+                    expected=expected,
+                    found=f"that of {shared}",
+                    todo="export the bundle again",
+                )
 
     def executors(self) -> tuple[TrtExecutor, TrtExecutor]:
         """Contexts of the decode and the prefill profile; they share scratch, so they run one after the other."""
@@ -101,10 +121,17 @@ class TrtEngine:
         for profile in (DECODE, PREFILL):
             context = self._engine.create_execution_context(self._config)
             if context is None:
-                raise BuildError(self._entry.file, expected="an execution context", found="none (see the log above)")
+                raise BuildError(
+                    self._entry.file,
+                    expected="an execution context",
+                    found="none (see the log above)",
+                    todo="close what uses the card, or take a smaller budget or context",
+                )
             context.set_device_memory(self._scratch_address, self.scratch)
             if not context.set_optimization_profile_async(profile, self._device.stream):
-                raise BuildError(self._entry.file, expected=f"a profile {profile}", found="a refusal")
+                raise BuildError(
+                    self._entry.file, expected=f"a profile {profile}", found="a refusal", todo="export the bundle again"
+                )
             self._contexts.append(context)
             made.append(TrtExecutor(context, self._entry.file))
         self._device.synchronize()

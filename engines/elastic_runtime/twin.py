@@ -52,7 +52,9 @@ def narrow_type(model: ModelProto) -> int | None:
     found = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} & NARROW
     found |= {tensor.data_type for tensor in model.graph.initializer} & NARROW
     if len(found) > 1:
-        raise InputError("model.onnx", expected="one narrow type", found="float16 and bfloat16 mixed")
+        raise InputError(
+            "model.onnx", expected="one narrow type", found="float16 and bfloat16 mixed", todo="export the bundle again"
+        )
     return next(iter(found), None)
 
 

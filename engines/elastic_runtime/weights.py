@@ -27,7 +27,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.jsonfile import read_json
 from elastic_runtime.mapped import MappedFile
 from elastic_runtime.paths import check_relative
@@ -106,7 +106,8 @@ class WeightRecipe:
     @classmethod
     def read(cls, path: Path) -> WeightRecipe:
         """Read a weights.json file."""
-        return cls.from_json(read_json(path, limit=_READ_LIMIT), str(path))
+        with advised("copy the bundle again, or export it again"):
+            return cls.from_json(read_json(path, limit=_READ_LIMIT), str(path))
 
 
 def _only_inputs(data: Mapping[str, object], source: str) -> object:
@@ -234,4 +235,9 @@ def _check_extent(item: WeightInput, path: Path, source: str) -> None:
         ) from error
     end = item.offset + item.parent_nbytes
     if end > size:
-        raise InputError(f"{source}: {item.name}", expected=f"{path} with at least {end} bytes", found=f"{size} bytes")
+        raise InputError(
+            f"{source}: {item.name}",
+            expected=f"{path} with at least {end} bytes",
+            found=f"{size} bytes",
+            todo="copy that file again",
+        )

@@ -1,3 +1,5 @@
 """Compiles elastic Nemotron-H checkpoints into verified TensorRT engines, one per nested sub-model and GPU class."""
 
-__version__ = "0.1.0"
+from elastic_runtime import __version__
+
+__all__ = ["__version__"]

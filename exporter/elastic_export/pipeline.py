@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
 from elastic_export.bundle.entries import budget_entry, engine_entry, manifest_of, versions
 from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.place import duplicate
+from elastic_export.bundle.run_record import RunRecord, machine
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
+from elastic_export.checkpoint.precision import Conversion
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, check_slices, emit_model
 from elastic_export.engine.activation import activation_bounds, size_bound
@@ -24,7 +27,7 @@ from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.plugins import creators_of, mode_of, plugin_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
-from elastic_export.passes.dump import dump_to
+from elastic_export.passes.dump import check_dumps, dump_folder, dump_to
 from elastic_export.progress import Progress
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
@@ -43,6 +46,7 @@ from elastic_runtime.errors import BuildError
 from elastic_runtime.fit import BudgetSize, gib
 from elastic_runtime.golden import write_golden
 from elastic_runtime.manifest import BudgetEntry, EngineEntry, Manifest
+from elastic_runtime.records import encode
 
 
 @dataclass
@@ -52,6 +56,7 @@ class BudgetResult:
     budget: Budget
     emitted: EmittedModel
     size: BudgetSize
+    conversion: Conversion | None = None
     verification: Verification | None = None
     engines: list[tuple[EngineEntry, EngineFacts]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -59,26 +64,34 @@ class BudgetResult:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A published bundle."""
+    """A published bundle, and the record of the run that made it (`OUT.run.json`)."""
 
     output: Path
     manifest: Manifest
     budgets: tuple[BudgetResult, ...]
-    seconds: dict[str, float]
+    run: Mapping[str, Any]
 
 
-def export(job: ExportJob, progress: Progress) -> ExportResult:
+def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -> ExportResult:
     """Run a job and publish its bundle in one step; an error anywhere leaves an older bundle as it was.
+
+    Args:
+        job: what to export.
+        progress: hears of steps and of what a user should know.
+        command: the command line, for the record of the run.
 
     Raises:
         InputError: the output cannot be written or is no bundle.
-        BuildError: a pass, a build or a verification failed, the disk is full, or what was built does not fit.
+        BuildError: a build or a verification failed, the disk is full, or what was built does not fit.
+        InternalError: a check of our own graph or files failed.
     """
-    options, checkpoint = job.options, job.checkpoint
+    options, checkpoint, record = job.options, job.checkpoint, RunRecord(job, command)
     protect = () if job.demo else (checkpoint.path,)
     with BundleWriter(
         options.output, force=options.force, add=options.add, protect=protect, say=progress.say
     ) as writer:
+        if options.debug:
+            check_dumps(options.output)
         writer.check_addable(manifest_of(job, (), versions()))
         with progress.step("trace"):
             parent = trace_parent(job.parent, checkpoint.prefix, every_token=options.logits == "all")
@@ -90,12 +103,18 @@ def export(job: ExportJob, progress: Progress) -> ExportResult:
             _compile(job, budget, size, parent, weights, oracle, writer, progress)
             for budget, size in zip(job.budgets, job.sizes, strict=True)
         ]
+        for remark in build_remarks(results):
+            progress.say(remark)
         _check_targets(job, results)
         with progress.step("bundle"):
             for companion in checkpoint.companions():
                 writer.place(companion, companion.name)
             manifest = writer.finish(manifest_of(job, [_entry(job, r) for r in results], versions()))
-    return ExportResult(options.output, manifest, tuple(results), progress.seconds())
+        for result in results:
+            record.add(result.budget.name, result.seconds, result.engines)
+        run = record.document(writer.output, manifest, progress.seconds())
+        writer.record(run)
+    return ExportResult(options.output, manifest, tuple(results), run)
 
 
 def _compile(
@@ -120,7 +139,9 @@ def _compile(
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)
         weights.bind(budget, emitted)
         writer.check_graph(budget.name, job.asked)
-    result = BudgetResult(budget, emitted, size)
+    result = BudgetResult(budget, emitted, size, weights.conversion)
+    if weights.conversion is not None and (warning := weights.conversion.warning()):
+        progress.say(f"{budget.name}: {warning}")
     if job.options.verify:
         with progress.step("verify", budget.name):
             result.verification = _verify(job, budget, emitted, weights, oracle, writer)
@@ -138,8 +159,7 @@ def _narrow(job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights) 
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
     stored = {name: DTYPES[weights.stored(name)].ir for name in facts_of(parent).weights}
-    debug = job.options.output.with_name(f"{job.options.output.name}.debug")
-    dump = dump_to(debug / budget.name) if job.options.debug else None
+    dump = dump_to(dump_folder(job.options.output) / budget.name) if job.options.debug else None
     return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, stored), dump)
 
 
@@ -154,7 +174,7 @@ def _verify(
     )
     verification = verify_budget(oracle, budget, emitted, weights.load(budget), plan)
     if not verification.passed:
-        writer.fail(report_of(verification, budget=budget.name, versions=versions()))
+        writer.fail(report_of(verification, budget=budget.name, versions=versions()) | {"where": machine()})
     require_passed(verification)
     return verification
 
@@ -193,6 +213,7 @@ def _build(
         size_limit=None
         if options.weights == "embedded"
         else size_bound(emitted.architecture, len(engine.capabilities), options.max_batch),
+        allow_oversize=options.allow_oversize,
     )
     facts = build_engine(request)
     for name in names[1:]:
@@ -231,6 +252,16 @@ def _needs(entries: Sequence[EngineEntry]) -> str:
     return "; ".join(f"{e.file} needs {gib(e.fits.total)} GiB at {e.max_context} tokens" for e in entries)
 
 
+def build_remarks(results: Sequence[BudgetResult]) -> list[str]:
+    """What a person should hear of the builds, a line for each remark, with the engines that it is about."""
+    files: dict[str, list[str]] = {}
+    for result in results:
+        for entry, facts in result.engines:
+            for remark in facts.remarks():
+                files.setdefault(remark, []).append(entry.file)
+    return [f"{', '.join(about)}: {remark}" for remark, about in files.items()]
+
+
 def _report(result: BudgetResult) -> str:
     skipped = engines_not_run([entry.file for entry, _ in result.engines])
     if result.verification is None:
@@ -240,7 +271,8 @@ def _report(result: BudgetResult) -> str:
         budget=result.budget.name,
         versions=versions(),
         skipped=skipped,
-        seconds=result.seconds,
+        engines={entry.file: encode(facts.report()) for entry, facts in result.engines},
+        conversion=None if result.conversion is None else result.conversion.report(),
     )
     return json.dumps(report, indent=1) + "\n"
 

@@ -1,6 +1,7 @@
 """The 12B shape through the compile, without its weights: seconds, memory and sizes of every stage.
 
-    python tests/bench/compile_12b.py [--ops native|plugin] [--max-context 8192] [--budget 12b] [--system-allocator]
+    PYTHONPATH=tests python tests/bench/compile_12b.py [--ops native|plugin] [--max-context 8192] [--budget 12b]
+        [--system-allocator]
 
 Run it on an idle machine: the build process takes one processor, and the figures are wall time.
 """
@@ -16,7 +17,6 @@ from pathlib import Path
 from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B, write_sparse_checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import emit_model
 from elastic_export.emit.emit import EmittedModel
@@ -29,6 +29,8 @@ from elastic_export.ops.plugins import creators_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
+from elastic_runtime.digest import file_digest
+from synthetic import BUDGETS_12B, NANO_12B, write_sparse_checkpoint
 
 
 def main() -> None:
@@ -90,7 +92,7 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
         f"engine {arguments.budget} {arguments.ops} at {arguments.max_context}: {time.perf_counter() - start:.1f} s, "
         f"{facts.size / 1e6:.1f} MB, {facts.peak_rss / 1e9:.2f} GB of memory, activation memory {decode:.1f} MB in "
         f"decode and {prefill:.1f} MB in prefill (bounds {bounds[0] / 1e6:.0f} and {bounds[1] / 1e6:.0f} MB), "
-        f"{facts.layers} layers, plugins {dict(facts.plugin_layers)}, SHA-256 {facts.sha256[:12]}"
+        f"{facts.layers} layers, plugins {dict(facts.plugin_layers)}, SHA-256 {file_digest(request.output)[1][:12]}"
     )
 
 

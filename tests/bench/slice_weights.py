@@ -1,6 +1,6 @@
 """Loading a 6b out of shared shards of the 12B's shape, beside a plain read of the same pages (warm page cache).
 
-    python tests/bench/slice_weights.py [--gib 3] [--folder DIR] [--check]
+    PYTHONPATH=tests python tests/bench/slice_weights.py [--gib 3] [--folder DIR] [--check]
 
 Writes shards of the 12B's tensors, real bytes, layer by layer until the size is reached; loads the 6b's slices of them
 as the runtime does; reads the pages that hold those slices with pread, in three ways: into new memory, as a loader
@@ -25,12 +25,12 @@ from pathlib import Path
 import numpy as np
 
 from elastic_export.checkpoint.budgets import parse_budgets
-from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.runs import runs_shape
 from elastic_runtime.blocks import strided_blocks
 from elastic_runtime.safetensors import TensorFile, encode_header
 from elastic_runtime.weights import WeightInput, WeightRecipe, iter_weights
+from synthetic import BUDGETS_12B, NANO_12B
 
 _PIECE = 8 << 20
 _LEAST_SPEED, _MOST_MEMORY = 0.7, 1.2

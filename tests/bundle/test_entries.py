@@ -16,7 +16,7 @@ from closed_form import state_entries
 from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of, versions
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.graph.facts import StateSlice
@@ -27,6 +27,7 @@ from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit import vram_needed
 from elastic_runtime.interface import logits_port, token_ports
+from synthetic import write_checkpoint
 
 ARCH = Architecture("M-*M", 61, 24, (40,), (4, 4), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
 HALF = Budget("half", 16, (20,), (4, 2), 4, 4, (0,))
@@ -56,9 +57,8 @@ def _runs(kind: str, name: str) -> Any:
 
 
 FACTS = EngineFacts(
-    size=5, sha256="0" * 64, seconds=1.0, peak_rss=1, activation_bytes=(100, 7_000_000), plugin_layers={}, in_place=(),
-    layers=9, unused_inputs=(), compute_capabilities=("SM120",), flavour="rtx", version="1.7.1", reproducible=True,
-    warnings=(),
+    size=5, seconds=1.0, peak_rss=1, activation_bytes=(100, 7_000_000), plugin_layers={}, in_place={}, layers=9,
+    unused_inputs=(), flavour="rtx", version="1.7.1", chances=(), oversize=(), warnings=(),
 )  # fmt: skip
 
 
@@ -88,14 +88,16 @@ def test_the_logits_of_every_token_count_as_scratch(job: ExportJob, emitted: Emi
     assert vram_needed(size, context=64, batch=2).total == every.fits.total
 
 
-def test_states_share_buffers_as_the_interface_says(job: ExportJob, emitted: EmittedModel) -> None:
-    inputs, outputs = io_table(emitted, "plugin")
+def test_states_share_the_buffers_that_the_engine_was_built_with(job: ExportJob, emitted: EmittedModel) -> None:
+    built = {"key_cache.0": "key_cache_out.0", "ssm_state.0": "ssm_state_out.0"}
+    inputs, outputs = io_table(emitted, built)
     assert [port.name for port in inputs][:3] == ["input_ids", "position", "length"]
     rules = {output.name: (output.input, output.alias) for output in outputs}
     assert rules["logits"] == (None, None)
     assert rules["key_cache_out.0"] == ("key_cache.0", "must")
     assert rules["ssm_state_out.0"] == ("ssm_state.0", "must")
-    assert {o.name: o.alias for o in io_table(emitted, "native")[1]}["ssm_state_out.0"] == "must_not"
+    assert rules["value_cache_out.0"] == ("value_cache.0", "must_not")
+    assert {o.alias for o in io_table(emitted, {})[1]} == {None, "must_not"}
 
 
 def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:

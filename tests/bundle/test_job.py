@@ -13,16 +13,11 @@ import pytest
 
 from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import (
-    BUDGETS_12B,
-    NANO_12B,
-    random_weights,
-    write_checkpoint,
-    write_sparse_checkpoint,
-)
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_runtime.errors import InputError
+from synthetic import BUDGETS_12B, NANO_12B, write_checkpoint, write_sparse_checkpoint
 
 ARCH = Architecture("M-*", 61, 24, (40,), (4,), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
 BUDGETS = [Budget.full(ARCH, "full"), Budget("half", 16, (20,), (2,), 4, 4, ())]

@@ -143,7 +143,7 @@ def test_a_process_of_its_own_stopped_while_it_builds(
     before = tree(out)
     script = (
         "import sys, time, pathlib\n"
-        "from elastic_export.bundle import BundleWriter\n"
+        "from elastic_export.bundle.writer import BundleWriter\n"
         "with BundleWriter(pathlib.Path(sys.argv[1])) as writer:\n"
         "    (writer.path / 'half').write_bytes(b'half')\n"
         "    print('building', flush=True)\n"
@@ -159,7 +159,7 @@ def test_a_process_of_its_own_stopped_while_it_builds(
         child.send_signal(sign)
     assert child.returncode != 0
     assert tree(out) == before
-    hidden = [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+    hidden = [p.name.rpartition("-")[0] for p in tmp_path.iterdir() if p.name.startswith(".")]
     assert hidden == ([] if sign == signal.SIGINT else [f".out.partial-{child.pid}"])
     # the lock died with the process: the next export cleans up
     export(out, ASKED)

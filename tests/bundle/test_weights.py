@@ -15,7 +15,7 @@ from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.graph.facts import clone_with_facts, facts_of
@@ -26,6 +26,7 @@ from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
 from elastic_export.verify import stored_weight
+from synthetic import write_checkpoint
 
 ARCH = Architecture("M-", 61, 24, (40,), (4,), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
 HALF = Budget("half", 16, (20,), (2,), 4, 4, ())

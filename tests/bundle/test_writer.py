@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from elastic_export.bundle import exchange, place, staging, writer
-from elastic_export.bundle.writer import BundleWriter, failed_report
+from elastic_export.bundle.beside import failed_report
+from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError, InternalError
 
 ASKED = {"big": [("rtx5080", 1024)], "small": [("rtx5080", 1024)]}
 
@@ -119,12 +120,12 @@ def test_a_failed_verification_leaves_its_report_and_no_bundle_and_a_good_export
     out = tmp_path / "new" / "out"
 
     def fail(bundle_writer: BundleWriter) -> None:
-        assert bundle_writer.fail({"budget": "6b"}) == failed_report(out)
+        assert bundle_writer.fail({"schema": "elastic-report/1", "budget": "6b"}) == failed_report(out)
         raise BuildError("verification of 6b", expected="an error below 1e-4", found="0.3")
 
     with pytest.raises(BuildError, match="verification"):
         export(out, ASKED, before_finish=fail)
-    assert json.loads((tmp_path / "new" / "out.failed.json").read_text()) == {"budget": "6b"}
+    assert json.loads((tmp_path / "new" / "out.failed.json").read_text())["budget"] == "6b"
     assert not out.exists()
     export(out, ASKED)
     assert not failed_report(out).exists()
@@ -205,13 +206,13 @@ def test_the_kernel_is_asked_to_exchange(tmp_path: Path) -> None:
 
 
 def test_links_are_not_published(tmp_path: Path, export: Callable) -> None:
-    with pytest.raises(BuildError, match="expected a plain file"):
+    with pytest.raises(InternalError, match="expected a plain file"):
         export(tmp_path / "out", ASKED, before_finish=lambda w: (w.path / "big" / "link").symlink_to("/etc/hostname"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_manifest_no_consumer_would_open_is_not_published(tmp_path: Path, export: Callable) -> None:
-    with pytest.raises(InputError, match=r"files that the manifest lists, found big/model\.onnx"):
+    with pytest.raises(InternalError, match=r"files that the manifest lists, found big/model\.onnx"):
         export(tmp_path / "out", ASKED, before_finish=lambda w: (w.path / "big" / "model.onnx").unlink())
     assert not (tmp_path / "out").exists()
 
@@ -247,3 +248,48 @@ def test_external_weights_are_named_only(tmp_path: Path, shard: Path, monkeypatc
         entry = bundle_writer.name_external(shard)
     assert (entry.path, entry.size) == ("model.safetensors", 8000)
     assert writer.NAME == "manifest.json"
+
+
+def test_where_the_second_rename_fails_the_old_bundle_is_put_back(
+    tmp_path: Path, export: Callable, tree: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename, calls = tmp_path / "out", Path.rename, []
+    export(out, ASKED, text="old")
+    before = tree(out)
+
+    def fails_once(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(exchange, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(OSError, match="Input/output error"):
+        export(out, ASKED, text="new")
+    assert tree(out) == before
+    assert hidden(tmp_path) == []
+
+
+def test_where_the_old_bundle_cannot_be_put_back_it_is_said_where_it_is(
+    tmp_path: Path, export: Callable, tree: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename, said = tmp_path / "out", Path.rename, []
+    export(out, ASKED, text="old")
+    before = tree(out)
+
+    def fails_from_now_on(self: Path, target: Path) -> Path:
+        if target == out:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "_exchange", lambda first, second: False)
+        patch.setattr(Path, "rename", fails_from_now_on)
+        with pytest.raises(OSError, match="Input/output error"):
+            export(out, ASKED, text="new", say=said.append)
+    (aside,) = tmp_path.glob(".out.old-*")
+    assert said[-1] == f"{out}: the old bundle is at {aside}; the next export to this place brings it back"
+    export(out, ASKED, text="old", say=said.append)
+    assert tree(out) == before
+    assert hidden(tmp_path) == []

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.mamba2 import CONV
+from synthetic import write_checkpoint
 
 Array = np.ndarray[Any, Any]
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from elastic_export.checkpoint.synthetic import NANO_12B, random_architecture, random_budget
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.mamba2 import CONV, INNER, PROJECTED
 from elastic_export.layers.mlp import MLP
+from synthetic import NANO_12B, random_architecture, random_budget
 
 
 def test_the_12b_shape() -> None:

@@ -20,10 +20,10 @@ from elastic_export.checkpoint.budgets import (
     read_budgets,
     select_budgets,
 )
-from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B, random_architecture, random_budget
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_runtime.errors import InputError
+from synthetic import BUDGETS_12B, NANO_12B, random_architecture, random_budget
 
 
 def file_of(**budgets: Any) -> dict[str, Any]:

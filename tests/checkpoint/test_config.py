@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_export.checkpoint.config import FIXED, config_document, parse_config, read_config
-from elastic_export.checkpoint.synthetic import NANO_9B, NANO_12B, random_architecture
 from elastic_export.layers.architecture import Architecture
 from elastic_runtime.errors import InputError
+from synthetic import NANO_9B, NANO_12B, random_architecture
 
 
 def test_the_published_shapes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from elastic_export.checkpoint import demo as demo_module
 from elastic_export.checkpoint.budgets import KEYS
 from elastic_export.checkpoint.demo import (
     ARCHITECTURE,
@@ -36,6 +38,33 @@ def test_it_is_the_same_on_every_machine(tmp_path: Path) -> None:
     """After a change of the recipe set DIGEST anew: it keeps old caches from being taken for new ones."""
     sums = (write_demo(tmp_path / "demo") / SUMS).read_bytes()
     assert hashlib.sha256(sums).hexdigest() == DIGEST
+
+
+def other_recipe(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """A demo of other weights, whole by its own sums."""
+    right = demo_module.random_weights
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            demo_module, "random_weights", lambda *given: {name: -array for name, array in right(*given).items()}
+        )
+        return write_demo(folder)
+
+
+def test_another_model_in_its_place_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"ELASTIC_CACHE": str(tmp_path)}
+    folder = demo_checkpoint(environ)
+    shutil.rmtree(folder)
+    other = hashlib.sha256((other_recipe(monkeypatch, folder) / SUMS).read_bytes()).hexdigest()
+    assert other != DIGEST
+    assert demo_checkpoint(environ) == folder
+    assert hashlib.sha256((folder / SUMS).read_bytes()).hexdigest() == DIGEST
+
+
+def test_a_machine_that_makes_another_model_is_a_fault_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_module, "write_demo", lambda folder: other_recipe(monkeypatch, folder))
+    with pytest.raises(RuntimeError, match=rf"the demo made here has the digest [0-9a-f]{{64}}, not {DIGEST}"):
+        demo_checkpoint({"ELASTIC_CACHE": str(tmp_path)})
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_it_is_made_once(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from elastic_export.checkpoint import sliced as module
 from elastic_export.checkpoint.config import config_document
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.sliced import config_for, write_sliced
-from elastic_export.checkpoint.synthetic import random_architecture, random_budget, random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_runtime.errors import BuildError
+from synthetic import NANO_12B, random_architecture, random_budget, write_checkpoint, write_sparse_checkpoint
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -77,6 +78,33 @@ def test_another_dtype(tmp_path: Path, parent: Architecture) -> None:
         assert sub.read(ref.name).tobytes() == wanted.tobytes()
 
 
+@pytest.mark.parametrize("keys", [("torch_dtype",), ("dtype",), ("torch_dtype", "dtype"), ()])
+def test_no_dtype_of_the_parents_config_contradicts_the_new_one(
+    tmp_path: Path, parent: Architecture, keys: tuple[str, ...]
+) -> None:
+    folder = write_checkpoint(tmp_path / "p", parent, random_weights(parent, np.random.default_rng(0)))
+    config = json.loads((folder / "config.json").read_text())
+    del config["torch_dtype"]
+    (folder / "config.json").write_text(json.dumps(config | dict.fromkeys(keys, "bfloat16")))
+    checkpoint = Checkpoint.open(folder, require_budgets=False)
+    write_sliced(checkpoint, Budget.full(parent, "full"), tmp_path / "s", dtype="fp16")
+    written = json.loads((tmp_path / "s/config.json").read_text())
+    found = {key: written[key] for key in ("torch_dtype", "dtype") if key in written}
+    assert found == dict.fromkeys(keys or ("torch_dtype",), "float16")
+
+
+def test_prediction_heads_that_are_left_out_are_not_promised(tmp_path: Path, parent: Architecture) -> None:
+    """A tool that builds what the config says would look for their tensors."""
+    folder = write_checkpoint(tmp_path / "p", parent, random_weights(parent, np.random.default_rng(0)))
+    config = json.loads((folder / "config.json").read_text())
+    heads = {"num_nextn_predict_layers": 1, "mtp_hybrid_override_pattern": "*", "mtp_layers_block_type": ["attention"]}
+    (folder / "config.json").write_text(json.dumps(config | heads | {"mtp_loss_scale": 0.1}))
+    checkpoint = Checkpoint.open(folder, require_budgets=False, ignore_config=["mtp_loss_scale"])
+    write_sliced(checkpoint, Budget.full(parent, "full"), tmp_path / "s")
+    written = json.loads((tmp_path / "s/config.json").read_text())
+    assert [key for key in written if "mtp" in key or "nextn" in key] == []
+
+
 def test_a_value_that_does_not_fit_is_named(tmp_path: Path, parent: Architecture) -> None:
     weights = random_weights(parent, np.random.default_rng(0))
     weights["lm_head.weight"][3, 5] = 1e6
@@ -97,8 +125,6 @@ def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_memory_stays_below_one_tensor(tmp_path: Path) -> None:
     """3 GB of holes through a budget: what Python allocates stays far below the largest tensor (1 GB)."""
-    from elastic_export.checkpoint.synthetic import NANO_12B, write_sparse_checkpoint
-
     a = replace(NANO_12B, pattern="M-", ffn_sizes=(20480,), mamba_heads=(128,), vocab_size=40000)
     b = replace(Budget.full(a, "b"), hidden_size=512, mamba_head_dim=64)
     write_sparse_checkpoint(tmp_path / "p", a, [b], shards=2)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastic_export.checkpoint.synthetic import NANO_12B, random_architecture, random_budget
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, sliced_blocks, state_runs, sub_model_name, tensor_runs
 from elastic_export.layers.mamba2 import CONV
 from elastic_export.runs import Runs, runs_length, runs_shape
+from synthetic import NANO_12B, random_architecture, random_budget
 
 
 def indices(runs: Runs) -> list[int]:

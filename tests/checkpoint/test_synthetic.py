@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,10 @@ import pytest
 
 from elastic_export.checkpoint.budgets import budgets_document, parse_budgets
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import (
-    NANO_9B,
-    NANO_12B,
-    normal,
-    random_architecture,
-    random_budget,
-    random_weights,
-    uniform,
-    write_sparse_checkpoint,
-)
+from elastic_export.checkpoint.synthetic import inverse_softplus_of_step, log_decay, normal, random_weights, uniform
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, sub_model_name, tensor_runs
+from synthetic import NANO_9B, NANO_12B, random_architecture, random_budget, write_sparse_checkpoint
 
 Forward = Callable[..., np.ndarray[Any, Any]]
 
@@ -64,6 +58,29 @@ def test_equal_seeds_give_equal_weights_and_literal_ones() -> None:
     first, second = (random_weights(a, np.random.Generator(np.random.PCG64(5))) for _ in range(2))
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert normal(np.random.Generator(np.random.PCG64(0)), (3,)).tolist() == pytest.approx(LITERAL, abs=1e-12)
+
+
+def test_no_library_of_functions_has_a_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last digit of a logarithm differs by processor and library; here they are off by a thousandth, to be seen."""
+    a = random_architecture(np.random.default_rng(3))
+    assert "M" in a.pattern
+    right = random_weights(a, np.random.Generator(np.random.PCG64(5)))
+    for module in (np, math):
+        for name in ("log", "log1p", "exp", "expm1"):
+            exact = getattr(module, name)
+            monkeypatch.setattr(module, name, lambda x, exact=exact: exact(x) * 1.001)
+    here = random_weights(a, np.random.Generator(np.random.PCG64(5)))
+    assert [name for name in right if not np.array_equal(right[name], here[name])] == []
+
+
+def test_decay_and_step_are_correctly_rounded() -> None:
+    """Against the same formulas in four times the digits of a float."""
+    chances = uniform(np.random.default_rng(0), (50,))
+    with decimal.localcontext(prec=60):
+        for chance, log_a, bias in zip(chances, log_decay(chances), inverse_softplus_of_step(chances), strict=True):
+            dt = Decimal("0.001") * Decimal(100) ** Decimal(chance)
+            assert log_a == float((1 + 15 * Decimal(chance)).ln())
+            assert bias == float((dt.exp() - 1).ln())
 
 
 #: The first numbers of PCG64 with seed 0: numpy promises the stream, this pins our arithmetic on it.

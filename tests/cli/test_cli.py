@@ -15,17 +15,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from elastic_export.checkpoint.demo import demo_checkpoint
-from elastic_export.checkpoint.synthetic import (
-    BUDGETS_12B,
-    NANO_12B,
-    random_weights,
-    write_checkpoint,
-    write_sparse_checkpoint,
-)
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli.main import main
 from elastic_export.engine.build_folder import BuildFaultError
+from elastic_runtime.errors import InternalError
 from elastic_runtime.manifest_reader import NAME
 from elastic_runtime.verified import Verified
+from synthetic import BUDGETS_12B, NANO_12B, random_architecture, write_checkpoint, write_sparse_checkpoint
 
 Run = tuple[int, str, str]
 
@@ -81,7 +77,7 @@ BAD_REQUESTS = [
 )
 def test_bad_requests_exit_2_and_say_why(run, tmp_path, monkeypatch, arguments, expected) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     code, out, err = run(*arguments)
     assert code == 2, err
     assert expected.lower() in err.lower()
@@ -104,6 +100,17 @@ def test_output_that_is_no_bundle_is_left_alone(run, tmp_path) -> None:
     assert "not a bundle" in err or "expected a bundle" in err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_debug_leaves_a_folder_that_is_not_its_own_alone(run, tmp_path) -> None:
+    thesis = tmp_path / "out.debug" / "small" / "thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    code, _, err = run("--budget", "small", "--target", "rtx5080", "--output", str(tmp_path / "out"), "--debug")
+    assert code == 2
+    assert "out.debug: expected none, or dumps of --debug only, found small/thesis.tex as well. Move it away" in err
+    assert thesis.read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.debug"], "refused before anything was built"
 
 
 def test_dry_run_of_the_12b_prints_figures_worked_out_by_hand(run, tmp_path, monkeypatch, sparse_12b) -> None:
@@ -313,6 +320,11 @@ def test_a_fault_in_the_build_process_is_an_internal_error_with_both_tracebacks(
             "internal error: ZeroDivisionError: one two \\x1b[2J. Run it",
         ),
         (RuntimeError("x" * 9999), 70, "internal error: RuntimeError: xxx"),
+        (
+            InternalError("node \x1b[2J", expected="a", found="b\nc"),
+            70,
+            "internal error: node \\x1b[2J: expected a, found b c. Run it again as elastic-export --debug",
+        ),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
         (OSError(28, "No space left on device"), 1, "error: the disk: expected room to write, found No space left"),
         (OSError(27, "File too large", "a/b"), 1, "error: a/b: expected room to write, found File too large. Free"),
@@ -385,8 +397,6 @@ def test_every_option_and_command_is_in_the_readme() -> None:
 
 def test_unfit_checkpoint_faults_exit_2(run, tmp_path) -> None:
     rng = np.random.default_rng(0)
-    from elastic_export.checkpoint.synthetic import random_architecture
-
     arch = random_architecture(rng)
     write_checkpoint(tmp_path / "c", arch, random_weights(arch, rng), None, "bf16")
     code, _, err = run("--checkpoint", str(tmp_path / "c"), "--budget", "all", "--target", "rtx5080")

@@ -18,8 +18,9 @@ import torch
 import elastic_export
 import elastic_runtime
 from elastic_export.layers.kept import slice_array, tensor_runs
-from elastic_export.reference import budget_masks, empty_state, load_reference
+from elastic_export.reference import budget_masks, empty_state
 from elastic_runtime.interface import token_ports
+from masked_parent import load_reference
 
 ELEMENT = {"float32": onnx.TensorProto.FLOAT, "bfloat16": onnx.TensorProto.BFLOAT16, "int64": onnx.TensorProto.INT64}
 

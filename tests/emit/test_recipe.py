@@ -10,11 +10,11 @@ import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
-from elastic_export.checkpoint.synthetic import write_checkpoint
 from elastic_export.emit import shared_recipe, sliced_recipe
 from elastic_export.layers.kept import slice_array, tensor_runs
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 from elastic_runtime.weights import WeightRecipe, load_weight
+from synthetic import write_checkpoint
 
 
 def test_shared_recipe_binds_slices_of_the_parents_shards(emitted: Any, compiled: Any, tmp_path: Path) -> None:
@@ -50,5 +50,5 @@ def test_a_tensor_of_another_shape_is_an_error(emitted: Any) -> None:
         weight.tensor: TensorRef(weight.tensor, Path("m.safetensors"), "fp32", (*weight.shape[:-1], 3), 0, 0)
         for weight in emitted.weight_slices
     }
-    with pytest.raises(BuildError, match=r"sliced tensor backbone\.embeddings\.weight: expected \(61, 20\), found"):
+    with pytest.raises(InternalError, match=r"sliced tensor backbone\.embeddings\.weight: expected \(61, 20\), found"):
         sliced_recipe(emitted, wrong)

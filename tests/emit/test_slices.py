@@ -15,7 +15,7 @@ from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 ARCH = Architecture("M*-", 31, 12, (20,), (4,), 6, 2, 4, 3, 4, 2, 16, 1e-5, (0.0, float("inf")))
 HALF = Budget("half", 8, (10,), (2,), 4, 2, ())
@@ -41,7 +41,7 @@ def test_the_budgets_own_masks_hold(parent: ir.Model, tmp_path: Path) -> None:
 def test_the_last_channels_instead_of_the_first(parent: ir.Model, tmp_path: Path) -> None:
     suffix = (np.arange(20) >= 10).astype(np.float32)
     model = emitted(parent, tmp_path, ffn__2=suffix)
-    with pytest.raises(BuildError, match=r"weight backbone.layers.2.mixer.\w+_proj.weight of half: expected runs"):
+    with pytest.raises(InternalError, match=r"weight backbone.layers.2.mixer.\w+_proj.weight of half: expected runs"):
         check_slices(model, ARCH, HALF, "backbone")
 
 
@@ -49,5 +49,5 @@ def test_other_heads_of_a_group(parent: ir.Model, tmp_path: Path) -> None:
     channels = np.outer([0, 1, 0, 1], [1, 1, 1, 1, 0, 0]).astype(np.float32).ravel()
     projected = np.concatenate([channels, channels, np.ones(16), [0, 1, 0, 1]]).astype(np.float32)
     model = emitted(parent, tmp_path, channels__0=channels, projected__0=projected)
-    with pytest.raises(BuildError, match="A_log of half: expected runs"):
+    with pytest.raises(InternalError, match="A_log of half: expected runs"):
         check_slices(model, ARCH, HALF, "backbone")

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from elastic_export.checkpoint.budgets import parse_budgets
-from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.engine.activation import activation_bounds, size_bound
@@ -19,6 +18,7 @@ from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
 from elastic_runtime.interface import OpsMode
+from synthetic import BUDGETS_12B, NANO_12B
 
 pytestmark = pytest.mark.xdist_group("12b")  # one worker traces it
 SIZES = {"max_tokens": 256, "max_context": 8192, "max_batch": 1}

@@ -11,9 +11,9 @@ import pytest
 from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.checkpoint.demo import ARCHITECTURE as DEMO
 from elastic_export.checkpoint.demo import BUDGETS as DEMO_BUDGETS
-from elastic_export.checkpoint.synthetic import BUDGETS_12B, NANO_12B
 from elastic_export.engine.activation import activation_bounds, estimated_activation, logits_buffer, size_bound
 from elastic_export.layers.architecture import Architecture
+from synthetic import BUDGETS_12B, NANO_12B
 
 SMALL_DEMO = parse_budgets(DEMO_BUDGETS, DEMO, "demo")[0]["small"].architecture(DEMO)
 NANO_6B = parse_budgets(BUDGETS_12B, NANO_12B, "12b")[0]["6b"].architecture(NANO_12B)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import resource
@@ -30,20 +29,18 @@ from elastic_export.engine.compile import load, tensorrt_step
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.trt_rtx import TensorRTRTX
 from elastic_export.layers.architecture import Architecture
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
 from elastic_runtime.interface import logits_port
 
 
 def test_an_engine_and_its_facts(request_for_small_model: EngineRequest) -> None:
     request = replace(request_for_small_model, activation_limits=(10 << 20, 10 << 20))
     facts = build_engine(request)
-    data = request.output.read_bytes()
-    assert (facts.size, facts.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert facts.size == request.output.stat().st_size
     assert len(facts.activation_bytes) == 2
     assert 0 < facts.activation_peak < 10 << 20
-    assert facts.in_place == ("key_cache.0", "value_cache.0")
+    assert facts.in_place == {"key_cache.0": "key_cache_out.0", "value_cache.0": "value_cache_out.0"}
     assert facts.unused_inputs == ()
-    assert facts.compute_capabilities == ("SM120",)
     assert facts.peak_rss > 50 << 20
     assert [path.name for path in request.output.parent.iterdir()] == ["rtx5080.engine"]
 
@@ -56,15 +53,17 @@ def test_two_exports_give_the_same_bytes(request_for_small_model: EngineRequest,
     moved.write_bytes(first.onnx.read_bytes())
     second = replace(first, onnx=moved, output=moved.with_name("other.engine"))
     facts = build_engine(first), build_engine(second)
-    if not all(fact.reproducible for fact in facts):
-        assert any("other bytes of equal meaning" in text for text in facts[0].warnings + facts[1].warnings)
+    if facts[0].chances or facts[1].chances:
         pytest.skip("this kernel does not let us fix memory layout and thread order")
-    assert facts[0].sha256 == facts[1].sha256
+    assert first.output.read_bytes() == second.output.read_bytes()
 
 
 def test_one_portable_engine_for_several_gpu_classes(request_for_small_model: EngineRequest) -> None:
-    several = replace(request_for_small_model, compute_capabilities=("SM86", "SM89", "SM120"), max_batch=1)
-    assert build_engine(several).compute_capabilities == ("SM86", "SM89", "SM120")
+    one = replace(request_for_small_model, compute_capabilities=("SM120",), max_batch=1)
+    several = replace(one, compute_capabilities=("SM86", "SM89", "SM120"), output=one.output.with_name("rtx.engine"))
+    build_engine(one)
+    build_engine(several)
+    assert several.output.read_bytes() != one.output.read_bytes()
 
 
 def test_embedded_weights_are_found_beside_the_model(
@@ -79,9 +78,9 @@ def test_embedded_weights_are_found_beside_the_model(
         array = rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     onnx.save(model, str(tmp_path / "e.onnx"), save_as_external_data=True, location="e.onnx.data", size_threshold=0)
-    shared = build_engine(replace(request_for_small_model, max_batch=1))
-    embedded = build_engine(replace(request_for_small_model, onnx=tmp_path / "e.onnx", weights=(), max_batch=1))
-    assert embedded.sha256 != shared.sha256
+    row = onnx.numpy_helper.to_array(model.graph.initializer[0], str(tmp_path))[0].tobytes()
+    build_engine(replace(request_for_small_model, onnx=tmp_path / "e.onnx", weights=(), max_batch=1))
+    assert row in request_for_small_model.output.read_bytes()
 
 
 def test_the_model_file_keeps_its_context_symbol(request_for_small_model: EngineRequest) -> None:
@@ -96,21 +95,25 @@ def test_the_model_file_keeps_its_context_symbol(request_for_small_model: Engine
         (
             "x = Gather(emb, input_ids)",
             "x0 = Gather(emb, input_ids) x = NoSuchOp(x0)",
-            "parser accepts, found .*NoSuchOp",
+            r"parser accepts, found .*NoSuchOp.*\. Install the tensorrt-rtx that",
         ),
         (
             'TensorScatter<axis = 2, mode = "linear">("key_cache.0", k, position)',
             'Add("key_cache.0", "key_cache.0")',
-            "key_cache.0: expected an in-place cache update from it to key_cache_out.0, found no such layer",
+            "key_cache.0: expected to share one buffer with key_cache_out.0, found it shared with none",
         ),
-        ("logits = Cast<to = 1>(lg)", "logits = Identity(lg)", "output logits: expected float32 .*found bfloat16"),
+        (
+            "logits = Cast<to = 1>(lg)",
+            "logits = Identity(lg)",
+            "output logits: expected float32 .*found bfloat16.*This is a fault of elastic-export",
+        ),
     ],
 )
 def test_graphs_that_are_not_as_agreed(
     request_for_small_model: EngineRequest, model_text: str, old: str, new: str, text: str
 ) -> None:
     request = with_model(request_for_small_model, model_text, old, new)
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(ElasticError, match=text):
         build_engine(request)
     assert not request.output.exists()
 
@@ -141,7 +144,9 @@ def test_scratch_of_the_size_of_a_weight_is_refused(request_for_small_model: Eng
     head = "lg = Gemm<transB = 1>(picked, head)"
     build_engine(with_model(wide, text, head, head))
     turned = "rows3 = Unsqueeze(picked, v1) turned = Transpose<perm = [1, 0]>(head) lg3 = MatMul(rows3, turned)"
-    with pytest.raises(BuildError, match=r"activation memory of the engine in decode: expected .*MatMul\(x, Transpose"):
+    with pytest.raises(
+        BuildError, match=r"activation memory of the engine in decode: expected .* a weight that the graph copies"
+    ):
         build_engine(with_model(wide, text, head, f"{turned} lg = Squeeze(lg3, v1)"))
 
 
@@ -210,7 +215,7 @@ def test_a_package_that_does_not_load_is_named() -> None:
 def test_a_weight_of_another_name(request_for_small_model: EngineRequest) -> None:
     first, *others = request_for_small_model.weights
     request = replace(request_for_small_model, weights=(replace(first, name="embeddings"), *others))
-    with pytest.raises(BuildError, match="missing embeddings, unexpected emb"):
+    with pytest.raises(InternalError, match="missing embeddings, unexpected emb"):
         build_engine(request)
 
 
@@ -268,7 +273,7 @@ def test_the_process_of_a_native_build(
 
     monkeypatch.setattr(subprocess, "Popen", tell)
     told = f"compiled in none False; randomized {not addresses_can_be_fixed} imported"
-    with pytest.raises(BuildError, match=rf"left with status 3, last words: .*{told}\.$"):
+    with pytest.raises(BuildError, match=rf"left with status 3, last words: .*{told}\. Try "):
         build_engine(replace(request_for_small_model, max_batch=1))
     assert modules == ["-m elastic_export.engine.child"]
 

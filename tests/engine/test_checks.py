@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from elastic_export.engine.checks import check_activation, check_network, check_size, in_place_states
+from elastic_export.engine.checks import check_activation, check_network, check_size
 from elastic_export.engine.network import NetworkFacts
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.interface import Dim, Port
 
 
@@ -28,7 +29,7 @@ def good(request_for_small_model: EngineRequest) -> NetworkFacts:
         outputs=as_parsed(request, request.network_outputs()),
         layers=10,
         plugins={},
-        cache_updates={"key_cache.0": "key_cache_out.0", "value_cache.0": "value_cache_out.0"},
+        in_place=(("key_cache.0", "key_cache_out.0"), ("value_cache.0", "value_cache_out.0")),
     )
 
 
@@ -39,7 +40,6 @@ def changed(ports: object, name: str, port: Port | None) -> dict[str, Port]:
 
 def test_a_network_as_agreed_passes(request_for_small_model: EngineRequest, good: NetworkFacts) -> None:
     check_network(request_for_small_model, good, unused=["length"])
-    assert in_place_states(request_for_small_model, good) == ("key_cache.0", "value_cache.0")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_network_as_agreed_passes(request_for_small_model: EngineRequest, good
 def test_inputs(
     request_for_small_model: EngineRequest, good: NetworkFacts, name: str, port: Port | None, text: str
 ) -> None:
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         check_network(request_for_small_model, replace(good, inputs=changed(good.inputs, name, port)), unused=[])
 
 
@@ -85,7 +85,7 @@ def test_inputs(
 def test_outputs(
     request_for_small_model: EngineRequest, good: NetworkFacts, name: str, port: Port | None, text: str
 ) -> None:
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         check_network(request_for_small_model, replace(good, outputs=changed(good.outputs, name, port)), unused=[])
 
 
@@ -96,20 +96,50 @@ def test_an_output_dimension_tensorrt_cannot_see_is_no_fault(
     check_network(request_for_small_model, replace(good, outputs=blurred), unused=[])
 
 
-@pytest.mark.parametrize("updates", [{}, {"key_cache.0": "key_cache_out.0", "value_cache.0": "key_cache_out.0"}])
-def test_caches_must_be_in_place(
-    request_for_small_model: EngineRequest, good: NetworkFacts, updates: dict[str, str]
+KEY, VALUE = ("key_cache.0", "key_cache_out.0"), ("value_cache.0", "value_cache_out.0")
+CONV, SSM = ("conv_state.0", "conv_state_out.0"), ("ssm_state.0", "ssm_state_out.0")
+
+
+@pytest.mark.parametrize(
+    ("ops", "pairs", "text"),
+    [
+        ("native", (), r"key_cache\.0: expected to share .* with key_cache_out\.0, found .* with none"),
+        (
+            "native",
+            (KEY, (VALUE[0], KEY[1])),
+            r"value_cache\.0: expected .* value_cache_out\.0, found .* key_cache_out",
+        ),
+        ("native", (KEY, VALUE, SSM), r"ssm_state\.0: expected to share no buffer, found .* with ssm_state_out\.0"),
+        ("native", (KEY, VALUE, (SSM[0], CONV[1])), r"ssm_state\.0: expected .* no buffer, found .* conv_state_out\.0"),
+        ("native", (KEY, VALUE, ("up", "logits")), r"up: expected to share no buffer, found it shared with logits"),
+        ("plugin", (KEY, VALUE), r"ssm_state\.0: expected to share one buffer with ssm_state_out\.0, found .* none"),
+        ("plugin", (KEY, VALUE, SSM, CONV), r"conv_state\.0: expected to share no buffer, found .* conv_state_out\.0"),
+        (
+            "plugin",
+            (KEY, VALUE, SSM, (KEY[0], "inner")),
+            r"key_cache\.0: expected .*, found .* inner, key_cache_out\.0",
+        ),
+    ],
+)
+def test_states_must_share_the_buffers_that_the_interface_says(
+    request_for_small_model: EngineRequest, good: NetworkFacts, ops: Any, pairs: Any, text: str
 ) -> None:
-    with pytest.raises(BuildError, match=r"(key|value)_cache\.0: expected an in-place cache update"):
-        check_network(request_for_small_model, replace(good, cache_updates=updates), unused=[])
+    request = replace(request_for_small_model, ops=ops)
+    with pytest.raises(InternalError, match=text):
+        check_network(request, replace(good, in_place=pairs), unused=[])
+
+
+def test_a_plugin_that_shares_what_it_must(request_for_small_model: EngineRequest, good: NetworkFacts) -> None:
+    inner = ("norm.3", "norm.4")  # between two layers: the builder's own affair
+    check_network(replace(request_for_small_model, ops="plugin"), replace(good, in_place=(KEY, VALUE, SSM, inner)), [])
 
 
 def test_plugins_are_counted(request_for_small_model: EngineRequest, good: NetworkFacts) -> None:
     request = replace(request_for_small_model, ops="plugin", plugin_ops={"Mamba2Mixer": 2})
-    check_network(request, replace(good, plugins={"Mamba2Mixer": 2}), unused=[])
-    with pytest.raises(BuildError, match="plugin layers: expected 2 x Mamba2Mixer, found none"):
-        check_network(request, good, unused=[])
-    with pytest.raises(BuildError, match="plugin layers: expected none, found 2 x Mamba2Mixer"):
+    check_network(request, replace(good, plugins={"Mamba2Mixer": 2}, in_place=(KEY, VALUE, SSM)), unused=[])
+    with pytest.raises(InternalError, match="plugin layers: expected 2 x Mamba2Mixer, found none"):
+        check_network(request, replace(good, in_place=(KEY, VALUE, SSM)), unused=[])
+    with pytest.raises(InternalError, match="plugin layers: expected none, found 2 x Mamba2Mixer"):
         check_network(request_for_small_model, replace(good, plugins={"Mamba2Mixer": 2}), unused=[])
 
 
@@ -117,7 +147,7 @@ def test_plugins_are_counted(request_for_small_model: EngineRequest, good: Netwo
 def test_a_weight_or_state_nobody_reads_is_a_fault(
     request_for_small_model: EngineRequest, good: NetworkFacts, name: str
 ) -> None:
-    with pytest.raises(BuildError, match=f"{name}: expected to be read by the graph"):
+    with pytest.raises(InternalError, match=f"{name}: expected to be read by the graph"):
         check_network(request_for_small_model, good, unused=[name])
 
 
@@ -141,3 +171,14 @@ def test_size(request_for_small_model: EngineRequest) -> None:
     check_size(bounded, 100)
     with pytest.raises(BuildError, match=r"size of the engine: expected at most 100 bytes where .*, found 101"):
         check_size(bounded, 101)
+
+
+def test_bounds_that_are_lifted(request_for_small_model: EngineRequest) -> None:
+    lifted = replace(request_for_small_model, activation_limits=(7, 100), size_limit=100, allow_oversize=True)
+    assert check_activation(lifted, (7, 100)) == check_size(lifted, 100) == ()
+    above = (*check_activation(lifted, (8, 101)), *check_size(lifted, 101))
+    assert [text.rpartition(", found ")[2] for text in above] == [
+        f"{found}, kept by --allow-oversize" for found in (8, 101, 101)
+    ]
+    with pytest.raises(BuildError, match="one a profile, found 1"):
+        check_activation(lifted, (1,))

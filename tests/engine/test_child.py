@@ -13,7 +13,7 @@ import pytest
 from elastic_export.engine import child
 from elastic_export.engine.build_folder import BuildFaultError, BuildFolder
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.errors import BuildError, ElasticError, InternalError
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,16 @@ def test_a_fault_of_ours_in_the_build_process_stays_one(
     assert isinstance(result, BuildFaultError)
     assert not isinstance(result, ElasticError)  # those are the user's
     assert str(result) == what
+    assert "in fail\n    raise raised" in result.__notes__[0]
+
+
+def test_a_check_of_ours_that_fails_in_the_build_process_stays_a_fault_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = reported(tmp_path, monkeypatch, InternalError("plugin layers", expected="2", found="1"))
+    assert isinstance(result, InternalError)
+    assert (result.what, result.exit_code) == ("plugin layers: expected 2, found 1", 70)
+    assert "In the build process:\n" in result.__notes__[0]
     assert "in fail\n    raise raised" in result.__notes__[0]
 
 
@@ -89,8 +99,9 @@ def test_the_first_thread_sleeps_while_the_other_builds(tmp_path: Path, monkeypa
 
 def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Exception:
     monkeypatch.chdir(folder)
-    for name in ("die_with_parent", "schedule_in_order"):
-        monkeypatch.setattr(child, name, lambda: None)
+    (folder / "processor").touch()
+    monkeypatch.setattr(child, "die_with_parent", lambda: None)
+    monkeypatch.setattr(child, "left_to_chance", lambda processor: ())
     assert child.main() == 0
     result = BuildFolder(folder, folder / "engine").result()
     assert isinstance(result, Exception)

@@ -61,14 +61,16 @@ def test_why_another_allocator_is_used(
 
 @pytest.mark.parametrize(
     ("name", "answer", "why"),
-    [("schedule_in_order", "False", "CAP_SYS_NICE"), ("address_randomization", "True", "address randomisation")],
+    [
+        ("schedule_in_order", "lambda processor: isolation.NO_PRIVILEGE", "CAP_SYS_NICE"),
+        ("address_randomization", "lambda: True", "address randomisation"),
+    ],
 )
 def test_what_keeps_bytes_from_returning_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, answer: str, why: str
 ) -> None:
-    denied = (
-        f"from elastic_export.engine import probe\nprobe.{name} = lambda: {answer}\nraise SystemExit(probe.main())\n"
-    )
+    names = "from elastic_export.engine import isolation, probe"
+    denied = f"{names}\nisolation.{name} = {answer}\nraise SystemExit(probe.main())\n"
     (tmp_path / "denied.py").write_text(denied)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(doctor, "PROBE", "denied")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from elastic_export.engine import isolation
 from elastic_export.engine.buildlog import LogLine
-from elastic_export.engine.compile import NOT_REPRODUCIBLE, ProcessFacts, warnings
+from elastic_export.engine.compile import warnings
 
+ALLOWED = sorted(os.sched_getaffinity(0)) if sys.platform.startswith("linux") else [0]
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="personality and scheduling are Linux's")
 
 
@@ -84,14 +89,81 @@ def test_where_the_call_is_forbidden_processes_start_all_the_same(
 
 def test_a_refused_privilege_is_told() -> None:
     refuse = "def refuse(*a): raise PermissionError\nos.sched_setscheduler = refuse\n"
-    one_cpu = "print(isolation.schedule_in_order(), len(os.sched_getaffinity(0)))"
-    assert run(refuse + one_cpu) == ["False", "1"]
+    one_cpu = f"print(isolation.schedule_in_order({ALLOWED[0]}) == isolation.NO_PRIVILEGE, os.sched_getaffinity(0))"
+    assert run(refuse + one_cpu) == ["True", f"{{{ALLOWED[0]}}}"]
 
 
 def test_one_cpu_is_never_taken_from_the_others() -> None:
     alone = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code = "print(isolation.schedule_in_order(), os.sched_getscheduler(0) == os.SCHED_FIFO)"
-    assert run(alone + code) == ["False", "False"]
+    code = """
+with isolation.claimed_processor() as cpu:
+    print(cpu, isolation.left_to_chance(cpu)[0] == isolation.NO_SECOND_PROCESSOR)
+print(os.sched_getscheduler(0) == os.SCHED_FIFO)"""
+    assert run(alone + code) == ["None", "True", "False"]
+
+
+#: Holds a processor until its input ends.
+HOLD = """
+isolation.CLAIM = "\\0" + sys.argv[1]
+with isolation.claimed_processor() as cpu:
+    print(cpu, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that has claimed a processor, and which."""
+    command = [
+        sys.executable,
+        "-c",
+        "import sys\nfrom elastic_export.engine import isolation" + HOLD,
+        isolation.CLAIM[1:],
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def own_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims that no build beside this test takes part in."""
+    monkeypatch.setattr(isolation, "CLAIM", f"{isolation.CLAIM} {os.getpid()}")
+
+
+@pytest.mark.skipif(len(ALLOWED) < 2, reason="takes two processors")
+def test_builds_side_by_side_take_a_processor_each(own_claims: None) -> None:
+    with ExitStack() as claims:
+        taken = [claims.enter_context(isolation.claimed_processor()) for _ in ALLOWED]
+        assert sorted(taken) == ALLOWED  # type: ignore[type-var]
+        with isolation.claimed_processor() as shared:  # there is none left, and nobody waits
+            assert shared in ALLOWED
+    with isolation.claimed_processor() as first, isolation.claimed_processor() as second:
+        assert first != second
+
+
+@pytest.mark.skipif(len(ALLOWED) < 2, reason="takes two processors")
+def test_a_claim_is_seen_by_other_processes_and_ends_with_its_own(own_claims: None) -> None:
+    with holding() as (process, cpu):
+        assert isolation._claim(cpu) is None
+        process.kill()
+        process.wait()
+        claim = isolation._claim(cpu)
+        assert claim is not None
+        claim.close()
+
+
+@pytest.mark.skipif(len(ALLOWED) < 2, reason="takes two processors")
+def test_where_nothing_can_be_claimed_builds_are_ordered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*arguments: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(socket, "socket", forbidden)
+    with isolation.claimed_processor() as cpu, isolation.claimed_processor() as other:
+        assert cpu == other == ALLOWED[os.getpid() % len(ALLOWED)]
 
 
 def test_peak_memory_is_this_process_alone() -> None:
@@ -99,7 +171,6 @@ def test_peak_memory_is_this_process_alone() -> None:
     assert int(large[0]) - int(small[0]) >= 1 << 26
 
 
-def test_the_warning_comes_exactly_where_bytes_are_not_promised() -> None:
-    log = [LogLine("WARNING", "Unused Input: length"), LogLine("WARNING", "odd"), LogLine("WARNING", "odd")]
-    assert warnings(log, ProcessFacts(1, reproducible=True)) == ("odd",)
-    assert warnings(log, ProcessFacts(1, reproducible=False)) == ("odd", NOT_REPRODUCIBLE)
+def test_the_builders_warnings_are_told_once_a_line_each() -> None:
+    log = [LogLine("WARNING", "Unused Input: length"), LogLine("WARNING", "odd\n  and long "), LogLine("INFO", "new")]
+    assert warnings([*log, *log]) == ("odd and long",)

@@ -52,9 +52,9 @@ def test_what_builds_is_accepted(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"max_tokens": 0}, "--max-tokens: expected 1 or more, found 0."),
-        ({"max_context": 0}, "--max-context: expected 1 or more, found 0."),
-        ({"max_batch": -1}, "--max-batch: expected 1 or more, found -1."),
+        ({"max_tokens": 0}, "--max-tokens: expected 1 or more, found 0. Leave --max-tokens out or raise it."),
+        ({"max_context": 0}, "--max-context: expected 1 or more, found 0. Leave --max-context out or raise it."),
+        ({"max_batch": -1}, "--max-batch: expected 1 or more, found -1. Leave --max-batch out or raise it."),
         (
             {"max_tokens": 300, "max_context": 256},
             "--max-tokens: expected at most --max-context (256), found 300. Lower --max-tokens or raise --max-context.",
@@ -69,7 +69,7 @@ def test_what_builds_is_accepted(change: dict[str, Any]) -> None:
             "--precision: expected fp16 or fp32 for SM75, found bf16, which that hardware lacks. "
             "Use --precision fp16 or leave that target out.",
         ),
-        ({"precision": "int8"}, "--precision: expected bf16, fp16, fp32, found 'int8'."),
+        ({"precision": "int8"}, "--precision: expected bf16, fp16, fp32, found 'int8'. Name one of them, or none."),
     ],
 )
 def test_what_does_not_build_is_refused(change: dict[str, Any], text: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from elastic_export.engine.builder import build_engine
 from elastic_export.ops.creator import bind_shapes, read_fields
 from elastic_export.ops.mamba2_mixer.creator import declaration
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InternalError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))
 from mixer_model import Mixer, mixer_request
@@ -79,6 +79,7 @@ def test_engine_with_one_plugin_layer(tmp_path: Path) -> None:
     request = mixer_request(tmp_path)
     facts = build_engine(request)
     assert facts.plugin_layers == {"Mamba2Mixer": 1}
+    assert facts.in_place == {"ssm_state.0": "ssm_state_out.0"}
     # Scratch is what the kernels ask for: dt and x|B|C in float32, see workspace_bytes.
     assert facts.activation_bytes == (1024, 4 * 256 * (8 + 224))
     first = request.output.read_bytes()
@@ -90,6 +91,14 @@ def test_engine_refuses_what_the_contract_does_not_know(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(BuildError):
         build_engine(mixer_request(tmp_path, mixer=Mixer(head_dim=257)))
+    assert not (tmp_path / "mixer.engine").exists()
+
+
+def test_a_plugin_that_declares_other_buffers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    with pytest.raises(InternalError, match=r"ssm_state\.0: expected to share one buffer with ssm_state_out\.0, found"):
+        build_engine(mixer_request(tmp_path, creator="toy_creators:two_buffers"))
     assert not (tmp_path / "mixer.engine").exists()
 
 

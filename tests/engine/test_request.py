@@ -1,4 +1,4 @@
-"""The request and the facts survive their way through JSON."""
+"""The request survives its way through JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.interface import Port, logits_port, state_ports, token_ports
 
@@ -44,24 +43,3 @@ def test_a_states_output_has_the_shape_of_its_input(request_for_small_model: Eng
     assert outputs["key_cache_out.0"] == Port("key_cache_out.0", "bfloat16", ("B", 2, "S", 16))
     assert next(iter(outputs)) == "logits"
     assert request_for_small_model.fixed(("B", 2, "S", 16)) == ("B", 2, 32, 16)
-
-
-def test_facts_round_trip_and_peak() -> None:
-    facts = EngineFacts(
-        size=5,
-        sha256="ab",
-        seconds=1.5,
-        peak_rss=7,
-        activation_bytes=(3, 9),
-        plugin_layers={"X": 2},
-        in_place=("key_cache.0",),
-        layers=4,
-        unused_inputs=(),
-        compute_capabilities=("SM120",),
-        flavour="tensorrt_rtx",
-        version="1.7.1.116",
-        reproducible=True,
-        warnings=("w",),
-    )
-    assert EngineFacts.from_json(facts.to_json()) == facts
-    assert facts.activation_peak == 9

@@ -36,10 +36,11 @@ from elastic_export.ops.last_token.torch_op import last_token
 from elastic_export.ops.mamba2_mixer.torch_op import masked_mamba2_mixer
 from elastic_export.ops.masked_rms_norm.torch_op import masked_rms_norm
 from elastic_export.passes import GraphPass, budget_passes, run_passes
-from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state, load_reference
+from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state
 from elastic_export.runs import TensorRuns, full_runs
 from elastic_export.trace.trace import trace_parent
 from elastic_runtime.errors import ElasticError
+from masked_parent import load_reference
 
 Array = np.ndarray[Any, Any]
 FLOAT = ir.DataType.FLOAT

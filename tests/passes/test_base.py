@@ -9,7 +9,7 @@ import pytest
 
 from elastic_export.graph.values import node_error
 from elastic_export.passes import GraphPass, run_passes
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 TEXT = "g (float[B,4] x) => (float[B,4] logits) { logits = Relu(x) }"
 
@@ -37,8 +37,8 @@ class Failing(GraphPass):
 
 @pytest.mark.parametrize("where", ["requires", "call", "ensures"])
 def test_our_errors_come_through_as_themselves(where: str, parse: Callable[[str], ir.Model]) -> None:
-    error = BuildError("node x", expected="a", found="b")
-    with pytest.raises(BuildError, match=r"^node x: expected a, found b\.$") as caught:
+    error = InternalError("node x", expected="a", found="b")
+    with pytest.raises(InternalError, match=r"^node x: expected a, found b\. This is a fault of") as caught:
         Failing(where, error)(parse(TEXT))
     assert caught.value is error
 
@@ -60,5 +60,5 @@ def test_passes_run_in_order_and_show_the_graph_between_them(parse: Callable[[st
 def test_node_errors_name_the_node_and_its_op(parse: Callable[[str], ir.Model]) -> None:
     [node] = parse(TEXT).graph
     node.name = "culprit"
-    error = node_error(node, expected="this", found="that", todo="do it")
-    assert str(error) == "node culprit (Relu): expected this, found that. Do it."
+    error = node_error(node, expected="this", found="that")
+    assert (error.what, error.exit_code) == ("node culprit (Relu): expected this, found that", 70)

@@ -16,10 +16,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elastic_export.checkpoint.synthetic import random_architecture
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.reference import budget_masks, empty_state, full_masks
+from elastic_export.reference import budget_masks, empty_state
+from masked_parent import full_masks
+from synthetic import random_architecture
 
 TOLERANCE = 1e-4
 SEEDS = (1, 5, 6, 9, 11, 12, 14, 16, 21, 22, 23, 24)

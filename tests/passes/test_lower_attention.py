@@ -13,7 +13,7 @@ from elastic_export.dtypes import of_ir
 from elastic_export.ops.cached_attention import CACHED_ATTENTION
 from elastic_export.passes.lower_ops import LowerOp
 from elastic_export.products import TENSORRT, TENSORRT_RTX
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 LOWER = LowerOp(CACHED_ATTENTION, TENSORRT_RTX)
 BF16, FP16, FLOAT = ir.DataType.BFLOAT16, ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -108,5 +108,5 @@ def test_it_must_not_fire_without_a_cache(parse: Any) -> None:
 
 
 def test_one_left_is_an_error(parse: Any) -> None:
-    with pytest.raises(BuildError, match=r"^CachedAttention: expected none after lowering, found one\.$"):
+    with pytest.raises(InternalError, match=r"^CachedAttention: expected none after lowering, found one\."):
         LOWER.ensures(parse(text()))

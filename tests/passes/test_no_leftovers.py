@@ -14,12 +14,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.checkpoint.synthetic import random_architecture, random_budget
 from elastic_export.graph.facts import facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import sub_model_name
-from elastic_export.reference import full_masks
+from masked_parent import full_masks
+from synthetic import random_architecture, random_budget
 
 
 def check_plain(parent: Any, budget: Budget, parent_of: Callable[[Architecture], Any], canonical: Any) -> None:

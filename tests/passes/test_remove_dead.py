@@ -10,7 +10,7 @@ import pytest
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.remove_dead import RemoveDead
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 BEFORE = """g (int64[B] position, float[B,3] x, float[B,3] ssm_state.0, float[B,3] ssm_state.1, float[3] w, float[3] w2)
 => (float[B,3] logits, float[B,3] ssm_state_out.0, float[B,3] ssm_state_out.1)
@@ -64,12 +64,12 @@ def test_token_inputs_are_the_interface_and_stay(parse: Any) -> None:
 def test_facts_without_an_input_are_an_error(parse: Any) -> None:
     model = parse("g (float[3] w) => (float[3] logits) { logits = Relu(w) }")
     facts_of(model).weights["lost"] = facts_of(model).weights["w"]
-    with pytest.raises(BuildError, match=r"^graph facts: expected an input for each, found none for \['lost'\]\.$"):
+    with pytest.raises(InternalError, match=r"^graph facts: expected an input for each, found none for \['lost'\]\."):
         RemoveDead()(model)
 
 
 def test_a_dead_node_left_is_an_error(parse: Any) -> None:
     model = parse("g (float[3] x) => (float[3] logits) { logits = Relu(x) }")
     model.graph.append(ir.node("Relu", [model.graph.inputs[0]], name="idle"))
-    with pytest.raises(BuildError, match=r"^node idle: expected a reader, found a dead node\.$"):
+    with pytest.raises(InternalError, match=r"^node idle: expected a reader, found a dead node\."):
         RemoveDead().ensures(model)

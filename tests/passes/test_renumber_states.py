@@ -8,7 +8,7 @@ import pytest
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.renumber_states import RenumberStates
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 TEXT = """g (float[B,3] x, float[3] w.5, float[B,3] ssm_state.{a}, float[B,3] ssm_state.{b},
   float[B,1,S,3] key_cache.{c})
@@ -42,5 +42,5 @@ def test_it_must_not_fire_on_numbered_states(parse: Any, canonical: Any) -> None
 def test_names_that_occur_twice_are_an_error(parse: Any) -> None:
     model = parse(TEXT.format(a=5, b=2, c=4))
     model.graph.inputs[0].name = "ssm_state.0"
-    with pytest.raises(BuildError, match=r"^states: expected names that occur once, found "):
+    with pytest.raises(InternalError, match=r"^states: expected names that occur once, found "):
         RenumberStates()(model)

@@ -40,7 +40,7 @@ def test_equal_constants_are_shared_and_others_are_not(parse: Any) -> None:
 def test_an_output_keeps_its_name_when_it_is_replaced(parse: Any, evaluate: Any) -> None:
     model = parse(TEXT)
     first, last = list(model.graph)
-    replace_uses(model.graph, last.outputs[0], first.outputs[0])
+    replace_uses(last.outputs[0], first.outputs[0])
     model.graph.remove(last, safe=True)
     assert [value.name for value in model.graph.outputs] == ["logits"]
     x = np.array([[-1, 1, 1]], np.float32)

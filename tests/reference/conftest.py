@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from elastic_export.checkpoint.synthetic import Weights, random_architecture, random_budget, random_weights
+from elastic_export.checkpoint.synthetic import Weights, random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.reference import ElasticModel, Masks, State, budget_masks, empty_state, full_masks, load_reference
+from elastic_export.reference import ElasticModel, Masks, State, budget_masks, empty_state
+from masked_parent import full_masks, load_reference
+from synthetic import random_architecture, random_budget
 
 CONTEXT = 40
 

@@ -18,8 +18,10 @@ from torch import Tensor
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, state_runs, sub_model_name, tensor_runs
-from elastic_export.reference import ElasticModel, State, empty_state, full_masks, load_reference
+from elastic_export.reference import ElasticModel, State, empty_state
 from elastic_export.reference.masks import budget_masks
+from elastic_export.reference.model import Call, rounding_to
+from masked_parent import full_masks, load_reference
 
 EXACT = 1e-12  # float64: the same sums over other block sizes
 SEEDS = st.integers(0, 10_000)
@@ -183,24 +185,27 @@ def test_deleting_any_layer_moves_the_logits(
         assert distance(without, whole) >= 0.05, (layer, model.arch.pattern)
 
 
-def test_storage_rounds_whatever_passes_between_ops(
+def test_a_rounding_reaches_whatever_passes_between_ops(
     model_of: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch, distance: Callable[..., float]
 ) -> None:
-    """With `storage`, what a matrix product reads, the states of narrow dtype and the logits fit that dtype."""
+    """What a matrix product reads, the states of narrow dtype and the logits fit the dtype that a call rounds to."""
     model, seen, original = model_of(2), [], F.linear
     rounded = {n: torch.from_numpy(w).bfloat16().float().numpy() for n, w in model.weights.items()}
-    exact = load_reference(model.arch, rounded.__getitem__)
-    narrow = load_reference(model.arch, rounded.__getitem__, storage=torch.bfloat16)
+    parent = load_reference(model.arch, rounded.__getitem__)
     arguments = model.ids(1, 9), torch.tensor([0]), torch.tensor([9]), model.state(1, torch.float32)
     masks = model.masks(torch.float32)
-    wide, _ = exact(*arguments, masks)
+    wide, _ = parent(*arguments, masks)
 
     def recording(x: Tensor, weight: Tensor) -> Tensor:
         seen.append(x)
         return original(x, weight)
 
     monkeypatch.setattr(F, "linear", recording)
-    logits, state = narrow(*arguments, masks)
+    call = Call(*arguments[1:], masks, rounding_to(torch.bfloat16))
+    x = parent.embed(arguments[0], call)
+    for layer in parent.body.layers:
+        x = layer(x, call)
+    logits, state = parent.head(x, call), call.new_state
     kept = [tensor for name, tensor in state.items() if "ssm" not in name]
     assert len(seen) > len(model.arch.pattern)
     for tensor in (*seen, *kept, logits):

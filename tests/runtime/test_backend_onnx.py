@@ -66,7 +66,10 @@ def test_a_failing_call_is_an_error_of_the_runtime(backend: OnnxBackend) -> None
     backend.session = Broken()
     with pytest.raises(BuildError) as caught:
         _step(backend, 2)
-    assert str(caught.value) == "onnxruntime: expected the call to succeed, found no room left."
+    told = (
+        "onnxruntime: expected the call to succeed, found no room left. Update onnxruntime, and let elastic-run BUNDLE "
+    )
+    assert str(caught.value) == f"{told}--verify say whether the bundle is whole."
 
 
 def test_weights_at_any_byte_of_a_file_are_bound_aligned() -> None:

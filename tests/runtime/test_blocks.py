@@ -54,5 +54,7 @@ def test_whole_rows_of_a_convolution_are_one_copy_a_run() -> None:
 
 def test_refuses_millions_of_pieces() -> None:
     runs = (tuple((2 * i, 1) for i in range(3000)),) * 2
-    with pytest.raises(InputError, match="slice: expected at most 4000000 pieces, found 9000000"):
+    with pytest.raises(
+        InputError, match=r"slice: expected at most 4000000 pieces, found 9000000\. Export with --weights sliced"
+    ):
         strided_blocks((6000, 6000), runs, 2)

@@ -62,5 +62,6 @@ def test_what_is_no_id_is_refused(tmp_path: Path, found: object) -> None:
     with pytest.raises(InputError) as caught:
         stop_ids(folder)
     assert str(caught.value) == (
-        f"generation_config.json: eos_token_id: expected an id or a list of ids, found {found}."
+        f"generation_config.json: eos_token_id: expected an id or a list of ids, found {found}. "
+        "Correct it in the checkpoint and export again."
     )

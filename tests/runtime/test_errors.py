@@ -6,7 +6,16 @@ import errno
 
 import pytest
 
-from elastic_runtime.errors import NO_ROOM, BuildError, InputError, machine_error
+from elastic_runtime.errors import (
+    NO_ROOM,
+    BuildError,
+    ElasticError,
+    InputError,
+    InternalError,
+    advised,
+    internal_error,
+    machine_error,
+)
 
 
 def test_says_subject_expected_found_and_what_to_do() -> None:
@@ -20,6 +29,24 @@ def test_names_out_of_a_file_cannot_steer_a_terminal() -> None:
     assert str(error) == "tensor \\x1b[2J\\x07: expected é, found a\\x0cb\\ud800\nc. \\x1b[2J it."
 
 
+def test_a_fault_of_ours_says_so_and_is_told_in_one_line() -> None:
+    error = InternalError("node n (Mul)", expected="no mask", found="one\nleft")
+    assert isinstance(error, ElasticError)
+    assert error.exit_code == 70
+    assert str(error).endswith(
+        "found one\nleft. This is a fault of elastic-export; run again with --debug and report what that prints."
+    )
+    told = "internal error: node n (Mul): expected no mask, found one left. Run it so and report what that prints."
+    assert internal_error(error, "it so") == told
+
+
+def test_a_readers_error_gets_the_advice_unless_it_has_its_own() -> None:
+    for own, expected in (("", "x: expected y, found z. Do that."), ("do this", "x: expected y, found z. Do this.")):
+        with pytest.raises(InputError) as caught, advised("do that"):
+            raise InputError("x", expected="y", found="z", todo=own)
+        assert str(caught.value) == expected
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_want_of_room_is_the_machines(number: int) -> None:
     assert number in NO_ROOM
@@ -31,15 +58,24 @@ def test_want_of_room_is_the_machines(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "number",
+    ("number", "todo"),
     [
-        errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
-        errno.ETXTBSY, errno.EMFILE, errno.ENFILE,
+        (errno.EACCES, "Change who may use it, or name another place."),
+        (errno.EPERM, "Change who may use it, or name another place."),
+        (errno.EROFS, "Name a place that can be written."),
+        (errno.EIO, "See that its disk is sound and still mounted."),
+        (errno.ENAMETOOLONG, "Name a shorter path."),
+        (errno.ELOOP, "Name a path of folders, without links in a circle."),
+        (errno.ENOTDIR, "Name a path of folders, without links in a circle."),
+        (errno.ETXTBSY, "End the program that uses it."),
+        (errno.EMFILE, "Raise the limit of open files (ulimit -n)."),
+        (errno.ENFILE, "Raise the limit of open files (ulimit -n)."),
+        (errno.ENOMEM, "Close other programs."),
     ],
-)  # fmt: skip
-def test_refusals_of_the_machine(number: int) -> None:
-    assert str(machine_error(OSError(number, "No", "a"))) == "a: expected a usable file, found No."
-    assert str(machine_error(OSError(number, "No"))) == "this machine: expected no refusal, found No."
+)
+def test_refusals_of_the_machine(number: int, todo: str) -> None:
+    assert str(machine_error(OSError(number, "No", "a"))) == f"a: expected a usable file, found No. {todo}"
+    assert str(machine_error(OSError(number, "No"))) == f"this machine: expected no refusal, found No. {todo}"
 
 
 def test_a_missing_file_and_what_is_no_os_error_are_faults_of_ours() -> None:

@@ -233,4 +233,7 @@ def test_what_is_no_bundle_says_what_it_is(tmp_path: Path, name: str, found: str
     (tmp_path / "file").touch()
     with pytest.raises(InputError) as caught:
         read_manifest(tmp_path / name)
-    assert str(caught.value) == f"{tmp_path / name}: expected a bundle, found {found}."
+    assert (
+        str(caught.value)
+        == f"{tmp_path / name}: expected a bundle, found {found}. Name the folder that elastic-export wrote."
+    )

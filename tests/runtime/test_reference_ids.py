@@ -68,7 +68,8 @@ def _reference(budget: str) -> list[int]:
 
     from elastic_export.checkpoint.demo import demo_checkpoint
     from elastic_export.checkpoint.reader import Checkpoint
-    from elastic_export.reference import budget_masks, empty_state, load_reference
+    from elastic_export.reference import budget_masks, empty_state
+    from masked_parent import load_reference
 
     checkpoint = Checkpoint.open(demo_checkpoint())
     parent = checkpoint.architecture

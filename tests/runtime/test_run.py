@@ -17,7 +17,7 @@ import pytest
 from card_memory import apart
 from elastic_runtime import chat, run, stats
 from elastic_runtime import open as opening
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.memory import Card
 from elastic_runtime.run import main
 from elastic_runtime.verified import Verified
@@ -133,27 +133,47 @@ def test_explains_the_choice(demo_bundle: Path) -> None:
         (
             ["--prompt", "x", "--budget", "huge"],
             2,
-            "error: budget 'huge': expected one of large, medium, small, found",
+            "error: budget 'huge': expected one of large, medium, small, found no such budget in the bundle. Name",
         ),
-        (["--vram", "0", "--explain"], 2, "error: --vram: expected a size such as 12GiB or 16GB, above 0, found '0'."),
+        (
+            ["--vram", "0", "--explain"],
+            2,
+            "error: --vram: expected a size such as 12GiB or 16GB, above 0, found '0'. Leave --vr",
+        ),
         (["--vram", "12 parsecs", "--explain"], 2, "error: --vram: expected a size"),
         (
             ["--vram", "1MiB", "--prompt", "x"],
             1,
             "error: bundle: expected a budget that fits, found none. See:\n0.00",
         ),
-        (["--prompt", "x", "--context", "0"], 2, "error: context: expected at least 1, found 0."),
+        (["--prompt", "x", "--context", "0"], 2, "error: context: expected at least 1, found 0. Name a larger one."),
         (["--prompt", "hello", "--context", "3"], 2, "error: prompt: expected at most 3 tokens, the context, found 5."),
-        (["--ids", "264"], 2, "error: token ids: expected 0 to 263, found 264."),
+        (["--ids", "264"], 2, "error: token ids: expected 0 to 263, found 264. Encode the text"),
         (["--ids", "99999999999999999999"], 2, "error: token ids"),
-        (["--ids", "1,x"], 2, "error: --ids: expected integers divided by commas, found 1,x."),
-        (["--prompt", ""], 2, "error: prompt: expected at least one token, found none."),
+        (
+            ["--ids", "1,x"],
+            2,
+            "error: --ids: expected integers divided by commas, found 1,x. Write them as in --ids 1,2,3.",
+        ),
+        (["--prompt", ""], 2, "error: prompt: expected at least one token, found none. Begin with some text"),
         (["--prompt", "a\udcff"], 2, "error: prompt: expected valid UTF-8, found an invalid byte at 1."),
-        (["--prompt", "x", "--temperature", "-1"], 2, "error: temperature: expected a number from 0, found -1.0."),
-        (["--prompt", "x", "--top-p", "0"], 2, "error: top_p: expected a number above 0, up to 1, found 0.0."),
-        (["--prompt", "x", "--seed", "-1"], 2, "error: seed: expected 0 to 2^64 - 1, found -1."),
-        (["--prompt", "x", "--stop", ""], 2, "error: stop: expected texts of at least one character"),
-        ([], 2, "error: request: expected one of --prompt, --ids and --chat, found none."),
+        (
+            ["--prompt", "x", "--temperature", "-1"],
+            2,
+            "error: temperature: expected a number from 0, found -1.0. Give 0",
+        ),
+        (["--prompt", "x", "--top-p", "0"], 2, "error: top_p: expected a number above 0, up to 1, found 0.0. Give 1"),
+        (["--prompt", "x", "--seed", "-1"], 2, "error: seed: expected 0 to 2^64 - 1, found -1. Give another."),
+        (
+            ["--prompt", "x", "--stop", ""],
+            2,
+            "error: stop: expected texts of at least one character, found an empty one. Leave it out.",
+        ),
+        (
+            [],
+            2,
+            "error: request: expected one of --prompt, --ids and --chat, found none. Give one, as in --prompt Hello.",
+        ),
         (["--prompt", "x", "--chat"], 2, "expected one of --prompt, --ids and --chat, found --prompt and --chat."),
         (["--nonsense"], 2, "No such option"),
     ],
@@ -279,6 +299,11 @@ def test_a_chat_whose_session_is_lost_ends(demo_bundle: Path, monkeypatch: pytes
     ("error", "code", "text"),
     [
         (ZeroDivisionError("one\ntwo \x1b[2J"), 70, "internal error: ZeroDivisionError: one two \\x1b[2J. Run again"),
+        (
+            InternalError("x", expected="a", found="b"),
+            70,
+            "internal error: x: expected a, found b. Run again with --d",
+        ),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
         (
             FileNotFoundError(2, "No such file", "a/b"),
@@ -312,7 +337,7 @@ def test_the_code_of_an_internal_error_is_documented(demo_bundle: Path) -> None:
 def test_numbers_beyond_all_bounds(demo_bundle: Path) -> None:
     done = _run(demo_bundle, "--ids", "1", "--context", "1" + "0" * 400)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "error: context: expected at most 9007199254740991, found more." in done.stderr
+    assert "error: context: expected at most 9007199254740991, found more. Name a smaller one." in done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
@@ -358,7 +383,8 @@ def test_verifies_with_plugins_and_refuses_a_needless_folder_of_weights(
 def test_no_bundle(tmp_path: Path) -> None:
     done = _run(tmp_path, "--prompt", "x")
     assert done.returncode == 2
-    assert done.stderr == f"error: {tmp_path}: expected a bundle, found no manifest.json in it.\n"
+    told = f"error: {tmp_path}: expected a bundle, found no manifest.json in it."
+    assert done.stderr == f"{told} Name the folder that elastic-export wrote.\n"
 
 
 def _endless(demo_bundle: Path) -> subprocess.Popen[bytes]:
@@ -380,7 +406,9 @@ def _endless(demo_bundle: Path) -> subprocess.Popen[bytes]:
 def test_a_process_ends_with_the_code_of_its_error(demo_bundle: Path) -> None:
     done = subprocess.run([*COMMAND, str(demo_bundle), "--prompt", b"a\xff"], capture_output=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.decode().splitlines()[-1] == "error: prompt: expected valid UTF-8, found an invalid byte at 1."
+    assert done.stderr.decode().splitlines()[-1] == (
+        "error: prompt: expected valid UTF-8, found an invalid byte at 1. Give the text in UTF-8."
+    )
 
 
 def test_a_closed_pipe_ends_quietly(demo_bundle: Path) -> None:

@@ -81,21 +81,39 @@ def test_rows_of_a_batch_draw_with_their_own_seed() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"temperature": -1.0}, "temperature: expected a number from 0, found -1.0."),
-        ({"temperature": math.nan}, "temperature: expected a number from 0, found nan."),
-        ({"temperature": math.inf}, "temperature: expected a number from 0, found inf."),
-        ({"temperature": "hot"}, "temperature: expected a number from 0, found hot."),
-        ({"temperature": True}, "temperature: expected a number from 0, found True."),
-        ({"top_k": -1}, "top_k: expected 0 (no limit) or more, found -1."),
-        ({"top_k": math.nan}, "top_k: expected 0 (no limit) or more, found nan."),
-        ({"top_k": 1.5}, "top_k: expected 0 (no limit) or more, found 1.5."),
-        ({"top_k": 2**63}, f"top_k: expected at most {2**63 - 1}, found {2**63}."),
-        ({"top_p": math.nan}, "top_p: expected a number above 0, up to 1, found nan."),
-        ({"top_p": 0.0}, "top_p: expected a number above 0, up to 1, found 0.0."),
-        ({"top_p": 1.5}, "top_p: expected a number above 0, up to 1, found 1.5."),
-        ({"seed": -1}, "seed: expected 0 to 2^64 - 1, found -1."),
-        ({"seed": 0.5}, "seed: expected 0 to 2^64 - 1, found 0.5."),
-        ({"seed": 2**64}, f"seed: expected 0 to 2^64 - 1, found {2**64}."),
+        (
+            {"temperature": -1.0},
+            "temperature: expected a number from 0, found -1.0. Give 0 for the likeliest token, or such as 0.7.",
+        ),
+        (
+            {"temperature": math.nan},
+            "temperature: expected a number from 0, found nan. Give 0 for the likeliest token, or such as 0.7.",
+        ),
+        (
+            {"temperature": math.inf},
+            "temperature: expected a number from 0, found inf. Give 0 for the likeliest token, or such as 0.7.",
+        ),
+        (
+            {"temperature": "hot"},
+            "temperature: expected a number from 0, found hot. Give 0 for the likeliest token, or such as 0.7.",
+        ),
+        (
+            {"temperature": True},
+            "temperature: expected a number from 0, found True. Give 0 for the likeliest token, or such as 0.7.",
+        ),
+        ({"top_k": -1}, "top_k: expected 0 (no limit) or more, found -1. Give 0, or such as 40."),
+        ({"top_k": math.nan}, "top_k: expected 0 (no limit) or more, found nan. Give 0, or such as 40."),
+        ({"top_k": 1.5}, "top_k: expected 0 (no limit) or more, found 1.5. Give 0, or such as 40."),
+        ({"top_k": 2**63}, f"top_k: expected at most {2**63 - 1}, found {2**63}. Give 0 for no limit."),
+        (
+            {"top_p": math.nan},
+            "top_p: expected a number above 0, up to 1, found nan. Give 1 for no limit, or such as 0.95.",
+        ),
+        ({"top_p": 0.0}, "top_p: expected a number above 0, up to 1, found 0.0. Give 1 for no limit, or such as 0.95."),
+        ({"top_p": 1.5}, "top_p: expected a number above 0, up to 1, found 1.5. Give 1 for no limit, or such as 0.95."),
+        ({"seed": -1}, "seed: expected 0 to 2^64 - 1, found -1. Give another."),
+        ({"seed": 0.5}, "seed: expected 0 to 2^64 - 1, found 0.5. Give another."),
+        ({"seed": 2**64}, f"seed: expected 0 to 2^64 - 1, found {2**64}. Give another."),
     ],
 )
 def test_refuses_settings(settings: dict[str, Any], text: str) -> None:

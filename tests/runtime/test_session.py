@@ -117,11 +117,15 @@ def test_a_full_row_does_not_limit_the_others(session: Session) -> None:
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ([[0, 264]], "token ids: expected 0 to 263, found 264."),
-        ([[-1]], "token ids: expected 0 to 263, found -1."),
-        ([[]], "prompt: expected at least one token, found none."),
-        ([[1], [2]], "prefill: expected ids for 1 rows, found 2 rows."),
-        ([[1.5]], "token ids: expected a sequence of integers, found 1.5."),
+        ([[0, 264]], "token ids: expected 0 to 263, found 264. Encode the text with the tokenizer of this bundle."),
+        ([[-1]], "token ids: expected 0 to 263, found -1. Encode the text with the tokenizer of this bundle."),
+        ([[]], "prompt: expected at least one token, found none. Begin with the id that texts begin with."),
+        (
+            [[1], [2]],
+            "prefill: expected ids for 1 rows, found 2 rows. "
+            "Give every row a list, an empty one where it gets nothing.",
+        ),
+        ([[1.5]], "token ids: expected a sequence of integers, found 1.5. Encode text with Tokenizer first."),
         (
             [[1] * 401],
             "prompt: expected at most 400 tokens, the context, found 401. "
@@ -137,9 +141,11 @@ def test_refuses_before_anything_is_fed(session: Session, rows: list[list[int]],
 
 
 def test_refuses_batches_beyond_the_backend(session: Session) -> None:
-    with pytest.raises(InputError, match="batch: expected 1 to 64, found 65"):
+    with pytest.raises(InputError, match=r"batch: expected 1 to 64, found 65\. Take fewer rows"):
         session.reset(65)
-    with pytest.raises(InputError, match="decode: expected one id for each of 1 rows"):
+    with pytest.raises(
+        InputError, match=r"decode: expected one id for each of 1 rows, found .* Give each row one, or use prefill"
+    ):
         session.decode([1, 2])
 
 

@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto
 
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, emit_model, shared_recipe
 from elastic_export.graph.facts import clone_with_facts, facts_of
@@ -29,6 +29,7 @@ from elastic_export.verify import Oracle, Plan, Verification, make_oracle, make_
 from elastic_export.verify.oracle import Snapshot
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.weights import WeightRecipe, iter_weights
+from synthetic import write_checkpoint
 
 Array = np.ndarray[Any, Any]
 

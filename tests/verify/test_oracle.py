@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from elastic_export.reference import budget_masks, empty_state, load_reference
+from elastic_export.reference import budget_masks, empty_state
 from elastic_export.verify import Oracle
 from elastic_export.verify.oracle import cut_state, spread_state
 from elastic_export.verify.plan import walk
 from elastic_export.verify.verify import stored_weight
 from elastic_runtime.errors import InputError
+from masked_parent import load_reference
 
 
 @pytest.mark.parametrize("every_token", [False, True])

@@ -18,7 +18,7 @@ from elastic_export.engine.activation import logits_buffer
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.layers.budget import Budget
 from elastic_runtime.fit import Activation, BudgetSize
-from elastic_runtime.interface import OpsMode, StatePort
+from elastic_runtime.interface import Alias, OpsMode, StatePort
 from elastic_runtime.manifest import (
     BudgetEntry,
     Checkpoint,
@@ -54,11 +54,16 @@ def check_destination(job: ExportJob) -> None:
     """Whether an export could begin to write its bundle where it was told to; writes nothing.
 
     Raises:
-        InputError: as `check_output` and, with `add`, `check_same` do, or the output cannot even be looked at.
+        InputError: as `check_output`, with `add` `check_same` and with `debug` `check_dumps` do, or the output cannot
+            even be looked at.
     """
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
     with os_errors_explained(options.output):
         _, previous = check_output(options.output, force=options.force, protect=protect)
+        if options.debug:
+            from elastic_export.passes.dump import check_dumps  # noqa: PLC0415  # onnx, which a plan does not wait for
+
+            check_dumps(options.output)
     if options.add and previous is not None:
         check_same(previous, manifest_of(job, (), versions()))
 
@@ -79,7 +84,7 @@ def engine_entry(
         sizes = {"max_tokens": options.max_tokens, "max_batch": options.max_batch}
         activation += logits_buffer(emitted.architecture, **sizes)
     built = replace(size, activation=Activation(activation))
-    inputs, outputs = io_table(emitted, ops)
+    inputs, outputs = io_table(emitted, facts.in_place)
     return EngineEntry(
         target=target.name,
         compute_capabilities=target.capabilities(job.precision),
@@ -100,15 +105,21 @@ def engine_entry(
     )
 
 
-def io_table(emitted: EmittedModel, ops: OpsMode) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
-    """The interface of a model without its weight inputs, which weights.json lists."""
+def io_table(
+    emitted: EmittedModel, in_place: Mapping[str, str]
+) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
+    """The interface of an engine without its weight inputs, which weights.json lists.
+
+    `in_place`: the states that it was built to update in the buffer of their input, input -> output.
+    """
     inputs = tuple(InputPort(port.name, port.dtype, port.shape) for port in emitted.ports)
     logits = OutputPort(emitted.logits.name, emitted.logits.dtype, emitted.logits.shape, None, None)
-    return inputs, (logits, *(_state_output(port, ops) for port in emitted.states()))
+    return inputs, (logits, *(_state_output(port, in_place) for port in emitted.states()))
 
 
-def _state_output(port: StatePort, ops: OpsMode) -> OutputPort:
-    return OutputPort(port.output, port.dtype, port.shape, port.name, port.alias(ops))
+def _state_output(port: StatePort, in_place: Mapping[str, str]) -> OutputPort:
+    alias: Alias = "must" if in_place.get(port.name) == port.output else "must_not"
+    return OutputPort(port.output, port.dtype, port.shape, port.name, alias)
 
 
 def budget_entry(

@@ -10,8 +10,8 @@ from elastic_export.bundle.merge import graph_files
 from elastic_runtime.golden import read_golden
 from elastic_runtime.manifest import BudgetEntry, Manifest
 
-#: What belongs to the checks of a report: their figures, the run they made, and where and with what they ran.
-_OF_THE_CHECKS = ("passed", "checks", "run", "where", "versions")
+#: What belongs to the checks of a report: their figures, the run they made, and with what they ran.
+_OF_THE_CHECKS = ("passed", "checks", "run", "versions")
 
 
 def keeps_golden(old: Manifest, new: Manifest, budget: BudgetEntry, folder: Path) -> bool:
@@ -44,4 +44,6 @@ def complete_report(
     made = [entry for entry in new["not_run"] if not evidence or entry["check"].endswith(".engine")]
     kept = [{**e, "check": engines[e["check"]]} for e in old.get("not_run", ()) if e["check"] in engines]
     report["not_run"] = sorted([*made, *kept], key=lambda entry: str(entry["check"]))
+    built = {engines[file]: facts for file, facts in old.get("engines", {}).items() if file in engines}
+    report["engines"] = dict(sorted({**new.get("engines", {}), **built}.items()))
     return report

@@ -49,6 +49,7 @@ class ExportOptions:
     force: bool = False
     require_fit: bool = False
     allow_unfit: bool = False
+    allow_oversize: bool = False
     debug: bool = False
 
 

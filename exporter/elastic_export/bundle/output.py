@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from elastic_export.bundle.beside import check_beside
 from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
 from elastic_runtime.manifest import Manifest
 from elastic_runtime.manifest_reader import NAME, read_manifest
@@ -31,7 +32,8 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
         protect: folders that must survive (the checkpoint): never replaced, not even with `force`.
 
     Raises:
-        InputError: a file is in the way, the folder is not a bundle, no right to write, or a protected folder is in it.
+        InputError: a file is in the way, the folder is not a bundle, no right to write, or a protected folder is in it;
+            or beside it is a file of another's where one of ours goes (`check_beside`).
         OSError: what the file system says to looking there (`os_errors_explained`).
     """
     path = Path(os.path.realpath(output))
@@ -49,6 +51,7 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
             f"output {output}", expected="a folder that can be exchanged", found="a mount point", todo=todo
         )
     _check_right(path, output)
+    check_beside(path)
     return path, _previous(path, output, force) if path.exists() and any(path.iterdir()) else None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from elastic_runtime.digest import file_digest
-from elastic_runtime.errors import NO_ROOM
+from elastic_runtime.errors import NO_ROOM, BuildError
 from elastic_runtime.manifest import FileEntry
 
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file (btrfs, xfs)
@@ -31,8 +31,18 @@ def place(
         say: hears of a copy and its size.
         old: entry of that path in the older bundle, if any.
         old_folder: the older bundle.
+
+    Raises:
+        BuildError: the stage has a file of that name: writing it again could write through a link into the checkpoint.
     """
     source, target = source.resolve(strict=True), folder / relative
+    if os.path.lexists(target):
+        raise BuildError(
+            f"bundle file {relative}",
+            expected="one file of that name",
+            found=f"a second one, {source}",
+            todo="rename one of the two, or use a file system that tells capitals from small letters",
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     if _link(source, target) or _clone(source, target):
         return FileEntry(relative, *file_digest(target))
@@ -43,7 +53,11 @@ def place(
 
 
 def duplicate(source: Path, target: Path) -> None:
-    """Make `target` the same bytes as `source`, both in the stage: linked, else cloned, else copied."""
+    """Make `target` the same bytes as `source`, both in the stage: linked, else cloned, else copied.
+
+    Raises:
+        FileExistsError: there is a `target`.
+    """
     if not (_link(source, target) or _clone(source, target)):
         _copy(source, target)
 
@@ -63,6 +77,8 @@ def link_same(old_path: Path, target: Path, new: FileEntry, old: FileEntry) -> b
 def _link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
+    except FileExistsError:
+        raise  # it may be a link to the source itself, which the next ways would then open
     except OSError as error:
         if error.errno in NO_ROOM:
             raise
@@ -71,7 +87,7 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _clone(source: Path, target: Path) -> bool:
-    with source.open("rb") as reader, target.open("wb") as writer:
+    with source.open("rb") as reader, target.open("xb") as writer:  # "wb" would follow a link and empty its file
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError as error:
@@ -85,7 +101,7 @@ def _clone(source: Path, target: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> tuple[int, str]:
     state, size = hashlib.sha256(), 0
-    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+    with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         while piece := reader.read(_PIECE):
             state.update(piece)
             size += len(piece)

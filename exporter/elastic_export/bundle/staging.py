@@ -1,7 +1,8 @@
 """Where a bundle grows before anybody sees it: a folder beside the output, on the same file system.
 
-`.<name>.partial-<pid>` is held by a lock (flock on the folder) that dies with its process. A folder nobody holds is
-left over from a killed export and is removed by the next one.
+`.<name>.partial-<pid>-<random>` is held by a lock (flock on the folder) that dies with its process. A folder nobody
+holds is left over from a killed export and is removed by the next one. The process id is for people to read and decides
+nothing: in containers that share a volume every export may be process 1.
 """
 
 from __future__ import annotations
@@ -9,29 +10,32 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-_FRESH_SECONDS = 60.0  # a folder of a running process may not have its lock yet
+from elastic_runtime.errors import InputError
 
 
 class Stage:
-    """A staged folder, locked until `close`."""
+    """A staged folder, locked until `close`.
+
+    Raises:
+        InputError: the file system has no locks.
+        OSError: the folder cannot be made.
+    """
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.path = output.with_name(f".{output.name}.partial-{os.getpid()}")
-        self.aside = output.with_name(f".{output.name}.old-{os.getpid()}")
         self._made = _make_parents(output.parent)
         try:
-            self.path.mkdir()
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            self.path, self._lock = _make_held(output)
         except BaseException:
             self._remove_parents()
             raise
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.aside = _aside_of(self.path, output)
 
     def close(self) -> None:
         """Remove what is at the stage's path (a failed bundle, or the one it replaced) and let go of the lock."""
@@ -48,55 +52,99 @@ class Stage:
 
 
 def recover(output: Path, say: Callable[[str], None]) -> None:
-    """Clean up after exports of `output` that were killed: bring back a bundle moved aside, remove partial ones."""
-    for folder in _leftovers(output, "old"):
+    """Clean up after exports of `output` that were killed: bring back a bundle moved aside, remove partial ones.
+
+    Raises:
+        InputError: there is such a folder, and the file system has no locks that tell whether its export still runs.
+    """
+    for partial in _partial_folders(output):
+        aside = _aside_of(partial, output)
+        if not aside.is_dir() or _is_held(partial):  # the lock of an export is on its partial folder
+            continue
         if output.exists():
-            remove(folder)
+            remove(aside)
         else:
-            say(f"{output}: brought back from {folder.name}, where a killed export had left it")
-            folder.rename(output)
-    for folder in _leftovers(output, "partial"):
-        say(f"{folder}: removed, left over from a killed export")
-        remove(folder)
+            say(f"{output}: brought back from {aside.name}, where a killed export had left it")
+            aside.rename(output)
+    for partial in _partial_folders(output):
+        lock = hold(partial)
+        if lock is not None:
+            try:
+                say(f"{partial}: removed, left over from a killed export")
+                remove(partial)  # held until it is gone: an export that has just made it sees that and makes another
+            finally:
+                os.close(lock)
+
+
+def hold(folder: Path) -> int | None:
+    """Lock a folder: the descriptor that holds it until closed, None where another process holds it or it is gone.
+
+    Raises:
+        InputError: the file system has no locks.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass  # held, or removed by who held it before us
+    except OSError as error:
+        os.close(descriptor)
+        raise InputError(
+            f"folder {folder.parent}",
+            expected="a file system with locks (flock)",
+            found=error.strerror or str(error),
+            todo="name an output on another file system, such as a local disk, and move the bundle there afterwards",
+        ) from error
+    os.close(descriptor)
+    return None
 
 
 def remove(folder: Path) -> None:
     """Remove a folder and all in it, if it is there."""
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    while folder.is_dir():
+        with suppress(FileNotFoundError):  # another export removes it too: it was the leftover of a published one
+            shutil.rmtree(folder)
 
 
-def _leftovers(output: Path, kind: str) -> Iterator[Path]:
-    pattern = re.compile(rf"\.{re.escape(output.name)}\.{kind}-(\d+)")
-    for folder in sorted(output.parent.iterdir()) if output.parent.is_dir() else ():
-        match = pattern.fullmatch(folder.name)
-        if match and folder.is_dir() and _abandoned(folder, int(match[1])):
-            yield folder
+def _make_held(output: Path) -> tuple[Path, int]:
+    while True:
+        path = output.with_name(f".{output.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
+        path.mkdir()
+        try:
+            lock = hold(path)
+        except BaseException:
+            path.rmdir()
+            raise
+        if lock is not None:
+            return path, lock
+        # In the moment before the lock another export took it for a leftover.
 
 
-def _abandoned(folder: Path, pid: int) -> bool:
-    """Whether no process holds the folder. The process id alone says too little: ids repeat, and differ by
-    container.
+def _partial_folders(output: Path) -> Iterator[Path]:
+    """Where the exports of `output` that run or were killed have or had their stage; the first versions of 0.1.0 named
+    them without the random part.
     """
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
+    pattern = re.compile(rf"\.{re.escape(output.name)}\.(?:partial|old)-(\d+(?:-[0-9a-f]{{8}})?)")
+    found = [pattern.fullmatch(path.name) for path in output.parent.iterdir()] if output.parent.is_dir() else []
+    for suffix in sorted({match[1] for match in found if match}):
+        yield output.with_name(f".{output.name}.partial-{suffix}")
+
+
+def _aside_of(partial: Path, output: Path) -> Path:
+    """Where an export moves the old bundle for as long as two renames take."""
+    return output.with_name(partial.name.replace(f".{output.name}.partial-", f".{output.name}.old-", 1))
+
+
+def _is_held(folder: Path) -> bool:
+    lock = hold(folder)
+    if lock is not None:
         os.close(lock)
-    # A container's exports often have one process id: a folder of our own id that we have not locked is an older one's.
-    return pid == os.getpid() or not _alive(pid) or time.time() - folder.stat().st_mtime > _FRESH_SECONDS
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    return lock is None and folder.is_dir()
 
 
 def _make_parents(folder: Path) -> list[Path]:

@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from elastic_export.bundle.job import ExportJob
 from elastic_export.bundle.writer import BundleWriter
-from elastic_export.checkpoint.precision import stored_dtype
+from elastic_export.checkpoint.precision import Conversion, Loss, convert, stored_dtype
 from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
 from elastic_export.emit import EmittedModel, ReadWeight, shared_recipe, sliced_recipe
 from elastic_export.graph.facts import WeightSlice
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array
-from elastic_export.verify import stored_weight
 from elastic_runtime.weights import WeightRecipe, iter_weights
 
 Loaded = Iterable[tuple[str, npt.NDArray[Any]]]
@@ -26,10 +25,15 @@ RECIPE = "weights.json"
 
 
 class Weights(ABC):
-    """Where an export's weights lie. One object serves all budgets."""
+    """Where an export's weights lie. One object serves all budgets.
+
+    Attributes:
+        conversion: what the budget bound last lost to another precision than the checkpoint's; None where it has none.
+    """
 
     def __init__(self, job: ExportJob, writer: BundleWriter) -> None:
         self._job, self._writer = job, writer
+        self.conversion: Conversion | None = None
 
     def stored(self, name: str) -> str:
         """The dtype in which the bundle holds a tensor of the parent."""
@@ -50,6 +54,12 @@ class Weights(ABC):
     @abstractmethod
     def load(self, budget: Budget) -> Loaded:
         """The weight inputs of a budget as a consumer loads them."""
+
+    def _convert_anew(self) -> Conversion | None:
+        """Begin to count for another budget."""
+        source, precision = self._job.checkpoint.dtype, self._job.precision
+        self.conversion = None if precision == source else Conversion(source, precision)
+        return self.conversion
 
     def _folder(self, budget: Budget) -> Path:
         return self._writer.folder(budget.name)
@@ -87,7 +97,9 @@ class SlicedWeights(Weights):
         """Stream the sub-model out and write the recipe; tokenizer and licence go with it."""
         job, folder = self._job, self._folder(budget)
         dtype = None if job.precision == job.checkpoint.dtype else job.precision
-        tensors: dict[str, TensorRef] = write_sliced(job.checkpoint, budget, folder, dtype=dtype)
+        tensors: dict[str, TensorRef] = write_sliced(
+            job.checkpoint, budget, folder, dtype=dtype, conversion=self._convert_anew()
+        )
         self._write(budget, sliced_recipe(model, tensors))
         for companion in job.checkpoint.companions():
             self._writer.place(companion, f"{budget.name}/{companion.name}")
@@ -104,8 +116,14 @@ class EmbeddedWeights(Weights):
     def embedded(self) -> ReadWeight:
         """Slices of the parent, in the dtype that is stored."""
 
+        conversion = self._convert_anew()
+
         def read(weight: WeightSlice) -> npt.NDArray[Any]:
-            return slice_array(stored_weight(self._job.checkpoint, weight.tensor, self._job.precision), weight.runs)
+            kept = slice_array(self._job.checkpoint.read(weight.tensor), weight.runs)
+            stored = convert(kept, self.stored(weight.tensor), weight.tensor)
+            if conversion is not None and stored is not kept:
+                conversion.tensors[weight.tensor] = Loss.of(kept, stored)  # not added: a file may be written twice
+            return stored
 
         return read
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from elastic_export.bundle.beside import failed_report, run_record_file
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.merge import (
@@ -32,7 +33,7 @@ from elastic_export.bundle.output import check_output, explain_os_error, os_erro
 from elastic_export.bundle.place import link_same, place
 from elastic_export.bundle.staging import Stage, recover
 from elastic_runtime.digest import file_digest
-from elastic_runtime.errors import BuildError, ElasticError
+from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
 from elastic_runtime.jsonfile import read_json
 from elastic_runtime.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.manifest_reader import NAME, parse_manifest
@@ -145,7 +146,7 @@ class BundleWriter:
             manifest = self._keep_old(self.previous, manifest)
         manifest = ordered(replace(manifest, options=options_of(manifest)))
         text = manifest.to_json()
-        parse_manifest(text.encode(), NAME)  # what no consumer would open is not published
+        _check_readable(text)
         (self.path / NAME).write_text(text, "utf-8")
         flush_tree(self.path)
         publish(self._stage.path, self.output, self._stage.aside, self._say)
@@ -154,10 +155,21 @@ class BundleWriter:
 
     def fail(self, report: Mapping[str, object]) -> Path:
         """Write the report of a failed verification beside the output; the caller raises, and no bundle appears."""
-        path = failed_report(self.output)
-        beside = self.path / path.name
-        beside.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", "utf-8")
-        beside.replace(path)
+        return self._write_beside(failed_report(self.output), report)
+
+    def record(self, document: Mapping[str, object]) -> None:
+        """Write the record of the run that has just published the bundle; where that fails the bundle stays."""
+        path = run_record_file(self.output)
+        try:
+            self._write_beside(path, document)
+        except OSError as error:
+            self._say(f"{path}: not written: {error.strerror or error}; the bundle is complete")
+
+    def _write_beside(self, path: Path, document: Mapping[str, object]) -> Path:
+        self.path.mkdir(exist_ok=True)  # the stage has become the bundle, where there was none before it
+        written = self.path / path.name  # goes with the stage if the next step does not come
+        written.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", "utf-8")
+        written.replace(path)
         return path
 
     def _digests(self) -> tuple[FileEntry, ...]:
@@ -166,7 +178,7 @@ class BundleWriter:
         for file in sorted(files):
             relative = file.relative_to(self.path).as_posix()
             if file.is_symlink() or not file.is_file():
-                raise BuildError(f"bundle file {relative}", expected="a plain file", found="a link or a device")
+                raise InternalError(f"bundle file {relative}", expected="a plain file", found="a link or a device")
             entries.append(self._digest(relative))
         return tuple(entries)
 
@@ -214,14 +226,18 @@ class BundleWriter:
         if entry is None or not path.is_file() or file_digest(path) != (entry.size, entry.sha256):
             raise _damaged(path, "a damaged one")
         target = self.path / report.path
-        whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
+        with advised("export without --add"):
+            whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
         _replace(target, json.dumps(whole, indent=1) + "\n")
         return FileEntry(report.path, *file_digest(target))
 
 
-def failed_report(output: Path) -> Path:
-    """Where the report of a failed verification goes."""
-    return output.with_name(f"{output.name}.failed.json")
+def _check_readable(text: str) -> None:
+    """What no consumer would open is not published. Raises InternalError: every part of it was checked or made here."""
+    try:
+        parse_manifest(text.encode(), NAME)
+    except ElasticError as error:
+        raise InternalError(error.subject, expected=error.expected, found=error.found) from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -14,12 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from elastic_export.checkpoint.advice import advised
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import Axis
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.table import ELASTIC_AXES, KIND_OF_AXIS
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.jsonfile import json_type, read_json
 
 FORMAT = "elastic-budgets/1"
@@ -146,7 +145,7 @@ def _known_keys(subject: str, value: Mapping[str, Any], known: tuple[str, ...]) 
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            todo = f"the nearest is {near[0]}" if near else ""
+            todo = f"the nearest is {near[0]}" if near else "take it out"
             raise InputError(
                 f"{subject}, {key[:60]}", expected=f"one of {', '.join(known)}", found="an unknown key", todo=todo
             )

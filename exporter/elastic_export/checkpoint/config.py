@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elastic_export.checkpoint.advice import advised
 from elastic_export.checkpoint.shards import shorten
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import Axis
 from elastic_export.layers.table import AXES, KIND_OF, KIND_OF_AXIS, KINDS
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.jsonfile import json_type, read_json
 
 EPSILON_NAMES = ("layer_norm_epsilon", "rms_norm_eps", "rms_norm_epsilon", "norm_eps")

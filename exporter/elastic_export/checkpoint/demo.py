@@ -18,16 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.checkpoint.budgets import FORMAT
+from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT
 from elastic_export.checkpoint.documents import write_json
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
+from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture
 from elastic_runtime.errors import BuildError
 
 NAME = "elastic-demo"
 SUMS = "demo.sha256"
 
-#: SHA-256 of the file of sums of a fresh demo: names the folder in the cache, so another recipe never meets an old one.
+#: SHA-256 of the file of sums: what is made or found in the cache must have it. It names the folder there besides, so
+#: that two releases with different recipes do not take turns in making one folder anew.
 DIGEST = "8d7315057076a3c37059b423b209e0df1b5974487b001f087dbb47b5a83a59d4"
 
 SPECIAL_TOKENS = ("<|pad|>", "<|eos|>", "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|tool|>")
@@ -84,6 +86,7 @@ def demo_checkpoint(environ: Mapping[str, str] = os.environ) -> Path:
 
     Raises:
         BuildError: the cache cannot be written.
+        RuntimeError: a fault of ours: the recipe gives other files here than where it was written down.
     """
     folder = cache_folder(environ) / f"demo-{DIGEST[:16]}" / NAME
     if _is_whole(folder):
@@ -91,7 +94,10 @@ def demo_checkpoint(environ: Mapping[str, str] = os.environ) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
-            _install(write_demo(Path(scratch) / NAME), folder, Path(scratch) / "damaged")
+            made = write_demo(Path(scratch) / NAME)
+            if not _is_whole(made):
+                raise RuntimeError(f"the demo made here has the digest {_digest(_sums(made))}, not {DIGEST}")
+            _install(made, folder, Path(scratch) / "damaged")
     except OSError as error:
         todo = "name a folder you can write with ELASTIC_CACHE"
         found = error.strerror or str(error)
@@ -109,7 +115,9 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
 def write_demo(folder: Path) -> Path:
     """Write the demo checkpoint and the sums of its files into a new folder."""
     weights = random_weights(ARCHITECTURE, np.random.Generator(np.random.PCG64(2511)))
-    write_checkpoint(folder, ARCHITECTURE, weights, BUDGETS, dtype="bf16", shards=2)
+    tensors = {name: array.astype(DTYPES["bf16"].numpy) for name, array in weights.items()}
+    write_checkpoint(folder, ARCHITECTURE, tensors, shards=2)
+    write_json(folder / FILE_NAME, BUDGETS)
     write_json(folder / "tokenizer.json", byte_tokenizer())
     write_json(folder / "tokenizer_config.json", _tokenizer_config())
     generation = {"bos_token_id": BOS, "eos_token_id": [EOS, 256 + SPECIAL_TOKENS.index("<|end|>")]}
@@ -171,9 +179,15 @@ def _sums(folder: Path) -> bytes:
     return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files).encode()
 
 
+def _digest(sums: bytes) -> str:
+    return hashlib.sha256(sums).hexdigest()
+
+
 def _is_whole(folder: Path) -> bool:
+    """Whether the files are those of the demo, all of them and no others."""
     try:
-        return (folder / SUMS).read_bytes() == _sums(folder)
+        sums = _sums(folder)
+        return _digest(sums) == DIGEST and (folder / SUMS).read_bytes() == sums
     except OSError:
         return False
 

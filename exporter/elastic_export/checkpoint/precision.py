@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -21,7 +23,7 @@ def stored_dtype(tensor_dtype: str, checkpoint_dtype: str, precision: str) -> st
 
 
 def convert(array: Array, dtype: str, name: str) -> Array:
-    """The array in `bf16`, `fp16` or `fp32`; itself where it is so already.
+    """The array in `bf16`, `fp16` or `fp32`; itself where it is so already. `Loss.of` says what it took.
 
     Raises:
         BuildError: `dtype` cannot hold a value of the tensor `name`.
@@ -36,3 +38,79 @@ def convert(array: Array, dtype: str, name: str) -> Array:
         expected, found = f"values that {dtype} can hold", str(array[lost][0])
         raise BuildError(f"tensor {name!r}", expected=expected, found=found, todo="use bf16 or fp32")
     return cast
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a conversion took from the values of a tensor.
+
+    Args:
+        values: how many there are.
+        zeros: how many were not zero and became it.
+        shortened: how many became subnormal numbers, which have fewer digits, and are not what they were.
+    """
+
+    values: int = 0
+    zeros: int = 0
+    shortened: int = 0
+
+    @classmethod
+    def of(cls, before: Array, after: Array) -> Loss:
+        """Compare an array and what `convert` made of it."""
+        if before.dtype.itemsize < after.dtype.itemsize or before.dtype == after.dtype:
+            return cls(after.size)  # a wider dtype holds every value of a narrower one
+        small = np.abs(after) < ml_dtypes.finfo(after.dtype).smallest_normal  # type: ignore[no-untyped-call]
+        was, became = before[small].astype(np.float32), after[small].astype(np.float32)
+        zeros = int(np.count_nonzero(was[became == 0]))
+        return cls(after.size, zeros, int(np.count_nonzero(was != became)) - zeros)
+
+    def __add__(self, other: Loss) -> Loss:
+        """Both together."""
+        return Loss(self.values + other.values, self.zeros + other.zeros, self.shortened + other.shortened)
+
+    def report(self) -> dict[str, int]:
+        """The figures by the names of report.json."""
+        return {"values": self.values, "became_zero": self.zeros, "lost_digits": self.shortened}
+
+
+@dataclass
+class Conversion:
+    """What the weights of one sub-model lost on their way from a checkpoint's dtype to an export's."""
+
+    source: str
+    dtype: str
+    tensors: dict[str, Loss] = field(default_factory=dict)
+
+    def add(self, name: str, loss: Loss) -> None:
+        """Count a piece of a tensor."""
+        self.tensors[name] = self.tensors.get(name, Loss()) + loss
+
+    def report(self) -> dict[str, Any]:
+        """The section of report.json: all weights together, and the tensor with the largest share of zeros."""
+        worst = self._worst()
+        return {
+            "from": self.source,
+            "to": self.dtype,
+            **sum(self.tensors.values(), Loss()).report(),
+            "worst": None if worst is None else {"tensor": worst, **self.tensors[worst].report()},
+        }
+
+    def warning(self) -> str:
+        """One line for the user where a weight became zero, else nothing."""
+        total, worst = sum(self.tensors.values(), Loss()), self._worst()
+        if worst is None or not total.zeros:
+            return ""
+        of_worst = self.tensors[worst]
+        return (
+            f"{total.zeros} of {total.values} weights are too small for {self.dtype} and became zero, in {worst} "
+            f"{of_worst.zeros} of {of_worst.values}; {total.shortened} more lost digits"
+        )
+
+    def _worst(self) -> str | None:
+        lossy = [name for name, loss in self.tensors.items() if loss.zeros or loss.shortened]
+
+        def share(name: str) -> tuple[float, float]:
+            loss = self.tensors[name]
+            return loss.zeros / loss.values, loss.shortened / loss.values
+
+        return max(lossy, key=share, default=None)

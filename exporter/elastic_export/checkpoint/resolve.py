@@ -18,7 +18,7 @@ def resolve_checkpoint(argument: str | None, environ: Mapping[str, str]) -> Path
 
     Args:
         argument: the value of `--checkpoint`: a folder, or `OWNER/NAME` of a cached repository.
-        environ: the environment; ELASTIC_CHECKPOINT, and where the cache lies.
+        environ: the environment, for ELASTIC_CHECKPOINT.
 
     Raises:
         InputError: an empty value, or neither a folder nor in the cache (with the download command).
@@ -29,7 +29,7 @@ def resolve_checkpoint(argument: str | None, environ: Mapping[str, str]) -> Path
     if value is None:
         return None
     if not value.strip():
-        todo = "unset it to export the demo model" if source == "ELASTIC_CHECKPOINT" else ""
+        todo = f"{'unset it' if source == 'ELASTIC_CHECKPOINT' else 'leave it out'} to export the demo model"
         raise InputError(source, expected="a folder or a Hugging Face repository id", found="an empty value", todo=todo)
     if "\0" not in value and Path(value).is_dir():
         return Path(value)
@@ -40,18 +40,14 @@ def resolve_checkpoint(argument: str | None, environ: Mapping[str, str]) -> Path
             found=repr(value),
             todo="name a folder that exists, or OWNER/NAME",
         )
-    return _snapshot(source, value, hub_cache(environ))
+    return _snapshot(source, value, hub_cache())
 
 
-def hub_cache(environ: Mapping[str, str]) -> Path:
-    """The folder of cached repositories, found as huggingface_hub does."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if environ.get(variable):
-            return Path(environ[variable]).expanduser()
-    if environ.get("HF_HOME"):
-        return Path(environ["HF_HOME"]).expanduser() / "hub"
-    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "huggingface" / "hub"
+def hub_cache() -> Path:
+    """The folder of cached repositories: where `hf download` puts them."""
+    from huggingface_hub.constants import HF_HUB_CACHE  # noqa: PLC0415  # a folder's name needs no import
+
+    return Path(HF_HUB_CACHE)
 
 
 def _snapshot(source: str, repository: str, cache: Path) -> Path:

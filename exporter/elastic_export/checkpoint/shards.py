@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from elastic_export.checkpoint.advice import advised
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.jsonfile import json_type, read_json
 from elastic_runtime.safetensors import TensorFile
 

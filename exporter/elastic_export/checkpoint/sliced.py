@@ -13,7 +13,7 @@ import numpy as np
 
 from elastic_export.checkpoint.config import LAYER_LISTS, config_document
 from elastic_export.checkpoint.documents import write_json
-from elastic_export.checkpoint.precision import convert, stored_dtype
+from elastic_export.checkpoint.precision import Conversion, Loss, convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
 from elastic_export.dtypes import DTYPES
@@ -28,8 +28,13 @@ from elastic_runtime.safetensors import encode_header, itemsize
 MAX_SHARD_BYTES = 4 << 30
 
 
-#: Keys of the parent that would be untrue of a sub-model, or point to files that are not copied.
-_NOT_INHERITED = (*LAYER_LISTS, "auto_map", "_name_or_path", "name_or_path", "_commit_hash", "elastic_per_layer_widths")
+#: Keys of the parent that would be untrue of a sub-model, or point to files or tensors that are not copied.
+_NOT_INHERITED = (
+    *LAYER_LISTS, "auto_map", "_name_or_path", "name_or_path", "_commit_hash", "elastic_per_layer_widths",
+    "num_nextn_predict_layers",
+)  # fmt: skip
+_PREDICTION_HEADS = "mtp_"  # begins the other keys of the heads beside the model, whose tensors are left out
+_DTYPE_KEYS = ("torch_dtype", "dtype")  # in older and newer saves; some hold both
 
 
 def write_sliced(
@@ -39,6 +44,7 @@ def write_sliced(
     *,
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    conversion: Conversion | None = None,
 ) -> dict[str, TensorRef]:
     """Write config, shards and index of the sub-model `budget`.
 
@@ -51,6 +57,7 @@ def write_sliced(
         directory: made if need be; files of the same names in it are replaced.
         dtype: `bf16`, `fp16` or `fp32` instead of the checkpoint's; None keeps every tensor bit for bit.
         max_shard_bytes: bound of a shard's data.
+        conversion: counts what `dtype` takes from the weights, by the parent's tensor names.
 
     Returns:
         By the *parent's* tensor name: the tensor in the new files.
@@ -65,10 +72,10 @@ def write_sliced(
         write_json(directory / "config.json", _config(checkpoint, budget, dtype))
         written: dict[str, TensorRef] = {}
         for file, parts in shards.items():
-            written |= _write_shard(checkpoint, directory / file, parts)
+            written |= _write_shard(checkpoint, directory / file, parts, conversion)
         _write_index(directory / INDEX, written)
     except OSError as error:
-        todo = "free some space" if error.errno == errno.ENOSPC else ""
+        todo = "free some space" if error.errno == errno.ENOSPC else "name another output"
         found = error.strerror or str(error)
         raise BuildError(str(directory), expected="to write the sub-model", found=found, todo=todo) from None
     return written
@@ -81,7 +88,11 @@ def config_for(architecture: Architecture, parent_config: Mapping[str, Any]) -> 
     is a list, one entry a layer of the kind in the sub-model, and `elastic_per_layer_widths` names its key; where that
     is absent, every tool that reads scalar widths loads the checkpoint.
     """
-    inherited = {key: value for key, value in parent_config.items() if key not in _NOT_INHERITED}
+    inherited = {
+        key: value
+        for key, value in parent_config.items()
+        if key not in _NOT_INHERITED and not key.startswith(_PREDICTION_HEADS)
+    }
     for key in ("intermediate_size", "mamba_num_heads"):
         if isinstance(inherited.get(key), list):
             del inherited[key]  # of the parent's layers
@@ -127,14 +138,19 @@ def _shards(parts: list[_Part], max_bytes: int) -> dict[str, list[_Part]]:
     return {f"model-{i + 1:05}-of-{len(groups):05}.safetensors": group for i, group in enumerate(groups)}
 
 
-def _write_shard(checkpoint: Checkpoint, path: Path, parts: list[_Part]) -> dict[str, TensorRef]:
+def _write_shard(
+    checkpoint: Checkpoint, path: Path, parts: list[_Part], conversion: Conversion | None
+) -> dict[str, TensorRef]:
     # transformers refuses a file whose metadata does not say which framework's layout it has.
     header, entries = encode_header({part.name: (part.dtype, part.shape) for part in parts}, {"format": "pt"})
     with path.open("wb") as out:
         out.write(header)
         for part in parts:
             for block in sliced_blocks(checkpoint.read(part.parent_name), part.runs):
-                out.write(convert(block, part.dtype, part.parent_name).reshape(-1).view(np.uint8).data)
+                stored = convert(block, part.dtype, part.parent_name)
+                if conversion is not None and stored is not block:
+                    conversion.add(part.parent_name, Loss.of(block, stored))
+                out.write(stored.reshape(-1).view(np.uint8).data)
             checkpoint.release(part.parent_name)
     placed = ((part.parent_name, entries[part.name]) for part in parts)
     return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}
@@ -142,8 +158,8 @@ def _write_shard(checkpoint: Checkpoint, path: Path, parts: list[_Part]) -> dict
 
 def _config(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> dict[str, Any]:
     config = config_for(budget.architecture(checkpoint.architecture), checkpoint.config)
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    return config | {key: DTYPES[dtype or checkpoint.dtype].full}
+    keys = [key for key in _DTYPE_KEYS if key in config] or _DTYPE_KEYS[:1]
+    return config | dict.fromkeys(keys, DTYPES[dtype or checkpoint.dtype].full)
 
 
 def _write_index(path: Path, written: Mapping[str, TensorRef]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +47,8 @@ _OPTIONS = (
     click.option("--dry-run", is_flag=True, help="Print what fits and stop; nothing is written."),
     click.option("--require-fit", is_flag=True, help="Exit 1 if any budget does not fit any target."),
     click.option("--allow-unfit", is_flag=True, help="Build even where no budget fits a target."),
+    click.option("--allow-oversize", is_flag=True,
+                 help="Keep engines above the bounds on their size and scratch memory; the report says so."),
     click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
     click.option("--add", is_flag=True, help="Keep what the bundle already has of the same checkpoint."),
     click.option("--force", is_flag=True, help="Replace an output folder that is not a bundle."),
@@ -96,7 +99,7 @@ def run_export(
         return
     from elastic_export.pipeline import export  # noqa: PLC0415  # torch takes seconds to import; a plan needs none
 
-    result = export(job, progress)
+    result = export(job, progress, command=sys.argv)
     click.echo(result_json(result) if as_json else summary(result))
     if demo:
         progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
@@ -136,6 +139,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         force=given["force"],
         require_fit=given["require_fit"],
         allow_unfit=given["allow_unfit"],
+        allow_oversize=given["allow_oversize"],
         debug=given["debug"],
     )
 

@@ -17,7 +17,7 @@ from elastic_export.cli.export import export_options, run_export
 from elastic_export.cli.inspect import inspect
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
-from elastic_runtime.errors import FAULT, BuildError, ElasticError, internal_error, machine_error
+from elastic_runtime.errors import FAULT, BuildError, ElasticError, InternalError, internal_error, machine_error
 
 INTERRUPTED = 130
 _INTERRUPTED = "interrupted; a bundle is the old one, or the new one where it had just been published"
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of error
-    if isinstance(error, ElasticError):
+    if isinstance(error, ElasticError) and not isinstance(error, InternalError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     if isinstance(error, click.exceptions.Exit):

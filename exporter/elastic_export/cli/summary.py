@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from elastic_runtime.fit import BudgetSize, unfit, vram_needed
 from elastic_runtime.fit_table import align, parameters, size_text
+from elastic_runtime.records import encode
 from elastic_runtime.targets import Target
 
 if TYPE_CHECKING:
@@ -47,12 +48,11 @@ def _row(budget: BudgetResult) -> list[str]:
 
 
 def result_json(result: ExportResult) -> str:
-    """The summary for programs."""
+    """The summary for programs, with the record of the run as `OUT.run.json` has it."""
     return json.dumps(
         {
             "output": str(result.output),
             "demo": result.manifest.demo,
-            "seconds": result.seconds,
             "budgets": [
                 {
                     "name": b.budget.name,
@@ -61,10 +61,10 @@ def result_json(result: ExportResult) -> str:
                     "weight_bytes": b.size.weight_bytes,
                     "verified": None if b.verification is None else _checks(b),
                     "engines": [_engine(entry, facts) for entry, facts in b.engines],
-                    "seconds": b.seconds,
                 }
                 for b in result.budgets
             ],
+            "run": result.run,
         },
         indent=1,
     )
@@ -77,6 +77,9 @@ def _engine(entry: EngineEntry, facts: EngineFacts) -> dict[str, Any]:
         "bytes": facts.size,
         "activation": entry.activation,
         "fits": entry.fits.enough,
+        "seconds": facts.seconds,
+        "peak_rss": facts.peak_rss,
+        "build": encode(facts.report()),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedOpsetsPass
 
 from elastic_export.dtypes import DTYPES, of_ir
 from elastic_export.emit.check import check_emitted
@@ -19,7 +20,7 @@ from elastic_export.ops.op import DOMAIN
 from elastic_export.ops.table import SHIPPED
 from elastic_export.opset import IR_VERSION, OPSET
 from elastic_export.reference.state import state_ports_of
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 from elastic_runtime.interface import Port, StatePort, logits_port, token_ports
 
 _SMALL = 1 << 10  # bytes; constants below stay inside the file
@@ -68,7 +69,7 @@ def emit_model(
         embed: where given, the weights are no inputs but lie in `<file>.data`, read one by one as they are written.
 
     Raises:
-        BuildError: the graph is not the plain sub-model.
+        InternalError: the graph is not the plain sub-model.
     """
     facts = facts_of(model)
     states = state_ports_of(arch, DTYPES[precision].full)
@@ -107,7 +108,7 @@ def _order(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
         found = {str(value.name): value for value in values}
         if set(found) != set(names):
             differing = sorted(set(found) ^ set(names))
-            raise BuildError(
+            raise InternalError(
                 "the sub-model's interface", expected=f"{len(names)} tensors", found=f"differing {differing}"
             )
         values[:] = [found[name] for name in names]
@@ -120,11 +121,9 @@ def _add_functions(model: ir.Model) -> dict[str, int]:
         function = ir.from_proto(SHIPPED[name].function(OPSET))
         assert isinstance(function, ir.Function)
         model.functions[function.identifier()] = function
-    model.graph.opset_imports.pop(DOMAIN, None)
     if counts:
         model.graph.opset_imports[DOMAIN] = 1
-    for extra in set(model.graph.opset_imports) - {"", DOMAIN}:
-        del model.graph.opset_imports[extra]
+    RemoveUnusedOpsetsPass()(model)
     return dict(counts)
 
 

@@ -9,7 +9,7 @@ from typing import cast
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.emit.emit import EmittedModel
 from elastic_export.runs import full_runs
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 from elastic_runtime.weights import WeightDtype, WeightInput, WeightRecipe
 
 
@@ -36,7 +36,7 @@ def sliced_recipe(model: EmittedModel, tensors: Mapping[str, TensorRef]) -> Weig
     for port, weight in zip(model.weights, model.weight_slices, strict=True):
         tensor = tensors[weight.tensor]
         if tensor.shape != weight.shape:
-            raise BuildError(f"sliced tensor {tensor.name}", expected=f"{weight.shape}", found=f"{tensor.shape}")
+            raise InternalError(f"sliced tensor {tensor.name}", expected=f"{weight.shape}", found=f"{tensor.shape}")
         dtype, runs = cast(WeightDtype, tensor.dtype), full_runs(tensor.shape)
         inputs.append(WeightInput(port.name, tensor.file.name, tensor.offset, dtype, tensor.shape, weight.shape, runs))
     return WeightRecipe(tuple(inputs))

@@ -9,11 +9,11 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import state_runs, tensor_runs
 from elastic_export.runs import Runs
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 def check_slices(model: EmittedModel, parent: Architecture, budget: Budget, prefix: str) -> None:
-    """Raise BuildError unless every weight and state keeps exactly the channels that the budget's definition says.
+    """Raise InternalError unless every weight and state keeps exactly the channels that the budget's definition says.
 
     Verification masks the parent with the same masks that the passes bind; a mask of the right width in the wrong place
     would pass it. The runs in `layers.kept` are derived from the budget without masks or graphs.
@@ -26,7 +26,7 @@ def check_slices(model: EmittedModel, parent: Architecture, budget: Budget, pref
         for name in sorted({*want, *have}):
             mine, theirs = have.get(name), want.get(name)
             if mine is None or theirs is None or not _same(mine, theirs):
-                raise BuildError(f"{what} {name} of {budget.name}", expected=f"runs {theirs}", found=f"{mine}")
+                raise InternalError(f"{what} {name} of {budget.name}", expected=f"runs {theirs}", found=f"{mine}")
 
 
 def _same(kept: Sequence[Runs | None], meant: Sequence[Runs]) -> bool:

@@ -4,6 +4,7 @@
     source -> folder of the ONNX file (external data is found there)
     out -> a private folder beside the engine's place, so that the engine arrives by one rename
     lib/                         library names the loader must find, see `Flavour.library_links`
+    processor                    the number of the processor it may keep for itself, six digits; empty for none
     log, result.json             what the builder said, what came of it
 
 All names are relative and always the same: no path of the request reaches the build process.
@@ -24,13 +25,15 @@ from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.machine import write_file
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError, ElasticError, InputError
+from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
 
 REQUEST_FILE, MODEL_FILE, RESULT_FILE, LOG_FILE = "request.json", "model.onnx", "result.json", "log"
+PROCESSOR_FILE = "processor"
 LIBRARY_FOLDER = "lib"
 OUT_FOLDER, ENGINE_FILE = "out", "engine"
 #: How the process ends where it has no room to say what came of it.
 NO_ROOM_STATUS = 28
+_NOTE = "In the build process:\n"
 
 
 class BuildFaultError(Exception):
@@ -43,7 +46,7 @@ class BuildFaultError(Exception):
 
     def __init__(self, what: str, trace: str) -> None:
         super().__init__(what)
-        self.add_note(f"In the build process:\n{trace}")
+        self.add_note(_NOTE + trace)
 
 
 @dataclass(frozen=True)
@@ -94,24 +97,33 @@ def lay_libraries(folder: Path, flavour_name: str) -> None:
         (folder / name).symlink_to(library)
 
 
+def write_processor(folder: Path, processor: int | None) -> None:
+    """Tell the process that is about to run there which processor is its own; as long a text for each."""
+    write_file(folder / PROCESSOR_FILE, b"" if processor is None else b"%06d" % processor)
+
+
 def error_to_json(error: ElasticError) -> dict[str, Any]:
-    """An error of ours as plain values."""
-    return {
-        "kind": "input" if isinstance(error, InputError) else "build",
-        "subject": error.subject,
-        "expected": error.expected,
-        "found": error.found,
-        "todo": error.todo,
-    }
+    """An error of ours as plain values; a fault of ours keeps its traceback."""
+    values = {"subject": error.subject, "expected": error.expected, "found": error.found}
+    if isinstance(error, InternalError):
+        return {"kind": "internal", **values, "trace": _trace(error)}
+    return {"kind": "input" if isinstance(error, InputError) else "build", **values, "todo": error.todo}
 
 
 def fault_to_json(error: BaseException) -> dict[str, str]:
-    """A fault of ours as the arguments of `BuildFaultError`."""
-    trace = "".join(traceback.format_exception(error))
-    return {"what": f"{type(error).__name__}: {error}", "trace": trace}
+    """A fault of ours that no check foresaw, as the arguments of `BuildFaultError`."""
+    return {"what": f"{type(error).__name__}: {error}", "trace": _trace(error)}
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def error_from_json(values: dict[str, Any]) -> ElasticError:
     """The error that `error_to_json` wrote."""
+    if values["kind"] == "internal":
+        fault = InternalError(values["subject"], expected=values["expected"], found=values["found"])
+        fault.add_note(_NOTE + values["trace"])
+        return fault
     kind = InputError if values["kind"] == "input" else BuildError
     return kind(values["subject"], expected=values["expected"], found=values["found"], todo=values["todo"])

@@ -19,19 +19,24 @@ from elastic_export.engine.build_folder import (
     BuildFaultError,
     BuildFolder,
     build_folder,
+    write_processor,
 )
 from elastic_export.engine.buildlog import last_words
+from elastic_export.engine.checks import check_contract
+from elastic_export.engine.compile import OTHERWISE
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.header import check_header
-from elastic_export.engine.isolation import fixed_addresses
+from elastic_export.engine.isolation import claimed_processor, fixed_addresses
 from elastic_export.engine.limits import check_precision, check_sizes
 from elastic_export.engine.machine import build_error
 from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError, ElasticError
+from elastic_export.ops.contract import read_contract
+from elastic_export.ops.table import SHIPPED
+from elastic_runtime.errors import BuildError, ElasticError, InternalError
 from elastic_runtime.interface import OpsMode
 
 #: Seconds; a native 12B takes about 40 on one slow core, so this is a hang.
@@ -52,13 +57,13 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
         timeout: seconds after which the process is killed.
 
     Returns:
-        What is known of the engine; `warnings` says when its bytes are not promised to be reproducible.
+        What is known of the engine; `chances` says why its bytes are not promised to be reproducible, if they are not.
 
     Raises:
         InputError: the request or the model file is at fault, or TensorRT is not there; nothing was started.
         BuildError: parser, checks or builder refused; a disk or the memory is full; or the process aborted, was killed,
             hung, with its last words.
-        BuildFaultError: a fault of ours in the process.
+        InternalError, BuildFaultError: a fault of ours in the process, foreseen by a check or not.
     """
     check_request(request)
     model = fixed_model(request)
@@ -81,11 +86,14 @@ def check_request(request: EngineRequest) -> None:
 
     Raises:
         InputError: sizes, precision, missing plugin creators, missing TensorRT, a machine it cannot build on.
+        BuildError: the mixer's contract and the interface disagree on who shares a buffer.
     """
     check_sizes(max_tokens=request.max_tokens, max_context=request.max_context, max_batch=request.max_batch)
     check_precision(request.precision, request.compute_capabilities)
     if request.ops == "plugin":
         check_creators(request.plugin_ops, request.plugin_creators)
+    for op in SHIPPED.values():
+        check_contract(request, read_contract(op.folder))
     flavour(request.flavour).check_machine()
 
 
@@ -97,27 +105,30 @@ def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int
     """
     command = [sys.executable, "-B", *PYTHON_OPTIONS[request.ops], "-m", "elastic_export.engine.child"]
     child = None
-    try:
-        with (place.folder / LOG_FILE).open("wb") as log, fixed_addresses():
-            child = subprocess.Popen(
-                command,
-                cwd=place.folder,
-                env=child_environment(os.environ, flavour(request.flavour).preloads()),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone; we end the child
-            )
-        return child.wait(timeout)
-    except subprocess.TimeoutExpired as error:
-        raise BuildError(
-            request.output.name,
-            expected=f"the builder to end within {timeout:g} s",
-            found=f"it still ran, last words: {last_words(place.log())}",
-        ) from error
-    finally:
-        if child is not None:
-            _kill(child)
+    with claimed_processor() as processor:
+        write_processor(place.folder, processor)
+        try:
+            with (place.folder / LOG_FILE).open("wb") as log, fixed_addresses():
+                child = subprocess.Popen(
+                    command,
+                    cwd=place.folder,
+                    env=child_environment(os.environ, flavour(request.flavour).preloads()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C reaches us alone; we end the child
+                )
+            return child.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(
+                request.output.name,
+                expected=f"the builder to end within {timeout:g} s",
+                found=f"it still ran, last words: {last_words(place.log())}",
+                todo="build on a faster or less busy machine; if it hangs there too, report it with these words",
+            ) from error
+        finally:
+            if child is not None:
+                _kill(child)
 
 
 def child_environment(environment: Mapping[str, str], preloads: Sequence[str] = ()) -> dict[str, str]:
@@ -147,14 +158,14 @@ def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineF
             request.output.name,
             expected="the builder to end with an engine or a reason",
             found=f"{describe_status(status)}, last words: {last_words(place.log())}",
-            todo="free memory and try again" if status == -signal.SIGKILL else "",
+            todo="free memory and try again" if status == -signal.SIGKILL else OTHERWISE,
         )
     return result
 
 
 def _with_real_names(error: ElasticError, request: EngineRequest) -> ElasticError:
     """The process knows the engine by the name it has in the folder; the user by another."""
-    if error.subject != f"{OUT_FOLDER}/{ENGINE_FILE}":
+    if error.subject != f"{OUT_FOLDER}/{ENGINE_FILE}" or isinstance(error, InternalError):
         return error
     return type(error)(str(request.output), expected=error.expected, found=error.found, todo=error.todo)
 

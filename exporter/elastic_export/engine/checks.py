@@ -1,27 +1,33 @@
 """What must hold of a parsed network and of a built engine. Pure: everything arrives as values.
 
-An engine cannot be deserialised without a driver, so aliasing is read off the network: a cache whose update layer
-reads the input and writes the output shares its buffer by definition of that layer.
+An engine cannot be deserialised without a driver, so aliasing is read off the network: an in-place cache update shares
+the buffer of its input by definition of that layer, a plugin those that it declares to the builder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from elastic_export.engine.network import DYNAMIC, NetworkFacts
 from elastic_export.engine.profiles import PROFILE_COUNT, PROFILE_NAMES
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError
-from elastic_runtime.interface import Dim, Port
+from elastic_runtime.errors import BuildError, InternalError
+from elastic_runtime.interface import ALIAS_RULES, Dim, Port
 
-CACHE_KINDS = ("key_cache", "value_cache")
+#: The bounds are estimates from what builds were seen to take: good graphs may be above them, so a user may say so.
+KEEP_IT = (
+    "where the engine is right for all you know, keep it with --allow-oversize and report it: a weight that the graph"
+    " copies or holds as a constant looks like this"
+)
 
 
 def check_network(request: EngineRequest, network: NetworkFacts, unused: Sequence[str]) -> None:
-    """Check a parsed network against the request: inputs, outputs, caches in place, plugin layers, dead inputs.
+    """Check a parsed network against the request: inputs, outputs, shared buffers, plugin layers, dead inputs.
 
     Raises:
-        BuildError: naming the tensor or op at fault.
+        InternalError: naming the tensor or op at fault. What the network should be is known to the exporter alone:
+            neither a checkpoint nor an option can change it.
     """
     _check_ports("input", request, request.network_inputs(), network.inputs, exact=True)
     # TensorRT may not see the value of an output's dimension (-1); what it sees must agree.
@@ -31,13 +37,40 @@ def check_network(request: EngineRequest, network: NetworkFacts, unused: Sequenc
     _check_used(request, unused)
 
 
-def in_place_states(request: EngineRequest, network: NetworkFacts) -> tuple[str, ...]:
-    """States whose output is written by a cache update layer straight from their input, in the order of the ports."""
-    return tuple(port.name for port in request.states() if network.cache_updates.get(port.name) == port.output)
+def in_place_states(request: EngineRequest, network: NetworkFacts) -> dict[str, str]:
+    """States whose output is written into the buffer of their input: input -> output, in the order of the ports."""
+    return {port.name: port.output for port in request.states() if (port.name, port.output) in network.in_place}
 
 
-def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> None:
+def check_contract(request: EngineRequest, contract: Mapping[str, Any]) -> None:
+    """Check that an op's contract lets the states of the request share the buffers that the interface says.
+
+    The kernels are written to the contract, and a runtime binds buffers by the interface: where the two differ, one
+    buffer serves an op that reads and writes two, which is a race on the card that no build would show.
+
+    Raises:
+        BuildError: naming the output and both rules.
+    """
+    declared = {
+        o["alias"]["input"]: (o["name"], o["alias"].get(request.ops)) for o in contract["outputs"] if "alias" in o
+    }
+    kinds = {port.kind for port in request.states()}
+    for kind in sorted(kinds.intersection(operand["name"] for operand in contract["inputs"])):
+        output, found = declared.get(kind, (f"{kind}_out", None))
+        if found != ALIAS_RULES[kind][request.ops]:
+            raise BuildError(
+                f"{output} of {contract['name']}",
+                expected=f"the rule {ALIAS_RULES[kind][request.ops]} for the buffer of {kind}, as in the interface",
+                found=f"{found or 'no rule'} in its contract for {request.ops} ops",
+                todo="install elastic-export again: its contract.json and interface.py are of different versions",
+            )
+
+
+def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> tuple[str, ...]:
     """Check the builder's activation memory, profile by profile, against the bounds of the request.
+
+    Returns:
+        What is above a bound, where the request lifts them.
 
     Raises:
         BuildError: above it, or the log lacks a line per profile (then nobody knows what the engine needs).
@@ -47,32 +80,46 @@ def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> None
             "builder log",
             expected=f"{PROFILE_COUNT} lines 'Total Activation Memory', one a profile",
             found=str(len(per_profile)),
+            todo="install the tensorrt-rtx that pyproject.toml asks for: another version words its log differently",
         )
-    for name, limit, found in zip(PROFILE_NAMES, request.activation_limits or (), per_profile, strict=False):
-        if found <= limit:
-            continue
-        raise BuildError(
+    pairs = zip(PROFILE_NAMES, request.activation_limits or (), per_profile, strict=False)
+    above = [
+        BuildError(
             f"activation memory of the engine in {name}",
             expected=f"at most {limit} bytes",
             found=str(found),
-            todo="look for MatMul(x, Transpose(W)) with W an input (use Gemm(transB=1) on a flat x), for unbounded"
-            " dynamic sizes, or lower --max-tokens, --max-batch or --max-context",
+            todo=f"lower --max-tokens, --max-batch or --max-context; {KEEP_IT}",
         )
+        for name, limit, found in pairs
+        if found > limit
+    ]
+    return _lifted(request, above)
 
 
-def check_size(request: EngineRequest, size: int) -> None:
+def check_size(request: EngineRequest, size: int) -> tuple[str, ...]:
     """Check the bytes of the engine file against the bound of the request.
+
+    Returns:
+        What is above the bound, where the request lifts it.
 
     Raises:
         BuildError: above it.
     """
-    if request.size_limit is not None and size > request.size_limit:
-        raise BuildError(
-            "size of the engine",
-            expected=f"at most {request.size_limit} bytes where its weights are inputs",
-            found=str(size),
-            todo="look for weights that became constants of the graph",
-        )
+    if request.size_limit is None or size <= request.size_limit:
+        return ()
+    error = BuildError(
+        "size of the engine",
+        expected=f"at most {request.size_limit} bytes where its weights are inputs",
+        found=str(size),
+        todo=KEEP_IT,
+    )
+    return _lifted(request, [error])
+
+
+def _lifted(request: EngineRequest, above: Sequence[BuildError]) -> tuple[str, ...]:
+    if above and not request.allow_oversize:
+        raise above[0]
+    return tuple(f"{e.subject}: expected {e.expected}, found {e.found}, kept by --allow-oversize" for e in above)
 
 
 def _check_ports(
@@ -80,7 +127,7 @@ def _check_ports(
 ) -> None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
-        raise BuildError(
+        raise InternalError(
             f"{role}s of the network",
             expected=f"{len(expected)} of the interface",
             found=f"missing {_names(missing)}, unexpected {_names(extra)}",
@@ -88,8 +135,10 @@ def _check_ports(
     for name, port in expected.items():
         want, have = request.fixed(port.shape), found[name]
         if port.dtype != have.dtype or not _same_shape(want, have.shape, exact=exact):
-            raise BuildError(
-                f"{role} {name}", expected=f"{port.dtype} {_shape(want)}", found=f"{have.dtype} {_shape(have.shape)}"
+            raise InternalError(
+                f"{role} {name}",
+                expected=f"{port.dtype} {_shape(want)}",
+                found=f"{have.dtype} {_shape(have.shape)}",
             )
 
 
@@ -101,25 +150,41 @@ def _same_shape(want: tuple[Dim, ...], have: tuple[Dim, ...], *, exact: bool) ->
 
 
 def _check_in_place(request: EngineRequest, network: NetworkFacts) -> None:
-    in_place = in_place_states(request, network)
-    for port in request.states():
-        if port.kind in CACHE_KINDS and port.name not in in_place:
-            raise BuildError(
-                port.name,
-                expected=f"an in-place cache update from it to {port.output}",
-                found=network.cache_updates.get(port.name, "no such layer"),
-                todo="emit TensorScatter(axis=2, mode=linear) on the graph input",
+    """A runtime binds one buffer where the interface says so, and two everywhere else: no other pair may share.
+
+    A cache shares by TensorScatter(axis=2, mode=linear) on the graph's input, a plugin's state by the aliased input
+    that the plugin declares.
+    """
+    must = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
+    for name, output in must.items():
+        if (found := _partners(network, name)) != [output]:
+            raise InternalError(
+                name,
+                expected=f"to share one buffer with {output}",
+                found=f"it shared with {', '.join(found) or 'none'}",
             )
+    inputs, outputs = request.network_inputs(), request.network_outputs()
+    for name, output in network.in_place:
+        if must.get(name) != output and (name in inputs or output in outputs):
+            raise InternalError(
+                name,
+                expected="to share no buffer",
+                found=f"it shared with {output}",
+            )
+
+
+def _partners(network: NetworkFacts, name: str) -> list[str]:
+    """The tensors that are written into that one's buffer."""
+    return sorted({output for source, output in network.in_place if source == name})
 
 
 def _check_plugins(request: EngineRequest, network: NetworkFacts) -> None:
     expected = request.plugin_ops if request.ops == "plugin" else {}
     if dict(network.plugins) != dict(expected):
-        raise BuildError(
+        raise InternalError(
             "plugin layers",
             expected=_counts(expected),
-            found=_counts(network.plugins),
-            todo="check name, version and attributes of the plugin: a node TensorRT cannot match is silently inlined",
+            found=f"{_counts(network.plugins)} (a node whose name, version and attributes do not match is inlined)",
         )
 
 
@@ -128,7 +193,7 @@ def _check_used(request: EngineRequest, unused: Sequence[str]) -> None:
     must = {port.name for port in (*request.states(), *request.weights)}
     idle = [name for name in unused if name in must]
     if idle:
-        raise BuildError(_names(idle), expected="to be read by the graph", found="inputs that nothing reads")
+        raise InternalError(_names(idle), expected="to be read by the graph", found="inputs that nothing reads")
 
 
 def _names(names: Sequence[str], limit: int = 5) -> str:

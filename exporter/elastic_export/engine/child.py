@@ -1,8 +1,8 @@
 """The build process: `python -m elastic_export.engine.child`, in a folder that `build_folder.py` laid out.
 
-`builder.py` starts it without address randomisation. It reads request.json and model.onnx and writes result.json; all
-names are relative and always the same. It imports neither onnx nor torch, and numpy for a plugin's fields only: small,
-quick, and the same memory each time.
+`builder.py` starts it without address randomisation. It reads request.json, processor and model.onnx and writes
+result.json; all names are relative and always the same. It imports neither onnx nor torch, and numpy for a plugin's
+fields only: small, quick, and the same memory each time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from elastic_export.engine.build_folder import (
     MODEL_FILE,
     NO_ROOM_STATUS,
+    PROCESSOR_FILE,
     REQUEST_FILE,
     RESULT_FILE,
     error_to_json,
@@ -24,12 +25,7 @@ from elastic_export.engine.build_folder import (
 )
 from elastic_export.engine.buildlog import LogLine
 from elastic_export.engine.compile import ProcessFacts, compile_engine
-from elastic_export.engine.isolation import (
-    address_randomization,
-    die_with_parent,
-    peak_rss,
-    schedule_in_order,
-)
+from elastic_export.engine.isolation import die_with_parent, left_to_chance, peak_rss
 from elastic_export.engine.machine import build_error, is_no_room, write_file
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import ElasticError
@@ -56,7 +52,8 @@ def main() -> int:
 
 def _built() -> dict[str, Any]:
     request = EngineRequest.from_json(Path(REQUEST_FILE).read_text())
-    reproducible = schedule_in_order() and not address_randomization()  # before there is a second thread
+    processor = Path(PROCESSOR_FILE).read_text()
+    chances = left_to_chance(int(processor) if processor else None)  # before there is a second thread
     outcome: list[dict[str, Any] | BaseException] = []
     # A thread of its own allocates in places of its own: what Python allocated before (a module compiled here, loaded
     # from its cache there) moves TensorRT's pointers less, and with them the engine's bytes. It begins when this thread
@@ -66,7 +63,7 @@ def _built() -> dict[str, Any]:
 
     def work() -> None:
         with gate:
-            outcome.append(_outcome(request, reproducible))
+            outcome.append(_outcome(request, chances))
 
     worker = threading.Thread(target=work)
     sys.setswitchinterval(FOREVER)
@@ -82,10 +79,10 @@ def _built() -> dict[str, Any]:
     return result
 
 
-def _outcome(request: EngineRequest, reproducible: bool) -> dict[str, Any] | BaseException:
+def _outcome(request: EngineRequest, chances: tuple[str, ...]) -> dict[str, Any] | BaseException:
     try:
         model = Path(MODEL_FILE).read_bytes()
-        return {"facts": compile_engine(request, model, _say, lambda: ProcessFacts(peak_rss(), reproducible)).to_json()}
+        return {"facts": compile_engine(request, model, _say, lambda: ProcessFacts(peak_rss(), chances)).to_json()}
     except Exception as error:
         return _failure(error)
     except BaseException as error:  # handed to the main thread, which raises it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,18 +22,19 @@ from elastic_runtime.errors import BuildError
 #: Warnings that say nothing new: the interface is int64 on purpose, unused inputs have a check of their own, and the
 #: names inside a function body repeat wherever it is inlined.
 EXPECTED_WARNINGS = ("Int64 binding", "Unused Input", "already exists, the output tensors of this new instance")
-NOT_REPRODUCIBLE = (
-    "memory layout and thread order could not be fixed here (no privilege, or one CPU only): another build may give"
-    " other bytes of equal meaning"
+
+#: Where TensorRT gave up and the reason is its own.
+OTHERWISE = (
+    "try --ops native or smaller --max-tokens, --max-batch or --max-context, and report it if none of these helps"
 )
 
 
 @dataclass(frozen=True)
 class ProcessFacts:
-    """What the process knows of itself when the engine is done."""
+    """What the process knows of itself when the engine is done: see the fields of `EngineFacts`."""
 
     peak_rss: int
-    reproducible: bool
+    chances: tuple[str, ...]
 
 
 def compile_engine(
@@ -68,15 +68,13 @@ def compile_engine(
     with tensorrt_step("the engine"):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BuildError("the engine", expected="to be built", found=_why(lines))
-    check_activation(request, activation_bytes(lines))
-    check_size(request, plan.nbytes)
+        raise BuildError("the engine", expected="to be built", found=_why(lines), todo=OTHERWISE)
+    oversize = (*check_activation(request, activation_bytes(lines)), *check_size(request, plan.nbytes))
     write_file(request.output, plan)
     del creators  # the registry borrows them: they had to live until the plan was made
     own = process()
     return EngineFacts(
         size=plan.nbytes,
-        sha256=hashlib.sha256(plan).hexdigest(),
         seconds=round(time.perf_counter() - started, 3),
         peak_rss=own.peak_rss,
         activation_bytes=activation_bytes(lines),
@@ -84,11 +82,11 @@ def compile_engine(
         in_place=in_place_states(request, facts),
         layers=facts.layers,
         unused_inputs=tuple(dict.fromkeys(unused_inputs(lines))),
-        compute_capabilities=request.compute_capabilities,
         flavour=request.flavour,
         version=str(trt.__version__),
-        reproducible=own.reproducible,
-        warnings=warnings(lines, own),
+        chances=own.chances,
+        oversize=oversize,
+        warnings=warnings(lines),
     )
 
 
@@ -119,7 +117,12 @@ def tensorrt_step(what: str) -> Iterator[None]:
         if isinstance(error, TypeError) and "returned nullptr" not in str(error):
             raise  # called with the wrong arguments
         found = f"{type(error).__name__}: {error}"
-        raise BuildError(what, expected="TensorRT to make or to read it", found=found) from error
+        raise BuildError(
+            what,
+            expected="TensorRT to make or to read it",
+            found=found,
+            todo=f"see `elastic-export doctor`, {OTHERWISE}",
+        ) from error
 
 
 def make_logger(trt: Any, log: Callable[[LogLine], None]) -> Any:
@@ -151,7 +154,12 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
         accepted = parser.parse(model, str(request.onnx))
     if not accepted:
         found = "; ".join(_parser_error(parser.get_error(i)) for i in range(parser.num_errors))
-        raise BuildError(request.onnx.name, expected="a model TensorRT's parser accepts", found=found or "a refusal")
+        raise BuildError(
+            request.onnx.name,
+            expected="a model TensorRT's parser accepts",
+            found=found or "a refusal",
+            todo="install the tensorrt-rtx that pyproject.toml asks for; if it is, report this",
+        )
     return network
 
 
@@ -166,15 +174,16 @@ def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
         for name, (low, preferred, high) in spans.items():
             profile.set_shape(name, low, preferred, high)
         if config.add_optimization_profile(profile) < 0:
-            raise BuildError("optimisation profile", expected="to be accepted", found=f"a refusal of {spans}")
+            raise BuildError(
+                "optimisation profile", expected="to be accepted", found=f"a refusal of {spans}", todo=OTHERWISE
+            )
     return config
 
 
-def warnings(lines: Sequence[LogLine], process: ProcessFacts) -> tuple[str, ...]:
-    """The builder's own warnings, once each, and one of ours where the bytes are not promised to return."""
-    said = (line.text for line in lines if line.severity == "WARNING")
-    kept = dict.fromkeys(text for text in said if not any(known in text for known in EXPECTED_WARNINGS))
-    return tuple(kept) if process.reproducible else (*kept, NOT_REPRODUCIBLE)
+def warnings(lines: Sequence[LogLine]) -> tuple[str, ...]:
+    """The builder's own warnings, once each, a line each."""
+    said = (" ".join(line.text.split()) for line in lines if line.severity == "WARNING")
+    return tuple(dict.fromkeys(text for text in said if not any(known in text for known in EXPECTED_WARNINGS)))
 
 
 def _parser_error(error: Any) -> str:

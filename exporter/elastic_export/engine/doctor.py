@@ -9,16 +9,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from elastic_export.engine.allocator import DISTRIBUTION, allocator_links
-from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries
+from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries, write_processor
 from elastic_export.engine.builder import child_environment
 from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.flavour import flavour
-from elastic_export.engine.isolation import fixed_addresses
+from elastic_export.engine.isolation import claimed_processor, fixed_addresses
 from elastic_export.engine.packages import package_version
 from elastic_export.engine.probe import PRODUCT
 from elastic_export.engine.trt_full import gpu_compute_capabilities
@@ -73,7 +74,8 @@ def _probe() -> list[DoctorFact]:
     with tempfile.TemporaryDirectory(prefix="elastic-doctor-") as folder:
         lay_libraries(Path(folder) / LIBRARY_FOLDER, PRODUCT)
         try:
-            with fixed_addresses():
+            with claimed_processor() as processor, fixed_addresses():
+                write_processor(Path(folder), processor)
                 done = subprocess.run(
                     command,
                     cwd=folder,
@@ -92,7 +94,7 @@ def _probe() -> list[DoctorFact]:
     return [
         DoctorFact("builder", "ok", f"built a test engine for SM120 in {found['seconds']:.2f} s"),
         _allocator(found["allocator"]),
-        _reproducible(found["randomized"], found["in_order"]),
+        _reproducible(found["chances"]),
     ]
 
 
@@ -109,12 +111,9 @@ def _allocator(preloaded: bool) -> DoctorFact:
     return DoctorFact("allocator", "warn", f"the system's, native engines take half as long again or more; {why}")
 
 
-def _reproducible(randomized: bool, in_order: bool) -> DoctorFact:
-    if randomized:
-        return DoctorFact("reproducible bytes", "warn", "address randomisation cannot be switched off here")
-    if not in_order:
-        why = "threads cannot be ordered here, that takes root or CAP_SYS_NICE, and two processors"
-        return DoctorFact("reproducible bytes", "warn", why)
+def _reproducible(chances: Sequence[str]) -> DoctorFact:
+    if chances:
+        return DoctorFact("reproducible bytes", "warn", "; ".join(chances))
     return DoctorFact("reproducible bytes", "ok", "no address randomisation and ordered threads while building")
 
 

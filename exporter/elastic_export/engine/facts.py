@@ -1,46 +1,64 @@
-"""What is known of an engine once it is built: what the manifest and the summary are written from."""
+"""What is known of an engine once it is built: for the manifest, the screen and the budget's report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from elastic_export.engine.profiles import PROFILE_NAMES
+from elastic_runtime.records import decode, encode
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What report.json says of an engine: the schema of its entry (records.py). No times, no figures of the machine.
+
+    `activation_bytes` by profile name; `remarks`: see `EngineFacts.remarks`; all else as in `EngineFacts`.
+    """
+
+    flavour: str
+    version: str
+    layers: int
+    plugin_layers: dict[str, int]
+    in_place: dict[str, str]
+    unused_inputs: tuple[str, ...]
+    activation_bytes: dict[str, int]
+    reproducible: bool
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """One built engine.
+    """One built engine. All but `seconds` and `peak_rss` are the same for the same build.
 
     Args:
         size: bytes of the engine file.
-        sha256: of the engine file, hexadecimal.
         seconds: wall time of parse and build, without starting the process.
         peak_rss: highest resident memory of the build process, bytes.
         activation_bytes: the builder's "Total Activation Memory" per optimisation profile, in profile order.
         plugin_layers: layers per plugin op name.
-        in_place: state input names whose output shares their buffer by construction of the network (cache updates).
+        in_place: states that are updated in the buffer of their input: input -> output, as the network was built.
         layers: layers of the parsed network.
         unused_inputs: token inputs that the graph does not read, as the parser reports them.
-        compute_capabilities: the GPU classes the engine holds code for.
         flavour, version: the TensorRT product and its version.
-        reproducible: whether the same installation builds the same bytes of the same request, see `isolation.py`.
-        warnings: what a reader of the build report should know.
+        chances: why another build of the same request by the same installation may give other bytes of equal meaning,
+            see `isolation.py`; empty where it gives the same ones.
+        oversize: by how much it is above the bounds of the request, where these were lifted; a line each.
+        warnings: those of the builder that say something new, a line each.
     """
 
     size: int
-    sha256: str
     seconds: float
     peak_rss: int
     activation_bytes: tuple[int, ...]
-    plugin_layers: Mapping[str, int]
-    in_place: tuple[str, ...]
+    plugin_layers: dict[str, int]
+    in_place: dict[str, str]
     layers: int
     unused_inputs: tuple[str, ...]
-    compute_capabilities: tuple[str, ...]
     flavour: str
     version: str
-    reproducible: bool
+    chances: tuple[str, ...]
+    oversize: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -48,14 +66,34 @@ class EngineFacts:
         """Bytes of scratch memory an execution context needs: the larger profile."""
         return max(self.activation_bytes)
 
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should hear of this build, a line each; nothing where all is as it should be."""
+        chance = "another build may give other bytes of equal meaning"
+        return (
+            *(f"the builder warns: {text}" for text in self.warnings),
+            *self.oversize,
+            *((f"{chance}: {'; '.join(self.chances)}",) if self.chances else ()),
+        )
+
+    def report(self) -> EngineReport:
+        """The engine's entry in the budget's report."""
+        return EngineReport(
+            flavour=self.flavour,
+            version=self.version,
+            layers=self.layers,
+            plugin_layers=dict(self.plugin_layers),
+            in_place=dict(self.in_place),
+            unused_inputs=self.unused_inputs,
+            activation_bytes=dict(zip(PROFILE_NAMES, self.activation_bytes, strict=True)),
+            reproducible=not self.chances,
+            remarks=self.remarks(),
+        )
+
     def to_json(self) -> str:
         """These facts as JSON text."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True)
+        return json.dumps(encode(self), indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EngineFacts:
         """The facts that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        for key in ("activation_bytes", "in_place", "unused_inputs", "compute_capabilities", "warnings"):
-            values[key] = tuple(values[key])
-        return cls(**values)
+        return decode(cls, json.loads(text), "the facts of a build")

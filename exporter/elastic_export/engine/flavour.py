@@ -53,5 +53,5 @@ def flavour(name: str) -> Flavour:
         InputError: there is none.
     """
     if name not in FLAVOURS:
-        raise InputError("TensorRT flavour", expected=" or ".join(FLAVOURS), found=repr(name))
+        raise InputError("TensorRT flavour", expected=" or ".join(FLAVOURS), found=repr(name), todo="name one of them")
     return FLAVOURS[name]

@@ -20,12 +20,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 #: <sys/personality.h>
 ADDR_NO_RANDOMIZE = 0x0040000
 QUERY = 0xFFFFFFFF
 #: <sys/prctl.h>
 PR_SET_PDEATHSIG = 1
+#: Of the socket that stands for a processor: in Linux's abstract namespace, so no file, no folder and no permission is
+#: needed, nothing is left behind, and the kernel gives it back however its process ends.
+CLAIM = "\0elastic-export processor {}"
+RANDOMIZED = "address randomisation cannot be switched off here"
+NO_SECOND_PROCESSOR = (
+    "threads cannot be ordered here: that takes Linux and a second processor, for nobody else would run"
+)
+NO_PRIVILEGE = "threads cannot be ordered here: that takes root or CAP_SYS_NICE"
 
 
 @contextmanager
@@ -58,22 +70,62 @@ def address_randomization() -> bool:
     return flags < 0 or not flags & ADDR_NO_RANDOMIZE
 
 
-def schedule_in_order() -> bool:
-    """Put this process on one CPU, its threads first come, first served; return whether both were granted.
+@contextmanager
+def claimed_processor() -> Iterator[int | None]:
+    """A processor for one build, which no other build has meanwhile; None where there is one only.
 
-    First come, first served needs a privilege (root and many CI containers have it). It is not asked for where there
-    is one CPU only, for nobody else would get to run.
+    Two builds on one processor, first come, first served, would be one after the other. Where all processors are taken,
+    or nothing can be claimed (a sandbox without sockets, containers that do not see each other), that is what happens:
+    slower, and the bytes are the same. Claimed by the parent, not by the build process, in which a second try would
+    allocate more than a first one and so move what comes after.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    cpus = sorted(os.sched_getaffinity(0))
+    cpus = sorted(os.sched_getaffinity(0)) if sys.platform.startswith("linux") else []
+    if len(cpus) < 2:
+        yield None
+        return
+    first = os.getpid() % len(cpus)
+    for cpu in (*cpus[first:], *cpus[:first]):
+        if (claim := _claim(cpu)) is not None:
+            with claim:
+                yield cpu
+            return
+    yield cpus[first]
+
+
+def _claim(cpu: int) -> socket.socket | None:
+    import socket  # noqa: PLC0415  # the build process imports this module too, and claims nothing
+
     try:
-        os.sched_setaffinity(0, {cpus[os.getpid() % len(cpus)]})
-        if len(cpus) > 1:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     except OSError:
-        return False
-    return len(cpus) > 1
+        return None
+    try:
+        claim.bind(CLAIM.format(cpu))
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def schedule_in_order(processor: int | None) -> str:
+    """Put this process on that processor, its threads first come, first served; return why it is not, if it is not.
+
+    First come, first served needs a privilege (root and many CI containers have it).
+    """
+    if processor is None:
+        return NO_SECOND_PROCESSOR
+    try:
+        os.sched_setaffinity(0, {processor})
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        return NO_PRIVILEGE
+    return ""
+
+
+def left_to_chance(processor: int | None) -> tuple[str, ...]:
+    """Fix what this process can fix of itself; return why its engine may have other bytes all the same, if it may."""
+    reasons = (schedule_in_order(processor), RANDOMIZED if address_randomization() else "")
+    return tuple(reason for reason in reasons if reason)
 
 
 def die_with_parent() -> None:

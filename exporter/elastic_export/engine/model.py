@@ -23,7 +23,9 @@ def fixed_model(request: EngineRequest) -> bytes:
     try:
         model = onnx.load(str(request.onnx), load_external_data=False)
     except (DecodeError, OSError) as error:
-        raise InputError(str(request.onnx), expected="an ONNX model", found=str(error)) from error
+        raise InputError(
+            str(request.onnx), expected="an ONNX model", found=str(error), todo="name a model.onnx of a bundle"
+        ) from error
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param == CONTEXT_SYMBOL:

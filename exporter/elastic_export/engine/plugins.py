@@ -13,13 +13,12 @@ from typing import Any
 from elastic_runtime.errors import BuildError, InputError
 
 
-def register_plugins(trt: Any, creators: Mapping[str, str], namespace: str = "") -> tuple[Any, ...]:
+def register_plugins(trt: Any, creators: Mapping[str, str]) -> tuple[Any, ...]:
     """Register the creator of every op; return them, for they must outlive the build.
 
     Args:
         trt: the TensorRT module.
         creators: `module:factory` by op name; the factory takes the TensorRT module and returns an IPluginCreatorV3One.
-        namespace: of the registry.
 
     Raises:
         InputError: a creator that cannot be imported.
@@ -29,8 +28,13 @@ def register_plugins(trt: Any, creators: Mapping[str, str], namespace: str = "")
     made = []
     for op, entry in creators.items():
         creator = _factory(op, entry)(trt)
-        if not registry.register_creator(creator, namespace):
-            raise BuildError(f"plugin {op}", expected="to be registered", found="a refusal by the registry")
+        if not registry.register_creator(creator, ""):
+            raise BuildError(
+                f"plugin {op}",
+                expected="to be registered",
+                found="a refusal by the registry",
+                todo="use --ops native, and report this: the name is taken, or the declaration is faulty",
+            )
         made.append(creator)
     return tuple(made)
 
@@ -56,4 +60,6 @@ def _factory(op: str, entry: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"plugin {op}", expected=f"a creator at {entry}", found=str(error)) from error
+        raise InputError(
+            f"plugin {op}", expected=f"a creator at {entry}", found=str(error), todo="write it as module:factory"
+        ) from error

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from elastic_export.engine.allocator import is_preloaded
+from elastic_export.engine.build_folder import PROCESSOR_FILE
 from elastic_export.engine.flavour import flavour
-from elastic_export.engine.isolation import address_randomization, schedule_in_order
+from elastic_export.engine.isolation import left_to_chance
 
 PRODUCT = "tensorrt_rtx"
 PROBE_TARGET = "SM120"
@@ -17,14 +19,14 @@ PROBE_TARGET = "SM120"
 
 def main() -> int:
     """Print the seconds a tiny engine took and what the process was granted, as JSON; 1 if it failed."""
-    in_order = schedule_in_order()
+    processor = Path(PROCESSOR_FILE).read_text()
+    chances = left_to_chance(int(processor) if processor else None)
     started = time.perf_counter()
     if not _builds():
         return 1
     found = {
         "seconds": time.perf_counter() - started,
-        "randomized": address_randomization(),
-        "in_order": in_order,
+        "chances": chances,
         "allocator": is_preloaded(),
     }
     print(json.dumps(found))

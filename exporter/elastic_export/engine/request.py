@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from elastic_export.dtypes import Precision
 from elastic_runtime.interface import Dim, OpsMode, Port, StatePort
+from elastic_runtime.records import decode, encode
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class EngineRequest:
     `outputs` the outputs that are no states. Shapes may hold the symbols B, T and S; S becomes `max_context`.
     `plugin_ops` maps the name of each op that must become a plugin to the number of its layers, `plugin_creators` the
     same names to `module:factory` of a creator. `activation_limits` (bytes, of decode and of prefill) bound scratch
-    memory, `size_limit` (bytes) the engine file: an engine above one of them is refused. `flavour` is the TensorRT
-    product: `tensorrt_rtx` or `tensorrt`.
+    memory, `size_limit` (bytes) the engine file: an engine above one of them is refused, or with `allow_oversize`
+    kept and its facts say so. `flavour` is the TensorRT product: `tensorrt_rtx` or `tensorrt`.
     """
 
     onnx: Path
@@ -32,13 +31,14 @@ class EngineRequest:
     max_context: int
     max_batch: int
     ops: OpsMode
-    ports: tuple[Port, ...]
+    ports: tuple[Port | StatePort, ...]
     outputs: tuple[Port, ...]
     weights: tuple[Port, ...] = ()
-    plugin_ops: Mapping[str, int] = field(default_factory=dict)
-    plugin_creators: Mapping[str, str] = field(default_factory=dict)
+    plugin_ops: dict[str, int] = field(default_factory=dict)
+    plugin_creators: dict[str, str] = field(default_factory=dict)
     activation_limits: tuple[int, int] | None = None
     size_limit: int | None = None
+    allow_oversize: bool = False
     flavour: str = "tensorrt_rtx"
 
     def states(self) -> tuple[StatePort, ...]:
@@ -60,33 +60,12 @@ class EngineRequest:
 
     def to_json(self) -> str:
         """This request as JSON text, the same for the same request."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values.update(onnx=self.onnx.as_posix(), output=self.output.as_posix())
-        for key in ("ports", "outputs", "weights"):
-            values[key] = [_port_to_json(port) for port in values[key]]
-        return json.dumps(values, indent=1, sort_keys=True, default=dict)
+        paths = {"onnx": self.onnx.as_posix(), "output": self.output.as_posix()}
+        return json.dumps(encode(self) | paths, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EngineRequest:
         """The request that `to_json` wrote."""
-        values: dict[str, Any] = json.loads(text)
-        values.update(onnx=Path(values["onnx"]), output=Path(values["output"]))
-        values["compute_capabilities"] = tuple(values["compute_capabilities"])
-        if values["activation_limits"] is not None:
-            decode, prefill = values["activation_limits"]
-            values["activation_limits"] = (decode, prefill)
-        for key in ("ports", "outputs", "weights"):
-            values[key] = tuple(_port_from_json(port) for port in values[key])
-        return cls(**values)
-
-
-def _port_to_json(port: Port) -> dict[str, Any]:
-    values: dict[str, Any] = {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)}
-    if isinstance(port, StatePort):
-        values.update(kind=port.kind, ordinal=port.ordinal)
-    return values
-
-
-def _port_from_json(values: dict[str, Any]) -> Port:
-    values["shape"] = tuple(values["shape"])
-    return StatePort(**values) if "kind" in values else Port(**values)
+        values = json.loads(text)
+        paths = {name: Path(values.pop(name)) for name in ("onnx", "output")}
+        return decode(cls, values, "the request of a build", **paths)

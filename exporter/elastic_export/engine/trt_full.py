@@ -34,7 +34,7 @@ class TensorRT:
                 "tensorrt",
                 expected="the full TensorRT to be installed",
                 found="no such package",
-                todo="install the extra: pip install 'elastic-export[tensorrt]', or use TensorRT for RTX",
+                todo="in a clone: pip install ./engines '.[tensorrt]', or use TensorRT for RTX",
             )
         if not gpu_compute_capabilities():
             raise InputError(
@@ -49,7 +49,12 @@ class TensorRT:
         found = gpu_compute_capabilities()
         wanted = tuple(compute_capabilities)
         if wanted != found[:1]:
-            raise InputError("compute capability", expected=f"this machine's {', '.join(found[:1])}", found=str(wanted))
+            raise InputError(
+                "compute capability",
+                expected=f"this machine's {', '.join(found[:1])}",
+                found=", ".join(wanted),
+                todo="build on a machine with that GPU, or use TensorRT for RTX",
+            )
 
     def library_links(self) -> dict[str, Path]:
         """See `Flavour`: its wheel ships the names its parser opens."""

@@ -35,9 +35,16 @@ class TensorRTRTX:
         for index, name in enumerate(compute_capabilities):
             known = sorted(set(trt.ComputeCapability.__members__) - {"NONE", "CURRENT"})
             if name not in known:
-                raise InputError("compute capability", expected=", ".join(known), found=name)
+                raise InputError(
+                    "compute capability", expected=", ".join(known), found=name, todo="leave that target out"
+                )
             if not config.set_compute_capability(trt.ComputeCapability.__members__[name], index):
-                raise BuildError("compute capability", expected=f"{name} to be accepted", found="a refusal")
+                raise BuildError(
+                    "compute capability",
+                    expected=f"{name} to be accepted",
+                    found="a refusal",
+                    todo="build targets of different classes one by one, with --add",
+                )
 
     def library_links(self) -> dict[str, Path]:
         """See `Flavour`: the parser opens this name at the first plugin, and without it the process aborts."""

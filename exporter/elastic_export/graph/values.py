@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 def constant_of(value: ir.Value | None) -> np.ndarray | None:
@@ -48,14 +48,11 @@ def set_ints(node: ir.Node, **values: int) -> None:
         node.attributes[name] = ir.AttrInt64(name, value)
 
 
-def replace_uses(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Every reader of `old`, graph outputs included, reads `new`."""
+def replace_uses(old: ir.Value, new: ir.Value) -> None:
+    """Every reader of `old`, graph outputs included, reads `new`; an output keeps its name."""
     if old.is_graph_output():
         new.name, old.name = old.name, None
-        for index, output in enumerate(graph.outputs):
-            if output is old:
-                graph.outputs[index] = new
-    ir.convenience.replace_all_uses_with(old, new)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def initializer(graph: ir.Graph, name: str, data: np.ndarray) -> ir.Value:
@@ -66,10 +63,10 @@ def initializer(graph: ir.Graph, name: str, data: np.ndarray) -> ir.Value:
     return value
 
 
-def node_error(node: ir.Node, *, expected: str, found: str, todo: str = "") -> BuildError:
+def node_error(node: ir.Node, *, expected: str, found: str) -> InternalError:
     """An error that names the node a pass stumbled over."""
     op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    return BuildError(f"node {node.name} ({op})", expected=expected, found=found, todo=todo)
+    return InternalError(f"node {node.name} ({op})", expected=expected, found=found)
 
 
 class Inserter:

@@ -100,6 +100,13 @@ def bind_shapes(contract: Mapping[str, Any], values: Values, dims: Sequence[Any]
     return symbols
 
 
+def shared_input(contract: Mapping[str, Any], output: int) -> int:
+    """Index of the input whose buffer that output of the plugin shares, -1 for none."""
+    alias = contract["outputs"][output].get("alias", {})
+    names = [operand["name"] for operand in contract["inputs"]]
+    return names.index(alias["input"]) if alias.get("plugin") == "must" else -1
+
+
 def _solve(contract: Mapping[str, Any], values: Values, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """Every symbol: given by an attribute, read off the first dimension that is nothing else, or derived."""
     derived = {s: text for s, text in contract["symbols"].items() if _is_formula(text, contract["symbols"])}
@@ -209,9 +216,7 @@ def _plugin_class(trt: Any) -> Any:
             return _allowed(trt, self.contract, pos, [d.desc.type for d in described[: pos + 1]])
 
         def get_aliased_input(self, output: int) -> int:
-            alias = self.contract["outputs"][output].get("alias", {})
-            names = [i["name"] for i in self.contract["inputs"]]
-            return names.index(alias["input"]) if alias.get("plugin") == "must" else -1
+            return shared_input(self.contract, output)
 
         def configure_plugin(self, inputs: Any, outputs: Any) -> None:
             dims = [i.max for i in inputs]

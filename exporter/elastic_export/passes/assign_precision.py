@@ -12,7 +12,7 @@ from elastic_export.layers.table import STATES
 from elastic_export.ops.contract import ACTIVATIONS, OpContract
 from elastic_export.ops.table import UNMASKED
 from elastic_export.passes.base import GraphPass
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 FLOAT = ir.DataType.FLOAT
 
@@ -39,12 +39,12 @@ class AssignPrecision(GraphPass):
         """All values are float32 or integers, and every weight's dtype is known."""
         for value in _float_values(model):
             if value.dtype != FLOAT:
-                raise BuildError(
+                raise InternalError(
                     f"value {value.name}", expected="float32 before precision is assigned", found=f"{value.dtype}"
                 )
         unknown = sorted(set(facts_of(model).weights) - set(self._stored))
         if unknown:
-            raise BuildError("weights", expected="a known dtype each", found=f"none for {unknown[:5]}")
+            raise InternalError("weights", expected="a known dtype each", found=f"none for {unknown[:5]}")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
@@ -95,9 +95,9 @@ class AssignPrecision(GraphPass):
             expected = FLOAT if STATES[state.kind][1].wide else self._dtype
             for name in (state.input, state.output):
                 if ports[name].dtype != expected:
-                    raise BuildError(f"state {name}", expected=f"{expected}", found=f"{ports[name].dtype}")
+                    raise InternalError(f"state {name}", expected=f"{expected}", found=f"{ports[name].dtype}")
         if ports["logits"].dtype != FLOAT:
-            raise BuildError("logits", expected="float32", found=f"{ports['logits'].dtype}")
+            raise InternalError("logits", expected="float32", found=f"{ports['logits'].dtype}")
 
 
 _FLOATS = (FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

@@ -17,7 +17,8 @@ class GraphPass(ir.passes.InPlacePass):
     """A pass over one budget's graph.
 
     Subclasses say in a numbered docstring what they change and when they must not fire; `requires` and `ensures` check
-    the contract and raise `BuildError`; `call` returns whether anything changed.
+    the contract and raise `InternalError`: what a budget and a checkpoint may be is settled before a graph is traced,
+    so whatever a pass cannot do is a fault of ours. `call` returns whether anything changed.
     """
 
     def __call__(self, model_or_result: ir.Model | ir.passes.PassResult, /) -> ir.passes.PassResult:

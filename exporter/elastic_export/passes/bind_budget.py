@@ -10,7 +10,7 @@ import onnx_ir as ir
 from elastic_export.graph.facts import facts_of
 from elastic_export.graph.values import initializer
 from elastic_export.passes.base import GraphPass
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class BindBudget(GraphPass):
@@ -31,7 +31,7 @@ class BindBudget(GraphPass):
         found = {name: data.shape for name, data in self._masks.items()}
         if expected != found or not expected:
             differing = sorted(str(name) for name in set(expected) ^ set(found) or set(expected)) or ["no masks left"]
-            raise BuildError("masks of the budget", expected="those of the parent graph", found=", ".join(differing))
+            raise InternalError("masks of the budget", expected="those of the parent graph", found=", ".join(differing))
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
@@ -50,4 +50,4 @@ class BindBudget(GraphPass):
         """No mask is an input any more."""
         left = [value.name for value in model.graph.inputs if (value.name or "").startswith("mask.")]
         if left:
-            raise BuildError("graph inputs", expected="no masks after binding", found=f"{left}")
+            raise InternalError("graph inputs", expected="no masks after binding", found=f"{left}")

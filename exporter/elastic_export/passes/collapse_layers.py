@@ -9,7 +9,7 @@ import onnx_ir as ir
 from elastic_export.graph.values import operand, replace_uses, static_shape
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow import known_zeros
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class CollapseSkippedLayers(GraphPass):
@@ -28,7 +28,7 @@ class CollapseSkippedLayers(GraphPass):
         for node in list(model.graph):
             survivor = _survivor(node, live.is_zero) if node.op_type == "Add" and not node.domain else None
             if survivor is not None:
-                replace_uses(model.graph, node.outputs[0], survivor)
+                replace_uses(node.outputs[0], survivor)
                 model.graph.remove(node, safe=True)
                 modified = True
         return ir.passes.PassResult(model, modified)
@@ -38,7 +38,7 @@ class CollapseSkippedLayers(GraphPass):
         live = known_zeros(model)
         for node in model.graph:
             if node.op_type == "Add" and _survivor(node, live.is_zero) is not None:
-                raise BuildError(f"node {node.name}", expected="no sum with zero", found="one left after collapsing")
+                raise InternalError(f"node {node.name}", expected="no sum with zero", found="one left after collapsing")
 
 
 def _survivor(node: ir.Node, is_zero: Callable[[ir.Value], bool]) -> ir.Value | None:

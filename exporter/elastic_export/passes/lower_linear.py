@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from elastic_export.graph.values import Inserter, fixed_dim, operand, replace_uses, static_shape
 from elastic_export.passes.base import GraphPass
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class LowerLinear(GraphPass):
@@ -32,7 +32,7 @@ class LowerLinear(GraphPass):
         """No linear layer is left as MatMul."""
         left = [node.name for node in model.graph if node.op_type == "MatMul" and _transposed(node) is not None]
         if left:
-            raise BuildError("linear layers", expected="all lowered to Gemm", found=f"{left}")
+            raise InternalError("linear layers", expected="all lowered to Gemm", found=f"{left}")
 
 
 def _transposed(node: ir.Node) -> ir.Value | None:
@@ -65,7 +65,7 @@ class _Lowering:
             shape = self._unflat_shape(node, size)
             result = self._insert.op(node, "Reshape", [product, shape], output.dtype, list(output.shape))  # 3
         transpose = operand(node, 1).producer()
-        replace_uses(self._graph, output, result)
+        replace_uses(output, result)
         self._graph.remove(node, safe=True)
         if transpose is not None and not transpose.outputs[0].uses():
             self._graph.remove(transpose, safe=True)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from elastic_export.ops.op import Op
 from elastic_export.passes.base import GraphPass
 from elastic_export.products import Product
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class LowerOp(GraphPass):
@@ -31,4 +31,4 @@ class LowerOp(GraphPass):
     def ensures(self, model: ir.Model) -> None:
         """None is left."""
         if any(node.op_type == self._op.name for node in model.graph):
-            raise BuildError(self._op.name, expected="none after lowering", found="one")
+            raise InternalError(self._op.name, expected="none after lowering", found="one")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import state_pairs
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class RemoveDead(GraphPass):
     """Remove states, nodes, weights and constants that the logits do not need.
 
     1. A state output is a root only where its paired input reaches a root (a fixpoint over the pairs).
-    2. Nodes that feed no root go, last first.
-    3. Inputs and initializers without readers go, and their facts with them. Token inputs stay: they are the interface.
+    2. Nodes that feed no root go, and initializers without readers.
+    3. Inputs without readers go, and their facts with them. Token inputs stay: they are the interface.
 
     It must not remove a state that is read by a layer which the logits need.
     """
@@ -28,16 +29,12 @@ class RemoveDead(GraphPass):
         for before, after in dead_states:  # 1
             graph.outputs.remove(after)
             del facts.states[str(before.name)]
-        dead_nodes = [node for node in reversed(graph) if node not in needed]
-        graph.remove(dead_nodes, safe=True)  # 2
+        result = RemoveUnusedNodesPass()(model)  # 2
         unused = [v for v in graph.inputs if not v.uses() and v.name not in ("input_ids", "position", "length")]
         for value in unused:  # 3
             graph.inputs.remove(value)
             facts.weights.pop(str(value.name), None)
-        orphans = [name for name, value in graph.initializers.items() if not value.uses()]
-        for name in orphans:
-            del graph.initializers[name]
-        return ir.passes.PassResult(model, modified=bool(dead_states or dead_nodes or unused or orphans))
+        return ir.passes.PassResult(model, modified=bool(dead_states or result.modified or unused))
 
     def ensures(self, model: ir.Model) -> None:
         """Every node feeds an output, every fact has its input."""
@@ -45,10 +42,10 @@ class RemoveDead(GraphPass):
         facts = facts_of(model)
         lost = sorted({*facts.states, *facts.weights} - {str(name) for name in names})
         if lost:
-            raise BuildError("graph facts", expected="an input for each", found=f"none for {lost}")
+            raise InternalError("graph facts", expected="an input for each", found=f"none for {lost}")
         for node in model.graph:
             if not any(output.uses() or output.is_graph_output() for output in node.outputs):
-                raise BuildError(f"node {node.name}", expected="a reader", found="a dead node")
+                raise InternalError(f"node {node.name}", expected="a reader", found="a dead node")
 
 
 def _producer_in(value: ir.Value, nodes: set[ir.Node]) -> bool:

@@ -8,7 +8,7 @@ from elastic_export.graph.values import constant_of, node_error, operand, replac
 from elastic_export.ops.op import DOMAIN, Op
 from elastic_export.ops.table import OP_OF
 from elastic_export.passes.base import GraphPass
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class RemoveFullMasks(GraphPass):
@@ -37,7 +37,7 @@ class RemoveFullMasks(GraphPass):
         """No masked op and no multiplication by ones is left."""
         for node in model.graph:
             if _masked(node) is not None or (node.op_type == "Mul" and any(_is_ones(v) for v in node.inputs)):
-                raise BuildError(f"node {node.name}", expected="no trace of a mask", found=node.op_type)
+                raise InternalError(f"node {node.name}", expected="no trace of a mask", found=node.op_type)
 
 
 def _is_ones(value: ir.Value | None) -> bool:
@@ -49,7 +49,7 @@ def _drop_multiplication(graph: ir.Graph, node: ir.Node) -> bool:
     for kept, mask in ((0, 1), (1, 0)):
         x = operand(node, kept)
         if _is_ones(node.inputs[mask]) and static_shape(x) == static_shape(node.outputs[0]):
-            replace_uses(graph, node.outputs[0], x)
+            replace_uses(node.outputs[0], x)
             graph.remove(node, safe=True)
             return True
     return False
@@ -67,14 +67,12 @@ def _unmask(graph: ir.Graph, node: ir.Node, op: Op) -> None:
     assert shipped is not None  # an op that is lowered has no mask
     mask = op.inputs.index(op.mask)
     if not _is_ones(node.inputs[mask]):
-        raise node_error(
-            node, expected="a mask of ones after narrowing", found="a masked channel left", todo="narrow first"
-        )
+        raise node_error(node, expected="a mask of ones after narrowing", found="a masked channel left")
     attributes = [*node.attributes.values(), *(ir.AttrInt64(name, value) for name, value in shipped.added.items())]
     inputs = [*node.inputs[:mask], *node.inputs[mask + 1 :]]
     plain = ir.Node(shipped.domain, shipped.name, inputs, attributes, num_outputs=len(node.outputs), name=node.name)
     for old, new in zip(node.outputs, plain.outputs, strict=True):
         new.name, new.type, new.shape = old.name, old.type, old.shape
-        replace_uses(graph, old, new)
+        replace_uses(old, new)
     graph.insert_before(node, plain)
     graph.remove(node, safe=True)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from elastic_export.graph.facts import facts_of
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import state_pairs
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class RenumberStates(GraphPass):
@@ -40,5 +40,5 @@ class RenumberStates(GraphPass):
         """Names are unique and every state still finds its pair."""
         names = [value.name for value in (*model.graph.inputs, *model.graph.outputs)]
         if len(set(names)) != len(names):
-            raise BuildError("states", expected="names that occur once", found=f"{sorted(map(str, names))}")
+            raise InternalError("states", expected="names that occur once", found=f"{sorted(map(str, names))}")
         state_pairs(model)

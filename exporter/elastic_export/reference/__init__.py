@@ -1,7 +1,7 @@
 """The elastic parent in plain PyTorch, budgets as masks: the oracle of every check and the source of the trace."""
 
-from elastic_export.reference.masks import Masks, budget_masks, full_masks
-from elastic_export.reference.model import ElasticModel, load_reference
+from elastic_export.reference.masks import Masks, budget_masks
+from elastic_export.reference.model import ElasticModel
 from elastic_export.reference.state import State, empty_state, state_ports_of
 
 __all__ = [
@@ -10,7 +10,5 @@ __all__ = [
     "State",
     "budget_masks",
     "empty_state",
-    "full_masks",
-    "load_reference",
     "state_ports_of",
 ]

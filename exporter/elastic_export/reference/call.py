@@ -13,9 +13,17 @@ from elastic_export.reference.state import State
 Round = Callable[[Tensor], Tensor]
 
 
-class Call:
-    """Where the call stands in its sequences, the states before it, the budget's masks; layers add the new states."""
+def _exact(x: Tensor) -> Tensor:
+    return x
 
-    def __init__(self, position: Tensor, length: Tensor, state: State, masks: Masks, rounding: Round) -> None:
+
+class Call:
+    """Where the call stands in its sequences, the states before it, the budget's masks; layers add the new states.
+
+    With `rounding` to a narrow dtype, what is stored between ops is rounded: the arithmetic of a model whose matmuls
+    accumulate wide and whose activations are narrow. Weights are expected to be rounded already.
+    """
+
+    def __init__(self, position: Tensor, length: Tensor, state: State, masks: Masks, rounding: Round = _exact) -> None:
         self.position, self.length, self.state, self.masks, self.round = position, length, state, masks, rounding
         self.new_state: State = {}

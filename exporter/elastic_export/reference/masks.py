@@ -24,11 +24,6 @@ def mask_sizes(parent: Architecture) -> dict[str, int]:
     return sizes
 
 
-def full_masks(parent: Architecture, dtype: torch.dtype = torch.float32) -> Masks:
-    """The masks of the parent itself."""
-    return {name: torch.ones(size, dtype=dtype) for name, size in mask_sizes(parent).items()}
-
-
 def budget_masks(parent: Architecture, budget: Budget, dtype: torch.dtype = torch.float32) -> Masks:
     """The masks of one budget. Masks of a skipped layer keep its widths; its branch mask is zero."""
     hidden = torch.from_numpy(kept_of(extent(HIDDEN), parent, budget)).to(dtype)

@@ -6,9 +6,6 @@ Modules are named so that parameter names equal the checkpoint's tensor names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,21 +67,11 @@ class ElasticModel(nn.Module):
         arch: the parent's architecture.
         prefix: name of the backbone in the checkpoint, `backbone` or `model`.
         every_token: logits of all T tokens instead of the last real one.
-        storage: where given, values stored between ops are rounded to this dtype: the arithmetic of a model whose
-            matmuls accumulate wide and whose activations are narrow. Weights are expected to be rounded already.
     """
 
-    def __init__(
-        self,
-        arch: Architecture,
-        prefix: str = "backbone",
-        *,
-        every_token: bool = False,
-        storage: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, arch: Architecture, prefix: str = "backbone", *, every_token: bool = False) -> None:
         super().__init__()
         self.arch, self.prefix, self.every_token = arch, prefix, every_token
-        self.round: Round = _exact if storage is None else rounding_to(storage)
         self.add_module(prefix, Backbone(arch))
         declare(self, HEAD.name, shape_of(HEAD.axes, arch))
 
@@ -103,7 +90,7 @@ class ElasticModel(nn.Module):
         Returns:
             Logits [B, V] of the last real token ([B, T, V] with `every_token`), and the new state.
         """
-        call = Call(position, length, state, masks, self.round)
+        call = Call(position, length, state, masks)
         x = self.embed(input_ids, call)
         for layer in self.body.layers:
             x = layer(x, call)
@@ -126,21 +113,3 @@ class ElasticModel(nn.Module):
             x = last_token(x, call.length)
         x = masked_rms_norm(x, self.body.get_parameter(FINAL_NORM.name), call.masks["hidden"], self.arch.epsilon)
         return call.round(F.linear(call.round(x), self.get_parameter(HEAD.name)))
-
-
-def load_reference(
-    arch: Architecture,
-    read: Callable[[str], np.ndarray],
-    *,
-    prefix: str = "backbone",
-    dtype: torch.dtype = torch.float32,
-    every_token: bool = False,
-    storage: torch.dtype | None = None,
-) -> ElasticModel:
-    """An `ElasticModel` with weights: `read(name)` gives each tensor; they are converted to `dtype` one at a time."""
-    with torch.device("meta"):
-        model = ElasticModel(arch, prefix, every_token=every_token, storage=storage)
-    names = [name for name, _ in model.named_parameters()]
-    weights = {name: torch.from_numpy(np.array(read(name), dtype=np.float32)).to(dtype) for name in names}
-    model.load_state_dict(weights, assign=True)
-    return model.eval()

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from elastic_export.graph.facts import facts_of
 from elastic_export.ops.op import DOMAIN
 from elastic_export.ops.table import OPS
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 #: Every op the parent graph may hold. An op more needs a rule in `passes.narrow`.
 PARENT_OPS = frozenset(
@@ -24,24 +24,27 @@ PARENT_OPS = frozenset(
 
 
 def check_parent_graph(model: ir.Model) -> None:
-    """Raise BuildError unless the graph holds known ops only and every input is known to the facts."""
+    """Raise InternalError unless the graph holds known ops only and every input is known to the facts.
+
+    The ops are what another PyTorch or another model may change. The inputs and the states' outputs are a self-check:
+    `trace` has named them and written the facts in one go, so they differ only where `trace` is wrong.
+    """
     for node in model.graph:
         if (node.domain, node.op_type) not in PARENT_OPS:
-            raise BuildError(
+            raise InternalError(
                 f"node {node.name} of the traced parent",
-                expected="one of the ops that the passes know",
+                expected="one of the ops of graph/spec.py, each with a liveness rule",
                 found=f"{node.domain or 'ai.onnx'}::{node.op_type}",
-                todo="add the op to trace/spec.py together with its liveness rule",
             )
     facts = facts_of(model)
     known = {"input_ids", "position", "length", *facts.states, *facts.masks, *facts.weights}
     found = {value.name for value in model.graph.inputs}
     if found != known:
-        raise BuildError(
+        raise InternalError(
             "inputs of the traced parent",
             expected="tokens, states, masks and weights",
             found=f"differences in {sorted(str(name) for name in found ^ known)}",
         )
     for state in facts.states.values():
         if state.output not in {value.name for value in model.graph.outputs}:
-            raise BuildError(f"state {state.input}", expected=f"the paired output {state.output}", found="none")
+            raise InternalError(f"state {state.input}", expected=f"the paired output {state.output}", found="none")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, set_facts
 from elastic_export.layers.architecture import Architecture
@@ -140,11 +141,8 @@ def _complete_types(model: ir.Model) -> None:
 
 def _strip_provenance(model: ir.Model) -> None:
     """Remove stack traces and exporter metadata: they hold paths of this machine."""
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for node in model.graph:
-        node.metadata_props.clear()
-        node.doc_string = None
+    ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()  # that pass clears graphs and nodes only
     for value in _all_values(model):
         value.metadata_props.clear()
     model.producer_name, model.producer_version = "elastic-export", ""

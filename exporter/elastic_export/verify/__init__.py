@@ -2,7 +2,7 @@
 
 from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.plan import Plan, make_plan
-from elastic_export.verify.report import engines_not_run, no_verification, not_run, report_of
+from elastic_export.verify.report import engines_not_run, no_verification, report_of
 from elastic_export.verify.verify import Verification, make_oracle, require_passed, stored_weight, verify_budget
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "make_oracle",
     "make_plan",
     "no_verification",
-    "not_run",
     "report_of",
     "require_passed",
     "stored_weight",

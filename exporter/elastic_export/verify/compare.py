@@ -94,11 +94,6 @@ class Tally:
         return replace(worst, error=error, share=float(differing / max(1.0, size)))
 
 
-def relative_error(got: Array, expected: Array) -> float:
-    """‖got - expected‖₂ / ‖expected‖₂; infinite where got is not finite, or differs from zeros."""
-    return _ratio(_norm(got - expected), _norm(expected))
-
-
 def _norm(values: Array) -> float:
     return float(np.linalg.norm(values.astype(np.float64).ravel()))
 

@@ -143,7 +143,7 @@ class Oracle:
         at, calls = 0, []
         for step in plan.steps:
             count = step.length[row]
-            calls.append(Call(torch.tensor([at]), torch.tensor([count]), {}, masks, lambda x: x))
+            calls.append(Call(torch.tensor([at]), torch.tensor([count]), {}, masks))
             at += count
         state = empty_state(self.architecture, 1, plan.context, torch.float32)
         return _Track(row, calls, [None] * len(calls), [state, *({} for _ in calls)])

@@ -29,7 +29,7 @@ from elastic_export.runs import positions
 from elastic_export.verify.compare import Comparison, Tally
 from elastic_export.verify.oracle import Oracle, Snapshot, cut_state, spread_state
 from elastic_export.verify.plan import POISON, Plan, walk
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 from elastic_runtime.onnx_model import OnnxModel
 from elastic_runtime.twin import residual_sums
 
@@ -77,7 +77,7 @@ def check_rounded(
 def _record(model: onnx.ModelProto, weights: Weights, plan: Plan, vocab: int, layers: int) -> list[_Record]:
     sums = [(node.input[0], node.input[1], node.output[0]) for node in residual_sums(model)]
     if len(sums) != layers:
-        raise BuildError(
+        raise InternalError(
             "model.onnx", expected=f"{layers} sums of the residual stream, one a layer", found=f"{len(sums)}"
         )
     taps = sorted({name for names in sums for name in names})

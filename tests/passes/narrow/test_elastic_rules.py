@@ -12,7 +12,7 @@ from elastic_export.graph.facts import facts_of
 from elastic_export.graph.values import initializer
 from elastic_export.passes.narrow import Narrow
 from elastic_export.passes.narrow.analysis import analyse, known_zeros
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 # Two groups of two heads of two positions, one state, two taps: z 8 | x 8 | B 2 | C 2 | dt 4.
 MIXER = """g (float[B,T,24] p, float[12,1,2] w1, float[12] w2, float[4] w3, float[4] w4, float[4] w5, float[8] w6,
@@ -81,7 +81,7 @@ def test_masked_z_makes_y_zero(parse: Any) -> None:
 def test_unequal_groups_are_an_error(heads: list[int], per_group: str, parse: Any) -> None:
     model = mixer(parse, heads, [1, 1])
     text = rf"MaskedMamba2Mixer\): expected the same number of heads in every SSM group, found \[{per_group}\]"
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         Narrow()(model)
 
 
@@ -100,7 +100,7 @@ def test_rows_asked_for_by_somebody_else_are_an_error(parse: Any) -> None:
     everything = next(iter(model.graph))  # rows without zeros: every row is needed by the sum
     everything.replace_input_with(1, initializer(model.graph, "all_rows", np.ones(24, np.float32)))
     text = r"expected rows of whole heads, and of the same positions in every head, found 24 rows needed where such a"
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         Narrow()(model)
 
 
@@ -118,7 +118,7 @@ def test_half_a_query_head_is_a_whole_one(parse: Any) -> None:
 
 def test_unequal_query_heads_are_an_error(parse: Any) -> None:
     text = r"CachedAttention\): expected the same number of query heads in every KV group, found \[1, 2\]"
-    with pytest.raises(BuildError, match=text):
+    with pytest.raises(InternalError, match=text):
         Narrow()(parse(QUERY % "1, 1, 0, 0, 1, 1, 1, 1"))
 
 

@@ -10,7 +10,7 @@ import pytest
 from elastic_export.graph.liveness import Liveness
 from elastic_export.passes.narrow.analysis import analyse, known_zeros
 from elastic_export.passes.narrow.standard_rules import Unary
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 def zeros(model: ir.Model) -> list[list[int] | None]:
@@ -124,5 +124,5 @@ def test_a_broadcast_operand_keeps_its_one_channel(parse: Any) -> None:
     ],
 )
 def test_forms_without_a_rule_are_an_error(text: str, message: str, parse: Any) -> None:
-    with pytest.raises(BuildError, match=message):
+    with pytest.raises(InternalError, match=message):
         known_zeros(parse(text))

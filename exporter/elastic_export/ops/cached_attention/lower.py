@@ -62,7 +62,7 @@ def _lower(graph: ir.Graph, node: ir.Node, mask: ir.Value, insert: Inserter, pro
         rows = _split_heads(node, insert, new, kv, hd)
         shape = list(cache.shape or ())
         written = insert.op(node, "TensorScatter", [cache, rows, position], dtype, shape, axis=2, mode="linear")  # 2
-        replace_uses(graph, output, written)
+        replace_uses(output, written)
         caches.append(written)
     if product.fuses_attention(of_ir(dtype).short, width // hd, hd):  # 4
         scale = 1.0 / math.sqrt(hd)
@@ -71,7 +71,7 @@ def _lower(graph: ir.Graph, node: ir.Node, mask: ir.Value, insert: Inserter, pro
         heads = _explicit_attention(node, insert, q, caches, mask)
     merged = insert.op(node, "Transpose", [heads], dtype, ["B", "T", width // hd, hd], perm=(0, 2, 1, 3))
     result = insert.op(node, "Reshape", [merged, insert.ints(0, 0, width)], dtype, ["B", "T", width])
-    replace_uses(graph, y, result)
+    replace_uses(y, result)
     graph.remove(node, safe=True)
 
 

@@ -28,6 +28,6 @@ def lower(model: ir.Model, product: Product) -> int:
         last = insert.op(node, "Max", [last, zero], INT64, ["B"])  # 1
         index = insert.op(node, "Unsqueeze", [last, insert.ints(1)], INT64, ["B", 1])
         row = insert.op(node, "GatherND", [x, index], y.dtype, list(y.shape), batch_dims=1)
-        replace_uses(model.graph, y, row)
+        replace_uses(y, row)
         model.graph.remove(node, safe=True)
     return len(nodes)

@@ -14,7 +14,7 @@ from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import analyse, state_pairs
 from elastic_export.passes.narrow.rules import rule_of
 from elastic_export.runs import Runs, full_runs, runs_of
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import InternalError
 
 
 class Narrow(GraphPass):
@@ -32,19 +32,17 @@ class Narrow(GraphPass):
         """Weights and states are whole, so that positions mean the parent's channels; masks are bound."""
         facts = facts_of(model)
         if facts.masks:
-            raise BuildError("narrow", expected="a graph whose budget is bound", found="mask inputs")
+            raise InternalError("narrow", expected="a graph whose budget is bound", found="mask inputs")
         for weight in facts.weights.values():
             if weight.runs != full_runs(weight.parent_shape):
-                raise BuildError(f"weight {weight.tensor}", expected="a whole tensor", found="one narrowed before")
+                raise InternalError(f"weight {weight.tensor}", expected="a whole tensor", found="one narrowed before")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
         live = analyse(model)  # 1
         for node in model.graph:  # 2
             if not any(output in live.reached for output in node.outputs):
-                raise node_error(
-                    node, expected="a node that the logits need", found="a dead one", todo="clean up first"
-                )
+                raise node_error(node, expected="a node that the logits need, after RemoveDead", found="a dead one")
             rule_of(node).cut(node, live)
         _cut_facts(model, live)
         values = [*model.graph.inputs, *model.graph.initializers.values()]
@@ -56,11 +54,13 @@ class Narrow(GraphPass):
         """States keep the shape of their inputs; weights have the shape their runs say."""
         for before, after in state_pairs(model):
             if static_shape(before) != static_shape(after):
-                raise BuildError(f"state {before.name}", expected=f"{before.shape}", found=f"{after.shape} coming out")
+                raise InternalError(
+                    f"state {before.name}", expected=f"{before.shape}", found=f"{after.shape} coming out"
+                )
         inputs = {value.name: value for value in model.graph.inputs}
         for name, weight in facts_of(model).weights.items():
             if static_shape(inputs[name]) != weight.shape:
-                raise BuildError(f"weight {name}", expected=f"{weight.shape}", found=f"{inputs[name].shape}")
+                raise InternalError(f"weight {name}", expected=f"{weight.shape}", found=f"{inputs[name].shape}")
 
 
 def _cut_facts(model: ir.Model, live: Liveness) -> None:
@@ -81,7 +81,9 @@ def _cut_value(value: ir.Value, live: Liveness) -> bool:
     if all(axis is None or axis.all() for axis in need):
         return False
     if any(axis is not None and not axis.any() for axis in need):
-        raise BuildError(f"value {value.name}", expected="at least one live channel an axis", found="an axis of none")
+        raise InternalError(
+            f"value {value.name}", expected="at least one live channel an axis", found="an axis of none"
+        )
     data = constant_of(value)
     if data is not None:
         kept = data[np.ix_(*(np.flatnonzero(axis) for axis in need if axis is not None))]

@@ -22,8 +22,5 @@ def rule_of(node: ir.Node) -> Rule:
         return REGISTRY[node.domain, node.op_type]
     except KeyError:
         raise node_error(
-            node,
-            expected="an op with a liveness rule",
-            found="none",
-            todo="add one to passes/narrow/standard_rules.py, or a folder to ops/",
+            node, expected="an op with a liveness rule in passes/narrow/ or its folder of ops/", found="none"
         ) from None

@@ -1,0 +1,42 @@
+"""The files beside a bundle: what is told of one run, and may therefore not be among the bundle's own bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from elastic_runtime.errors import InputError
+from elastic_runtime.jsonfile import read_json
+
+
+def failed_report(output: Path) -> Path:
+    """Where the report of a failed verification goes."""
+    return output.with_name(f"{output.name}.failed.json")
+
+
+def run_record_file(output: Path) -> Path:
+    """Where the record of the last run that published the bundle goes (`run_record`)."""
+    return output.with_name(f"{output.name}.run.json")
+
+
+def check_beside(output: Path) -> None:
+    """Whether these files may be replaced: there are none, or ones that an export wrote. Raises InputError."""
+    for path in (failed_report(output), run_record_file(output)):
+        if os.path.lexists(path) and (found := _stranger(path)):
+            raise InputError(
+                str(path),
+                expected="none, or one that an export wrote",
+                found=found,
+                todo="move it away, or name another output with --output",
+            )
+
+
+def _stranger(path: Path) -> str:
+    """What a path is, where it is no file of ours."""
+    if path.is_symlink() or not path.is_file():
+        return "a folder" if path.is_dir() else "a link or a device"
+    try:
+        schema = read_json(path).get("schema")
+    except InputError as error:
+        return error.found
+    return "" if isinstance(schema, str) and schema.startswith("elastic-") else "another JSON file"

@@ -1,0 +1,86 @@
+"""`OUT.run.json`: when, where, how long and with what an export ran.
+
+Nothing of it is in the bundle, so that equal exports give equal bundles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elastic_export.bundle.job import ExportJob
+from elastic_runtime.manifest import EngineEntry, Manifest
+
+if TYPE_CHECKING:
+    from elastic_export.engine.facts import EngineFacts
+
+SCHEMA = "elastic-run-record/1"
+
+
+class RunRecord:
+    """Begun with the run, completed by `document` once its bundle is published.
+
+    Args:
+        job: what is exported.
+        command: the command line, if the run has one.
+    """
+
+    def __init__(self, job: ExportJob, command: Sequence[str] = ()) -> None:
+        self._job, self._command = job, tuple(command)
+        self._begun, self._start = datetime.now(UTC), time.perf_counter()
+        self._budgets: list[dict[str, Any]] = []
+
+    def add(
+        self, budget: str, seconds: Mapping[str, float], engines: Sequence[tuple[EngineEntry, EngineFacts]]
+    ) -> None:
+        """A finished budget: seconds by step; of an engine that several targets share each has the same figures."""
+        built = [{"file": e.file, "seconds": facts.seconds, "peak_rss": facts.peak_rss} for e, facts in engines]
+        self._budgets.append({"name": budget, "seconds": _rounded(seconds), "engines": built})
+
+    def document(self, output: Path, manifest: Manifest, seconds: Mapping[str, float]) -> dict[str, Any]:
+        """The record as plain JSON values. Memory is in bytes: `peak_rss` of this process and of each build.
+
+        Args:
+            output: the published bundle.
+            manifest: as it was written; `manifest_sha256` tells which bundle the record is of.
+            seconds: by step, of the steps that are about no budget.
+        """
+        whole = time.perf_counter() - self._start
+        return {
+            "schema": SCHEMA,
+            "begun": self._begun.isoformat(timespec="microseconds"),
+            "command": list(self._command),
+            "paths": {
+                "bundle": str(output),
+                "checkpoint": str(self._job.checkpoint.path.resolve()),
+                "working_folder": str(Path.cwd()),
+            },
+            "manifest_sha256": hashlib.sha256(manifest.to_json().encode()).hexdigest(),
+            "seconds": _rounded({**seconds, "whole": whole}),
+            "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "budgets": self._budgets,
+            "machine": machine(),
+            "versions": dict(manifest.versions),
+        }
+
+
+def machine() -> dict[str, Any]:
+    """What is known of the machine a run is on."""
+    return {
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in seconds.items()}

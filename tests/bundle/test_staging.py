@@ -1,0 +1,114 @@
+"""Staged folders of several writers: none meets another's, none is left for ever."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from elastic_export.bundle import staging
+from elastic_export.bundle.staging import Stage, recover
+from elastic_export.bundle.writer import BundleWriter
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import InputError
+
+ASKED = {"big": [("rtx5080", 1024)]}
+
+
+@pytest.fixture
+def one_pid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers, where every export is process 1."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.name.startswith("."))
+
+
+@pytest.mark.usefixtures("one_pid")
+def test_two_writers_with_one_process_id(tmp_path: Path, export: Callable) -> None:
+    out = tmp_path / "out"
+    with BundleWriter(out) as first:
+        export(out, ASKED)
+        assert first.path.is_dir()
+    assert Bundle.open(out, "digests")
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.usefixtures("one_pid")
+@pytest.mark.parametrize("suffix", ["999999999", "1", "1-0123abcd"])
+def test_leftovers_of_old_and_new_names_are_removed_at_once(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f".out.partial-{suffix}").mkdir()
+    recover(tmp_path / "out", lambda text: None)
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", ["999999999", "7-0123abcd"])
+def test_a_bundle_aside_comes_back_but_not_from_a_living_export(tmp_path: Path, suffix: str) -> None:
+    out, partial, aside = (tmp_path / name for name in ("out", f".out.partial-{suffix}", f".out.old-{suffix}"))
+    aside.mkdir()
+    partial.mkdir()
+    lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    recover(out, lambda text: None)
+    assert hidden(tmp_path) == [aside.name, partial.name], "its export stands between its two renames"
+    os.close(lock)
+    recover(out, lambda text: None)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_new_stage_that_is_taken_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another export's `recover` finds the folder in the moment before its lock."""
+    out, mkdir, once = tmp_path / "out", Path.mkdir, iter([True])
+
+    def made_and_recovered(self: Path, *args: object, **more: object) -> None:
+        mkdir(self, *args, **more)  # type: ignore[arg-type]
+        if self.name.startswith(".out.partial-") and next(once, False):
+            recover(out, lambda text: None)
+
+    monkeypatch.setattr(Path, "mkdir", made_and_recovered)
+    stage = Stage(out)
+    assert hidden(tmp_path) == [stage.path.name]
+    recover(out, lambda text: None)
+    assert stage.path.is_dir(), "held"
+    stage.close()
+    assert hidden(tmp_path) == []
+
+
+def test_what_is_being_removed_is_held_until_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".out.partial-999999999").mkdir()
+    remove, seen = staging.remove, []
+
+    def watched(folder: Path) -> None:
+        seen.append(staging.hold(folder))
+        remove(folder)
+
+    monkeypatch.setattr(staging, "remove", watched)
+    recover(tmp_path / "out", lambda text: None)
+    assert seen == [None]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF])
+def test_a_file_system_without_locks_is_refused_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """NFS takes no exclusive lock of a folder, and some 9p and FUSE file systems take none at all."""
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / ".out.partial-5").mkdir()  # nobody can tell whose it is
+    monkeypatch.setattr(fcntl, "flock", flock)
+    expected = rf"folder .*: expected a file system with locks \(flock\), found {os.strerror(code)}\. Name an output on"
+    with pytest.raises(InputError, match=expected), BundleWriter(tmp_path / "deep" / "out"):
+        pytest.fail("began without a lock")
+    assert [p.name for p in tmp_path.iterdir()] == [".out.partial-5"]
+    with pytest.raises(InputError, match=expected), BundleWriter(tmp_path / "out"):
+        pytest.fail("began without a lock")
+    assert [p.name for p in tmp_path.iterdir()] == [".out.partial-5"]
