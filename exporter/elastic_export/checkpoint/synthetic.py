@@ -137,8 +137,6 @@ def write_checkpoint(directory: Path, arch: Architecture, tensors: Mapping[str, 
     directory.mkdir(parents=True, exist_ok=True)
     dtype = MODEL_DTYPES[dtypes["lm_head.weight"]].full
     write_json(directory / "config.json", config_document(arch) | {"torch_dtype": dtype})
-        directory / "config.json", config_document(arch) | {"torch_dtype": MODEL_DTYPES[dtypes["lm_head.weight"]].full}
-    )
     for file, names in plan.items():
         header, _ = encode_header({name: (dtypes[name], tensors[name].shape) for name in names}, {"format": "pt"})
         with (directory / file).open("wb") as out:
