@@ -17,7 +17,6 @@ import pytest
 from elastic_export import pipeline
 from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.synthetic import write_checkpoint
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
 from elastic_export.pipeline import ExportResult, export
@@ -25,6 +24,7 @@ from elastic_export.progress import Progress
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from small_export import ARCH, SIZES, SMALL, contents, small_weights
+from synthetic import write_checkpoint
 
 # One worker: its exports share a trace.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_records")]

@@ -18,6 +18,7 @@ from elastic_export.bundle.weights import Weights, make_weights
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.precision import Conversion
 from elastic_export.dtypes import DTYPES
+from elastic_export.dumps import check_dumps, dump_folder, dump_to
 from elastic_export.emit import EmittedModel, check_slices, emit_model
 from elastic_export.engine.activation import activation_bounds, size_bound
 from elastic_export.engine.builder import build_engine
@@ -27,7 +28,6 @@ from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.plugins import creators_of, mode_of, plugin_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
-from elastic_export.passes.dump import check_dumps, dump_folder, dump_to
 from elastic_export.progress import Progress
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent

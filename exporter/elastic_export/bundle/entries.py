@@ -61,7 +61,7 @@ def check_destination(job: ExportJob) -> None:
     with os_errors_explained(options.output):
         _, previous = check_output(options.output, force=options.force, protect=protect)
         if options.debug:
-            from elastic_export.passes.dump import check_dumps  # noqa: PLC0415  # onnx, which a plan does not wait for
+            from elastic_export.dumps import check_dumps  # noqa: PLC0415  # onnx, which a plan does not wait for
 
             check_dumps(options.output)
     if options.add and previous is not None:

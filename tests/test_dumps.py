@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
+from elastic_export.dumps import check_dumps, dump_folder, dump_to
 from elastic_export.passes.base import GraphPass
-from elastic_export.passes.dump import check_dumps, dump_folder, dump_to
 from elastic_runtime.errors import InputError
 
 
