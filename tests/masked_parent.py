@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from elastic_export.checkpoint.architecture import Architecture
 
+from elastic_export.layers.architecture import Architecture
 from elastic_export.reference import ElasticModel, Masks
 from elastic_export.reference.masks import mask_sizes
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from elastic_export.checkpoint.architecture import Architecture
-from elastic_export.checkpoint.budget import Budget
 
 from elastic_export.checkpoint import synthetic
 from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT, budgets_document
@@ -19,6 +17,8 @@ from elastic_export.checkpoint.config import config_document
 from elastic_export.checkpoint.documents import write_json
 from elastic_export.checkpoint.synthetic import shard_plan, write_index
 from elastic_export.dtypes import DTYPES as MODEL_DTYPES
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
 from elastic_runtime.safetensors import encode_header, itemsize
 
 Budgets = Iterable[Budget] | Mapping[str, Any]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from elastic_export.checkpoint.architecture import Architecture
 from safetensors.numpy import save_file
 
 from elastic_export.bundle.fingerprint import encoded, fingerprint
+from elastic_export.layers.architecture import Architecture
 
 INF = float("inf")
 PARENT = Architecture("M*-M", 97, 48, (72,), (8, 8), 12, 2, 16, 4, 8, 2, 16, 1e-5, (0.0, INF))

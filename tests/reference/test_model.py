@@ -19,8 +19,9 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, state_runs, sub_model_name, tensor_runs
 from elastic_export.reference import ElasticModel, State, empty_state
+from elastic_export.reference.call import Call
 from elastic_export.reference.masks import budget_masks
-from elastic_export.reference.model import Call, rounding_to
+from elastic_export.reference.model import rounding_to
 from masked_parent import full_masks, load_reference
 
 EXACT = 1e-12  # float64: the same sums over other block sizes

@@ -33,7 +33,7 @@ def check_parent_graph(model: ir.Model) -> None:
         if (node.domain, node.op_type) not in PARENT_OPS:
             raise InternalError(
                 f"node {node.name} of the traced parent",
-                expected="one of the ops of graph/spec.py, each with a liveness rule",
+                expected="one of the ops of trace/spec.py, each with a liveness rule",
                 found=f"{node.domain or 'ai.onnx'}::{node.op_type}",
             )
     facts = facts_of(model)
