@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.slicing import Run, merge_runs
+from elastic_runtime.slicing import Runs, TensorRuns, merge_runs
 
 _MOST_BLOCKS = 4_000_000
 
@@ -30,7 +30,7 @@ class Block:
         return self.height == 1 or self.width == self.source_pitch == self.target_pitch
 
 
-def strided_blocks(shape: Sequence[int], runs: Sequence[Sequence[Run]], itemsize: int) -> list[Block]:
+def strided_blocks(shape: Sequence[int], runs: TensorRuns, itemsize: int) -> list[Block]:
     """The copies that cut `runs` out of a row-major tensor, in ascending order of the result.
 
     Args:
@@ -63,9 +63,7 @@ def strided_blocks(shape: Sequence[int], runs: Sequence[Sequence[Run]], itemsize
     return blocks
 
 
-def _folded(
-    shape: Sequence[int], axes: list[tuple[Run, ...]], itemsize: int
-) -> tuple[list[int], list[tuple[Run, ...]], int]:
+def _folded(shape: Sequence[int], axes: list[Runs], itemsize: int) -> tuple[list[int], list[Runs], int]:
     """At least two axes, whole ones at the end folded into the element: sizes, runs, bytes of an element."""
     sizes, axes, unit = list(shape), list(axes), itemsize
     while len(sizes) > 1 and axes[-1] == ((0, sizes[-1]),):

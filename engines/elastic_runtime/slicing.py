@@ -1,6 +1,7 @@
 """Cutting runs out of a tensor, straight from mapped memory.
 
 A run is (start, count) on one axis; an axis keeps several, in order. The result is row-major and contiguous.
+Checkpoint, graph, passes, recipes and manifests say which part of a tensor they mean in these two types.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-Run = tuple[int, int]
-Runs = tuple[tuple[Run, ...], ...]
+#: (start, count) along one axis: ascending, not empty, not overlapping.
+Runs = tuple[tuple[int, int], ...]
+#: One `Runs` per axis of a tensor.
+TensorRuns = tuple[Runs, ...]
 Array = npt.NDArray[Any]
 
 Touch = Callable[[int, int], None]
@@ -31,14 +34,14 @@ def _ignore(first: int, rows: int) -> None:
     """Do nothing: memory that is not mapped from a file."""
 
 
-def full_runs(shape: Sequence[int]) -> Runs:
-    """The runs that keep everything."""
+def full_runs(shape: Sequence[int]) -> TensorRuns:
+    """The runs that keep everything of a tensor of this shape."""
     return tuple(((0, size),) for size in shape)
 
 
-def merge_runs(runs: Sequence[Run]) -> tuple[Run, ...]:
+def merge_runs(runs: Iterable[tuple[int, int]]) -> Runs:
     """The same indices in as few runs as possible: neighbours that touch become one."""
-    merged: list[Run] = []
+    merged: list[tuple[int, int]] = []
     for start, count in runs:
         if merged and sum(merged[-1]) == start:
             merged[-1] = (merged[-1][0], merged[-1][1] + count)
@@ -47,7 +50,7 @@ def merge_runs(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(merged)
 
 
-def contiguous_block(shape: Sequence[int], runs: Runs) -> tuple[int, int] | None:
+def contiguous_block(shape: Sequence[int], runs: TensorRuns) -> tuple[int, int] | None:
     """(first element, elements) when the slice of a row-major tensor is one block of memory, else None.
 
     It is one where at most one axis is cut, all axes before it keep a single index and all behind it are whole.
@@ -63,7 +66,7 @@ def contiguous_block(shape: Sequence[int], runs: Runs) -> tuple[int, int] | None
     return first, math.prod(axis[0][1] for axis in axes)
 
 
-def copy_runs(source: Array, runs: Runs, *, fetch: Touch = _ignore, release: Touch = _ignore) -> Array:
+def copy_runs(source: Array, runs: TensorRuns, *, fetch: Touch = _ignore, release: Touch = _ignore) -> Array:
     """Copy the runs of `source` into a new array, a band of rows at a time, several bands at once.
 
     Args:
@@ -117,7 +120,7 @@ class _Comb:
         return replace(self, start=self.start + first * self.period, times=times, at=self.at + first * self.count)
 
 
-def _combs(runs: Sequence[Run]) -> list[_Comb]:
+def _combs(runs: Runs) -> list[_Comb]:
     """The runs in as few combs as greed finds."""
     combs = list[_Comb]()
     ends = itertools.accumulate((count for _, count in runs), initial=0)

@@ -33,7 +33,7 @@ from elastic_runtime.mapped import MappedFile
 from elastic_runtime.paths import check_relative
 from elastic_runtime.records import MAX_INT, decode, encode, show
 from elastic_runtime.safetensors import DTYPES, itemsize
-from elastic_runtime.slicing import Array, Runs, contiguous_block, copy_runs
+from elastic_runtime.slicing import Array, Runs, TensorRuns, contiguous_block, copy_runs
 
 SCHEMA = "elastic-weights/1"
 WeightDtype = Literal["bf16", "fp16", "fp32"]
@@ -52,7 +52,7 @@ class WeightInput:
     dtype: WeightDtype
     parent_shape: tuple[int, ...]
     shape: tuple[int, ...]
-    runs: Runs
+    runs: TensorRuns
 
     @property
     def nbytes(self) -> int:
@@ -135,7 +135,7 @@ def check_input(item: WeightInput, where: str) -> WeightInput:
     return item
 
 
-def _check_runs(runs: tuple[tuple[int, int], ...], size: int, kept: int, where: str) -> None:
+def _check_runs(runs: Runs, size: int, kept: int, where: str) -> None:
     end = 0
     for start, count in runs:
         if start < end or count < 1 or start + count > size:

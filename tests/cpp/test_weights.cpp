@@ -25,7 +25,7 @@ void write_words(const std::string& path, std::uint64_t seed, std::int64_t bytes
 
 /// The slice element by element: what every faster way must give.
 std::vector<std::byte> plain_slice(const std::byte* source, const std::vector<std::int64_t>& shape,
-                                   const Runs& runs, std::size_t itemsize, std::size_t axis = 0) {
+                                   const TensorRuns& runs, std::size_t itemsize, std::size_t axis = 0) {
   if (axis == shape.size()) return std::vector<std::byte>(source, source + itemsize);
   std::int64_t stride = static_cast<std::int64_t>(itemsize);
   for (std::size_t i = axis + 1; i < shape.size(); ++i) stride *= shape[i];
@@ -40,8 +40,8 @@ std::vector<std::byte> plain_slice(const std::byte* source, const std::vector<st
 }
 
 /// Random ascending runs of an axis, at least one.
-std::vector<Run> random_runs(std::int64_t size, std::uint64_t& word) {
-  std::vector<Run> runs;
+Runs random_runs(std::int64_t size, std::uint64_t& word) {
+  Runs runs;
   for (std::int64_t at = 0; at < size;) {
     const std::uint64_t dice = random_word(99, word++);
     const std::int64_t count = 1 + static_cast<std::int64_t>(dice % static_cast<std::uint64_t>(size - at));
@@ -72,7 +72,7 @@ TEST(weights_blocks_equal_plain_slicing) {
   std::uint64_t word = 0;
   for (int round = 0; round < 400; ++round) {
     std::vector<std::int64_t> shape;
-    Runs runs;
+    TensorRuns runs;
     const std::size_t axes = 1 + random_word(98, word++) % 4;
     for (std::size_t i = 0; i < axes; ++i) {
       shape.push_back(1 + static_cast<std::int64_t>(random_word(98, word++) % 6));
@@ -90,7 +90,7 @@ TEST(weights_blocks_equal_plain_slicing) {
 }
 
 TEST(weights_one_run_is_one_block) {
-  const auto count = [](std::vector<std::int64_t> shape, Runs runs) {
+  const auto count = [](std::vector<std::int64_t> shape, TensorRuns runs) {
     const auto blocks = strided_blocks(shape, runs, 2);
     return blocks.size() == 1 && blocks[0].contiguous();
   };

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from elastic_runtime.blocks import Block, strided_blocks
 from elastic_runtime.errors import InputError
-from elastic_runtime.slicing import copy_runs
+from elastic_runtime.slicing import TensorRuns, copy_runs
 
 
 @st.composite
-def _cases(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[tuple[tuple[int, int], ...], ...]]:
+def _cases(draw: st.DrawFn) -> tuple[tuple[int, ...], TensorRuns]:
     shape = draw(st.lists(st.integers(1, 7), min_size=1, max_size=4))
     runs = []
     for size in shape:

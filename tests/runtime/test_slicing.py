@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_runtime import slicing
-from elastic_runtime.slicing import Run, Runs, contiguous_block, copy_runs, full_runs
+from elastic_runtime.slicing import Runs, TensorRuns, contiguous_block, copy_runs, full_runs
 
 
 @st.composite
-def axis_runs(draw: st.DrawFn, size: int) -> tuple[Run, ...]:
+def axis_runs(draw: st.DrawFn, size: int) -> Runs:
     kept = draw(st.sets(st.integers(0, size - 1), min_size=1))
-    runs: list[Run] = []
+    runs: list[tuple[int, int]] = []
     for index in sorted(kept):  # sometimes neighbours stay apart: that is legal too
         if runs and sum(runs[-1]) == index and draw(st.booleans()):
             runs[-1] = (runs[-1][0], runs[-1][1] + 1)
@@ -24,20 +24,22 @@ def axis_runs(draw: st.DrawFn, size: int) -> tuple[Run, ...]:
 
 
 @st.composite
-def cuts(draw: st.DrawFn) -> tuple[tuple[int, ...], Runs]:
+def cuts(draw: st.DrawFn) -> tuple[tuple[int, ...], TensorRuns]:
     shape = tuple(draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
     whole = draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
     return shape, tuple(((0, n),) if w else draw(axis_runs(n)) for n, w in zip(shape, whole, strict=True))
 
 
-def by_numpy(source: np.ndarray, runs: Runs) -> np.ndarray:
+def by_numpy(source: np.ndarray, runs: TensorRuns) -> np.ndarray:
     for axis, parts in enumerate(runs):
         source = np.take(source, np.concatenate([np.arange(s, s + n) for s, n in parts]), axis)
     return source
 
 
 @given(cuts(), st.integers(1, 100), st.integers(1, 3))
-def test_copy_is_numpys_slice_whatever_the_band(cut: tuple[tuple[int, ...], Runs], band: int, threads: int) -> None:
+def test_copy_is_numpys_slice_whatever_the_band(
+    cut: tuple[tuple[int, ...], TensorRuns], band: int, threads: int
+) -> None:
     shape, runs = cut
     source = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
     fetched: list[tuple[int, int]] = []
@@ -58,7 +60,7 @@ def test_copy_is_numpys_slice_whatever_the_band(cut: tuple[tuple[int, ...], Runs
     assert max(rows for _, rows in released) * result[:1].nbytes <= max(band, source[:1].nbytes)
 
 
-def _rows(runs: Iterable[Run]) -> set[int]:
+def _rows(runs: Iterable[tuple[int, int]]) -> set[int]:
     return {row for start, count in runs for row in range(start, start + count)}
 
 
@@ -80,7 +82,7 @@ def test_a_failure_in_any_band_is_the_callers(threads: int, monkeypatch: pytest.
 
 
 @given(cuts())
-def test_a_block_is_found_exactly_where_the_slice_is_one(cut: tuple[tuple[int, ...], Runs]) -> None:
+def test_a_block_is_found_exactly_where_the_slice_is_one(cut: tuple[tuple[int, ...], TensorRuns]) -> None:
     shape, runs = cut
     indices = by_numpy(np.arange(np.prod(shape)).reshape(shape), runs).ravel()
     is_block = bool((np.diff(indices) == 1).all())

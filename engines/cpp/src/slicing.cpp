@@ -16,7 +16,7 @@ constexpr std::int64_t kMaxBlocks = 1 << 22;  // real recipes have thousands
 
 struct Axis {
   std::uint64_t size;
-  std::vector<Run> runs;
+  Runs runs;
 
   bool whole() const { return runs.size() == 1 && static_cast<std::uint64_t>(runs[0].count) == size; }
   std::uint64_t kept() const {
@@ -26,8 +26,8 @@ struct Axis {
   }
 };
 
-std::vector<Run> merged(const std::vector<Run>& runs) {
-  std::vector<Run> result;
+Runs merged(const Runs& runs) {
+  Runs result;
   for (const Run& run : runs) {
     if (!result.empty() && result.back().start + result.back().count == run.start) {
       result.back().count += run.count;
@@ -39,7 +39,8 @@ std::vector<Run> merged(const std::vector<Run>& runs) {
 }
 
 /// The axes that matter: those of size 1 dropped, whole ones at the end folded into the element `unit`.
-std::vector<Axis> cut_axes(const std::vector<std::int64_t>& shape, const Runs& runs, std::uint64_t& unit) {
+std::vector<Axis> cut_axes(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
+                           std::uint64_t& unit) {
   std::vector<Axis> axes;
   for (std::size_t i = 0; i < shape.size(); ++i) {
     if (shape[i] != 1) axes.push_back({static_cast<std::uint64_t>(shape[i]), merged(runs[i])});
@@ -109,7 +110,7 @@ std::size_t end_of_rows(const std::vector<Block>& blocks, std::size_t first) {
 
 }  // namespace
 
-std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
+std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
                                   std::uint64_t itemsize) {
   std::uint64_t unit = itemsize, target = 0;
   std::vector<Axis> axes = cut_axes(shape, runs, unit);

@@ -21,7 +21,7 @@ std::int64_t bytes_of(const std::vector<std::int64_t>& shape, const std::string&
   return bytes;
 }
 
-void check_runs(const std::vector<Run>& runs, std::int64_t size, std::int64_t kept, const Where& where) {
+void check_runs(const Runs& runs, std::int64_t size, std::int64_t kept, const Where& where) {
   std::int64_t end = 0, total = 0;
   for (const Run& run : runs) {
     if (run.start < end || run.count < 1 || run.start + run.count > size) {

@@ -12,7 +12,8 @@ namespace elastic {
 struct Run {
   std::int64_t start = 0, count = 0;
 };
-using Runs = std::vector<std::vector<Run>>;  ///< per axis, ascending
+using Runs = std::vector<Run>;         ///< along one axis: ascending, not overlapping
+using TensorRuns = std::vector<Runs>;  ///< per axis of a tensor
 
 /// `height` rows of `width` bytes: one strided copy (cudaMemcpy2D has the same shape). Offsets and pitches in
 /// bytes.
@@ -30,7 +31,7 @@ struct Block {
 /// @param runs     inside `shape`, as weights.h checks them
 /// @param itemsize bytes of an element
 /// Throws InputError: more than 4 million pieces.
-std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
+std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
                                   std::uint64_t itemsize);
 
 /// Called with (byte offset, bytes) of the source before and after a band of rows is copied.

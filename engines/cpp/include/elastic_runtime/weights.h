@@ -26,7 +26,7 @@ struct WeightInput {
   std::int64_t offset = 0;
   std::string dtype;  ///< bf16, fp16 or fp32
   std::vector<std::int64_t> parent_shape, shape;
-  Runs runs;
+  TensorRuns runs;
 
   std::int64_t nbytes() const;
   std::int64_t parent_nbytes() const;
