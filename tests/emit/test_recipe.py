@@ -26,7 +26,7 @@ def test_shared_recipe_binds_slices_of_the_parents_shards(emitted: Any, compiled
     read = WeightRecipe.read(tmp_path / "weights.json")
     runs = tensor_runs(compiled.arch, compiled.budget)
     assert [item.name for item in read.inputs] == [port.name for port in emitted.weights]
-    assert len({item.file for item in read.inputs}) == 2
+    assert len({part.file for item in read.inputs for part in item.parts}) == 2
     for item, port in zip(read.inputs, emitted.weights, strict=True):
         data = load_weight(item, tmp_path)
         assert data.shape == port.shape
@@ -40,7 +40,7 @@ def test_sliced_recipe_binds_whole_tensors_of_the_sub_model(emitted: Any, compil
     assert [item.name for item in recipe.inputs] == [port.name for port in emitted.weights]
     runs = tensor_runs(compiled.arch, compiled.budget)
     for item, port in zip(recipe.inputs, emitted.weights, strict=True):
-        assert item.parent_shape == item.shape == port.shape
+        assert item.parts[0].parent_shape == item.shape == port.shape
         data = load_weight(item, tmp_path / "small")
         np.testing.assert_array_equal(data, slice_array(compiled.weights[item.name], runs[item.name]))
 

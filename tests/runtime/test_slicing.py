@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_runtime import slicing
-from elastic_runtime.slicing import Runs, TensorRuns, contiguous_block, copy_runs, full_runs
+from elastic_runtime.slicing import Runs, TensorRuns, contiguous_block, copy_runs, full_runs, joined_shape, windows_of
 
 
 @st.composite
@@ -58,6 +58,41 @@ def test_copy_is_numpys_slice_whatever_the_band(
     assert sorted(fetched) == sorted(released)
     assert _rows(runs[0]) <= _rows(released)
     assert max(rows for _, rows in released) * result[:1].nbytes <= max(band, source[:1].nbytes)
+
+
+@given(cuts(), st.integers(1, 9), st.data())
+def test_a_copy_into_a_part_leaves_what_lies_around_it(
+    cut: tuple[tuple[int, ...], TensorRuns], around: int, data: st.DataObject
+) -> None:
+    shape, runs = cut
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    source = np.arange(1, 1 + np.prod(shape), dtype=np.uint16).reshape(shape)
+    wanted = by_numpy(source, runs)
+    other = (*wanted.shape[:axis], around, *wanted.shape[axis + 1 :])
+    before, window, behind = windows_of([other, wanted.shape, other], axis)
+    whole = np.zeros(window.shape, np.uint16)
+    copy_runs(source, runs, into=window.view(whole))
+    np.testing.assert_array_equal(window.view(whole), wanted)
+    assert not before.view(whole).any()
+    assert not behind.view(whole).any()
+
+
+@pytest.mark.parametrize("into", [np.zeros((2, 3), np.uint16), np.zeros((2, 2), np.uint8)])
+def test_a_copy_into_another_shape_or_dtype_is_refused_before_it_writes(into: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"^a slice \[2, 2\] of uint16 into an array"):
+        copy_runs(np.ones((2, 2), np.uint16), full_runs((2, 2)), into=into)
+    assert not into.any()
+
+
+def test_arrays_fit_together_where_they_agree_on_the_other_axes() -> None:
+    assert joined_shape([(2, 3), (4, 3)], 0) == (6, 3)
+    assert joined_shape([(2, 3), (2, 1), (2, 3)], 1) == (2, 7)
+    assert joined_shape([(5,)], 0) == (5,)
+    assert joined_shape([(2, 3), (2, 4)], 0) is None
+    assert joined_shape([(4, 7), (4,)], 1) is None
+    assert joined_shape([(4,)], 1) is None
+    assert joined_shape([(4,)], -1) is None
+    assert joined_shape([], 0) is None
 
 
 def _rows(runs: Iterable[tuple[int, int]]) -> set[int]:

@@ -10,7 +10,7 @@ from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.emit.emit import EmittedModel
 from elastic_export.runs import full_runs
 from elastic_runtime.errors import BuildError
-from elastic_runtime.weights import WeightDtype, WeightInput, WeightRecipe
+from elastic_runtime.weights import StoredSlice, WeightDtype, WeightInput, WeightRecipe
 
 
 def shared_recipe(model: EmittedModel, checkpoint: Checkpoint, locate: Callable[[Path], str]) -> WeightRecipe:
@@ -19,9 +19,8 @@ def shared_recipe(model: EmittedModel, checkpoint: Checkpoint, locate: Callable[
     for port, weight in zip(model.weights, model.weight_slices, strict=True):
         tensor = checkpoint.tensors[weight.tensor]
         dtype = cast(WeightDtype, tensor.dtype)
-        inputs.append(
-            WeightInput(port.name, locate(tensor.file), tensor.offset, dtype, tensor.shape, weight.shape, weight.runs)
-        )
+        part = StoredSlice(locate(tensor.file), tensor.offset, dtype, tensor.shape, weight.shape, weight.runs)
+        inputs.append(WeightInput(port.name, (part,)))
     return WeightRecipe(tuple(inputs))
 
 
@@ -38,5 +37,6 @@ def sliced_recipe(model: EmittedModel, tensors: Mapping[str, TensorRef]) -> Weig
         if tensor.shape != weight.shape:
             raise BuildError(f"sliced tensor {tensor.name}", expected=f"{weight.shape}", found=f"{tensor.shape}")
         dtype, runs = cast(WeightDtype, tensor.dtype), full_runs(tensor.shape)
-        inputs.append(WeightInput(port.name, tensor.file.name, tensor.offset, dtype, tensor.shape, weight.shape, runs))
+        part = StoredSlice(tensor.file.name, tensor.offset, dtype, tensor.shape, weight.shape, runs)
+        inputs.append(WeightInput(port.name, (part,)))
     return WeightRecipe(tuple(inputs))
