@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from elastic_runtime.slicing import Runs, TensorRuns, full_runs
 
-__all__ = ["Runs", "TensorRuns", "full_runs", "positions", "runs_length", "runs_of", "runs_shape"]
+__all__ = ["Runs", "TensorRuns", "chosen_runs", "full_runs", "positions", "runs_length", "runs_of", "runs_shape"]
 
 
 def runs_of(keep: npt.NDArray[np.bool_]) -> Runs:
@@ -19,6 +19,14 @@ def runs_of(keep: npt.NDArray[np.bool_]) -> Runs:
 def positions(runs: Runs) -> npt.NDArray[np.int64]:
     """((0,2),(3,1)) -> [0, 1, 3]."""
     return np.concatenate([np.arange(start, start + count) for start, count in runs])
+
+
+def chosen_runs(runs: Runs, keep: npt.NDArray[np.bool_]) -> Runs:
+    """The runs of those of their indices that `keep` says: ((4,3),(9,1)), [1,0,1,1] -> ((4,1),(6,1),(9,1))."""
+    indices = positions(runs)
+    chosen = np.zeros(indices[-1] + 1, dtype=bool)
+    chosen[indices[keep]] = True
+    return runs_of(chosen)
 
 
 def runs_length(runs: Runs) -> int:

@@ -14,10 +14,8 @@ from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.precision import stored_dtype
 from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
-from elastic_export.emit import EmittedModel, ReadWeight, shared_recipe, sliced_recipe
-from elastic_export.graph.facts import WeightSlice
+from elastic_export.emit import EmittedModel, ReadTensor, shared_recipe, sliced_recipe
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.kept import slice_array
 from elastic_export.verify import stored_weight
 from elastic_runtime.weights import WeightRecipe, iter_weights
 
@@ -39,8 +37,8 @@ class Weights(ABC):
     def place(self) -> None:  # noqa: B027  # most modes have nothing to place
         """What is done once, before the first budget."""
 
-    def embedded(self) -> ReadWeight | None:
-        """Reads what the model file itself is to hold; None where its weights are inputs."""
+    def embedded(self) -> ReadTensor | None:
+        """Reads the tensors whose slices the model file itself is to hold; None where its weights are inputs."""
         return None
 
     @abstractmethod
@@ -101,13 +99,9 @@ class SlicedWeights(Weights):
 class EmbeddedWeights(Weights):
     """Weights as external data of the ONNX file and inside the engine."""
 
-    def embedded(self) -> ReadWeight:
-        """Slices of the parent, in the dtype that is stored."""
-
-        def read(weight: WeightSlice) -> npt.NDArray[Any]:
-            return slice_array(stored_weight(self._job.checkpoint, weight.tensor, self._job.precision), weight.runs)
-
-        return read
+    def embedded(self) -> ReadTensor:
+        """Tensors of the parent, in the dtype that is stored."""
+        return lambda name: stored_weight(self._job.checkpoint, name, self._job.precision)
 
     def bind(self, budget: Budget, model: EmittedModel) -> None:
         """Nothing: they were written with the file."""

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from elastic_export.graph.facts import WeightSlice
+from elastic_export.graph.facts import Weight
+from elastic_export.layers.kept import slice_array
+from elastic_runtime.slicing import copy_runs
 
-#: Gives the sliced array of a weight, in the dtype in which the file keeps it.
-ReadWeight = Callable[[WeightSlice], npt.NDArray[Any]]
+#: Gives a whole tensor of the parent, in the dtype in which the file keeps it.
+ReadTensor = Callable[[str], npt.NDArray[Any]]
 
 
-def embed_weights(model: ir.Model, weights: Sequence[WeightSlice], read: ReadWeight) -> None:
+def embed_weights(model: ir.Model, weights: Mapping[str, Weight], read: ReadTensor) -> None:
     """Turn the weight inputs of a graph into initializers, in place; each is read when the file is written."""
     graph, inputs = model.graph, {str(value.name): value for value in model.graph.inputs}
-    for weight in weights:
-        value = inputs[weight.tensor]
+    for name, weight in weights.items():
+        value = inputs[name]
         assert value.dtype is not None
         graph.inputs.remove(value)
         value.const_value = ir.LazyTensor(
-            lambda weight=weight: ir.tensor(read(weight), name=weight.tensor),  # type: ignore[misc]
+            lambda name=name, weight=weight: ir.tensor(read_weight(weight, read), name=name),  # type: ignore[misc]
             dtype=value.dtype,
             shape=ir.Shape(list(weight.shape)),
-            name=weight.tensor,
+            name=name,
         )
         graph.register_initializer(value)
+
+
+def read_weight(weight: Weight, read: ReadTensor) -> npt.NDArray[Any]:
+    """The array of a weight: its parts, cut out of the parent's tensors, behind each other."""
+    if len(weight.parts) == 1:
+        [part] = weight.parts
+        return slice_array(read(part.tensor), part.runs)
+    whole: npt.NDArray[Any] | None = None
+    for part, window in zip(weight.parts, weight.windows, strict=True):
+        tensor = read(part.tensor)
+        whole = np.empty(weight.shape, tensor.dtype) if whole is None else whole
+        copy_runs(tensor, part.runs, into=window.view(whole))
+    assert whole is not None
+    return whole

@@ -8,6 +8,7 @@ from typing import cast
 
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.emit.emit import EmittedModel
+from elastic_export.graph.facts import TensorSlice
 from elastic_export.runs import full_runs
 from elastic_runtime.errors import BuildError
 from elastic_runtime.weights import StoredSlice, WeightDtype, WeightInput, WeightRecipe
@@ -15,13 +16,13 @@ from elastic_runtime.weights import StoredSlice, WeightDtype, WeightInput, Weigh
 
 def shared_recipe(model: EmittedModel, checkpoint: Checkpoint, locate: Callable[[Path], str]) -> WeightRecipe:
     """Weights as slices of the parent's shards; `locate` gives a shard's path relative to weights.json."""
-    inputs = []
-    for port, weight in zip(model.weights, model.weight_slices, strict=True):
-        tensor = checkpoint.tensors[weight.tensor]
+
+    def stored(part: TensorSlice) -> StoredSlice:
+        tensor = checkpoint.tensors[part.tensor]
         dtype = cast(WeightDtype, tensor.dtype)
-        part = StoredSlice(locate(tensor.file), tensor.offset, dtype, tensor.shape, weight.shape, weight.runs)
-        inputs.append(WeightInput(port.name, (part,)))
-    return WeightRecipe(tuple(inputs))
+        return StoredSlice(locate(tensor.file), tensor.offset, dtype, tensor.shape, part.shape, part.runs)
+
+    return _recipe(model, stored)
 
 
 def sliced_recipe(model: EmittedModel, tensors: Mapping[str, TensorRef]) -> WeightRecipe:
@@ -31,12 +32,21 @@ def sliced_recipe(model: EmittedModel, tensors: Mapping[str, TensorRef]) -> Weig
         model: the emitted model.
         tensors: the *parent's* tensor name -> the tensor in the sub-model's files.
     """
-    inputs = []
-    for port, weight in zip(model.weights, model.weight_slices, strict=True):
-        tensor = tensors[weight.tensor]
-        if tensor.shape != weight.shape:
-            raise BuildError(f"sliced tensor {tensor.name}", expected=f"{weight.shape}", found=f"{tensor.shape}")
+
+    def stored(part: TensorSlice) -> StoredSlice:
+        tensor = tensors[part.tensor]
+        if tensor.shape != part.shape:
+            raise BuildError(f"sliced tensor {tensor.name}", expected=f"{part.shape}", found=f"{tensor.shape}")
         dtype, runs = cast(WeightDtype, tensor.dtype), full_runs(tensor.shape)
-        part = StoredSlice(tensor.file.name, tensor.offset, dtype, tensor.shape, weight.shape, runs)
-        inputs.append(WeightInput(port.name, (part,)))
-    return WeightRecipe(tuple(inputs))
+        return StoredSlice(tensor.file.name, tensor.offset, dtype, tensor.shape, part.shape, runs)
+
+    return _recipe(model, stored)
+
+
+def _recipe(model: EmittedModel, stored: Callable[[TensorSlice], StoredSlice]) -> WeightRecipe:
+    return WeightRecipe(
+        tuple(
+            WeightInput(name, tuple(stored(part) for part in weight.parts), weight.axis)
+            for name, weight in model.weight_sources.items()
+        )
+    )
