@@ -124,4 +124,4 @@ def test_an_input_of_another_name_than_its_tensors_is_embedded() -> None:
     assert [value.name for value in model.graph.inputs] == ["x"]
     held = model.graph.initializers["merged"].const_value
     assert held is not None
-    assert held.numpy().tolist() == [[0, 0, 1], [1, 2, 3]]
+    assert (held.name, held.numpy().tolist()) == ("merged", [[0, 0, 1], [1, 2, 3]])
