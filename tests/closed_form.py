@@ -6,7 +6,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_runtime.interface import OpsMode, StatePort, logits_port, state_ports, token_ports
 from elastic_runtime.manifest import InputPort, OutputPort, Precision, StateEntry
-from elastic_runtime.slicing import Run, merge_runs
+from elastic_runtime.slicing import Runs, merge_runs
 
 DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
@@ -45,12 +45,12 @@ def state_entries(parent: Architecture, budget: Budget) -> tuple[StateEntry, ...
     return tuple(entries)
 
 
-def kept_heads(total: int, kept: int, groups: int) -> tuple[Run, ...]:
+def kept_heads(total: int, kept: int, groups: int) -> Runs:
     """The first kept/groups heads inside each of the groups."""
     return merge_runs([(group * (total // groups), kept // groups) for group in range(groups)])
 
 
-def conv_runs(parent: Architecture, ordinal: int, heads: tuple[Run, ...], head_dim: int) -> tuple[Run, ...]:
+def conv_runs(parent: Architecture, ordinal: int, heads: Runs, head_dim: int) -> Runs:
     """Channels of x | B | C that stay: the first `head_dim` of every kept head, and all of B and C."""
     size = parent.mamba_head_dim
     x = [(head * size, head_dim) for start, count in heads for head in range(start, start + count)]
@@ -68,5 +68,5 @@ def ports(
     return inputs, (OutputPort(logits.name, logits.dtype, logits.shape, None, None), *outputs)
 
 
-def _whole(size: int) -> tuple[Run, ...]:
+def _whole(size: int) -> Runs:
     return ((0, size),)

@@ -27,11 +27,12 @@ def upload_weights(
     """
     arena = Arena(device, {item.name: item.nbytes for item in recipe.inputs})
     try:
-        for item, file in iter_sources(recipe, directory, external=external, files=files):
-            source = file.array(item.offset, np.dtype(np.uint8), (item.parent_nbytes,))
-            blocks = strided_blocks(item.parent_shape, item.runs, itemsize(item.dtype))
-            device.upload_blocks(arena.addresses[item.name], source, blocks)
-            file.release(item.offset, item.parent_nbytes)
+        for item, mapped in iter_sources(recipe, directory, external=external, files=files):
+            for part, window, file in zip(item.parts, item.windows, mapped, strict=True):
+                source = file.array(part.offset, np.dtype(np.uint8), (part.parent_nbytes,))
+                blocks = strided_blocks(part.parent_shape, part.runs, itemsize(part.dtype), window)
+                device.upload_blocks(arena.addresses[item.name], source, blocks)
+                file.release(part.offset, part.parent_nbytes)
     except BaseException:
         arena.free()
         raise

@@ -16,7 +16,7 @@ from elastic_runtime.fit import Activation, BudgetSize
 from elastic_runtime.interface import Alias, Dim, OpsMode
 from elastic_runtime.records import encode
 from elastic_runtime.seal import EMPTY, seal
-from elastic_runtime.slicing import Run
+from elastic_runtime.slicing import Runs
 
 SCHEMA = "elastic-bundle/1"
 WeightMode = Literal["shared", "sliced", "embedded"]
@@ -68,7 +68,7 @@ class StateEntry:
 
     name: str
     parent_layer: int
-    runs: tuple[tuple[Run, ...] | None, ...]
+    runs: tuple[Runs | None, ...]
 
 
 @dataclass(frozen=True)

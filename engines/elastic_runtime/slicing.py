@@ -1,6 +1,7 @@
 """Cutting runs out of a tensor, straight from mapped memory.
 
 A run is (start, count) on one axis; an axis keeps several, in order. The result is row-major and contiguous.
+Checkpoint, graph, passes, recipes and manifests say which part of a tensor they mean in these two types.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-Run = tuple[int, int]
-Runs = tuple[tuple[Run, ...], ...]
+#: (start, count) along one axis: ascending, not empty, not overlapping.
+Runs = tuple[tuple[int, int], ...]
+#: One `Runs` per axis of a tensor.
+TensorRuns = tuple[Runs, ...]
 Array = npt.NDArray[Any]
 
 Touch = Callable[[int, int], None]
@@ -31,14 +34,14 @@ def _ignore(first: int, rows: int) -> None:
     """Do nothing: memory that is not mapped from a file."""
 
 
-def full_runs(shape: Sequence[int]) -> Runs:
-    """The runs that keep everything."""
+def full_runs(shape: Sequence[int]) -> TensorRuns:
+    """The runs that keep everything of a tensor of this shape."""
     return tuple(((0, size),) for size in shape)
 
 
-def merge_runs(runs: Sequence[Run]) -> tuple[Run, ...]:
+def merge_runs(runs: Iterable[tuple[int, int]]) -> Runs:
     """The same indices in as few runs as possible: neighbours that touch become one."""
-    merged: list[Run] = []
+    merged: list[tuple[int, int]] = []
     for start, count in runs:
         if merged and sum(merged[-1]) == start:
             merged[-1] = (merged[-1][0], merged[-1][1] + count)
@@ -47,7 +50,41 @@ def merge_runs(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(merged)
 
 
-def contiguous_block(shape: Sequence[int], runs: Runs) -> tuple[int, int] | None:
+@dataclass(frozen=True)
+class Window:
+    """Where a part of an array of `shape` lies: `size` indices from `first` along `axis`, all of the other axes."""
+
+    shape: tuple[int, ...]
+    axis: int
+    first: int
+    size: int
+
+    def view(self, whole: Array) -> Array:
+        """That part of `whole`, not copied."""
+        view: Array = whole[(slice(None),) * self.axis + (slice(self.first, self.first + self.size),)]
+        return view
+
+
+def joined_shape(shapes: Sequence[tuple[int, ...]], axis: int) -> tuple[int, ...] | None:
+    """Shape of arrays laid one behind the other along `axis`; None where they do not fit together."""
+    if len({len(shape) for shape in shapes}) != 1 or not 0 <= axis < len(shapes[0]):
+        return None
+    before, behind = shapes[0][:axis], shapes[0][axis + 1 :]
+    if any(shape[:axis] != before or shape[axis + 1 :] != behind for shape in shapes):
+        return None
+    return (*before, sum(shape[axis] for shape in shapes), *behind)
+
+
+def windows_of(shapes: Sequence[tuple[int, ...]], axis: int) -> tuple[Window, ...]:
+    """Where each of the arrays lies in the one that they make along `axis`; they fit together (`joined_shape`)."""
+    whole = joined_shape(shapes, axis)
+    assert whole is not None
+    sizes = [shape[axis] for shape in shapes]
+    firsts = itertools.accumulate(sizes, initial=0)
+    return tuple(Window(whole, axis, first, size) for first, size in zip(firsts, sizes, strict=False))
+
+
+def contiguous_block(shape: Sequence[int], runs: TensorRuns) -> tuple[int, int] | None:
     """(first element, elements) when the slice of a row-major tensor is one block of memory, else None.
 
     It is one where at most one axis is cut, all axes before it keep a single index and all behind it are whole.
@@ -63,19 +100,25 @@ def contiguous_block(shape: Sequence[int], runs: Runs) -> tuple[int, int] | None
     return first, math.prod(axis[0][1] for axis in axes)
 
 
-def copy_runs(source: Array, runs: Runs, *, fetch: Touch = _ignore, release: Touch = _ignore) -> Array:
-    """Copy the runs of `source` into a new array, a band of rows at a time, several bands at once.
+def copy_runs(
+    source: Array, runs: TensorRuns, *, into: Array | None = None, fetch: Touch = _ignore, release: Touch = _ignore
+) -> Array:
+    """Copy the runs of `source` into an array, a band of rows at a time, several bands at once.
 
     Args:
         source: [n0, n1, ...], row-major.
         runs: per axis.
+        into: what to write and return, of the slice's shape and the source's dtype, its last axis without gaps (a
+            `Window` of a row-major array, say); a new array unless given.
         fetch: called with (first row, rows) of `source` just before they are read, from any thread; gaps between short
             runs are among them.
         release: called likewise once they are copied; their pages are not needed any more.
     """
     outer, *inner = (_combs(merge_runs(axis)) for axis in runs)
     shape = [sum(comb.count * comb.times for comb in axis) for axis in (outer, *inner)]
-    result: Array = np.empty(shape, source.dtype)
+    result: Array = np.empty(shape, source.dtype) if into is None else into
+    if list(result.shape) != shape or result.dtype != source.dtype:  # what lies around it would be overwritten
+        raise ValueError(f"a slice {shape} of {source.dtype} into an array {list(result.shape)} of {result.dtype}")
 
     def copy(band: _Comb) -> None:
         fetch(band.start, band.span)
@@ -117,7 +160,7 @@ class _Comb:
         return replace(self, start=self.start + first * self.period, times=times, at=self.at + first * self.count)
 
 
-def _combs(runs: Sequence[Run]) -> list[_Comb]:
+def _combs(runs: Runs) -> list[_Comb]:
     """The runs in as few combs as greed finds."""
     combs = list[_Comb]()
     ends = itertools.accumulate((count for _, count in runs), initial=0)

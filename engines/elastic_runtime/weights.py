@@ -14,26 +14,38 @@
 
 The result is row-major and contiguous. `schema` may be absent and then means version 1; no other field may
 be added. With external weights the files are found by their last path part in the folder that the consumer names.
+
+In memory an input is a list of such slices, laid one behind the other along an axis (one matrix of the projections of
+queries, keys and values, say). Version 1 has room for one slice an input and no other is written.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from elastic_runtime.errors import InputError, advised
+from elastic_runtime.errors import BuildError, InputError, advised
 from elastic_runtime.jsonfile import read_json
 from elastic_runtime.mapped import MappedFile
 from elastic_runtime.paths import check_relative
 from elastic_runtime.records import MAX_INT, decode, encode, show
 from elastic_runtime.safetensors import DTYPES, itemsize
-from elastic_runtime.slicing import Array, Runs, contiguous_block, copy_runs
+from elastic_runtime.slicing import (
+    Array,
+    Runs,
+    TensorRuns,
+    Window,
+    contiguous_block,
+    copy_runs,
+    joined_shape,
+    windows_of,
+)
 
 SCHEMA = "elastic-weights/1"
 WeightDtype = Literal["bf16", "fp16", "fp32"]
@@ -43,16 +55,15 @@ _MAX_AXES = 8
 
 
 @dataclass(frozen=True)
-class WeightInput:
-    """One weight input of a sub-model: runs of a tensor of the parent (module docstring)."""
+class StoredSlice:
+    """Runs of a tensor that a file holds: what version 1 says of an input (module docstring)."""
 
-    name: str
     file: str
     offset: int
     dtype: WeightDtype
     parent_shape: tuple[int, ...]
     shape: tuple[int, ...]
-    runs: Runs
+    runs: TensorRuns
 
     @property
     def nbytes(self) -> int:
@@ -63,6 +74,47 @@ class WeightInput:
     def parent_nbytes(self) -> int:
         """Bytes of the parent tensor in its file."""
         return math.prod(self.parent_shape) * itemsize(self.dtype)
+
+
+@dataclass(frozen=True)
+class WeightInput:
+    """One weight input of a sub-model: slices of stored tensors, laid one behind the other along `axis`.
+
+    Raises InputError where they are none, of several dtypes, or do not fit together.
+    """
+
+    name: str
+    parts: tuple[StoredSlice, ...]
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        dtypes = list(dict.fromkeys(part.dtype for part in self.parts))
+        if len(dtypes) != 1:
+            raise InputError(f"weight {self.name}", expected="parts of one dtype", found=" and ".join(dtypes) or "none")
+        shapes = [part.shape for part in self.parts]
+        if joined_shape(shapes, self.axis) is None:
+            expected = f"parts that agree on all axes but {self.axis}"
+            raise InputError(f"weight {self.name}", expected=expected, found=" and ".join(map(str, shapes)))
+
+    @property
+    def dtype(self) -> WeightDtype:
+        """Of every part and of the result."""
+        return self.parts[0].dtype
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Where each part lies in the result."""
+        return windows_of([part.shape for part in self.parts], self.axis)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the result."""
+        return self.windows[0].shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the result."""
+        return sum(part.nbytes for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -78,11 +130,18 @@ class WeightRecipe:
         return sum(item.nbytes for item in self.inputs)
 
     def to_json(self) -> str:
-        """The text of weights.json; equal recipes give equal bytes."""
+        """The text of weights.json; equal recipes give equal bytes. Raises BuildError: an input of several parts."""
         lines = []
         for item in self.inputs:
-            check_input(item, f"{self.source}: {item.name}")
-            body = {key: value for key, value in encode(item).items() if key != "name"}
+            where = f"{self.source}: {item.name}"
+            if len(item.parts) != 1:
+                raise BuildError(
+                    where,
+                    expected=f"one stored tensor, all that {SCHEMA} can say",
+                    found=f"{len(item.parts)} laid one behind the other",
+                    todo="embed the weights",
+                )
+            body = encode(check_slice(item.parts[0], where))
             lines.append(f"  {json.dumps(item.name)}: {json.dumps(body, separators=(', ', ': '))}")
         return f'{{"schema": "{SCHEMA}",\n "inputs": {{\n' + ",\n".join(lines) + "\n }}\n"
 
@@ -100,8 +159,7 @@ class WeightRecipe:
         inputs = _only_inputs(data, source)
         if not isinstance(inputs, dict):
             raise InputError(f"{source}: inputs", expected="an object", found=show(inputs))
-        items = (decode(WeightInput, body, f"{source}: {show(name)}", name=name) for name, body in inputs.items())
-        return cls(tuple(check_input(item, f"{source}: {show(item.name)}") for item in items), source)
+        return cls(tuple(_input(name, body, f"{source}: {show(name)}") for name, body in inputs.items()), source)
 
     @classmethod
     def read(cls, path: Path) -> WeightRecipe:
@@ -118,7 +176,11 @@ def _only_inputs(data: Mapping[str, object], source: str) -> object:
     return data["inputs"]
 
 
-def check_input(item: WeightInput, where: str) -> WeightInput:
+def _input(name: str, body: object, where: str) -> WeightInput:
+    return WeightInput(name, (check_slice(decode(StoredSlice, body, where), where),))
+
+
+def check_slice(item: StoredSlice, where: str) -> StoredSlice:
     """Return `item` if it keeps the rules of the module docstring, else raise InputError with the subject `where`."""
     check_relative(item.file, f"{where}: file", parents=1)
     axes = len(item.parent_shape)
@@ -136,7 +198,7 @@ def check_input(item: WeightInput, where: str) -> WeightInput:
     return item
 
 
-def _check_runs(runs: tuple[tuple[int, int], ...], size: int, kept: int, where: str) -> None:
+def _check_runs(runs: Runs, size: int, kept: int, where: str) -> None:
     end = 0
     for start, count in runs:
         if start < end or count < 1 or start + count > size:
@@ -152,7 +214,7 @@ def _check_runs(runs: tuple[tuple[int, int], ...], size: int, kept: int, where: 
 
 
 def load_weight(item: WeightInput, directory: Path, *, external: Path | None = None) -> Array:
-    """One weight: a read-only view of the file where the slice is one block of it, else a copy.
+    """One weight: a read-only view of the file where it is one block of it, else a copy.
 
     Args:
         item: what to load.
@@ -174,12 +236,12 @@ def iter_weights(
 ) -> Iterator[tuple[str, Array]]:
     """Yield (name, array) of every input, in the order of the recipe.
 
-    Memory: what is yielded (views of the page cache where a slice is one block) plus a band of 8 MiB a thread; pages of
-    the parent that have been copied are unmapped again. All files are checked before the first array is made.
+    Memory: what is yielded (views of the page cache where an input is one block) plus a band of 8 MiB a thread; pages
+    of the parent that have been copied are unmapped again. All files are checked before the first array is made.
     Arguments and errors as `load_weight`; `files` keeps mappings for the next budget that shares them.
     """
-    for item, file in iter_sources(recipe, directory, external=external, files=files):
-        yield item.name, _cut(item, file)
+    for item, mapped in iter_sources(recipe, directory, external=external, files=files):
+        yield item.name, _load(item, mapped)
 
 
 def iter_sources(
@@ -188,47 +250,66 @@ def iter_sources(
     *,
     external: Path | None = None,
     files: dict[Path, MappedFile] | None = None,
-) -> Iterator[tuple[WeightInput, MappedFile]]:
-    """Yield every input with the mapped file that holds it; as `iter_weights`, for those who cut it themselves."""
-    paths = {item.file: _locate(item.file, directory, external) for item in recipe.inputs}
+) -> Iterator[tuple[WeightInput, tuple[MappedFile, ...]]]:
+    """Yield every input with the mapped file of each part; as `iter_weights`, for those who cut it themselves."""
+    paths = {part.file: _locate(part.file, directory, external) for item in recipe.inputs for part in item.parts}
     for item in recipe.inputs:
-        _check_extent(item, paths[item.file], recipe.source)
+        for part in item.parts:
+            _check_extent(part, paths[part.file], f"{recipe.source}: {item.name}")
     files = {} if files is None else files
     for item in recipe.inputs:
-        path = paths[item.file].resolve()
-        if path not in files:
-            files[path] = MappedFile(path)
-        yield item, files[path]
+        yield item, tuple(_mapped(paths[part.file].resolve(), files) for part in item.parts)
 
 
-def _cut(item: WeightInput, file: MappedFile) -> Array:
+def _mapped(path: Path, files: dict[Path, MappedFile]) -> MappedFile:
+    if path not in files:
+        files[path] = MappedFile(path)
+    return files[path]
+
+
+def _load(item: WeightInput, files: Sequence[MappedFile]) -> Array:
     dtype = DTYPES[item.dtype][1]
-    block = contiguous_block(item.parent_shape, item.runs)
-    if block is not None:
-        return file.array(item.offset + block[0] * dtype.itemsize, dtype, item.shape)
-    bits = np.dtype(f"u{dtype.itemsize}")  # numpy copies integers faster than a registered dtype
-    source = file.array(item.offset, bits, item.parent_shape)
+    if len(item.parts) == 1:
+        [part], [file] = item.parts, files
+        block = contiguous_block(part.parent_shape, part.runs)
+        if block is not None:
+            return file.array(part.offset + block[0] * dtype.itemsize, dtype, part.shape)
+        return _copy(part, file).view(dtype)
+    whole: Array = np.empty(item.shape, _bits(dtype))
+    for part, window, file in zip(item.parts, item.windows, files, strict=True):
+        _copy(part, file, into=window.view(whole))
+    return whole.view(dtype)
+
+
+def _copy(part: StoredSlice, file: MappedFile, into: Array | None = None) -> Array:
+    """The slice, as unsigned integers of its width; its pages of the file are unmapped again."""
+    source = file.array(part.offset, _bits(DTYPES[part.dtype][1]), part.parent_shape)
     row = source[:1].nbytes
 
     def fetch(first: int, rows: int) -> None:
-        file.fetch(item.offset + first * row, rows * row)
+        file.fetch(part.offset + first * row, rows * row)
 
     def release(first: int, rows: int) -> None:
-        file.release(item.offset + first * row, rows * row)
+        file.release(part.offset + first * row, rows * row)
 
-    return copy_runs(source, item.runs, fetch=fetch, release=release).view(dtype)
+    return copy_runs(source, part.runs, into=into, fetch=fetch, release=release)
+
+
+def _bits(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Integers as wide: numpy copies them faster than a registered dtype."""
+    return np.dtype(f"u{dtype.itemsize}")
 
 
 def _locate(file: str, directory: Path, external: Path | None) -> Path:
     return external / file.rsplit("/", 1)[-1] if external is not None and file.startswith("../") else directory / file
 
 
-def _check_extent(item: WeightInput, path: Path, source: str) -> None:
+def _check_extent(item: StoredSlice, path: Path, where: str) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
         raise InputError(
-            f"{source}: {item.name}",
+            where,
             expected=f"the file {path}",
             found=error.strerror or "an error",
             todo="name the folder of the weights",
@@ -236,7 +317,7 @@ def _check_extent(item: WeightInput, path: Path, source: str) -> None:
     end = item.offset + item.parent_nbytes
     if end > size:
         raise InputError(
-            f"{source}: {item.name}",
+            where,
             expected=f"{path} with at least {end} bytes",
             found=f"{size} bytes",
             todo="copy that file again",

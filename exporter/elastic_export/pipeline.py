@@ -158,7 +158,7 @@ def _compile(
 def _narrow(job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights) -> ir.Model:
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
-    stored = {name: DTYPES[weights.stored(name)].ir for name in facts_of(parent).weights}
+    stored = {name: DTYPES[weights.stored(name)].ir for name in facts_of(graph).tensors()}
     dump = dump_to(dump_folder(job.options.output) / budget.name) if job.options.debug else None
     return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, stored), dump)
 

@@ -1,16 +1,13 @@
-"""Index runs: which part of a tensor's axes is meant. One definition for checkpoint, graph, passes and recipes."""
+"""What the exporter does with index runs, which say what part of a tensor is meant; the runtime cuts by them."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-#: (start, count) along one axis: ascending, not empty, not touching each other.
-Runs = tuple[tuple[int, int], ...]
-#: One `Runs` per axis of a tensor.
-TensorRuns = tuple[Runs, ...]
+from elastic_runtime.slicing import Runs, TensorRuns, full_runs
+
+__all__ = ["Runs", "TensorRuns", "chosen_runs", "full_runs", "positions", "runs_length", "runs_of", "runs_shape"]
 
 
 def runs_of(keep: npt.NDArray[np.bool_]) -> Runs:
@@ -24,9 +21,12 @@ def positions(runs: Runs) -> npt.NDArray[np.int64]:
     return np.concatenate([np.arange(start, start + count) for start, count in runs])
 
 
-def full_runs(shape: Sequence[int]) -> TensorRuns:
-    """The runs that keep everything of a tensor of this shape."""
-    return tuple(((0, size),) for size in shape)
+def chosen_runs(runs: Runs, keep: npt.NDArray[np.bool_]) -> Runs:
+    """The runs of those of their indices that `keep` says: ((4,3),(9,1)), [1,0,1,1] -> ((4,1),(6,1),(9,1))."""
+    indices = positions(runs)
+    chosen = np.zeros(indices[-1] + 1, dtype=bool)
+    chosen[indices[keep]] = True
+    return runs_of(chosen)
 
 
 def runs_length(runs: Runs) -> int:

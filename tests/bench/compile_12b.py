@@ -52,7 +52,7 @@ def _emit_all(checkpoint: Checkpoint, place: Path) -> dict[str, EmittedModel]:
     begin = start = time.perf_counter()
     parent, arch = trace_parent(checkpoint.architecture, checkpoint.prefix), checkpoint.architecture
     print(f"trace                     {time.perf_counter() - start:6.1f} s")
-    stored, models = dict.fromkeys(facts_of(parent).weights, DTYPES["bf16"].ir), {}
+    stored, models = dict.fromkeys(facts_of(parent).tensors(), DTYPES["bf16"].ir), {}
     for budget in select_budgets(checkpoint.budgets, "all"):
         start = time.perf_counter()
         graph = clone_with_facts(parent)

@@ -29,7 +29,7 @@ from elastic_export.layers.kept import tensor_runs
 from elastic_export.runs import runs_shape
 from elastic_runtime.blocks import strided_blocks
 from elastic_runtime.safetensors import TensorFile, encode_header
-from elastic_runtime.weights import WeightInput, WeightRecipe, iter_weights
+from elastic_runtime.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights
 from synthetic import BUDGETS_12B, NANO_12B
 
 _PIECE = 8 << 20
@@ -62,7 +62,7 @@ def _measure(folder: Path, size: int) -> tuple[float, float]:
     """(speed over that of the read into used memory, memory over the slices' bytes), printed in detail."""
     recipe = _make(folder, size)
     (folder / "weights.json").write_text(recipe.to_json())
-    parent = sum(item.parent_nbytes for item in recipe.inputs)
+    parent = sum(part.parent_nbytes for part in _parts(recipe))
     print(
         f"{len(recipe.inputs)} tensors, {parent / 2**30:.2f} GiB of the 12B, {recipe.nbytes / 2**30:.2f} GiB of the 6b"
     )
@@ -109,19 +109,24 @@ def _make(folder: Path, size: int) -> WeightRecipe:
     entries = TensorFile(path).entries
     return WeightRecipe(
         tuple(
-            WeightInput(name, path.name, entries[name].offset, "bf16", shapes[name], runs_shape(runs[name]), runs[name])
-            for name in chosen
+            WeightInput(name, (StoredSlice(path.name, entries[name].offset, "bf16", shapes[name], shape, runs[name]),))
+            for name, shape in ((name, runs_shape(runs[name])) for name in chosen)
         )
     )
+
+
+def _parts(recipe: WeightRecipe) -> list[StoredSlice]:
+    """The slices, one an input."""
+    return [part for item in recipe.inputs for part in item.parts]
 
 
 def _page_ranges(recipe: WeightRecipe) -> list[tuple[int, int]]:
     """[start, end) of the pages that hold bytes of a slice, neighbours joined."""
     page, ranges = mmap.PAGESIZE, list[tuple[int, int]]()
-    for item in recipe.inputs:
-        for block in strided_blocks(item.parent_shape, item.runs, 2):
+    for part in _parts(recipe):
+        for block in strided_blocks(part.parent_shape, part.runs, 2):
             for row in range(block.height):
-                at = item.offset + block.source + row * block.source_pitch
+                at = part.offset + block.source + row * block.source_pitch
                 start, end = at // page * page, -(-(at + block.width) // page) * page
                 if ranges and start <= ranges[-1][1]:
                     ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
@@ -144,8 +149,8 @@ def _plain_read(path: Path, ranges: list[tuple[int, int]], into: np.ndarray) -> 
 
 def _compare(recipe: WeightRecipe, folder: Path) -> None:
     file = TensorFile(folder / "parent.safetensors")
-    for item, (name, array) in zip(recipe.inputs, iter_weights(recipe, folder), strict=True):
-        index = np.ix_(*([i for start, count in axis for i in range(start, start + count)] for axis in item.runs))
+    for part, (name, array) in zip(_parts(recipe), iter_weights(recipe, folder), strict=True):
+        index = np.ix_(*([i for start, count in axis for i in range(start, start + count)] for axis in part.runs))
         assert np.array_equal(file.read(name).view(np.uint16)[index], array.view(np.uint16)), name
     print("every slice equals numpy's, byte for byte")
 

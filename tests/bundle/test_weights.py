@@ -57,7 +57,7 @@ def job_of(folder: Path, tmp_path: Path) -> Callable[..., ExportJob]:
 def emitted_of(job: ExportJob, parent: Any, weights: Weights, path: Path) -> EmittedModel:
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(ARCH, HALF).items()}
-    dtypes = {name: DTYPES[weights.stored(name)].ir for name in facts_of(parent).weights}
+    dtypes = {name: DTYPES[weights.stored(name)].ir for name in facts_of(parent).tensors()}
     run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, dtypes))
     sub, embed = HALF.architecture(ARCH), weights.embedded()
     return emit_model(graph, sub, path, precision=job.precision, embed=embed)

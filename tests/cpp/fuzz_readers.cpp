@@ -30,11 +30,12 @@ constexpr int kReaders = 5;
 /// Cut what an accepted recipe names out of memory that just holds it.
 void cut(const WeightRecipe& recipe) {
   for (const WeightInput& input : recipe.inputs) {
-    if (input.parent_nbytes() > 1 << 20) continue;
-    const std::vector<std::byte> source(static_cast<std::size_t>(input.parent_nbytes()));
+    const StoredSlice& part = input.parts.at(0);  // the format has no more
+    if (part.parent_nbytes() > 1 << 20) continue;
+    const std::vector<std::byte> source(static_cast<std::size_t>(part.parent_nbytes()));
     std::vector<std::byte> target(static_cast<std::size_t>(input.nbytes()));
-    const auto item = static_cast<std::uint64_t>(itemsize(input.dtype));
-    copy_blocks(source.data(), target.data(), strided_blocks(input.parent_shape, input.runs, item));
+    const auto item = static_cast<std::uint64_t>(itemsize(part.dtype));
+    copy_blocks(source.data(), target.data(), strided_blocks(part.parent_shape, part.runs, item));
   }
 }
 

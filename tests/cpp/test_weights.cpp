@@ -25,7 +25,7 @@ void write_words(const std::string& path, std::uint64_t seed, std::int64_t bytes
 
 /// The slice element by element: what every faster way must give.
 std::vector<std::byte> plain_slice(const std::byte* source, const std::vector<std::int64_t>& shape,
-                                   const Runs& runs, std::size_t itemsize, std::size_t axis = 0) {
+                                   const TensorRuns& runs, std::size_t itemsize, std::size_t axis = 0) {
   if (axis == shape.size()) return std::vector<std::byte>(source, source + itemsize);
   std::int64_t stride = static_cast<std::int64_t>(itemsize);
   for (std::size_t i = axis + 1; i < shape.size(); ++i) stride *= shape[i];
@@ -40,8 +40,8 @@ std::vector<std::byte> plain_slice(const std::byte* source, const std::vector<st
 }
 
 /// Random ascending runs of an axis, at least one.
-std::vector<Run> random_runs(std::int64_t size, std::uint64_t& word) {
-  std::vector<Run> runs;
+Runs random_runs(std::int64_t size, std::uint64_t& word) {
+  Runs runs;
   for (std::int64_t at = 0; at < size;) {
     const std::uint64_t dice = random_word(99, word++);
     const std::int64_t count = 1 + static_cast<std::int64_t>(dice % static_cast<std::uint64_t>(size - at));
@@ -72,7 +72,7 @@ TEST(weights_blocks_equal_plain_slicing) {
   std::uint64_t word = 0;
   for (int round = 0; round < 400; ++round) {
     std::vector<std::int64_t> shape;
-    Runs runs;
+    TensorRuns runs;
     const std::size_t axes = 1 + random_word(98, word++) % 4;
     for (std::size_t i = 0; i < axes; ++i) {
       shape.push_back(1 + static_cast<std::int64_t>(random_word(98, word++) % 6));
@@ -90,7 +90,7 @@ TEST(weights_blocks_equal_plain_slicing) {
 }
 
 TEST(weights_one_run_is_one_block) {
-  const auto count = [](std::vector<std::int64_t> shape, Runs runs) {
+  const auto count = [](std::vector<std::int64_t> shape, TensorRuns runs) {
     const auto blocks = strided_blocks(shape, runs, 2);
     return blocks.size() == 1 && blocks[0].contiguous();
   };
@@ -112,7 +112,85 @@ TEST(weights_views_copy_nothing) {
       "r");
   const WeightFiles files(parse_recipe(recipe), folder);
   const WeightInput& input = files.recipe().inputs[0];
-  CHECK(files.load(input).data == files.source(input).data + 2 * 4 * 2);
+  CHECK(files.load(input).data == files.sources(input)[0].data() + 2 * 4 * 2);
+}
+
+TEST(weights_parts_lie_behind_each_other) {
+  const std::string folder = scratch("parts");
+  for (const char* name : {"a", "b", "c"}) {
+    std::ofstream file(folder + "/" + name, std::ios::binary);
+    for (std::uint16_t i = 0; i < 24; ++i) {
+      const auto value = static_cast<std::uint16_t>(100 * (name[0] - 'a') + i);
+      file.write(reinterpret_cast<const char*>(&value), sizeof value);
+    }
+  }
+  struct Case {
+    std::vector<StoredSlice> parts;
+    std::size_t axis;
+    std::vector<std::int64_t> shape;
+    std::vector<std::uint16_t> wanted;
+  };
+  const auto part = [](const char* file, std::vector<std::int64_t> parent, TensorRuns runs,
+                       std::int64_t offset = 0) {
+    StoredSlice slice{file, offset, "fp16", std::move(parent), {}, std::move(runs)};
+    for (const Runs& axis : slice.runs) {
+      slice.shape.push_back(0);
+      for (const Run& run : axis) slice.shape.back() += run.count;
+    }
+    return slice;
+  };
+  const Runs two = {{0, 2}}, apart = {{0, 1}, {2, 1}}, one = {{0, 1}};
+  const std::vector<Case> table = {
+      {{part("a", {6, 4}, {{{2, 1}}, two})}, 0, {1, 2}, {8, 9}},
+      {{part("a", {6, 4}, {apart, two}), part("b", {3, 2}, {one, two})}, 0, {3, 2}, {0, 1, 8, 9, 100, 101}},
+      {{part("a", {6, 4}, {apart, two}), part("b", {2, 3}, {two, one})}, 1, {2, 3}, {0, 1, 100, 8, 9, 103}},
+      {{part("a", {2}, {two}), part("b", {3}, {{{1, 2}}}), part("c", {1}, {one}, 2)},
+       0,
+       {5},
+       {0, 1, 101, 102, 201}},
+      // size 1 on the axis, whole behind it; whole on all axes; the axis between two others
+      {{part("a", {1, 2}, {one, two}), part("b", {1, 2}, {one, two})}, 0, {2, 2}, {0, 1, 100, 101}},
+      {{part("a", {2, 1}, {two, one}), part("b", {2, 1}, {two, one})}, 1, {2, 2}, {0, 100, 1, 101}},
+      {{part("a", {2, 1, 2}, {two, one, two}), part("b", {2, 2, 2}, {two, two, two})},
+       1,
+       {2, 3, 2},
+       {0, 1, 100, 101, 102, 103, 2, 3, 104, 105, 106, 107}},
+      {{part("a", {2, 2, 3, 2}, {two, two, {{1, 1}}, one}), part("b", {2, 2, 1, 1}, {two, two, one, one})},
+       3,
+       {2, 2, 1, 2},
+       {2, 100, 8, 101, 14, 102, 20, 103}},
+  };
+  for (const Case& row : table) {
+    const WeightFiles files({{{"w", row.parts, row.axis}}, "r"}, folder);
+    const WeightInput& input = files.recipe().inputs[0];
+    CHECK(input.shape() == row.shape);
+    CHECK_EQ(input.nbytes(), static_cast<std::int64_t>(2 * row.wanted.size()));
+    std::size_t heard = 0;
+    const Weight weight = files.load(input, [&](std::size_t bytes) { heard += bytes; });
+    CHECK_EQ(weight.size, 2 * row.wanted.size());
+    CHECK(std::memcmp(weight.data, row.wanted.data(), weight.size) == 0);
+    CHECK((heard > 0) == (row.parts.size() > 1));
+  }
+}
+
+TEST(weights_parts_that_make_no_tensor_are_refused_by_name) {
+  const auto part = [](const char* dtype, std::vector<std::int64_t> shape) {
+    StoredSlice slice{"w.bin", 0, dtype, shape, shape, {}};
+    for (const std::int64_t size : shape) slice.runs.push_back({{0, size}});
+    return slice;
+  };
+  const auto refused = [](std::vector<StoredSlice> parts, std::size_t axis) {
+    return THROWN(InputError, WeightFiles({{{"qkv", std::move(parts), axis}}, "r"}, scratch("no_tensor")));
+  };
+  CHECK_EQ(std::string(refused({}, 0).what()), "weight qkv: expected parts of one dtype, found none.");
+  CHECK_EQ(std::string(refused({part("fp32", {2}), part("bf16", {2}), part("fp32", {2})}, 0).what()),
+           "weight qkv: expected parts of one dtype, found fp32 and bf16.");
+  CHECK_EQ(std::string(refused({part("fp32", {2, 3}), part("fp32", {2, 4})}, 0).what()),
+           "weight qkv: expected parts that agree on all axes but 0, found (2, 3) and (2, 4).");
+  CHECK_EQ(std::string(refused({part("fp32", {2, 3}), part("fp32", {2})}, 1).what()),
+           "weight qkv: expected parts that agree on all axes but 1, found (2, 3) and (2,).");
+  CHECK_EQ(std::string(refused({part("fp32", {2, 3})}, 2).what()),
+           "weight qkv: expected parts that agree on all axes but 2, found (2, 3).");
 }
 
 TEST(weights_missing_and_short_files) {

@@ -57,7 +57,7 @@ class Compiled:
 
     def narrowed(self, precision: str = "fp32", stored: Mapping[str, ir.DataType] | None = None) -> ir.Model:
         dtype, masks = DTYPES[precision], budget_masks(self.arch, self.budget)
-        types = dict.fromkeys(facts_of(self.graph).weights, dtype) | dict(stored or {})
+        types = dict.fromkeys(facts_of(self.graph).tensors(), dtype) | dict(stored or {})
         passes = budget_passes({name: mask.numpy() for name, mask in masks.items()}, dtype, types)
         return run_passes(clone_with_facts(self.graph), passes)
 

@@ -17,10 +17,13 @@ import torch
 
 import elastic_export
 import elastic_runtime
-from elastic_export.layers.kept import slice_array, tensor_runs
+from elastic_export.emit.embed import read_weight
+from elastic_export.graph.facts import tensor_slices
+from elastic_export.layers.kept import tensor_runs
 from elastic_export.reference import budget_masks, empty_state
 from elastic_runtime.interface import token_ports
 from masked_parent import load_reference
+from weight_slices import slices_of
 
 ELEMENT = {"float32": onnx.TensorProto.FLOAT, "bfloat16": onnx.TensorProto.BFLOAT16, "int64": onnx.TensorProto.INT64}
 
@@ -67,9 +70,10 @@ def test_file_is_valid_and_small(precision: str, compiled: Any, tmp_path: Path) 
 
 def test_weights_say_their_slices(emitted: Any, compiled: Any) -> None:
     runs = tensor_runs(compiled.arch, compiled.budget)
-    assert {w.tensor: w.runs for w in emitted.weight_slices} == runs
-    assert [port.name for port in emitted.weights] == [w.tensor for w in emitted.weight_slices]
-    assert [port.shape for port in emitted.weights] == [w.shape for w in emitted.weight_slices]
+    assert {part.tensor: part.runs for part in tensor_slices(emitted.weight_sources.values())} == runs
+    assert [(port.name, port.shape) for port in emitted.weights] == [
+        (name, weight.shape) for name, weight in emitted.weight_sources.items()
+    ]
     assert [s.input for s in emitted.state_slices] == [port.name for port in emitted.states()]
 
 
@@ -78,9 +82,9 @@ def test_file_runs_from_its_bytes(emitted: Any, compiled: Any, session: Callable
     ids = np.random.default_rng(0).integers(0, compiled.arch.vocab_size, (1, 6))
     feed: dict[str, Any] = {"input_ids": ids, "position": np.array([0]), "length": np.array([6])}
     feed |= {p.name: np.zeros([{"B": 1, "S": 8}.get(d, d) for d in p.shape], np.float32) for p in emitted.states()}
-    feed |= {w.tensor: slice_array(compiled.weights[w.tensor], w.runs) for w in emitted.weight_slices}
+    feed |= {name: read_weight(w, slices_of(compiled.weights)) for name, w in emitted.weight_sources.items()}
     logits = session(emitted.path.read_bytes()).run(["logits"], feed)[0]
-    reference = load_reference(compiled.arch, compiled.weights.__getitem__)
+    reference = load_reference(compiled.arch, slices_of(compiled.weights))
     state, masks = empty_state(compiled.arch, 1, 8, torch.float32), budget_masks(compiled.arch, compiled.budget)
     expected, _ = reference(torch.from_numpy(ids), torch.tensor([0]), torch.tensor([6]), state, masks)
     assert np.linalg.norm(logits - expected.numpy()) <= 1e-5 * float(expected.norm())
@@ -101,7 +105,7 @@ arch = Architecture("M*-", 61, 24, (37,), (6,), 12, 2, 5, 3, 4, 2, 16, 1e-3, (0.
 budget = Budget("small", 20, (30,), (4,), 7, 4, ())
 model, dtype = trace_parent(arch), ir.DataType.BFLOAT16
 masks = {name: mask.numpy() for name, mask in budget_masks(arch, budget).items()}
-run_passes(model, budget_passes(masks, dtype, dict.fromkeys(facts_of(model).weights, dtype)))
+run_passes(model, budget_passes(masks, dtype, dict.fromkeys(facts_of(model).tensors(), dtype)))
 emit_model(model, budget.architecture(arch), Path(sys.argv[1]), precision="bf16")
 """
 

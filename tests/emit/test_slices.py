@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from elastic_export.emit import EmittedModel, check_slices, emit_model
-from elastic_export.graph.facts import clone_with_facts, facts_of
+from elastic_export.graph.facts import Weight, clone_with_facts, facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
@@ -30,12 +31,25 @@ def emitted(parent: ir.Model, folder: Path, **changed: np.ndarray) -> EmittedMod
     graph, float32 = clone_with_facts(parent), ir.DataType.FLOAT
     masks = {name: mask.numpy() for name, mask in budget_masks(ARCH, HALF).items()}
     masks |= {name.replace("__", "."): mask for name, mask in changed.items()}
-    run_passes(graph, budget_passes(masks, float32, dict.fromkeys(facts_of(parent).weights, float32)))
+    run_passes(graph, budget_passes(masks, float32, dict.fromkeys(facts_of(parent).tensors(), float32)))
     return emit_model(graph, HALF.architecture(ARCH), folder / "m.onnx", precision="fp32")
 
 
 def test_the_budgets_own_masks_hold(parent: ir.Model, tmp_path: Path) -> None:
     check_slices(emitted(parent, tmp_path), ARCH, HALF, "backbone")
+
+
+def test_the_tensors_of_a_merged_weight_are_each_checked(parent: ir.Model, tmp_path: Path) -> None:
+    model = emitted(parent, tmp_path)
+    sources = dict(model.weight_sources)
+    names = [f"backbone.layers.1.mixer.{kind}_proj.weight" for kind in "kv"]
+    keys, values = (sources.pop(name).parts[0] for name in names)
+    check_slices(replace(model, weight_sources={**sources, "kv": Weight((keys, values))}), ARCH, HALF, "backbone")
+    moved = replace(values, runs=(values.runs[0], ((1, 8),)))
+    with pytest.raises(InternalError, match=rf"weight {names[1]} of half: expected runs"):
+        check_slices(replace(model, weight_sources={**sources, "kv": Weight((keys, moved))}), ARCH, HALF, "backbone")
+    with pytest.raises(InternalError, match=rf"weight {names[1]} of half: expected runs .*, found None"):
+        check_slices(replace(model, weight_sources={**sources, "kv": Weight((keys,))}), ARCH, HALF, "backbone")
 
 
 def test_the_last_channels_instead_of_the_first(parent: ir.Model, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EmittedModel]:
     folder = tmp_path_factory.mktemp("12b")
     parent = trace_parent(NANO_12B)
     budgets = parse_budgets(BUDGETS_12B, NANO_12B, "budgets of the 12B shape")[0]
-    stored, emitted = dict.fromkeys(facts_of(parent).weights, DTYPES["bf16"].ir), {}
+    stored, emitted = dict.fromkeys(facts_of(parent).tensors(), DTYPES["bf16"].ir), {}
     for name, budget in budgets.items():
         graph = clone_with_facts(parent)
         masks = {mask: values.numpy() for mask, values in budget_masks(NANO_12B, budget).items()}

@@ -14,12 +14,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from elastic_export.graph.facts import facts_of
+from elastic_export.graph.facts import Weight, facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.opset import OPSET
 from elastic_export.reference import state_ports_of
 from elastic_export.reference.masks import mask_sizes
-from elastic_export.runs import full_runs
 from elastic_export.trace import trace
 from elastic_export.trace.trace import trace_parent
 from elastic_runtime.interface import token_ports
@@ -85,8 +84,8 @@ def test_attributes_carry_the_architecture(traced: ir.Model, arch: Architecture)
 
 def test_facts_know_every_weight_and_state(traced: ir.Model, arch: Architecture) -> None:
     facts = facts_of(traced)
-    assert {name: weight.parent_shape for name, weight in facts.weights.items()} == arch.tensor_shapes()
-    assert all(w.runs == full_runs(w.parent_shape) and w.shape == w.parent_shape for w in facts.weights.values())
+    assert facts.weights == {name: Weight.of(name, shape) for name, shape in arch.tensor_shapes().items()}
+    assert facts.tensors() == list(facts.weights)
     assert {name: (s.output, s.kind, s.layer) for name, s in facts.states.items()} == {
         "conv_state.0": ("conv_state_out.0", "conv_state", 0),
         "ssm_state.0": ("ssm_state_out.0", "ssm_state", 0),
@@ -137,7 +136,7 @@ def wiring(model: ir.Model) -> list[object]:
 def test_the_other_prefix_names_the_weights(arch: Architecture) -> None:
     small = replace(arch, pattern="M", ffn_sizes=())
     model = trace_parent(small, "model")
-    assert {name: w.parent_shape for name, w in facts_of(model).weights.items()} == small.tensor_shapes("model")
+    assert {name: w.shape for name, w in facts_of(model).weights.items()} == small.tensor_shapes("model")
 
 
 def test_weights_take_no_memory(arch: Architecture) -> None:

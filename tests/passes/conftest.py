@@ -26,7 +26,8 @@ from torch import Tensor
 
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel, emit_model
-from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, clone_with_facts, facts_of, set_facts
+from elastic_export.emit.embed import read_weight
+from elastic_export.graph.facts import Facts, StateSlice, Weight, clone_with_facts, facts_of, set_facts, tensor_slices
 from elastic_export.graph.values import constant_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
@@ -37,10 +38,11 @@ from elastic_export.ops.mamba2_mixer.torch_op import masked_mamba2_mixer
 from elastic_export.ops.masked_rms_norm.torch_op import masked_rms_norm
 from elastic_export.passes import GraphPass, budget_passes, run_passes
 from elastic_export.reference import ElasticModel, Masks, budget_masks, empty_state
-from elastic_export.runs import TensorRuns, full_runs
+from elastic_export.runs import TensorRuns
 from elastic_export.trace.trace import trace_parent
 from elastic_runtime.errors import ElasticError
 from masked_parent import load_reference
+from weight_slices import slices_of
 
 Array = np.ndarray[Any, Any]
 FLOAT = ir.DataType.FLOAT
@@ -73,7 +75,7 @@ def parse_text(text: str) -> ir.Model:
             facts.masks.append(name)
         elif name.startswith("w"):
             shape = tuple(int(str(d)) for d in dims)
-            facts.weights[name] = WeightSlice(name, shape, full_runs(shape))
+            facts.weights[name] = Weight.of(name, shape)
         elif name.split(".", maxsplit=1)[0] in STATES:
             kind, layer = name.split(".")
             runs = tuple(((0, d),) if isinstance(d, int) else None for d in dims)
@@ -247,7 +249,7 @@ class Parent:
         return budget_masks(self.arch, budget)
 
     def passes(self, masks: Masks, dtype: ir.DataType = FLOAT) -> tuple[GraphPass, ...]:
-        stored = dict.fromkeys(facts_of(self.graph).weights, dtype)
+        stored = dict.fromkeys(facts_of(self.graph).tensors(), dtype)
         return budget_passes({name: mask.numpy() for name, mask in masks.items()}, dtype, stored)
 
     def narrowed(self, masks: Masks, dtype: ir.DataType = FLOAT) -> ir.Model:
@@ -286,7 +288,7 @@ class Parent:
     def foreign_runs(self, model: EmittedModel, budget: Budget) -> list[str]:
         """Weights and states whose runs differ from the independent statement of what the budget keeps."""
         expected = tensor_runs(self.arch, budget)
-        found = {weight.tensor: weight.runs for weight in model.weight_slices}
+        found = {part.tensor: part.runs for part in tensor_slices(model.weight_sources.values())}
         wrong = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
         states = state_runs(self.arch, budget)
         for state in model.state_slices:
@@ -340,7 +342,8 @@ class _Comparison:
 
     def _cut(self, cuts: Sequence[Cut], ids: Sequence[Array], states: dict[str, Array]) -> tuple[Any, Array, Any]:
         session = session_of(self.model.path)
-        weights = {s.tensor: slice_array(self.parent.weights[s.tensor], s.runs) for s in self.model.weight_slices}
+        stored, sources = self.parent.weights, self.model.weight_sources
+        weights = {name: read_weight(weight, slices_of(stored)) for name, weight in sources.items()}
         position, logits = np.zeros(2, np.int64), []
         for call, (cut, tokens) in enumerate(zip(cuts, ids, strict=True)):
             feed = {"input_ids": tokens, "position": position, "length": np.array(cut.lengths), **states, **weights}

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from elastic_export.graph.facts import tensor_slices
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.mamba2 import INNER, PROJECTED
 from elastic_export.reference import Masks
@@ -87,7 +88,7 @@ def mask_sets(draw: st.DrawFn, arch: Architecture) -> tuple[Masks, Architecture,
 def test_any_subset_narrows_exactly_to_the_union_of_its_runs(data: st.DataObject, small_parent: Any) -> None:
     masks, sub, kept = data.draw(mask_sets(small_parent.arch))
     model = small_parent.compile(masks, sub)
-    runs = {weight.tensor: weight.runs for weight in model.weight_slices}
+    runs = {part.tensor: part.runs for part in tensor_slices(model.weight_sources.values())}
     assert runs["lm_head.weight"][1] == runs_of(kept.pop("hidden"))
     for name, rows in kept.items():
         assert runs[f"backbone.layers.{name}.weight"][0] == runs_of(rows), name

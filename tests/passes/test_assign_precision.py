@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from elastic_export.graph.facts import facts_of
+from elastic_export.graph.facts import Weight, facts_of
 from elastic_export.passes.assign_precision import AssignPrecision
 from elastic_runtime.errors import InternalError
 
@@ -41,7 +41,7 @@ MIXER = """g (float[B,T,12] x, float[6,1,2] w1, float[6] w2, float[2] w3, float[
 
 
 def stored(model: ir.Model, dtype: ir.DataType, **other: ir.DataType) -> dict[str, ir.DataType]:
-    return dict.fromkeys(facts_of(model).weights, dtype) | other
+    return dict.fromkeys(facts_of(model).tensors(), dtype) | other
 
 
 def test_before_and_after(parse: Any, canonical: Any) -> None:
@@ -117,6 +117,19 @@ def test_a_matrix_of_another_dtype_is_an_error_that_names_it(parse: Any) -> None
     text = r"^node \S* ?\(Transpose\): expected BFLOAT16 operands, found w2 in FLOAT\."
     with pytest.raises(InternalError, match=text):
         AssignPrecision(BF16, stored(model, BF16, w2=FLOAT))(model)
+
+
+def test_a_merged_weight_has_the_one_dtype_of_its_tensors(parse: Any) -> None:
+    """Whatever the input is called: dtypes are those of the tensors that the files hold."""
+    model = parse(BEFORE)
+    facts_of(model).weights["w2"] = Weight((*Weight.of("q", (2, 3)).parts, *Weight.of("k", (3, 3)).parts))
+    types = {"w1": BF16, "q": BF16, "k": BF16}
+    with pytest.raises(
+        InternalError, match=r"^weight w2: expected tensors stored in one dtype, found q in BFLOAT16, k in "
+    ):
+        AssignPrecision(BF16, types | {"k": FLOAT})(model)
+    AssignPrecision(BF16, types)(model)
+    assert next(v for v in model.graph.inputs if v.name == "w2").dtype == BF16
 
 
 def test_it_must_not_fire_twice(parse: Any) -> None:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 import pytest
 
 from elastic_export.emit import check
-from elastic_export.graph.facts import facts_of
+from elastic_export.graph.facts import TensorSlice, facts_of
 from elastic_export.graph.liveness import Liveness
 from elastic_export.graph.values import Inserter, static_shape
 from elastic_export.layers.budget import Budget
@@ -114,6 +114,7 @@ def constants_cut_as_prefix(patch: Patch) -> None:
         return tuple(None if axis is None else ((0, int(axis.sum())),) for axis in need)
 
     patch.setattr(narrow, "_runs", faulty)
+    patch.setattr(TensorSlice, "cut", lambda self, keep: replace(self, runs=faulty(keep)))
 
 
 def narrow_nothing(patch: Patch) -> None:

@@ -24,7 +24,7 @@ from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.generate import Settings, generate
 from elastic_runtime.manifest import EngineEntry, InputPort, OutputPort
 from elastic_runtime.session import Session
-from elastic_runtime.weights import iter_weights
+from elastic_runtime.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights
 
 V, S, T = 11, 20, 4
 
@@ -410,3 +410,17 @@ def test_weights_arrive_as_slicing_them_gives(demo_bundle: Path) -> None:
     assert arena.nbytes < 1.02 * recipe.nbytes + ALIGNMENT * len(recipe.inputs)
     arena.free()
     assert not device.blocks
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_parts_of_a_weight_arrive_behind_each_other(axis: int, tmp_path: Path) -> None:
+    np.arange(64, dtype=np.float32).tofile(tmp_path / "a.bin")
+    np.arange(100, 164, dtype=np.float32).tofile(tmp_path / "b.bin")
+    parts = tuple(
+        StoredSlice(file, 0, "fp32", (8, 8), (3, 3), (((0, 2), (5, 1)), ((1, 3),))) for file in ("a.bin", "b.bin")
+    )
+    recipe, device = WeightRecipe((WeightInput("w", parts, axis),)), MemoryDevice()
+    arena = upload_weights(device, recipe, tmp_path)
+    [(name, wanted)] = iter_weights(recipe, tmp_path)
+    assert wanted.shape == ((6, 3) if axis == 0 else (3, 6))
+    assert device.view(arena.addresses[name], wanted.nbytes).tobytes() == wanted.tobytes()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elastic_runtime.errors import InputError
-from elastic_runtime.weights import WeightInput, WeightRecipe, iter_weights, load_weight
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.slicing import full_runs
+from elastic_runtime.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights, load_weight
 
 NAME = "backbone.layers.0.mixer.in_proj.weight"
 BODY: dict[str, Any] = {
@@ -34,7 +35,9 @@ def test_the_example_of_the_design_reads_and_comes_back() -> None:
     data = {"inputs": {NAME: BODY}}
     recipe = WeightRecipe.from_json(data, "6b/weights.json")
     item = recipe.inputs[0]
-    assert (item.nbytes, item.parent_nbytes, recipe.nbytes) == (13_762_560, 231_997_440, 13_762_560)
+    [part] = item.parts
+    assert (item.nbytes, part.parent_nbytes, recipe.nbytes) == (13_762_560, 231_997_440, 13_762_560)
+    assert (item.dtype, item.shape) == (part.dtype, part.shape) == ("bf16", (1920, 3584))
     text = recipe.to_json()
     assert json.loads(text) == {"schema": "elastic-weights/1", **data}
     assert WeightRecipe.from_json(json.loads(text), "6b/weights.json").to_json() == text
@@ -124,30 +127,96 @@ def test_any_value_in_any_field_is_accepted_or_an_input_error(field: str, value:
         assert named  # either outcome is right
 
 
+@dataclass(frozen=True)
+class Case:
+    """An input, the files that its parts lie in, and the array that it is."""
+
+    item: WeightInput
+    files: dict[str, bytes]
+    expected: np.ndarray
+
+    def write(self, folder: Path) -> None:
+        for name, data in self.files.items():
+            (folder / name).write_bytes(data)
+
+
 @st.composite
-def inputs(draw: st.DrawFn) -> tuple[WeightInput, np.ndarray]:
-    """A tensor of random bits at a random offset, and runs of it."""
+def cases(draw: st.DrawFn, most_parts: int) -> Case:
+    """Runs of tensors of random bits, each at a random offset of a file, laid one behind the other along any axis."""
     dtype = draw(st.sampled_from(sorted(DTYPES)))
-    shape = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)))
-    kept = [sorted(draw(st.sets(st.integers(0, n - 1), min_size=1))) for n in shape]
-    runs = tuple(tuple((i, 1) for i in axis) for axis in kept)
+    kept = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))  # of the axes that all parts share
+    axis = draw(st.integers(0, len(kept) - 1))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    source = np.frombuffer(rng.bytes(int(np.prod(shape)) * np.dtype(DTYPES[dtype]).itemsize), DTYPES[dtype])
-    offset = draw(st.integers(0, 9))  # unaligned ones too
-    return WeightInput("w", "w.bin", offset, dtype, shape, tuple(map(len, kept)), runs), source.reshape(shape)
+    parts, files, arrays = list[StoredSlice](), dict[str, bytes](), list[np.ndarray]()
+    for number in range(draw(st.integers(1, most_parts))):
+        kept[axis] = draw(st.integers(1, 4))
+        shape = tuple(size + draw(st.integers(0, 4)) for size in kept)
+        taken = [sorted(rng.permutation(n)[:size].tolist()) for n, size in zip(shape, kept, strict=True)]
+        runs = tuple(tuple((i, 1) for i in indices) for indices in taken)
+        bits = rng.bytes(int(np.prod(shape)) * np.dtype(DTYPES[dtype]).itemsize)
+        offset = draw(st.integers(0, 9))  # unaligned ones too
+        parts.append(StoredSlice(f"{number}.bin", offset, dtype, shape, tuple(kept), runs))  # type: ignore[arg-type]
+        files[f"{number}.bin"] = b"x" * offset + bits + b"tail"
+        arrays.append(np.frombuffer(bits, DTYPES[dtype]).reshape(shape)[np.ix_(*taken)])
+    return Case(WeightInput("w", tuple(parts), axis), files, np.concatenate(arrays, axis))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(inputs())
-def test_loaded_bits_are_numpys_slice(tmp_path: Path, case: tuple[WeightInput, np.ndarray]) -> None:
-    item, source = case
-    (tmp_path / "w.bin").write_bytes(b"x" * item.offset + source.tobytes() + b"tail")
-    expected = source[np.ix_(*([s for s, _ in axis] for axis in item.runs))]
+@given(cases(1) | cases(3))
+def test_loaded_bits_are_numpys_slices_behind_each_other(tmp_path: Path, case: Case) -> None:
+    case.write(tmp_path)
+    item, expected = case.item, case.expected
     loaded = load_weight(item, tmp_path)
     assert loaded.dtype == expected.dtype
-    assert loaded.shape == expected.shape
+    assert loaded.shape == expected.shape == item.shape
+    assert loaded.nbytes == item.nbytes
     assert loaded.tobytes() == expected.tobytes()
-    (tmp_path / "w.bin").unlink()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(cases(1))
+def test_what_is_read_back_is_what_was_written(tmp_path: Path, case: Case) -> None:
+    recipe = WeightRecipe((replace(case.item, axis=0),), str(tmp_path / "weights.json"))
+    (tmp_path / "weights.json").write_text(recipe.to_json())
+    assert WeightRecipe.read(tmp_path / "weights.json") == recipe
+
+
+def part(dtype: Any = "fp32", shape: tuple[int, ...] = (2, 3)) -> StoredSlice:
+    return StoredSlice("w.bin", 0, dtype, shape, shape, full_runs(shape))
+
+
+@pytest.mark.parametrize(
+    ("parts", "axis", "text"),
+    [
+        ((), 0, "weight qkv: expected parts of one dtype, found none."),
+        ((part(), part("bf16"), part()), 0, "weight qkv: expected parts of one dtype, found fp32 and bf16."),
+        (
+            (part(), part(shape=(2, 4))),
+            0,
+            "weight qkv: expected parts that agree on all axes but 0, found (2, 3) and (2, 4).",
+        ),
+        (
+            (part(), part(shape=(2,))),
+            1,
+            "weight qkv: expected parts that agree on all axes but 1, found (2, 3) and (2,).",
+        ),
+        ((part(),), 2, "weight qkv: expected parts that agree on all axes but 2, found (2, 3)."),
+    ],
+)
+def test_parts_that_make_no_tensor_are_refused_by_name(parts: tuple[StoredSlice, ...], axis: int, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        WeightInput("qkv", parts, axis)
+    assert str(caught.value) == text
+
+
+def test_version_1_is_not_written_for_an_input_of_several_parts() -> None:
+    recipe = WeightRecipe((WeightInput("q", (part(),)), WeightInput("kv", (part(), part()))), "6b/weights.json")
+    with pytest.raises(BuildError) as caught:
+        recipe.to_json()
+    assert str(caught.value) == (
+        "6b/weights.json: kv: expected one stored tensor, all that elastic-weights/1 can say, found 2 laid one behind "
+        "the other. Embed the weights."
+    )
 
 
 @pytest.fixture
@@ -155,9 +224,9 @@ def small(tmp_path: Path) -> WeightRecipe:
     (tmp_path / "weights").mkdir()
     (tmp_path / "6b").mkdir()
     np.arange(64, dtype=np.float32).tofile(tmp_path / "weights" / "w.bin")
-    top_left = WeightInput("block", "../weights/w.bin", 0, "fp32", (8, 8), (2, 3), (((0, 2),), ((0, 3),)))
-    rows = WeightInput("rows", "../weights/w.bin", 0, "fp32", (8, 8), (2, 8), (((3, 2),), ((0, 8),)))
-    return WeightRecipe((top_left, rows), "6b/weights.json")
+    top_left = StoredSlice("../weights/w.bin", 0, "fp32", (8, 8), (2, 3), (((0, 2),), ((0, 3),)))
+    rows = StoredSlice("../weights/w.bin", 0, "fp32", (8, 8), (2, 8), (((3, 2),), ((0, 8),)))
+    return WeightRecipe((WeightInput("block", (top_left,)), WeightInput("rows", (rows,))), "6b/weights.json")
 
 
 def test_whole_rows_are_a_view_and_a_block_is_a_copy(tmp_path: Path, small: WeightRecipe) -> None:
@@ -177,6 +246,7 @@ def test_external_weights_are_found_by_name_in_the_folder_given(tmp_path: Path, 
 
 
 def test_a_truncated_file_is_named_before_anything_is_yielded(tmp_path: Path, small: WeightRecipe) -> None:
-    beyond = replace(small.inputs[1], name="late", offset=8)
+    [rows] = small.inputs[1].parts
+    beyond = WeightInput("late", (rows, replace(rows, offset=8)))
     with pytest.raises(InputError, match=r"6b/weights.json: late: expected .*w.bin with at least 264 bytes, found 256"):
         next(iter_weights(WeightRecipe((small.inputs[0], beyond), "6b/weights.json"), tmp_path / "6b"))

@@ -115,7 +115,7 @@ class Compiled:
 
     def compile(self, file: str = "faulty.onnx") -> EmittedModel:
         dtype = DTYPES[self.precision].ir
-        graph, stored = clone_with_facts(self.parent), dict.fromkeys(facts_of(self.parent).weights, dtype)
+        graph, stored = clone_with_facts(self.parent), dict.fromkeys(facts_of(self.parent).tensors(), dtype)
         run_passes(graph, budget_passes(self.masks, dtype, stored))
         sub, path = self.budget.architecture(self.arch), self.folder / file
         return emit_model(graph, sub, path, precision=self.precision, every_token=self.every_token)

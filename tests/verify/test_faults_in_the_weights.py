@@ -17,10 +17,12 @@ ALL = ("bf16", "fp16", "fp32")
 
 
 def change_recipe(recipe: WeightRecipe, ending: str, change: Callable[..., Any]) -> WeightRecipe:
-    """The recipe with one input changed."""
+    """The recipe with the stored slice of one input changed."""
     found = [item for item in recipe.inputs if item.name.endswith(ending)]
     assert found, ending
-    return replace(recipe, inputs=tuple(change(i) if i is found[0] else i for i in recipe.inputs))
+    [part] = found[0].parts
+    wrong = replace(found[0], parts=(change(part),))
+    return replace(recipe, inputs=tuple(wrong if i is found[0] else i for i in recipe.inputs))
 
 
 def run_shifted(recipe: WeightRecipe) -> WeightRecipe:
@@ -54,7 +56,7 @@ def norm_channels_flat(recipe: WeightRecipe) -> WeightRecipe:
 def swapped(recipe: WeightRecipe, first: str, second: str) -> WeightRecipe:
     (a,) = [item for item in recipe.inputs if item.name.endswith(first)]
     (b,) = [item for item in recipe.inputs if item.name.endswith(second)]
-    assert (a.shape, a.runs) == (b.shape, b.runs)
+    assert (a.shape, a.parts[0].runs) == (b.shape, b.parts[0].runs)
     other = {a.name: replace(b, name=a.name), b.name: replace(a, name=b.name)}
     return replace(recipe, inputs=tuple(other.get(item.name, item) for item in recipe.inputs))
 

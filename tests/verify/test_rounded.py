@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+from elastic_export.emit import check_slices
+from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.verify.attributes import check_attributes
 from elastic_export.verify.plan import POISON
 from elastic_runtime.onnx_model import OnnxModel
@@ -38,6 +41,26 @@ def test_a_fault_in_one_layer_shows_there_alone(compiled: Any, number: int, laye
     assert [d.tensor for d in found.checks[1].failures if d.tensor.startswith("branch.")] == [f"branch.{layer}"]
     others = [d.tensor for d in found.checks[1].failures if not d.tensor.startswith("branch.")]
     assert all(re.match(r"(conv_state|ssm_state|key_cache|value_cache)\.", name) for name in others), others
+
+
+def test_a_weight_input_need_not_be_named_as_its_tensor(compiled: Any) -> None:
+    """Tensors are looked up by what the facts say, from the trace to the verification."""
+    model = compiled("bf16")
+
+    def traced(*arguments: Any, **options: Any) -> ir.Model:
+        graph = clone_with_facts(model.trace(*arguments, **options))
+        facts, inputs = facts_of(graph), {value.name: value for value in graph.graph.inputs}
+        for number, (name, weight) in enumerate(list(facts.weights.items())):
+            inputs[name].name = f"weight.{number}"
+            facts.weights[f"weight.{number}"] = facts.weights.pop(name)
+            assert weight.parts[0].tensor == name
+        return graph
+
+    renamed = replace(model, trace=traced)
+    emitted = renamed.compile()
+    assert all(port.name.startswith("weight.") for port in emitted.weights)
+    check_slices(emitted, model.arch, model.budget, model.checkpoint.prefix)
+    assert renamed.verify(emitted).passed
 
 
 def test_a_fault_of_the_head_shows_in_the_logits(compiled: Any) -> None:

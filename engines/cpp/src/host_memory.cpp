@@ -21,7 +21,7 @@ std::int64_t weight_bytes(const BudgetEntry& budget, const WeightRecipe* recipe)
   std::int64_t largest = 0;
   for (const WeightInput& input : recipe->inputs) {
     std::int64_t wide = 4;
-    for (const std::int64_t size : input.shape) wide = times(wide, size);
+    for (const std::int64_t size : input.shape()) wide = times(wide, size);
     largest = std::max(largest, wide);
   }
   return plus(recipe->nbytes(), largest);

@@ -13,7 +13,7 @@ Run run(const Value& value, const Where& where) {
   return {start, as_integer(items[1], where.item(1))};
 }
 
-std::vector<Run> run_list(const Value& value, const Where& where) { return as_list(value, where, run); }
+Runs run_list(const Value& value, const Where& where) { return as_list(value, where, run); }
 
 FileEntry file_entry(const Value& value, const Where& where) {
   const Fields fields(value, where, {"path", "size", "sha256"});
@@ -47,7 +47,7 @@ Widths widths(const Value& value, const Where& where) {
 
 StateEntry state_entry(const Value& value, const Where& where) {
   const Fields fields(value, where, {"name", "parent_layer", "runs"});
-  const auto axis = [](const Value& item, const Where& place) -> std::optional<std::vector<Run>> {
+  const auto axis = [](const Value& item, const Where& place) -> std::optional<Runs> {
     if (item.is_null()) return std::nullopt;
     return run_list(item, place);
   };
@@ -188,7 +188,7 @@ auto dictionary(const Fields& fields, std::string_view name, Read&& read) {
 
 }  // namespace
 
-std::vector<Run> decode_runs(const Value& value, const Where& where) { return run_list(value, where); }
+Runs decode_runs(const Value& value, const Where& where) { return run_list(value, where); }
 
 Manifest decode_manifest(const Value& value, const Where& where) {
   const Fields fields(value, where,

@@ -12,6 +12,6 @@ namespace elastic {
 Manifest decode_manifest(const Value& value, const Where& where);
 
 /// An array of [start, count].
-std::vector<Run> decode_runs(const Value& value, const Where& where);
+Runs decode_runs(const Value& value, const Where& where);
 
 }  // namespace elastic

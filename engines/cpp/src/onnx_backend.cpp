@@ -122,14 +122,15 @@ class OnnxBackend : public Backend {
       const Port* port = input(item.name);
       if (!port) throw InputError("weight " + show(item.name), "an input of the model", "none of that name");
       Weight weight = files.load(item, on_bytes);
+      const std::vector<std::int64_t> shape = item.shape();
       const std::size_t size = onnx::element_size(port->type);
-      if (port->shape != item.shape || size * elements(item.shape) != weight.size) {
+      if (port->shape != shape || size * elements(shape) != weight.size) {
         throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
                          "export the bundle again");
       }
       if (reinterpret_cast<std::uintptr_t>(weight.data) % size != 0) align(weight);
       weight_bytes_ += static_cast<std::int64_t>(weight.size);
-      add_input(port->name, model_.tensor(weight.data, weight.size, item.shape, port->type));
+      add_input(port->name, model_.tensor(weight.data, weight.size, shape, port->type));
       owners_.push_back(std::move(weight.owner));
     }
   }

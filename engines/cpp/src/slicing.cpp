@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "elastic_runtime/error.h"
 #include "files.h"
@@ -14,20 +15,25 @@ constexpr std::uint64_t kBandBytes = 8 << 20;  // source bytes between two relea
 
 constexpr std::int64_t kMaxBlocks = 1 << 22;  // real recipes have thousands
 
+/// The runs of an axis of `size`, written one behind the other from index `first` of an axis of `width`.
 struct Axis {
   std::uint64_t size;
-  std::vector<Run> runs;
+  Runs runs;
+  std::uint64_t width, first;
 
-  bool whole() const { return runs.size() == 1 && static_cast<std::uint64_t>(runs[0].count) == size; }
   std::uint64_t kept() const {
     std::uint64_t sum = 0;
     for (const Run& run : runs) sum += static_cast<std::uint64_t>(run.count);
     return sum;
   }
+  /// Whether it is copied as it is, and fills what is written.
+  bool whole() const {
+    return runs.size() == 1 && static_cast<std::uint64_t>(runs[0].count) == size && width == size;
+  }
 };
 
-std::vector<Run> merged(const std::vector<Run>& runs) {
-  std::vector<Run> result;
+Runs merged(const Runs& runs) {
+  Runs result;
   for (const Run& run : runs) {
     if (!result.empty() && result.back().start + result.back().count == run.start) {
       result.back().count += run.count;
@@ -38,11 +44,19 @@ std::vector<Run> merged(const std::vector<Run>& runs) {
   return result;
 }
 
-/// The axes that matter: those of size 1 dropped, whole ones at the end folded into the element `unit`.
-std::vector<Axis> cut_axes(const std::vector<std::int64_t>& shape, const Runs& runs, std::uint64_t& unit) {
+/// The axes that matter: those of size 1 on both sides dropped, whole ones at the end folded into the element
+/// `unit`.
+std::vector<Axis> cut_axes(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
+                           const std::optional<Window>& window, std::uint64_t& unit) {
   std::vector<Axis> axes;
   for (std::size_t i = 0; i < shape.size(); ++i) {
-    if (shape[i] != 1) axes.push_back({static_cast<std::uint64_t>(shape[i]), merged(runs[i])});
+    Axis axis{static_cast<std::uint64_t>(shape[i]), merged(runs[i]), 0, 0};
+    axis.width = axis.kept();
+    if (window && window->axis == i) {
+      axis.width = static_cast<std::uint64_t>(window->shape[i]);
+      axis.first = static_cast<std::uint64_t>(window->first);
+    }
+    if (axis.size != 1 || axis.width != 1) axes.push_back(std::move(axis));
   }
   while (!axes.empty() && axes.back().whole()) {
     unit *= axes.back().size;
@@ -53,8 +67,9 @@ std::vector<Axis> cut_axes(const std::vector<std::int64_t>& shape, const Runs& r
 
 /// Blocks of the two last axes, for one choice of the indices before them.
 void add_plane(const Axis& rows, const Axis& columns, std::uint64_t unit, std::uint64_t source,
-               std::uint64_t& target, std::vector<Block>& blocks) {
-  const std::uint64_t source_pitch = columns.size * unit, target_pitch = columns.kept() * unit;
+               std::uint64_t target, std::vector<Block>& blocks) {
+  const std::uint64_t source_pitch = columns.size * unit, target_pitch = columns.width * unit;
+  target += rows.first * target_pitch + columns.first * unit;
   for (const Run& row : rows.runs) {
     std::uint64_t column_at = 0;
     for (const Run& column : columns.runs) {
@@ -70,13 +85,18 @@ void add_plane(const Axis& rows, const Axis& columns, std::uint64_t unit, std::u
 }
 
 void add_axes(const std::vector<Axis>& axes, std::size_t axis, std::uint64_t unit, std::uint64_t source,
-              std::uint64_t& target, std::vector<Block>& blocks) {
+              std::uint64_t target, std::vector<Block>& blocks) {
   if (axis + 2 == axes.size()) return add_plane(axes[axis], axes[axis + 1], unit, source, target, blocks);
-  std::uint64_t stride = unit;
-  for (std::size_t i = axis + 1; i < axes.size(); ++i) stride *= axes[i].size;
+  std::uint64_t source_stride = unit, target_stride = unit;
+  for (std::size_t i = axis + 1; i < axes.size(); ++i) {
+    source_stride *= axes[i].size;
+    target_stride *= axes[i].width;
+  }
+  target += axes[axis].first * target_stride;
   for (const Run& run : axes[axis].runs) {
-    for (std::int64_t index = run.start; index < run.start + run.count; ++index) {
-      add_axes(axes, axis + 1, unit, source + static_cast<std::uint64_t>(index) * stride, target, blocks);
+    for (std::int64_t index = run.start; index < run.start + run.count; ++index, target += target_stride) {
+      add_axes(axes, axis + 1, unit, source + static_cast<std::uint64_t>(index) * source_stride, target,
+               blocks);
     }
   }
 }
@@ -109,14 +129,14 @@ std::size_t end_of_rows(const std::vector<Block>& blocks, std::size_t first) {
 
 }  // namespace
 
-std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
-                                  std::uint64_t itemsize) {
-  std::uint64_t unit = itemsize, target = 0;
-  std::vector<Axis> axes = cut_axes(shape, runs, unit);
-  while (axes.size() < 2) axes.insert(axes.begin(), Axis{1, {{0, 1}}});
+std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
+                                  std::uint64_t itemsize, const std::optional<Window>& window) {
+  std::uint64_t unit = itemsize;
+  std::vector<Axis> axes = cut_axes(shape, runs, window, unit);
+  while (axes.size() < 2) axes.insert(axes.begin(), Axis{1, {{0, 1}}, 1, 0});
   check_count(axes);
   std::vector<Block> blocks;
-  add_axes(axes, 0, unit, 0, target, blocks);
+  add_axes(axes, 0, unit, 0, 0, blocks);
   return blocks;
 }
 

@@ -146,17 +146,11 @@ class TensorRtBackend : public Backend {
   /// Straight from the mapped files: every run is one strided copy.
   void load_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
     for (const WeightInput& input : files.recipe().inputs) {
-      const WeightFiles::Source source = files.source(input);
       cuda::Device memory = allocate(static_cast<std::size_t>(input.nbytes()), "weights");
-      const auto base = static_cast<std::uint64_t>(input.offset);
-      const auto fetch = [&](std::uint64_t at, std::uint64_t count) {
-        if (on_bytes) on_bytes(static_cast<std::size_t>(count));
-        source.file->fetch(base + at, count);
-      };
-      const auto release = [&](std::uint64_t at, std::uint64_t count) {
-        source.file->release(base + at, count);
-      };
-      cuda::copy_blocks(source.data, memory.get(), source.blocks, fetch, release, stream_.get());
+      for (const WeightFiles::Source& part : files.sources(input)) {
+        cuda::copy_blocks(part.data(), memory.get(), part.blocks, part.fetch(on_bytes), part.release(),
+                          stream_.get());
+      }
       weights_[input.name] = std::move(memory);
     }
   }

@@ -21,7 +21,7 @@ std::int64_t bytes_of(const std::vector<std::int64_t>& shape, const std::string&
   return bytes;
 }
 
-void check_runs(const std::vector<Run>& runs, std::int64_t size, std::int64_t kept, const Where& where) {
+void check_runs(const Runs& runs, std::int64_t size, std::int64_t kept, const Where& where) {
   std::int64_t end = 0, total = 0;
   for (const Run& run : runs) {
     if (run.start < end || run.count < 1 || run.start + run.count > size) {
@@ -44,7 +44,7 @@ std::string tuple_text(const std::vector<std::int64_t>& items) {
   return text + (items.size() == 1 ? ",)" : ")");
 }
 
-void check_input(const WeightInput& item, const Where& where) {
+void check_slice(const StoredSlice& item, const Where& where) {
   check_relative(item.file, where.note("file"), 1);
   const std::size_t axes = item.parent_shape.size();
   if (axes < 1 || axes > kMaxAxes || item.shape.size() != axes || item.runs.size() != axes) {
@@ -64,17 +64,48 @@ void check_input(const WeightInput& item, const Where& where) {
   }
 }
 
-WeightInput weight_input(const Value& value, const std::string& name, const Where& where) {
+StoredSlice stored_slice(const Value& value, const Where& where) {
   const Fields fields(value, where, {"file", "offset", "dtype", "parent_shape", "shape", "runs"});
-  WeightInput item;
-  item.name = name;
+  StoredSlice item;
   item.file = fields.text("file");
   item.offset = fields.integer("offset");
   item.dtype = fields.choice("dtype", {"bf16", "fp16", "fp32"});
   item.parent_shape = fields.list("parent_shape", as_integer);
   item.shape = fields.list("shape", as_integer);
   item.runs = fields.list("runs", decode_runs);
+  check_slice(item, where);
   return item;
+}
+
+/// Different `texts`, in their order, as a sentence has them.
+std::string listed(const std::vector<std::string>& texts) {
+  std::string all;
+  for (const std::string& text : texts) all += (all.empty() ? "" : " and ") + text;
+  return all.empty() ? "none" : all;
+}
+
+bool agree(const std::vector<std::int64_t>& one, const std::vector<std::int64_t>& other, std::size_t axis) {
+  if (one.size() != other.size() || axis >= one.size()) return false;
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    if (i != axis && one[i] != other[i]) return false;
+  }
+  return true;
+}
+
+void check_parts(const WeightInput& item) {
+  const std::string subject = "weight " + show(item.name);
+  std::vector<std::string> dtypes, shapes;
+  bool fit = true;
+  for (const StoredSlice& part : item.parts) {
+    if (std::find(dtypes.begin(), dtypes.end(), part.dtype) == dtypes.end()) dtypes.push_back(part.dtype);
+    shapes.push_back(tuple_text(part.shape));
+    fit = fit && agree(item.parts[0].shape, part.shape, item.axis);
+  }
+  if (dtypes.size() != 1) throw InputError(subject, "parts of one dtype", listed(dtypes));
+  if (!fit) {
+    const std::string axis = std::to_string(item.axis);
+    throw InputError(subject, "parts that agree on all axes but " + axis, listed(shapes));
+  }
 }
 
 const Value& only_inputs(const Value& value, const std::string& source) {
@@ -98,26 +129,37 @@ void check_schema(const Value& value, const std::string& source) {
                    "use the elastic_runtime that wrote the bundle");
 }
 
-void check_extent(const WeightInput& item, const std::filesystem::path& path, const std::string& source) {
+void check_extent(const StoredSlice& item, const std::filesystem::path& path, const std::string& where) {
   std::error_code error;
   const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path, error));
   if (error) {
-    throw InputError(source + ": " + item.name, "the file " + path_text(path), error.message(),
-                     "name the folder of the weights");
+    throw InputError(where, "the file " + path_text(path), error.message(), "name the folder of the weights");
   }
   const std::int64_t end = item.offset + item.parent_nbytes();
   if (end > size) {
-    throw InputError(source + ": " + item.name,
-                     path_text(path) + " with at least " + std::to_string(end) + " bytes",
+    throw InputError(where, path_text(path) + " with at least " + std::to_string(end) + " bytes",
                      std::to_string(size) + " bytes");
   }
 }
 
 }  // namespace
 
-std::int64_t WeightInput::nbytes() const { return bytes_of(shape, dtype); }
+std::int64_t StoredSlice::nbytes() const { return bytes_of(shape, dtype); }
 
-std::int64_t WeightInput::parent_nbytes() const { return bytes_of(parent_shape, dtype); }
+std::int64_t StoredSlice::parent_nbytes() const { return bytes_of(parent_shape, dtype); }
+
+std::vector<std::int64_t> WeightInput::shape() const {
+  std::vector<std::int64_t> whole = parts.at(0).shape;
+  for (std::size_t i = 1; i < parts.size(); ++i)
+    whole.at(axis) = plus(whole.at(axis), parts[i].shape.at(axis));
+  return whole;
+}
+
+std::int64_t WeightInput::nbytes() const {
+  std::int64_t sum = 0;
+  for (const StoredSlice& part : parts) sum = plus(sum, part.nbytes());
+  return sum;
+}
 
 std::int64_t WeightRecipe::nbytes() const {
   std::int64_t sum = 0;
@@ -136,8 +178,7 @@ WeightRecipe parse_recipe(const Value& value, const std::string& source) {
   for (const Member& member : *only_inputs(value, source).get<Object>()) {
     const std::string place = source + ": " + show(member.key);
     const Where where(place);
-    recipe.inputs.push_back(weight_input(member.value, member.key, where));
-    check_input(recipe.inputs.back(), where);
+    recipe.inputs.push_back({member.key, {stored_slice(member.value, where)}});
   }
   return recipe;
 }
@@ -148,39 +189,57 @@ WeightFiles::WeightFiles(WeightRecipe recipe, const std::filesystem::path& direc
   const auto locate = [&](const std::string& file) {
     return external ? *external / path_of(file.substr(file.rfind('/') + 1)) : directory / path_of(file);
   };
-  for (const WeightInput& item : recipe_.inputs) check_extent(item, locate(item.file), recipe_.source);
   for (const WeightInput& item : recipe_.inputs) {
-    auto& file = files_[item.file];
-    if (!file) file = std::make_shared<const MappedFile>(locate(item.file));
-    if (plus(item.offset, item.parent_nbytes()) > static_cast<std::int64_t>(file->size())) {
-      throw InputError(item.file, "the size it had a moment ago", "a smaller one");
+    check_parts(item);
+    for (const StoredSlice& part : item.parts) {
+      check_extent(part, locate(part.file), recipe_.source + ": " + item.name);
+    }
+  }
+  for (const WeightInput& item : recipe_.inputs) {
+    for (const StoredSlice& part : item.parts) {
+      auto& file = files_[part.file];
+      if (!file) file = std::make_shared<const MappedFile>(locate(part.file));
+      if (plus(part.offset, part.parent_nbytes()) > static_cast<std::int64_t>(file->size())) {
+        throw InputError(part.file, "the size it had a moment ago", "a smaller one");
+      }
     }
   }
 }
 
-WeightFiles::Source WeightFiles::source(const WeightInput& input) const {
-  const auto& file = files_.at(input.file);
-  return {file, file->data() + input.offset,
-          strided_blocks(input.parent_shape, input.runs, static_cast<std::uint64_t>(itemsize(input.dtype)))};
+Touch WeightFiles::Source::fetch(std::function<void(std::size_t)> on_bytes) const {
+  return [this, on_bytes = std::move(on_bytes)](std::uint64_t at, std::uint64_t count) {
+    if (on_bytes) on_bytes(static_cast<std::size_t>(count));
+    file->fetch(offset + at, count);
+  };
+}
+
+Touch WeightFiles::Source::release() const {
+  return [this](std::uint64_t at, std::uint64_t count) { file->release(offset + at, count); };
+}
+
+std::vector<WeightFiles::Source> WeightFiles::sources(const WeightInput& input) const {
+  std::vector<Source> result;
+  Window window{input.shape(), input.axis, 0};
+  for (const StoredSlice& part : input.parts) {
+    const auto size = static_cast<std::uint64_t>(itemsize(part.dtype));
+    result.push_back({files_.at(part.file), static_cast<std::uint64_t>(part.offset),
+                      strided_blocks(part.parent_shape, part.runs, size, window)});
+    window.first += part.shape[input.axis];
+  }
+  return result;
 }
 
 Weight WeightFiles::load(const WeightInput& input, const std::function<void(std::size_t)>& on_bytes) const {
-  const Source from = source(input);
+  const std::vector<Source> parts = sources(input);
   const auto size = static_cast<std::size_t>(input.nbytes());
   if (on_bytes) on_bytes(0);  // a view reads nothing yet
-  if (from.blocks.size() == 1 && from.blocks[0].contiguous()) {
-    return {&input, from.data + from.blocks[0].source, size, from.file};
+  if (parts.size() == 1 && parts[0].blocks.size() == 1 && parts[0].blocks[0].contiguous()) {
+    return {&input, parts[0].data() + parts[0].blocks[0].source, size, parts[0].file};
   }
   const std::shared_ptr<std::byte[]> copy(new std::byte[size]);  // not cleared: every byte is written below
-  const auto base = static_cast<std::uint64_t>(input.offset);
-  const MappedFile& file = *from.file;
-  copy_blocks(
-      from.data, copy.get(), from.blocks,
-      [&](std::uint64_t at, std::uint64_t count) {
-        if (on_bytes) on_bytes(static_cast<std::size_t>(count));
-        file.fetch(base + at, count);
-      },
-      [&](std::uint64_t at, std::uint64_t count) { file.release(base + at, count); });
+  for (const Source& part : parts) {
+    copy_blocks(part.data(), copy.get(), part.blocks, part.fetch(on_bytes), part.release());
+  }
   return {&input, copy.get(), size, copy};
 }
 

@@ -14,8 +14,8 @@ from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.precision import Conversion, Loss, convert, stored_dtype
 from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.checkpoint.sliced import write_sliced
-from elastic_export.emit import EmittedModel, ReadWeight, shared_recipe, sliced_recipe
-from elastic_export.graph.facts import WeightSlice
+from elastic_export.emit import EmittedModel, ReadSlice, shared_recipe, sliced_recipe
+from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array
 from elastic_runtime.weights import WeightRecipe, iter_weights
@@ -43,8 +43,8 @@ class Weights(ABC):
     def place(self) -> None:  # noqa: B027  # most modes have nothing to place
         """What is done once, before the first budget."""
 
-    def embedded(self) -> ReadWeight | None:
-        """Reads what the model file itself is to hold; None where its weights are inputs."""
+    def embedded(self) -> ReadSlice | None:
+        """Reads the slices that the model file itself is to hold; None where its weights are inputs."""
         return None
 
     @abstractmethod
@@ -113,16 +113,16 @@ class SlicedWeights(Weights):
 class EmbeddedWeights(Weights):
     """Weights as external data of the ONNX file and inside the engine."""
 
-    def embedded(self) -> ReadWeight:
+    def embedded(self) -> ReadSlice:
         """Slices of the parent, in the dtype that is stored."""
 
         conversion = self._convert_anew()
 
-        def read(weight: WeightSlice) -> npt.NDArray[Any]:
-            kept = slice_array(self._job.checkpoint.read(weight.tensor), weight.runs)
-            stored = convert(kept, self.stored(weight.tensor), weight.tensor)
+        def read(part: TensorSlice) -> npt.NDArray[Any]:
+            kept = slice_array(self._job.checkpoint.read(part.tensor), part.runs)
+            stored = convert(kept, self.stored(part.tensor), part.tensor)
             if conversion is not None and stored is not kept:
-                conversion.tensors[weight.tensor] = Loss.of(kept, stored)  # not added: a file may be written twice
+                conversion.tensors[part.tensor] = Loss.of(kept, stored)  # not added: a file may be written twice
             return stored
 
         return read

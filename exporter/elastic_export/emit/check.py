@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from elastic_export.graph.facts import Facts
+from elastic_export.graph.facts import Facts, tensor_slices
 from elastic_export.graph.values import constant_of, int_attribute
 from elastic_export.layers.architecture import Architecture
 from elastic_export.ops.op import DOMAIN
@@ -81,9 +81,9 @@ def _check_inputs(model: ir.Model, ports: Sequence[Port]) -> None:
 
 
 def _check_weights(arch: Architecture, facts: Facts) -> None:
-    """Shapes in the order of the data's way are those of an ordinary checkpoint of the sub-model."""
+    """The tensors behind the weights, however a pass has merged them, are shaped as in an ordinary checkpoint."""
     expected = list(arch.tensor_shapes().values())
-    found = [weight.shape for weight in facts.weights.values()]
+    found = [part.shape for part in tensor_slices(facts.weights.values())]
     if sorted(expected) != sorted(found):
         raise InternalError(
             "weights of the sub-model",

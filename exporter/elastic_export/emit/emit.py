@@ -13,8 +13,8 @@ from onnx_ir.passes.common import RemoveUnusedOpsetsPass
 
 from elastic_export.dtypes import DTYPES, of_ir
 from elastic_export.emit.check import check_emitted
-from elastic_export.emit.embed import ReadWeight, embed_weights
-from elastic_export.graph.facts import StateSlice, WeightSlice, facts_of
+from elastic_export.emit.embed import ReadSlice, embed_weights
+from elastic_export.graph.facts import StateSlice, Weight, facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.ops.op import DOMAIN
 from elastic_export.ops.table import SHIPPED
@@ -30,8 +30,9 @@ _SMALL = 1 << 10  # bytes; constants below stay inside the file
 class EmittedModel:
     """An ONNX file and what its inputs and outputs are.
 
-    `ports` are tokens and states, `weights` the weight inputs in order, `logits` the first output. `weight_slices` and
-    `state_slices` say what each keeps of the parent. `ops` counts the nodes of each op of ours, by its name.
+    `ports` are tokens and states, `weights` the weight inputs in order, `logits` the first output. `weight_sources` (by
+    the input's name, in the order of `weights`) and `state_slices` say what each keeps of the parent. `ops` counts the
+    nodes of each op of ours, by its name.
     """
 
     path: Path
@@ -40,7 +41,7 @@ class EmittedModel:
     ports: tuple[Port | StatePort, ...]
     weights: tuple[Port, ...]
     logits: Port
-    weight_slices: tuple[WeightSlice, ...]
+    weight_sources: Mapping[str, Weight]
     state_slices: tuple[StateSlice, ...]
     ops: Mapping[str, int]
 
@@ -56,7 +57,7 @@ def emit_model(
     *,
     precision: str,
     every_token: bool = False,
-    embed: ReadWeight | None = None,
+    embed: ReadSlice | None = None,
 ) -> EmittedModel:
     """Order, name, complete and check a narrowed graph, write it once, and check the file.
 
@@ -66,7 +67,8 @@ def emit_model(
         path: the file to write.
         precision: `bf16`, `fp16` or `fp32`, as assigned by the passes.
         every_token: whether the graph gives logits of all tokens.
-        embed: where given, the weights are no inputs but lie in `<file>.data`, read one by one as they are written.
+        embed: reads a tensor of the parent; where given, the weights are no inputs but lie in `<file>.data`, read one
+            by one as they are written.
 
     Raises:
         InternalError: the graph is not the plain sub-model.
@@ -82,11 +84,11 @@ def emit_model(
     model.ir_version = IR_VERSION
     check_emitted(model, arch, (*ports, *weights), facts)
     if embed is not None:
-        embed_weights(model, list(facts.weights.values()), embed)
+        embed_weights(model, facts.weights, embed)
     _write(model, path, embedded=embed is not None)
     onnx.checker.check_model(str(path), full_check=True)
     slices = tuple(facts.states[port.name] for port in states)
-    return EmittedModel(path, arch, precision, ports, weights, logits, tuple(facts.weights.values()), slices, ops)
+    return EmittedModel(path, arch, precision, ports, weights, logits, dict(facts.weights), slices, ops)
 
 
 def _write(model: ir.Model, path: Path, *, embedded: bool) -> None:

@@ -8,21 +8,21 @@ from typing import cast
 
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.emit.emit import EmittedModel
+from elastic_export.graph.facts import TensorSlice
 from elastic_export.runs import full_runs
 from elastic_runtime.errors import InternalError
-from elastic_runtime.weights import WeightDtype, WeightInput, WeightRecipe
+from elastic_runtime.weights import StoredSlice, WeightDtype, WeightInput, WeightRecipe
 
 
 def shared_recipe(model: EmittedModel, checkpoint: Checkpoint, locate: Callable[[Path], str]) -> WeightRecipe:
     """Weights as slices of the parent's shards; `locate` gives a shard's path relative to weights.json."""
-    inputs = []
-    for port, weight in zip(model.weights, model.weight_slices, strict=True):
-        tensor = checkpoint.tensors[weight.tensor]
+
+    def stored(part: TensorSlice) -> StoredSlice:
+        tensor = checkpoint.tensors[part.tensor]
         dtype = cast(WeightDtype, tensor.dtype)
-        inputs.append(
-            WeightInput(port.name, locate(tensor.file), tensor.offset, dtype, tensor.shape, weight.shape, weight.runs)
-        )
-    return WeightRecipe(tuple(inputs))
+        return StoredSlice(locate(tensor.file), tensor.offset, dtype, tensor.shape, part.shape, part.runs)
+
+    return _recipe(model, stored)
 
 
 def sliced_recipe(model: EmittedModel, tensors: Mapping[str, TensorRef]) -> WeightRecipe:
@@ -32,11 +32,21 @@ def sliced_recipe(model: EmittedModel, tensors: Mapping[str, TensorRef]) -> Weig
         model: the emitted model.
         tensors: the *parent's* tensor name -> the tensor in the sub-model's files.
     """
-    inputs = []
-    for port, weight in zip(model.weights, model.weight_slices, strict=True):
-        tensor = tensors[weight.tensor]
-        if tensor.shape != weight.shape:
-            raise InternalError(f"sliced tensor {tensor.name}", expected=f"{weight.shape}", found=f"{tensor.shape}")
+
+    def stored(part: TensorSlice) -> StoredSlice:
+        tensor = tensors[part.tensor]
+        if tensor.shape != part.shape:
+            raise InternalError(f"sliced tensor {tensor.name}", expected=f"{part.shape}", found=f"{tensor.shape}")
         dtype, runs = cast(WeightDtype, tensor.dtype), full_runs(tensor.shape)
-        inputs.append(WeightInput(port.name, tensor.file.name, tensor.offset, dtype, tensor.shape, weight.shape, runs))
-    return WeightRecipe(tuple(inputs))
+        return StoredSlice(tensor.file.name, tensor.offset, dtype, tensor.shape, part.shape, runs)
+
+    return _recipe(model, stored)
+
+
+def _recipe(model: EmittedModel, stored: Callable[[TensorSlice], StoredSlice]) -> WeightRecipe:
+    return WeightRecipe(
+        tuple(
+            WeightInput(name, tuple(stored(part) for part in weight.parts), weight.axis)
+            for name, weight in model.weight_sources.items()
+        )
+    )

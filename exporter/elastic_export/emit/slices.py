@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from elastic_export.emit.emit import EmittedModel
+from elastic_export.graph.facts import tensor_slices
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import state_runs, tensor_runs
@@ -19,7 +20,7 @@ def check_slices(model: EmittedModel, parent: Architecture, budget: Budget, pref
     would pass it. The runs in `layers.kept` are derived from the budget without masks or graphs.
     """
     expected = tensor_runs(parent, budget, prefix)
-    found = {weight.tensor: weight.runs for weight in model.weight_slices}
+    found = {part.tensor: part.runs for part in tensor_slices(model.weight_sources.values())}
     states = {name: runs for name, (_, runs) in state_runs(parent, budget).items()}
     kept = {state.input: state.runs[1:] for state in model.state_slices}
     for what, want, have in (("weight", expected, found), ("state", states, kept)):

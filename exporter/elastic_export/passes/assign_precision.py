@@ -22,7 +22,8 @@ class AssignPrecision(GraphPass):
 
     1. Values and states take the model's dtype; states that the table of layer kinds calls wide, and logits, stay
        float32.
-    2. Weights take the dtype they are stored in. Matrices must have the model's dtype; vectors may be float32 besides.
+    2. Weights take the dtype that their tensors are stored in, one for all parts of a weight. Matrices must have the
+       model's dtype; vectors may be float32 besides.
     3. An op that the table calls wide, such as `RMSNormalization`, computes in float32: casts around it.
     4. An op with a contract takes its operands of type T in the model's dtype, and those of any other type variable all
        in one: float32 where they differ. It computes in float32 inside.
@@ -32,31 +33,37 @@ class AssignPrecision(GraphPass):
     """
 
     def __init__(self, dtype: ir.DataType, stored: Mapping[str, ir.DataType]) -> None:
-        """`dtype`: the model's. `stored`: dtype of each weight as the file holds it, by tensor name."""
+        """`dtype`: the model's. `stored`: dtype of each tensor as the file holds it, by its name."""
         self._dtype, self._stored = dtype, stored
 
     def requires(self, model: ir.Model) -> None:
-        """All values are float32 or integers, and every weight's dtype is known."""
+        """All values are float32 or integers, and every weight is stored in one dtype that is known."""
         for value in _float_values(model):
             if value.dtype != FLOAT:
                 raise InternalError(
                     f"value {value.name}", expected="float32 before precision is assigned", found=f"{value.dtype}"
                 )
-        unknown = sorted(set(facts_of(model).weights) - set(self._stored))
+        weights = facts_of(model).weights
+        unknown = sorted(set(facts_of(model).tensors()) - set(self._stored))
         if unknown:
             raise InternalError("weights", expected="a known dtype each", found=f"none for {unknown[:5]}")
+        for name, weight in weights.items():
+            if len({self._stored[part.tensor] for part in weight.parts}) > 1:
+                found = ", ".join(f"{part.tensor} in {self._stored[part.tensor]}" for part in weight.parts)
+                raise InternalError(f"weight {name}", expected="tensors stored in one dtype", found=found)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
         facts, inserter = facts_of(model), Inserter(model.graph, "precision")
         wide = {name for s in facts.states.values() if STATES[s.kind][1].wide for name in (s.input, s.output)}
         for value in _float_values(model):  # 1, 2
-            stored = self._stored[value.name] if value.name in facts.weights else self._dtype
+            weight = facts.weights.get(str(value.name))
+            stored = self._dtype if weight is None else self._stored[weight.parts[0].tensor]
             value.type = ir.TensorType(FLOAT if value.name in wide else stored)
         for node in list(model.graph):
             self._fit(node, inserter)
         self._cast_logits(model, inserter)  # 5
-        narrow = self._dtype != FLOAT or any(self._stored[name] != FLOAT for name in facts.weights)
+        narrow = self._dtype != FLOAT or any(self._stored[name] != FLOAT for name in facts.tensors())
         return ir.passes.PassResult(model, modified=narrow)
 
     def _fit(self, node: ir.Node, inserter: Inserter) -> None:

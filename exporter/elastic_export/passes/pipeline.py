@@ -32,7 +32,7 @@ def budget_passes(
     Args:
         masks: the budget's masks by name, as `reference.budget_masks` makes them.
         dtype: the model's dtype.
-        stored: dtype of every weight as the bundle's files hold it, by tensor name.
+        stored: dtype of every tensor as the bundle's files hold it, by tensor name.
         product: the TensorRT product that will build it; it decides what attention becomes.
     """
     return (

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from elastic_export.graph.facts import Facts, StateSlice, WeightSlice, set_facts
+from elastic_export.graph.facts import Facts, StateSlice, Weight, set_facts
 from elastic_export.layers.architecture import Architecture
 from elastic_export.ops.schemas import registered
 from elastic_export.ops.table import OPS
@@ -23,7 +23,6 @@ from elastic_export.opset import OPSET
 from elastic_export.reference.masks import mask_sizes
 from elastic_export.reference.model import ElasticModel
 from elastic_export.reference.state import empty_state, state_ports_of
-from elastic_export.runs import full_runs
 from elastic_export.trace.spec import check_parent_graph
 from elastic_export.trace.translations import translations
 
@@ -101,7 +100,7 @@ def _weights_become_inputs(model: ir.Model, facts: Facts) -> None:
     for name, value in list(model.graph.initializers.items()):
         assert value.shape is not None
         shape = value.shape.numpy()
-        facts.weights[name] = WeightSlice(name, shape, full_runs(shape))
+        facts.weights[name] = Weight.of(name, shape)
         del model.graph.initializers[name]
         value.const_value = None
         model.graph.inputs.append(value)

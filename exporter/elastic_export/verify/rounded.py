@@ -20,7 +20,7 @@ import onnx
 import torch
 
 from elastic_export.emit import EmittedModel
-from elastic_export.graph.facts import StateSlice
+from elastic_export.graph.facts import StateSlice, tensor_slices
 from elastic_export.layers.budget import Budget
 from elastic_export.reference import Masks, empty_state
 from elastic_export.reference.call import Call
@@ -97,7 +97,8 @@ class _Judge:
     def __init__(self, oracle: Oracle, masks: Masks, emitted: EmittedModel, storage: torch.dtype) -> None:
         self._oracle, self._masks, self._slices = oracle, masks, emitted.state_slices
         self._round, self._arch = rounding_to(storage), oracle.architecture
-        embeddings = next(w for w in emitted.weight_slices if w.tensor.endswith("embeddings.weight"))
+        parts = tensor_slices(emitted.weight_sources.values())
+        embeddings = next(part for part in parts if part.tensor.endswith("embeddings.weight"))
         self._hidden = positions(embeddings.runs[1])
         self._shapes = {n: t.shape[1:] for n, t in empty_state(self._arch, 1, 1, torch.float32, "meta").items()}
         self.tally, self.noise = Tally(pooled=True), Tally(pooled=True)

@@ -41,7 +41,7 @@ struct Widths {
 struct StateEntry {
   std::string name;
   std::int64_t parent_layer = 0;
-  std::vector<std::optional<std::vector<Run>>> runs;
+  std::vector<std::optional<Runs>> runs;
 };
 
 /// A number, or one of the symbols B (batch), T (tokens of the call), S (max_context).

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 namespace elastic {
@@ -12,7 +13,15 @@ namespace elastic {
 struct Run {
   std::int64_t start = 0, count = 0;
 };
-using Runs = std::vector<std::vector<Run>>;  ///< per axis, ascending
+using Runs = std::vector<Run>;         ///< along one axis: ascending, not overlapping
+using TensorRuns = std::vector<Runs>;  ///< per axis of a tensor
+
+/// Where a part of an array of `shape` lies: from index `first` along `axis`, all of the other axes.
+struct Window {
+  std::vector<std::int64_t> shape;
+  std::size_t axis = 0;
+  std::int64_t first = 0;
+};
 
 /// `height` rows of `width` bytes: one strided copy (cudaMemcpy2D has the same shape). Offsets and pitches in
 /// bytes.
@@ -29,9 +38,10 @@ struct Block {
 /// @param shape    of the tensor, every size >= 1
 /// @param runs     inside `shape`, as weights.h checks them
 /// @param itemsize bytes of an element
+/// @param window   where the slice lies in the array that is written; it is that array unless given
 /// Throws InputError: more than 4 million pieces.
-std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const Runs& runs,
-                                  std::uint64_t itemsize);
+std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
+                                  std::uint64_t itemsize, const std::optional<Window>& window = std::nullopt);
 
 /// Called with (byte offset, bytes) of the source before and after a band of rows is copied.
 using Touch = std::function<void(std::uint64_t, std::uint64_t)>;

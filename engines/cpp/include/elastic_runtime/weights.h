@@ -2,7 +2,8 @@
 //
 // Each input names a tensor of the parent by file, byte offset, dtype and shape, and per axis the runs
 // [start, count] that are kept; the result is row-major and contiguous. The rules are those of
-// elastic_runtime/weights.py.
+// elastic_runtime/weights.py. In memory an input is a list of such slices, one behind the other along an
+// axis; version 1 has room for one.
 #pragma once
 
 #include <cstddef>
@@ -21,15 +22,27 @@
 
 namespace elastic {
 
-struct WeightInput {
-  std::string name, file;
+/// Runs of a tensor that a file holds: what version 1 says of an input.
+struct StoredSlice {
+  std::string file;
   std::int64_t offset = 0;
   std::string dtype;  ///< bf16, fp16 or fp32
   std::vector<std::int64_t> parent_shape, shape;
-  Runs runs;
+  TensorRuns runs;
 
   std::int64_t nbytes() const;
   std::int64_t parent_nbytes() const;
+};
+
+/// One weight input of a sub-model: slices of one dtype that agree on all axes but `axis`, at least one.
+/// `WeightFiles` refuses any others by name.
+struct WeightInput {
+  std::string name;
+  std::vector<StoredSlice> parts;
+  std::size_t axis = 0;
+
+  std::vector<std::int64_t> shape() const;  ///< of the result
+  std::int64_t nbytes() const;              ///< of the result
 };
 
 /// All weight inputs of a sub-model, in the order of the file. `source` names it in errors.
@@ -45,7 +58,7 @@ WeightRecipe read_recipe(const std::filesystem::path& path);
 /// Check parsed JSON. Throws InputError that names the file and the input.
 WeightRecipe parse_recipe(const Value& value, const std::string& source = "weights.json");
 
-/// One weight: a view of the mapped file where the slice is one block of it, else a copy. Keeps what it needs
+/// One weight: a view of the mapped file where it is one block of it, else a copy. Keeps what it needs
 /// alive.
 struct Weight {
   const WeightInput* input = nullptr;
@@ -59,7 +72,7 @@ class WeightFiles {
  public:
   /// @param directory the folder of weights.json
   /// @param external  where the parent's files are, for a bundle that holds only their names
-  /// Throws InputError: a file is missing or ends before a tensor does.
+  /// Throws InputError: a file is missing or ends before a tensor does; parts that make no tensor.
   WeightFiles(WeightRecipe recipe, const std::filesystem::path& directory,
               const std::optional<std::filesystem::path>& external = std::nullopt);
 
@@ -69,14 +82,19 @@ class WeightFiles {
   /// `on_bytes` hears how many bytes of the parent are read next; what it throws ends the loading.
   Weight load(const WeightInput& input, const std::function<void(std::size_t)>& on_bytes = {}) const;
 
-  /// The tensor's first byte in its file and the copies that make the slice: for a device, to make them
-  /// itself.
+  /// A part's tensor in its file and the copies that make the part, their targets in the whole input: for a
+  /// device, to make them itself.
   struct Source {
     std::shared_ptr<const MappedFile> file;
-    const std::byte* data;
+    std::uint64_t offset;  ///< of the tensor's first byte
     std::vector<Block> blocks;
+
+    const std::byte* data() const { return file->data() + offset; }
+    /// What `copy_blocks` is to call before and after a band; `on_bytes` hears how many bytes come.
+    Touch fetch(std::function<void(std::size_t)> on_bytes) const;
+    Touch release() const;
   };
-  Source source(const WeightInput& input) const;
+  std::vector<Source> sources(const WeightInput& input) const;
 
  private:
   WeightRecipe recipe_;

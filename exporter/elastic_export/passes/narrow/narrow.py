@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.graph.facts import facts_of
-from elastic_export.graph.liveness import AxisSets, Liveness
+from elastic_export.graph.facts import facts_of, tensor_slices
+from elastic_export.graph.liveness import AxisSets, Liveness, known
 from elastic_export.graph.values import constant_of, node_error, static_shape
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import analyse, state_pairs
 from elastic_export.passes.narrow.rules import rule_of
-from elastic_export.runs import Runs, full_runs, runs_of
+from elastic_export.runs import Runs, runs_of
 from elastic_runtime.errors import InternalError
 
 
@@ -33,9 +33,9 @@ class Narrow(GraphPass):
         facts = facts_of(model)
         if facts.masks:
             raise InternalError("narrow", expected="a graph whose budget is bound", found="mask inputs")
-        for weight in facts.weights.values():
-            if weight.runs != full_runs(weight.parent_shape):
-                raise InternalError(f"weight {weight.tensor}", expected="a whole tensor", found="one narrowed before")
+        for part in tensor_slices(facts.weights.values()):
+            if not part.whole:
+                raise InternalError(f"weight {part.tensor}", expected="a whole tensor", found="one narrowed before")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
@@ -44,10 +44,10 @@ class Narrow(GraphPass):
             if not any(output in live.reached for output in node.outputs):
                 raise node_error(node, expected="a node that the logits need, after RemoveDead", found="a dead one")
             rule_of(node).cut(node, live)
-        _cut_facts(model, live)
         values = [*model.graph.inputs, *model.graph.initializers.values()]
         values += [output for node in model.graph for output in node.outputs]
-        modified = [_cut_value(value, live) for value in values]  # 3
+        modified = [_cut_value(value, live) for value in values]  # 3: refuses an axis of which nothing stays
+        _cut_facts(model, live)
         return ir.passes.PassResult(model, modified=any(modified))
 
     def ensures(self, model: ir.Model) -> None:
@@ -66,8 +66,7 @@ class Narrow(GraphPass):
 def _cut_facts(model: ir.Model, live: Liveness) -> None:
     facts, inputs = facts_of(model), {value.name: value for value in model.graph.inputs}
     for name, weight in facts.weights.items():
-        runs = _runs(live.need(inputs[name]))
-        facts.weights[name] = replace(weight, runs=tuple(axis for axis in runs if axis is not None))
+        facts.weights[name] = weight.cut([known(axis) for axis in live.need(inputs[name])])
     for name, state in facts.states.items():
         facts.states[name] = replace(state, runs=_runs(live.need(inputs[name])))
 
