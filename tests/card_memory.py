@@ -14,8 +14,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from elastic_runtime import onnx_memory
-from elastic_runtime.onnx_memory import CudaMemory, HostMemory
+from elastic_runtime.ort import onnx_memory
+from elastic_runtime.ort.onnx_memory import CudaMemory, HostMemory
 
 
 class ApartMemory(CudaMemory):

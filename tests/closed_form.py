@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_runtime.interface import OpsMode, StatePort, logits_port, state_ports, token_ports
-from elastic_runtime.manifest import InputPort, OutputPort, Precision, StateEntry
-from elastic_runtime.slicing import Runs, merge_runs
+from elastic_runtime.format.interface import OpsMode, StatePort, logits_port, state_ports, token_ports
+from elastic_runtime.format.manifest import InputPort, OutputPort, Precision, StateEntry
+from elastic_runtime.format.slicing import Runs, merge_runs
 
 DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 

@@ -95,10 +95,10 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
 
 
 def _export_demo(output: Path) -> None:
-    from elastic_export.bundle.job import ExportOptions, plan_job
     from elastic_export.checkpoint.demo import demo_checkpoint
     from elastic_export.checkpoint.reader import Checkpoint
-    from elastic_export.pipeline import export
+    from elastic_export.compile import export
+    from elastic_export.plan.job import ExportOptions, plan_job
     from elastic_export.progress import Progress
 
     checkpoint = Checkpoint.open(demo_checkpoint())
@@ -156,5 +156,5 @@ def trace_once() -> Callable[..., ir.Model]:
 def exports_trace_once(trace_once: Callable[..., ir.Model]) -> Iterator[None]:
     """The exports of this module trace each parent once: they are about what follows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("elastic_export.pipeline.trace_parent", trace_once)
+        patch.setattr("elastic_export.compile.trace_parent", trace_once)
         yield

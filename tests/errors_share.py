@@ -31,7 +31,7 @@ ERRORS_OF_READERS = {
     "safetensors": {
         "read_header", "__init__", "_header_bytes", "_entry", "_counts", "_offsets", "_check_contiguous",
     },
-    "weights": {"from_json", "to_json", "_only_inputs", "check_input", "_check_runs"},
+    "weights": {"from_json", "to_json", "__post_init__", "_input", "_only_inputs", "check_slice", "_check_runs"},
     "manifest_reader": {
         "parse_manifest", "_checked", "_check_files", "_check_budget", "_check_engine", "_check_unique",
     },
@@ -73,6 +73,7 @@ class Module:
 
     def __init__(self, folder: str, name: str, source: str) -> None:
         self.folder, self.name, self.tree = folder, name, ast.parse(source)
+        self.package = folder.split("/", maxsplit=1)[0]
         self.parents = {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
         self.calls = [node for node in ast.walk(self.tree) if isinstance(node, ast.Call)]
         self.classes = [node for node in ast.walk(self.tree) if isinstance(node, ast.ClassDef)]
@@ -170,7 +171,7 @@ class Sources:
         if function is None or argument not in _arguments(function) or function.name in seen:
             yield _place(module, call, otherwise or self._is_text(module, function, todo))
             return
-        for other in (each for each in self.modules if each.folder == module.folder):
+        for other in (each for each in self.modules if each.package == module.package):
             for caller in (each for each in other.calls if _name(each) == function.name):
                 given = _given(function, caller, argument)
                 yield from self._told(other, caller, given, other.advised(caller), {*seen, function.name})
@@ -195,15 +196,15 @@ def read_sources(packages: Iterable[Path] = PACKAGES) -> Sources:
     for package in packages:
         for path in sorted(package.rglob("*.py")):
             parts = path.relative_to(package).parts
-            folder = parts[0] if len(parts) > 1 else package.name
+            folder = "/".join([package.name, *parts[:1]][: len(parts)])
             modules.append(Module(folder, path.stem, path.read_text(encoding="utf-8")))
     return Sources(modules)
 
 
 def table(shares: dict[str, Share]) -> str:
     """One line a folder."""
-    lines = [f"{'folder':<16} {'errors':>6} {'say what to do':>15} {'share':>6} {'faults of ours':>15}"]
-    lines += [f"{n:<16} {s.errors:>6} {s.advised:>15} {s.part:>6.0%} {s.faults:>15}" for n, s in shares.items()]
+    lines = [f"{'folder':<26} {'errors':>6} {'say what to do':>15} {'share':>6} {'faults of ours':>15}"]
+    lines += [f"{n:<26} {s.errors:>6} {s.advised:>15} {s.part:>6.0%} {s.faults:>15}" for n, s in shares.items()]
     return "\n".join(lines)
 
 

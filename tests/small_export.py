@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import Weights, random_weights
+from elastic_export.compile import ExportResult, export
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.pipeline import ExportResult, export
+from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress
 from synthetic import write_checkpoint
 

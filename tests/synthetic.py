@@ -19,7 +19,7 @@ from elastic_export.checkpoint.synthetic import shard_plan, write_index
 from elastic_export.dtypes import DTYPES as MODEL_DTYPES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_runtime.safetensors import encode_header, itemsize
+from elastic_runtime.format.safetensors import encode_header, itemsize
 
 Budgets = Iterable[Budget] | Mapping[str, Any]
 

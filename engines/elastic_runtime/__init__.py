@@ -1,10 +1,10 @@
 """What a consumer of a bundle needs and nothing more: no torch, no exporter.
 
-Bundle.open(path)           manifest.json read and checked        bundle.py, manifest.py
-bundle.choose(...)          the largest budget that fits          choose.py, fit.py
-iter_weights(recipe, ...)   a sub-model's weights from the files  weights.py, slicing.py
-read_golden(path)           what `verify` replays                 golden.py, sketch.py
-load_targets()              the GPU classes                       targets.py
+Bundle.open(path)           manifest.json read and checked        bundle.py, format/manifest.py
+bundle.choose(...)          the largest budget that fits          fit/choose.py, fit/vram.py
+iter_weights(recipe, ...)   a sub-model's weights from the files  format/weights.py, format/slicing.py
+read_golden(path)           what `verify` replays                 format/golden.py, format/sketch.py
+load_targets()              the GPU classes                       fit/targets.py
 
 A name is imported when it is first asked for: who wants the errors alone, as the process that builds an engine does,
 need not wait for numpy.
@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from elastic_runtime.bundle import Bundle
     from elastic_runtime.errors import BuildError, ElasticError, InputError
-    from elastic_runtime.targets import load_targets, select_targets
-    from elastic_runtime.weights import WeightRecipe, iter_weights, load_weight
+    from elastic_runtime.fit.targets import load_targets, select_targets
+    from elastic_runtime.format.weights import WeightRecipe, iter_weights, load_weight
 
 __all__ = [
     "BuildError",
@@ -40,11 +40,11 @@ if not TYPE_CHECKING:  # a type checker that sees it takes any name for one of o
         "Bundle": "bundle",
         "ElasticError": "errors",
         "InputError": "errors",
-        "WeightRecipe": "weights",
-        "iter_weights": "weights",
-        "load_targets": "targets",
-        "load_weight": "weights",
-        "select_targets": "targets",
+        "WeightRecipe": "format.weights",
+        "iter_weights": "format.weights",
+        "load_targets": "fit.targets",
+        "load_weight": "format.weights",
+        "select_targets": "fit.targets",
     }
 
     def __getattr__(name: str) -> object:

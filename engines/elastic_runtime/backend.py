@@ -1,6 +1,6 @@
 """What a session needs of whatever runs a model: one call, its states kept where they are.
 
-Backends: backend_onnx.py (onnxruntime) and backend_tensorrt.py (an engine on a card).
+Backends: ort/backend_onnx.py (onnxruntime) and tensorrt/backend_tensorrt.py (an engine on a card).
 """
 
 from __future__ import annotations

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from elastic_runtime.choose import Choice, choose
-from elastic_runtime.digest import file_digest
+from elastic_runtime.driver.memory import card
 from elastic_runtime.errors import InputError
-from elastic_runtime.manifest import BudgetEntry, FileEntry, Manifest
-from elastic_runtime.manifest_reader import DamageError, read_manifest
-from elastic_runtime.memory import card
-from elastic_runtime.paths import inside
-from elastic_runtime.weights import WeightRecipe
+from elastic_runtime.fit.choose import Choice, choose
+from elastic_runtime.format.digest import file_digest
+from elastic_runtime.format.manifest import BudgetEntry, FileEntry, Manifest
+from elastic_runtime.format.manifest_reader import DamageError, read_manifest
+from elastic_runtime.format.paths import inside
+from elastic_runtime.format.weights import WeightRecipe
 
 Check = Literal["sizes", "digests"]
 _CHEAP_BYTES = 1 << 20  # files up to this size are digested whatever was asked: a few milliseconds for all of them

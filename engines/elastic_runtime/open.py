@@ -13,12 +13,12 @@ import numpy as np
 
 from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.choose import Choice
+from elastic_runtime.driver.memory import Card, card, find_card, free_ram
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
-from elastic_runtime.manifest import BudgetEntry
-from elastic_runtime.mapped import MappedFile
-from elastic_runtime.memory import Card, card, find_card, free_ram
-from elastic_runtime.open_onnx import (
+from elastic_runtime.fit.choose import Choice
+from elastic_runtime.format.manifest import BudgetEntry
+from elastic_runtime.format.mapped import MappedFile
+from elastic_runtime.ort.open_onnx import (
     MAX_BATCH,
     CpuPlan,
     OnnxCard,
@@ -30,8 +30,8 @@ from elastic_runtime.open_onnx import (
     plan_cpu,
     why_cpu,
 )
-from elastic_runtime.preflight import NoCudaError
 from elastic_runtime.session import Session
+from elastic_runtime.tensorrt.preflight import NoCudaError
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
 DeviceWish = Literal["auto", "cpu", "gpu"]
@@ -277,7 +277,7 @@ class Opener:
             plan = self._plan(budget, free, at_least, session.batch)
             plan.need.form(self.request.weights, free, budget.name)
             return
-        from elastic_runtime.open_tensorrt import check_engine, select_engine  # noqa: PLC0415
+        from elastic_runtime.tensorrt.open_tensorrt import check_engine, select_engine  # noqa: PLC0415
 
         then = replace(found, free=found.free + held)
         engine = select_engine(budget, self.request, then, at_least=at_least)
@@ -297,7 +297,7 @@ class Opener:
     def _open(self, budget: BudgetEntry, place: Place, at_least: int, rows: int | None) -> Backend:
         request = self.request
         if isinstance(place, Card):
-            from elastic_runtime.open_tensorrt import open_tensorrt  # noqa: PLC0415  # only where there is a card
+            from elastic_runtime.tensorrt.open_tensorrt import open_tensorrt  # noqa: PLC0415  # only where there is a card
 
             return open_tensorrt(
                 self.bundle, budget, request, place, at_least=at_least, files=self._files, say=self._say

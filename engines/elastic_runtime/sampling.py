@@ -10,7 +10,7 @@ Only what IEEE 754 defines exactly is used: comparisons and +, -, *, / of double
                 top_p * total stays (1: all stay)
     5. draw     u = (word(seed, n) >> 11) * 2^-53, n the draws made before; the first candidate whose running sum is
                 > u * (total of what stayed), or the last one
-    word        splitmix64, as sketch.py writes it down
+    word        splitmix64, as format/sketch.py writes it down
     e(x)        x <= 0; 0 below -708; else k = floor(x * 1.4426950408889634 + 0.5),
                 r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10 (ln 2 in two parts),
                 p = 1/13!, then p = p * r + 1/i! for i = 12 ... 0; e = p * 2^k
@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.records import show
-from elastic_runtime.sketch import splitmix64
+from elastic_runtime.format.records import show
+from elastic_runtime.format.sketch import splitmix64
 
 Doubles = npt.NDArray[np.float64]
 _SEEDS = 1 << 64

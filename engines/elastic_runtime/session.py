@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.errors import InputError
-from elastic_runtime.records import show
+from elastic_runtime.format.records import show
 
 _ENCODE = "encode text with Tokenizer first"
 Ids = Sequence[int] | npt.NDArray[np.integer[Any]]

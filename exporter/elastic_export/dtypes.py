@@ -22,7 +22,7 @@ class Dtype:
     """A floating dtype that models are stored and computed in.
 
     `short` is ours (and that of options), `full` that of configs, interfaces, numpy and torch, `onnx` and `tensorrt`
-    those of their enumerations. Bytes are `elastic_runtime.safetensors.itemsize(short)`.
+    those of their enumerations. Bytes are `elastic_runtime.format.safetensors.itemsize(short)`.
     """
 
     short: Precision

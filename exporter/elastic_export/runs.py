@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from elastic_runtime.slicing import Runs, TensorRuns, full_runs
+from elastic_runtime.format.slicing import Runs, TensorRuns, full_runs
 
 __all__ = ["Runs", "TensorRuns", "chosen_runs", "full_runs", "positions", "runs_length", "runs_of", "runs_shape"]
 

@@ -14,22 +14,22 @@ import tempfile
 import time
 from pathlib import Path
 
-from elastic_export.bundle.job import ExportOptions, plan_job
 from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import emit_model
 from elastic_export.emit.emit import EmittedModel
-from elastic_export.engine.activation import activation_bounds
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.trt_rtx import TensorRTRTX
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.ops.plugins import creators_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
+from elastic_export.plan.activation import activation_bounds
+from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
-from elastic_runtime.digest import file_digest
+from elastic_runtime.format.digest import file_digest
 from synthetic import BUDGETS_12B, NANO_12B, write_sparse_checkpoint
 
 

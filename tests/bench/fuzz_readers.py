@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from elastic_runtime.errors import ElasticError
-from elastic_runtime.golden import read_golden
-from elastic_runtime.jsonfile import parse_json
-from elastic_runtime.manifest_reader import parse_manifest
-from elastic_runtime.seal import EMPTY, seal
-from elastic_runtime.weights import WeightRecipe
+from elastic_runtime.format.golden import read_golden
+from elastic_runtime.format.jsonfile import parse_json
+from elastic_runtime.format.manifest_reader import parse_manifest
+from elastic_runtime.format.seal import EMPTY, seal
+from elastic_runtime.format.weights import WeightRecipe
 
 HOSTILE: list[Any] = [
     None, True, False, 0, 1, -1, 2**31, 2**53 - 1, 2**53, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308, 1e-320, "", "x",

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.open_onnx import open_onnx
+from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.session import Session
 
 BLOCKS, STEPS = 40, 20

@@ -27,9 +27,9 @@ import numpy as np
 from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.runs import runs_shape
-from elastic_runtime.blocks import strided_blocks
-from elastic_runtime.safetensors import TensorFile, encode_header
-from elastic_runtime.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights
+from elastic_runtime.driver.blocks import strided_blocks
+from elastic_runtime.format.safetensors import TensorFile, encode_header
+from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights
 from synthetic import BUDGETS_12B, NANO_12B
 
 _PIECE = 8 << 20

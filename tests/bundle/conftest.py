@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from closed_form import ports, state_entries
-from elastic_export.bundle.describe import budget_size, fits, has_scalar_widths, widths
+from elastic_export.bundle.rules import RULES
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_runtime.fit import Activation
-from elastic_runtime.manifest import BudgetEntry, Checkpoint, EngineEntry, Manifest, Plugin, Status
-from elastic_runtime.rules import RULES
-from elastic_runtime.targets import load_targets
+from elastic_export.plan.memory import budget_size, fits, has_scalar_widths, widths
+from elastic_runtime.fit.targets import load_targets
+from elastic_runtime.fit.vram import Activation
+from elastic_runtime.format.manifest import BudgetEntry, Checkpoint, EngineEntry, Manifest, Plugin, Status
 
 PARENT = Architecture("M-*M", 256, 32, (64,), (8, 8), 4, 2, 16, 4, 4, 2, 8, 1e-5, (0.0, float("inf")))
 BUDGETS = {

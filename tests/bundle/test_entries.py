@@ -14,7 +14,6 @@ import pytest
 
 from closed_form import state_entries
 from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of, versions
-from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel
@@ -23,10 +22,11 @@ from elastic_export.graph.facts import StateSlice
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import state_runs
+from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InputError
-from elastic_runtime.fit import vram_needed
-from elastic_runtime.interface import logits_port, token_ports
+from elastic_runtime.fit.vram import vram_needed
+from elastic_runtime.format.interface import logits_port, token_ports
 from synthetic import write_checkpoint
 
 ARCH = Architecture("M-*M", 61, 24, (40,), (4, 4), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))

@@ -10,7 +10,7 @@ from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.manifest import FileEntry
+from elastic_runtime.format.manifest import FileEntry
 
 
 def engines(bundle: Bundle) -> dict[str, list[tuple[str, int, str]]]:

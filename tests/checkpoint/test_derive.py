@@ -17,11 +17,11 @@ import safetensors.numpy
 from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.checkpoint.derive import derive
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.sliced import write_sliced
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import tensor_runs
+from elastic_export.weights.sliced import write_sliced
 from elastic_runtime.errors import InputError
 from synthetic import random_architecture, random_budget, write_checkpoint
 

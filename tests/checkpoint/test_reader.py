@@ -20,8 +20,8 @@ from elastic_export.checkpoint.reader import Checkpoint, checkpoint_name
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_runtime import safetensors as safetensors_reader
 from elastic_runtime.errors import InputError
+from elastic_runtime.format import safetensors as safetensors_reader
 from synthetic import random_architecture, random_budget, write_checkpoint
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -1,4 +1,4 @@
-"""The command line: exit codes, error texts, plans; whole exports are in tests/test_pipeline.py."""
+"""The command line: exit codes, error texts, plans; whole exports are in tests/test_compile.py."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli.main import main
 from elastic_export.engine.build_folder import BuildFaultError
 from elastic_runtime.errors import InternalError
-from elastic_runtime.manifest_reader import NAME
-from elastic_runtime.verified import Verified
+from elastic_runtime.format.manifest_reader import NAME
+from elastic_runtime.verify.verified import Verified
 from synthetic import BUDGETS_12B, NANO_12B, random_architecture, write_checkpoint, write_sparse_checkpoint
 
 Run = tuple[int, str, str]
@@ -212,7 +212,7 @@ def test_targets_of_a_checkpoint(run, sparse_12b) -> None:
 
 def test_inspect_and_derive(run, tmp_path) -> None:
     from elastic_export.checkpoint.reader import Checkpoint
-    from elastic_export.checkpoint.sliced import write_sliced
+    from elastic_export.weights.sliced import write_sliced
 
     parent = Checkpoint.open(demo_checkpoint())
     code, out, _ = run("inspect", str(parent.path))
@@ -369,7 +369,7 @@ def test_verify_passes_its_options_on_and_ends_by_the_result(run, monkeypatch, t
         asked.append((path, wishes["plugins"], wishes["external"], wishes["require_engine"]))
         return Verified("b", 1, (), (), require_engine=wishes["require_engine"])
 
-    monkeypatch.setattr("elastic_runtime.verify.verify_bundle", verified)
+    monkeypatch.setattr("elastic_runtime.verify.verify.verify_bundle", verified)
     code, out, _ = run("verify", str(tmp_path), "--plugins", "p", "--weights-folder", "w", "--json")
     assert (code, json.loads(out)["replayed"]) == (0, False)
     code, out, _ = run("verify", str(tmp_path), "--require", "engine")

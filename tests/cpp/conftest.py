@@ -126,7 +126,7 @@ def host_program(program: Path) -> Path:
 @pytest.fixture(scope="session")
 def wide_bundle(demo_bundle: Path, twins: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo as a bundle whose models onnxruntime's CPU runs as they are: its twins in place of its models."""
-    from elastic_runtime.seal import EMPTY, seal
+    from elastic_runtime.format.seal import EMPTY, seal
 
     copy = tmp_path_factory.mktemp("wide") / "bundle"
     shutil.copytree(demo_bundle, copy)
@@ -145,7 +145,7 @@ def wide_bundle(demo_bundle: Path, twins: Path, tmp_path_factory: pytest.TempPat
 def twins(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The float32 twin of every budget's model, `<budget>.onnx`."""
     onnx = pytest.importorskip("onnx")
-    from elastic_runtime.twin import float32_twin
+    from elastic_runtime.ort.twin import float32_twin
 
     folder = tmp_path_factory.mktemp("twins")
     for budget in Bundle.open(demo_bundle).budgets:

@@ -18,9 +18,11 @@ from golden_eos import eos_cases
 from golden_errors import error_cases
 from golden_sessions import session_cases
 
-from elastic_runtime.choose import choose
+from elastic_export.bundle.rules import RULES
 from elastic_runtime.errors import InputError
-from elastic_runtime.manifest import (
+from elastic_runtime.fit.choose import choose
+from elastic_runtime.fit.sizes import parse_size
+from elastic_runtime.format.manifest import (
     BudgetEntry,
     Checkpoint,
     EngineEntry,
@@ -33,12 +35,10 @@ from elastic_runtime.manifest import (
     Status,
     Widths,
 )
-from elastic_runtime.manifest_reader import parse_manifest
-from elastic_runtime.open_onnx import ram_needed
-from elastic_runtime.rules import RULES
-from elastic_runtime.sizes import parse_size
-from elastic_runtime.sketch import splitmix64
-from elastic_runtime.weights import WeightRecipe, iter_weights
+from elastic_runtime.format.manifest_reader import parse_manifest
+from elastic_runtime.format.sketch import splitmix64
+from elastic_runtime.format.weights import WeightRecipe, iter_weights
+from elastic_runtime.ort.open_onnx import ram_needed
 
 FOLDER = Path(__file__).parent.parent / "golden"
 GIB = 1 << 30

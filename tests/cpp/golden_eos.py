@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic_runtime.errors import ElasticError
-from elastic_runtime.tokenizer import Tokenizer
+from elastic_runtime.text.tokenizer import Tokenizer
 
 VOCAB = 4
 _MARK = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

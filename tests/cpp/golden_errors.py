@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from elastic_runtime.errors import ElasticError
-from elastic_runtime.jsonfile import parse_json
-from elastic_runtime.manifest import (
+from elastic_runtime.format.jsonfile import parse_json
+from elastic_runtime.format.manifest import (
     BudgetEntry,
     Checkpoint,
     EngineEntry,
@@ -25,10 +25,10 @@ from elastic_runtime.manifest import (
     Status,
     Widths,
 )
-from elastic_runtime.manifest_reader import parse_manifest
-from elastic_runtime.safetensors import read_header
-from elastic_runtime.seal import EMPTY, seal
-from elastic_runtime.weights import WeightRecipe
+from elastic_runtime.format.manifest_reader import parse_manifest
+from elastic_runtime.format.safetensors import read_header
+from elastic_runtime.format.seal import EMPTY, seal
+from elastic_runtime.format.weights import WeightRecipe
 
 FILE = Path(__file__).parent.parent / "golden" / "errors.json"
 

@@ -51,8 +51,8 @@ def test_every_error_case_says_something(cases: dict[str, Any]) -> None:
 
 
 def test_a_seal_below_the_top_level_is_no_traceback() -> None:
-    from elastic_runtime.manifest_reader import parse_manifest
-    from elastic_runtime.seal import EMPTY, seal
+    from elastic_runtime.format.manifest_reader import parse_manifest
+    from elastic_runtime.format.seal import EMPTY, seal
 
     with pytest.raises(InputError, match="the field 'producer'"):
         parse_manifest(seal(f'{{"schema": "elastic-bundle/1", "x": {{"seal": "{EMPTY}"}}}}').encode())

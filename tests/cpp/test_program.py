@@ -219,7 +219,7 @@ def test_an_interrupt_ends_a_long_prompt(small: tuple[object, ...]) -> None:
 
 
 def test_an_interrupt_ends_a_check_of_a_large_file(program: Path, demo_bundle: Path, tmp_path: Path) -> None:
-    from elastic_runtime.seal import EMPTY, seal
+    from elastic_runtime.format.seal import EMPTY, seal
 
     manifest = json.loads((demo_bundle / "manifest.json").read_text("utf-8")) | {"seal": EMPTY}
     copy = tmp_path / "bundle"

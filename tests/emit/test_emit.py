@@ -21,7 +21,7 @@ from elastic_export.emit.embed import read_weight
 from elastic_export.graph.facts import tensor_slices
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.reference import budget_masks, empty_state
-from elastic_runtime.interface import token_ports
+from elastic_runtime.format.interface import token_ports
 from masked_parent import load_reference
 from weight_slices import slices_of
 
@@ -84,7 +84,7 @@ def test_file_runs_from_its_bytes(emitted: Any, compiled: Any, session: Callable
     feed |= {p.name: np.zeros([{"B": 1, "S": 8}.get(d, d) for d in p.shape], np.float32) for p in emitted.states()}
     feed |= {name: read_weight(w, slices_of(compiled.weights)) for name, w in emitted.weight_sources.items()}
     logits = session(emitted.path.read_bytes()).run(["logits"], feed)[0]
-    reference = load_reference(compiled.arch, slices_of(compiled.weights))
+    reference = load_reference(compiled.arch, compiled.weights.__getitem__)
     state, masks = empty_state(compiled.arch, 1, 8, torch.float32), budget_masks(compiled.arch, compiled.budget)
     expected, _ = reference(torch.from_numpy(ids), torch.tensor([0]), torch.tensor([6]), state, masks)
     assert np.linalg.norm(logits - expected.numpy()) <= 1e-5 * float(expected.norm())

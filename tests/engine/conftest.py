@@ -11,7 +11,7 @@ import onnx.parser
 import pytest
 
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.interface import Port, logits_port, state_ports, token_ports
+from elastic_runtime.format.interface import Port, logits_port, state_ports, token_ports
 
 VOCAB, HIDDEN, FFN, HEADS, KV, HEAD_DIM = 48, 64, 40, 4, 2, 16
 

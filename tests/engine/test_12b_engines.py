@@ -9,15 +9,15 @@ import pytest
 from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, emit_model
-from elastic_export.engine.activation import activation_bounds, size_bound
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.ops.plugins import creators_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
+from elastic_export.plan.activation import activation_bounds, size_bound
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
-from elastic_runtime.interface import OpsMode
+from elastic_runtime.format.interface import OpsMode
 from synthetic import BUDGETS_12B, NANO_12B
 
 pytestmark = pytest.mark.xdist_group("12b")  # one worker traces it

@@ -23,14 +23,14 @@ import onnx.numpy_helper
 import onnx.parser
 import pytest
 
-from elastic_export.engine.activation import activation_bounds
 from elastic_export.engine.builder import build_engine, child_environment
 from elastic_export.engine.compile import load, tensorrt_step
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.trt_rtx import TensorRTRTX
 from elastic_export.layers.architecture import Architecture
+from elastic_export.plan.activation import activation_bounds
 from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
-from elastic_runtime.interface import logits_port
+from elastic_runtime.format.interface import logits_port
 
 
 def test_an_engine_and_its_facts(request_for_small_model: EngineRequest) -> None:

@@ -11,7 +11,7 @@ from elastic_export.engine.checks import check_activation, check_network, check_
 from elastic_export.engine.network import NetworkFacts
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, InternalError
-from elastic_runtime.interface import Dim, Port
+from elastic_runtime.format.interface import Dim, Port
 
 
 def as_parsed(request: EngineRequest, ports: dict[str, Port]) -> dict[str, Port]:

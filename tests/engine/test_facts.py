@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from elastic_export.engine.facts import EngineFacts, EngineReport
-from elastic_runtime.records import decode, encode
+from elastic_runtime.format.records import decode, encode
 
 FACTS = EngineFacts(
     size=5,

@@ -11,7 +11,7 @@ from elastic_export.engine.build_folder import BuildFaultError
 from elastic_export.engine.builder import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, InputError, InternalError
-from elastic_runtime.interface import Port, token_ports
+from elastic_runtime.format.interface import Port, token_ports
 
 TWICE = """<ir_version: 11, opset_import: ["": 24, "elastic": 1]>
 g (int64[B,T] input_ids, int64[B] position, int64[B] length, float[48,8] emb) => (float[B,T,8] logits) {

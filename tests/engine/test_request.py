@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.interface import Port, logits_port, state_ports, token_ports
+from elastic_runtime.format.interface import Port, logits_port, state_ports, token_ports
 
 SIZES = st.integers(1, 1 << 20)
 NAMES = st.text(min_size=1, max_size=20)

@@ -63,7 +63,7 @@ def test_cutting_a_weight_is_cutting_the_array_that_its_parts_make(data: st.Data
 def test_tensors_that_make_no_weight_are_refused_by_name(shapes: list[Any], axis: int, text: str) -> None:
     with pytest.raises(InternalError) as caught:
         Weight(tuple(TensorSlice(n, s, full_runs(s)) for n, s in zip("ab", shapes, strict=False)), axis)
-    assert str(caught.value) == text
+    assert str(caught.value).startswith(text)
 
 
 def test_clones_share_nothing_that_changes(traced: ir.Model) -> None:

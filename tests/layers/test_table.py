@@ -10,7 +10,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.table import AXES, ELASTIC_AXES, KIND_OF_AXIS, KINDS, STATES
 from elastic_export.reference.mixers import MIXERS
-from elastic_runtime.interface import ALIAS_RULES
+from elastic_runtime.format.interface import ALIAS_RULES
 
 
 def test_letters_types_keys_and_tensors_are_of_one_kind_each() -> None:

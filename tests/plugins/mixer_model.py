@@ -10,7 +10,7 @@ import onnx.parser
 
 from elastic_export.engine.request import EngineRequest
 from elastic_export.ops.mamba2_mixer.body import function as mixer_function
-from elastic_runtime.interface import Port, StatePort
+from elastic_runtime.format.interface import Port, StatePort
 
 OPSET = 24
 PYTHON_CREATOR = "elastic_export.ops.mamba2_mixer.creator:create"

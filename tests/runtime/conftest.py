@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from closed_form import ports, state_entries
-from elastic_export.bundle.describe import budget_size, fits, widths
+from elastic_export.bundle.rules import RULES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
+from elastic_export.plan.memory import budget_size, fits, widths
 from elastic_runtime import open as opening
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.digest import file_digest
 from elastic_runtime.errors import BuildError
-from elastic_runtime.fit import Activation
-from elastic_runtime.manifest import BudgetEntry, Checkpoint, EngineEntry, FileEntry, Manifest, Status
-from elastic_runtime.rules import RULES
-from elastic_runtime.targets import load_targets
+from elastic_runtime.fit.targets import load_targets
+from elastic_runtime.fit.vram import Activation
+from elastic_runtime.format.digest import file_digest
+from elastic_runtime.format.manifest import BudgetEntry, Checkpoint, EngineEntry, FileEntry, Manifest, Status
 
 LIMIT = (0.0, float("inf"))
 SHAPES = {
@@ -132,7 +132,7 @@ def reseal() -> Callable[[str], bytes]:
     """Put a valid seal on an edited manifest."""
     import re
 
-    from elastic_runtime.seal import EMPTY, seal
+    from elastic_runtime.format.seal import EMPTY, seal
 
     return lambda text: seal(re.sub(r'"seal": "[0-9a-f]{64}"', f'"seal": "{EMPTY}"', text)).encode()
 

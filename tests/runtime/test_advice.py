@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from elastic_export.checkpoint.shards import open_shards
-from elastic_runtime.eos import stop_ids
 from elastic_runtime.errors import ElasticError, InputError
-from elastic_runtime.golden import read_golden
-from elastic_runtime.manifest_reader import read_manifest
-from elastic_runtime.plugin_library import library_abi
-from elastic_runtime.seal import EMPTY, seal
-from elastic_runtime.weights import WeightRecipe
+from elastic_runtime.format.golden import read_golden
+from elastic_runtime.format.manifest_reader import read_manifest
+from elastic_runtime.format.seal import EMPTY, seal
+from elastic_runtime.format.weights import WeightRecipe
+from elastic_runtime.tensorrt.plugin_library import library_abi
+from elastic_runtime.text.eos import stop_ids
 
 MALFORMED = json.loads((Path(__file__).parents[1] / "golden" / "errors.json").read_text("utf-8"))
 

@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 import pytest
 
-from elastic_runtime.twin import main
+from elastic_runtime.ort.twin import main
 
 needs_polygraphy = pytest.mark.skipif(
     importlib.util.find_spec("polygraphy") is None, reason="polygraphy is not installed (extra test)"

@@ -13,7 +13,7 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.generate import Piece, Settings, generate
 from elastic_runtime.sampling import Sampling
 from elastic_runtime.session import Session
-from elastic_runtime.tokenizer import Tokenizer
+from elastic_runtime.text.tokenizer import Tokenizer
 
 
 class Counting:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from card_memory import apart
-from elastic_runtime import onnx_memory
 from elastic_runtime import open as opening
 from elastic_runtime.bundle import Bundle
+from elastic_runtime.driver.memory import Card
 from elastic_runtime.errors import ElasticError, InputError, UnavailableError
-from elastic_runtime.memory import Card
 from elastic_runtime.open import Opener, Request
-from elastic_runtime.open_onnx import OnnxCard, card_needed, plan_card, ram_needed
-from elastic_runtime.preflight import NoCudaError
+from elastic_runtime.ort import onnx_memory
+from elastic_runtime.ort.open_onnx import OnnxCard, card_needed, plan_card, ram_needed
+from elastic_runtime.tensorrt.preflight import NoCudaError
 
 GIB = 1 << 30
 H200 = Card("H200", "9.0", 141 * GIB, 100 * GIB)  # no engine of the demo's is for it
@@ -228,7 +228,7 @@ def test_without_a_way_to_the_card_auto_says_why_and_gpu_fails(
 def test_a_missing_package_is_named_on_a_card_too(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "elastic_runtime.onnx_memory", None)
+    monkeypatch.setitem(sys.modules, "elastic_runtime.ort.onnx_memory", None)
     with pytest.raises(UnavailableError, match="the onnxruntime backend: expected the packages onnx and onnxruntime"):
         Opener(bundle, Request(device="gpu")).open()
 

@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from elastic_runtime import memory, trt_engine
 from elastic_runtime import open as opening
-from elastic_runtime import open_tensorrt as engine_opening
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.device import ALIGNMENT
-from elastic_runtime.engine_cache import cache_folder, remember
+from elastic_runtime.driver import memory
+from elastic_runtime.driver.device import ALIGNMENT
+from elastic_runtime.driver.memory import Card
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
-from elastic_runtime.fit import vram_needed
-from elastic_runtime.manifest import Status
-from elastic_runtime.memory import Card
+from elastic_runtime.fit.vram import vram_needed
+from elastic_runtime.format.manifest import Status
 from elastic_runtime.open import Opener, Request
+from elastic_runtime.tensorrt import open_tensorrt as engine_opening
+from elastic_runtime.tensorrt import trt_engine
+from elastic_runtime.tensorrt.engine_cache import cache_folder, remember
 
 GIB = 1 << 30
 CARD = Card("GeForce RTX 5080", "12.0", 16 * GIB, 15 * GIB)

@@ -29,4 +29,4 @@ def test_errors_are_there_without_numpy() -> None:
     code = "import sys, elastic_runtime as e; from elastic_runtime import InputError; print('numpy' in sys.modules)"
     more = "; print('Bundle' in dir(e)); from elastic_runtime import *; print(WeightRecipe.__module__)"
     done = subprocess.run([sys.executable, "-c", code + more], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True", "elastic_runtime.weights"]
+    assert done.stdout.split() == ["False", "True", "elastic_runtime.format.weights"]

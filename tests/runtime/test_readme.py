@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from elastic_export.ops.plugins import plugin_of
-from elastic_runtime import errors, manifest_reader, preflight, sampling, sketch
-from elastic_runtime.golden import read_golden
-from elastic_runtime.interface import ALIAS_RULES, token_ports
-from elastic_runtime.manifest import SCHEMA, Manifest, Plugin
-from elastic_runtime.records import decode, encode
-from elastic_runtime.safetensors import TensorFile
-from elastic_runtime.weights import WeightRecipe, iter_weights
+from elastic_runtime import errors, sampling
+from elastic_runtime.format import manifest_reader, sketch
+from elastic_runtime.format.golden import read_golden
+from elastic_runtime.format.interface import ALIAS_RULES, token_ports
+from elastic_runtime.format.manifest import SCHEMA, Manifest, Plugin
+from elastic_runtime.format.records import decode, encode
+from elastic_runtime.format.safetensors import TensorFile
+from elastic_runtime.format.weights import WeightRecipe, iter_weights
+from elastic_runtime.tensorrt import preflight
 
 ENGINES = Path(__file__).parents[2] / "engines"
 PAGE = (ENGINES / "README.md").read_text("utf-8")
@@ -130,7 +132,7 @@ def test_the_python_program_runs(demo_bundle: Path, capsys: pytest.CaptureFixtur
 def test_every_file_and_option_that_the_page_names_exists() -> None:
     for target in re.findall(r"\]\(([\w./]+)\)", PAGE):
         assert (ENGINES / target).exists(), target
-    from elastic_runtime.run import command
+    from elastic_runtime.cli.run import command
 
     options = {option for parameter in command.params for option in parameter.opts}
     for line in PAGE.splitlines():

@@ -33,7 +33,7 @@ GREEDY = """
 import json, sys
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.generate import Settings, generate
-from elastic_runtime.open_onnx import open_onnx
+from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.session import Session
 
 path, name, count, prompt, cuts = json.loads(sys.argv[1])
@@ -123,7 +123,7 @@ def test_greedy_ids_are_the_references(demo_bundle: Path, without_torch: dict[st
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_the_program_prints_the_references_ids(demo_bundle: Path, without_torch: dict[str, str], budget: str) -> None:
     request = ("--budget", budget, "--ids", ",".join(map(str, PROMPT)), "--max-new", str(COUNT), "--ignore-eos")
-    program = ("-m", "elastic_runtime.run", str(demo_bundle), "--backend", "onnxruntime", "--threads", "1")
+    program = ("-m", "elastic_runtime.cli.run", str(demo_bundle), "--backend", "onnxruntime", "--threads", "1")
     done = _python(without_torch, *program, *request)
     assert done.returncode == 0, done.stderr
     assert [int(word) for word in done.stdout.split()] == _reference(budget)

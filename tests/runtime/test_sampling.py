@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.format.sketch import splitmix64
 from elastic_runtime.sampling import Sampler, Sampling, exact_exp
-from elastic_runtime.sketch import splitmix64
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "sampler.json").read_text("utf-8"))["groups"]
 

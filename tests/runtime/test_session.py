@@ -10,7 +10,7 @@ import pytest
 
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
-from elastic_runtime.open_onnx import open_onnx
+from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.session import Session
 
 PROMPT = [(7 * i) % 256 for i in range(90)]

@@ -37,8 +37,8 @@ print("generated", *ids)
 
 CHOOSE = """
 from elastic_runtime import Bundle
-from elastic_runtime.weights import iter_weights
-import elastic_runtime.open_tensorrt, elastic_runtime.backend_tensorrt, elastic_runtime.session
+from elastic_runtime.format.weights import iter_weights
+import elastic_runtime.tensorrt.open_tensorrt, elastic_runtime.tensorrt.backend_tensorrt, elastic_runtime.session
 
 opened = Bundle.open(bundle, check="digests")
 chosen = opened.choose(vram=12 << 30, context=2048).chosen

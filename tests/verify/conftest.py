@@ -19,7 +19,7 @@ from onnx import TensorProto
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.dtypes import DTYPES
-from elastic_export.emit import EmittedModel, emit_model, shared_recipe
+from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
@@ -27,8 +27,9 @@ from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.verify import Oracle, Plan, Verification, make_oracle, make_plan, require_passed, verify_budget
 from elastic_export.verify.oracle import Snapshot
+from elastic_export.weights.recipe import shared_recipe
 from elastic_runtime.errors import ElasticError
-from elastic_runtime.weights import WeightRecipe, iter_weights
+from elastic_runtime.format.weights import WeightRecipe, iter_weights
 from synthetic import write_checkpoint
 
 Array = np.ndarray[Any, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from elastic_export.ops.mamba2_mixer import body as mixer_body
+from elastic_export.ops.mamba2_mixer import body
 
 NUMBERS = r"float32: .*logits"
 ALL = ("bf16", "fp16", "fp32")
@@ -222,11 +222,11 @@ def test_a_fault_in_the_body_is_caught(
     precision: str,
     head_dim: int,
 ) -> None:
-    model, text = compiled(precision, head_dim=head_dim), mixer_body._BODY
+    model, text = compiled(precision, head_dim=head_dim), body._BODY
     changed = fault(text, narrow_type(precision))
     assert changed != text
     with monkeypatch.context() as patch:
-        patch.setattr(mixer_body, "_BODY", changed)
+        patch.setattr(body, "_BODY", changed)
         emitted = model.compile()
     found = outcome(model, emitted)
     assert re.search(expected, found), found

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from elastic_runtime import twin
+from elastic_runtime.ort import twin
 
 NUMBERS = r"float32: .*logits"  # the end-to-end run is off
 ALL = ("bf16", "fp16", "fp32")

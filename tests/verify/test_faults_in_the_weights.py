@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_runtime.weights import WeightRecipe
+from elastic_runtime.format.weights import WeightRecipe
 
 NUMBERS = r"float32: .*logits"
 ALL = ("bf16", "fp16", "fp32")

@@ -39,7 +39,7 @@ void check_precision(const Bundle& bundle, const BudgetEntry& budget, const Onnx
   const std::string size = gib(host_bytes(bundle, budget, options.max_context, options.max_batch));
   throw InputError(
       "budget " + repr(budget.name), "a float32 model for onnxruntime's CPU", precision,
-      "name its float32 twin (elastic_runtime.twin makes it; it takes " + size + " GiB of memory)");
+      "name its float32 twin (elastic_runtime.ort.twin makes it; it takes " + size + " GiB of memory)");
 }
 
 /// A state between two calls: the model reads one buffer and writes the other. Caches have one buffer:

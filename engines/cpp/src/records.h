@@ -1,5 +1,5 @@
 // Strict reading of JSON objects: every field required, no other allowed; errors name the path to the value.
-// Private to the library; the texts are those of elastic_runtime/records.py.
+// Private to the library; the texts are those of elastic_runtime/format/records.py.
 #pragma once
 
 #include <cstdint>

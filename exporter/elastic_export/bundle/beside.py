@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.jsonfile import read_json
+from elastic_runtime.format.jsonfile import read_json
 
 
 def failed_report(output: Path) -> Path:

@@ -9,17 +9,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from elastic_export import __version__
-from elastic_export.bundle.describe import fits, has_scalar_widths, widths
 from elastic_export.bundle.fingerprint import fingerprint
-from elastic_export.bundle.job import EngineJob, ExportJob
 from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.output import check_output, os_errors_explained
-from elastic_export.engine.activation import logits_buffer
+from elastic_export.bundle.rules import RULES
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.layers.budget import Budget
-from elastic_runtime.fit import Activation, BudgetSize
-from elastic_runtime.interface import Alias, OpsMode, StatePort
-from elastic_runtime.manifest import (
+from elastic_export.plan.activation import logits_buffer
+from elastic_export.plan.job import EngineJob, ExportJob
+from elastic_export.plan.memory import fits, has_scalar_widths, widths
+from elastic_runtime.fit.targets import Target
+from elastic_runtime.fit.vram import Activation, BudgetSize
+from elastic_runtime.format.interface import Alias, OpsMode, StatePort
+from elastic_runtime.format.manifest import (
     BudgetEntry,
     Checkpoint,
     EngineEntry,
@@ -30,8 +32,6 @@ from elastic_runtime.manifest import (
     StateEntry,
     Status,
 )
-from elastic_runtime.rules import RULES
-from elastic_runtime.targets import Target
 
 if TYPE_CHECKING:  # else `doctor` and `--dry-run` would wait for torch
     from elastic_export.emit import EmittedModel

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from elastic_export.bundle.merge import graph_files
-from elastic_runtime.golden import read_golden
-from elastic_runtime.manifest import BudgetEntry, Manifest
+from elastic_runtime.format.golden import read_golden
+from elastic_runtime.format.manifest import BudgetEntry, Manifest
 
 #: What belongs to the checks of a report: their figures, the run they made, and with what they ran.
 _OF_THE_CHECKS = ("passed", "checks", "run", "versions")

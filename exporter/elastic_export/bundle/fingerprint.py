@@ -25,7 +25,7 @@ from pathlib import Path
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.table import AXES
 from elastic_runtime.errors import advised
-from elastic_runtime.safetensors import TensorEntry, read_header
+from elastic_runtime.format.safetensors import TensorEntry, read_header
 
 _SAMPLE = 4096
 _Value = int | float | str | tuple[int, ...] | tuple[float, ...]

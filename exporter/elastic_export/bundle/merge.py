@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
+from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
 
 _SAME = ("demo", "precision", "weight_mode", "logits")
 GOLDEN = "golden.safetensors"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from elastic_export.bundle.beside import check_beside
 from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
-from elastic_runtime.manifest import Manifest
-from elastic_runtime.manifest_reader import NAME, read_manifest
+from elastic_runtime.format.manifest import Manifest
+from elastic_runtime.format.manifest_reader import NAME, read_manifest
 
 _NO_RIGHT = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.EINVAL, errno.ELOOP,

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from elastic_runtime.digest import file_digest
 from elastic_runtime.errors import NO_ROOM, BuildError
-from elastic_runtime.manifest import FileEntry
+from elastic_runtime.format.digest import file_digest
+from elastic_runtime.format.manifest import FileEntry
 
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file (btrfs, xfs)
 _PIECE = 8 << 20

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elastic_export.bundle.job import ExportJob
-from elastic_runtime.manifest import EngineEntry, Manifest
+from elastic_export.plan.job import ExportJob
+from elastic_runtime.format.manifest import EngineEntry, Manifest
 
 if TYPE_CHECKING:
     from elastic_export.engine.facts import EngineFacts

@@ -32,11 +32,11 @@ from elastic_export.bundle.merge import (
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import link_same, place
 from elastic_export.bundle.staging import Stage, recover
-from elastic_runtime.digest import file_digest
 from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
-from elastic_runtime.jsonfile import read_json
-from elastic_runtime.manifest import EngineEntry, FileEntry, Manifest, ordered
-from elastic_runtime.manifest_reader import NAME, parse_manifest
+from elastic_runtime.format.digest import file_digest
+from elastic_runtime.format.jsonfile import read_json
+from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, ordered
+from elastic_runtime.format.manifest_reader import NAME, parse_manifest
 
 Say = Callable[[str], None]
 

@@ -19,7 +19,7 @@ from elastic_export.layers.axis import Axis
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.table import ELASTIC_AXES, KIND_OF_AXIS
 from elastic_runtime.errors import InputError, advised
-from elastic_runtime.jsonfile import json_type, read_json
+from elastic_runtime.format.jsonfile import json_type, read_json
 
 FORMAT = "elastic-budgets/1"
 FILE_NAME = "elastic_config.json"

@@ -18,7 +18,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import Axis
 from elastic_export.layers.table import AXES, KIND_OF, KIND_OF_AXIS, KINDS
 from elastic_runtime.errors import InputError, advised
-from elastic_runtime.jsonfile import json_type, read_json
+from elastic_runtime.format.jsonfile import json_type, read_json
 
 EPSILON_NAMES = ("layer_norm_epsilon", "rms_norm_eps", "rms_norm_epsilon", "norm_eps")
 LIMIT_NAMES = ("time_step_limit", "mamba_dt_limit")
@@ -282,7 +282,7 @@ class _Reader:
         for axis in AXES:
             least, why = axis.least
             if not axis.per_layer and axis.of(a) < least:
-                raise self.fault(axis.key, f"{least} or more", str(axis.of(a)), why)
+                raise self.fault(axis.key, f"{least} or more", str(axis.of(a)), f"export another model: {why}")
 
     def unknown_keys(self, ignore: Sequence[str]) -> list[str]:
         known = {*FIXED, *HARMLESS, *_READ_ELSEWHERE, *EPSILON_NAMES, *LIMIT_NAMES}

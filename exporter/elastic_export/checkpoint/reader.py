@@ -18,7 +18,7 @@ from elastic_export.checkpoint.shards import open_shards
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_runtime.errors import InputError
-from elastic_runtime.safetensors import TensorFile
+from elastic_runtime.format.safetensors import TensorFile
 
 #: Files beside the weights that a program needs to talk to the model, or to be allowed to.
 COMPANIONS = (

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from elastic_runtime.errors import InputError, advised
-from elastic_runtime.jsonfile import json_type, read_json
-from elastic_runtime.safetensors import TensorFile
+from elastic_runtime.format.jsonfile import json_type, read_json
+from elastic_runtime.format.safetensors import TensorFile
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -19,7 +19,7 @@ from elastic_export.checkpoint.documents import write_json
 from elastic_export.checkpoint.shards import INDEX, SINGLE
 from elastic_export.dtypes import DTYPES as MODEL_DTYPES
 from elastic_export.layers.architecture import Architecture
-from elastic_runtime.safetensors import dtype_name, encode_header
+from elastic_runtime.format.safetensors import dtype_name, encode_header
 
 Array = np.ndarray[Any, Any]
 Weights = dict[str, Array]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from elastic_export.bundle.entries import versions
-from elastic_runtime.fit_table import align
+from elastic_export.plan.fit_table import align
 
 
 @click.command()

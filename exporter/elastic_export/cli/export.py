@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import click
 
 from elastic_export.bundle.entries import check_destination
-from elastic_export.bundle.job import ExportJob, ExportOptions, plan_job
 from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.lenient import LENIENT
 from elastic_export.cli.progress import ConsoleProgress
 from elastic_export.cli.summary import plan_json, result_json, summary
+from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_runtime.errors import BuildError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -97,7 +97,7 @@ def run_export(
     _check_fit(job)
     if dry_run:
         return
-    from elastic_export.pipeline import export  # noqa: PLC0415  # torch takes seconds to import; a plan needs none
+    from elastic_export.compile import export  # noqa: PLC0415  # torch takes seconds to import; a plan needs none
 
     result = export(job, progress, command=sys.argv)
     click.echo(result_json(result) if as_json else summary(result))

@@ -15,13 +15,13 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.engine.facts import EngineReport
 from elastic_export.engine.profiles import PROFILE_NAMES
+from elastic_export.plan.fit_table import align, parameters, size_text
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError, advised
-from elastic_runtime.fit_table import align, parameters, size_text
-from elastic_runtime.jsonfile import read_json
-from elastic_runtime.manifest import BudgetEntry
-from elastic_runtime.paths import inside
-from elastic_runtime.records import decode, encode, show
+from elastic_runtime.format.jsonfile import read_json
+from elastic_runtime.format.manifest import BudgetEntry
+from elastic_runtime.format.paths import inside
+from elastic_runtime.format.records import decode, encode, show
 
 _LONGEST = 1000  # characters of a text out of a report
 _ONNX = "name a model.onnx of a bundle"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from elastic_runtime.fit import BudgetSize, unfit, vram_needed
-from elastic_runtime.fit_table import align, parameters, size_text
-from elastic_runtime.records import encode
-from elastic_runtime.targets import Target
+from elastic_export.plan.fit_table import align, parameters, size_text
+from elastic_runtime.fit.targets import Target
+from elastic_runtime.fit.vram import BudgetSize, unfit, vram_needed
+from elastic_runtime.format.records import encode
 
 if TYPE_CHECKING:
-    from elastic_export.bundle.job import ExportJob
+    from elastic_export.compile import BudgetResult, ExportResult
     from elastic_export.engine.facts import EngineFacts
-    from elastic_export.pipeline import BudgetResult, ExportResult
-    from elastic_runtime.manifest import EngineEntry
+    from elastic_export.plan.job import ExportJob
+    from elastic_runtime.format.manifest import EngineEntry
 
 
 def summary(result: ExportResult) -> str:

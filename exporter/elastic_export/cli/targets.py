@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from elastic_export.bundle.job import ExportOptions, budget_sizes, precision_of
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.lenient import lenient_options
-from elastic_export.engine.limits import largest_context
-from elastic_runtime.fit import BudgetSize, bandwidth_floor, gib
-from elastic_runtime.fit_table import align, short, verdict
-from elastic_runtime.targets import Target, load_targets
+from elastic_export.plan.fit_table import align, short, verdict
+from elastic_export.plan.job import ExportOptions, budget_sizes, precision_of
+from elastic_export.plan.limits import largest_context
+from elastic_runtime.fit.targets import Target, load_targets
+from elastic_runtime.fit.vram import BudgetSize, bandwidth_floor, gib
 
 CONTEXTS = (8192, 16384, 32768, 131072)
 

@@ -13,7 +13,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.ops.op import DOMAIN
 from elastic_export.ops.table import SHIPPED
 from elastic_runtime.errors import InternalError
-from elastic_runtime.interface import Port
+from elastic_runtime.format.interface import Port
 
 #: Every op an emitted graph may hold; `Where` and the float constants only inside explicit attention.
 EMITTED_OPS = frozenset(

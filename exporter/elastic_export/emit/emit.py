@@ -21,7 +21,7 @@ from elastic_export.ops.table import SHIPPED
 from elastic_export.opset import IR_VERSION, OPSET
 from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InternalError
-from elastic_runtime.interface import Port, StatePort, logits_port, token_ports
+from elastic_runtime.format.interface import Port, StatePort, logits_port, token_ports
 
 _SMALL = 1 << 10  # bytes; constants below stay inside the file
 

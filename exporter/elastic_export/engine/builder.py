@@ -28,7 +28,6 @@ from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.header import check_header
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
-from elastic_export.engine.limits import check_precision, check_sizes
 from elastic_export.engine.machine import build_error
 from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
@@ -36,8 +35,9 @@ from elastic_export.engine.plugins import check_creators
 from elastic_export.engine.request import EngineRequest
 from elastic_export.ops.contract import read_contract
 from elastic_export.ops.table import SHIPPED
+from elastic_export.plan.limits import check_precision, check_sizes
 from elastic_runtime.errors import BuildError, ElasticError, InternalError
-from elastic_runtime.interface import OpsMode
+from elastic_runtime.format.interface import OpsMode
 
 #: Seconds; a native 12B takes about 40 on one slow core, so this is a hang.
 TIMEOUT = 3600.0

@@ -13,7 +13,7 @@ from elastic_export.engine.network import DYNAMIC, NetworkFacts
 from elastic_export.engine.profiles import PROFILE_COUNT, PROFILE_NAMES
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, InternalError
-from elastic_runtime.interface import ALIAS_RULES, Dim, Port
+from elastic_runtime.format.interface import ALIAS_RULES, Dim, Port
 
 #: The bounds are estimates from what builds were seen to take: good graphs may be above them, so a user may say so.
 KEEP_IT = (

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from elastic_export.engine.profiles import PROFILE_NAMES
-from elastic_runtime.records import decode, encode
+from elastic_runtime.format.records import decode, encode
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from elastic_export.dtypes import OF_TENSORRT
-from elastic_runtime.interface import Port
+from elastic_runtime.format.interface import Port
 
 DYNAMIC = -1
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.interface import Dim
+from elastic_runtime.format.interface import Dim
 
 #: Smallest, preferred and largest shape of one input.
 Span = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]

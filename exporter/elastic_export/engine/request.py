@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elastic_export.dtypes import Precision
-from elastic_runtime.interface import Dim, OpsMode, Port, StatePort
-from elastic_runtime.records import decode, encode
+from elastic_runtime.format.interface import Dim, OpsMode, Port, StatePort
+from elastic_runtime.format.records import decode, encode
 
 
 @dataclass(frozen=True)

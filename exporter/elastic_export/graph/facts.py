@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from elastic_export.runs import Runs, TensorRuns, chosen_runs, full_runs, positions, runs_shape
 from elastic_runtime.errors import InternalError
-from elastic_runtime.interface import StateKind
-from elastic_runtime.slicing import Window, joined_shape, windows_of
+from elastic_runtime.format.interface import StateKind
+from elastic_runtime.format.slicing import Window, joined_shape, windows_of
 
 _KEY = "elastic_export.facts"
 

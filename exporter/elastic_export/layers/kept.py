@@ -15,7 +15,7 @@ from elastic_export.layers.architecture import Architecture, Layer
 from elastic_export.layers.axis import Extent, kept_of
 from elastic_export.layers.budget import Budget
 from elastic_export.runs import Runs, TensorRuns, runs_of, runs_shape
-from elastic_runtime.slicing import copy_runs
+from elastic_runtime.format.slicing import copy_runs
 
 
 def tensor_runs(parent: Architecture, budget: Budget, prefix: str = "backbone") -> dict[str, TensorRuns]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from elastic_export.layers.axis import Axis, Extent, extent
-from elastic_runtime.interface import StateKind
+from elastic_runtime.format.interface import StateKind
 
 VOCAB: Final = Axis("vocab_size", ("vocab_size",))
 HIDDEN: Final = Axis("hidden_size", ("hidden_size",), elastic=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from elastic_export.ops.table import SHIPPED
-from elastic_runtime.interface import OpsMode
-from elastic_runtime.manifest import Plugin
+from elastic_runtime.format.interface import OpsMode
+from elastic_runtime.format.manifest import Plugin
 
 LIBRARY = "libelastic_plugins.so"
 

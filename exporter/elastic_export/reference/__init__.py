@@ -4,11 +4,4 @@ from elastic_export.reference.masks import Masks, budget_masks
 from elastic_export.reference.model import ElasticModel
 from elastic_export.reference.state import State, empty_state, state_ports_of
 
-__all__ = [
-    "ElasticModel",
-    "Masks",
-    "State",
-    "budget_masks",
-    "empty_state",
-    "state_ports_of",
-]
+__all__ = ["ElasticModel", "Masks", "State", "budget_masks", "empty_state", "state_ports_of"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from elastic_export.layers.architecture import Architecture, Layer
 from elastic_export.layers.kind import State as StateSpec
-from elastic_runtime.interface import Dim, StatePort
+from elastic_runtime.format.interface import Dim, StatePort
 
 State = dict[str, Tensor]
 """Input name of the interface (`conv_state.0`, …) -> tensor."""

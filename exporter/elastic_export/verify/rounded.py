@@ -30,8 +30,8 @@ from elastic_export.verify.compare import Comparison, Tally
 from elastic_export.verify.oracle import Oracle, Snapshot, cut_state, spread_state
 from elastic_export.verify.plan import POISON, Plan, walk
 from elastic_runtime.errors import InternalError
-from elastic_runtime.onnx_model import OnnxModel
-from elastic_runtime.twin import residual_sums
+from elastic_runtime.ort.onnx_model import OnnxModel
+from elastic_runtime.ort.twin import residual_sums
 
 Array = npt.NDArray[np.float32]
 Weights = Iterable[tuple[str, npt.NDArray[Any]]]

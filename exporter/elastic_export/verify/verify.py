@@ -28,9 +28,9 @@ from elastic_export.verify.plan import POISON, Plan, walk
 from elastic_export.verify.rounded import check_rounded
 from elastic_export.verify.tolerance import TOLERANCES, Tolerance
 from elastic_runtime.errors import BuildError
-from elastic_runtime.golden import Golden
-from elastic_runtime.onnx_model import OnnxModel
-from elastic_runtime.sketch import sketch, written_rows
+from elastic_runtime.format.golden import Golden
+from elastic_runtime.format.sketch import sketch, written_rows
+from elastic_runtime.ort.onnx_model import OnnxModel
 
 #: What each check compares the file with.
 AGAINST = {

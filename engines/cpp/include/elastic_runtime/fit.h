@@ -1,4 +1,4 @@
-// How much GPU memory a budget needs; the same function as elastic_runtime/fit.py.
+// How much GPU memory a budget needs; the same function as elastic_runtime/fit/vram.py.
 //
 //     VRAM = weights + batch x (state + KV x context) + activation memory of the larger profile + reserve
 //

@@ -1,6 +1,6 @@
 // `manifest.json`, schema `elastic-bundle/1`: what a bundle holds and what it needs.
 //
-// The records mirror elastic_runtime/manifest.py field by field: every field is required, no other is
+// The records mirror elastic_runtime/format/manifest.py field by field: every field is required, no other is
 // allowed. Paths are relative to the bundle, `/` between the parts; sizes are bytes. The file is sealed:
 // `"seal": "<64 hex digits>"` is the sha256 of its bytes with these digits replaced by zeros.
 #pragma once

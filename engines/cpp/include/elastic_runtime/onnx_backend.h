@@ -16,7 +16,7 @@ struct OnnxOptions {
   std::int64_t max_tokens = 256;    ///< of one call
   std::int64_t max_batch = 1;
   int threads = 0;  ///< 0: onnxruntime decides
-  /// Another file of the same interface, such as the float32 twin that elastic_runtime.twin makes in Python.
+  /// Another file of the same interface, such as the float32 twin that elastic_runtime.ort.twin makes in Python.
   std::optional<std::filesystem::path> model;
   /// Hears how many bytes of weights are read next. What it throws ends the loading, and everything is given
   /// back.

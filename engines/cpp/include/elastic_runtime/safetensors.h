@@ -1,5 +1,5 @@
 // The safetensors container: where every tensor of a file lies. Same rules and errors as
-// elastic_runtime/safetensors.py.
+// elastic_runtime/format/safetensors.py.
 #pragma once
 
 #include <cstdint>

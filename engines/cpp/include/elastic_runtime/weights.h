@@ -2,7 +2,7 @@
 //
 // Each input names a tensor of the parent by file, byte offset, dtype and shape, and per axis the runs
 // [start, count] that are kept; the result is row-major and contiguous. The rules are those of
-// elastic_runtime/weights.py. In memory an input is a list of such slices, one behind the other along an
+// elastic_runtime/format/weights.py. In memory an input is a list of such slices, one behind the other along an
 // axis; version 1 has room for one.
 #pragma once
 

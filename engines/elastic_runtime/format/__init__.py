@@ -1,0 +1,1 @@
+"""The files of a bundle: records, manifest, weights, golden runs."""

@@ -1,0 +1,178 @@
+"""Where the onnxruntime backend keeps weights, states and inputs: main memory, or the card of its CUDA provider.
+
+Everything goes through onnxruntime's own values, so a card needs no second library. Between calls of the model only
+three small inputs go to the card and the logits come back; zeroing passes through main memory, once a sequence.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from elastic_runtime.backend import DeviceName
+from elastic_runtime.errors import BuildError
+from elastic_runtime.ort.onnx_model import ort_value
+from elastic_runtime.tensorrt.preflight import NoCudaError
+
+Array = npt.NDArray[Any]
+CUDA = "CUDAExecutionProvider"
+_KIND = "cuda"  # onnxruntime's word for the card's memory
+
+
+class Buffer(Protocol):
+    """An array that a model reads or writes; `value` is onnxruntime's handle of it."""
+
+    value: Any
+    nbytes: int
+
+    def write(self, array: Array) -> None:
+        """Take over the content of an array of the same shape."""
+
+    def zero(self) -> None:
+        """Set everything to zero."""
+
+    def read(self) -> Array:
+        """The content; in main memory the array itself and no copy."""
+
+
+class Memory(Protocol):
+    """A place for buffers, and the execution providers that compute there.
+
+    `grows`: whether buffers that are let go make room for larger ones; if not, caches are made whole.
+    """
+
+    device: DeviceName
+    grows: bool
+    providers: Sequence[tuple[str, Mapping[str, str]]]
+
+    def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Buffer:
+        """A buffer of zeros."""
+
+    def holding(self, array: Array) -> Buffer:
+        """A buffer with the array's content: in main memory the array itself, which must be contiguous and aligned."""
+
+
+class HostBuffer:
+    """A `Buffer` over an array's own memory."""
+
+    def __init__(self, array: Array) -> None:
+        self.array, self.value, self.nbytes = array, ort_value(array), array.nbytes
+
+    def write(self, array: Array) -> None:
+        """See `Buffer`."""
+        self.array[...] = array
+
+    def zero(self) -> None:
+        """See `Buffer`."""
+        self.array.fill(0)
+
+    def read(self) -> Array:
+        """See `Buffer`."""
+        return self.array
+
+
+class HostMemory:
+    """Main memory; a `Memory`."""
+
+    device: DeviceName = "cpu"
+    grows = True
+    providers: Sequence[tuple[str, Mapping[str, str]]] = (("CPUExecutionProvider", {}),)
+
+    def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> HostBuffer:
+        """See `Memory`."""
+        return HostBuffer(np.zeros(shape, dtype))
+
+    def holding(self, array: Array) -> HostBuffer:
+        """See `Memory`."""
+        return HostBuffer(array)
+
+
+class CudaBuffer:
+    """A `Buffer` on a card. Raises BuildError when the card has no room or fails."""
+
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], index: int) -> None:
+        self._shape, self._dtype, self._index = tuple(shape), dtype, index
+        self.nbytes = int(np.prod(self._shape, dtype=np.int64)) * dtype.itemsize
+        try:
+            self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self._shape, dtype, _KIND, index)
+        except Exception as error:  # onnxruntime's own kinds have no base of theirs
+            raise self._failed(f"room for {self.nbytes} bytes more", error) from error
+
+    def write(self, array: Array) -> None:
+        """See `Buffer`; complete when this returns."""
+        given = np.ascontiguousarray(array, self._dtype)
+        try:
+            self.value.update_inplace(given)
+        except Exception as error:
+            raise self._failed(f"it to take {self.nbytes} bytes", error) from error
+
+    def zero(self) -> None:
+        """See `Buffer`."""
+        self.write(np.zeros(self._shape, self._dtype))  # pages that nobody writes cost no memory
+
+    def read(self) -> Array:
+        """See `Buffer`: a copy in main memory."""
+        try:
+            return np.array(self.value.numpy())
+        except Exception as error:
+            raise self._failed(f"it to give {self.nbytes} bytes", error) from error
+
+    def _failed(self, expected: str, error: Exception) -> BuildError:
+        todo = "close what uses the card, or take a smaller budget or context, or --device cpu"
+        return BuildError(f"card {self._index}", expected=expected, found=str(error).strip(), todo=todo)
+
+
+class CudaMemory:
+    """The memory of the card of that number in CUDA's order; a `Memory`.
+
+    TF32 is off, since the twin computes in float32. Values are made without a session, so no option of one governs the
+    arena that they come from: it keeps what was let go, in pieces that a larger value does not fit into.
+    """
+
+    device: DeviceName = "gpu"
+    grows = False
+
+    def __init__(self, index: int = 0) -> None:
+        self._index = index
+        options = {"device_id": str(index), "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
+        self.providers: Sequence[tuple[str, Mapping[str, str]]] = ((CUDA, options), ("CPUExecutionProvider", {}))
+
+    def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> CudaBuffer:
+        """See `Memory`: a new value holds whatever the card's memory held."""
+        buffer = CudaBuffer(shape, np.dtype(dtype), self._index)
+        buffer.zero()
+        return buffer
+
+    def holding(self, array: Array) -> CudaBuffer:
+        """See `Memory`: a copy, so that the array may go."""
+        buffer = CudaBuffer(array.shape, array.dtype, self._index)
+        buffer.write(array)
+        return buffer
+
+
+def check_cuda(index: int = 0) -> None:
+    """Whether onnxruntime has its CUDA provider and can use the card's memory. Raises NoCudaError.
+
+    Being listed says only that the package was built with it: CUDA's libraries load with the first use.
+    """
+    if CUDA not in onnxruntime.get_available_providers():
+        raise NoCudaError(f"onnxruntime {onnxruntime.__version__} without one")
+    with redirect_stdout(io.StringIO()):  # it prints what it does not find, and standard output is ours
+        onnxruntime.preload_dlls()  # those that pip installed are on no loader path
+    try:
+        onnxruntime.OrtValue.ortvalue_from_shape_and_type((1,), np.float32, _KIND, index)
+    except Exception as error:
+        raise NoCudaError("one whose CUDA libraries, driver or card do not answer") from error
+
+
+def check_providers(session: Any, memory: Memory) -> None:
+    """Whether a session computes where it was asked to: onnxruntime falls back by itself. Raises NoCudaError."""
+    wanted, found = memory.providers[0][0], list(session.get_providers())
+    if found[:1] != [wanted]:
+        raise NoCudaError(f"a session that fell back to {', '.join(found) or 'nothing'}")

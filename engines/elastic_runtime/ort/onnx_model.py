@@ -1,0 +1,133 @@
+"""A model file under onnxruntime: one call in, logits and states out. Weights come through weights.json.
+
+The lowest layer of the onnxruntime backend; sessions that keep state between calls stand on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from elastic_runtime.errors import BuildError, ElasticError, InputError
+from elastic_runtime.ort.twin import TOKEN_INPUTS, float32_twin, is_weight
+from elastic_runtime.tensorrt.preflight import UPDATE
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+State = dict[str, Array]
+_QUIET = 3  # errors only: a warning per call says that TensorScatter copies, which our rules allow
+_ONNX_TYPES = {"bfloat16": onnx.TensorProto.BFLOAT16}
+
+
+class OnnxModel:
+    """A loaded model on the CPU.
+
+    Args:
+        model: the file's content; external data must have been given as `weights`.
+        weights: (input name, array) of every weight input, in the dtype the file asks for.
+        rounded: run the rounded twin instead of the plain float32 one (no difference for a float32 model).
+        taps: names of inner values that `run` gives besides the outputs.
+        threads: of one op; 0 leaves the choice to onnxruntime.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        weights: Iterable[tuple[str, Array]],
+        *,
+        rounded: bool = False,
+        taps: Sequence[str] = (),
+        threads: int = 0,
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _QUIET
+        options.intra_op_num_threads = threads
+        try:
+            twin = float32_twin(model, rounded=rounded)
+            twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps)
+            self._session = onnxruntime.InferenceSession(
+                twin.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except ElasticError:
+            raise
+        except Exception as error:  # onnx and onnxruntime refuse a file in many ways
+            raise BuildError(
+                "model.onnx", expected="a model onnxruntime loads", found=str(error).strip(), todo=UPDATE
+            ) from error
+        self.state_shapes = {
+            value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+            for value in twin.graph.input
+            if value.name not in TOKEN_INPUTS and not is_weight(value.name)
+        }
+        self.outputs = [value.name for value in twin.graph.output]
+        self._kept = [
+            (name, np.ascontiguousarray(array)) for name, array in weights
+        ]  # an OrtValue does not keep its array alive
+        self._weights = {name: ort_value(array) for name, array in self._kept}
+        wanted = {value.name for value in twin.graph.input if is_weight(value.name)}
+        if wanted != set(self._weights):
+            differing = sorted(wanted ^ set(self._weights))
+            raise InputError(
+                "weights of the model",
+                expected=f"{len(wanted)} inputs",
+                found=f"differing {differing[:4]}",
+                todo="export the bundle again",
+            )
+
+    def empty_state(self, batch: int, max_context: int, *, cache_fill: float = 0.0) -> State:
+        """The state of new sequences. `cache_fill` stands in all cache rows: none may be read before it is written."""
+        sizes = {"B": batch, "S": max_context}
+        state = {}
+        for name, shape in self.state_shapes.items():
+            fill = cache_fill if "cache" in name else 0.0
+            state[name] = np.full([sizes.get(d, d) for d in shape], fill, np.float32)
+        return state
+
+    def run(self, input_ids: Ints, position: Ints, length: Ints, state: Mapping[str, Array]) -> dict[str, Array]:
+        """One call: ids [B, T], position [B], length [B] -> every output and tap by name. `state` is not modified."""
+        tokens = {"input_ids": input_ids, "position": position, "length": length}
+        arrays = {name: np.ascontiguousarray(ids, np.int64) for name, ids in tokens.items()}
+        arrays |= {name: np.ascontiguousarray(state[name], np.float32) for name in self.state_shapes}
+        feeds = {name: ort_value(array) for name, array in arrays.items()} | self._weights
+        try:
+            results = self._session.run_with_ort_values(self.outputs, feeds)
+        except Exception as error:
+            raise BuildError(
+                "model.onnx", expected="a model onnxruntime runs", found=str(error).strip(), todo=UPDATE
+            ) from error
+        return dict(zip(self.outputs, (result.numpy() for result in results), strict=True))
+
+    def new_state(self, outputs: Mapping[str, Array]) -> State:
+        """The state among the outputs of `run`, by its input names."""
+        missing = sorted({_output_of(name) for name in self.state_shapes} - set(outputs))
+        if missing:
+            raise BuildError(
+                "model.onnx",
+                expected="an output for every state",
+                found=f"no {missing[0]}",
+                todo="export the bundle again",
+            )
+        return {name: outputs[_output_of(name)] for name in self.state_shapes}
+
+    def call(self, input_ids: Ints, position: Ints, length: Ints, state: Mapping[str, Array]) -> tuple[Array, State]:
+        """One call as `run`: logits and the new state."""
+        outputs = self.run(input_ids, position, length, state)
+        return outputs["logits"], self.new_state(outputs)
+
+
+def _output_of(state: str) -> str:
+    kind, ordinal = state.split(".")
+    return f"{kind}_out.{ordinal}"
+
+
+def ort_value(array: Array) -> Any:
+    """An onnxruntime value over the array's own memory; the caller keeps the array alive."""
+    onnx_type = _ONNX_TYPES.get(array.dtype.name)
+    if onnx_type is None:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx_type)

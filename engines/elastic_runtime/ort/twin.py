@@ -1,0 +1,205 @@
+"""The twin of a model file: the same graph in float32 arithmetic, for machines whose onnxruntime has no narrow kernels.
+
+onnxruntime's CPU has no BF16 kernels. Its twin keeps every op and every weight and computes in float32. A *rounded*
+twin besides rounds each value that the original keeps narrow (Cast there and back), so that it differs from the
+original in the accumulation order only: a precision assigned wrongly shows.
+
+Function bodies are inlined first, since a body says nothing of types and an op in it may compute narrow. The contract
+of the mixer is float32 inside: so what a body *computes* narrow is rounded in both twins (what it only moves is not).
+
+Needs the `onnx` package. A float32 model is its own twin.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import onnx
+import onnx.inliner
+import onnx.shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from elastic_runtime.errors import InputError
+
+NARROW = {TensorProto.BFLOAT16, TensorProto.FLOAT16}
+STATE_KINDS = ("conv_state", "ssm_state", "key_cache", "value_cache")
+TOKEN_INPUTS = ("input_ids", "position", "length")
+#: Ops that only move values: what comes out narrow went in narrow.
+_MOVES = {
+    "Concat",
+    "Gather",
+    "GatherND",
+    "Identity",
+    "Pad",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "TensorScatter",
+    "Transpose",
+    "Unsqueeze",
+}
+
+
+def is_weight(name: str) -> bool:
+    """Whether an input of a model is a weight: neither a token input nor a state."""
+    return name not in TOKEN_INPUTS and name.split(".", maxsplit=1)[0] not in STATE_KINDS
+
+
+def narrow_type(model: ModelProto) -> int | None:
+    """The narrow type a model computes in, or None for a float32 model."""
+    found = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} & NARROW
+    found |= {tensor.data_type for tensor in model.graph.initializer} & NARROW
+    if len(found) > 1:
+        raise InputError(
+            "model.onnx", expected="one narrow type", found="float16 and bfloat16 mixed", todo="export the bundle again"
+        )
+    return next(iter(found), None)
+
+
+def float32_twin(model: ModelProto, *, rounded: bool = False, wide_weights: bool = False) -> ModelProto:
+    """A float32 twin of a model; the model is left alone.
+
+    Weight inputs keep the dtype they are stored in and are cast inside, layer by layer: a twin needs no float32 copy of
+    all weights in memory. Every other input and output of the narrow type becomes float32.
+
+    Args:
+        model: an emitted model; initializers may lie outside the file.
+        rounded: whether values that were narrow are rounded to the narrow type.
+        wide_weights: whether weight inputs are float32 too: twice the memory, and nothing is cast at every call.
+    """
+    narrow = narrow_type(model)
+    if narrow is None:
+        twin = ModelProto()
+        twin.CopyFrom(model)
+        return twin
+    twin = onnx.inliner.inline_local_functions(_with_defaults(model))
+    outer = {name for node in model.graph.node for name in node.output}
+    were_narrow = _narrow_values(twin)
+    del twin.graph.value_info[:]
+    stored = _widen_interface(twin.graph.input, keep_weights=not wide_weights)
+    stored += _widen_interface(twin.graph.output, keep_weights=True)
+    stored += [tensor.name for tensor in twin.graph.initializer if tensor.data_type == narrow]
+    nodes = [_cast(name, _wide(name), TensorProto.FLOAT) for name in stored]
+    for node in twin.graph.node:
+        inner = outer.isdisjoint(node.output)
+        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded or inner else None)
+    del twin.graph.node[:]
+    twin.graph.node.extend(nodes)
+    return twin
+
+
+def _with_defaults(model: ModelProto) -> ModelProto:
+    """The model with the default attributes of its functions at every call: onnx's inliner does not know of them."""
+    complete = ModelProto()
+    complete.CopyFrom(model)
+    defaults = {(f.domain, f.name): f.attribute_proto for f in model.functions}
+    for node in complete.graph.node:
+        given = {attribute.name for attribute in node.attribute}
+        missing = [a for a in defaults.get((node.domain, node.op_type), ()) if a.name not in given]
+        node.attribute.extend(missing)
+    return complete
+
+
+def residual_sums(model: ModelProto) -> list[NodeProto]:
+    """The sums of the residual stream, one a layer in order: inputs are the stream and the layer's branch."""
+    bare = _inferred(model)
+    return [node for node in bare.node if node.op_type == "Add" and node.output[0] in _floats(bare)]
+
+
+def _floats(graph: onnx.GraphProto) -> set[str]:
+    kinds = {*NARROW, TensorProto.FLOAT}
+    return {v.name for v in (*graph.value_info, *graph.output) if v.type.tensor_type.elem_type in kinds}
+
+
+def _inferred(model: ModelProto) -> onnx.GraphProto:
+    """The graph with types by inference and not by what the file claims."""
+    bare = ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(bare, strict_mode=True).graph
+
+
+def _narrow_values(model: ModelProto) -> set[str]:
+    """Names of the node outputs that are narrow."""
+    inferred = _inferred(model)
+    values = (*inferred.value_info, *inferred.output)
+    return {value.name for value in values if value.type.tensor_type.elem_type in NARROW}
+
+
+def _widen_interface(values: Iterable[ValueInfoProto], *, keep_weights: bool) -> list[str]:
+    """Narrow inputs and outputs become float32, weights excepted where they are kept: their names are returned."""
+    weights = []
+    for value in values:
+        if value.type.tensor_type.elem_type in NARROW:
+            if keep_weights and is_weight(value.name) and value.name != "logits" and "_out." not in value.name:
+                weights.append(value.name)
+            else:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return weights
+
+
+def _wide(name: str) -> str:
+    return f"{name}:wide"
+
+
+def _cast(source: str, result: str, to: int) -> NodeProto:
+    return onnx.helper.make_node("Cast", [source], [result], to=to, name=f"{result}:cast")
+
+
+def _twin_of(node: NodeProto, stored: set[str], were_narrow: set[str], round_to: int | None) -> list[NodeProto]:
+    """The node in float32, and behind it the rounding of what it gives narrow."""
+    twin = NodeProto()
+    twin.CopyFrom(node)
+    twin.input[:] = [_wide(name) if name in stored else name for name in node.input]
+    for attribute in twin.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i in NARROW:
+            attribute.i = TensorProto.FLOAT
+    if round_to is None or node.op_type in _MOVES:
+        return [twin]
+    if node.op_type == "RMSNormalization" and node.output[0] in were_narrow:
+        return _rounded_norm(twin, round_to)
+    roundings = []
+    for index, name in enumerate(node.output):
+        if name in were_narrow:
+            twin.output[index] = f"{name}:exact"
+            roundings.append(_cast(f"{name}:exact", f"{name}:narrow", round_to))
+            roundings.append(_cast(f"{name}:narrow", name, TensorProto.FLOAT))
+    return [twin, *roundings]
+
+
+def _rounded_norm(norm: NodeProto, round_to: int) -> list[NodeProto]:
+    """A narrow RMSNormalization as ONNX defines it: normalised in float32, rounded, then multiplied by the scale."""
+    x, scale, y = norm.input[0], norm.input[1], norm.output[0]
+    one = onnx.helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+    plain = NodeProto()
+    plain.CopyFrom(norm)
+    plain.input[:] = [x, f"{y}:ones"]
+    plain.output[:] = [f"{y}:plain"]
+    return [
+        onnx.helper.make_node("Shape", [scale], [f"{y}:shape"]),
+        onnx.helper.make_node("ConstantOfShape", [f"{y}:shape"], [f"{y}:ones"], value=one),
+        plain,
+        _cast(f"{y}:plain", f"{y}:plain_narrow", round_to),
+        _cast(f"{y}:plain_narrow", f"{y}:plain_rounded", TensorProto.FLOAT),
+        onnx.helper.make_node("Mul", [f"{y}:plain_rounded", scale], [f"{y}:exact"]),
+        _cast(f"{y}:exact", f"{y}:narrow", round_to),
+        _cast(f"{y}:narrow", y, TensorProto.FLOAT),
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m elastic_runtime.ort.twin [--wide] MODEL.onnx TWIN.onnx`: write the twin; --wide: weights float32
+    too."""
+    wide = "--wide" in arguments
+    files = [argument for argument in arguments if argument != "--wide"]
+    if len(files) != 2:
+        print(main.__doc__, file=sys.stderr)
+        return 2
+    onnx.save(float32_twin(onnx.load(files[0]), wide_weights=wide), files[1])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,217 @@
+"""The engine backend: bindings, states that swap or share, the profile of each call, CUDA graphs for decode.
+
+Everything here runs on any `Device` and any pair of `Executor`s; trt_engine.py makes the executors out of an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from elastic_runtime.backend import DeviceName, Floats, Ints, closed
+from elastic_runtime.driver.device import Arena, Device
+from elastic_runtime.errors import BuildError
+from elastic_runtime.format.manifest import EngineEntry, OutputPort
+from elastic_runtime.tensorrt.device_states import DeviceStates, nbytes, sized
+
+DECODE, PREFILL = 0, 1  # profiles: T = 1, and 1 <= T <= max_tokens
+_TOKENS = ("input_ids", "position", "length")
+
+
+class Executor(Protocol):
+    """One execution context of an engine, bound to one of its profiles."""
+
+    def set_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """The shape of a dynamic input, for the calls that follow."""
+
+    def set_address(self, name: str, address: int) -> None:
+        """Where an input is read or an output is written, for the calls that follow."""
+
+    def enqueue(self, stream: int) -> None:
+        """Ask for one run. Raises BuildError when it is refused."""
+
+    def capturable(self, stream: int) -> bool:
+        """Whether a run can be recorded."""
+
+
+class EngineBackend:
+    """A `Backend` on a device.
+
+    Args:
+        entry: the engine's entry in the manifest.
+        device: where; closed with the backend.
+        executors: of the decode and of the prefill profile; they never run at the same time.
+        weights: the weight inputs on the device; freed with the backend.
+        batch: most rows.
+        vocab_size: V.
+        scratch: bytes of activation memory, for `memory`.
+        on_close: called when the backend is closed, before memory is given back.
+        say: hears of a card that does not record decode steps.
+
+    Raises:
+        BuildError: device or executors fail; what was allocated here is free again, what was given is still open.
+    """
+
+    name = "tensorrt-rtx"
+    device: DeviceName = "gpu"
+
+    def __init__(
+        self,
+        entry: EngineEntry,
+        device: Device,
+        executors: tuple[Executor, Executor],
+        weights: Arena,
+        *,
+        batch: int,
+        vocab_size: int,
+        scratch: int = 0,
+        on_close: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.max_tokens, self.max_context, self.max_batch = entry.max_tokens, entry.max_context, batch
+        self.vocab_size, self._entry, self._device, self._executors = vocab_size, entry, device, executors
+        self._weights, self._scratch, self._on_close = weights, scratch, on_close
+        self._logits_port: OutputPort = next(port for port in entry.outputs if port.input is None)
+        self._graphs: dict[int, Any] = {}
+        self._warm: set[int] = set()
+        self._use_graphs, self._say, self._closed, self._batch = True, say, False, 0
+        with ExitStack() as undo:
+            self._states = DeviceStates(device, entry.outputs, batch=batch, context=entry.max_context)
+            undo.callback(self._states.free)
+            self._tokens = self._allocate_tokens(batch)
+            undo.callback(self._tokens.free)
+            self._bind_fixed()
+            self.start(1)
+            undo.pop_all()
+
+    def start(self, batch: int) -> None:
+        """Zero the states and fix the batch. Recorded graphs hold shapes and addresses: another batch drops them."""
+        self._check_open()
+        if batch != self._batch:
+            self._drop_graphs()
+        self._batch = batch
+        self._states.zero()
+        for profile in (DECODE, PREFILL):
+            self._set_shapes(profile, 1)
+
+    def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
+        """One call (`Backend.call`): profile 0 where T is 1, through a CUDA graph from the third step on."""
+        self._check_open()
+        tokens = input_ids.shape[1]
+        for name, array in zip(_TOKENS, (input_ids, position, length), strict=True):
+            self._device.upload(self._tokens.addresses[name], np.ascontiguousarray(array, np.int64))
+        if tokens == 1:
+            self._decode()
+        else:
+            self._set_shapes(PREFILL, tokens)
+            self._bind_states(PREFILL)
+            self._executors[PREFILL].enqueue(self._device.stream)
+        self._states.swap()
+        return self._read_logits(tokens, length)
+
+    def states(self) -> Mapping[str, npt.NDArray[Any]]:
+        """A copy of every state."""
+        self._check_open()
+        return self._states.read(self._batch)
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes on the device."""
+        return {"weights": self._weights.nbytes, "states": self._states.nbytes, "scratch": self._scratch}
+
+    def close(self) -> None:
+        """Give the device's memory back.
+
+        A device that has failed fails every call from then on: each thing is given back all the same, and the error
+        goes on after the last.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with ExitStack() as steps:  # the last one first
+            steps.callback(self._device.close)
+            for held in (self._weights, self._tokens, self._states):
+                steps.callback(held.free)
+            steps.callback(self._on_close)
+            steps.callback(self._drop_graphs)
+            steps.callback(self._device.synchronize)
+
+    def _allocate_tokens(self, batch: int) -> Arena:
+        sizes = {"B": batch, "T": self.max_tokens, "S": self.max_context}
+        bound = {port.name: nbytes(port, sizes) for port in self._entry.inputs if port.name in _TOKENS}
+        return Arena(self._device, bound | {self._logits_port.name: nbytes(self._logits_port, sizes)})
+
+    def _bind_fixed(self) -> None:
+        """Addresses that never change: weights, tokens, logits."""
+        fixed = {**self._weights.addresses, **self._tokens.addresses}
+        for executor in self._executors:
+            for name, address in fixed.items():
+                executor.set_address(name, address)
+
+    def _bind_states(self, profile: int) -> None:
+        for name, address in self._states.addresses().items():
+            self._executors[profile].set_address(name, address)
+
+    def _set_shapes(self, profile: int, tokens: int) -> None:
+        sizes = {"B": self._batch, "T": tokens, "S": self.max_context}
+        for port in self._entry.inputs:
+            self._executors[profile].set_shape(port.name, sized(port.shape, sizes))
+
+    def _decode(self) -> None:
+        """One step. States that swap give two sets of addresses, hence two graphs.
+
+        The first run of each set is a plain one: it compiles kernels and allocates, which cannot be recorded.
+        """
+        side, executor, stream = self._states.side, self._executors[DECODE], self._device.stream
+        if side in self._graphs:
+            self._device.launch(self._graphs[side])
+            return
+        self._bind_states(DECODE)
+        if side in self._warm and self._use_graphs and executor.capturable(stream):
+            self._record(side)
+        if side in self._graphs:
+            self._device.launch(self._graphs[side])
+            return
+        executor.enqueue(stream)
+        self._warm.add(side)
+
+    def _record(self, side: int) -> None:
+        """Nothing runs while it is recorded, so a card that refuses runs the step plainly, and all that follow."""
+        executor, stream = self._executors[DECODE], self._device.stream
+        try:
+            self._graphs[side] = self._device.capture(lambda: executor.enqueue(stream))
+        except BuildError as error:
+            self._use_graphs = False
+            self._say(f"warning: decode steps run without CUDA graphs, which is slower: {error}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed(self.name)
+
+    def _drop_graphs(self) -> None:
+        graphs, self._graphs, self._warm = self._graphs, {}, set()
+        with ExitStack() as steps:
+            for graph in graphs.values():
+                steps.callback(self._device.drop, graph)
+
+    def _read_logits(self, tokens: int, length: Ints) -> Floats:
+        shape = sized(self._logits_port.shape, {"B": self._batch, "T": tokens})
+        logits = np.empty(shape, np.float32)
+        self._device.download(self._tokens.addresses[self._logits_port.name], logits)
+        return logits[np.arange(self._batch), np.maximum(length - 1, 0)] if logits.ndim == 3 else logits
+
+
+def check_bindings(entry: EngineEntry, weights: set[str], found: set[str]) -> None:
+    """Whether an engine's tensors are those that manifest and weights.json name. Raises BuildError."""
+    wanted = {port.name for port in entry.inputs} | {port.name for port in entry.outputs} | weights
+    if wanted != found:
+        differing = sorted(wanted ^ found)
+        raise BuildError(
+            entry.file,
+            expected=f"the {len(wanted)} inputs and outputs of manifest and weights.json",
+            found=f"differing {differing[:4]}",
+            todo="export the bundle again",
+        )

@@ -1,0 +1,193 @@
+"""Opening a budget's engine on a card: checks first, then weights to the device, then contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from elastic_runtime.backend import Backend
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.driver.cuda import CudaDevice
+from elastic_runtime.driver.device import Arena, Device
+from elastic_runtime.driver.memory import Card
+from elastic_runtime.errors import UnavailableError
+from elastic_runtime.fit.choose import choose
+from elastic_runtime.fit.vram import gib
+from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
+from elastic_runtime.format.mapped import MappedFile
+from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, check_bindings
+from elastic_runtime.tensorrt.device_weights import upload_weights
+from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered
+from elastic_runtime.tensorrt.plugin_library import find_plugin, plugin_folders
+from elastic_runtime.tensorrt.preflight import (
+    check_card,
+    check_memory,
+    check_version,
+    installed_version,
+    load_tensorrt,
+    untested,
+)
+
+Say = Callable[[str], None]
+
+
+class Wishes(Protocol):
+    """What a request says about engines."""
+
+    @property
+    def vram(self) -> int | None:
+        """Bytes of the card's memory that may be taken; None: all that is free."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that must be possible; None: as many as the memory allows."""
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+
+    @property
+    def plugin_folder(self) -> Path | None:
+        """Where plugin libraries are."""
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """Where compiled kernels are kept."""
+
+
+def open_tensorrt(
+    bundle: Bundle,
+    budget: BudgetEntry,
+    wishes: Wishes,
+    card: Card,
+    *,
+    at_least: int = 1,
+    files: dict[Path, MappedFile] | None = None,
+    say: Say,
+) -> Backend:
+    """The engine that `choose` takes for the wishes, on that card.
+
+    Args:
+        bundle: where it lies.
+        budget: which.
+        wishes: of the request.
+        card: with the memory that is free.
+        at_least: tokens that must be possible, whatever the wishes say.
+        files: mappings to share with other budgets.
+        say: hears of warnings.
+
+    Raises:
+        UnavailableError: there is none, or it cannot run here (preflight.py).
+    """
+    engine = select_engine(budget, wishes, card, at_least=at_least)
+    return open_engine(bundle, budget, engine, wishes, card, files=files, say=say)
+
+
+def select_engine(budget: BudgetEntry, wishes: Wishes, card: Card, *, at_least: int = 1) -> EngineEntry:
+    """The engine that `choose` takes.
+
+    Raises:
+        UnavailableError: there is none, or none within the memory that was named. Whether the card has as much free
+            is for `check_engine` to say.
+    """
+    limit = card.free if wishes.vram is None else min(wishes.vram, card.free)
+    choice = choose(
+        [budget],
+        vram=limit,
+        context=wishes.context,
+        at_least=at_least,
+        batch=wishes.batch,
+        compute_capability=card.compute_capability,
+    )
+    (reckoning,) = choice.reckonings
+    if reckoning.engine is None:
+        expected = f"an engine for {card.name}"
+        raise UnavailableError(
+            f"budget {budget.name!r}",
+            expected=expected,
+            found=reckoning.refusal,
+            todo="take a smaller context, export for this card with --target, or take the backend onnxruntime",
+        )
+    if wishes.vram is not None and reckoning.need and not reckoning.fits:
+        raise UnavailableError(
+            f"budget {budget.name!r} on {card.name}",
+            expected=f"{gib(reckoning.need.total)} GiB of memory to take ({reckoning.need.text()})",
+            found=f"{gib(limit)} GiB, of {gib(wishes.vram)} named and {gib(card.free)} free",
+            todo="name more memory, or take a smaller budget or an engine of a smaller context",
+        )
+    return reckoning.engine
+
+
+def open_engine(
+    bundle: Bundle,
+    budget: BudgetEntry,
+    engine: EngineEntry,
+    wishes: Wishes,
+    card: Card,
+    *,
+    files: dict[Path, MappedFile] | None = None,
+    say: Say,
+) -> Backend:
+    """That engine. Raises UnavailableError where it cannot run, BuildError where device or TensorRT fail."""
+    plugin = check_engine(bundle, budget, engine, wishes, card)
+    kept = remembered(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
+    if warning := untested(engine, kept):
+        say(warning)
+    return _load(bundle, budget, engine, wishes, card, plugin, files, say)
+
+
+def check_engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> Path | None:
+    """Whether the engine can run there; its plugin library. Raises UnavailableError."""
+    check_card(engine, card)
+    check_version(engine, installed_version())
+    plugin = find_plugin(engine.plugin, plugin_folders(bundle.path, engine.file, wishes.plugin_folder))
+    check_memory(budget, engine, card, batch=wishes.batch)
+    return plugin
+
+
+def _load(
+    bundle: Bundle,
+    budget: BudgetEntry,
+    engine: EngineEntry,
+    wishes: Wishes,
+    card: Card,
+    plugin: Path | None,
+    files: dict[Path, MappedFile] | None,
+    say: Say,
+) -> Backend:
+    """The backend; what was made before a failure is given back."""
+    from elastic_runtime.tensorrt.trt_engine import TrtEngine  # noqa: PLC0415
+
+    trt, path = load_tensorrt(), bundle.path / engine.file
+    cache = kernels_file(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
+    with ExitStack() as undo:
+        device = CudaDevice()
+        undo.callback(device.close)
+        opened = TrtEngine(trt, engine, path, device, plugin=plugin, cache=cache, say=say)
+        undo.callback(opened.close)
+        weights = _weights(device, bundle, budget, files)
+        undo.callback(weights.free)
+        check_bindings(engine, set(weights.addresses), opened.tensors())
+        opened.check_aliases()
+        backend = EngineBackend(
+            engine,
+            device,
+            opened.executors(),
+            weights,
+            batch=wishes.batch,
+            vocab_size=budget.widths.vocab_size,
+            scratch=opened.scratch,
+            on_close=opened.close,
+            say=say,
+        )
+        undo.pop_all()
+        return backend
+
+
+def _weights(device: Device, bundle: Bundle, budget: BudgetEntry, files: dict[Path, MappedFile] | None) -> Arena:
+    if budget.weights is None:
+        return Arena(device, {})  # they are inside the engine
+    folder = (bundle.path / budget.weights).parent
+    return upload_weights(device, bundle.recipe(budget), folder, external=bundle.external, files=files)

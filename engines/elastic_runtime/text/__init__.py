@@ -1,0 +1,1 @@
+"""Text: tokenizer, chat template, and which ids end a text."""

@@ -1,0 +1,65 @@
+"""Which ids end a text, read from a bundle's files. No tokenizer is needed for it: who feeds ids may have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from elastic_runtime.errors import InputError, advised
+from elastic_runtime.format.jsonfile import read_json
+
+
+def stop_ids(
+    folder: Path, vocab_size: int | None = None, *, id_of: Callable[[str], int | None] | None = None
+) -> tuple[int, ...]:
+    """Ids that end a text: eos_token_id of generation_config.json, else eos_token of the tokenizer's config.
+
+    Those outside of a model's vocabulary are left out where its size is given: it never makes them.
+
+    Args:
+        folder: of the bundle; a file that is not there says nothing.
+        vocab_size: of the model.
+        id_of: the id of a token, of a tokenizer that is loaded; without it tokenizer.json is read where it must be.
+
+    Raises:
+        InputError: eos_token_id is no id and no list of ids, or a file is no JSON.
+    """
+    found = optional_json(folder / "generation_config.json").get("eos_token_id")
+    if found is None:
+        token = content_of(optional_json(folder / "tokenizer_config.json").get("eos_token"))
+        found = (id_of(token) if id_of else _id_of(folder, token)) if token else None
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(type(i) is int for i in ids):
+        raise InputError(
+            "generation_config.json: eos_token_id",
+            expected="an id or a list of ids",
+            found=str(found),
+            todo="correct it in the checkpoint and export again",
+        )
+    return tuple(i for i in ids if vocab_size is None or 0 <= i < vocab_size)
+
+
+def optional_json(path: Path) -> Mapping[str, Any]:
+    """The object of a JSON file, an empty one where there is no such file."""
+    with advised("correct it in the checkpoint and export again"):
+        return read_json(path) if path.is_file() else {}
+
+
+def content_of(token: object) -> str:
+    """A special token stands as text or as an object with `content`; empty where it does neither."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
+
+
+def _id_of(folder: Path, token: str) -> int | None:
+    """The id of a token in tokenizer.json: an added one, else one of the model's vocabulary."""
+    tokenizer = optional_json(folder / "tokenizer.json")
+    added = tokenizer.get("added_tokens")
+    for entry in added if isinstance(added, list) else ():
+        if isinstance(entry, dict) and content_of(entry) == token and type(entry.get("id")) is int:
+            return int(entry["id"])
+    model = tokenizer.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    found = vocabulary.get(token) if isinstance(vocabulary, dict) else None
+    return found if type(found) is int else None

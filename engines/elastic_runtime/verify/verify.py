@@ -1,0 +1,180 @@
+"""Verifies a bundle where it lies: every file's digest, then every budget's golden run. No torch, no parent.
+
+The ONNX file runs on the CPU in float32 arithmetic (ort/twin.py) against the reference's float32 logits and states; an
+engine runs where there is a card of its class. What was not run is listed with its reason and never counts as
+verified. A model is not run only where the bundle has no golden run of it or its weights are elsewhere; one that does
+not load, or that this machine has no memory or packages for, fails.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from elastic_runtime.backend import Backend
+from elastic_runtime.bundle import Bundle, check_external, check_file
+from elastic_runtime.driver.memory import Card, find_card
+from elastic_runtime.errors import ElasticError, UnavailableError
+from elastic_runtime.format.golden import Golden, read_golden
+from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
+from elastic_runtime.format.manifest_reader import DamageError, read_manifest
+from elastic_runtime.format.paths import inside
+from elastic_runtime.ort.open_onnx import open_onnx
+from elastic_runtime.tensorrt.engine_cache import cache_folder, forget, remember
+from elastic_runtime.verify.replay import BOUNDS, Bounds, replay
+from elastic_runtime.verify.verified import Outcome, Verified
+
+Say = Callable[[str], None]
+
+
+def _ignore(text: str) -> None:
+    """Nobody listens."""
+
+
+def verify_bundle(
+    path: Path,
+    *,
+    require_engine: bool = False,
+    say: Say = _ignore,
+    external: Path | None = None,
+    plugins: Path | None = None,
+) -> Verified:
+    """Verify a bundle.
+
+    Args:
+        path: its folder.
+        require_engine: whether an engine that was not run is a failure.
+        say: hears what is being done.
+        external: the folder of the parent's shards where the bundle only names them.
+        plugins: the folder of the plugin library; without it the places of `plugin_folders` are searched.
+
+    Raises:
+        InputError: not a bundle, or one of another version; `external` for a bundle that holds its weights. Damage is
+            no error here but in the result.
+    """
+    try:
+        manifest = read_manifest(path)
+    except DamageError as error:
+        return Verified(str(path), 1, (str(error),), (), require_engine=require_engine)
+    check_external(path, manifest, external)
+    bundle = Bundle(path, manifest, external)
+    say(f"{path}: reading {len(manifest.files)} files")
+    result = Verified(
+        str(path), len(manifest.files) + 1, _damage(bundle), _unlisted(bundle), require_engine=require_engine
+    )
+    if result.damaged:
+        return result
+    models, engines = [], []
+    for budget in bundle.budgets:
+        say(f"{budget.name}: replaying its golden run on the CPU")
+        models.append(_model(bundle, budget))
+        engines += [_engine(bundle, budget, engine, plugins, say) for engine in budget.engines]
+    return replace(result, models=tuple(models), engines=tuple(engines))
+
+
+def _damage(bundle: Bundle) -> tuple[str, ...]:
+    """What is wrong with each file that is not as it was written."""
+    found = []
+    for entry in bundle.manifest.files:
+        try:
+            check_file(inside(bundle.path, entry.path, entry.path), entry, "digests")
+        except ElasticError as error:
+            found.append(str(error))
+    for entry in bundle.manifest.external_weights:
+        if bundle.external is None:
+            break
+        try:
+            check_file(bundle.external / entry.path, entry, "digests")
+        except ElasticError as error:
+            found.append(str(error))
+    return tuple(found)
+
+
+def _unlisted(bundle: Bundle) -> tuple[str, ...]:
+    known = {entry.path for entry in bundle.manifest.files} | {"manifest.json"}
+    there = (file.relative_to(bundle.path).as_posix() for file in bundle.path.rglob("*") if file.is_file())
+    return tuple(sorted(name for name in there if name not in known))
+
+
+def _model(bundle: Bundle, budget: BudgetEntry) -> Outcome:
+    if reason := _nothing_to_replay(bundle, budget):
+        return Outcome(budget.model, not_run=reason)
+
+    def opened(golden: Golden) -> Backend:
+        tokens = int(golden.tokens.max())
+        return open_onnx(bundle, budget, context=_context(golden), max_tokens=tokens, rows=len(golden.ids))
+
+    return _replayed(bundle, budget, budget.model, opened, BOUNDS["twin"])
+
+
+def _nothing_to_replay(bundle: Bundle, budget: BudgetEntry) -> str:
+    """The two reasons that lie in the bundle itself; all others are failures."""
+    if budget.golden is None:
+        return "the bundle has no golden run of it (exported with --no-verify)"
+    if bundle.manifest.external_weights and bundle.external is None:
+        return "the bundle does not hold its weights; name their folder"
+    return ""
+
+
+def _replayed(
+    bundle: Bundle, budget: BudgetEntry, file: str, opened: Callable[[Golden], Backend], bounds: Bounds
+) -> Outcome:
+    """Open a file and replay the budget's golden run on it."""
+    try:
+        golden = read_golden(inside(bundle.path, str(budget.golden), str(budget.golden)))
+        with closing(opened(golden)) as backend:
+            return Outcome(file, replay(backend, golden, bounds))
+    except UnavailableError as error:
+        return Outcome(file, unavailable=str(error))
+    except ElasticError as error:
+        return Outcome(file, error=str(error))
+    except Exception as error:  # a file that is sealed but makes no sense fails in ways that no reader foresees
+        return Outcome(file, error=f"{type(error).__name__}: {error}")
+
+
+def _context(golden: Golden) -> int:
+    """Positions that the run touches, padding included."""
+    return int((golden.position.max(axis=1) + golden.tokens).max())
+
+
+def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, plugins: Path | None, say: Say) -> Outcome:
+    card = find_card()
+    reason = _nothing_to_replay(bundle, budget) or _why_not(engine, card)
+    if reason or card is None:
+        return Outcome(engine.file, not_run=reason)
+    from elastic_runtime.open import Request  # noqa: PLC0415
+    from elastic_runtime.tensorrt.open_tensorrt import open_engine  # noqa: PLC0415
+
+    def opened(golden: Golden) -> Backend:
+        request = Request(batch=min(engine.max_batch, len(golden.ids)), plugin_folder=plugins)
+        return open_engine(bundle, budget, engine, request, card, say=say)
+
+    say(f"{budget.name}: replaying its golden run on {card.name}")
+    found = _replayed(bundle, budget, engine.file, opened, BOUNDS[bundle.manifest.precision])
+    if found.unavailable:  # of an engine that is no failure: it waits for its card
+        return Outcome(engine.file, not_run=found.unavailable)
+    return _recorded(bundle, engine, card, found)
+
+
+def _recorded(bundle: Bundle, engine: EngineEntry, card: Card, found: Outcome) -> Outcome:
+    """Keep what the card said of the engine, beside its compiled kernels; the bundle stays as it is."""
+    folder = cache_folder(None)
+    if found.failed:
+        forget(folder, bundle.manifest, engine, card.name)
+        return found
+    status = Status("verified", card.name, datetime.datetime.now(datetime.UTC).date().isoformat())
+    remember(folder, bundle.manifest, engine, status)
+    return replace(found, status=status)
+
+
+def _why_not(engine: EngineEntry, card: Card | None) -> str:
+    """Why an engine cannot run here; empty where it can."""
+    classes = ", ".join(engine.compute_capabilities)
+    if card is None:
+        return f"no NVIDIA card here; it needs one of compute capability {classes}"
+    if card.compute_capability not in engine.compute_capabilities:
+        return f"{card.name} has compute capability {card.compute_capability}; it needs {classes}"
+    return ""

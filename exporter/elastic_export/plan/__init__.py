@@ -1,0 +1,1 @@
+"""What an export will make, decided and checked before anything is computed."""

@@ -1,0 +1,136 @@
+"""How much scratch memory an engine will take, and how much a good graph may take: one above the bound is refused."""
+
+from __future__ import annotations
+
+from elastic_export.dtypes import Precision
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.attention import ATTENTION
+from elastic_export.products import TENSORRT_RTX
+from elastic_runtime.fit.vram import Activation, AttentionShape, estimate_activation
+from elastic_runtime.format.interface import OpsMode
+from elastic_runtime.format.safetensors import itemsize
+
+#: Workspace of the matrix products, which any graph is granted: 8 or 25 MB are seen.
+_WORKSPACE = 32_000_000
+#: Above the estimate, which is close: the builder packs tensors as it likes.
+_MARGIN = 10_000_000
+
+
+def estimated_activation(
+    arch: Architecture,
+    precision: Precision,
+    *,
+    max_tokens: int,
+    max_batch: int = 1,
+    ops: OpsMode = "plugin",
+    every_token: bool = False,
+) -> Activation:
+    """What an engine of that model will take, before it is built: scratch, and the buffer of every token's logits."""
+    sizes = {"max_tokens": max_tokens, "max_batch": max_batch}
+    mixer = 0
+    if ops == "native":  # half the states, which is as many as the builder's logs show
+        mixer = _native_products(arch, **sizes) + _native_states(arch, **sizes) // 2
+    logits = logits_buffer(arch, **sizes) if every_token else 0
+    if every_token and precision != "fp32":  # else they are written where they stay
+        logits += _logits_scratch(arch, precision, **sizes)
+    return estimate_activation(
+        _widest(arch), attention=_attention(arch, precision), mixer=mixer, logits=logits, **sizes
+    )
+
+
+def logits_buffer(arch: Architecture, *, max_tokens: int, max_batch: int) -> int:
+    """Bytes of the output [B, T, V] in float32 that a session allocates for the logits of every token.
+
+    An engine's own figure does not hold it: outputs are no scratch. Those of the last token are lost in the reserve.
+    """
+    return 4 * max_batch * max_tokens * arch.vocab_size
+
+
+def activation_bounds(
+    arch: Architecture,
+    precision: Precision,
+    ops: OpsMode,
+    *,
+    max_tokens: int,
+    max_context: int,
+    max_batch: int,
+    every_token: bool = False,
+) -> tuple[int, int]:
+    """Upper bounds on the builder's "Total Activation Memory" of decode and of prefill, bytes.
+
+    Tight enough to tell: a matrix that the builder copies, because the graph asks for its transpose, breaks both. For
+    the 12B that is 232 MB of an in_proj on top of 25 MB in decode.
+    """
+    sizes = {"max_context": max_context, "max_batch": max_batch}
+    decode = _decode(arch, precision, ops, **sizes)
+    prefill = _prefill(arch, precision, ops, max_tokens=max_tokens, **sizes)
+    if every_token:
+        prefill += _logits_scratch(arch, precision, max_tokens=max_tokens, max_batch=max_batch)
+    return decode, max(decode, prefill)
+
+
+def size_bound(arch: Architecture, compute_capabilities: int, max_batch: int) -> int:
+    """Upper bound on the bytes of an engine whose weights are inputs: code, and constants that are no weights.
+
+    64 MB for the 12B and one GPU class, whose plugin engine has 41; kernels for a batch are further ones.
+    """
+    per_layer = 700_000 if max_batch == 1 else 1_000_000
+    return compute_capabilities * (20_600_000 + per_layer * len(arch.pattern))
+
+
+def _decode(arch: Architecture, precision: Precision, ops: OpsMode, *, max_context: int, max_batch: int) -> int:
+    """Vectors, a few states, and where attention is explicit its caches and scores in float32; no expanded caches."""
+    row = 100 * _widest(arch) + (3 * _state_bytes(arch) if ops == "native" else 0)
+    attention = _attention(arch, precision)
+    if attention is not None and not attention.fused:
+        row += max_context * 4 * (3 * arch.kv_heads * arch.attention_head_dim + 4 * arch.attention_heads)
+    return _WORKSPACE + max_batch * row
+
+
+def _prefill(
+    arch: Architecture, precision: Precision, ops: OpsMode, *, max_tokens: int, max_context: int, max_batch: int
+) -> int:
+    """A tenth above the estimate for plugins; a native mixer's states and products within its chunks besides."""
+    sizes = {"max_tokens": max_tokens, "max_batch": max_batch}
+    expected = estimated_activation(arch, precision, max_tokens=max_tokens, max_batch=max_batch).at(max_context)
+    bound = _MARGIN + expected + expected // 10
+    if ops == "native":
+        bound += _native_products(arch, **sizes) + _native_states(arch, **sizes)
+    return bound
+
+
+def _native_products(arch: Architecture, *, max_tokens: int, max_batch: int) -> int:
+    """Two chunk x chunk matrices and four of B or C with their decays, in float32 and for each head.
+
+    They outgrow the rows of in_proj where heads are many and small.
+    """
+    heads = max(arch.mamba_heads, default=0)
+    return max_batch * max_tokens * 4 * heads * (2 * 64 + 4 * arch.ssm_state)
+
+
+def _native_states(arch: Architecture, *, max_tokens: int, max_batch: int) -> int:
+    """A state for each chunk, and the one before."""
+    return max_batch * (-(-max_tokens // 64) + 1) * _state_bytes(arch)
+
+
+def _logits_scratch(arch: Architecture, precision: Precision, *, max_tokens: int, max_batch: int) -> int:
+    """The logits of every token before they become float32."""
+    return itemsize(precision) * max_batch * max_tokens * arch.vocab_size
+
+
+def _widest(arch: Architecture) -> int:
+    """Channels of the widest tensor between two layers."""
+    masked = (arch.size(mask.axis, layer.ordinal) for layer in arch.layers() for mask in layer.kind.masks)
+    return max((*masked, arch.hidden_size))
+
+
+def _state_bytes(arch: Architecture) -> int:
+    """SSM state of the largest Mamba layer, of one sequence."""
+    return max((4 * heads * arch.mamba_head_dim * arch.ssm_state for heads in arch.mamba_heads), default=0)
+
+
+def _attention(arch: Architecture, precision: Precision) -> AttentionShape | None:
+    if not arch.count(ATTENTION):
+        return None
+    fused = TENSORRT_RTX.fuses_attention(precision, arch.attention_heads, arch.attention_head_dim)
+    return AttentionShape(arch.attention_heads, arch.kv_heads, arch.attention_head_dim, itemsize(precision), fused)

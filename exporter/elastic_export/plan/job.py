@@ -1,0 +1,237 @@
+"""What an export is asked for, checked against checkpoint and targets before anything is built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from elastic_export.checkpoint.budgets import select_budgets
+from elastic_export.checkpoint.precision import stored_dtype
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import tensor_runs
+from elastic_export.plan.fit_table import fit_table
+from elastic_export.plan.limits import check_limits
+from elastic_export.plan.memory import budget_size
+from elastic_export.runs import runs_shape
+from elastic_runtime.errors import InputError
+from elastic_runtime.fit.targets import Target, select_targets
+from elastic_runtime.fit.vram import BudgetSize, unfit
+from elastic_runtime.format.interface import OpsMode
+from elastic_runtime.format.manifest import Option, Precision, WeightMode
+from elastic_runtime.format.safetensors import itemsize
+
+#: onnx.load puts external data into one protobuf message, which ends at 2 GiB.
+EMBEDDED_LIMIT = 3 << 29
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of `elastic-export`, as a library takes them. Sizes in tokens; `precision` None: the checkpoint's."""
+
+    budgets: str
+    targets: str
+    output: Path
+    weights: WeightMode = "shared"
+    ops: OpsMode = "plugin"
+    precision: Precision | None = None
+    max_tokens: int = 256
+    max_contexts: tuple[int, ...] = (16384,)
+    max_batch: int = 1
+    logits: Literal["last", "all"] = "last"
+    external_weights: bool = False
+    verify: bool = True
+    add: bool = False
+    force: bool = False
+    require_fit: bool = False
+    allow_unfit: bool = False
+    allow_oversize: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class EngineJob:
+    """One engine: the targets that share it, the compute capabilities it holds, its context."""
+
+    targets: tuple[Target, ...]
+    capabilities: tuple[str, ...]
+    max_context: int
+
+    def file(self, target: Target, contexts: int) -> str:
+        """Name of the engine's file for one of its targets."""
+        return f"{target.name}.{self.max_context}.engine" if contexts > 1 else f"{target.name}.engine"
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """A request that is known to be sound: what to build, of what size."""
+
+    checkpoint: Checkpoint
+    demo: bool
+    options: ExportOptions
+    precision: Precision
+    budgets: tuple[Budget, ...]
+    targets: tuple[Target, ...]
+    engines: tuple[EngineJob, ...]
+    sizes: tuple[BudgetSize, ...]
+
+    @property
+    def parent(self) -> Architecture:
+        """The parent's architecture."""
+        return self.checkpoint.architecture
+
+    @property
+    def asked(self) -> frozenset[tuple[str, int]]:
+        """(target, max_context) of every engine that is built for each budget."""
+        return frozenset((target.name, context) for target in self.targets for context in self.options.max_contexts)
+
+    def table(self) -> str:
+        """What fits which card, as it is printed before anything is built."""
+        options = self.options
+        return fit_table(
+            self.sizes,
+            self.targets,
+            contexts=options.max_contexts,
+            batch=options.max_batch,
+            precision=self.precision,
+        )
+
+    def normalised(self) -> dict[str, Option]:
+        """The options that change the bundle's bytes; no paths, no times."""
+        options = asdict(self.options)
+        kept = ("weights", "ops", "max_tokens", "max_contexts", "max_batch", "logits", "external_weights", "verify")
+        return {
+            "budgets": tuple(budget.name for budget in self.budgets),
+            "targets": tuple(target.name for target in self.targets),
+            "precision": self.precision,
+            **{name: options[name] for name in kept},
+        }
+
+    def check_fit(self) -> None:
+        """Raise InputError where a target has no budget that fits it, unless `allow_unfit`."""
+        options = self.options
+        for target in () if options.allow_unfit else self.targets:
+            fits = [
+                context
+                for context in options.max_contexts
+                if len(unfit(self.sizes, target, context=context, batch=options.max_batch)) < len(self.sizes)
+            ]
+            if not fits:
+                raise InputError(
+                    f"target {target.name}",
+                    expected="at least one budget that fits it",
+                    found="none of " + ", ".join(size.name for size in self.sizes),
+                    todo="ask for a smaller budget, context or batch, or build all the same with --allow-unfit",
+                )
+
+    def misfits(self) -> list[str]:
+        """`budget on target at context` of everything that does not fit."""
+        options = self.options
+        return [
+            f"{name} on {target.name} at {context} tokens"
+            for target in self.targets
+            for context in options.max_contexts
+            for name in unfit(self.sizes, target, context=context, batch=options.max_batch)
+        ]
+
+
+def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> ExportJob:
+    """Check a request whole.
+
+    Raises:
+        InputError: unknown budgets or targets, sizes that cannot be built, a precision the weights cannot have.
+    """
+    precision = options.precision or precision_of(checkpoint)
+    budgets = tuple(select_budgets(checkpoint.budgets, options.budgets))
+    targets = tuple(select_targets(options.targets))
+    if len(set(options.max_contexts)) != len(options.max_contexts) or not options.max_contexts:
+        todo = "give each context once: --max-context 4096,16384"
+        raise InputError("--max-context", expected="different contexts", found=f"{options.max_contexts}", todo=todo)
+    engines = _group(targets, precision, options.max_contexts)
+    for budget in budgets:
+        for engine in engines:
+            check_limits(
+                budget.architecture(checkpoint.architecture),
+                ops=options.ops,
+                precision=precision,
+                compute_capabilities=engine.capabilities,
+                max_tokens=options.max_tokens,
+                max_context=engine.max_context,
+                max_batch=options.max_batch,
+            )
+    sizes = budget_sizes(checkpoint, budgets, options)
+    _check_weights(checkpoint, options, precision, sizes)
+    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes)
+
+
+def precision_of(checkpoint: Checkpoint) -> Precision:
+    """The precision of an export that names none: the checkpoint's own."""
+    assert checkpoint.dtype in ("bf16", "fp16", "fp32")
+    return checkpoint.dtype  # type: ignore[return-value]  # just asserted
+
+
+def _group(targets: tuple[Target, ...], precision: Precision, contexts: tuple[int, ...]) -> tuple[EngineJob, ...]:
+    """Targets of the same compute capabilities share an engine."""
+    groups: dict[tuple[str, ...], list[Target]] = {}
+    for target in targets:
+        capabilities = tuple(f"SM{name.replace('.', '')}" for name in target.capabilities(precision))
+        groups.setdefault(capabilities, []).append(target)
+    return tuple(
+        EngineJob(tuple(members), capabilities, context)
+        for capabilities, members in groups.items()
+        for context in sorted(contexts)
+    )
+
+
+def budget_sizes(checkpoint: Checkpoint, budgets: Sequence[Budget], options: ExportOptions) -> tuple[BudgetSize, ...]:
+    """What the memory of each sub-model depends on, before anything is built."""
+    precision = options.precision or precision_of(checkpoint)
+    return tuple(_size(checkpoint, budget, precision, options) for budget in budgets)
+
+
+def _size(checkpoint: Checkpoint, budget: Budget, precision: Precision, options: ExportOptions) -> BudgetSize:
+    weight_bytes = 0
+    for name, runs in tensor_runs(checkpoint.architecture, budget, checkpoint.prefix).items():
+        dtype = stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, precision)
+        weight_bytes += math.prod(runs_shape(runs)) * itemsize(dtype)
+    return budget_size(
+        budget.name,
+        budget.architecture(checkpoint.architecture),
+        precision,
+        weight_bytes=weight_bytes,
+        max_tokens=options.max_tokens,
+        max_batch=options.max_batch,
+        ops=options.ops,
+        every_token=options.logits == "all",
+    )
+
+
+def _check_weights(
+    checkpoint: Checkpoint, options: ExportOptions, precision: Precision, sizes: tuple[BudgetSize, ...]
+) -> None:
+    if options.weights == "shared" and precision != checkpoint.dtype:
+        raise InputError(
+            "--precision",
+            expected=f"{checkpoint.dtype}, in which the shared shards are stored",
+            found=precision,
+            todo="use --weights sliced, which converts the weights",
+        )
+    if options.external_weights and options.weights != "shared":
+        raise InputError(
+            "--external-weights",
+            expected="--weights shared",
+            found=f"--weights {options.weights}",
+            todo="leave out one of the two: only the parent's shards can stay outside",
+        )
+    largest = max(sizes, key=lambda size: size.weight_bytes)
+    if options.weights == "embedded" and largest.weight_bytes > EMBEDDED_LIMIT:
+        raise InputError(
+            "--weights embedded",
+            expected=f"at most {EMBEDDED_LIMIT} bytes of weights",
+            found=f"{largest.weight_bytes} in {largest.name}",
+            todo="use --weights sliced",
+        )

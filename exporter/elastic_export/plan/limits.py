@@ -1,0 +1,119 @@
+"""What the engine builder can build, as pure functions of the request: asked before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from elastic_export.dtypes import DTYPES, Precision
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.attention import ATTENTION
+from elastic_export.ops.contract import read_contract
+from elastic_export.ops.op import Op
+from elastic_export.ops.table import SHIPPED
+from elastic_export.products import TENSORRT_RTX, Product
+from elastic_runtime.errors import InputError
+from elastic_runtime.format.interface import OpsMode
+
+#: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
+NO_BF16 = frozenset({"SM75"})
+
+
+def largest_context(architecture: Architecture, precision: Precision, product: Product = TENSORRT_RTX) -> int | None:
+    """Largest max_context that builds for that model, tokens; None where attention sets no limit."""
+    heads, head_dim = architecture.attention_heads, architecture.attention_head_dim
+    if not architecture.count(ATTENTION) or product.attention is None:
+        return None
+    if not product.attention.takes(precision, heads, head_dim):
+        return None
+    return product.attention.largest_context(head_dim)
+
+
+def check_limits(
+    architecture: Architecture,
+    *,
+    ops: OpsMode,
+    precision: Precision,
+    compute_capabilities: Sequence[str],
+    max_tokens: int,
+    max_context: int,
+    max_batch: int,
+) -> None:
+    """Refuse what cannot be built.
+
+    Raises:
+        InputError: naming the option at fault and the value that would do.
+    """
+    check_sizes(max_tokens=max_tokens, max_context=max_context, max_batch=max_batch)
+    check_precision(precision, compute_capabilities)
+    if ops == "plugin":
+        check_plugins(architecture)
+    largest = largest_context(architecture, precision)
+    if largest is not None and max_context > largest:
+        raise InputError(
+            "--max-context",
+            expected=f"at most {largest} (attention head size {architecture.attention_head_dim} in {precision})",
+            found=str(max_context),
+            todo=f"lower --max-context to {largest}: no attention kernel decodes over more rows",
+        )
+
+
+def check_plugins(architecture: Architecture) -> None:
+    """Refuse a layer that its plugin's kernels have no room for, by the limits of the op's contract.
+
+    Raises:
+        InputError: naming the size; native layers take any.
+    """
+    for op in SHIPPED.values():
+        if op.plugin and op.count(architecture):
+            _check_plugin(op, architecture)
+
+
+def _check_plugin(op: Op, architecture: Architecture) -> None:
+    limits = read_contract(op.folder)["limits"]
+    for symbol, (name, size) in op.plugin_sizes(architecture).items():
+        least, most = limits[symbol]
+        if not least <= size <= most:
+            raise InputError(
+                "--ops plugin",
+                expected=f"a {name} of {least} to {most}",
+                found=str(size),
+                todo="use --ops native",
+            )
+
+
+def check_sizes(*, max_tokens: int, max_context: int, max_batch: int) -> None:
+    """Refuse sizes no engine can have.
+
+    Raises:
+        InputError: a size below 1, or calls longer than the cache they write (the cache update writes all T rows).
+    """
+    sizes = {"--max-tokens": max_tokens, "--max-context": max_context, "--max-batch": max_batch}
+    for option, value in sizes.items():
+        if value < 1:
+            raise InputError(option, expected="1 or more", found=str(value), todo=f"leave {option} out or raise it")
+    if max_tokens > max_context:
+        raise InputError(
+            "--max-tokens",
+            expected=f"at most --max-context ({max_context})",
+            found=str(max_tokens),
+            todo="lower --max-tokens or raise --max-context",
+        )
+
+
+def check_precision(precision: str, compute_capabilities: Sequence[str]) -> None:
+    """Refuse a precision nobody knows or one that a compute capability lacks.
+
+    Raises:
+        InputError: naming both.
+    """
+    if precision not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise InputError("--precision", expected=known, found=repr(precision), todo="name one of them, or none")
+    lacking = sorted(NO_BF16.intersection(compute_capabilities)) if precision == "bf16" else []
+    if lacking:
+        raise InputError(
+            "--precision",
+            expected=f"fp16 or fp32 for {', '.join(lacking)}",
+            found="bf16, which that hardware lacks",
+            todo="use --precision fp16 or leave that target out",
+        )

@@ -1,0 +1,69 @@
+"""A sub-model in the words of the manifest: widths and memory. States and interface come from the emitted graph."""
+
+from __future__ import annotations
+
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.table import AXES
+from elastic_export.plan.activation import estimated_activation
+from elastic_runtime.fit.targets import Target
+from elastic_runtime.fit.vram import Activation, BudgetSize, vram_needed
+from elastic_runtime.format.interface import OpsMode
+from elastic_runtime.format.manifest import Fits, Precision, Widths
+from elastic_runtime.format.safetensors import itemsize
+
+
+def widths(model: Architecture) -> Widths:
+    """The widths of a sub-model."""
+    return Widths(**{axis.field: getattr(model, axis.field) for axis in AXES})
+
+
+def has_scalar_widths(model: Architecture) -> bool:
+    """Whether one number a layer kind says all: then tools that know no lists can load its config."""
+    return all(len(set(getattr(model, axis.field))) <= 1 for axis in AXES if axis.per_layer)
+
+
+def budget_size(
+    name: str,
+    model: Architecture,
+    precision: Precision,
+    *,
+    weight_bytes: int | None = None,
+    activation: Activation | None = None,
+    max_tokens: int = 256,
+    max_batch: int = 1,
+    ops: OpsMode = "plugin",
+    every_token: bool = False,
+) -> BudgetSize:
+    """What the memory of a sub-model depends on; weights and activation memory are reckoned where they are not
+    known.
+    """
+    size = itemsize(precision)
+    estimate = estimated_activation(
+        model, precision, max_tokens=max_tokens, max_batch=max_batch, ops=ops, every_token=every_token
+    )
+    return BudgetSize(
+        name,
+        model.parameters(),
+        weight_bytes if weight_bytes is not None else model.parameters() * size,
+        model.state_bytes(size),
+        model.kv_bytes_per_token(size),
+        activation or estimate,
+    )
+
+
+def fits(size: BudgetSize, target: Target, *, context: int, batch: int) -> Fits:
+    """The manifest's reckoning of one engine."""
+    need, usable = vram_needed(size, context=context, batch=batch), target.usable_bytes
+    return Fits(
+        context,
+        batch,
+        need.weights,
+        need.states,
+        need.caches,
+        need.activation,
+        need.activation_measured,
+        need.reserve,
+        need.total,
+        usable,
+        None if usable is None else need.total <= usable,
+    )

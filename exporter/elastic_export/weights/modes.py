@@ -1,0 +1,143 @@
+"""The three ways in which a bundle holds weights, behind one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from elastic_export.bundle.writer import BundleWriter
+from elastic_export.checkpoint.precision import Conversion, Loss, convert, stored_dtype
+from elastic_export.checkpoint.reader import TensorRef
+from elastic_export.emit import EmittedModel, ReadSlice
+from elastic_export.graph.facts import TensorSlice
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array
+from elastic_export.plan.job import ExportJob
+from elastic_export.weights.recipe import shared_recipe, sliced_recipe
+from elastic_export.weights.sliced import write_sliced
+from elastic_runtime.format.weights import WeightRecipe, iter_weights
+
+Loaded = Iterable[tuple[str, npt.NDArray[Any]]]
+RECIPE = "weights.json"
+
+
+class Weights(ABC):
+    """Where an export's weights lie. One object serves all budgets.
+
+    Attributes:
+        conversion: what the budget bound last lost to another precision than the checkpoint's; None where it has none.
+    """
+
+    def __init__(self, job: ExportJob, writer: BundleWriter) -> None:
+        self._job, self._writer = job, writer
+        self.conversion: Conversion | None = None
+
+    def stored(self, name: str) -> str:
+        """The dtype in which the bundle holds a tensor of the parent."""
+        checkpoint = self._job.checkpoint
+        return stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, self._job.precision)
+
+    def place(self) -> None:  # noqa: B027  # most modes have nothing to place
+        """What is done once, before the first budget."""
+
+    def embedded(self) -> ReadSlice | None:
+        """Reads the slices that the model file itself is to hold; None where its weights are inputs."""
+        return None
+
+    @abstractmethod
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Put a budget's weights, or the recipe for them, into its folder."""
+
+    @abstractmethod
+    def load(self, budget: Budget) -> Loaded:
+        """The weight inputs of a budget as a consumer loads them."""
+
+    def _convert_anew(self) -> Conversion | None:
+        """Begin to count for another budget."""
+        source, precision = self._job.checkpoint.dtype, self._job.precision
+        self.conversion = None if precision == source else Conversion(source, precision)
+        return self.conversion
+
+    def _folder(self, budget: Budget) -> Path:
+        return self._writer.folder(budget.name)
+
+    def _write(self, budget: Budget, recipe: WeightRecipe) -> None:
+        (self._folder(budget) / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
+
+
+class SharedWeights(Weights):
+    """The parent's shards, linked; every budget takes slices of them."""
+
+    def place(self) -> None:
+        """Link the shards, or name them where they stay outside."""
+        for shard in self._job.checkpoint.shards:
+            if self._job.options.external_weights:
+                self._writer.name_external(shard)
+            else:
+                self._writer.place(shard, f"weights/{shard.name}")
+
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Write the recipe."""
+        self._write(budget, shared_recipe(model, self._job.checkpoint, lambda shard: f"../weights/{shard.name}"))
+
+    def load(self, budget: Budget) -> Loaded:
+        """Slices of the shards."""
+        folder, shards = self._folder(budget), self._job.checkpoint.path
+        external = shards if self._job.options.external_weights else None
+        return iter_weights(WeightRecipe.read(folder / RECIPE), folder, external=external)
+
+
+class SlicedWeights(Weights):
+    """An ordinary checkpoint of each sub-model in its folder."""
+
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Stream the sub-model out and write the recipe; tokenizer and licence go with it."""
+        job, folder = self._job, self._folder(budget)
+        dtype = None if job.precision == job.checkpoint.dtype else job.precision
+        tensors: dict[str, TensorRef] = write_sliced(
+            job.checkpoint, budget, folder, dtype=dtype, conversion=self._convert_anew()
+        )
+        self._write(budget, sliced_recipe(model, tensors))
+        for companion in job.checkpoint.companions():
+            self._writer.place(companion, f"{budget.name}/{companion.name}")
+
+    def load(self, budget: Budget) -> Loaded:
+        """The sub-model's own tensors."""
+        folder = self._folder(budget)
+        return iter_weights(WeightRecipe.read(folder / RECIPE), folder)
+
+
+class EmbeddedWeights(Weights):
+    """Weights as external data of the ONNX file and inside the engine."""
+
+    def embedded(self) -> ReadSlice:
+        """Slices of the parent, in the dtype that is stored."""
+
+        conversion = self._convert_anew()
+
+        def read(part: TensorSlice) -> npt.NDArray[Any]:
+            kept = slice_array(self._job.checkpoint.read(part.tensor), part.runs)
+            stored = convert(kept, self.stored(part.tensor), part.tensor)
+            if conversion is not None and stored is not kept:
+                conversion.tensors[part.tensor] = Loss.of(kept, stored)  # not added: a file may be written twice
+            return stored
+
+        return read
+
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Nothing: they were written with the file."""
+
+    def load(self, budget: Budget) -> Loaded:
+        """None: the file holds them."""
+        return ()
+
+
+def make_weights(job: ExportJob, writer: BundleWriter) -> Weights:
+    """The weights of the mode that was asked for."""
+    if job.options.weights == "shared":
+        return SharedWeights(job, writer)
+    return SlicedWeights(job, writer) if job.options.weights == "sliced" else EmbeddedWeights(job, writer)

@@ -1,0 +1,168 @@
+"""Stream a sub-model out as an ordinary Hugging Face checkpoint, never more than one tensor in memory."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elastic_export.checkpoint.config import LAYER_LISTS, config_document
+from elastic_export.checkpoint.documents import write_json
+from elastic_export.checkpoint.precision import Conversion, Loss, convert, stored_dtype
+from elastic_export.checkpoint.reader import Checkpoint, TensorRef
+from elastic_export.checkpoint.shards import INDEX
+from elastic_export.dtypes import DTYPES
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import sliced_blocks, sub_model_name, tensor_runs
+from elastic_export.runs import TensorRuns, runs_shape
+from elastic_runtime.errors import BuildError
+from elastic_runtime.format.safetensors import encode_header, itemsize
+
+#: Bytes of a shard's tensors, unless one tensor alone is larger: what file systems and hubs handle well.
+MAX_SHARD_BYTES = 4 << 30
+
+
+#: Keys of the parent that would be untrue of a sub-model, or point to files or tensors that are not copied.
+_NOT_INHERITED = (
+    *LAYER_LISTS, "auto_map", "_name_or_path", "name_or_path", "_commit_hash", "elastic_per_layer_widths",
+    "num_nextn_predict_layers",
+)  # fmt: skip
+_PREDICTION_HEADS = "mtp_"  # begins the other keys of the heads beside the model, whose tensors are left out
+_DTYPE_KEYS = ("torch_dtype", "dtype")  # in older and newer saves; some hold both
+
+
+def write_sliced(
+    checkpoint: Checkpoint,
+    budget: Budget,
+    directory: Path,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    conversion: Conversion | None = None,
+) -> dict[str, TensorRef]:
+    """Write config, shards and index of the sub-model `budget`.
+
+    Any tool that loads the parent's kind of checkpoint loads it, unless FFN or head widths vary by layer: then the
+    config holds lists and names them in `elastic_per_layer_widths` (see `config_for`).
+
+    Args:
+        checkpoint: the parent.
+        budget: what is kept.
+        directory: made if need be; files of the same names in it are replaced.
+        dtype: `bf16`, `fp16` or `fp32` instead of the checkpoint's; None keeps every tensor bit for bit.
+        max_shard_bytes: bound of a shard's data.
+        conversion: counts what `dtype` takes from the weights, by the parent's tensor names.
+
+    Returns:
+        By the *parent's* tensor name: the tensor in the new files.
+
+    Raises:
+        BuildError: a value that `dtype` cannot hold, or the files cannot be written.
+    """
+    plan = _plan(checkpoint, budget, dtype)
+    shards = _shards(plan, max_shard_bytes)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / "config.json", _config(checkpoint, budget, dtype))
+        written: dict[str, TensorRef] = {}
+        for file, parts in shards.items():
+            written |= _write_shard(checkpoint, directory / file, parts, conversion)
+        _write_index(directory / INDEX, written)
+    except OSError as error:
+        todo = "free some space" if error.errno == errno.ENOSPC else "name another output"
+        found = error.strerror or str(error)
+        raise BuildError(str(directory), expected="to write the sub-model", found=found, todo=todo) from None
+    return written
+
+
+def config_for(architecture: Architecture, parent_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sub-model's `config.json`: the parent's, with the keys that say what it is replaced.
+
+    The layer pattern is kept as `hybrid_override_pattern`, which old and new tools read. A width that varies by layer
+    is a list, one entry a layer of the kind in the sub-model, and `elastic_per_layer_widths` names its key; where that
+    is absent, every tool that reads scalar widths loads the checkpoint.
+    """
+    inherited = {
+        key: value
+        for key, value in parent_config.items()
+        if key not in _NOT_INHERITED and not key.startswith(_PREDICTION_HEADS)
+    }
+    for key in ("intermediate_size", "mamba_num_heads"):
+        if isinstance(inherited.get(key), list):
+            del inherited[key]  # of the parent's layers
+    return inherited | config_document(architecture)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One tensor on its way from the parent to a shard."""
+
+    parent_name: str
+    name: str
+    dtype: str
+    runs: TensorRuns
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return runs_shape(self.runs)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * itemsize(self.dtype)
+
+
+def _plan(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> list[_Part]:
+    parent, prefix, parts = checkpoint.architecture, checkpoint.prefix, []
+    for parent_name, runs in tensor_runs(parent, budget, prefix).items():
+        name = sub_model_name(parent_name, parent, budget, prefix)
+        assert name is not None, "tensor_runs lists kept layers only"
+        own = checkpoint.tensors[parent_name].dtype
+        stored = stored_dtype(own, checkpoint.dtype, dtype) if dtype else own
+        parts.append(_Part(parent_name, name, stored, runs))
+    return parts
+
+
+def _shards(parts: list[_Part], max_bytes: int) -> dict[str, list[_Part]]:
+    """File → parts, in order, each file as full as the bound allows."""
+    groups: list[list[_Part]] = [[]]
+    for part in parts:
+        if groups[-1] and sum(other.nbytes for other in groups[-1]) + part.nbytes > max_bytes:
+            groups.append([])
+        groups[-1].append(part)
+    return {f"model-{i + 1:05}-of-{len(groups):05}.safetensors": group for i, group in enumerate(groups)}
+
+
+def _write_shard(
+    checkpoint: Checkpoint, path: Path, parts: list[_Part], conversion: Conversion | None
+) -> dict[str, TensorRef]:
+    # transformers refuses a file whose metadata does not say which framework's layout it has.
+    header, entries = encode_header({part.name: (part.dtype, part.shape) for part in parts}, {"format": "pt"})
+    with path.open("wb") as out:
+        out.write(header)
+        for part in parts:
+            for block in sliced_blocks(checkpoint.read(part.parent_name), part.runs):
+                stored = convert(block, part.dtype, part.parent_name)
+                if conversion is not None and stored is not block:
+                    conversion.add(part.parent_name, Loss.of(block, stored))
+                out.write(stored.reshape(-1).view(np.uint8).data)
+            checkpoint.release(part.parent_name)
+    placed = ((part.parent_name, entries[part.name]) for part in parts)
+    return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}
+
+
+def _config(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> dict[str, Any]:
+    config = config_for(budget.architecture(checkpoint.architecture), checkpoint.config)
+    keys = [key for key in _DTYPE_KEYS if key in config] or _DTYPE_KEYS[:1]
+    return config | dict.fromkeys(keys, DTYPES[dtype or checkpoint.dtype].full)
+
+
+def _write_index(path: Path, written: Mapping[str, TensorRef]) -> None:
+    total = sum(ref.nbytes for ref in written.values())
+    weight_map = {ref.name: ref.file.name for ref in written.values()}
+    write_json(path, {"metadata": {"total_size": total}, "weight_map": weight_map})

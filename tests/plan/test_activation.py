@@ -1,0 +1,146 @@
+"""Estimate and bounds against what TensorRT-RTX 1.7.1 logs for engines of SM120 (the same for SM75, 86 and 89)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from elastic_export.checkpoint.budgets import parse_budgets
+from elastic_export.checkpoint.demo import ARCHITECTURE as DEMO
+from elastic_export.checkpoint.demo import BUDGETS as DEMO_BUDGETS
+from elastic_export.layers.architecture import Architecture
+from elastic_export.plan.activation import activation_bounds, estimated_activation, logits_buffer, size_bound
+from synthetic import BUDGETS_12B, NANO_12B
+
+SMALL_DEMO = parse_budgets(DEMO_BUDGETS, DEMO, "demo")[0]["small"].architecture(DEMO)
+NANO_6B = parse_budgets(BUDGETS_12B, NANO_12B, "12b")[0]["6b"].architecture(NANO_12B)
+#: Bytes of the 12B's largest in_proj, [22656, 5120] in BF16.
+IN_PROJ = 22656 * 5120 * 2
+
+#: model, precision, ops, (tokens, context, batch), builder's figures of decode and prefill.
+LOGGED: list[tuple[Architecture, Any, Any, tuple[int, int, int], int, int]] = [
+    (NANO_12B, "bf16", "plugin", (256, 8192, 1), 24_705_536, 219_402_752),
+    (NANO_12B, "bf16", "plugin", (256, 16384, 1), 24_713_728, 394_043_392),
+    (NANO_12B, "bf16", "native", (256, 8192, 1), 24_787_456, 246_145_024),
+    (NANO_12B, "bf16", "native", (256, 16384, 1), 24_795_648, 418_111_488),
+    (NANO_6B, "bf16", "plugin", (256, 8192, 1), 24_666_624, 175_919_616),
+    (NANO_6B, "bf16", "native", (256, 8192, 1), 24_718_336, 195_132_416),
+    (DEMO, "bf16", "plugin", (256, 8192, 1), 19_968, 32_780_800),
+    (DEMO, "bf16", "plugin", (256, 16384, 1), 28_160, 39_469_056),
+    (DEMO, "bf16", "native", (256, 16384, 1), 8_305_152, 39_631_872),
+    (DEMO, "bf16", "native", (256, 2048, 1), 8_290_816, 31_898_624),
+    (DEMO, "fp32", "plugin", (256, 16384, 4), 77_512_704, 1_146_487_296),
+    (NANO_12B, "fp32", "plugin", (256, 8192, 1), 76_841_472, 781_025_792),
+    (NANO_12B, "bf16", "plugin", (256, 8192, 4), 31_237_120, 836_899_840),
+    (NANO_12B, "bf16", "native", (256, 8192, 4), 29_986_304, 956_291_584),
+    (NANO_12B, "bf16", "plugin", (256, 8192, 16), 32_788_480, 3_328_772_096),
+    (NANO_12B, "bf16", "native", (1024, 8192, 1), 24_787_456, 462_048_256),
+    (SMALL_DEMO, "bf16", "native", (64, 2048, 2), 8_283_648, 26_101_760),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "precision", "ops", "sizes", "decode", "prefill"), LOGGED)
+def test_estimate_and_bounds_hold_what_was_logged(
+    model: Architecture, precision: Any, ops: Any, sizes: tuple[int, int, int], decode: int, prefill: int
+) -> None:
+    tokens, context, batch = sizes
+    estimate = estimated_activation(model, precision, max_tokens=tokens, max_batch=batch, ops=ops).at(context)
+    assert prefill <= estimate <= 1.5 * prefill
+    bounds = activation_bounds(model, precision, ops, max_tokens=tokens, max_context=context, max_batch=batch)
+    assert decode <= bounds[0]
+    assert estimate <= bounds[1]
+
+
+#: Demo with other mixers (state size, head size, heads): builder's prefill figure at 256 x 1 and at 1024 x 2 tokens.
+MIXERS = [
+    ((256, 8, 64), 97_283_072, 710_082_560),
+    ((16, 8, 128), 39_136_768, 241_929_216),
+    ((128, 64, 8), 31_785_984, 108_300_288),
+    ((64, 200, 4), 31_929_856, 88_894_464),
+]
+
+
+@pytest.mark.parametrize(("mixer", "short", "long"), MIXERS)
+def test_many_small_heads_are_granted_what_they_need(mixer: tuple[int, int, int], short: int, long: int) -> None:
+    state, size, heads = mixer
+    model = replace(DEMO, ssm_state=state, mamba_head_dim=size, mamba_heads=(heads,) * 5)
+    for figure, tokens, context, batch in ((short, 256, 512, 1), (long, 1024, 1024, 2)):
+        sizes = {"max_tokens": tokens, "max_context": context, "max_batch": batch}
+        bound = activation_bounds(model, "bf16", "native", **sizes)[1]
+        assert figure <= bound <= 2 * figure
+        estimate = estimated_activation(model, "bf16", max_tokens=tokens, max_batch=batch, ops="native").at(context)
+        assert figure <= estimate <= min(1.5 * figure, bound)
+
+
+def test_a_mixer_of_plugins_and_attention_beyond_a_native_one_are_no_more() -> None:
+    """12B, 256 tokens. Products 256 * 4 * 128 * (128 + 512) = 83886080, half of 5 states of 5242880 are 13107200:
+    above the 20992 bytes a row of attention up to a context of 4620, and no more to pay beyond.
+    """
+    plugin, native = (estimated_activation(NANO_12B, "bf16", max_tokens=256, ops=ops) for ops in ("plugin", "native"))
+    assert plugin.at(0) == 94_599_232
+    assert native.at(0) == native.at(4620) == 94_599_232 + 83_886_080 + 13_107_200
+    assert native.at(4621) == plugin.at(4621) == 94_599_232 + 4621 * 20_992
+
+
+@pytest.mark.parametrize("row", [row for row in LOGGED[:10] if row[0] is not NANO_6B and row[3][1] >= 8192])
+def test_the_estimate_is_within_two_fifths(row: tuple[Any, ...]) -> None:
+    model, precision, ops, (tokens, context, batch), _, prefill = row
+    estimate = estimated_activation(model, precision, max_tokens=tokens, max_batch=batch, ops=ops)
+    assert estimate.at(context) <= 1.4 * prefill
+
+
+@pytest.mark.parametrize("row", LOGGED[:4])
+def test_one_copied_matrix_breaks_either_bound(row: tuple[Any, ...]) -> None:
+    model, precision, ops, (tokens, context, batch), decode, prefill = row
+    bounds = activation_bounds(model, precision, ops, max_tokens=tokens, max_context=context, max_batch=batch)
+    assert bounds[0] < 25_000_000 + IN_PROJ < decode + IN_PROJ + 1_000_000
+    assert bounds[1] < prefill + IN_PROJ
+
+
+def test_logits_of_every_token_are_a_tensor_more() -> None:
+    sizes = {"max_tokens": 256, "max_context": 8192, "max_batch": 2}
+    last, every = (activation_bounds(NANO_12B, "bf16", "plugin", **sizes, every_token=each) for each in (False, True))
+    assert every == (last[0], last[1] + 2 * 2 * 256 * 131_072)
+
+
+@pytest.mark.parametrize(("precision", "width"), [("bf16", 2), ("fp32", 0)])
+def test_an_estimate_of_every_tokens_logits_holds_the_tensor_and_the_buffer(precision: Any, width: int) -> None:
+    sizes = {"max_tokens": 256, "max_batch": 2}
+    for ops in ("plugin", "native"):
+        last, every = (
+            estimated_activation(NANO_12B, precision, **sizes, ops=ops, every_token=each) for each in (False, True)
+        )
+        for context in (256, 8192):
+            assert every.at(context) - last.at(context) == (width + 4) * 2 * 256 * 131_072
+    assert logits_buffer(NANO_12B, **sizes) == 4 * 2 * 256 * 131_072
+
+
+#: Demo with 65,536 tokens of vocabulary, logits of every token, 256 x 2 tokens: builder's figure of prefill.
+EVERY_TOKEN = [("bf16", "plugin", 78_856_704), ("bf16", "native", 97_075_200), ("fp32", "plugin", 50_692_608)]
+
+
+@pytest.mark.parametrize(("precision", "ops", "figure"), EVERY_TOKEN)
+def test_an_estimate_holds_what_was_logged_for_logits_of_every_token(precision: Any, ops: Any, figure: int) -> None:
+    model, sizes = replace(DEMO, vocab_size=65_536), {"max_tokens": 256, "max_batch": 2}
+    estimate = estimated_activation(model, precision, **sizes, ops=ops, every_token=True).at(1024)
+    needed = figure + logits_buffer(model, **sizes)
+    assert needed <= estimate <= 1.2 * needed
+    assert figure <= activation_bounds(model, precision, ops, **sizes, max_context=1024, every_token=True)[1]
+
+
+def test_a_model_of_one_kind_has_bounds() -> None:
+    plain = replace(DEMO, pattern="-", ffn_sizes=(448,), mamba_heads=())
+    assert estimated_activation(plain, "bf16", max_tokens=256).per_context_token == 0
+    bounds = activation_bounds(plain, "bf16", "native", max_tokens=256, max_context=1 << 20, max_batch=1)
+    assert all(math.isfinite(bound) and bound < 50_000_000 for bound in bounds)
+
+
+def test_size() -> None:
+    """Logged: 40.6 MB for the 12B with plugins (29.3 native) at batch 1, 65.5 MB for a batch of 4 or 16; demo 15.7."""
+    assert size_bound(NANO_12B, 1, 1) == 64_000_000
+    assert 65_491_780 < size_bound(NANO_12B, 1, 4) < 90_000_000
+    assert size_bound(NANO_12B, 3, 1) == 3 * 64_000_000
+    assert size_bound(SMALL_DEMO, 1, 2) > 16_379_748

@@ -1,0 +1,80 @@
+"""What stops an engine before anything loads, and what is only a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from elastic_runtime.driver.memory import Card
+from elastic_runtime.errors import UnavailableError
+from elastic_runtime.format.manifest import BudgetEntry, Status
+from elastic_runtime.tensorrt import preflight
+from elastic_runtime.tensorrt.preflight import (
+    check_card,
+    check_memory,
+    check_version,
+    installed_version,
+    load_tensorrt,
+    untested,
+)
+
+GIB = 1 << 30
+CARD = Card("GeForce RTX 5090", "12.0", 32 * GIB, 31 * GIB)
+
+
+def _text(call: Callable[[], object]) -> str:
+    with pytest.raises(UnavailableError) as caught:
+        call()
+    assert caught.value.exit_code == 1
+    return str(caught.value)
+
+
+def test_a_card_of_another_class(budgets: tuple[BudgetEntry, ...]) -> None:
+    engine = budgets[0].engines[0]
+    check_card(engine, CARD)
+    assert _text(lambda: check_card(engine, replace(CARD, name="GeForce RTX 4090", compute_capability="8.9"))) == (
+        "4b/rtx5090.4096.engine: expected a card of compute capability 12.0, found GeForce RTX 4090 with 8.9. "
+        "Export the bundle for it with another --target."
+    )
+
+
+def test_another_tensorrt(budgets: tuple[BudgetEntry, ...]) -> None:
+    engine = budgets[0].engines[0]
+    check_version(engine, "1.7.1.116")
+    assert _text(lambda: check_version(engine, "1.8.0.1")) == (
+        "4b/rtx5090.4096.engine: expected tensorrt-rtx 1.7.1, found tensorrt-rtx 1.8.0.1. "
+        "Pip install tensorrt-rtx==1.7.1.*."
+    )
+    assert "found no such package" in _text(lambda: check_version(engine, None))
+    assert "found one of tensorrt." in _text(lambda: check_version(replace(engine, flavour="tensorrt"), "10.13"))
+    assert installed_version() is None or installed_version()[0].isdigit()  # type: ignore[index]
+
+
+def test_not_enough_memory(budgets: tuple[BudgetEntry, ...]) -> None:
+    budget = budgets[-1]
+    engine = budget.engines[0]
+    check_memory(budget, engine, CARD, batch=1)
+    text = _text(lambda: check_memory(budget, engine, replace(CARD, total=24 * GIB, free=12 * GIB), batch=1))
+    assert text.startswith(
+        "budget '12b' on GeForce RTX 5090: expected 24.0 GiB of free memory (weights 22.9 + states 0.1"
+    )
+    assert "found 12.0 GiB of 24.0. Close what uses the card" in text
+
+
+def test_an_engine_that_no_card_has_run_is_a_warning(budgets: tuple[BudgetEntry, ...]) -> None:
+    engine = budgets[0].engines[0]
+    assert untested(engine).startswith("4b/rtx5090.4096.engine was built and has not been run on a card yet")
+    assert untested(replace(engine, status=Status("verified", "GeForce RTX 5090", "2026-01-31"))) == ""
+    assert untested(engine, Status("verified", "GeForce RTX 5090", "2026-01-31")) == ""
+
+
+def test_a_package_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: str) -> None:
+        raise OSError("libcudart.so.13: no such file")
+
+    monkeypatch.setattr(preflight.importlib, "import_module", fails)
+    assert _text(load_tensorrt).startswith(
+        "the package tensorrt-rtx: expected it to load, found OSError: libcudart.so.13: no such file. Install it again"
+    )
