@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export import compile as compiling
+from elastic_export.bundle import built, proof
+from elastic_export.bundle import report as report_file
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli.inspect import inspect
@@ -48,7 +49,7 @@ def fake_engine(request: EngineRequest) -> EngineFacts:
 
 @pytest.fixture(autouse=True)
 def _no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "build_engine", fake_engine)
+    monkeypatch.setattr(built, "build_engine", fake_engine)
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +146,8 @@ def test_a_bundle_whose_reports_say_nothing_of_engines_is_inspected_and_added_to
     """As those of version 0.1.0."""
     out = tmp_path / "out"
     with monkeypatch.context() as old:
-        made = compiling.report_of
-        old.setattr(compiling, "report_of", lambda *a, engines, **more: _without_engines(made(*a, **more)))
+        made = report_file.report_of
+        old.setattr(report_file, "report_of", lambda *a, engines, **more: _without_engines(made(*a, **more)))
         run(checkpoint, out, verify=False)
     inspect.main([str(out)], standalone_mode=False)
     assert "same bytes" not in capsys.readouterr().out
@@ -166,7 +167,7 @@ def test_a_hostile_report_does_not_steer_the_terminal(
     def hostile(report: object) -> Any:
         return {**encode(report), "version": "\x1b[2J", "remarks": ["\x1b]0;owned\x07"]}
 
-    monkeypatch.setattr(compiling, "encode", hostile)
+    monkeypatch.setattr(report_file, "encode", hostile)
     run(checkpoint, tmp_path / "out", verify=False)
     inspect.main([str(tmp_path / "out")], standalone_mode=False)
     shown = capsys.readouterr().out
@@ -175,7 +176,7 @@ def test_a_hostile_report_does_not_steer_the_terminal(
 
 
 def test_a_report_of_other_words_is_named(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "encode", lambda report: {"layers": "many"})
+    monkeypatch.setattr(report_file, "encode", lambda report: {"layers": "many"})
     run(checkpoint, tmp_path / "out", verify=False)
     with pytest.raises(InputError, match=r"^full/report\.json: engines\['full/rtx5080\.engine'\]: expected the field"):
         inspect.main([str(tmp_path / "out")], standalone_mode=False)
@@ -217,8 +218,8 @@ def test_another_graph_is_refused_before_an_engine_is_built(
 ) -> None:
     run(checkpoint, tmp_path / "out")
     monkeypatch.setattr(body, "_BODY", body._BODY.replace("y_skip", "y_skipped"))
-    monkeypatch.setattr(compiling, "verify_budget", lambda *args: pytest.fail("verified before it was refused"))
-    monkeypatch.setattr(compiling, "build_engine", lambda request: pytest.fail("built before it was refused"))
+    monkeypatch.setattr(proof, "verify_budget", lambda *args: pytest.fail("verified before it was refused"))
+    monkeypatch.setattr(built, "build_engine", lambda request: pytest.fail("built before it was refused"))
     with pytest.raises(InputError, match=r"budget full: expected as in the bundle, the full/model\.onnx of its other"):
         run(checkpoint, tmp_path / "out", "rtx4090", add=True)
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from elastic_export import compile as compiling
+from elastic_export.bundle import built
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult, export
 from elastic_export.engine.facts import EngineFacts
@@ -41,7 +42,7 @@ def fake_engine(request: EngineRequest) -> EngineFacts:
 
 @pytest.fixture(autouse=True)
 def _no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "build_engine", fake_engine)
+    monkeypatch.setattr(built, "build_engine", fake_engine)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_the_record_is_replaced_by_the_next_export_and_outlives_one_that_fails(
     second = record(out)
     assert second["begun"] > first["begun"]
     assert [engine["file"] for engine in second["budgets"][0]["engines"]] == ["small/rtx4090.engine"]
-    monkeypatch.setattr(compiling, "build_engine", lambda request: pytest.fail("stop"))
+    monkeypatch.setattr(built, "build_engine", lambda request: pytest.fail("stop"))
     with pytest.raises(pytest.fail.Exception):
         run(checkpoint, out)
     assert record(out) == second

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from elastic_export import compile as compiling
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import export
-from elastic_export.engine import builder
+from elastic_export.engine import builder, prepare
 from elastic_export.ops.contract import read_contract
 from elastic_export.plan import memory
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
@@ -34,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_engine_above_the_activation_bound(tmp_path: Path, checkpoint: Path, monkeypatch: Any) -> None:
     """An engine above the activation bound is refused, with the figure, and nothing is written."""
-    monkeypatch.setattr(compiling, "activation_bounds", lambda *args, **more: (1, 1))
+    monkeypatch.setattr(prepare, "activation_bounds", lambda *args, **more: (1, 1))
     with pytest.raises(
         BuildError, match=r"activation memory of the engine in decode: .* 1 bytes, found \d+\. .*--allow-oversize"
     ):
@@ -45,8 +44,8 @@ def test_an_engine_above_the_activation_bound(tmp_path: Path, checkpoint: Path, 
 def test_an_engine_above_the_bounds_is_kept_where_that_is_allowed(
     tmp_path: Path, checkpoint: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(compiling, "activation_bounds", lambda *args, **more: (1 << 40, 1))
-    monkeypatch.setattr(compiling, "size_bound", lambda *args: 2)
+    monkeypatch.setattr(prepare, "activation_bounds", lambda *args, **more: (1 << 40, 1))
+    monkeypatch.setattr(prepare, "size_bound", lambda *args: 2)
     result = run(checkpoint, tmp_path / "out", verify=False, allow_oversize=True)
     [(_, facts)] = result.budgets[0].engines
     assert [text.partition(", found")[0] for text in facts.oversize] == [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx_ir as ir
 
-from elastic_export.passes.base import GraphPass
+from elastic_export.passes.base import After, GraphPass
+from elastic_export.plan.job import ExportOptions
 from elastic_runtime.errors import InputError
 
 _DUMP = re.compile(r"\d{2,}-[A-Za-z]\w*\.(txt|onnx)")
@@ -36,7 +36,12 @@ def check_dumps(output: Path) -> None:
         raise InputError(subject, expected="none, or dumps of --debug only", found=found, todo=todo)
 
 
-def dump_to(folder: Path) -> Callable[[int, GraphPass, ir.Model], None]:
+def dumps_of(options: ExportOptions, budget: str) -> After | None:
+    """The hook that writes a budget's dumps where they are asked for."""
+    return dump_to(dump_folder(options.output) / budget) if options.debug else None
+
+
+def dump_to(folder: Path) -> After:
     """A hook for `run_passes` that writes into a budget's folder; older dumps in it are removed, nothing else is."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():

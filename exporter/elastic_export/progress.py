@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
@@ -17,21 +17,22 @@ class Progress:
         self._seconds: dict[tuple[str, str], float] = {}
 
     @contextmanager
-    def step(self, name: str, subject: str = "") -> Iterator[None]:
-        """A named step; `subject` starts with the budget it is about, if any."""
+    def step(self, name: str, budget: str = "", what: str = "") -> Iterator[None]:
+        """A named step, of one budget or of none; `what` says which of several."""
+        subject = f"{budget} {what}".strip()
         self.begin(name, subject)
         start = time.perf_counter()
         try:
             yield
         finally:
             taken = time.perf_counter() - start
-            key = (subject.split(" ", maxsplit=1)[0], name)
+            key = (budget, name)
             self._seconds[key] = self._seconds.get(key, 0.0) + taken
             self.end(name, subject, taken)
 
-    def seconds(self, subject: str = "") -> dict[str, float]:
+    def seconds(self, budget: str = "") -> dict[str, float]:
         """Seconds by step name, of one budget or of the steps about none."""
-        return {name: taken for (about, name), taken in self._seconds.items() if about == subject}
+        return {name: taken for (about, name), taken in self._seconds.items() if about == budget}
 
     def begin(self, name: str, subject: str) -> None:
         """A step begins."""
@@ -40,6 +41,11 @@ class Progress:
     def end(self, name: str, subject: str, taken: float) -> None:
         """A step ended."""
         logger.info("%s %s: %.1f s", name, subject, taken)
+
+    def say_all(self, texts: Iterable[str]) -> None:
+        """Several things a user should know."""
+        for text in texts:
+            self.say(text)
 
     def say(self, text: str) -> None:
         """Something a user should know."""

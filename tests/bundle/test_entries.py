@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from closed_form import state_entries
-from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of, versions
+from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of
+from elastic_export.bundle.results import BudgetResult
+from elastic_export.bundle.versions import versions
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel
@@ -27,6 +29,7 @@ from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.interface import logits_port, token_ports
+from elastic_runtime.format.manifest import EngineEntry
 from synthetic import write_checkpoint
 
 ARCH = Architecture("M-*M", 61, 24, (40,), (4, 4), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
@@ -62,6 +65,11 @@ FACTS = EngineFacts(
 )  # fmt: skip
 
 
+def result(job: ExportJob, emitted: EmittedModel, *engines: EngineEntry) -> BudgetResult:
+    """What the budget came to with these engines."""
+    return BudgetResult(HALF, emitted, job.sizes[0], engines=[(engine, FACTS) for engine in engines])
+
+
 def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:
     small, large = job.engines
     entry = engine_entry(job, emitted, small, job.targets[1], FACTS, job.sizes[0], "plugin", None)
@@ -84,7 +92,7 @@ def test_the_logits_of_every_token_count_as_scratch(job: ExportJob, emitted: Emi
     )
     assert every.activation == every.fits.activation == 7_000_000 + 2 * 8 * 61 * 4
     assert every.fits.total - last.fits.total == 2 * 8 * 61 * 4
-    size = budget_entry(job, HALF, emitted, job.sizes[0], [every]).size(every)
+    size = budget_entry(job, result(job, emitted, every)).size(every)
     assert vram_needed(size, context=64, batch=2).total == every.fits.total
 
 
@@ -101,13 +109,13 @@ def test_states_share_the_buffers_that_the_engine_was_built_with(job: ExportJob,
 
 
 def test_a_budgets_entry(job: ExportJob, emitted: EmittedModel) -> None:
-    entry = budget_entry(job, HALF, emitted, job.sizes[0], [])
+    entry = budget_entry(job, result(job, emitted))
     assert (entry.pattern, entry.layers, entry.kept_layers) == ("-*M", 3, (1, 2, 3))
     assert entry.parameters == HALF.architecture(ARCH).parameters()
     assert (entry.weights, entry.golden) == ("half/weights.json", "half/golden.safetensors")
     assert entry.states == state_entries(ARCH, HALF)
     bare = replace(job, options=replace(job.options, weights="embedded", verify=False))
-    entry = budget_entry(bare, HALF, emitted, job.sizes[0], [])
+    entry = budget_entry(bare, result(bare, emitted))
     assert (entry.weights, entry.golden, entry.report) == (None, None, "half/report.json")
 
 
@@ -115,7 +123,7 @@ def test_the_manifest_reads_back(job: ExportJob, emitted: EmittedModel) -> None:
     engines = [
         engine_entry(job, emitted, e, t, FACTS, job.sizes[0], "plugin", None) for e in job.engines for t in e.targets
     ]
-    manifest = manifest_of(job, [budget_entry(job, HALF, emitted, job.sizes[0], engines)], versions())
+    manifest = manifest_of(job, [result(job, emitted, *engines)])
     assert manifest.demo
     assert manifest.checkpoint.name == "tiny"
     assert manifest.options == job.normalised()

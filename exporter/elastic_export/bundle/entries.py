@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from elastic_export import __version__
 from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.rules import RULES
+from elastic_export.bundle.versions import versions
 from elastic_export.engine.facts import EngineFacts
-from elastic_export.layers.budget import Budget
 from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.job import EngineJob, ExportJob
 from elastic_export.plan.memory import fits, has_scalar_widths, widths
@@ -34,20 +31,8 @@ from elastic_runtime.format.manifest import (
 )
 
 if TYPE_CHECKING:  # else `doctor` and `--dry-run` would wait for torch
+    from elastic_export.bundle.results import BudgetResult
     from elastic_export.emit import EmittedModel
-
-_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx", "tbb")
-
-
-def versions() -> dict[str, str]:
-    """Name -> version of Python and of every package that takes part and is installed."""
-    found = {"elastic-export": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def check_destination(job: ExportJob) -> None:
@@ -65,7 +50,7 @@ def check_destination(job: ExportJob) -> None:
 
             check_dumps(options.output)
     if options.add and previous is not None:
-        check_same(previous, manifest_of(job, (), versions()))
+        check_same(previous, manifest_of(job, ()))
 
 
 def engine_entry(
@@ -122,17 +107,16 @@ def _state_output(port: StatePort, in_place: Mapping[str, str]) -> OutputPort:
     return OutputPort(port.output, port.dtype, port.shape, port.name, alias)
 
 
-def budget_entry(
-    job: ExportJob, budget: Budget, emitted: EmittedModel, size: BudgetSize, engines: Sequence[EngineEntry]
-) -> BudgetEntry:
+def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
     """One sub-model with its files."""
-    model, name = emitted.architecture, budget.name
+    emitted, size, name = result.emitted, result.size, result.budget.name
+    model = emitted.architecture
     return BudgetEntry(
         name=name,
         parameters=model.parameters(),
         pattern=model.pattern,
         layers=len(model.pattern),
-        kept_layers=budget.kept_layers(job.parent),
+        kept_layers=result.budget.kept_layers(job.parent),
         widths=widths(model),
         scalar_widths=has_scalar_widths(model),
         weight_bytes=size.weight_bytes,
@@ -143,13 +127,13 @@ def budget_entry(
         weights=None if job.options.weights == "embedded" else f"{name}/weights.json",
         golden=f"{name}/golden.safetensors" if job.options.verify else None,
         report=f"{name}/report.json",
-        engines=tuple(engines),
+        engines=tuple(entry for entry, _ in result.engines),
     )
 
 
-def manifest_of(job: ExportJob, budgets: Sequence[BudgetEntry], found: Mapping[str, str]) -> Manifest:
+def manifest_of(job: ExportJob, results: Sequence[BudgetResult]) -> Manifest:
     """The manifest without its files, which the writer adds."""
-    checkpoint, options = job.checkpoint, job.options
+    checkpoint, options, found = job.checkpoint, job.options, versions()
     return Manifest(
         producer=f"elastic-export {found['elastic-export']}",
         demo=job.demo,
@@ -158,7 +142,7 @@ def manifest_of(job: ExportJob, budgets: Sequence[BudgetEntry], found: Mapping[s
         weight_mode=options.weights,
         logits=options.logits,
         options=job.normalised(),
-        versions=dict(found),
+        versions=found,
         rules=RULES,
-        budgets=tuple(budgets),
+        budgets=tuple(budget_entry(job, result) for result in results),
     )

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elastic_export.plan.job import ExportJob
-from elastic_runtime.format.manifest import EngineEntry, Manifest
+from elastic_runtime.format.manifest import Manifest
 
 if TYPE_CHECKING:
-    from elastic_export.engine.facts import EngineFacts
+    from elastic_export.bundle.results import BudgetResult
 
 SCHEMA = "elastic-run-record/1"
 
@@ -35,21 +35,16 @@ class RunRecord:
     def __init__(self, job: ExportJob, command: Sequence[str] = ()) -> None:
         self._job, self._command = job, tuple(command)
         self._begun, self._start = datetime.now(UTC), time.perf_counter()
-        self._budgets: list[dict[str, Any]] = []
 
-    def add(
-        self, budget: str, seconds: Mapping[str, float], engines: Sequence[tuple[EngineEntry, EngineFacts]]
-    ) -> None:
-        """A finished budget: seconds by step; of an engine that several targets share each has the same figures."""
-        built = [{"file": e.file, "seconds": facts.seconds, "peak_rss": facts.peak_rss} for e, facts in engines]
-        self._budgets.append({"name": budget, "seconds": _rounded(seconds), "engines": built})
-
-    def document(self, output: Path, manifest: Manifest, seconds: Mapping[str, float]) -> dict[str, Any]:
+    def document(
+        self, output: Path, manifest: Manifest, results: Sequence[BudgetResult], seconds: Mapping[str, float]
+    ) -> dict[str, Any]:
         """The record as plain JSON values. Memory is in bytes: `peak_rss` of this process and of each build.
 
         Args:
             output: the published bundle.
             manifest: as it was written; `manifest_sha256` tells which bundle the record is of.
+            results: of the budgets, in order.
             seconds: by step, of the steps that are about no budget.
         """
         whole = time.perf_counter() - self._start
@@ -65,7 +60,7 @@ class RunRecord:
             "manifest_sha256": hashlib.sha256(manifest.to_json().encode()).hexdigest(),
             "seconds": _rounded({**seconds, "whole": whole}),
             "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "budgets": self._budgets,
+            "budgets": [_budget(result) for result in results],
             "machine": machine(),
             "versions": dict(manifest.versions),
         }
@@ -80,6 +75,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
     }
+
+
+def _budget(result: BudgetResult) -> dict[str, Any]:
+    """Seconds by step; of an engine that several targets share each has the same figures."""
+    built = [{"file": e.file, "seconds": facts.seconds, "peak_rss": facts.peak_rss} for e, facts in result.engines]
+    return {"name": result.budget.name, "seconds": _rounded(result.seconds), "engines": built}
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

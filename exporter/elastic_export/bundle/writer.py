@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from elastic_export.bundle.beside import failed_report, run_record_file
+from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.merge import (
@@ -32,6 +35,8 @@ from elastic_export.bundle.merge import (
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import link_same, place
 from elastic_export.bundle.staging import Stage, recover
+from elastic_export.dumps import check_dumps
+from elastic_export.plan.job import ExportJob
 from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.jsonfile import read_json
@@ -39,6 +44,7 @@ from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, or
 from elastic_runtime.format.manifest_reader import NAME, parse_manifest
 
 Say = Callable[[str], None]
+Document = Mapping[str, Any]
 
 
 class BundleWriter:
@@ -157,13 +163,16 @@ class BundleWriter:
         """Write the report of a failed verification beside the output; the caller raises, and no bundle appears."""
         return self._write_beside(failed_report(self.output), report)
 
-    def record(self, document: Mapping[str, object]) -> None:
-        """Write the record of the run that has just published the bundle; where that fails the bundle stays."""
+    def record(self, document: Document) -> Document:
+        """Write the record of the run that has just published the bundle, and return it; where that fails the bundle
+        stays.
+        """
         path = run_record_file(self.output)
         try:
             self._write_beside(path, document)
         except OSError as error:
             self._say(f"{path}: not written: {error.strerror or error}; the bundle is complete")
+        return document
 
     def _write_beside(self, path: Path, document: Mapping[str, object]) -> Path:
         self.path.mkdir(exist_ok=True)  # the stage has become the bundle, where there was none before it
@@ -230,6 +239,17 @@ class BundleWriter:
             whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
         _replace(target, json.dumps(whole, indent=1) + "\n")
         return FileEntry(report.path, *file_digest(target))
+
+
+@contextmanager
+def writer_of(job: ExportJob, say: Say) -> Iterator[BundleWriter]:
+    """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked."""
+    options, protect = job.options, () if job.demo else (job.checkpoint.path,)
+    with BundleWriter(options.output, force=options.force, add=options.add, protect=protect, say=say) as writer:
+        if options.debug:
+            check_dumps(options.output)
+        writer.check_addable(manifest_of(job, ()))
+        yield writer
 
 
 def _check_readable(text: str) -> None:

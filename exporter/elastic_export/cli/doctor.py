@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from elastic_export.bundle.entries import versions
+from elastic_export.bundle.versions import versions
 from elastic_export.plan.fit_table import align
 
 

@@ -11,7 +11,7 @@ from elastic_runtime.fit.vram import BudgetSize, unfit, vram_needed
 from elastic_runtime.format.records import encode
 
 if TYPE_CHECKING:
-    from elastic_export.compile import BudgetResult, ExportResult
+    from elastic_export.bundle.results import BudgetResult, ExportResult
     from elastic_export.engine.facts import EngineFacts
     from elastic_export.plan.job import ExportJob
     from elastic_runtime.format.manifest import EngineEntry

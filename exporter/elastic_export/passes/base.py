@@ -36,9 +36,11 @@ class GraphPass(ir.passes.InPlacePass):
         return type(self).__name__
 
 
-def run_passes(
-    model: ir.Model, passes: Iterable[GraphPass], after: Callable[[int, GraphPass, ir.Model], None] | None = None
-) -> ir.Model:
+#: Sees the graph after a pass: (its place in the order, the pass, the graph).
+After = Callable[[int, GraphPass, ir.Model], None]
+
+
+def run_passes(model: ir.Model, passes: Iterable[GraphPass], after: After | None = None) -> ir.Model:
     """Run passes in order; `after(step, pass, model)` sees the graph between them (dumps of `--debug`)."""
     for step, each in enumerate(passes):
         result = each(model)

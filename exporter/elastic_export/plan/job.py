@@ -89,6 +89,10 @@ class ExportJob:
         """(target, max_context) of every engine that is built for each budget."""
         return frozenset((target.name, context) for target in self.targets for context in self.options.max_contexts)
 
+    def size_of(self, budget: Budget) -> BudgetSize:
+        """What the memory of one of its budgets depends on."""
+        return next(size for size in self.sizes if size.name == budget.name)
+
     def table(self) -> str:
         """What fits which card, as it is printed before anything is built."""
         options = self.options

@@ -5,13 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.precision import Conversion, Loss, convert, stored_dtype
-from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.emit import EmittedModel, ReadSlice
 from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
@@ -25,16 +23,24 @@ Loaded = Iterable[tuple[str, npt.NDArray[Any]]]
 RECIPE = "weights.json"
 
 
+class Store(Protocol):
+    """The bundle in the making, as far as weights must know it (bundle.writer)."""
+
+    def folder(self, name: str) -> Path:
+        """A folder in the bundle, made if it is not there."""
+
+    def place(self, source: Path, relative: str) -> object:
+        """Link, clone or copy a file into the bundle."""
+
+    def name_external(self, source: Path) -> object:
+        """Record a file that stays outside."""
+
+
 class Weights(ABC):
-    """Where an export's weights lie. One object serves all budgets.
+    """Where an export's weights lie. One object serves all budgets, one after the other."""
 
-    Attributes:
-        conversion: what the budget bound last lost to another precision than the checkpoint's; None where it has none.
-    """
-
-    def __init__(self, job: ExportJob, writer: BundleWriter) -> None:
-        self._job, self._writer = job, writer
-        self.conversion: Conversion | None = None
+    def __init__(self, job: ExportJob, store: Store) -> None:
+        self._job, self._store = job, store
 
     def stored(self, name: str) -> str:
         """The dtype in which the bundle holds a tensor of the parent."""
@@ -49,21 +55,24 @@ class Weights(ABC):
         return None
 
     @abstractmethod
-    def bind(self, budget: Budget, model: EmittedModel) -> None:
-        """Put a budget's weights, or the recipe for them, into its folder."""
+    def bind(self, budget: Budget, model: EmittedModel) -> Conversion | None:
+        """Put a budget's weights, or the recipe for them, into its folder.
+
+        Returns:
+            What another precision than the checkpoint's took from them; None where it has none.
+        """
 
     @abstractmethod
     def load(self, budget: Budget) -> Loaded:
         """The weight inputs of a budget as a consumer loads them."""
 
-    def _convert_anew(self) -> Conversion | None:
-        """Begin to count for another budget."""
+    def _conversion(self) -> Conversion | None:
+        """Where the conversion of one budget's weights is counted, if there is one."""
         source, precision = self._job.checkpoint.dtype, self._job.precision
-        self.conversion = None if precision == source else Conversion(source, precision)
-        return self.conversion
+        return None if precision == source else Conversion(source, precision)
 
     def _folder(self, budget: Budget) -> Path:
-        return self._writer.folder(budget.name)
+        return self._store.folder(budget.name)
 
     def _write(self, budget: Budget, recipe: WeightRecipe) -> None:
         (self._folder(budget) / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
@@ -76,12 +85,12 @@ class SharedWeights(Weights):
         """Link the shards, or name them where they stay outside."""
         for shard in self._job.checkpoint.shards:
             if self._job.options.external_weights:
-                self._writer.name_external(shard)
+                self._store.name_external(shard)
             else:
-                self._writer.place(shard, f"weights/{shard.name}")
+                self._store.place(shard, f"weights/{shard.name}")
 
     def bind(self, budget: Budget, model: EmittedModel) -> None:
-        """Write the recipe."""
+        """Write the recipe; shards are in the checkpoint's own precision."""
         self._write(budget, shared_recipe(model, self._job.checkpoint, lambda shard: f"../weights/{shard.name}"))
 
     def load(self, budget: Budget) -> Loaded:
@@ -94,16 +103,16 @@ class SharedWeights(Weights):
 class SlicedWeights(Weights):
     """An ordinary checkpoint of each sub-model in its folder."""
 
-    def bind(self, budget: Budget, model: EmittedModel) -> None:
+    def bind(self, budget: Budget, model: EmittedModel) -> Conversion | None:
         """Stream the sub-model out and write the recipe; tokenizer and licence go with it."""
         job, folder = self._job, self._folder(budget)
         dtype = None if job.precision == job.checkpoint.dtype else job.precision
-        tensors: dict[str, TensorRef] = write_sliced(
-            job.checkpoint, budget, folder, dtype=dtype, conversion=self._convert_anew()
-        )
+        conversion = self._conversion()
+        tensors = write_sliced(job.checkpoint, budget, folder, dtype=dtype, conversion=conversion)
         self._write(budget, sliced_recipe(model, tensors))
         for companion in job.checkpoint.companions():
-            self._writer.place(companion, f"{budget.name}/{companion.name}")
+            self._store.place(companion, f"{budget.name}/{companion.name}")
+        return conversion
 
     def load(self, budget: Budget) -> Loaded:
         """The sub-model's own tensors."""
@@ -114,10 +123,12 @@ class SlicedWeights(Weights):
 class EmbeddedWeights(Weights):
     """Weights as external data of the ONNX file and inside the engine."""
 
+    _written: Conversion | None = None
+
     def embedded(self) -> ReadSlice:
         """Slices of the parent, in the dtype that is stored."""
 
-        conversion = self._convert_anew()
+        conversion = self._written = self._conversion()
 
         def read(part: TensorSlice) -> npt.NDArray[Any]:
             kept = slice_array(self._job.checkpoint.read(part.tensor), part.runs)
@@ -128,16 +139,17 @@ class EmbeddedWeights(Weights):
 
         return read
 
-    def bind(self, budget: Budget, model: EmittedModel) -> None:
-        """Nothing: they were written with the file."""
+    def bind(self, budget: Budget, model: EmittedModel) -> Conversion | None:
+        """Nothing to do: they were written, and counted, with the file."""
+        return self._written
 
     def load(self, budget: Budget) -> Loaded:
         """None: the file holds them."""
         return ()
 
 
-def make_weights(job: ExportJob, writer: BundleWriter) -> Weights:
+def make_weights(job: ExportJob, store: Store) -> Weights:
     """The weights of the mode that was asked for."""
     if job.options.weights == "shared":
-        return SharedWeights(job, writer)
-    return SlicedWeights(job, writer) if job.options.weights == "sliced" else EmbeddedWeights(job, writer)
+        return SharedWeights(job, store)
+    return SlicedWeights(job, store) if job.options.weights == "sliced" else EmbeddedWeights(job, store)

@@ -1,0 +1,46 @@
+"""From the plan and an emitted model to the request that a build process gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from elastic_export.emit import EmittedModel
+from elastic_export.engine.request import EngineRequest
+from elastic_export.ops.plugins import creators_of, mode_of, plugins_of
+from elastic_export.plan.activation import activation_bounds, size_bound
+from elastic_export.plan.job import EngineJob, ExportJob
+
+
+def engine_request(job: ExportJob, emitted: EmittedModel, engine: EngineJob, output: Path) -> EngineRequest:
+    """What to build of a sub-model's file, and within which bounds; `output` is the engine's file."""
+    options = job.options
+    inputs = () if options.weights == "embedded" else emitted.weights
+    plugins = plugins_of(options.ops, emitted.ops)
+    ops = mode_of(plugins)
+    return EngineRequest(
+        onnx=emitted.path,
+        output=output,
+        compute_capabilities=engine.capabilities,
+        precision=job.precision,
+        max_tokens=options.max_tokens,
+        max_context=engine.max_context,
+        max_batch=options.max_batch,
+        ops=ops,
+        ports=emitted.ports,
+        outputs=(emitted.logits,),
+        weights=inputs,
+        plugin_ops=plugins,
+        plugin_creators=creators_of(plugins),
+        activation_limits=activation_bounds(
+            emitted.architecture,
+            job.precision,
+            ops,
+            max_tokens=options.max_tokens,
+            max_context=engine.max_context,
+            max_batch=options.max_batch,
+            every_token=options.logits == "all",
+        ),
+        # Without weights inside an engine is code, of a size that can be told; with them it is as large as they are.
+        size_limit=size_bound(emitted.architecture, len(engine.capabilities), options.max_batch) if inputs else None,
+        allow_oversize=options.allow_oversize,
+    )
