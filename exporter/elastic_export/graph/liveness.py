@@ -75,11 +75,6 @@ class Liveness:
             self.require(b, axis_b, need_a)
 
 
-def all_of(axis: Axis) -> np.ndarray:
-    """All channels of an axis of fixed size."""
-    return np.ones_like(known(axis))
-
-
 def known(axis: Axis) -> np.ndarray:
     """What is recorded of an axis that must have a fixed size."""
     assert axis is not None

@@ -11,7 +11,12 @@ from elastic_export.graph.values import node_error, operand, static_shape
 
 
 class CachedAttention(Rule):
-    """Query heads may go, the same number in each KV group; keys, values and caches stay whole."""
+    """Query heads may go, the same number in each KV group; keys, values and caches stay whole.
+
+    y of head h is softmax(q_h·K/√hd)·V of its KV head: it reads all channels of q_h (the scores are sums over them) and
+    nothing of another query head. A zero in q makes no zero in y, for the softmax of equal scores is a mean of values;
+    so nothing is known to be zero, and what goes is what o_proj's mask makes unneeded.
+    """
 
     def needs(self, node: ir.Node, live: Liveness) -> None:
         """A head is needed with all its channels as soon as one of them is."""

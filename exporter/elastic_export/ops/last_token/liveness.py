@@ -10,7 +10,7 @@ from elastic_export.graph.values import operand
 
 
 class LastToken(Rule):
-    """x [B, T, d] and length [B] -> [B, d]: channels pass through."""
+    """x [B, T, d] and length [B] -> [B, d]: a row is picked whole, so its channels pass through as they are."""
 
     def zeros(self, node: ir.Node, live: Liveness) -> None:
         """Those of the channels."""

@@ -10,7 +10,11 @@ from elastic_export.graph.values import operand, static_shape
 
 
 class MaskedRMSNorm(Rule):
-    """x [..., d], weight [d], mask [d]: a masked channel is zero and does not count; every unmasked one counts."""
+    """x [..., d], weight [d], mask [d]: a masked channel is zero and does not count; every unmasked one counts.
+
+    y_i = x_i·m_i·w_i / √(Σ(x·m)²/Σm + eps). A masked channel is in neither sum, so it may go. An unmasked one that is
+    zero still is in Σm, the number of channels, so it must stay.
+    """
 
     def zeros(self, node: ir.Node, live: Liveness) -> None:
         """Zero in x, weight or mask is zero in y."""

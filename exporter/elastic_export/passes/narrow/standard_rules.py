@@ -11,7 +11,11 @@ from elastic_export.graph.values import node_error, operand, static_shape
 
 
 class Elementwise(Rule):
-    """Ops on broadcast operands. `absorbing`: one zero operand makes the result zero (Mul); else all must be (Add)."""
+    """Ops on broadcast operands. `absorbing`: one zero operand makes the result zero (Mul); else all must be (Add).
+
+    0·b = 0 for every finite b, and 0 + 0 = 0: nothing less is known of a channel. Element i of the result reads element
+    i of each operand and no other, so operands and result keep the same channels.
+    """
 
     def __init__(self, *, absorbing: bool) -> None:
         self._absorbing = absorbing
@@ -50,7 +54,7 @@ def _broadcast_zero(live: Liveness, value: ir.Value, axis: int, output: ir.Value
 
 
 class Unary(Rule):
-    """An op on each element alone. `keeps_zero`: f(0) = 0."""
+    """An op on each element alone. `keeps_zero`: f(0) = 0, as relu has it; of another f a zero says nothing."""
 
     def __init__(self, *, keeps_zero: bool) -> None:
         self._keeps_zero = keeps_zero
@@ -89,7 +93,11 @@ def _permutation(node: ir.Node) -> list[int]:
 
 
 class MatMul(Rule):
-    """x [..., K] times a matrix [K, N]. A channel of K may go where it is zero on either side."""
+    """x [..., K] times a matrix [K, N]. A channel of K may go where it is zero on either side.
+
+    y_n = Σ_k x_k·W_kn: a term with x_k = 0 or W_kn = 0 for all n adds nothing, whatever the other factor is, and
+    leaving it out changes no sum. Both sides must leave out the same k.
+    """
 
     def zeros(self, node: ir.Node, live: Liveness) -> None:
         """Leading axes of x, columns of the matrix; all of it where every product is zero."""
@@ -125,7 +133,10 @@ def _either(a: Axis, b: Axis) -> np.ndarray:
 
 
 class Gather(Rule):
-    """Rows of a table by computed indices: any row may be asked for, the other axes pass through."""
+    """Rows of a table by computed indices: any row may be asked for, the other axes pass through.
+
+    An index is known when the graph runs, so no row may go and none is known to be zero.
+    """
 
     def zeros(self, node: ir.Node, live: Liveness) -> None:
         """Those of the table's other axes."""
