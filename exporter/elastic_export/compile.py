@@ -44,7 +44,8 @@ from elastic_export.verify import (
 from elastic_export.verify.slices import check_slices
 from elastic_export.weights.modes import Weights, make_weights
 from elastic_runtime.errors import BuildError
-from elastic_runtime.fit.vram import BudgetSize, gib
+from elastic_runtime.fit.vram import gib
+from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.golden import write_golden
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Manifest
 from elastic_runtime.format.records import encode

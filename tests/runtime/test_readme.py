@@ -17,7 +17,6 @@ from elastic_runtime.format.manifest import SCHEMA, Manifest, Plugin
 from elastic_runtime.format.records import decode, encode
 from elastic_runtime.format.safetensors import TensorFile
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
-from elastic_runtime.tensorrt import preflight
 
 ENGINES = Path(__file__).parents[2] / "engines"
 PAGE = (ENGINES / "README.md").read_text("utf-8")
@@ -103,7 +102,7 @@ def test_the_formulas_are_those_of_the_code() -> None:
 
 def test_the_exit_codes_are_those_of_the_classes() -> None:
     rows = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGE, re.MULTILINE)}
-    classes = (errors.InputError, errors.BuildError, manifest_reader.DamageError, preflight.UnavailableError)
+    classes = (errors.InputError, errors.BuildError, manifest_reader.DamageError, errors.UnavailableError)
     assert rows == {kind.__name__: kind.exit_code for kind in classes}
     header = (ENGINES / "cpp/include/elastic_runtime/error.h").read_text("utf-8")
     for name in rows:

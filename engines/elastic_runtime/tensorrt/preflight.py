@@ -6,23 +6,12 @@ import importlib
 import importlib.metadata
 from typing import Any
 
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import UnavailableError
 from elastic_runtime.fit.vram import gib, vram_needed
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
 
 PACKAGE = "tensorrt-rtx"
-#: What to do where onnxruntime, whose kinds of refusal nobody lists, does not take a model or a call.
-UPDATE = "update onnxruntime, and let elastic-run BUNDLE --verify say whether the bundle is whole"
-_INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime, or run on the CPU (--device cpu)"
-
-
-class NoCudaError(UnavailableError):
-    """onnxruntime does not compute on a card here."""
-
-    def __init__(self, found: str) -> None:
-        expected = "a CUDA execution provider that works"
-        super().__init__("onnxruntime on a card", expected=expected, found=found, todo=_INSTALL)
 
 
 def check_card(engine: EngineEntry, card: Card) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 
 from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.memory import Card, card, find_card, free_ram
-from elastic_runtime.errors import BuildError, InputError, UnavailableError
+from elastic_runtime.driver.free_memory import Card, card, find_card, free_ram
+from elastic_runtime.errors import BuildError, InputError, NoCudaError, UnavailableError
 from elastic_runtime.fit.choose import Choice
 from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.format.mapped import MappedFile
@@ -31,7 +31,6 @@ from elastic_runtime.ort.open_onnx import (
     why_cpu,
 )
 from elastic_runtime.session import Session
-from elastic_runtime.tensorrt.preflight import NoCudaError
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
 DeviceWish = Literal["auto", "cpu", "gpu"]
