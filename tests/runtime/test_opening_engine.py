@@ -17,7 +17,8 @@ from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.manifest import Status
-from elastic_runtime.opening import Opener, Request
+from elastic_runtime.opening import Opener
+from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
 from elastic_runtime.tensorrt import trt_engine
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remember

@@ -11,8 +11,9 @@ import pytest
 from elastic_runtime import opening
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.opening import Opener, Request
+from elastic_runtime.opening import Opener
 from elastic_runtime.session import Session
+from elastic_runtime.session_request import Request
 
 
 @pytest.fixture

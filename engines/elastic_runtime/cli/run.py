@@ -28,8 +28,9 @@ from elastic_runtime.errors import (
 )
 from elastic_runtime.fit.sizes import parse_size
 from elastic_runtime.generation import Piece, Settings, generate
-from elastic_runtime.opening import Opener, Request
+from elastic_runtime.opening import Opener
 from elastic_runtime.sampling import Sampling
+from elastic_runtime.session_request import Request
 from elastic_runtime.text.eos import stop_ids
 from elastic_runtime.text.tokenizer import Tokenizer
 

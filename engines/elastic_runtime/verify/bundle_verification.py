@@ -145,7 +145,7 @@ def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, plugins: P
     reason = _nothing_to_replay(bundle, budget) or _why_not(engine, card)
     if reason or card is None:
         return Outcome(engine.file, not_run=reason)
-    from elastic_runtime.opening import Request  # noqa: PLC0415
+    from elastic_runtime.session_request import Request  # noqa: PLC0415
     from elastic_runtime.tensorrt.open_tensorrt import open_engine  # noqa: PLC0415
 
     def opened(golden: Golden) -> Backend:
