@@ -30,6 +30,7 @@ def check_version(engine: EngineEntry, installed: str | None) -> None:
     if engine.flavour != PACKAGE:
         expected, todo = f"an engine of {PACKAGE}, which this runtime drives", f"export the bundle again with {PACKAGE}"
         raise UnavailableError(engine.file, expected=expected, found=f"one of {engine.flavour}", todo=todo)
+    # An engine is of the release that built it. Asked before anything loads, so that the answer names the package.
     wanted = ".".join(engine.version.split(".")[:3])
     if installed is None or installed.split(".")[:3] != engine.version.split(".")[:3]:
         found = f"{PACKAGE} {installed}" if installed else "no such package"
@@ -46,7 +47,7 @@ def installed_version() -> str | None:
 
 
 def check_memory(budget: BudgetEntry, engine: EngineEntry, card: Card, *, batch: int) -> None:
-    """Raise UnavailableError when the card has not enough free memory now."""
+    """Raise UnavailableError when the card has not enough free memory now, for `batch` rows of the whole context."""
     need = vram_needed(budget.size(engine), context=engine.max_context, batch=batch)
     if need.total > card.free:
         raise UnavailableError(
