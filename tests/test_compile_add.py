@@ -27,7 +27,7 @@ from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.golden import read_golden
 from elastic_runtime.format.records import encode
-from elastic_runtime.verify.verify import verify_bundle
+from elastic_runtime.verify.bundle_verification import verify_bundle
 from synthetic import write_checkpoint
 
 # One worker: it exports once what the tests share.

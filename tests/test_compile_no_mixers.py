@@ -14,7 +14,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress
-from elastic_runtime.verify.verify import verify_bundle
+from elastic_runtime.verify.bundle_verification import verify_bundle
 from synthetic import write_checkpoint
 
 ARCH = Architecture("M*-", 97, 48, (72,), (8,), 12, 2, 16, 4, 8, 2, 16, 1e-5, (0.0, math.inf))

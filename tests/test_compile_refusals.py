@@ -18,7 +18,7 @@ from elastic_export.plan import memory
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_export.progress import Progress
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.fit.vram import Activation
+from elastic_runtime.format.budget_size import Activation
 from small_export import ARCH, SIZES, SMALL, contents, run, small_weights, write_small
 from synthetic import write_checkpoint
 

@@ -1,13 +1,15 @@
 """What a consumer of a bundle needs and nothing more: no torch, no exporter.
 
+open(bundle, Request(...))  a session of the budget that fits     opening.py, session_request.py
+generate(session, ...)      tokens as they are drawn              generation.py, sampling.py
+Tokenizer(path)             text and ids                          text/tokenizer.py
 Bundle.open(path)           manifest.json read and checked        bundle.py, format/manifest.py
 bundle.choose(...)          the largest budget that fits          fit/choose.py, fit/vram.py
 iter_weights(recipe, ...)   a sub-model's weights from the files  format/weights.py, format/slicing.py
-read_golden(path)           what `verify` replays                 format/golden.py, format/sketch.py
 load_targets()              the GPU classes                       fit/targets.py
 
 A name is imported when it is first asked for: who wants the errors alone, as the process that builds an engine does,
-need not wait for numpy.
+need not wait for numpy. No module here has the name of one of these: importing it would put itself in its place.
 """
 
 from importlib import import_module
@@ -18,19 +20,38 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from elastic_runtime.bundle import Bundle
-    from elastic_runtime.errors import BuildError, ElasticError, InputError
+    from elastic_runtime.errors import BuildError, ElasticError, InputError, UnavailableError
     from elastic_runtime.fit.targets import load_targets, select_targets
+    from elastic_runtime.format.manifest_reader import DamageError
     from elastic_runtime.format.weights import WeightRecipe, iter_weights, load_weight
+    from elastic_runtime.generation import Piece, Settings, generate
+    from elastic_runtime.opening import LostError, Opener, open  # noqa: A004
+    from elastic_runtime.sampling import Sampling
+    from elastic_runtime.session import Session
+    from elastic_runtime.session_request import Request
+    from elastic_runtime.text.tokenizer import Tokenizer
 
 __all__ = [
     "BuildError",
     "Bundle",
+    "DamageError",
     "ElasticError",
     "InputError",
+    "LostError",
+    "Opener",
+    "Piece",
+    "Request",
+    "Sampling",
+    "Session",
+    "Settings",
+    "Tokenizer",
+    "UnavailableError",
     "WeightRecipe",
+    "generate",
     "iter_weights",
     "load_targets",
     "load_weight",
+    "open",
     "select_targets",
 ]
 
@@ -38,12 +59,24 @@ if not TYPE_CHECKING:  # a type checker that sees it takes any name for one of o
     _MODULES = {
         "BuildError": "errors",
         "Bundle": "bundle",
+        "DamageError": "format.manifest_reader",
         "ElasticError": "errors",
         "InputError": "errors",
+        "LostError": "opening",
+        "Opener": "opening",
+        "Piece": "generation",
+        "Request": "session_request",
+        "Sampling": "sampling",
+        "Session": "session",
+        "Settings": "generation",
+        "Tokenizer": "text.tokenizer",
+        "UnavailableError": "errors",
         "WeightRecipe": "format.weights",
+        "generate": "generation",
         "iter_weights": "format.weights",
         "load_targets": "fit.targets",
         "load_weight": "format.weights",
+        "open": "opening",
         "select_targets": "fit.targets",
     }
 

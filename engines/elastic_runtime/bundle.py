@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from elastic_runtime.driver.memory import card
+from elastic_runtime.driver.free_memory import card
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.choose import Choice, choose
 from elastic_runtime.format.digest import file_digest

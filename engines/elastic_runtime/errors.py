@@ -78,6 +78,20 @@ class UnavailableError(BuildError):
     """This machine cannot run it (a package, a library, memory, a card): nothing is wrong with what was to be run."""
 
 
+class NoCudaError(UnavailableError):
+    """onnxruntime does not compute on a card here.
+
+    It stands here, where nothing is imported, since who opens a session tells it from other refusals without loading
+    onnxruntime: the CPU may take its place.
+    """
+
+    def __init__(self, found: str) -> None:
+        todo = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime, or run on the CPU (--device cpu)"
+        super().__init__(
+            "onnxruntime on a card", expected="a CUDA execution provider that works", found=found, todo=todo
+        )
+
+
 class InternalError(ElasticError):
     """A check of our own work failed: nothing that was asked for or given can be the reason, so exit 70 and no advice.
 

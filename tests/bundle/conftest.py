@@ -14,7 +14,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.memory import budget_size, fits, has_scalar_widths, widths
 from elastic_runtime.fit.targets import load_targets
-from elastic_runtime.fit.vram import Activation
+from elastic_runtime.format.budget_size import Activation
 from elastic_runtime.format.manifest import BudgetEntry, Checkpoint, EngineEntry, Manifest, Plugin, Status
 
 PARENT = Architecture("M-*M", 256, 32, (64,), (8, 8), 4, 2, 16, 4, 4, 2, 8, 1e-5, (0.0, float("inf")))

@@ -369,7 +369,7 @@ def test_verify_passes_its_options_on_and_ends_by_the_result(run, monkeypatch, t
         asked.append((path, wishes["plugins"], wishes["external"], wishes["require_engine"]))
         return Verified("b", 1, (), (), require_engine=wishes["require_engine"])
 
-    monkeypatch.setattr("elastic_runtime.verify.verify.verify_bundle", verified)
+    monkeypatch.setattr("elastic_runtime.verify.bundle_verification.verify_bundle", verified)
     code, out, _ = run("verify", str(tmp_path), "--plugins", "p", "--weights-folder", "w", "--json")
     assert (code, json.loads(out)["replayed"]) == (0, False)
     code, out, _ = run("verify", str(tmp_path), "--require", "engine")

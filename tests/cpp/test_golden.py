@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.generate import Settings, generate
+from elastic_runtime.generation import Settings, generate
 from elastic_runtime.session import Session
 
 HERE = Path(__file__).parent

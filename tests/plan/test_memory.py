@@ -8,7 +8,8 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.memory import budget_size, fits, has_scalar_widths, widths
 from elastic_runtime.fit.targets import load_targets
-from elastic_runtime.fit.vram import Activation
+from elastic_runtime.format.budget_size import Activation
+from family import SHAPES
 
 PARENT = Architecture("M-*M", 256, 32, (64,), (8, 8), 4, 2, 16, 4, 4, 2, 8, 1e-5, (0.0, float("inf")))
 SMALL = Budget("small", 24, (48,), (6, 4), 3, 2, (0,))
@@ -74,3 +75,9 @@ def test_fit_of_an_engine_and_of_a_portable_one() -> None:
     assert (entry.usable, entry.enough, entry.activation_measured) == (15279 << 20, True, True)
     portable = fits(size, load_targets()["rtx"], context=1000, batch=2)
     assert (portable.usable, portable.enough, portable.total) == (None, None, entry.total)
+
+
+def test_weights_given_in_bytes_are_taken_as_they_are() -> None:
+    assert budget_size("4b", SHAPES["4b"], "fp16", weight_bytes=5).weight_bytes == 5
+    assert budget_size("4b", SHAPES["4b"], "fp32").weight_bytes == 15_894_227_328
+    assert budget_size("4b", SHAPES["4b"], "fp32").state_bytes == 21 * (3 * 9728 * 4 + 3_932_160)

@@ -14,27 +14,16 @@ from elastic_export.bundle.rules import RULES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.memory import budget_size, fits, widths
-from elastic_runtime import open as opening
+from elastic_runtime import opening
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError
 from elastic_runtime.fit.targets import load_targets
-from elastic_runtime.fit.vram import Activation
+from elastic_runtime.format.budget_size import Activation
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import BudgetEntry, Checkpoint, EngineEntry, FileEntry, Manifest, Status
+from family import SHAPES
 
-LIMIT = (0.0, float("inf"))
-SHAPES = {
-    "12b": Architecture(
-        "M-M-M-M*-" * 6 + "M-M-M-M-", 131072, 5120, (20480,) * 28, (128,) * 28, 80, 8, 128, 4, 40, 8, 128, 1e-5, LIMIT
-    ),
-    "9b": Architecture(
-        "M" * 27 + "-" * 25 + "*" * 4, 131072, 4480, (15680,) * 25, (128,) * 27, 80, 8, 128, 4, 40, 8, 128, 1e-5, LIMIT
-    ),
-    "4b": Architecture(
-        "M" * 21 + "-" * 17 + "*" * 4, 131072, 3136, (12544,) * 17, (96,) * 21, 80, 8, 128, 4, 40, 8, 128, 1e-5, LIMIT
-    ),
-}
 ACTIVATION = {"12b": 207_000_000, "9b": 190_000_000, "4b": 150_000_000}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from elastic_runtime import Bundle
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import FileEntry, Manifest
 from elastic_runtime.format.manifest_reader import DamageError
@@ -125,7 +125,7 @@ def test_without_memory_named_the_card_is_asked(bundle: Path, monkeypatch: pytes
     assert opened.choose(context=16384).reckonings[0].refusal == "no engine for compute capability 8.9"
     assert opened.choose(context=16384, compute_capability="12.0").budget == opened.budget("9b")
     monkeypatch.undo()
-    monkeypatch.setattr("elastic_runtime.driver.memory._LIBRARIES", ("libno-such-ml.so.1",))
+    monkeypatch.setattr("elastic_runtime.driver.free_memory._LIBRARIES", ("libno-such-ml.so.1",))
     with pytest.raises(InputError, match="GPU memory: expected an NVIDIA driver that says how much is free"):
         opened.choose(context=16384)
 

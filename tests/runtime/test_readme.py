@@ -17,7 +17,7 @@ from elastic_runtime.format.manifest import SCHEMA, Manifest, Plugin
 from elastic_runtime.format.records import decode, encode
 from elastic_runtime.format.safetensors import TensorFile
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
-from elastic_runtime.tensorrt import preflight
+from layering import ROOMS
 
 ENGINES = Path(__file__).parents[2] / "engines"
 PAGE = (ENGINES / "README.md").read_text("utf-8")
@@ -103,7 +103,7 @@ def test_the_formulas_are_those_of_the_code() -> None:
 
 def test_the_exit_codes_are_those_of_the_classes() -> None:
     rows = {name: int(code) for code, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", PAGE, re.MULTILINE)}
-    classes = (errors.InputError, errors.BuildError, manifest_reader.DamageError, preflight.UnavailableError)
+    classes = (errors.InputError, errors.BuildError, manifest_reader.DamageError, errors.UnavailableError)
     assert rows == {kind.__name__: kind.exit_code for kind in classes}
     header = (ENGINES / "cpp/include/elastic_runtime/error.h").read_text("utf-8")
     for name in rows:
@@ -123,10 +123,17 @@ def test_the_interface_tables_name_every_port_and_rule() -> None:
 def test_the_python_program_runs(demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = _block("python").replace('"BUNDLE"', repr(str(demo_bundle)))
     assert len(program.splitlines()) <= 20
+    assert re.findall(r"^(?:from|import) .*", program, re.MULTILINE) == ["import elastic_runtime as elastic"]
     exec(compile(program, "README.md", "exec"), {})
     said = capsys.readouterr().out
     assert "large: weights" in said
     assert re.search(r"next: \d+\n$", said)
+
+
+def test_the_table_of_rooms_has_every_room_in_the_order_that_the_test_of_layers_holds() -> None:
+    table = PAGE[PAGE.index("| room |") : PAGE.index("## C++\n")]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
+    assert [*re.findall(r"`(\w+)/?`", " ".join(rows)), "__init__"] == ROOMS["elastic_runtime"].split()
 
 
 def test_every_file_and_option_that_the_page_names_exists() -> None:

@@ -32,7 +32,7 @@ CUTS: list[tuple[int, list[int]]] = [
 GREEDY = """
 import json, sys
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.generate import Settings, generate
+from elastic_runtime.generation import Settings, generate
 from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.session import Session
 

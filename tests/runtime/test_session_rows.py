@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.generate import Settings, generate
+from elastic_runtime.generation import Settings, generate
 from elastic_runtime.session import Session
 
 V, PADDING = 13, 99

@@ -25,8 +25,9 @@ bundle, = sys.argv[1:]
 
 GENERATE = """
 from elastic_runtime import Bundle
-from elastic_runtime.generate import Settings, generate
-from elastic_runtime.open import Opener, Request
+from elastic_runtime.generation import Settings, generate
+from elastic_runtime.opening import Opener
+from elastic_runtime.session_request import Request
 
 request = Request(budget="small", backend="onnxruntime", context=64)
 with Opener(Bundle.open(bundle), request, say=print).open() as session:

@@ -24,7 +24,7 @@ std::int64_t left_of(const std::string& limit, const std::string& used, const st
 
 /// What /proc and /sys below `root` say is free: the kernel's estimate, and what every limited group of the
 /// process, from its own to the root, has left (cgroup v2). Nothing there: the largest count. Same as
-/// memory.py.
+/// driver/free_memory.py.
 std::int64_t free_ram_of(const std::filesystem::path& root);
 
 }  // namespace elastic

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from elastic_runtime.cli.stats import Stopwatch, report
 from elastic_runtime.errors import ElasticError, InputError
-from elastic_runtime.generate import Piece, Settings, generate
-from elastic_runtime.open import LostError, Opener
+from elastic_runtime.generation import Piece, Settings, generate
+from elastic_runtime.opening import LostError, Opener
 from elastic_runtime.session import Session
 from elastic_runtime.text.tokenizer import Message, Tokenizer
 

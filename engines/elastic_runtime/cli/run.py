@@ -27,9 +27,10 @@ from elastic_runtime.errors import (
     machine_error,
 )
 from elastic_runtime.fit.sizes import parse_size
-from elastic_runtime.generate import Piece, Settings, generate
-from elastic_runtime.open import Opener, Request
+from elastic_runtime.generation import Piece, Settings, generate
+from elastic_runtime.opening import Opener
 from elastic_runtime.sampling import Sampling
+from elastic_runtime.session_request import Request
 from elastic_runtime.text.eos import stop_ids
 from elastic_runtime.text.tokenizer import Tokenizer
 
@@ -251,7 +252,7 @@ def _write_id(piece: Piece) -> None:
 
 
 def _verify(bundle: Path, external: Path | None, plugins: Path | None, require_engine: bool) -> None:
-    from elastic_runtime.verify.verify import verify_bundle  # noqa: PLC0415
+    from elastic_runtime.verify.bundle_verification import verify_bundle  # noqa: PLC0415
 
     result = verify_bundle(bundle, require_engine=require_engine, say=_say, external=external, plugins=plugins)
     click.echo(result.text())

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 
 from elastic_runtime.backend import Backend
-from elastic_runtime.driver.memory import find_card, resident
+from elastic_runtime.driver.free_memory import find_card, resident
 from elastic_runtime.fit.targets import load_targets
 from elastic_runtime.fit.vram import bandwidth_floor, gib
 from elastic_runtime.format.manifest import BudgetEntry
-from elastic_runtime.generate import Piece
+from elastic_runtime.generation import Piece
 from elastic_runtime.session import Session
 
 

@@ -89,6 +89,7 @@ def choose(
     Raises:
         InputError: vram, context or batch below 1.
     """
+    # A context below 1 stays as it is, so that it is refused, where the larger one of both would hide it.
     least = at_least if context is None else max(context, at_least) if context > 0 else context
     for subject, value in (("vram", vram), ("context", least), ("batch", batch)):
         check_count(subject, value)

@@ -13,39 +13,11 @@ from dataclasses import dataclass
 
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import Target
+from elastic_runtime.format.budget_size import Activation, BudgetSize
 from elastic_runtime.format.records import MAX_INT
 
 GIB = 1 << 30
 RESERVE_BYTES = 6 * GIB // 10  # CUDA context, TensorRT's own buffers, fragmentation
-
-
-@dataclass(frozen=True)
-class Activation:
-    """Activation memory of an engine, bytes; measured on a card (or read from its builder's log), or estimated
-    before. An estimate grows by `per_context_token` bytes with every token of max_context, from `least` upwards; an
-    engine has one context.
-    """
-
-    bytes: int
-    measured: bool = False
-    per_context_token: int = 0
-    least: int = 0
-
-    def at(self, context: int) -> int:
-        """Bytes at a max_context of `context` tokens."""
-        return max(self.bytes + self.per_context_token * context, self.least)
-
-
-@dataclass(frozen=True)
-class BudgetSize:
-    """What the memory of a sub-model depends on. Bytes; state per sequence, KV per token of a sequence."""
-
-    name: str
-    parameters: int
-    weight_bytes: int
-    state_bytes: int
-    kv_bytes_per_token: int
-    activation: Activation
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from elastic_runtime.fit.vram import Activation, BudgetSize
+from elastic_runtime.format.budget_size import Activation, BudgetSize
 from elastic_runtime.format.interface import Alias, Dim, OpsMode
 from elastic_runtime.format.records import encode
 from elastic_runtime.format.seal import EMPTY, seal

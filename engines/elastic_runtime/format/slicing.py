@@ -43,7 +43,7 @@ def merge_runs(runs: Iterable[tuple[int, int]]) -> Runs:
     """The same indices in as few runs as possible: neighbours that touch become one."""
     merged: list[tuple[int, int]] = []
     for start, count in runs:
-        if merged and sum(merged[-1]) == start:
+        if merged and sum(merged[-1]) == start:  # start + count: where it ends
             merged[-1] = (merged[-1][0], merged[-1][1] + count)
         else:
             merged.append((start, count))
@@ -89,7 +89,7 @@ def contiguous_block(shape: Sequence[int], runs: TensorRuns) -> tuple[int, int] 
 
     It is one where at most one axis is cut, all axes before it keep a single index and all behind it are whole.
     """
-    axes = [merge_runs(axis) for axis in runs]
+    axes = [merge_runs(axis) for axis in runs]  # as a recipe from elsewhere may hold runs that touch
     if any(len(axis) != 1 for axis in axes):
         return None
     cut = next((i for i, axis in enumerate(axes) if axis[0][1] != 1), len(axes))

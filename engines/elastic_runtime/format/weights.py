@@ -51,7 +51,7 @@ SCHEMA = "elastic-weights/1"
 WeightDtype = Literal["bf16", "fp16", "fp32"]
 WEIGHT_DTYPES: tuple[WeightDtype, ...] = get_args(WeightDtype)
 _READ_LIMIT = 64 << 20  # bytes of JSON; 369 inputs of a 12B with 300 runs each take 2 MB
-_MAX_AXES = 8
+_MAX_AXES = 8  # a bound for hostile files: tensors of the family have one to three
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,8 @@ def _check_runs(runs: Runs, size: int, kept: int, where: str) -> None:
 
 
 def load_weight(item: WeightInput, directory: Path, *, external: Path | None = None) -> Array:
-    """One weight: a read-only view of the file where it is one block of it, else a copy.
+    """One weight, of the input's shape and dtype: a read-only view of the file where it is one block of it, else a
+    copy. Row-major; a view may lie at an odd address, since offsets in a file need not be aligned.
 
     Args:
         item: what to load.
@@ -301,6 +302,7 @@ def _bits(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _locate(file: str, directory: Path, external: Path | None) -> Path:
+    """Where a file lies: only what is outside of the budget's folder is the parent's, and may be kept elsewhere."""
     return external / file.rsplit("/", 1)[-1] if external is not None and file.startswith("../") else directory / file
 
 

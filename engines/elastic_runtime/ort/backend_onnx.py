@@ -17,11 +17,10 @@ import onnx
 import onnxruntime
 
 from elastic_runtime.backend import Floats, Ints, closed
-from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.ort.onnx_memory import Buffer, HostMemory, Memory, check_providers
-from elastic_runtime.ort.onnx_model import ort_value
+from elastic_runtime.errors import BuildError, InputError, NoCudaError
+from elastic_runtime.ort.advice import UPDATE
+from elastic_runtime.ort.onnx_memory import Buffer, HostMemory, Memory, check_providers, ort_value
 from elastic_runtime.ort.twin import TOKEN_INPUTS, float32_twin, is_weight
-from elastic_runtime.tensorrt.preflight import UPDATE, NoCudaError
 
 Array = npt.NDArray[Any]
 _QUIET = 3  # errors only: a warning per call says that TensorScatter copies, which our rules allow

@@ -13,16 +13,24 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 
 from elastic_runtime.backend import DeviceName
-from elastic_runtime.errors import BuildError
-from elastic_runtime.ort.onnx_model import ort_value
-from elastic_runtime.tensorrt.preflight import NoCudaError
+from elastic_runtime.errors import BuildError, NoCudaError
 
 Array = npt.NDArray[Any]
 CUDA = "CUDAExecutionProvider"
 _KIND = "cuda"  # onnxruntime's word for the card's memory
+_ONNX_TYPES = {"bfloat16": onnx.TensorProto.BFLOAT16}  # those that NumPy lacks, and onnxruntime asks for by number
+
+
+def ort_value(array: Array) -> Any:
+    """An onnxruntime value over the array's own memory; the caller keeps the array alive."""
+    onnx_type = _ONNX_TYPES.get(array.dtype.name)
+    if onnx_type is None:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx_type)
 
 
 class Buffer(Protocol):

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.memory import Card, free_ram
-from elastic_runtime.errors import BuildError, ElasticError, UnavailableError
+from elastic_runtime.driver.free_memory import Card, free_ram
+from elastic_runtime.errors import BuildError, ElasticError, NoCudaError, UnavailableError
 from elastic_runtime.fit.vram import check_count, gib
 from elastic_runtime.format.manifest import BudgetEntry, Precision
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
-from elastic_runtime.tensorrt.preflight import UPDATE, NoCudaError
+from elastic_runtime.ort.advice import UPDATE
 
 WeightForm = Literal["auto", "float32", "stored"]
 MAX_BATCH = 64

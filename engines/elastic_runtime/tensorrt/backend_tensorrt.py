@@ -96,10 +96,13 @@ class EngineBackend:
         self._batch = batch
         self._states.zero()
         for profile in (DECODE, PREFILL):
-            self._set_shapes(profile, 1)
+            self._set_shapes(profile, 1)  # T = 1 is in both profiles; prefill sets its own with every call
 
     def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
-        """One call (`Backend.call`): profile 0 where T is 1, through a CUDA graph from the third step on."""
+        """One call (`Backend.call`): profile 0 where T is 1, through a CUDA graph from the third step on.
+
+        Ids [B, T], position [B], length [B] -> logits float32 [B, V].
+        """
         self._check_open()
         tokens = input_ids.shape[1]
         for name, array in zip(_TOKENS, (input_ids, position, length), strict=True):
@@ -201,6 +204,7 @@ class EngineBackend:
         shape = sized(self._logits_port.shape, {"B": self._batch, "T": tokens})
         logits = np.empty(shape, np.float32)
         self._device.download(self._tokens.addresses[self._logits_port.name], logits)
+        # An engine that gives every token's logits has padding among them; rows of length 0 may give any.
         return logits[np.arange(self._batch), np.maximum(length - 1, 0)] if logits.ndim == 3 else logits
 
 

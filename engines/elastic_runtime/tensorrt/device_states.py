@@ -23,7 +23,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def sized(shape: Sequence[Dim], sizes: dict[str, int]) -> tuple[int, ...]:
-    """A shape with numbers for its symbols."""
+    """A shape with numbers for its symbols: ["B", 3, 544] with B = 2 is (2, 3, 544)."""
     return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in shape)
 
 
@@ -74,13 +74,16 @@ class DeviceStates:
         self.side = 1 - self.side
 
     def zero(self) -> None:
-        """New sequences: what is read next is zero. Caches too: a NaN left in a masked row would spread."""
+        """New sequences: what is read next is zero. Caches too: a NaN left in a masked row would spread.
+
+        The second buffer of a pair stays as it is: a call writes all of it before the next one reads it.
+        """
         self.side = 0
         for port in self._ports:
             self._device.zero(self._address(port, 0), self._buffers[f"{port.input}/0"])
 
     def read(self, batch: int) -> dict[str, npt.NDArray[Any]]:
-        """A copy of every state of the first `batch` rows, by its input name."""
+        """A copy of every state of the first `batch` rows, by its input name; shapes and dtypes of the interface."""
         sizes, found = {**self._sizes, "B": batch}, {}
         for port in self._ports:
             array = np.empty(sized(port.shape, sizes), DTYPES[port.dtype])

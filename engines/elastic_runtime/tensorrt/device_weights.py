@@ -21,9 +21,10 @@ def upload_weights(
     external: Path | None = None,
     files: dict[Path, MappedFile] | None = None,
 ) -> Arena:
-    """Every weight input on the device; arguments and errors as `iter_weights`.
+    """Every weight input on the device, by its name at an aligned address; arguments and errors as `iter_weights`.
 
-    Pages of a file are unmapped again when they have been copied: main memory holds one tensor at a time.
+    Tensors stay in the dtype of the file. Its pages are unmapped again when they have been copied: main memory holds
+    one tensor at a time.
     """
     arena = Arena(device, {item.name: item.nbytes for item in recipe.inputs})
     try:

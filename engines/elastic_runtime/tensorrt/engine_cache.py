@@ -35,6 +35,7 @@ def kernels_file(folder: Path, manifest: Manifest, engine: EngineEntry, card: st
 def remember(folder: Path, manifest: Manifest, engine: EngineEntry, status: Status) -> None:
     """Keep that a card verified an engine."""
     path = _status_file(folder, manifest, engine, status.card or "")
+    # Under a name of this process first: another one that reads meanwhile finds the old file or the new one, whole.
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +56,7 @@ def remembered(folder: Path, manifest: Manifest, engine: EngineEntry, card: str)
     """The verification of this engine, by its digest, on this kind of card; None where there was none."""
     try:
         value = read_json(_status_file(folder, manifest, engine, card))
+        # An engine that the manifest does not list has no digest, and two without one are not the same.
         same = value.pop("sha256", None) == _digest(manifest, engine) is not None
         status = decode(Status, value, "status")
     except InputError:

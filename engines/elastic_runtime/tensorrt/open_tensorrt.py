@@ -11,7 +11,7 @@ from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.cuda import CudaDevice
 from elastic_runtime.driver.device import Arena, Device
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import UnavailableError
 from elastic_runtime.fit.choose import choose
 from elastic_runtime.fit.vram import gib

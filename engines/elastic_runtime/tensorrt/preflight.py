@@ -6,23 +6,12 @@ import importlib
 import importlib.metadata
 from typing import Any
 
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import UnavailableError
 from elastic_runtime.fit.vram import gib, vram_needed
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
 
 PACKAGE = "tensorrt-rtx"
-#: What to do where onnxruntime, whose kinds of refusal nobody lists, does not take a model or a call.
-UPDATE = "update onnxruntime, and let elastic-run BUNDLE --verify say whether the bundle is whole"
-_INSTALL = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime, or run on the CPU (--device cpu)"
-
-
-class NoCudaError(UnavailableError):
-    """onnxruntime does not compute on a card here."""
-
-    def __init__(self, found: str) -> None:
-        expected = "a CUDA execution provider that works"
-        super().__init__("onnxruntime on a card", expected=expected, found=found, todo=_INSTALL)
 
 
 def check_card(engine: EngineEntry, card: Card) -> None:
@@ -41,6 +30,7 @@ def check_version(engine: EngineEntry, installed: str | None) -> None:
     if engine.flavour != PACKAGE:
         expected, todo = f"an engine of {PACKAGE}, which this runtime drives", f"export the bundle again with {PACKAGE}"
         raise UnavailableError(engine.file, expected=expected, found=f"one of {engine.flavour}", todo=todo)
+    # An engine is of the release that built it. Asked before anything loads, so that the answer names the package.
     wanted = ".".join(engine.version.split(".")[:3])
     if installed is None or installed.split(".")[:3] != engine.version.split(".")[:3]:
         found = f"{PACKAGE} {installed}" if installed else "no such package"
@@ -57,7 +47,7 @@ def installed_version() -> str | None:
 
 
 def check_memory(budget: BudgetEntry, engine: EngineEntry, card: Card, *, batch: int) -> None:
-    """Raise UnavailableError when the card has not enough free memory now."""
+    """Raise UnavailableError when the card has not enough free memory now, for `batch` rows of the whole context."""
     need = vram_needed(budget.size(engine), context=engine.max_context, batch=batch)
     if need.total > card.free:
         raise UnavailableError(

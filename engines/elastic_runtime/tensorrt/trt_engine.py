@@ -95,7 +95,7 @@ class TrtEngine:
             )
         self._config = self._make_config()
         self.scratch = int(self._engine.device_memory_size_v2)
-        self._scratch_address = device.allocate(max(self.scratch, 1))
+        self._scratch_address = device.allocate(max(self.scratch, 1))  # of no bytes there is no address
         self._contexts: list[Any] = []
 
     def tensors(self) -> set[str]:
@@ -134,7 +134,7 @@ class TrtEngine:
                 )
             self._contexts.append(context)
             made.append(TrtExecutor(context, self._entry.file))
-        self._device.synchronize()
+        self._device.synchronize()  # profiles are set on the stream; shapes may be given once they are
         return made[0], made[1]
 
     def save_cache(self) -> None:

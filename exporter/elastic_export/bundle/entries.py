@@ -16,7 +16,7 @@ from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.job import EngineJob, ExportJob
 from elastic_export.plan.memory import fits, has_scalar_widths, widths
 from elastic_runtime.fit.targets import Target
-from elastic_runtime.fit.vram import Activation, BudgetSize
+from elastic_runtime.format.budget_size import Activation, BudgetSize
 from elastic_runtime.format.interface import Alias, OpsMode, StatePort
 from elastic_runtime.format.manifest import (
     BudgetEntry,

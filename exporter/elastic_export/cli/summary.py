@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from elastic_export.plan.fit_table import align, parameters, size_text
 from elastic_runtime.fit.targets import Target
-from elastic_runtime.fit.vram import BudgetSize, unfit, vram_needed
+from elastic_runtime.fit.vram import unfit, vram_needed
+from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.records import encode
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from elastic_export.plan.fit_table import align, short, verdict
 from elastic_export.plan.job import ExportOptions, budget_sizes, precision_of
 from elastic_export.plan.limits import largest_context
 from elastic_runtime.fit.targets import Target, load_targets
-from elastic_runtime.fit.vram import BudgetSize, bandwidth_floor, gib
+from elastic_runtime.fit.vram import bandwidth_floor, gib
+from elastic_runtime.format.budget_size import BudgetSize
 
 CONTEXTS = (8192, 16384, 32768, 131072)
 

@@ -19,7 +19,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 def verify(bundle: Path, require: str | None, weights_folder: Path | None, plugins: Path | None, as_json: bool) -> None:
     """Check every digest of BUNDLE and replay its golden run: ONNX on the CPU, engines on a card of their class."""
-    from elastic_runtime.verify.verify import verify_bundle  # noqa: PLC0415  # onnxruntime is needed here only
+    from elastic_runtime.verify.bundle_verification import verify_bundle  # noqa: PLC0415  # onnxruntime is needed here only
 
     def say(text: str) -> None:
         click.echo(text, err=True)

@@ -6,7 +6,8 @@ from elastic_export.dtypes import Precision
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
 from elastic_export.products import TENSORRT_RTX
-from elastic_runtime.fit.vram import Activation, AttentionShape, estimate_activation
+from elastic_runtime.fit.vram import AttentionShape, estimate_activation
+from elastic_runtime.format.budget_size import Activation
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.safetensors import itemsize
 

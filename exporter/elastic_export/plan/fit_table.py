@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from elastic_runtime.fit.targets import Target
-from elastic_runtime.fit.vram import BudgetSize, gib, unfit, vram_needed
+from elastic_runtime.fit.vram import gib, unfit, vram_needed
+from elastic_runtime.format.budget_size import BudgetSize
 
 
 def fit_table(

@@ -20,7 +20,8 @@ from elastic_export.plan.memory import budget_size
 from elastic_export.runs import runs_shape
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import Target, select_targets
-from elastic_runtime.fit.vram import BudgetSize, unfit
+from elastic_runtime.fit.vram import unfit
+from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import Option, Precision, WeightMode
 from elastic_runtime.format.safetensors import itemsize

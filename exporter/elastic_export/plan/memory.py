@@ -6,7 +6,8 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.table import AXES
 from elastic_export.plan.activation import estimated_activation
 from elastic_runtime.fit.targets import Target
-from elastic_runtime.fit.vram import Activation, BudgetSize, vram_needed
+from elastic_runtime.fit.vram import vram_needed
+from elastic_runtime.format.budget_size import Activation, BudgetSize
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import Fits, Precision, Widths
 from elastic_runtime.format.safetensors import itemsize

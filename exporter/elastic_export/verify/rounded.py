@@ -27,10 +27,10 @@ from elastic_export.reference.call import Call
 from elastic_export.reference.model import Block, rounding_to
 from elastic_export.runs import positions
 from elastic_export.verify.compare import Comparison, Tally
+from elastic_export.verify.onnx_model import OnnxModel
 from elastic_export.verify.oracle import Oracle, Snapshot, cut_state, spread_state
 from elastic_export.verify.plan import POISON, Plan, walk
 from elastic_runtime.errors import InternalError
-from elastic_runtime.ort.onnx_model import OnnxModel
 from elastic_runtime.ort.twin import residual_sums
 
 Array = npt.NDArray[np.float32]

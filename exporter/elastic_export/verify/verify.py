@@ -23,6 +23,7 @@ from elastic_export.ops.table import SHIPPED
 from elastic_export.reference import budget_masks
 from elastic_export.verify.attributes import check_attributes
 from elastic_export.verify.compare import Comparison, Difference, compare_runs
+from elastic_export.verify.onnx_model import OnnxModel
 from elastic_export.verify.oracle import Oracle, Snapshot
 from elastic_export.verify.plan import POISON, Plan, walk
 from elastic_export.verify.rounded import check_rounded
@@ -30,7 +31,6 @@ from elastic_export.verify.tolerance import TOLERANCES, Tolerance
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.golden import Golden
 from elastic_runtime.format.sketch import sketch, written_rows
-from elastic_runtime.ort.onnx_model import OnnxModel
 
 #: What each check compares the file with.
 AGAINST = {

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from card_memory import apart
-from elastic_runtime import open as opening
+from elastic_runtime import opening
 from elastic_runtime.cli import chat, run, stats
 from elastic_runtime.cli.run import main
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.verify.verified import Verified
 
@@ -220,7 +220,7 @@ def test_stats_say_where_it_ran(demo_bundle: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_card_is_a_clear_message(demo_bundle: Path) -> None:
-    from elastic_runtime.driver.memory import find_card
+    from elastic_runtime.driver.free_memory import find_card
 
     if find_card():
         pytest.skip("there is a card here")
@@ -375,7 +375,7 @@ def test_verifies_with_plugins_and_refuses_a_needless_folder_of_weights(
 
     done = _run(demo_bundle, "--ids", "1", "--weights-folder", tmp_path)
     assert (done.returncode, "holds its weights, found one. Leave it out." in done.stderr) == (2, True)
-    monkeypatch.setattr("elastic_runtime.verify.verify.verify_bundle", verified)
+    monkeypatch.setattr("elastic_runtime.verify.bundle_verification.verify_bundle", verified)
     done = _run(demo_bundle, "--verify", "--plugins", tmp_path)
     assert (asked, done.stdout.splitlines()[-1]) == ([tmp_path], "digests hold; nothing was replayed")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elastic_runtime.driver import cuda, memory
+from elastic_runtime.driver import cuda, free_memory
 from elastic_runtime.driver.blocks import Block, strided_blocks
 from elastic_runtime.driver.cuda import CudaDevice
 from elastic_runtime.errors import BuildError, InputError
@@ -176,34 +176,34 @@ def test_failures_name_the_call_and_the_code(device: CudaDevice, monkeypatch: py
 
 
 def test_the_card_says_its_class_and_its_free_memory(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_LIBRARIES", (str(library),))
+    monkeypatch.setattr(free_memory, "_LIBRARIES", (str(library),))
     monkeypatch.setattr(cuda, "_LIBRARY", "libno-such-cuda.so.1")  # NVML alone: its own numbers
-    assert memory.card(1) == memory.Card("Fake 5090", "12.0", 34 << 30, 31 << 30)
-    assert memory.card(1).used == 3 << 30
+    assert free_memory.card(1) == free_memory.Card("Fake 5090", "12.0", 34 << 30, 31 << 30)
+    assert free_memory.card(1).used == 3 << 30
     with pytest.raises(InputError) as caught:
-        memory.card(2)
+        free_memory.card(2)
     assert str(caught.value) == (
         "GPU memory: expected the NVIDIA driver to find card 2, found NVML error 6. Name it with --vram."
     )
-    assert memory.find_card(2) is None
+    assert free_memory.find_card(2) is None
 
 
 def test_the_card_is_the_one_that_cuda_counts(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA's card 0 is NVML's card 1 here, as on a machine whose faster card sits on the later bus."""
-    monkeypatch.setattr(memory, "_LIBRARIES", (str(library),))
+    monkeypatch.setattr(free_memory, "_LIBRARIES", (str(library),))
     monkeypatch.setattr(cuda, "_LIBRARY", str(library))
     assert cuda.pci_bus_id() == "0000:65:00.0"
-    assert memory.card().name == "Fake 5090"
+    assert free_memory.card().name == "Fake 5090"
     with pytest.raises(
         InputError, match=r"GPU memory: expected a card 1 of CUDA, found CUDA error 101\. Look at CUDA_V"
     ):
-        memory.card(1)
+        free_memory.card(1)
 
 
 def test_no_driver_is_a_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_LIBRARIES", ("libno-such-ml.so.1",))
+    monkeypatch.setattr(free_memory, "_LIBRARIES", ("libno-such-ml.so.1",))
     with pytest.raises(InputError) as caught:
-        memory.card()
+        free_memory.card()
     assert str(caught.value) == (
         "GPU memory: expected an NVIDIA driver that says how much is free, found no libno-such-ml.so.1. "
         "Name it, as in --vram 12GiB."

@@ -10,20 +10,18 @@ from __future__ import annotations
 import pytest
 
 from elastic_export.layers.architecture import Architecture
-from elastic_export.plan.fit_table import fit_table, parameters, short
 from elastic_export.plan.memory import budget_size
 from elastic_runtime.errors import InputError
-from elastic_runtime.fit.targets import load_targets, select_targets
+from elastic_runtime.fit.targets import load_targets
 from elastic_runtime.fit.vram import (
     RESERVE_BYTES,
-    Activation,
     AttentionShape,
-    BudgetSize,
     bandwidth_floor,
     estimate_activation,
     unfit,
     vram_needed,
 )
+from elastic_runtime.format.budget_size import Activation, BudgetSize
 
 
 def size_of(name: str, shapes: dict[str, Architecture], activation: int = 207_000_000) -> BudgetSize:
@@ -55,12 +53,6 @@ def test_the_4b_at_128k_measured(shapes: dict[str, Architecture]) -> None:
     need = vram_needed(size, context=131072)
     assert (need.states, need.caches, need.total) == (83_801_088, 2_147_483_648, 10_972_643_494)
     assert "scratch 0.1 (measured)" in need.text()
-
-
-def test_weights_given_in_bytes_are_taken_as_they_are(shapes: dict[str, Architecture]) -> None:
-    assert budget_size("4b", shapes["4b"], "fp16", weight_bytes=5).weight_bytes == 5
-    assert budget_size("4b", shapes["4b"], "fp32").weight_bytes == 15_894_227_328
-    assert budget_size("4b", shapes["4b"], "fp32").state_bytes == 21 * (3 * 9728 * 4 + 3_932_160)
 
 
 def test_the_estimate_bounds_what_the_12b_was_measured_to_take() -> None:
@@ -119,31 +111,3 @@ def test_a_byte_decides(shapes: dict[str, Architecture]) -> None:
     exact = BudgetSize("x", 1, card.usable_bytes - rest, 0, 0, Activation(0))
     above = BudgetSize("x", 1, card.usable_bytes - rest + 1, 0, 0, Activation(0))
     assert (unfit([exact], card, context=1), unfit([above], card, context=1)) == ([], ["x"])
-
-
-def test_the_table(shapes: dict[str, Architecture]) -> None:
-    sizes = [size_of(name, shapes) for name in shapes]
-    text = fit_table(sizes, select_targets("rtx5080"), contexts=[16384], precision="bf16")
-    assert text == (
-        "budget  params  weights   VRAM@16k   rtx5080 (15.9 GiB, 14.9 usable)\n"
-        "12b     12.31B  22.9 GiB  24.2 GiB   no\n"
-        "9b       8.89B  16.6 GiB  17.7 GiB   no\n"
-        "4b       3.97B   7.4 GiB   8.5 GiB   yes\n"
-        "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: built all the same, never chosen there."
-    )
-
-
-def test_the_table_of_several_contexts_and_cards(shapes: dict[str, Architecture]) -> None:
-    sizes = [size_of("4b", shapes)]
-    lines = fit_table(
-        sizes, select_targets("rtx4070,rtx"), contexts=[8192, 262144], batch=2, precision="bf16"
-    ).splitlines()
-    assert lines == [
-        "budget  params  weights  VRAM@8k  VRAM@256k   rtx4070 (12.0 GiB, 11.0 usable)   rtx (portable)",
-        "4b       3.97B  7.4 GiB  8.6 GiB   16.4 GiB   to 8k                             -",
-        "4b does not fit rtx4070 in bf16 at 262144 tokens x 2: built all the same, never chosen there.",
-    ]
-
-
-def test_short_forms() -> None:
-    assert (short(16384), short(1000), parameters(412_345)) == ("16k", "1000", "0.41M")

@@ -14,12 +14,11 @@ import pytest
 
 from card_memory import ApartMemory, apart
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, NoCudaError
 from elastic_runtime.format.weights import iter_weights
 from elastic_runtime.ort import backend_onnx, onnx_memory
 from elastic_runtime.ort.backend_onnx import OnnxBackend
 from elastic_runtime.ort.onnx_memory import CudaMemory, HostMemory, Memory, check_cuda
-from elastic_runtime.tensorrt.preflight import NoCudaError
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from elastic_runtime.driver.device import ALIGNMENT, Arena
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.manifest import EngineEntry, InputPort, OutputPort
 from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights
-from elastic_runtime.generate import Settings, generate
+from elastic_runtime.generation import Settings, generate
 from elastic_runtime.session import Session
 from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, EngineBackend, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import UnavailableError
 from elastic_runtime.format.manifest import BudgetEntry, Status
 from elastic_runtime.tensorrt import preflight

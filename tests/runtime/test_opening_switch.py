@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_runtime import open as opening
+from elastic_runtime import opening
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.open import Opener, Request
+from elastic_runtime.opening import Opener
 from elastic_runtime.session import Session
+from elastic_runtime.session_request import Request
 
 
 @pytest.fixture

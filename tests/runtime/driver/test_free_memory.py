@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from elastic_runtime.driver import memory
+from elastic_runtime.driver import free_memory
 
 KB = 1024
 FREE = 900_000 * KB
@@ -25,23 +25,23 @@ def _group(root: Path, path: str, limit: str, current: int, inactive: int = 0, a
 
 
 def test_here() -> None:
-    assert 1 << 20 < memory.free_ram() < 1 << 50
-    held = memory.resident()
+    assert 1 << 20 < free_memory.free_ram() < 1 << 50
+    held = free_memory.resident()
     assert held is None or 1 << 20 < held < 1 << 40
 
 
 def test_without_a_group_it_is_the_kernels_estimate(tmp_path: Path) -> None:
     _machine(tmp_path, "/")
-    assert memory.free_ram(tmp_path) == FREE
+    assert free_memory.free_ram(tmp_path) == FREE
     _group(tmp_path, "", "max", 10)
-    assert memory.free_ram(tmp_path) == FREE
+    assert free_memory.free_ram(tmp_path) == FREE
 
 
 def test_files_that_were_read_count_as_free(tmp_path: Path) -> None:
     """A verification reads the whole bundle: its pages would otherwise fill the group's limit."""
     _machine(tmp_path, "/")
     _group(tmp_path, "", "5000000", 4_900_000, inactive=3_000_000, active=1_000_000)
-    assert memory.free_ram(tmp_path) == 4_100_000
+    assert free_memory.free_ram(tmp_path) == 4_100_000
 
 
 def test_the_tightest_of_nested_groups_decides(tmp_path: Path) -> None:
@@ -50,12 +50,12 @@ def test_the_tightest_of_nested_groups_decides(tmp_path: Path) -> None:
     _group(tmp_path, "user.slice/job", "8000", 3000)
     _group(tmp_path, "user.slice", "7000", 1000)
     _group(tmp_path, "elsewhere", "10", 0)
-    assert memory.free_ram(tmp_path) == 5000
+    assert free_memory.free_ram(tmp_path) == 5000
     _group(tmp_path, "user.slice", "7000", 9000)
-    assert memory.free_ram(tmp_path) == 0
+    assert free_memory.free_ram(tmp_path) == 0
 
 
 def test_a_group_outside_of_what_is_visible_is_passed_over(tmp_path: Path) -> None:
     _machine(tmp_path, "/../../host/pod")
     _group(tmp_path, "", "6000", 2000)
-    assert memory.free_ram(tmp_path) == 4000
+    assert free_memory.free_ram(tmp_path) == 4000

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from card_memory import apart
-from elastic_runtime import open as opening
+from elastic_runtime import opening
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.memory import Card
-from elastic_runtime.errors import ElasticError, InputError, UnavailableError
-from elastic_runtime.open import Opener, Request
+from elastic_runtime.driver.free_memory import Card
+from elastic_runtime.errors import ElasticError, InputError, NoCudaError, UnavailableError
+from elastic_runtime.opening import Opener
 from elastic_runtime.ort import onnx_memory
 from elastic_runtime.ort.open_onnx import OnnxCard, card_needed, plan_card, ram_needed
-from elastic_runtime.tensorrt.preflight import NoCudaError
+from elastic_runtime.session_request import Request
 
 GIB = 1 << 30
 H200 = Card("H200", "9.0", 141 * GIB, 100 * GIB)  # no engine of the demo's is for it

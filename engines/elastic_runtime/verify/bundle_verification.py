@@ -16,7 +16,7 @@ from pathlib import Path
 
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle, check_external, check_file
-from elastic_runtime.driver.memory import Card, find_card
+from elastic_runtime.driver.free_memory import Card, find_card
 from elastic_runtime.errors import ElasticError, UnavailableError
 from elastic_runtime.format.golden import Golden, read_golden
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
@@ -145,7 +145,7 @@ def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, plugins: P
     reason = _nothing_to_replay(bundle, budget) or _why_not(engine, card)
     if reason or card is None:
         return Outcome(engine.file, not_run=reason)
-    from elastic_runtime.open import Request  # noqa: PLC0415
+    from elastic_runtime.session_request import Request  # noqa: PLC0415
     from elastic_runtime.tensorrt.open_tensorrt import open_engine  # noqa: PLC0415
 
     def opened(golden: Golden) -> Backend:

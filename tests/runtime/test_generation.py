@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.generate import Piece, Settings, generate
+from elastic_runtime.generation import Piece, Settings, generate
 from elastic_runtime.sampling import Sampling
 from elastic_runtime.session import Session
 from elastic_runtime.text.tokenizer import Tokenizer

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.memory import Card, card, find_card, free_ram
-from elastic_runtime.errors import BuildError, InputError, UnavailableError
+from elastic_runtime.driver.free_memory import Card, card, find_card, free_ram
+from elastic_runtime.errors import BuildError, InputError, NoCudaError, UnavailableError
 from elastic_runtime.fit.choose import Choice
 from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.format.mapped import MappedFile
@@ -22,7 +22,6 @@ from elastic_runtime.ort.open_onnx import (
     MAX_BATCH,
     CpuPlan,
     OnnxCard,
-    WeightForm,
     given_back,
     onnx_card,
     open_onnx,
@@ -31,10 +30,8 @@ from elastic_runtime.ort.open_onnx import (
     why_cpu,
 )
 from elastic_runtime.session import Session
-from elastic_runtime.tensorrt.preflight import NoCudaError
+from elastic_runtime.session_request import Request
 
-BackendName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
-DeviceWish = Literal["auto", "cpu", "gpu"]
 Place = Card | OnnxCard | None  # a card for an engine, a card for onnxruntime, the CPU
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -42,26 +39,6 @@ T = TypeVar("T")
 
 def _ignore(text: str) -> None:
     """Nobody listens."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to open. None leaves a choice: the memory that is free, the largest context that fits it.
-
-    `device`: an engine is always the card's. onnxruntime takes the card on `gpu`, or fails; on `auto` it takes it where
-    it can and a float32 twin fits, else the CPU.
-    """
-
-    budget: str = "auto"
-    backend: BackendName = "auto"
-    device: DeviceWish = "auto"
-    vram: int | None = None
-    context: int | None = None
-    batch: int = 1
-    weights: WeightForm = "auto"
-    threads: int = 0
-    plugin_folder: Path | None = None
-    cache_folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +53,22 @@ class Switch:
 
 class LostError(BuildError):
     """A switch failed and the old budget did not open again: the session is closed."""
+
+
+def open(bundle: Bundle | Path | str, request: Request | None = None, *, say: Say = _ignore) -> Session:  # noqa: A001
+    """A session on a bundle, for whoever stays with the budget that is chosen; an `Opener` can switch to another one.
+
+    Args:
+        bundle: opened already, or its folder, which `Bundle.open` then checks.
+        request: what to open; without one the largest budget that fits here, with the largest context that does.
+        say: hears of choices and warnings.
+
+    Raises:
+        InputError: not a bundle, or no such budget in it.
+        BuildError: a file is damaged, nothing fits, or the backend cannot run here; the text says why.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    return Opener(opened, request or Request(), say).open()
 
 
 class Opener:

@@ -1,6 +1,6 @@
 """A model file under onnxruntime: one call in, logits and states out. Weights come through weights.json.
 
-The lowest layer of the onnxruntime backend; sessions that keep state between calls stand on it.
+What a session does not show: every output by name, states handed in and out, and values inside the graph (taps).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import onnx
 import onnxruntime
 
 from elastic_runtime.errors import BuildError, ElasticError, InputError
+from elastic_runtime.ort.advice import UPDATE
+from elastic_runtime.ort.onnx_memory import ort_value
 from elastic_runtime.ort.twin import TOKEN_INPUTS, float32_twin, is_weight
-from elastic_runtime.tensorrt.preflight import UPDATE
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 State = dict[str, Array]
 _QUIET = 3  # errors only: a warning per call says that TensorScatter copies, which our rules allow
-_ONNX_TYPES = {"bfloat16": onnx.TensorProto.BFLOAT16}
 
 
 class OnnxModel:
@@ -123,11 +123,3 @@ class OnnxModel:
 def _output_of(state: str) -> str:
     kind, ordinal = state.split(".")
     return f"{kind}_out.{ordinal}"
-
-
-def ort_value(array: Array) -> Any:
-    """An onnxruntime value over the array's own memory; the caller keeps the array alive."""
-    onnx_type = _ONNX_TYPES.get(array.dtype.name)
-    if onnx_type is None:
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx_type)

@@ -21,7 +21,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import InputError, UnavailableError
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.golden import Golden, read_golden, write_golden
@@ -30,9 +30,9 @@ from elastic_runtime.format.manifest_reader import read_manifest
 from elastic_runtime.format.sketch import sketch
 from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remembered
+from elastic_runtime.verify.bundle_verification import verify_bundle
 from elastic_runtime.verify.replay import BOUNDS, replay
 from elastic_runtime.verify.verified import Verified
-from elastic_runtime.verify.verify import verify_bundle
 
 SEED = 8
 WITHOUT_TORCH = """
@@ -344,7 +344,7 @@ def test_a_replay_that_fails_as_nobody_foresaw_is_a_failed_model(copy: Path, mon
         raise KeyError("x")
 
     _only_small(copy)
-    monkeypatch.setattr("elastic_runtime.verify.verify.replay", fail)
+    monkeypatch.setattr("elastic_runtime.verify.bundle_verification.replay", fail)
     result = verify_bundle(copy)
     assert not result.passed
     assert "small/model.onnx: FAILED: KeyError: 'x'" in result.text()
@@ -382,7 +382,7 @@ def card(copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[st
 
     _only_small(copy)
     found = Card("GeForce RTX 5080", "12.0", 16 << 30, 15 << 30)
-    monkeypatch.setattr("elastic_runtime.verify.verify.find_card", lambda: found)
+    monkeypatch.setattr("elastic_runtime.verify.bundle_verification.find_card", lambda: found)
     monkeypatch.setattr("elastic_runtime.tensorrt.open_tensorrt.open_engine", open_engine)
     monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "cache"))
     return noted

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from elastic_runtime import open as opening
+from elastic_runtime import opening
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.open import Opener, Request
+from elastic_runtime.opening import Opener
 from elastic_runtime.ort import open_onnx as onnx_opening
 from elastic_runtime.ort.open_onnx import RamNeed, plan_cpu, ram_needed
 from elastic_runtime.session import Session
+from elastic_runtime.session_request import Request
 
 GIB = 1 << 30
 

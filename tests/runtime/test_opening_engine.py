@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from elastic_runtime import open as opening
+from elastic_runtime import opening
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver import memory
+from elastic_runtime.driver import free_memory
 from elastic_runtime.driver.device import ALIGNMENT
-from elastic_runtime.driver.memory import Card
+from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.manifest import Status
-from elastic_runtime.open import Opener, Request
+from elastic_runtime.opening import Opener
+from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
 from elastic_runtime.tensorrt import trt_engine
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remember
@@ -184,7 +185,7 @@ def test_more_memory_than_is_free_may_be_named_and_none_of_it_is_taken_for_free(
 def test_an_engine_without_a_card_is_refused_and_naming_memory_is_no_way_out(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_LIBRARIES", ("libno-such-ml.so.1",))
+    monkeypatch.setattr(free_memory, "_LIBRARIES", ("libno-such-ml.so.1",))
     for vram in (None, 12 * GIB):
         with pytest.raises(UnavailableError) as caught:
             Opener(bundle, Request(backend="tensorrt-rtx", vram=vram)).open()
