@@ -8,21 +8,45 @@ The package itself (`import elastic_export`, for its version or its folder) is t
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"elastic_runtime": ROOT / "engines", "elastic_export": ROOT / "exporter"}
-#: First what needs nothing. `dumps` writes what passes leave, so it comes after them.
+
+
+def page_rooms(page: str) -> list[str]:
+    """The rooms of the table under "The rooms" of exporter/README.md, in its order."""
+    section = page.split("\n## The rooms\n", 1)[1].split("\n## ", 1)[0]
+    cells = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+#: First what needs nothing. The exporter's order is told to people on its page and read from there.
 ROOMS = {
-    "elastic_runtime": (
-        "errors format fit driver text backend bundle ort tensorrt session sampling generation "
-        "session_request opening verify cli __init__"
-    ),
-    "elastic_export": (
-        "__init__ dtypes runs opset products progress layers graph ops checkpoint plan reference trace passes dumps "
-        "emit weights verify engine bundle compile cli __main__"
-    ),
+    "elastic_runtime": [
+        # fmt: off
+        "errors",
+        "format",
+        "fit",
+        "driver",
+        "text",
+        "backend",
+        "bundle",
+        "ort",
+        "tensorrt",
+        "session",
+        "sampling",
+        "generation",
+        "session_request",
+        "opening",
+        "verify",
+        "cli",
+        "__init__",
+        # fmt: on
+    ],
+    "elastic_export": ["__init__", *page_rooms((ROOT / "exporter" / "README.md").read_text("utf-8")), "__main__"],
 }
 
 Imports = dict[str, set[str]]  # module -> modules

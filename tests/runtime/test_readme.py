@@ -133,7 +133,7 @@ def test_the_python_program_runs(demo_bundle: Path, capsys: pytest.CaptureFixtur
 def test_the_table_of_rooms_has_every_room_in_the_order_that_the_test_of_layers_holds() -> None:
     table = PAGE[PAGE.index("| room |") : PAGE.index("## C++\n")]
     rows = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
-    assert [*re.findall(r"`(\w+)/?`", " ".join(rows)), "__init__"] == ROOMS["elastic_runtime"].split()
+    assert [*re.findall(r"`(\w+)/?`", " ".join(rows)), "__init__"] == ROOMS["elastic_runtime"]
 
 
 def test_every_file_and_option_that_the_page_names_exists() -> None:
