@@ -26,7 +26,6 @@ def page_rooms(page: str) -> list[str]:
 #: First what needs nothing. The exporter's order is told to people on its page and read from there.
 ROOMS = {
     "elastic_runtime": [
-        # fmt: off
         "errors",
         "format",
         "fit",
@@ -44,7 +43,6 @@ ROOMS = {
         "verify",
         "cli",
         "__init__",
-        # fmt: on
     ],
     "elastic_export": ["__init__", *page_rooms((ROOT / "exporter" / "README.md").read_text("utf-8")), "__main__"],
 }

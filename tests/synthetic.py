@@ -14,7 +14,7 @@ import numpy as np
 from elastic_export.checkpoint import synthetic
 from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT, budgets_document
 from elastic_export.checkpoint.config import config_document
-from elastic_export.checkpoint.documents import write_json
+from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.synthetic import shard_plan, write_index
 from elastic_export.dtypes import DTYPES as MODEL_DTYPES
 from elastic_export.layers.architecture import Architecture

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.bundle import built, proof
-from elastic_export.bundle import report as report_file
+from elastic_export.bundle import built, proof, report_file
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli.inspect import inspect

@@ -14,7 +14,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import export
 from elastic_export.engine import builder, prepare
 from elastic_export.ops.contract import read_contract
-from elastic_export.plan import memory
+from elastic_export.plan import reckoning
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_export.progress import Progress
 from elastic_runtime.errors import BuildError, InputError
@@ -74,7 +74,7 @@ def short_of_scratch(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.Monke
     """A job for a card of 618 MiB, 3.6 MiB beside the reserve: enough for the models, which the plan says without
     scratch, not for their engines. `others`: targets without a limit besides.
     """
-    monkeypatch.setattr(memory, "estimated_activation", lambda *args, **more: Activation(0))
+    monkeypatch.setattr(reckoning, "estimated_activation", lambda *args, **more: Activation(0))
 
     def make(budgets: str = "small", others: str = "", **more: Any) -> ExportJob:
         options = ExportOptions(budgets, f"rtx5080{others}", tmp_path / "out", verify=False, **SIZES, **more)

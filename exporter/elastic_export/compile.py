@@ -10,7 +10,7 @@ from elastic_export.bundle.built import build_engines
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.fits import build_remarks, check_targets
 from elastic_export.bundle.proof import prove
-from elastic_export.bundle.report import write_report
+from elastic_export.bundle.report_file import write_report
 from elastic_export.bundle.results import BudgetResult, ExportResult
 from elastic_export.bundle.run_record import RunRecord
 from elastic_export.bundle.writer import BundleWriter, writer_of

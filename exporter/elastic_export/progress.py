@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Silent progress: names steps to the log and keeps their times. Command lines show more (cli/progress.py)."""
+    """Silent progress: names steps to the log and keeps their times. Command lines show more (cli/terminal.py)."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, str], float] = {}

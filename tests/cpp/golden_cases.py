@@ -18,7 +18,7 @@ from golden_eos import eos_cases
 from golden_errors import error_cases
 from golden_sessions import session_cases
 
-from elastic_export.bundle.rules import RULES
+from elastic_export.bundle.consumer_rules import RULES
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.choose import choose
 from elastic_runtime.fit.sizes import parse_size

@@ -7,8 +7,8 @@ import signal
 import time
 from typing import Any
 
-from elastic_export.ops.creator import create_creator
 from elastic_export.ops.mamba2_mixer.creator import declaration
+from elastic_export.ops.plugin_creator import create_creator
 
 
 def twice(trt: Any) -> Any:

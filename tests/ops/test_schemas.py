@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from elastic_export.ops.all_ops import OPS
 from elastic_export.ops.contract import load_contract
 from elastic_export.ops.schemas import registered
-from elastic_export.ops.table import OPS
 from elastic_export.trace.translations import translations
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from elastic_export.plan.fit_table import fit_table, parameters, short
-from elastic_export.plan.memory import budget_size
+from elastic_export.plan.reckoning import budget_size
 from elastic_runtime.fit.targets import select_targets
 from elastic_runtime.format.budget_size import Activation, BudgetSize
 from family import SHAPES

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from elastic_export.engine import network
-from elastic_export.ops.creator import shared_input
 from elastic_export.ops.mamba2_mixer import creator as mixer_creator
+from elastic_export.ops.plugin_creator import shared_input
 
 #: Beside this module's copy in the test's folder: the environment of a build process carries no word of ours.
 PATH_FILE = Path(__file__).parent / "library_path"

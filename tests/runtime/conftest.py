@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from closed_form import ports, state_entries
-from elastic_export.bundle.rules import RULES
+from elastic_export.bundle.consumer_rules import RULES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.plan.memory import budget_size, fits, widths
+from elastic_export.plan.reckoning import budget_size, fits, widths
 from elastic_runtime import opening
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from elastic_export.bundle.consumer_rules import RULES
 from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.output import check_output, os_errors_explained
-from elastic_export.bundle.rules import RULES
 from elastic_export.bundle.versions import versions
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.job import EngineJob, ExportJob
-from elastic_export.plan.memory import fits, has_scalar_widths, widths
+from elastic_export.plan.reckoning import fits, has_scalar_widths, widths
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.format.budget_size import Activation, BudgetSize
 from elastic_runtime.format.interface import Alias, OpsMode, StatePort

@@ -22,8 +22,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from elastic_export.layers.all_kinds import AXES
 from elastic_export.layers.architecture import Architecture
-from elastic_export.layers.table import AXES
 from elastic_runtime.errors import advised
 from elastic_runtime.format.safetensors import TensorEntry, read_header
 

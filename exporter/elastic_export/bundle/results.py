@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elastic_export.checkpoint.precision import Conversion
+from elastic_export.checkpoint.conversion import Conversion
 from elastic_export.emit import EmittedModel
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.layers.budget import Budget

@@ -14,10 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from elastic_export.layers.all_kinds import ELASTIC_AXES, KIND_OF_AXIS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import Axis
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.table import ELASTIC_AXES, KIND_OF_AXIS
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.format.jsonfile import json_type, read_json
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from elastic_export.checkpoint.shards import shorten
+from elastic_export.layers.all_kinds import AXES, KIND_OF, KIND_OF_AXIS, KINDS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import Axis
-from elastic_export.layers.table import AXES, KIND_OF, KIND_OF_AXIS, KINDS
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.format.jsonfile import json_type, read_json
 

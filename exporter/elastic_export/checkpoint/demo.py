@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT
-from elastic_export.checkpoint.documents import write_json
+from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture

@@ -16,10 +16,10 @@ import numpy as np
 
 from elastic_export.checkpoint.budgets import budgets_document, check_name, parse_budgets
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.layers.all_kinds import AXES, ELASTIC_AXES, KIND_OF, KIND_OF_AXIS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import sliced_blocks, sub_model_name, tensor_runs
-from elastic_export.layers.table import AXES, ELASTIC_AXES, KIND_OF, KIND_OF_AXIS
 from elastic_export.runs import TensorRuns, runs_shape
 from elastic_runtime.errors import InputError
 

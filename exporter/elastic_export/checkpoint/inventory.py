@@ -11,9 +11,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from elastic_export.checkpoint.shards import shorten
+from elastic_export.layers.all_kinds import AXES, KIND_OF_AXIS, KINDS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import extent
-from elastic_export.layers.table import AXES, KIND_OF_AXIS, KINDS
 from elastic_runtime.errors import InputError
 
 PREFIXES = ("backbone", "model")

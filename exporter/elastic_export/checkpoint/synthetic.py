@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from elastic_export.checkpoint.config import config_document
-from elastic_export.checkpoint.documents import write_json
+from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.shards import INDEX, SINGLE
 from elastic_export.dtypes import DTYPES as MODEL_DTYPES
 from elastic_export.layers.architecture import Architecture

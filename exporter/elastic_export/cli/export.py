@@ -15,8 +15,8 @@ from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.lenient import LENIENT
-from elastic_export.cli.progress import ConsoleProgress
 from elastic_export.cli.summary import plan_json, result_json, summary
+from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_runtime.errors import BuildError, InputError
 

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from elastic_export.graph.facts import Facts, tensor_slices
 from elastic_export.graph.values import constant_of, int_attribute
 from elastic_export.layers.architecture import Architecture
+from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.op import DOMAIN
-from elastic_export.ops.table import SHIPPED
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.interface import Port
 

@@ -16,8 +16,8 @@ from elastic_export.emit.check import check_emitted
 from elastic_export.emit.embed import ReadSlice, embed_weights
 from elastic_export.graph.facts import StateSlice, Weight, facts_of
 from elastic_export.layers.architecture import Architecture
+from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.op import DOMAIN
-from elastic_export.ops.table import SHIPPED
 from elastic_export.opset import IR_VERSION, OPSET
 from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InternalError

@@ -33,8 +33,8 @@ from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.plugins import check_creators
 from elastic_export.engine.request import EngineRequest
+from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.contract import read_contract
-from elastic_export.ops.table import SHIPPED
 from elastic_export.plan.limits import check_precision, check_sizes
 from elastic_runtime.errors import BuildError, ElasticError, InternalError
 from elastic_runtime.format.interface import OpsMode

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from elastic_export.layers.all_kinds import KIND_OF, KINDS
 from elastic_export.layers.axis import Extent, shape_of, size_of
 from elastic_export.layers.kind import EMBEDDINGS, FINAL_NORM, HEAD, LAYER_NORM, LayerKind, State, Tensor
-from elastic_export.layers.table import KIND_OF, KINDS
 
 
 class Layer(NamedTuple):
@@ -32,8 +32,8 @@ class Stored(NamedTuple):
 class Architecture:
     """Widths of a hybrid model, parent or sub-model.
 
-    `pattern` has one character a layer, a letter of `layers.table`. Widths that may differ by layer are tuples indexed
-    by the ordinal of that layer kind: `ffn_sizes[k]` belongs to the k-th MLP, `mamba_heads[k]` to the k-th Mamba layer.
+    `pattern` has one character a layer, a letter of `all_kinds`. Widths that may differ by layer are tuples indexed by
+    the ordinal of that layer kind: `ffn_sizes[k]` belongs to the k-th MLP, `mamba_heads[k]` to the k-th Mamba layer.
     Symbols in formulas: V vocabulary, d hidden, f ffn, H heads, P head dim, g groups, N state, k conv width.
     """
 

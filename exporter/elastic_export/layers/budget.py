@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from elastic_export.layers.all_kinds import ELASTIC_AXES, KIND_OF_AXIS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import Axis
-from elastic_export.layers.table import ELASTIC_AXES, KIND_OF_AXIS
 
 
 @dataclass(frozen=True)
 class Budget:
     """Kept widths of one sub-model, complete (an absent key of the file has become the parent's value) and valid.
 
-    Its fields are the elastic axes of `layers.table`, named as in `Architecture`. Widths by layer are indexed by the
+    Its fields are the elastic axes of `all_kinds`, named as in `Architecture`. Widths by layer are indexed by the
     ordinal of the layer kind *in the parent* and cover skipped layers too. Head counts are totals; the kept heads are
     the first ones inside every SSM group (or KV group). `skip_layers` holds parent layer indices, ascending.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from elastic_export.ops.table import SHIPPED
+from elastic_export.ops.all_ops import SHIPPED
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import Plugin
 

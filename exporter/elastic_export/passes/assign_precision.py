@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
 from elastic_export.graph.values import Inserter, node_error, operand
-from elastic_export.layers.table import STATES
+from elastic_export.layers.all_kinds import STATES
+from elastic_export.ops.all_ops import UNMASKED
 from elastic_export.ops.contract import ACTIVATIONS, OpContract
-from elastic_export.ops.table import UNMASKED
 from elastic_export.passes.base import GraphPass
 from elastic_runtime.errors import InternalError
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from elastic_export.dtypes import DTYPES
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.budget import Budget
-from elastic_export.ops.table import OPS
+from elastic_export.ops.all_ops import OPS
 from elastic_export.passes.assign_precision import AssignPrecision
 from elastic_export.passes.base import After, GraphPass, run_passes
 from elastic_export.passes.bind_budget import BindBudget

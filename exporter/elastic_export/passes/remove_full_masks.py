@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from elastic_export.graph.values import constant_of, node_error, operand, replace_uses, static_shape
+from elastic_export.ops.all_ops import OP_OF
 from elastic_export.ops.op import DOMAIN, Op
-from elastic_export.ops.table import OP_OF
 from elastic_export.passes.base import GraphPass
 from elastic_runtime.errors import InternalError
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from elastic_export.checkpoint.budgets import select_budgets
-from elastic_export.checkpoint.precision import stored_dtype
+from elastic_export.checkpoint.conversion import stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import check_limits
-from elastic_export.plan.memory import budget_size
+from elastic_export.plan.reckoning import budget_size
 from elastic_export.runs import runs_shape
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import Target, select_targets

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from elastic_export.dtypes import DTYPES, Precision
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
+from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.contract import read_contract
 from elastic_export.ops.op import Op
-from elastic_export.ops.table import SHIPPED
 from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.interface import OpsMode

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
+from elastic_export.ops.all_ops import OPS
 from elastic_export.ops.op import DOMAIN
-from elastic_export.ops.table import OPS
 from elastic_runtime.errors import InternalError
 
 #: Every op the parent graph may hold. An op more needs a rule in `passes.narrow`.

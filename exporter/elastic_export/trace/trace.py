@@ -17,8 +17,8 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from elastic_export.graph.facts import Facts, StateSlice, Weight, set_facts
 from elastic_export.layers.architecture import Architecture
+from elastic_export.ops.all_ops import OPS
 from elastic_export.ops.schemas import registered
-from elastic_export.ops.table import OPS
 from elastic_export.opset import OPSET
 from elastic_export.reference.masks import mask_sizes
 from elastic_export.reference.model import ElasticModel

@@ -8,7 +8,7 @@ from typing import Any
 import onnxscript
 import torch
 
-from elastic_export.ops.table import OPS
+from elastic_export.ops.all_ops import OPS
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

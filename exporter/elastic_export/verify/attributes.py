@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from elastic_export.layers.architecture import Architecture
-from elastic_export.ops.table import UNMASKED
+from elastic_export.ops.all_ops import UNMASKED
 from elastic_export.verify.compare import Comparison, Difference
 
 

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from elastic_export.checkpoint.precision import convert, stored_dtype
+from elastic_export.checkpoint.conversion import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel
 from elastic_export.layers.budget import Budget
+from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.contract import ACTIVATIONS
-from elastic_export.ops.table import SHIPPED
 from elastic_export.reference import budget_masks
 from elastic_export.verify.attributes import check_attributes
 from elastic_export.verify.compare import Comparison, Difference, compare_runs

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from elastic_export.checkpoint.precision import Conversion, Loss, convert, stored_dtype
+from elastic_export.checkpoint.conversion import Conversion, Loss, convert, stored_dtype
 from elastic_export.emit import EmittedModel, ReadSlice
 from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget

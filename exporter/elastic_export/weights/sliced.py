@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from elastic_export.checkpoint.config import LAYER_LISTS, config_document
-from elastic_export.checkpoint.documents import write_json
-from elastic_export.checkpoint.precision import Conversion, Loss, convert, stored_dtype
+from elastic_export.checkpoint.conversion import Conversion, Loss, convert, stored_dtype
+from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
 from elastic_export.dtypes import DTYPES

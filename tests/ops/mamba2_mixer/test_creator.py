@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from elastic_export.engine.builder import build_engine
-from elastic_export.ops.creator import bind_shapes, read_fields
 from elastic_export.ops.mamba2_mixer.creator import declaration
+from elastic_export.ops.plugin_creator import bind_shapes, read_fields
 from elastic_runtime.errors import BuildError, InternalError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "plugins"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from elastic_export.layers.architecture import Architecture
-from elastic_export.plan.memory import budget_size
+from elastic_export.plan.reckoning import budget_size
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import load_targets
 from elastic_runtime.fit.vram import (

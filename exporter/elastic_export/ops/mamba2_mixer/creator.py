@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from elastic_export.ops.contract import read_contract
-from elastic_export.ops.creator import Declaration, Symbols, Values, check_range, create_creator
+from elastic_export.ops.plugin_creator import Declaration, Symbols, Values, check_range, create_creator
 
 FLOAT_BYTES = 4
 

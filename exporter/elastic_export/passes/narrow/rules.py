@@ -6,8 +6,8 @@ import onnx_ir as ir
 
 from elastic_export.graph.rule import Rule
 from elastic_export.graph.values import node_error
+from elastic_export.ops.all_ops import OPS
 from elastic_export.ops.op import DOMAIN
-from elastic_export.ops.table import OPS
 from elastic_export.passes.narrow.standard_rules import STANDARD_RULES
 
 REGISTRY: dict[tuple[str, str], Rule] = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from elastic_export.layers.all_kinds import AXES
 from elastic_export.layers.architecture import Architecture
-from elastic_export.layers.table import AXES
 from elastic_export.plan.activation import estimated_activation
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.fit.vram import vram_needed

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from elastic_export.checkpoint.precision import Conversion, Loss, convert
+from elastic_export.checkpoint.conversion import Conversion, Loss, convert
 from elastic_runtime.errors import BuildError
 
 # float16: 2^-14 is the smallest normal number, 2^-24 the smallest of all; what is at most half of that becomes zero.

@@ -6,7 +6,7 @@ import pytest
 from closed_form import ports, state_entries
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.plan.memory import budget_size, fits, has_scalar_widths, widths
+from elastic_export.plan.reckoning import budget_size, fits, has_scalar_widths, widths
 from elastic_runtime.fit.targets import load_targets
 from elastic_runtime.format.budget_size import Activation
 from family import SHAPES

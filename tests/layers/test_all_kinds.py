@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
+from elastic_export.layers.all_kinds import AXES, ELASTIC_AXES, KIND_OF_AXIS, KINDS, STATES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.table import AXES, ELASTIC_AXES, KIND_OF_AXIS, KINDS, STATES
 from elastic_export.reference.mixers import MIXERS
 from elastic_runtime.format.interface import ALIAS_RULES
 
