@@ -1,4 +1,4 @@
-"""A small parent with two budgets, and its export, for the tests of the pipeline."""
+"""A small parent with two budgets, and its export, for the tests of the whole compile."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from elastic_runtime.format.weights import WeightRecipe, iter_weights
 from small_export import ARCH, SMALL, contents, run, write_small
 
 # One worker: it exports once what the tests share.
-pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline")]
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile")]
 
 
 @pytest.fixture(scope="module")

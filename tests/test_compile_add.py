@@ -30,7 +30,7 @@ from elastic_runtime.verify.bundle_verification import verify_bundle
 from synthetic import write_checkpoint
 
 # One worker: it exports once what the tests share.
-pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_add")]
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile_add")]
 
 ARCH = Architecture("M*-", 61, 32, (48,), (4,), 8, 2, 8, 4, 4, 2, 8, 1e-5, (0.0, math.inf))
 

@@ -28,7 +28,7 @@ from small_export import ARCH, SIZES, SMALL, contents, small_weights
 from synthetic import write_checkpoint
 
 # One worker: its exports share a trace.
-pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_records")]
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile_records")]
 
 
 def fake_engine(request: EngineRequest) -> EngineFacts:

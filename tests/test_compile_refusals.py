@@ -23,7 +23,7 @@ from small_export import ARCH, SIZES, SMALL, contents, run, small_weights, write
 from synthetic import write_checkpoint
 
 # In the worker of test_compile.py: it has traced the parent.
-pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline")]
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile")]
 
 
 @pytest.fixture(scope="module")

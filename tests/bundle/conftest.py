@@ -1,4 +1,4 @@
-"""A small bundle's parts: a parent of four layers, two budgets, manifests as the pipeline will write them."""
+"""A small bundle's parts: a parent of four layers, two budgets, manifests as an export writes them."""
 
 from __future__ import annotations
 

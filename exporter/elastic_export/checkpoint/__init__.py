@@ -1,1 +1,1 @@
-"""Stage 1 of the compile: config, shards and budget file become an architecture, budgets and lazy tensors."""
+"""A checkpoint as people have it: config, shards and budget file become an architecture, budgets and lazy tensors."""

@@ -1,4 +1,4 @@
-"""From a sub-model's graph to the ONNX file that ships, and to the recipe of its weights."""
+"""From a sub-model's graph to the ONNX file that ships."""
 
 from elastic_export.emit.embed import ReadSlice
 from elastic_export.emit.emit import EmittedModel, emit_model

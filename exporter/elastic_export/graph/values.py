@@ -1,4 +1,4 @@
-"""Small questions and edits that several passes share."""
+"""Small questions to a graph and edits of it, for rules, lowerings and passes."""
 
 from __future__ import annotations
 

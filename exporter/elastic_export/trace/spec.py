@@ -1,4 +1,4 @@
-"""The written spec of the parent graph, checked when it leaves the graph stage."""
+"""The written spec of the parent graph, checked when it leaves the trace."""
 
 from __future__ import annotations
 

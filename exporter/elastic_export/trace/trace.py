@@ -1,6 +1,6 @@
 """Traces the masked parent on tensors without storage and turns it into an `onnx_ir.Model`.
 
-Leaves this stage (checked by `check_parent_graph`): standard ops and the parent ops of `schemas`, float32 throughout;
+What leaves (checked by `check_parent_graph`): standard ops and those of `ops.all_ops`, float32 throughout;
 inputs are the tokens, then states, masks and weights, each known to the model's `Facts`.
 """
 
