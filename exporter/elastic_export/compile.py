@@ -18,8 +18,8 @@ from elastic_export.checkpoint.precision import Conversion
 from elastic_export.dtypes import DTYPES
 from elastic_export.dumps import check_dumps, dump_folder, dump_to
 from elastic_export.emit import EmittedModel, emit_model
-from elastic_export.engine.builder import build_engine
 from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.budget import Budget

@@ -9,7 +9,7 @@ import pytest
 
 from elastic_export.engine import doctor
 from elastic_export.engine.doctor import engine_facts
-from elastic_export.engine.trt_rtx import TensorRTRTX
+from elastic_export.engine.rtx import TensorRTRTX
 
 
 def test_the_builder_works_here() -> None:

@@ -10,7 +10,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest, Precision
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.limits import check_limits, check_sizes, largest_context

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from elastic_export.engine.allocator import DISTRIBUTION, allocator_links
-from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries, write_processor
-from elastic_export.engine.builder import child_environment
-from elastic_export.engine.buildlog import last_words
+from elastic_export.engine.build_folder import LIBRARY_FOLDER, last_words, lay_libraries, write_processor
 from elastic_export.engine.flavour import flavour
+from elastic_export.engine.full import gpu_compute_capabilities
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
 from elastic_export.engine.packages import package_version
 from elastic_export.engine.probe import PRODUCT
-from elastic_export.engine.trt_full import gpu_compute_capabilities
+from elastic_export.engine.process import child_environment
+from elastic_export.engine.rtx import ALLOCATOR, allocator_links
 
 #: `ok` works, `absent` is missing but optional, `warn` works with a loss, `bad` prevents builds.
 State = Literal["ok", "absent", "warn", "bad"]
@@ -99,7 +98,7 @@ def _probe() -> list[DoctorFact]:
 
 
 def _allocator(preloaded: bool) -> DoctorFact:
-    version = package_version(DISTRIBUTION)
+    version = package_version(ALLOCATOR)
     if preloaded:
         return DoctorFact("allocator", "ok", f"oneTBB {version}")
     if version is None:

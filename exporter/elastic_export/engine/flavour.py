@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from elastic_export.engine.trt_full import TensorRT
-from elastic_export.engine.trt_rtx import TensorRTRTX
+from elastic_export.engine.full import TensorRT
+from elastic_export.engine.rtx import TensorRTRTX
 from elastic_runtime.errors import InputError
 
 
@@ -40,7 +40,7 @@ class Flavour(Protocol):
         """Those of them that the build process loads before all others."""
 
     def writes_rtx_header(self) -> bool:
-        """Whether its engines begin with the header that `header.py` reads."""
+        """Whether its engines begin with the header that `rtx.check_header` reads."""
 
 
 FLAVOURS: dict[str, Flavour] = {"tensorrt_rtx": TensorRTRTX(), "tensorrt": TensorRT()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.process import build_engine
 from elastic_export.ops.creator import bind_shapes, read_fields
 from elastic_export.ops.mamba2_mixer.creator import declaration
 from elastic_runtime.errors import BuildError, InternalError

@@ -1,23 +1,20 @@
-"""Parse, check, build: the body of the build process, in the order it happens."""
+"""Declare plugins, parse, check, build: the body of the build process, in the order it happens."""
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from elastic_export.engine.buildlog import LogLine, activation_bytes, errors, unused_inputs
-from elastic_export.engine.checks import check_activation, check_network, check_size, in_place_states
-from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.build_folder import write_file
+from elastic_export.engine.checks import check_activation, check_network, check_size, describe, in_place_states
+from elastic_export.engine.facts import EngineFacts, LogLine, activation_bytes, errors, unused_inputs
 from elastic_export.engine.flavour import Flavour, flavour
-from elastic_export.engine.machine import write_file
-from elastic_export.engine.network import describe
-from elastic_export.engine.plugins import register_plugins
-from elastic_export.engine.profiles import profiles
-from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError
+from elastic_export.engine.request import EngineRequest, profiles
+from elastic_runtime.errors import BuildError, InputError
 
 #: Warnings that say nothing new: the interface is int64 on purpose, unused inputs have a check of their own, and the
 #: names inside a function body repeat wherever it is inlined.
@@ -193,3 +190,59 @@ def _parser_error(error: Any) -> str:
 def _why(lines: list[LogLine]) -> str:
     said = errors(lines)
     return said[-1][:600] if said else "none, and the builder gave no reason"
+
+
+def register_plugins(trt: Any, creators: Mapping[str, str]) -> tuple[Any, ...]:
+    """Declare every plugin op to TensorRT; return the creators, for they must outlive the build.
+
+    A creator says name, version, fields, shapes, dtypes and aliases of an op: all that a build ahead of time needs.
+    With `ENABLE_PLUGIN_OVERRIDE` a node whose op is a model-local function becomes the plugin registered under that
+    name.
+
+    Args:
+        trt: the TensorRT module.
+        creators: `module:factory` by op name; the factory takes the TensorRT module and returns an IPluginCreatorV3One.
+
+    Raises:
+        InputError: a creator that cannot be imported.
+        BuildError: TensorRT refused one.
+    """
+    registry = trt.get_plugin_registry()
+    made = []
+    for op, entry in creators.items():
+        creator = _factory(op, entry)(trt)
+        if not registry.register_creator(creator, ""):
+            raise BuildError(
+                f"plugin {op}",
+                expected="to be registered",
+                found="a refusal by the registry",
+                todo="use --ops native, and report this: the name is taken, or the declaration is faulty",
+            )
+        made.append(creator)
+    return tuple(made)
+
+
+def check_creators(plugin_ops: Mapping[str, int], creators: Mapping[str, str]) -> None:
+    """Refuse plugin ops nobody declares, before anything is built.
+
+    Raises:
+        InputError: naming the ops.
+    """
+    missing = sorted(set(plugin_ops) - set(creators))
+    if missing:
+        raise InputError(
+            "--ops plugin",
+            expected=f"a TensorRT plugin creator for {', '.join(missing)}",
+            found="none" if not creators else f"creators for {', '.join(sorted(creators))}",
+            todo="use --ops native",
+        )
+
+
+def _factory(op: str, entry: str) -> Any:
+    module, _, name = entry.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"plugin {op}", expected=f"a creator at {entry}", found=str(error), todo="write it as module:factory"
+        ) from error

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from elastic_export.engine import trt_full, trt_rtx
-from elastic_export.engine.allocator import LIBRARIES
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine import full, rtx
 from elastic_export.engine.flavour import flavour
+from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
+from elastic_export.engine.rtx import LIBRARIES
 from elastic_runtime.errors import InputError
 
 
 def test_the_full_tensorrt_is_refused_without_its_package(
     request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trt_full, "package_version", lambda name: None)
+    monkeypatch.setattr(full, "package_version", lambda name: None)
     with pytest.raises(InputError, match=r"full TensorRT .*, found no such package\. .* ./engines '\.\[tensorrt\]'"):
         build_engine(replace(request_for_small_model, flavour="tensorrt"))
 
@@ -25,21 +25,21 @@ def test_the_full_tensorrt_is_refused_without_its_package(
 def test_the_full_tensorrt_is_refused_without_a_gpu(
     request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trt_full, "package_version", lambda name: "10.13")
-    monkeypatch.setattr(trt_full, "gpu_compute_capabilities", lambda: ())
+    monkeypatch.setattr(full, "package_version", lambda name: "10.13")
+    monkeypatch.setattr(full, "gpu_compute_capabilities", lambda: ())
     with pytest.raises(InputError, match=r"expected an NVIDIA GPU: .*found no usable GPU"):
         build_engine(replace(request_for_small_model, flavour="tensorrt"))
 
 
 def test_the_full_tensorrt_builds_for_its_own_gpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_full, "gpu_compute_capabilities", lambda: ("SM90",))
+    monkeypatch.setattr(full, "gpu_compute_capabilities", lambda: ("SM90",))
     flavour("tensorrt").set_target(None, None, ["SM90"])
     with pytest.raises(InputError, match=r"compute capability: expected this machine's SM90"):
         flavour("tensorrt").set_target(None, None, ["SM120"])
 
 
 def test_rtx_is_refused_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_rtx, "package_version", lambda name: None)
+    monkeypatch.setattr(rtx, "package_version", lambda name: None)
     with pytest.raises(InputError, match=r"tensorrt-rtx: expected to be installed.*pip install 'tensorrt-rtx"):
         flavour("tensorrt_rtx").check_machine()
 

@@ -9,6 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from elastic_export.engine.build import OTHERWISE, check_creators
 from elastic_export.engine.build_folder import (
     ENGINE_FILE,
     LIBRARY_FOLDER,
@@ -18,25 +22,22 @@ from elastic_export.engine.build_folder import (
     RESULT_FILE,
     BuildFaultError,
     BuildFolder,
+    build_error,
     build_folder,
+    last_words,
     write_processor,
 )
-from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.checks import check_contract
-from elastic_export.engine.compile import OTHERWISE
 from elastic_export.engine.facts import EngineFacts
 from elastic_export.engine.flavour import flavour
-from elastic_export.engine.header import check_header
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
-from elastic_export.engine.machine import build_error
-from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
-from elastic_export.engine.plugins import check_creators
 from elastic_export.engine.request import EngineRequest
+from elastic_export.engine.rtx import check_header
 from elastic_export.ops.contract import read_contract
 from elastic_export.ops.table import SHIPPED
 from elastic_export.plan.limits import check_precision, check_sizes
-from elastic_runtime.errors import BuildError, ElasticError, InternalError
+from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
 from elastic_runtime.format.interface import OpsMode
 
 #: Seconds; a native 12B takes about 40 on one slow core, so this is a hang.
@@ -46,6 +47,7 @@ KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "CU
 #: A native engine's bytes follow what Python allocated before, and with it whether it had to compile what it imports:
 #: so it always has to; child.py imports little. A plugin engine's do not.
 PYTHON_OPTIONS: dict[OpsMode, tuple[str, ...]] = {"native": ("-X", "pycache_prefix=none"), "plugin": ()}
+CONTEXT_SYMBOL = "S"
 SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -95,6 +97,28 @@ def check_request(request: EngineRequest) -> None:
     for op in SHIPPED.values():
         check_contract(request, read_contract(op.folder))
     flavour(request.flavour).check_machine()
+
+
+def fixed_model(request: EngineRequest) -> bytes:
+    """Serialized model of the request with every S of its inputs and outputs replaced by `max_context`.
+
+    The cache update layer needs a static cache length when it is parsed, so the shape must be fixed before, not by an
+    optimisation profile. The file on disk keeps its symbol: one file serves every context.
+
+    Raises:
+        InputError: the file is no ONNX model.
+    """
+    try:
+        model = onnx.load(str(request.onnx), load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise InputError(
+            str(request.onnx), expected="an ONNX model", found=str(error), todo="name a model.onnx of a bundle"
+        ) from error
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == CONTEXT_SYMBOL:
+                dim.dim_value = request.max_context
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int:
