@@ -19,6 +19,7 @@ from elastic_export.dtypes import DTYPES
 from elastic_export.dumps import check_dumps, dump_folder, dump_to
 from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.flavour import check_builder
 from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.graph.facts import clone_with_facts, facts_of
@@ -82,10 +83,11 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
         command: the command line, for the record of the run.
 
     Raises:
-        InputError: the output cannot be written or is no bundle.
+        InputError: TensorRT, or a GPU where it needs one, is not there; the output cannot be written or is no bundle.
         BuildError: a build or a verification failed, the disk is full, or what was built does not fit.
         InternalError: a check of our own graph or files failed.
     """
+    check_builder(job.product, job.capabilities)
     options, checkpoint, record = job.options, job.checkpoint, RunRecord(job, command)
     protect = () if job.demo else (checkpoint.path,)
     with BundleWriter(
@@ -93,7 +95,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
     ) as writer:
         if options.debug:
             check_dumps(options.output)
-        writer.check_addable(manifest_of(job, (), versions()))
+        writer.check_addable(manifest_of(job, (), versions(job.product)))
         with progress.step("trace"):
             parent = trace_parent(job.parent, checkpoint.prefix, every_token=options.logits == "all")
         with progress.step("weights"):
@@ -110,7 +112,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
         with progress.step("bundle"):
             for companion in checkpoint.companions():
                 writer.place(companion, companion.name)
-            manifest = writer.finish(manifest_of(job, [_entry(job, r) for r in results], versions()))
+            manifest = writer.finish(manifest_of(job, [_entry(job, r) for r in results], versions(job.product)))
         for result in results:
             record.add(result.budget.name, result.seconds, result.engines)
         run = record.document(writer.output, manifest, progress.seconds())
@@ -152,7 +154,7 @@ def _compile(
             result.engines += _build(job, result, engine, folder)
             _check_fit(job, result)
     result.seconds = progress.seconds(budget.name)
-    (folder / "report.json").write_text(_report(result), encoding="utf-8")
+    (folder / "report.json").write_text(_report(job, result), encoding="utf-8")
     return result
 
 
@@ -161,7 +163,7 @@ def _narrow(job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights) 
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
     stored = {name: DTYPES[weights.stored(name)].ir for name in facts_of(graph).tensors()}
     dump = dump_to(dump_folder(job.options.output) / budget.name) if job.options.debug else None
-    return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, stored), dump)
+    return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, stored, job.product), dump)
 
 
 def _verify(
@@ -175,7 +177,7 @@ def _verify(
     )
     verification = verify_budget(oracle, budget, emitted, weights.load(budget), plan)
     if not verification.passed:
-        writer.fail(report_of(verification, budget=budget.name, versions=versions()) | {"where": machine()})
+        writer.fail(report_of(verification, budget=budget.name, versions=versions(job.product)) | {"where": machine()})
     require_passed(verification)
     return verification
 
@@ -210,16 +212,18 @@ def _build(
             max_context=engine.max_context,
             max_batch=options.max_batch,
             every_token=options.logits == "all",
+            product=job.product,
         ),
         size_limit=None
         if options.weights == "embedded"
         else size_bound(emitted.architecture, len(engine.capabilities), options.max_batch),
         allow_oversize=options.allow_oversize,
+        flavour=job.product.name,
     )
     facts = build_engine(request)
     for name in names[1:]:
         duplicate(folder / names[0], folder / name)
-    plugin = plugin_of(ops, facts.version)
+    plugin = plugin_of(ops, job.product, facts.version)
     return [(engine_entry(job, emitted, engine, t, facts, result.size, ops, plugin), facts) for t in engine.targets]
 
 
@@ -263,14 +267,14 @@ def build_remarks(results: Sequence[BudgetResult]) -> list[str]:
     return [f"{', '.join(about)}: {remark}" for remark, about in files.items()]
 
 
-def _report(result: BudgetResult) -> str:
+def _report(job: ExportJob, result: BudgetResult) -> str:
     skipped = engines_not_run([entry.file for entry, _ in result.engines])
     if result.verification is None:
         skipped = [no_verification(), *skipped]
     report = report_of(
         result.verification,
         budget=result.budget.name,
-        versions=versions(),
+        versions=versions(job.product),
         skipped=skipped,
         engines={entry.file: encode(facts.report()) for entry, facts in result.engines},
         conversion=None if result.conversion is None else result.conversion.report(),

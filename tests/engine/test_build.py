@@ -133,7 +133,7 @@ def test_a_package_that_does_not_load_is_named() -> None:
         def module(self) -> Any:
             raise FileNotFoundError("libtensorrt_rtx.so.1")
 
-    told = r"^the package tensorrt_rtx: expected it to load, found FileNotFoundError: libtensorrt_rtx\.so\.1\. Install"
+    told = r"^the package tensorrt-rtx: expected it to load, found FileNotFoundError: libtensorrt_rtx\.so\.1\. Install"
     with pytest.raises(BuildError, match=told):
         load(Broken())
 

@@ -196,7 +196,7 @@ def test_a_weight_of_another_name(request_for_small_model: EngineRequest) -> Non
 def test_bad_requests_start_nothing(request_for_small_model: EngineRequest, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--max-tokens: expected at most --max-context"):
         build_engine(replace(request_for_small_model, max_tokens=64))
-    with pytest.raises(InputError, match="TensorRT flavour: expected tensorrt_rtx or tensorrt, found 'onnx'"):
+    with pytest.raises(InputError, match="--flavour: expected tensorrt-rtx or tensorrt, found 'onnx'"):
         build_engine(replace(request_for_small_model, flavour="onnx"))
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\xff\xff not a model")

@@ -26,7 +26,7 @@ from elastic_export.engine.rtx import (
 )
 from elastic_runtime.errors import BuildError
 
-RTX = flavour("tensorrt_rtx")
+RTX = flavour("tensorrt-rtx")
 #: Prints the library that malloc is called in, and what the process knows of it.
 WHOSE_MALLOC = """
 import ctypes

@@ -18,6 +18,7 @@ from elastic_export.layers.budget import Budget
 from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.job import EngineJob, ExportJob
 from elastic_export.plan.memory import fits, has_scalar_widths, widths
+from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.fit.vram import Activation, BudgetSize
 from elastic_runtime.format.interface import Alias, OpsMode, StatePort
@@ -36,13 +37,15 @@ from elastic_runtime.format.manifest import (
 if TYPE_CHECKING:  # else `doctor` and `--dry-run` would wait for torch
     from elastic_export.emit import EmittedModel
 
-_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx", "tbb")
+_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
-def versions() -> dict[str, str]:
-    """Name -> version of Python and of every package that takes part and is installed."""
+def versions(product: Product = TENSORRT_RTX) -> dict[str, str]:
+    """Name -> version of Python and of every package that takes part in an export with that product and is
+    installed.
+    """
     found = {"elastic-export": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, product.name, "tbb"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -89,7 +92,7 @@ def engine_entry(
         target=target.name,
         compute_capabilities=target.capabilities(job.precision),
         file=f"{size.name}/{engine.file(target, len(options.max_contexts))}",
-        flavour="tensorrt-rtx",
+        flavour=job.product.name,
         version=facts.version,
         ops=ops,
         plugin=plugin,

@@ -155,7 +155,7 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
             request.onnx.name,
             expected="a model TensorRT's parser accepts",
             found=found or "a refusal",
-            todo="install the tensorrt-rtx that pyproject.toml asks for; if it is, report this",
+            todo=f"install the {request.flavour} that pyproject.toml asks for; if it is, report this",
         )
     return network
 

@@ -142,7 +142,7 @@ def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> tupl
             "builder log",
             expected=f"{PROFILE_COUNT} lines 'Total Activation Memory', one a profile",
             found=str(len(per_profile)),
-            todo="install the tensorrt-rtx that pyproject.toml asks for: another version words its log differently",
+            todo=f"install the {request.flavour} that pyproject.toml asks for: others word their log differently",
         )
     pairs = zip(PROFILE_NAMES, request.activation_limits or (), per_profile, strict=False)
     above = [

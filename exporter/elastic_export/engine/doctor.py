@@ -22,6 +22,8 @@ from elastic_export.engine.packages import package_version
 from elastic_export.engine.probe import PRODUCT
 from elastic_export.engine.process import child_environment
 from elastic_export.engine.rtx import ALLOCATOR, allocator_links
+from elastic_export.products import TENSORRT, TENSORRT_RTX
+from elastic_runtime.errors import InputError
 
 #: `ok` works, `absent` is missing but optional, `warn` works with a loss, `bad` prevents builds.
 State = Literal["ok", "absent", "warn", "bad"]
@@ -52,13 +54,18 @@ def _python() -> DoctorFact:
 
 
 def _rtx() -> DoctorFact:
-    found = package_version("tensorrt-rtx")
-    return DoctorFact("tensorrt-rtx", "ok", found) if found else DoctorFact("tensorrt-rtx", "bad", "not installed")
+    name, found = TENSORRT_RTX.name, package_version(TENSORRT_RTX.name)
+    return DoctorFact(name, "ok", found) if found else DoctorFact(name, "bad", "not installed")
 
 
 def _full() -> DoctorFact:
-    found = package_version("tensorrt")
-    return DoctorFact("tensorrt", "ok" if found else "absent", found or "not installed; an optional extra")
+    """The optional product, and what it lacks here."""
+    product, what = flavour(TENSORRT.name), f"for --flavour {TENSORRT.name}, experimental"
+    try:
+        product.check_machine()
+    except InputError as error:
+        return DoctorFact(product.name, "absent", f"{what}: needs {error.expected}, found {error.found}")
+    return DoctorFact(product.name, "ok", f"{package_version(product.name)}, {what}: builds for this GPU only")
 
 
 def _gpu() -> DoctorFact:

@@ -1,48 +1,68 @@
 """The full TensorRT, an optional extra: its builder times kernels on the GPU it runs on, so it needs that GPU.
 
-Written against the API it shares with TensorRT for RTX. Its compile path has not been run: no package and no GPU were
-at hand when it was written.
+Experimental. It is written against the API it shares with TensorRT for RTX (every name that a build uses stands in the
+bindings since 10.15) and has never been run: no GPU was at hand.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from elastic_export.engine.packages import package_version
+from elastic_export.products import TENSORRT, TENSORRT_RTX, ProductName
 from elastic_runtime.errors import InputError
 
 DRIVER_LIBRARY = "libcuda.so.1"
+#: Before it the bindings know neither the in-place cache update nor plugins in place of function bodies.
+LEAST_RELEASE = (10, 15)
+INSTEAD = f"leave out --flavour {TENSORRT.name}: {TENSORRT_RTX.called} needs no GPU"
+#: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h.
+MAJOR, MINOR = 75, 76
 
 
 class TensorRT:
     """The `tensorrt` distribution."""
 
-    name = "tensorrt"
+    name: ProductName = TENSORRT.name
 
     def module(self) -> Any:
         """See `Flavour`."""
-        return importlib.import_module(self.name)
+        return importlib.import_module(TENSORRT.module)
 
     def check_machine(self) -> None:
         """See `Flavour`: package and GPU."""
-        if package_version("tensorrt") is None:
+        found = package_version(self.name)
+        if found is None or _release(found) < LEAST_RELEASE:
             raise InputError(
-                "tensorrt",
-                expected="the full TensorRT to be installed",
-                found="no such package",
-                todo="in a clone: pip install ./engines '.[tensorrt]', or use TensorRT for RTX",
+                self.name,
+                expected=f"the full TensorRT to be installed, {'.'.join(map(str, LEAST_RELEASE))} or newer",
+                found=found or "no such package",
+                todo=f"in a clone: pip install ./engines '.[tensorrt]', or {INSTEAD}",
             )
         if not gpu_compute_capabilities():
             raise InputError(
-                "tensorrt",
+                self.name,
                 expected="an NVIDIA GPU: the full TensorRT times kernels while it builds",
                 found="no usable GPU",
-                todo="build on the machine that will run the engine, or use TensorRT for RTX",
+                todo=f"build on the machine that will run the engine, or {INSTEAD}",
             )
+
+    def check_targets(self, targets: Mapping[str, Sequence[str]]) -> None:
+        """See `Flavour`: package, GPU, and no target of another GPU than the one at hand."""
+        self.check_machine()
+        (here,) = gpu_compute_capabilities()[:1]
+        for target, wanted in targets.items():
+            if tuple(wanted) != (here,):
+                raise InputError(
+                    f"target {target}",
+                    expected=f"compute capability {here}, this machine's: the full TensorRT builds for no other",
+                    found=", ".join(wanted),
+                    todo=f"build on a machine with that GPU, or {INSTEAD}",
+                )
 
     def set_target(self, trt: Any, config: Any, compute_capabilities: Sequence[str]) -> None:
         """See `Flavour`: only the GPU of this machine; the product has no list of classes to set."""
@@ -53,7 +73,7 @@ class TensorRT:
                 "compute capability",
                 expected=f"this machine's {', '.join(found[:1])}",
                 found=", ".join(wanted),
-                todo="build on a machine with that GPU, or use TensorRT for RTX",
+                todo=f"build on a machine with that GPU, or {INSTEAD}",
             )
 
     def library_links(self) -> dict[str, Path]:
@@ -81,8 +101,9 @@ def gpu_compute_capabilities() -> tuple[str, ...]:
     return tuple(f"SM{_attribute(cuda, i, MAJOR)}{_attribute(cuda, i, MINOR)}" for i in range(count.value))
 
 
-#: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h.
-MAJOR, MINOR = 75, 76
+def _release(version: str) -> tuple[int, ...]:
+    """Major and minor number of a version such as 11.4.0.106."""
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _attribute(cuda: ctypes.CDLL, device: int, attribute: int) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elastic_export.dtypes import Precision
+from elastic_export.products import TENSORRT_RTX, ProductName
 from elastic_runtime.format.interface import Dim, OpsMode, Port, StatePort
 from elastic_runtime.format.records import decode, encode
 
@@ -25,7 +26,7 @@ class EngineRequest:
     `plugin_ops` maps the name of each op that must become a plugin to the number of its layers, `plugin_creators` the
     same names to `module:factory` of a creator. `activation_limits` (bytes, of decode and of prefill) bound scratch
     memory, `size_limit` (bytes) the engine file: an engine above one of them is refused, or with `allow_oversize`
-    kept and its facts say so. `flavour` is the TensorRT product: `tensorrt_rtx` or `tensorrt`.
+    kept and its facts say so. `flavour` is the TensorRT product.
     """
 
     onnx: Path
@@ -44,7 +45,7 @@ class EngineRequest:
     activation_limits: tuple[int, int] | None = None
     size_limit: int | None = None
     allow_oversize: bool = False
-    flavour: str = "tensorrt_rtx"
+    flavour: ProductName = TENSORRT_RTX.name
 
     def states(self) -> tuple[StatePort, ...]:
         """The ports that carry state."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elastic_export.engine.packages import package_folder, package_version
+from elastic_export.products import TENSORRT_RTX, ProductName
 from elastic_runtime.errors import BuildError, InputError
 
 #: The parser opens this name once a plugin was created; the wheel ships only the one with the version in it.
@@ -33,16 +34,19 @@ _LAYOUT = struct.Struct("<4s12xQ3B")
 class TensorRTRTX:
     """The `tensorrt-rtx` distribution of PyPI."""
 
-    name = "tensorrt_rtx"
+    name: ProductName = TENSORRT_RTX.name
 
     def module(self) -> Any:
         """See `Flavour`."""
-        return importlib.import_module(self.name)
+        return importlib.import_module(TENSORRT_RTX.module)
 
     def check_machine(self) -> None:
         """See `Flavour`: it needs its package and nothing else, neither GPU nor driver."""
-        if package_version("tensorrt-rtx") is None:
-            raise InputError("tensorrt-rtx", expected="to be installed", found="no such package", todo=INSTALL)
+        if package_version(self.name) is None:
+            raise InputError(self.name, expected="to be installed", found="no such package", todo=INSTALL)
+
+    def check_targets(self, targets: Mapping[str, Sequence[str]]) -> None:
+        """See `Flavour`: it compiles for every class anywhere, and those it does not know `set_target` refuses."""
 
     def set_target(self, trt: Any, config: Any, compute_capabilities: Sequence[str]) -> None:
         """See `Flavour`: several classes may share one engine."""
