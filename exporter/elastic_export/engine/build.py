@@ -44,7 +44,7 @@ def compile_engine(
     Raises:
         InputError, BuildError: what the parser, a check or the builder refused.
     """
-    started = time.perf_counter()
+    started = time.perf_counter()  # with the import of TensorRT, which is part of what a build takes
     product = flavour(request.flavour)
     trt, lines = load(product), list[LogLine]()
 
@@ -53,19 +53,21 @@ def compile_engine(
         log(line)
 
     logger = make_logger(trt, hear)
+    # Before parsing: the parser asks the registry for each function node, and inlines what it does not find there.
     creators = register_plugins(trt, request.plugin_creators if request.ops == "plugin" else {})
     with tensorrt_step("the builder"):
         builder = trt.Builder(logger)
     builder.max_threads = 1  # more would make the bytes depend on who comes first
     network = parse(trt, builder, logger, request, model)
     facts = describe(trt, network)
-    check_network(request, facts, unused_inputs(lines))
+    check_network(request, facts, unused_inputs(lines))  # before the build, which takes most of the time
     config = configure(trt, builder, request)
     product.set_target(trt, config, request.compute_capabilities)
     with tensorrt_step("the engine"):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError("the engine", expected="to be built", found=_why(lines), todo=OTHERWISE)
+    # Before the file is written: an engine that is refused leaves nothing behind.
     oversize = (*check_activation(request, activation_bytes(lines)), *check_size(request, plan.nbytes))
     write_file(request.output, plan)
     del creators  # the registry borrows them: they had to live until the plan was made
@@ -142,12 +144,13 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
     Raises:
         BuildError: with the parser's own words and the node they are about.
     """
+    # Strongly typed: the graph says what is computed in which precision, and the builder may not choose a narrower one.
     with tensorrt_step("the parser"):
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, logger)
     if request.ops == "plugin":
         parser.set_flag(trt.OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE)
-    with tensorrt_step(request.onnx.name):
+    with tensorrt_step(request.onnx.name):  # the path says where external data lies, not what is parsed
         accepted = parser.parse(model, str(request.onnx))
     if not accepted:
         found = "; ".join(_parser_error(parser.get_error(i)) for i in range(parser.num_errors))
@@ -165,6 +168,7 @@ def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; FP32 means FP32
     if request.ops == "plugin":
+        # Under this preview feature alone may a plugin write a state into the buffer that it reads it from.
         config.set_preview_feature(trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03, True)
     for spans in profiles(request):
         profile = builder.create_optimization_profile()

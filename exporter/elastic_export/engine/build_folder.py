@@ -7,7 +7,8 @@
     processor                    the number of the processor it may keep for itself, six digits; empty for none
     log, result.json             what the builder said, what came of it
 
-All names are relative and always the same: no path of the request reaches the build process.
+All names are relative and always the same: no path of the request reaches the build process, where its length would
+move what is allocated after it, and with it the engine's bytes.
 """
 
 from __future__ import annotations

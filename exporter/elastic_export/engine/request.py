@@ -80,6 +80,8 @@ class EngineRequest:
 #: Smallest, preferred and largest shape of one input.
 Span = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
+#: In the order of the profiles, which is that of their numbers in an engine: runtimes switch by number, and the builder
+#: logs scratch memory in this order. Decode is 0, which a new execution context begins with.
 PROFILE_NAMES = ("decode", "prefill")
 PROFILE_COUNT = len(PROFILE_NAMES)
 
@@ -95,6 +97,13 @@ class Range:
 
 def profiles(request: EngineRequest) -> tuple[dict[str, Span], dict[str, Span]]:
     """Spans of every dynamic input, profile 0 (T = 1) first.
+
+    Two, because kernels are chosen for a profile's preferred shape: those for `max_tokens` rows are slow for one, and
+    one row is what nearly every call of a chat has. Decode has T = 1 only, which makes T static there. Prefill begins
+    at 1 all the same: the last part of a prompt may be one token, and a program with one context need not switch.
+
+    Shapes are those of the request's ports, not of the parsed network. The two are compared
+    (`checks.check_network`), which would say nothing of an interface that had been read off the network.
 
     B is preferred at max_batch in both: whoever raises --max-batch says that this is the load, and with the default
     of 1 the batch is static, which lets the builder fold it. Inputs of static shape (weights) are left out.

@@ -103,7 +103,8 @@ def _prefill(
 ) -> int:
     """A tenth above the estimate for plugins; a native mixer's states and products within its chunks besides."""
     sizes = {"max_tokens": max_tokens, "max_batch": max_batch}
-    expected = estimated_activation(arch, precision, product=product, **sizes).at(max_context)
+    estimate = estimated_activation(arch, precision, max_tokens=max_tokens, max_batch=max_batch, product=product)
+    expected = estimate.at(max_context)
     bound = _MARGIN + expected + expected // 10
     if ops == "native":
         bound += _native_products(arch, **sizes) + _native_states(arch, **sizes)
