@@ -15,7 +15,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli.inspect import inspect
 from elastic_export.compile import ExportResult, export
-from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
@@ -41,7 +41,7 @@ def fake_engine(request: EngineRequest) -> EngineFacts:
     states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
     return EngineFacts(
         size=len(text), seconds=0.1, peak_rss=1, activation_bytes=(1000, 2000), plugin_layers={}, in_place=states,
-        layers=request.max_context, unused_inputs=(), flavour="tensorrt_rtx", version="1.7.1", chances=(), oversize=(),
+        layers=request.max_context, unused_inputs=(), flavour=request.flavour, version="1.7.1", chances=(), oversize=(),
         warnings=("it is cold",) if request.max_tokens == 15 else (),
     )  # fmt: skip
 
@@ -132,7 +132,7 @@ def test_inspect_shows_what_the_builder_said(
     run(checkpoint, tmp_path / "out", verify=False, max_tokens=15)
     inspect.main([str(tmp_path / "out")], standalone_mode=False)
     *_, row, note = capsys.readouterr().out.splitlines()
-    assert " ".join(row.split()) == "full/rtx5080.engine tensorrt_rtx 1.7.1 64 none 2 states none 1000 B 2.0 KiB yes"
+    assert " ".join(row.split()) == "full/rtx5080.engine tensorrt-rtx 1.7.1 64 none 2 states none 1000 B 2.0 KiB yes"
     assert note == "note: full/rtx5080.engine: the builder warns: it is cold"
     inspect.main([str(tmp_path / "out"), "--json"], standalone_mode=False)
     [engine] = json.loads(capsys.readouterr().out)["budgets"][0]["engines"]

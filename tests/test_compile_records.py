@@ -18,7 +18,7 @@ from elastic_export import compile as compiling
 from elastic_export.bundle import built
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult, export
-from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
 from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress

@@ -12,7 +12,7 @@ import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import export
-from elastic_export.engine import builder, prepare
+from elastic_export.engine import prepare, process
 from elastic_export.ops.contract import read_contract
 from elastic_export.plan import reckoning
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
@@ -62,7 +62,7 @@ def test_a_contract_that_shares_other_buffers_than_the_interface(
     """Else an engine of two buffers would be bound to one, or the other way round, and race on the card."""
     contract = read_contract("mamba2_mixer")
     contract["outputs"][2]["alias"]["plugin"] = "must_not"
-    monkeypatch.setattr(builder, "read_contract", lambda folder: contract)
+    monkeypatch.setattr(process, "read_contract", lambda folder: contract)
     told = r"^ssm_state_out of Mamba2Mixer: expected the rule must for the buffer of ssm_state, .*, found must_not"
     with pytest.raises(BuildError, match=told):
         run(checkpoint, tmp_path / "out", verify=False)

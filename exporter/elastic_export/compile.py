@@ -16,6 +16,7 @@ from elastic_export.bundle.run_record import RunRecord
 from elastic_export.bundle.writer import BundleWriter, writer_of
 from elastic_export.dumps import dumps_of
 from elastic_export.emit import emit_model
+from elastic_export.engine.flavour import check_builder
 from elastic_export.layers.budget import Budget
 from elastic_export.passes.order import sub_model_graph
 from elastic_export.plan.job import ExportJob
@@ -36,6 +37,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
         InternalError: a check of our own graph or files failed.
     """
     record = RunRecord(job, command)
+    check_builder(job.product, job.capabilities)  # what is missing at the end is said at the beginning
     with writer_of(job, progress.say) as writer:  # first: nobody waits for minutes to hear that he may not write
         with progress.step("trace"):  # once: budgets are masks, which are inputs of one graph
             parent = trace_parent(job.parent, job.checkpoint.prefix, every_token=job.options.logits == "all")
@@ -72,5 +74,5 @@ def _sub_model(
             result.verification = prove(job, budget, emitted, weights, writer)
     build_engines(job, result, folder, progress)
     result.seconds = progress.seconds(budget.name)
-    write_report(result, folder)
+    write_report(job, result, folder)
     return result

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from elastic_runtime.errors import InputError
+
 ProductName = Literal["tensorrt-rtx", "tensorrt"]
 
 
@@ -35,9 +37,10 @@ class Product:
     """A TensorRT product.
 
     Attributes:
-        name: as manifests and options spell it.
+        name: as options, manifests and PyPI spell it.
         module: what Python imports.
         called: its name in sentences.
+        abi: what its headers call it, in the interface that a plugin library was built to (`rtx-1.7`).
         attention: its fused attention kernel; None where none is known, and attention is emitted as matrix products.
         plugins: whether a node with a function body becomes the plugin registered under its name.
         experimental: whether nobody has run a build with it.
@@ -46,6 +49,7 @@ class Product:
     name: ProductName
     module: str
     called: str
+    abi: str
     attention: FusedAttention | None
     plugins: bool
     experimental: bool = False
@@ -59,6 +63,7 @@ TENSORRT_RTX: Final = Product(
     "tensorrt-rtx",
     "tensorrt_rtx",
     "TensorRT-RTX",
+    "rtx",
     # Decode keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim ≤ 24576. Found
     # by bisection for head dims 16, 32, 64, 80, 96, 112, 128, 160, 192 and 256 on SM120 and for 128 on SM75, 80, 86 and
     # 89, in BF16 and FP16 (SM75: FP16 only): always the same border. Fewer than 4 heads, FP32, or a head dim that is no
@@ -67,5 +72,19 @@ TENSORRT_RTX: Final = Product(
     plugins=True,
 )
 #: Its fused attention was never tried: matrix products build everywhere.
-TENSORRT: Final = Product("tensorrt", "tensorrt", "TensorRT", None, plugins=True, experimental=True)
+TENSORRT: Final = Product(
+    "tensorrt", "tensorrt", "the full TensorRT", "enterprise", None, plugins=True, experimental=True
+)
 PRODUCTS: Final[dict[ProductName, Product]] = {product.name: product for product in (TENSORRT_RTX, TENSORRT)}
+
+
+def product_of(name: str) -> Product:
+    """The product of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    for product in PRODUCTS.values():
+        if product.name == name:
+            return product
+    raise InputError("--flavour", expected=" or ".join(PRODUCTS), found=repr(name), todo="name one of them, or none")

@@ -19,9 +19,9 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import emit_model
 from elastic_export.emit.emit import EmittedModel
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
-from elastic_export.engine.trt_rtx import TensorRTRTX
+from elastic_export.engine.rtx import TensorRTRTX
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.ops.plugins import creators_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes

@@ -19,7 +19,7 @@ from elastic_export.bundle.versions import versions
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.emit import EmittedModel
-from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.graph.facts import StateSlice
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget

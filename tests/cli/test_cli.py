@@ -67,6 +67,8 @@ BAD_REQUESTS = [
     (["budgets", "derive", "--parent", "/no/such", "--sliced", "/no/such"], "/no/such"),
     (["inspect", "/no/such.onnx"], "/no/such.onnx: expected an ONNX model"),
     (["inspect", "/no/such"], "expected a bundle, a checkpoint folder or an .onnx file"),
+    (["--budget", "all", "--target", "rtx5080", "--flavour", "tensorrt"], "tensorrt: expected the full TensorRT to be"),
+    (["--flavour", "onnx"], "is not one of 'tensorrt-rtx', 'tensorrt'"),
     (["--no-such-option"], "No such option"),
     (["--weights", "borrowed"], "is not one of"),
 ]  # fmt: skip

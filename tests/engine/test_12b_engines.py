@@ -9,7 +9,7 @@ import pytest
 from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel, emit_model
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.ops.plugins import creators_of, plugins_of

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from elastic_export.engine.checks import check_activation, check_network, check_size
-from elastic_export.engine.network import NetworkFacts
+from elastic_export.engine.checks import NetworkFacts, check_activation, check_network, check_size
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.format.interface import Dim, Port

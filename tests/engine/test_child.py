@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from elastic_export.engine import child
-from elastic_export.engine.build_folder import BuildFaultError, BuildFolder
+from elastic_export.engine.build_folder import BuildFaultError, BuildFolder, last_words
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError, ElasticError, InternalError
 
@@ -106,3 +106,9 @@ def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Exception:
     result = BuildFolder(folder, folder / "engine").result()
     assert isinstance(result, Exception)
     return result
+
+
+def test_last_words_are_the_last_and_short() -> None:
+    assert last_words("a\n\nb\nc\n", lines=2) == "b | c"
+    assert last_words("x" * 1000, width=10) == "x" * 10
+    assert last_words(" \n") == "nothing"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.engine import doctor
+from elastic_export.engine import doctor, full
 from elastic_export.engine.doctor import engine_facts
-from elastic_export.engine.trt_rtx import TensorRTRTX
+from elastic_export.engine.rtx import TensorRTRTX
 
 
 def test_the_builder_works_here() -> None:
@@ -21,6 +21,20 @@ def test_the_builder_works_here() -> None:
     assert set(facts) == {
         "python", "tensorrt-rtx", "tensorrt", "gpu", "allocator", "builder", "reproducible bytes", "temporary space"
     }  # fmt: skip
+
+
+def test_the_full_tensorrt_and_what_it_lacks_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "for --flavour tensorrt, experimental: needs the full TensorRT to be installed, 10.15 or newer, found no"
+    for version, gpus, state, detail in (
+        (None, (), "absent", told),
+        ("11.4.0.106", (), "absent", "needs an NVIDIA GPU: the full TensorRT times kernels while it builds, found no"),
+        ("11.4.0.106", ("SM90",), "ok", "11.4.0.106, for --flavour tensorrt, experimental: builds for this GPU only"),
+    ):
+        monkeypatch.setattr(full, "package_version", lambda name, found=version: found)
+        monkeypatch.setattr(doctor, "package_version", lambda name, found=version: found)
+        monkeypatch.setattr(full, "gpu_compute_capabilities", lambda found=gpus: found)
+        fact = doctor._full()
+        assert (fact.name, fact.state, detail in fact.detail) == ("tensorrt", state, True), fact
 
 
 def test_the_probe_is_started_as_a_build_is(addresses_can_be_fixed: bool) -> None:

@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from elastic_export.engine import isolation
-from elastic_export.engine.buildlog import LogLine
-from elastic_export.engine.compile import warnings
 
 ALLOWED = sorted(os.sched_getaffinity(0)) if sys.platform.startswith("linux") else [0]
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="personality and scheduling are Linux's")
@@ -169,8 +167,3 @@ def test_where_nothing_can_be_claimed_builds_are_ordered_all_the_same(monkeypatc
 def test_peak_memory_is_this_process_alone() -> None:
     small, large = run("print(isolation.peak_rss())"), run("x = b'x' * (1 << 27)\nprint(isolation.peak_rss())")
     assert int(large[0]) - int(small[0]) >= 1 << 26
-
-
-def test_the_builders_warnings_are_told_once_a_line_each() -> None:
-    log = [LogLine("WARNING", "Unused Input: length"), LogLine("WARNING", "odd\n  and long "), LogLine("INFO", "new")]
-    assert warnings([*log, *log]) == ("odd and long",)

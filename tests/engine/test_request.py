@@ -1,13 +1,14 @@
-"""The request survives its way through JSON."""
+"""The request survives its way through JSON; its two profiles have every input with a dynamic dimension, no other."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elastic_export.engine.request import EngineRequest
+from elastic_export.engine.request import EngineRequest, profiles
 from elastic_runtime.format.interface import Port, logits_port, state_ports, token_ports
 
 SIZES = st.integers(1, 1 << 20)
@@ -43,3 +44,18 @@ def test_a_states_output_has_the_shape_of_its_input(request_for_small_model: Eng
     assert outputs["key_cache_out.0"] == Port("key_cache_out.0", "bfloat16", ("B", 2, "S", 16))
     assert next(iter(outputs)) == "logits"
     assert request_for_small_model.fixed(("B", 2, "S", 16)) == ("B", 2, 32, 16)
+
+
+def test_spans_of_both_profiles(request_for_small_model: EngineRequest) -> None:
+    decode, prefill = profiles(request_for_small_model)
+    assert decode["input_ids"] == ((1, 1), (2, 1), (2, 1))
+    assert prefill["input_ids"] == ((1, 1), (2, 8), (2, 8))
+    assert decode["length"] == prefill["length"] == ((1,), (2,), (2,))
+    assert prefill["key_cache.0"] == ((1, 2, 32, 16), (2, 2, 32, 16), (2, 2, 32, 16))
+    assert "emb" not in decode
+    assert set(decode) == set(prefill) == {port.name for port in request_for_small_model.ports}
+
+
+def test_a_batch_of_one_is_static(request_for_small_model: EngineRequest) -> None:
+    _, prefill = profiles(replace(request_for_small_model, max_batch=1, max_tokens=1))
+    assert all(low == preferred == high for low, preferred, high in prefill.values())

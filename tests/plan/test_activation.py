@@ -13,6 +13,7 @@ from elastic_export.checkpoint.demo import ARCHITECTURE as DEMO
 from elastic_export.checkpoint.demo import BUDGETS as DEMO_BUDGETS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.activation import activation_bounds, estimated_activation, logits_buffer, size_bound
+from elastic_export.products import TENSORRT
 from synthetic import BUDGETS_12B, NANO_12B
 
 SMALL_DEMO = parse_budgets(DEMO_BUDGETS, DEMO, "demo")[0]["small"].architecture(DEMO)
@@ -90,6 +91,19 @@ def test_the_estimate_is_within_two_fifths(row: tuple[Any, ...]) -> None:
     model, precision, ops, (tokens, context, batch), _, prefill = row
     estimate = estimated_activation(model, precision, max_tokens=tokens, max_batch=batch, ops=ops)
     assert estimate.at(context) <= 1.4 * prefill
+
+
+def test_a_product_without_fused_attention_is_planned_as_a_model_whose_heads_no_kernel_takes() -> None:
+    sizes = {"max_tokens": 256, "max_batch": 1}
+    odd = replace(NANO_12B, attention_head_dim=130)  # the same path, of any product
+    fused, explicit, other = (
+        estimated_activation(model, "bf16", **sizes, **more)
+        for model, more in ((NANO_12B, {}), (NANO_12B, {"product": TENSORRT}), (odd, {}))
+    )
+    assert fused.per_context_token < explicit.per_context_token <= other.per_context_token
+    bounds = activation_bounds(NANO_12B, "bf16", "plugin", **sizes, max_context=16384, product=TENSORRT)
+    assert bounds[1] >= explicit.at(16384)
+    assert bounds[0] > activation_bounds(NANO_12B, "bf16", "plugin", **sizes, max_context=16384)[0]
 
 
 @pytest.mark.parametrize("row", LOGGED[:4])

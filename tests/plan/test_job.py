@@ -121,7 +121,19 @@ def test_normalised_options_name_no_path(plan: Plan, tmp_path: Path) -> None:
     }
 
 
+def test_another_product_is_planned_and_named_as_such(plan: Plan) -> None:
+    """Heads of 16 channels in bfloat16 have a fused kernel with the default product, and a largest context."""
+    job = plan(flavour="tensorrt", max_contexts=(1 << 15,))
+    assert job.normalised()["flavour"] == "tensorrt"
+    assert job.product.experimental
+    default = plan(max_contexts=(1 << 14,))
+    assert "flavour" not in default.normalised()
+    assert job.sizes[0].activation.per_context_token > default.sizes[0].activation.per_context_token
+    assert job.capabilities == {"rtx5080": ("SM120",)}
+
+
 REFUSED = [
+    ({"flavour": "onnx"}, "--flavour: expected tensorrt-rtx or tensorrt, found 'onnx'"),
     ({"targets": "rtx580"}, r"target 'rtx580': .*Try "),
     ({"budgets": "hlaf"}, r"budget.*hlaf.*half"),
     ({"max_tokens": 0}, r"--max-tokens"),

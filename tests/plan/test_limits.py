@@ -10,11 +10,11 @@ import onnx
 import onnx.parser
 import pytest
 
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest, Precision
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.limits import check_limits, check_sizes, largest_context
-from elastic_export.products import TENSORRT_RTX
+from elastic_export.products import TENSORRT, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.interface import Port, state_ports
 
@@ -47,6 +47,18 @@ GOOD: dict[str, Any] = {
 @pytest.mark.parametrize("change", [{}, {"max_context": 24448}, {"max_context": 256}, {"max_batch": 64}])
 def test_what_builds_is_accepted(change: dict[str, Any]) -> None:
     check_limits(NANO, **{**GOOD, **change})
+
+
+def test_a_product_without_a_fused_kernel_takes_any_context() -> None:
+    assert largest_context(NANO, "bf16", TENSORRT) is None
+    check_limits(NANO, product=TENSORRT, **{**GOOD, "max_context": 1 << 17})
+
+
+def test_a_product_that_puts_no_plugin_in_place_of_a_function_body_builds_native_layers_only() -> None:
+    product = replace(TENSORRT, plugins=False)
+    with pytest.raises(InputError, match=r"^--ops plugin: expected a product with plugins, found the full TensorRT"):
+        check_limits(NANO, product=product, **GOOD)
+    check_limits(NANO, product=product, **{**GOOD, "ops": "native"})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine import network
+from elastic_export.engine import checks
 from elastic_export.ops.mamba2_mixer import creator as mixer_creator
 from elastic_export.ops.plugin_creator import shared_input
 
@@ -20,7 +20,7 @@ def create(trt: Any) -> Any:
     names = [creator.name for creator in registry.all_creators]
     assert "Mamba2Mixer" in names, names
     # TensorRT's bindings do not ask a plugin written in C++ which buffers it shares: the contract answers for it.
-    network.aliased_input = lambda declaration, output: shared_input(stand_in.declaration.contract, output)
+    checks.aliased_input = lambda declaration, output: shared_input(stand_in.declaration.contract, output)
     stand_in = mixer_creator.create(trt)
     stand_in.name = "TakenFromTheLibrary"
     return stand_in

@@ -14,7 +14,7 @@ from mamba2_mixer.library import MixerError, MixerLibrary, Shape, read_abi
 from mamba2_mixer.testing.runner import PLUGINS
 from mixer_model import mixer_request
 
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.process import build_engine
 
 pytestmark = one_worker
 needs_headers = pytest.mark.skipif(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from elastic_export.ops.plugins import plugin_of
+from elastic_export.products import TENSORRT_RTX
 from elastic_runtime import errors, sampling
 from elastic_runtime.format import manifest_reader, sketch
 from elastic_runtime.format.golden import read_golden
@@ -73,7 +74,7 @@ def test_the_worked_slice_is_where_the_page_says(demo_bundle: Path) -> None:
 def test_the_plugin_example_is_what_the_exporter_writes() -> None:
     text = re.search(r'\{"library": .*\}', PAGE)
     assert text
-    assert decode(Plugin, json.loads(text[0]), "README.md") == plugin_of("plugin", "1.7.1.116")
+    assert decode(Plugin, json.loads(text[0]), "README.md") == plugin_of("plugin", TENSORRT_RTX, "1.7.1.116")
 
 
 def test_the_golden_table_is_the_demos_file(demo_bundle: Path) -> None:

@@ -8,9 +8,9 @@ from elastic_export.bundle.entries import engine_entry
 from elastic_export.bundle.fits import check_fit
 from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.results import BudgetResult
-from elastic_export.engine.builder import build_engine
-from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.prepare import engine_request
+from elastic_export.engine.process import build_engine
 from elastic_export.ops.plugins import plugin_of
 from elastic_export.plan.job import EngineJob, ExportJob
 from elastic_export.progress import Progress
@@ -38,7 +38,7 @@ def _build(
     facts = build_engine(request)
     for other in others:
         duplicate(first, other)
-    plugin = plugin_of(request.ops, facts.version)
+    plugin = plugin_of(request.ops, job.product, facts.version)
     return [
         (engine_entry(job, result.emitted, engine, t, facts, result.size, request.ops, plugin), facts)
         for t in engine.targets

@@ -11,7 +11,7 @@ from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.versions import versions
-from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.job import EngineJob, ExportJob
 from elastic_export.plan.reckoning import fits, has_scalar_widths, widths
@@ -74,7 +74,7 @@ def engine_entry(
         target=target.name,
         compute_capabilities=target.capabilities(job.precision),
         file=f"{size.name}/{engine.file(target, len(options.max_contexts))}",
-        flavour="tensorrt-rtx",
+        flavour=job.product.name,
         version=facts.version,
         ops=ops,
         plugin=plugin,
@@ -133,7 +133,7 @@ def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
 
 def manifest_of(job: ExportJob, results: Sequence[BudgetResult]) -> Manifest:
     """The manifest without its files, which the writer adds."""
-    checkpoint, options, found = job.checkpoint, job.options, versions()
+    checkpoint, options, found = job.checkpoint, job.options, versions(job.product)
     return Manifest(
         producer=f"elastic-export {found['elastic-export']}",
         demo=job.demo,

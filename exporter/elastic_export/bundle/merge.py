@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from elastic_export.products import TENSORRT_RTX
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
 
@@ -161,7 +162,11 @@ def options_of(manifest: Manifest) -> dict[str, Option]:
         "ops": _one_or_all({engine.ops for engine in engines}),
         "verify": all(budget.golden is not None for budget in budgets),
     }
-    return {**last, **{name: value for name, value in found.items() if name in last and value != ()}}
+    options = {**last, **{name: value for name, value in found.items() if name in last and value != ()}}
+    options.pop("flavour", None)  # said where it is not the default's alone, as `ExportJob.normalised` does
+    if {engine.flavour for engine in engines} - {TENSORRT_RTX.name}:
+        options["flavour"] = _one_or_all({engine.flavour for engine in engines})
+    return options
 
 
 def _one_or_all(values: Collection[int] | Collection[str]) -> Option:

@@ -33,7 +33,7 @@ def prove(
     oracle = make_oracle(job.checkpoint, job.precision)
     verification = verify_budget(oracle, budget, emitted, weights.load(budget), plan)
     if not verification.passed:
-        writer.fail(report_of(verification, budget=budget.name, versions=versions()) | {"where": machine()})
+        writer.fail(report_of(verification, budget=budget.name, versions=versions(job.product)) | {"where": machine()})
     require_passed(verification)
     write_golden(writer.folder(budget.name) / "golden.safetensors", verification.golden)
     return verification

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from elastic_export.bundle.results import BudgetResult
 from elastic_export.bundle.versions import versions
+from elastic_export.plan.job import ExportJob
 from elastic_export.verify import engines_not_run, no_verification, report_of
 from elastic_runtime.format.records import encode
 
 
-def write_report(result: BudgetResult, folder: Path) -> None:
+def write_report(job: ExportJob, result: BudgetResult, folder: Path) -> None:
     """Write what was verified and what was not, what the builder said, what a conversion took."""
     skipped = engines_not_run([entry.file for entry, _ in result.engines])
     if result.verification is None:
@@ -19,7 +20,7 @@ def write_report(result: BudgetResult, folder: Path) -> None:
     report = report_of(
         result.verification,
         budget=result.budget.name,
-        versions=versions(),
+        versions=versions(job.product),
         skipped=skipped,
         engines={entry.file: encode(facts.report()) for entry, facts in result.engines},
         conversion=None if result.conversion is None else result.conversion.report(),

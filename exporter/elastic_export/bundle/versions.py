@@ -6,14 +6,17 @@ import importlib.metadata
 import platform
 
 from elastic_export import __version__
+from elastic_export.products import TENSORRT_RTX, Product
 
-_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt-rtx", "tbb")
+_PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 
-def versions() -> dict[str, str]:
-    """Name -> version of Python and of every package that takes part and is installed."""
+def versions(product: Product = TENSORRT_RTX) -> dict[str, str]:
+    """Name -> version of Python and of every package that takes part in an export with that product and is
+    installed.
+    """
     found = {"elastic-export": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, product.name, "tbb"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

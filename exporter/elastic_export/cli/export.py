@@ -17,7 +17,9 @@ from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.lenient import LENIENT
 from elastic_export.cli.summary import plan_json, result_json, summary
 from elastic_export.cli.terminal import ConsoleProgress
+from elastic_export.engine.flavour import flavour
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
+from elastic_export.products import PRODUCTS, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,6 +35,8 @@ _OPTIONS = (
                  help="Slices of the parent's shards, a checkpoint per sub-model, or inside the engine."),
     click.option("--ops", type=click.Choice(["plugin", "native"]), default="plugin", show_default=True,
                  help="Mamba-2 as our CUDA plugin, or compiled by TensorRT from its function body."),
+    click.option("--flavour", type=click.Choice(list(PRODUCTS)), default=TENSORRT_RTX.name, show_default=True,
+                 help="TensorRT product; the full one is experimental, never run, and builds for this GPU only."),
     click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]), help="[default: the checkpoint's]"),
     click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens of one call."),
     click.option("--max-context", default="16384", show_default=True, metavar="N[,N…]",
@@ -90,6 +94,9 @@ def run_export(
         progress.say(warning)
     job = plan_job(opened, _library_options(opened, rest), demo=demo)
     check_destination(job)
+    flavour(job.product.name).check_targets(job.capabilities)
+    if job.product.experimental:
+        progress.say(f"{job.product.called} is experimental: nobody has run a build with it")
     if as_json and dry_run:
         click.echo(plan_json(job))
     else:
@@ -128,6 +135,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         output=given["output"] or Path("engines") / checkpoint.name,
         weights=given["weights"],
         ops=given["ops"],
+        flavour=given["flavour"],
         precision=given["precision"],
         max_tokens=given["max_tokens"],
         max_contexts=_contexts(given["max_context"]),

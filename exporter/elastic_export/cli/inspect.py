@@ -13,8 +13,8 @@ import click
 from elastic_export.checkpoint.budgets import FILE_NAME
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.cli.lenient import lenient_options
-from elastic_export.engine.facts import EngineReport
-from elastic_export.engine.profiles import PROFILE_NAMES
+from elastic_export.engine.engine_facts import EngineReport
+from elastic_export.engine.request import PROFILE_NAMES
 from elastic_export.plan.fit_table import align, parameters, size_text
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError, advised

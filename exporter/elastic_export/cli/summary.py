@@ -13,7 +13,7 @@ from elastic_runtime.format.records import encode
 
 if TYPE_CHECKING:
     from elastic_export.bundle.results import BudgetResult, ExportResult
-    from elastic_export.engine.facts import EngineFacts
+    from elastic_export.engine.engine_facts import EngineFacts
     from elastic_export.plan.job import ExportJob
     from elastic_runtime.format.manifest import EngineEntry
 

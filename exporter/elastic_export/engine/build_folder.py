@@ -1,4 +1,4 @@
-"""The folder a build process runs in, and the words it and its parent exchange through it.
+"""The folder a build process runs in, and the words, errors among them, it and its parent exchange through it.
 
     request.json, model.onnx     what to build; S is fixed in the model
     source -> folder of the ONNX file (external data is found there)
@@ -7,7 +7,8 @@
     processor                    the number of the processor it may keep for itself, six digits; empty for none
     log, result.json             what the builder said, what came of it
 
-All names are relative and always the same: no path of the request reaches the build process.
+All names are relative and always the same: no path of the request reaches the build process, where its length would
+move what is allocated after it, and with it the engine's bytes.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.flavour import flavour
-from elastic_export.engine.machine import write_file
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError, InternalError, machine_error
 
 REQUEST_FILE, MODEL_FILE, RESULT_FILE, LOG_FILE = "request.json", "model.onnx", "result.json", "log"
 PROCESSOR_FILE = "processor"
@@ -127,3 +127,35 @@ def error_from_json(values: dict[str, Any]) -> ElasticError:
         return fault
     kind = InputError if values["kind"] == "input" else BuildError
     return kind(values["subject"], expected=values["expected"], found=values["found"], todo=values["todo"])
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole. An OSError names it: a failed write says which disk is full, not only that one is."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether there was no room to write."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
+def build_error(error: Exception) -> BuildError | None:
+    """The error a person reads where the machine ended a build; None for any other exception, a fault of ours."""
+    if isinstance(error, MemoryError):
+        return BuildError(
+            "memory",
+            expected="enough to build the engine",
+            found="none left",
+            todo="close other programs, or build where there is more",
+        )
+    return machine_error(error)
+
+
+def last_words(output: str, *, lines: int = 6, width: int = 400) -> str:
+    """The end of what a process said, short enough for an error message."""
+    tail = [line.strip()[:width] for line in output.splitlines() if line.strip()][-lines:]
+    return " | ".join(tail) if tail else "nothing"

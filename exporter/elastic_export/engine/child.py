@@ -1,6 +1,6 @@
 """The build process: `python -m elastic_export.engine.child`, in a folder that `build_folder.py` laid out.
 
-`builder.py` starts it without address randomisation. It reads request.json, processor and model.onnx and writes
+`process.py` starts it without address randomisation. It reads request.json, processor and model.onnx and writes
 result.json; all names are relative and always the same. It imports neither onnx nor torch, and numpy for a plugin's
 fields only: small, quick, and the same memory each time.
 """
@@ -14,19 +14,21 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from elastic_export.engine.build import ProcessFacts, compile_engine
 from elastic_export.engine.build_folder import (
     MODEL_FILE,
     NO_ROOM_STATUS,
     PROCESSOR_FILE,
     REQUEST_FILE,
     RESULT_FILE,
+    build_error,
     error_to_json,
     fault_to_json,
+    is_no_room,
+    write_file,
 )
-from elastic_export.engine.buildlog import LogLine
-from elastic_export.engine.compile import ProcessFacts, compile_engine
+from elastic_export.engine.engine_facts import LogLine
 from elastic_export.engine.isolation import die_with_parent, left_to_chance, peak_rss
-from elastic_export.engine.machine import build_error, is_no_room, write_file
 from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import ElasticError
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from elastic_export.engine.allocator import DISTRIBUTION, allocator_links
-from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries, write_processor
-from elastic_export.engine.builder import child_environment
-from elastic_export.engine.buildlog import last_words
+from elastic_export.engine.build_folder import LIBRARY_FOLDER, last_words, lay_libraries, write_processor
 from elastic_export.engine.flavour import flavour
+from elastic_export.engine.full import gpu_compute_capabilities
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
 from elastic_export.engine.packages import package_version
 from elastic_export.engine.probe import PRODUCT
-from elastic_export.engine.trt_full import gpu_compute_capabilities
+from elastic_export.engine.process import child_environment
+from elastic_export.engine.rtx import ALLOCATOR, allocator_links
+from elastic_export.products import TENSORRT, TENSORRT_RTX
+from elastic_runtime.errors import InputError
 
 #: `ok` works, `absent` is missing but optional, `warn` works with a loss, `bad` prevents builds.
 State = Literal["ok", "absent", "warn", "bad"]
@@ -53,13 +54,18 @@ def _python() -> DoctorFact:
 
 
 def _rtx() -> DoctorFact:
-    found = package_version("tensorrt-rtx")
-    return DoctorFact("tensorrt-rtx", "ok", found) if found else DoctorFact("tensorrt-rtx", "bad", "not installed")
+    name, found = TENSORRT_RTX.name, package_version(TENSORRT_RTX.name)
+    return DoctorFact(name, "ok", found) if found else DoctorFact(name, "bad", "not installed")
 
 
 def _full() -> DoctorFact:
-    found = package_version("tensorrt")
-    return DoctorFact("tensorrt", "ok" if found else "absent", found or "not installed; an optional extra")
+    """The optional product, and what it lacks here."""
+    product, what = flavour(TENSORRT.name), f"for --flavour {TENSORRT.name}, experimental"
+    try:
+        product.check_machine()
+    except InputError as error:
+        return DoctorFact(product.name, "absent", f"{what}: needs {error.expected}, found {error.found}")
+    return DoctorFact(product.name, "ok", f"{package_version(product.name)}, {what}: builds for this GPU only")
 
 
 def _gpu() -> DoctorFact:
@@ -99,7 +105,7 @@ def _probe() -> list[DoctorFact]:
 
 
 def _allocator(preloaded: bool) -> DoctorFact:
-    version = package_version(DISTRIBUTION)
+    version = package_version(ALLOCATOR)
     if preloaded:
         return DoctorFact("allocator", "ok", f"oneTBB {version}")
     if version is None:

@@ -7,7 +7,7 @@ builds agree, on a loaded machine too; there now and then one differs without th
 batch, without the last two.
 
 Left is what Python allocated before. A native engine's bytes follow whether modules are found compiled, so for it they
-never are (see builder.py), and the length of the path that packages are installed at, so they are the same for one
+never are (see process.py), and the length of the path that packages are installed at, so they are the same for one
 installation. A plugin engine's bytes follow neither.
 """
 

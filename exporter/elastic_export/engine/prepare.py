@@ -39,8 +39,10 @@ def engine_request(job: ExportJob, emitted: EmittedModel, engine: EngineJob, out
             max_context=engine.max_context,
             max_batch=options.max_batch,
             every_token=options.logits == "all",
+            product=job.product,
         ),
         # Without weights inside an engine is code, of a size that can be told; with them it is as large as they are.
         size_limit=size_bound(emitted.architecture, len(engine.capabilities), options.max_batch) if inputs else None,
         allow_oversize=options.allow_oversize,
+        flavour=job.product.name,
     )

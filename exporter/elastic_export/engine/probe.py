@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine.allocator import is_preloaded
 from elastic_export.engine.build_folder import PROCESSOR_FILE
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.isolation import left_to_chance
+from elastic_export.engine.rtx import is_preloaded
+from elastic_export.products import TENSORRT_RTX
 
-PRODUCT = "tensorrt_rtx"
+PRODUCT = TENSORRT_RTX.name
 PROBE_TARGET = "SM120"
 
 

@@ -1,12 +1,18 @@
-"""What an engine build is asked for: a plain value that travels to the build process as JSON."""
+"""What an engine build is asked for, a plain value that travels to the build process as JSON, and the two optimisation
+profiles that follow from it: decode (T = 1) and prefill (1 ≤ T ≤ max_tokens).
+
+The build process imports this module: neither onnx nor torch nor numpy may be imported here.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from elastic_export.dtypes import Precision
+from elastic_export.products import TENSORRT_RTX, ProductName
 from elastic_runtime.format.interface import Dim, OpsMode, Port, StatePort
 from elastic_runtime.format.records import decode, encode
 
@@ -20,7 +26,7 @@ class EngineRequest:
     `plugin_ops` maps the name of each op that must become a plugin to the number of its layers, `plugin_creators` the
     same names to `module:factory` of a creator. `activation_limits` (bytes, of decode and of prefill) bound scratch
     memory, `size_limit` (bytes) the engine file: an engine above one of them is refused, or with `allow_oversize`
-    kept and its facts say so. `flavour` is the TensorRT product: `tensorrt_rtx` or `tensorrt`.
+    kept and its facts say so. `flavour` is the TensorRT product.
     """
 
     onnx: Path
@@ -39,7 +45,7 @@ class EngineRequest:
     activation_limits: tuple[int, int] | None = None
     size_limit: int | None = None
     allow_oversize: bool = False
-    flavour: str = "tensorrt_rtx"
+    flavour: ProductName = TENSORRT_RTX.name
 
     def states(self) -> tuple[StatePort, ...]:
         """The ports that carry state."""
@@ -69,3 +75,54 @@ class EngineRequest:
         values = json.loads(text)
         paths = {name: Path(values.pop(name)) for name in ("onnx", "output")}
         return decode(cls, values, "the request of a build", **paths)
+
+
+#: Smallest, preferred and largest shape of one input.
+Span = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+#: In the order of the profiles, which is that of their numbers in an engine: runtimes switch by number, and the builder
+#: logs scratch memory in this order. Decode is 0, which a new execution context begins with.
+PROFILE_NAMES = ("decode", "prefill")
+PROFILE_COUNT = len(PROFILE_NAMES)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values a symbol takes in one profile: smallest, preferred, largest."""
+
+    low: int
+    preferred: int
+    high: int
+
+
+def profiles(request: EngineRequest) -> tuple[dict[str, Span], dict[str, Span]]:
+    """Spans of every dynamic input, profile 0 (T = 1) first.
+
+    Two, because kernels are chosen for a profile's preferred shape: those for `max_tokens` rows are slow for one, and
+    one row is what nearly every call of a chat has. Decode has T = 1 only, which makes T static there. Prefill begins
+    at 1 all the same: the last part of a prompt may be one token, and a program with one context need not switch.
+
+    Shapes are those of the request's ports, not of the parsed network. The two are compared
+    (`checks.check_network`), which would say nothing of an interface that had been read off the network.
+
+    B is preferred at max_batch in both: whoever raises --max-batch says that this is the load, and with the default
+    of 1 the batch is static, which lets the builder fold it. Inputs of static shape (weights) are left out.
+    """
+    batch = Range(1, request.max_batch, request.max_batch)
+    decode = _spans(request, {"B": batch, "T": Range(1, 1, 1)})
+    prefill = _spans(request, {"B": batch, "T": Range(1, request.max_tokens, request.max_tokens)})
+    return decode, prefill
+
+
+def _spans(request: EngineRequest, ranges: Mapping[str, Range]) -> dict[str, Span]:
+    spans = {}
+    for name, port in request.network_inputs().items():
+        shape = request.fixed(port.shape)
+        if any(isinstance(dim, str) for dim in shape):
+            spans[name] = _span(shape, ranges)
+    return spans
+
+
+def _span(shape: tuple[Dim, ...], ranges: Mapping[str, Range]) -> Span:
+    dims = [Range(dim, dim, dim) if isinstance(dim, int) else ranges[dim] for dim in shape]
+    return tuple(d.low for d in dims), tuple(d.preferred for d in dims), tuple(d.high for d in dims)

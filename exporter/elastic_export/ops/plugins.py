@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from elastic_export.ops.all_ops import SHIPPED
+from elastic_export.products import Product
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import Plugin
 
@@ -27,9 +28,9 @@ def creators_of(plugins: Mapping[str, int]) -> dict[str, str]:
     return {name: entry for name, entry in entries.items() if entry is not None}
 
 
-def plugin_of(ops: OpsMode, version: str) -> Plugin | None:
-    """The library that an engine of that mode needs, and its ABI: that of the TensorRT-RTX minor version."""
+def plugin_of(ops: OpsMode, product: Product, version: str) -> Plugin | None:
+    """The library that an engine of that mode needs, and its ABI: that of the product's minor version."""
     if ops == "native":
         return None
     major, minor = version.split(".")[:2]
-    return Plugin(LIBRARY, f"rtx-{major}.{minor}")
+    return Plugin(LIBRARY, f"{product.abi}-{major}.{minor}")

@@ -41,7 +41,7 @@ def sub_model_graph(
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
     dtypes = {name: DTYPES[stored(name)].ir for name in facts_of(graph).tensors()}
-    return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, dtypes), after)
+    return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, dtypes, job.product), after)
 
 
 def budget_passes(

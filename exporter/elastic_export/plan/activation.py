@@ -5,7 +5,7 @@ from __future__ import annotations
 from elastic_export.dtypes import Precision
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
-from elastic_export.products import TENSORRT_RTX
+from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.fit.vram import AttentionShape, estimate_activation
 from elastic_runtime.format.budget_size import Activation
 from elastic_runtime.format.interface import OpsMode
@@ -25,6 +25,7 @@ def estimated_activation(
     max_batch: int = 1,
     ops: OpsMode = "plugin",
     every_token: bool = False,
+    product: Product = TENSORRT_RTX,
 ) -> Activation:
     """What an engine of that model will take, before it is built: scratch, and the buffer of every token's logits."""
     sizes = {"max_tokens": max_tokens, "max_batch": max_batch}
@@ -35,7 +36,7 @@ def estimated_activation(
     if every_token and precision != "fp32":  # else they are written where they stay
         logits += _logits_scratch(arch, precision, **sizes)
     return estimate_activation(
-        _widest(arch), attention=_attention(arch, precision), mixer=mixer, logits=logits, **sizes
+        _widest(arch), attention=_attention(arch, precision, product), mixer=mixer, logits=logits, **sizes
     )
 
 
@@ -56,6 +57,7 @@ def activation_bounds(
     max_context: int,
     max_batch: int,
     every_token: bool = False,
+    product: Product = TENSORRT_RTX,
 ) -> tuple[int, int]:
     """Upper bounds on the builder's "Total Activation Memory" of decode and of prefill, bytes.
 
@@ -63,8 +65,9 @@ def activation_bounds(
     the 12B that is 232 MB of an in_proj on top of 25 MB in decode.
     """
     sizes = {"max_context": max_context, "max_batch": max_batch}
-    decode = _decode(arch, precision, ops, **sizes)
-    prefill = _prefill(arch, precision, ops, max_tokens=max_tokens, **sizes)
+    attention = _attention(arch, precision, product)
+    decode = _decode(arch, attention, ops, **sizes)
+    prefill = _prefill(arch, precision, ops, product, max_tokens=max_tokens, **sizes)
     if every_token:
         prefill += _logits_scratch(arch, precision, max_tokens=max_tokens, max_batch=max_batch)
     return decode, max(decode, prefill)
@@ -79,21 +82,30 @@ def size_bound(arch: Architecture, compute_capabilities: int, max_batch: int) ->
     return compute_capabilities * (20_600_000 + per_layer * len(arch.pattern))
 
 
-def _decode(arch: Architecture, precision: Precision, ops: OpsMode, *, max_context: int, max_batch: int) -> int:
+def _decode(
+    arch: Architecture, attention: AttentionShape | None, ops: OpsMode, *, max_context: int, max_batch: int
+) -> int:
     """Vectors, a few states, and where attention is explicit its caches and scores in float32; no expanded caches."""
     row = 100 * _widest(arch) + (3 * _state_bytes(arch) if ops == "native" else 0)
-    attention = _attention(arch, precision)
     if attention is not None and not attention.fused:
         row += max_context * 4 * (3 * arch.kv_heads * arch.attention_head_dim + 4 * arch.attention_heads)
     return _WORKSPACE + max_batch * row
 
 
 def _prefill(
-    arch: Architecture, precision: Precision, ops: OpsMode, *, max_tokens: int, max_context: int, max_batch: int
+    arch: Architecture,
+    precision: Precision,
+    ops: OpsMode,
+    product: Product,
+    *,
+    max_tokens: int,
+    max_context: int,
+    max_batch: int,
 ) -> int:
     """A tenth above the estimate for plugins; a native mixer's states and products within its chunks besides."""
     sizes = {"max_tokens": max_tokens, "max_batch": max_batch}
-    expected = estimated_activation(arch, precision, max_tokens=max_tokens, max_batch=max_batch).at(max_context)
+    estimate = estimated_activation(arch, precision, max_tokens=max_tokens, max_batch=max_batch, product=product)
+    expected = estimate.at(max_context)
     bound = _MARGIN + expected + expected // 10
     if ops == "native":
         bound += _native_products(arch, **sizes) + _native_states(arch, **sizes)
@@ -130,8 +142,8 @@ def _state_bytes(arch: Architecture) -> int:
     return max((4 * heads * arch.mamba_head_dim * arch.ssm_state for heads in arch.mamba_heads), default=0)
 
 
-def _attention(arch: Architecture, precision: Precision) -> AttentionShape | None:
+def _attention(arch: Architecture, precision: Precision, product: Product) -> AttentionShape | None:
     if not arch.count(ATTENTION):
         return None
-    fused = TENSORRT_RTX.fuses_attention(precision, arch.attention_heads, arch.attention_head_dim)
+    fused = product.fuses_attention(precision, arch.attention_heads, arch.attention_head_dim)
     return AttentionShape(arch.attention_heads, arch.kv_heads, arch.attention_head_dim, itemsize(precision), fused)

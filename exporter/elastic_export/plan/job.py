@@ -17,6 +17,7 @@ from elastic_export.layers.kept import tensor_runs
 from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import check_limits
 from elastic_export.plan.reckoning import budget_size
+from elastic_export.products import TENSORRT_RTX, Product, ProductName, product_of
 from elastic_export.runs import runs_shape
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import Target, select_targets
@@ -39,6 +40,7 @@ class ExportOptions:
     output: Path
     weights: WeightMode = "shared"
     ops: OpsMode = "plugin"
+    flavour: ProductName = TENSORRT_RTX.name
     precision: Precision | None = None
     max_tokens: int = 256
     max_contexts: tuple[int, ...] = (16384,)
@@ -86,6 +88,16 @@ class ExportJob:
         return self.checkpoint.architecture
 
     @property
+    def product(self) -> Product:
+        """The TensorRT product that builds its engines."""
+        return product_of(self.options.flavour)
+
+    @property
+    def capabilities(self) -> dict[str, tuple[str, ...]]:
+        """The compute capabilities that engines of each target hold, by its name."""
+        return {target.name: engine.capabilities for engine in self.engines for target in engine.targets}
+
+    @property
     def asked(self) -> frozenset[tuple[str, int]]:
         """(target, max_context) of every engine that is built for each budget."""
         return frozenset((target.name, context) for target in self.targets for context in self.options.max_contexts)
@@ -109,11 +121,14 @@ class ExportJob:
         """The options that change the bundle's bytes; no paths, no times."""
         options = asdict(self.options)
         kept = ("weights", "ops", "max_tokens", "max_contexts", "max_batch", "logits", "external_weights", "verify")
+        # Said only where it is another one, so that bundles of the default product keep their bytes.
+        product = {} if options["flavour"] == TENSORRT_RTX.name else {"flavour": options["flavour"]}
         return {
             "budgets": tuple(budget.name for budget in self.budgets),
             "targets": tuple(target.name for target in self.targets),
             "precision": self.precision,
             **{name: options[name] for name in kept},
+            **product,
         }
 
     def check_fit(self) -> None:
@@ -148,9 +163,10 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     """Check a request whole.
 
     Raises:
-        InputError: unknown budgets or targets, sizes that cannot be built, a precision the weights cannot have.
+        InputError: an unknown product, budget or target, sizes that cannot be built, a precision the weights cannot
+            have.
     """
-    precision = options.precision or precision_of(checkpoint)
+    product, precision = product_of(options.flavour), options.precision or precision_of(checkpoint)
     budgets = tuple(select_budgets(checkpoint.budgets, options.budgets))
     targets = tuple(select_targets(options.targets))
     if len(set(options.max_contexts)) != len(options.max_contexts) or not options.max_contexts:
@@ -161,6 +177,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
         for engine in engines:
             check_limits(
                 budget.architecture(checkpoint.architecture),
+                product=product,
                 ops=options.ops,
                 precision=precision,
                 compute_capabilities=engine.capabilities,
@@ -212,6 +229,7 @@ def _size(checkpoint: Checkpoint, budget: Budget, precision: Precision, options:
         max_batch=options.max_batch,
         ops=options.ops,
         every_token=options.logits == "all",
+        product=product_of(options.flavour),
     )
 
 

@@ -31,6 +31,7 @@ def largest_context(architecture: Architecture, precision: Precision, product: P
 def check_limits(
     architecture: Architecture,
     *,
+    product: Product = TENSORRT_RTX,
     ops: OpsMode,
     precision: Precision,
     compute_capabilities: Sequence[str],
@@ -46,8 +47,11 @@ def check_limits(
     check_sizes(max_tokens=max_tokens, max_context=max_context, max_batch=max_batch)
     check_precision(precision, compute_capabilities)
     if ops == "plugin":
+        if not product.plugins:
+            found = f"{product.called}, which puts none in place of a function body"
+            raise InputError("--ops plugin", expected="a product with plugins", found=found, todo="use --ops native")
         check_plugins(architecture)
-    largest = largest_context(architecture, precision)
+    largest = largest_context(architecture, precision, product)
     if largest is not None and max_context > largest:
         raise InputError(
             "--max-context",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from elastic_export.layers.all_kinds import AXES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.activation import estimated_activation
+from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.budget_size import Activation, BudgetSize
@@ -34,13 +35,20 @@ def budget_size(
     max_batch: int = 1,
     ops: OpsMode = "plugin",
     every_token: bool = False,
+    product: Product = TENSORRT_RTX,
 ) -> BudgetSize:
     """What the memory of a sub-model depends on; weights and activation memory are reckoned where they are not
     known.
     """
     size = itemsize(precision)
     estimate = estimated_activation(
-        model, precision, max_tokens=max_tokens, max_batch=max_batch, ops=ops, every_token=every_token
+        model,
+        precision,
+        max_tokens=max_tokens,
+        max_batch=max_batch,
+        ops=ops,
+        every_token=every_token,
+        product=product,
     )
     return BudgetSize(
         name,

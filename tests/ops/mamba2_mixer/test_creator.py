@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.process import build_engine
 from elastic_export.ops.mamba2_mixer.creator import declaration
 from elastic_export.ops.plugin_creator import bind_shapes, read_fields
 from elastic_runtime.errors import BuildError, InternalError
@@ -96,7 +96,7 @@ def test_engine_refuses_what_the_contract_does_not_know(tmp_path: Path) -> None:
 
 def test_a_plugin_that_declares_other_buffers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "engine"))
     with pytest.raises(InternalError, match=r"ssm_state\.0: expected to share one buffer with ssm_state_out\.0, found"):
         build_engine(mixer_request(tmp_path, creator="toy_creators:two_buffers"))
     assert not (tmp_path / "mixer.engine").exists()

@@ -1,12 +1,23 @@
-"""What is known of an engine once it is built: for the manifest, the screen and the budget's report."""
+"""What is known of an engine once it is built: for the manifest, the screen and the budget's report.
+
+Much of it is read off the builder's log: on a machine without a GPU nobody else says what an engine will need.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from elastic_export.engine.profiles import PROFILE_NAMES
+from elastic_export.engine.request import PROFILE_NAMES
 from elastic_runtime.format.records import decode, encode
+
+#: Written once per optimisation profile, in profile order, whatever the number of compute capabilities (1.7.1).
+ACTIVATION_LINE = re.compile(r"^Total Activation Memory: (\d+) bytes$")
+#: Written while parsing, once per graph input nobody reads (1.7.1).
+UNUSED_LINE = re.compile(r"Unused Input: (\S+)$")
+ERROR_SEVERITIES = ("INTERNAL_ERROR", "ERROR")
 
 
 @dataclass(frozen=True)
@@ -97,3 +108,31 @@ class EngineFacts:
     def from_json(cls, text: str) -> EngineFacts:
         """The facts that `to_json` wrote."""
         return decode(cls, json.loads(text), "the facts of a build")
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One message of the builder; severity is TensorRT's own name for it."""
+
+    severity: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"[{self.severity}] {self.text}"
+
+
+def activation_bytes(log: Iterable[LogLine]) -> tuple[int, ...]:
+    """Bytes of activation memory per profile, in profile order; empty where the builder said nothing."""
+    matches = (ACTIVATION_LINE.search(line.text) for line in log)
+    return tuple(int(match.group(1)) for match in matches if match)
+
+
+def unused_inputs(log: Iterable[LogLine]) -> tuple[str, ...]:
+    """Names of graph inputs that no node reads, as the parser warns about them."""
+    matches = (UNUSED_LINE.search(line.text) for line in log)
+    return tuple(match.group(1) for match in matches if match)
+
+
+def errors(log: Iterable[LogLine]) -> tuple[str, ...]:
+    """Texts of the errors, in order."""
+    return tuple(line.text for line in log if line.severity in ERROR_SEVERITIES)

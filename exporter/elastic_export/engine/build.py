@@ -1,23 +1,20 @@
-"""Parse, check, build: the body of the build process, in the order it happens."""
+"""Declare plugins, parse, check, build: the body of the build process, in the order it happens."""
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from elastic_export.engine.buildlog import LogLine, activation_bytes, errors, unused_inputs
-from elastic_export.engine.checks import check_activation, check_network, check_size, in_place_states
-from elastic_export.engine.facts import EngineFacts
+from elastic_export.engine.build_folder import write_file
+from elastic_export.engine.checks import check_activation, check_network, check_size, describe, in_place_states
+from elastic_export.engine.engine_facts import EngineFacts, LogLine, activation_bytes, errors, unused_inputs
 from elastic_export.engine.flavour import Flavour, flavour
-from elastic_export.engine.machine import write_file
-from elastic_export.engine.network import describe
-from elastic_export.engine.plugins import register_plugins
-from elastic_export.engine.profiles import profiles
-from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError
+from elastic_export.engine.request import EngineRequest, profiles
+from elastic_runtime.errors import BuildError, InputError
 
 #: Warnings that say nothing new: the interface is int64 on purpose, unused inputs have a check of their own, and the
 #: names inside a function body repeat wherever it is inlined.
@@ -47,7 +44,7 @@ def compile_engine(
     Raises:
         InputError, BuildError: what the parser, a check or the builder refused.
     """
-    started = time.perf_counter()
+    started = time.perf_counter()  # with the import of TensorRT, which is part of what a build takes
     product = flavour(request.flavour)
     trt, lines = load(product), list[LogLine]()
 
@@ -56,19 +53,21 @@ def compile_engine(
         log(line)
 
     logger = make_logger(trt, hear)
+    # Before parsing: the parser asks the registry for each function node, and inlines what it does not find there.
     creators = register_plugins(trt, request.plugin_creators if request.ops == "plugin" else {})
     with tensorrt_step("the builder"):
         builder = trt.Builder(logger)
     builder.max_threads = 1  # more would make the bytes depend on who comes first
     network = parse(trt, builder, logger, request, model)
     facts = describe(trt, network)
-    check_network(request, facts, unused_inputs(lines))
+    check_network(request, facts, unused_inputs(lines))  # before the build, which takes most of the time
     config = configure(trt, builder, request)
     product.set_target(trt, config, request.compute_capabilities)
     with tensorrt_step("the engine"):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError("the engine", expected="to be built", found=_why(lines), todo=OTHERWISE)
+    # Before the file is written: an engine that is refused leaves nothing behind.
     oversize = (*check_activation(request, activation_bytes(lines)), *check_size(request, plan.nbytes))
     write_file(request.output, plan)
     del creators  # the registry borrows them: they had to live until the plan was made
@@ -145,12 +144,13 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
     Raises:
         BuildError: with the parser's own words and the node they are about.
     """
+    # Strongly typed: the graph says what is computed in which precision, and the builder may not choose a narrower one.
     with tensorrt_step("the parser"):
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, logger)
     if request.ops == "plugin":
         parser.set_flag(trt.OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE)
-    with tensorrt_step(request.onnx.name):
+    with tensorrt_step(request.onnx.name):  # the path says where external data lies, not what is parsed
         accepted = parser.parse(model, str(request.onnx))
     if not accepted:
         found = "; ".join(_parser_error(parser.get_error(i)) for i in range(parser.num_errors))
@@ -158,7 +158,7 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
             request.onnx.name,
             expected="a model TensorRT's parser accepts",
             found=found or "a refusal",
-            todo="install the tensorrt-rtx that pyproject.toml asks for; if it is, report this",
+            todo=f"install the {request.flavour} that pyproject.toml asks for; if it is, report this",
         )
     return network
 
@@ -168,6 +168,7 @@ def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; FP32 means FP32
     if request.ops == "plugin":
+        # Under this preview feature alone may a plugin write a state into the buffer that it reads it from.
         config.set_preview_feature(trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03, True)
     for spans in profiles(request):
         profile = builder.create_optimization_profile()
@@ -193,3 +194,59 @@ def _parser_error(error: Any) -> str:
 def _why(lines: list[LogLine]) -> str:
     said = errors(lines)
     return said[-1][:600] if said else "none, and the builder gave no reason"
+
+
+def register_plugins(trt: Any, creators: Mapping[str, str]) -> tuple[Any, ...]:
+    """Declare every plugin op to TensorRT; return the creators, for they must outlive the build.
+
+    A creator says name, version, fields, shapes, dtypes and aliases of an op: all that a build ahead of time needs.
+    With `ENABLE_PLUGIN_OVERRIDE` a node whose op is a model-local function becomes the plugin registered under that
+    name.
+
+    Args:
+        trt: the TensorRT module.
+        creators: `module:factory` by op name; the factory takes the TensorRT module and returns an IPluginCreatorV3One.
+
+    Raises:
+        InputError: a creator that cannot be imported.
+        BuildError: TensorRT refused one.
+    """
+    registry = trt.get_plugin_registry()
+    made = []
+    for op, entry in creators.items():
+        creator = _factory(op, entry)(trt)
+        if not registry.register_creator(creator, ""):
+            raise BuildError(
+                f"plugin {op}",
+                expected="to be registered",
+                found="a refusal by the registry",
+                todo="use --ops native, and report this: the name is taken, or the declaration is faulty",
+            )
+        made.append(creator)
+    return tuple(made)
+
+
+def check_creators(plugin_ops: Mapping[str, int], creators: Mapping[str, str]) -> None:
+    """Refuse plugin ops nobody declares, before anything is built.
+
+    Raises:
+        InputError: naming the ops.
+    """
+    missing = sorted(set(plugin_ops) - set(creators))
+    if missing:
+        raise InputError(
+            "--ops plugin",
+            expected=f"a TensorRT plugin creator for {', '.join(missing)}",
+            found="none" if not creators else f"creators for {', '.join(sorted(creators))}",
+            todo="use --ops native",
+        )
+
+
+def _factory(op: str, entry: str) -> Any:
+    module, _, name = entry.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"plugin {op}", expected=f"a creator at {entry}", found=str(error), todo="write it as module:factory"
+        ) from error

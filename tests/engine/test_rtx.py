@@ -1,22 +1,32 @@
-"""The build process's allocator: preloaded where its package is whole, left out where it is not."""
+"""TensorRT for RTX: its allocator, left out where the package is not whole; engine files that are not what they say."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from elastic_export.engine import allocator
-from elastic_export.engine.allocator import LIBRARIES, PRELOADED, allocator_links, is_preloaded
+from elastic_export.engine import rtx
 from elastic_export.engine.build_folder import LIBRARY_FOLDER, lay_libraries
-from elastic_export.engine.builder import child_environment
 from elastic_export.engine.flavour import flavour
+from elastic_export.engine.process import child_environment
+from elastic_export.engine.rtx import (
+    LIBRARIES,
+    PRELOADED,
+    EngineHeader,
+    allocator_links,
+    check_header,
+    is_preloaded,
+    read_header,
+)
+from elastic_runtime.errors import BuildError
 
-RTX = flavour("tensorrt_rtx")
+RTX = flavour("tensorrt-rtx")
 #: Prints the library that malloc is called in, and what the process knows of it.
 WHOSE_MALLOC = """
 import ctypes
@@ -25,7 +35,7 @@ for line in open("/proc/self/maps"):
     begin, end = (int(part, 16) for part in line.split()[0].split("-"))
     if begin <= address < end:
         print(line.split()[-1])
-from elastic_export.engine.allocator import is_preloaded
+from elastic_export.engine.rtx import is_preloaded
 print(is_preloaded())
 """
 
@@ -45,7 +55,7 @@ def test_this_process_does_not() -> None:
 
 
 def test_without_its_package_nothing_is_preloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setattr(rtx, "ALLOCATOR", "no-such-distribution")
     assert allocator_links() == {}
     assert "LD_PRELOAD" not in child_environment({}, RTX.preloads())
     lay_libraries(tmp_path / LIBRARY_FOLDER, RTX.name)
@@ -88,7 +98,7 @@ def test_damaged_records_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (folder / "RECORD").write_bytes(f"{PRELOADED},,{records}\n".encode(errors="surrogateescape"))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=r"invalid literal|can't decode"):
-        importlib.metadata.files(allocator.DISTRIBUTION)
+        importlib.metadata.files(rtx.ALLOCATOR)
     assert allocator_links() == {}
 
 
@@ -100,3 +110,41 @@ def installed(folder: Path, name: str) -> importlib.metadata.PackagePath:
     path = importlib.metadata.PackagePath(name)
     path.dist = importlib.metadata.PathDistribution(folder / "x.dist-info")
     return path
+
+
+def engine(folder: Path, *, size: int = 100, magic: bytes = b"vtrt", length: int = 100, build: int = 116) -> Path:
+    head = struct.pack("<4s12xQ4B", magic, size, 1, 7, 1, build)
+    path = folder / "x.engine"
+    path.write_bytes((head + bytes(length))[:length])
+    return path
+
+
+def test_a_whole_engine(tmp_path: Path) -> None:
+    assert check_header(engine(tmp_path), "1.7.1.116") == EngineHeader(100, (1, 7, 1))
+
+
+@pytest.mark.parametrize(("version", "byte"), [("1.7.1.300", 300 % 256), ("1.7.1.300", 255), ("1.7.1", 0)])
+def test_the_number_of_the_build_is_not_compared(tmp_path: Path, version: str, byte: int) -> None:
+    """It need not fit a byte, and nobody says what stands there then."""
+    assert check_header(engine(tmp_path, build=byte), version).version == (1, 7, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"length": 99}, "expected 100 bytes, found 99"),
+        ({"length": 20}, "expected a TensorRT-RTX engine, found 20 bytes"),
+        ({"magic": b"ftrt"}, "expected a TensorRT-RTX engine, found 64 bytes starting b'ftrt'"),
+    ],
+)
+def test_damage_is_found(tmp_path: Path, change: dict[str, int], text: str) -> None:
+    path = engine(tmp_path, **change)  # type: ignore[arg-type]
+    with pytest.raises(BuildError, match=text):
+        check_header(path, "1.7.1.116")
+
+
+@pytest.mark.parametrize("version", ["1.7.2.0", "1.8.1.116", "2.7.1.116"])
+def test_an_engine_of_another_version(tmp_path: Path, version: str) -> None:
+    with pytest.raises(BuildError, match=rf"an engine of TensorRT-RTX {version[:5]}, found one of 1\.7\.1\. "):
+        check_header(engine(tmp_path), version)
+    assert read_header(engine(tmp_path)).size == 100

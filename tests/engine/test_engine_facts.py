@@ -1,10 +1,17 @@
-"""What the facts of a build become: remarks for a person, an entry of the budget's report."""
+"""What the facts of a build become; the log lines that 1.7.1 writes, and nothing that only looks like them."""
 
 from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from elastic_export.engine.facts import EngineFacts, EngineReport
+from elastic_export.engine.engine_facts import (
+    EngineFacts,
+    EngineReport,
+    LogLine,
+    activation_bytes,
+    errors,
+    unused_inputs,
+)
 from elastic_runtime.format.records import decode, encode
 
 FACTS = EngineFacts(
@@ -16,7 +23,7 @@ FACTS = EngineFacts(
     in_place={"key_cache.0": "key_cache_out.0"},
     layers=4,
     unused_inputs=("length",),
-    flavour="tensorrt_rtx",
+    flavour="tensorrt-rtx",
     version="1.7.1.116",
     chances=(),
     oversize=(),
@@ -51,3 +58,23 @@ def test_the_report_reads_back_and_knows_no_time_and_no_machine() -> None:
     assert (report.reproducible, FACTS.report().reproducible) == (False, True)
     assert not {"seconds", "peak_rss", "size"} & {field.name for field in fields(report)}
     assert replace(FACTS, seconds=9.0, peak_rss=1).report() == FACTS.report()
+
+
+LOG = [
+    LogLine("WARNING", "Unused Input: length"),
+    LogLine("INFO", "Max Scratch Memory: 4096 bytes"),
+    LogLine("INFO", "Total Activation Memory: 4096 bytes"),
+    LogLine("INFO", "Total Weights Memory: 0 bytes"),
+    LogLine("ERROR", "IBuilder::buildSerializedNetwork: Error Code 1"),
+    LogLine("INFO", "Total Activation Memory: 2105344 bytes"),
+]
+
+
+def test_activation_memory_per_profile() -> None:
+    assert activation_bytes(LOG) == (4096, 2105344)
+    assert activation_bytes(LOG[:2]) == ()
+
+
+def test_unused_inputs_and_errors() -> None:
+    assert unused_inputs(LOG) == ("length",)
+    assert errors(LOG) == ("IBuilder::buildSerializedNetwork: Error Code 1",)

@@ -23,10 +23,8 @@ import onnx.numpy_helper
 import onnx.parser
 import pytest
 
-from elastic_export.engine.builder import build_engine, child_environment
-from elastic_export.engine.compile import load, tensorrt_step
+from elastic_export.engine.process import build_engine, child_environment
 from elastic_export.engine.request import EngineRequest
-from elastic_export.engine.trt_rtx import TensorRTRTX
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.activation import activation_bounds
 from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
@@ -188,30 +186,6 @@ def test_no_room_for_temporary_files(
         build_engine(request_for_small_model)
 
 
-@pytest.mark.parametrize(
-    ("raised", "expected"),
-    [
-        (RuntimeError("std::exception"), BuildError),
-        (TypeError("pybind11::init(): factory function returned nullptr"), BuildError),
-        (TypeError("incompatible function arguments"), TypeError),
-        (KeyError("x"), KeyError),
-    ],
-)
-def test_what_tensorrt_raises_of_itself_is_a_failed_build(raised: Exception, expected: type[Exception]) -> None:
-    with pytest.raises(expected), tensorrt_step("the builder"):
-        raise raised
-
-
-def test_a_package_that_does_not_load_is_named() -> None:
-    class Broken(TensorRTRTX):
-        def module(self) -> Any:
-            raise FileNotFoundError("libtensorrt_rtx.so.1")
-
-    told = r"^the package tensorrt_rtx: expected it to load, found FileNotFoundError: libtensorrt_rtx\.so\.1\. Install"
-    with pytest.raises(BuildError, match=told):
-        load(Broken())
-
-
 def test_a_weight_of_another_name(request_for_small_model: EngineRequest) -> None:
     first, *others = request_for_small_model.weights
     request = replace(request_for_small_model, weights=(replace(first, name="embeddings"), *others))
@@ -222,7 +196,7 @@ def test_a_weight_of_another_name(request_for_small_model: EngineRequest) -> Non
 def test_bad_requests_start_nothing(request_for_small_model: EngineRequest, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--max-tokens: expected at most --max-context"):
         build_engine(replace(request_for_small_model, max_tokens=64))
-    with pytest.raises(InputError, match="TensorRT flavour: expected tensorrt_rtx or tensorrt, found 'onnx'"):
+    with pytest.raises(InputError, match="--flavour: expected tensorrt-rtx or tensorrt, found 'onnx'"):
         build_engine(replace(request_for_small_model, flavour="onnx"))
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\xff\xff not a model")
@@ -282,7 +256,7 @@ HANGING_PARENT = """
 import sys
 from pathlib import Path
 from dataclasses import replace
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 build_engine(EngineRequest.from_json(Path(sys.argv[1]).read_text()))
 """

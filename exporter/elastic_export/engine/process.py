@@ -1,4 +1,9 @@
-"""The parent's side of a build: one child process per engine, its end turned into facts or into an error of ours."""
+"""The parent's side of a build: one child process per engine, its end turned into facts or into an error of ours.
+
+Why a process of its own: TensorRT ends its process where it finds a fault (a missing library, memory), and an export of
+many engines must outlive that; what the builder keeps in memory goes with it; and only a process that is started for
+the purpose can have fixed addresses and another allocator, see `isolation.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from elastic_export.engine.build import OTHERWISE, check_creators
 from elastic_export.engine.build_folder import (
     ENGINE_FILE,
     LIBRARY_FOLDER,
@@ -18,34 +27,36 @@ from elastic_export.engine.build_folder import (
     RESULT_FILE,
     BuildFaultError,
     BuildFolder,
+    build_error,
     build_folder,
+    last_words,
     write_processor,
 )
-from elastic_export.engine.buildlog import last_words
 from elastic_export.engine.checks import check_contract
-from elastic_export.engine.compile import OTHERWISE
-from elastic_export.engine.facts import EngineFacts
-from elastic_export.engine.flavour import flavour
-from elastic_export.engine.header import check_header
+from elastic_export.engine.engine_facts import EngineFacts
+from elastic_export.engine.flavour import check_builder, flavour
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
-from elastic_export.engine.machine import build_error
-from elastic_export.engine.model import fixed_model
 from elastic_export.engine.packages import package_folder
-from elastic_export.engine.plugins import check_creators
 from elastic_export.engine.request import EngineRequest
+from elastic_export.engine.rtx import check_header
 from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.contract import read_contract
 from elastic_export.plan.limits import check_precision, check_sizes
-from elastic_runtime.errors import BuildError, ElasticError, InternalError
+from elastic_export.products import product_of
+from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
 from elastic_runtime.format.interface import OpsMode
 
 #: Seconds; a native 12B takes about 40 on one slow core, so this is a hang.
 TIMEOUT = 3600.0
-#: What the build process keeps of our environment; the rest could steer the builder or its memory.
+#: What the build process keeps of our environment: where Python, packages, libraries and the GPU are. The rest could
+#: steer the builder or the allocator, and with them the bytes of the engine.
 KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV")
 #: A native engine's bytes follow what Python allocated before, and with it whether it had to compile what it imports:
 #: so it always has to; child.py imports little. A plugin engine's do not.
 PYTHON_OPTIONS: dict[OpsMode, tuple[str, ...]] = {"native": ("-X", "pycache_prefix=none"), "plugin": ()}
+#: Of the cache rows, in the shapes of an ONNX file.
+CONTEXT_SYMBOL = "S"
+#: A plugin's creator may import numpy, whose libraries start threads, which would allocate in an order of chance.
 SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -71,6 +82,7 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
         with build_folder(request, model) as place:
             status = run_child(place, request, timeout)
             facts = _outcome(place, request, status)
+            # Before the engine gets its name: what stands there is whole.
             if flavour(request.flavour).writes_rtx_header():
                 check_header(place.engine, facts.version)
             os.replace(place.engine, request.output)
@@ -94,7 +106,30 @@ def check_request(request: EngineRequest) -> None:
         check_creators(request.plugin_ops, request.plugin_creators)
     for op in SHIPPED.values():
         check_contract(request, read_contract(op.folder))
-    flavour(request.flavour).check_machine()
+    check_builder(product_of(request.flavour), {request.output.stem: request.compute_capabilities})
+
+
+def fixed_model(request: EngineRequest) -> bytes:
+    """Serialized model of the request with every S of its inputs and outputs replaced by `max_context`.
+
+    The cache update layer needs a static cache length when it is parsed, so the shape must be fixed before, not by an
+    optimisation profile. The file on disk keeps its symbol: one file serves every context. Done here, not in the build
+    process, which would have to import onnx for it.
+
+    Raises:
+        InputError: the file is no ONNX model.
+    """
+    try:
+        model = onnx.load(str(request.onnx), load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise InputError(
+            str(request.onnx), expected="an ONNX model", found=str(error), todo="name a model.onnx of a bundle"
+        ) from error
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == CONTEXT_SYMBOL:
+                dim.dim_value = request.max_context
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int:
@@ -103,6 +138,7 @@ def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int
     Raises:
         BuildError: it took longer than `timeout` seconds.
     """
+    # -B: compiled modules that one build leaves behind would move what the next one allocates.
     command = [sys.executable, "-B", *PYTHON_OPTIONS[request.ops], "-m", "elastic_export.engine.child"]
     child = None
     with claimed_processor() as processor:

@@ -1,15 +1,19 @@
-"""Plugin builds with a real little plugin declared in Python: the parser opens its unversioned library and lives."""
+"""The build: a real little plugin, whose unversioned library the parser opens; what TensorRT raises and warns of."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from elastic_export.engine.build import load, tensorrt_step, warnings
 from elastic_export.engine.build_folder import BuildFaultError
-from elastic_export.engine.builder import build_engine
+from elastic_export.engine.engine_facts import LogLine
+from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
+from elastic_export.engine.rtx import TensorRTRTX
 from elastic_runtime.errors import BuildError, InputError, InternalError
 from elastic_runtime.format.interface import Port, token_ports
 
@@ -108,3 +112,32 @@ def test_a_hanging_builder_is_killed(twice_request: EngineRequest) -> None:
     with pytest.raises(BuildError, match=r"to end within 3 s, found it still ran, last words: still thinking"):
         build_engine(hanging, timeout=3)
     assert sorted(path.name for path in twice_request.output.parent.iterdir()) == ["twice.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (RuntimeError("std::exception"), BuildError),
+        (TypeError("pybind11::init(): factory function returned nullptr"), BuildError),
+        (TypeError("incompatible function arguments"), TypeError),
+        (KeyError("x"), KeyError),
+    ],
+)
+def test_what_tensorrt_raises_of_itself_is_a_failed_build(raised: Exception, expected: type[Exception]) -> None:
+    with pytest.raises(expected), tensorrt_step("the builder"):
+        raise raised
+
+
+def test_a_package_that_does_not_load_is_named() -> None:
+    class Broken(TensorRTRTX):
+        def module(self) -> Any:
+            raise FileNotFoundError("libtensorrt_rtx.so.1")
+
+    told = r"^the package tensorrt-rtx: expected it to load, found FileNotFoundError: libtensorrt_rtx\.so\.1\. Install"
+    with pytest.raises(BuildError, match=told):
+        load(Broken())
+
+
+def test_the_builders_warnings_are_told_once_a_line_each() -> None:
+    log = [LogLine("WARNING", "Unused Input: length"), LogLine("WARNING", "odd\n  and long "), LogLine("INFO", "new")]
+    assert warnings([*log, *log]) == ("odd and long",)
