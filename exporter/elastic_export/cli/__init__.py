@@ -1,4 +1,4 @@
-"""The command `elastic-export`: a thin layer over the library, which never prints. A command has the file of its name."""
+"""The command `elastic-export`: a thin layer over the library, which never prints. A file a command, of its name."""
 
 from elastic_export.cli.main import main
 
