@@ -45,6 +45,22 @@ TEST(errors_manifest) {
   check_group("manifest", [](const std::string& data) { parse_manifest(reseal(data)); });
 }
 
+TEST(errors_manifest_widths_of_later_layer_kinds) {
+  const std::string base = text(at(at(golden("errors.json"), "manifest"), "base"));
+  const auto with = [&](const std::string& field) {
+    const std::string from = "\"conv_kernel\": 4";
+    std::string data = base;
+    return parse_manifest(reseal(data.replace(data.find(from), from.size(), from + ", " + field)));
+  };
+  CHECK_EQ(with("\"gated_sizes\": [24, 16], \"experts\": 8").budgets.at(0).widths.conv_kernel, 4);
+  const auto found = [&](const std::string& field) {
+    const InputError error = THROWN(InputError, with(field));
+    return error.subject + " " + error.found;
+  };
+  CHECK_EQ(found("\"gated_sizes\": [24, -1]"), "manifest.json.budgets[0].widths.gated_sizes[1] -1");
+  CHECK_EQ(found("\"experts\": \"8\""), "manifest.json.budgets[0].widths.experts 8");
+}
+
 TEST(errors_manifest_seal) {
   check_group("seal", [](const std::string& data) { parse_manifest(data); });
 }

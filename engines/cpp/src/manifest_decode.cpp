@@ -29,7 +29,8 @@ Widths widths(const Value& value, const Where& where) {
   const Fields fields(
       value, where,
       {"vocab_size", "hidden_size", "ffn_sizes", "mamba_heads", "mamba_head_dim", "ssm_groups", "ssm_state",
-       "conv_kernel", "attention_heads", "kv_heads", "attention_head_dim"});
+       "conv_kernel", "attention_heads", "kv_heads", "attention_head_dim"},
+      Fields::Others::kAllowed);
   Widths result;
   result.vocab_size = fields.integer("vocab_size");
   result.hidden_size = fields.integer("hidden_size");
@@ -42,6 +43,13 @@ Widths widths(const Value& value, const Where& where) {
   result.attention_heads = fields.integer("attention_heads");
   result.kv_heads = fields.integer("kv_heads");
   result.attention_head_dim = fields.integer("attention_head_dim");
+  for (const Member& member : as_object(value, where)) {  // of kinds unknown here: a width, or one a layer
+    if (member.value.get<Array>()) {
+      as_list(member.value, where.field(member.key), as_integer);
+    } else {
+      as_integer(member.value, where.field(member.key));
+    }
+  }
   return result;
 }
 

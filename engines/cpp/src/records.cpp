@@ -22,12 +22,14 @@ std::string Where::text() const {
   return {};
 }
 
-Fields::Fields(const Value& value, const Where& where, std::initializer_list<std::string_view> names)
+Fields::Fields(const Value& value, const Where& where, std::initializer_list<std::string_view> names,
+               Others others)
     : value_(value), where_(where) {
   const Object& members = as_object(value, where);
   for (const std::string_view name : names) {
     if (!value.find(name)) throw InputError(where.text(), "the field " + repr(name), "no such field");
   }
+  if (others == Others::kAllowed) return;
   for (const Member& member : members) {
     if (std::find(names.begin(), names.end(), member.key) != names.end()) continue;
     std::string known;

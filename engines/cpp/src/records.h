@@ -39,10 +39,12 @@ class Where {
   std::size_t index_ = 0;
 };
 
-/// An object with exactly the fields `names`.
+/// An object with the fields `names`, and no other unless `others` allows it.
 class Fields {
  public:
-  Fields(const Value& value, const Where& where, std::initializer_list<std::string_view> names);
+  enum class Others { kRefused, kAllowed };
+  Fields(const Value& value, const Where& where, std::initializer_list<std::string_view> names,
+         Others others = Others::kRefused);
 
   std::int64_t integer(std::string_view name) const;
   std::string text(std::string_view name) const;

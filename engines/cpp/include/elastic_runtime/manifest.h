@@ -28,7 +28,8 @@ struct Checkpoint {
   std::string name, fingerprint;
 };
 
-/// Widths of a sub-model; `ffn_sizes` by MLP layer, `mamba_heads` by Mamba layer.
+/// Widths of a sub-model; `ffn_sizes` by MLP layer, `mamba_heads` by Mamba layer. A manifest may have more, of
+/// layer kinds that came later: their widths are in the graph, and nothing here reckons with them.
 struct Widths {
   std::int64_t vocab_size = 0, hidden_size = 0;
   std::vector<std::int64_t> ffn_sizes, mamba_heads;
