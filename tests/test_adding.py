@@ -106,6 +106,20 @@ def test_the_page_has_every_step() -> None:
     assert [step.thing for step in STEPS] == list(MOST_FILES)
 
 
+def test_the_page_names_files_that_are_there() -> None:
+    """In its prose; what the diffs add, and what a reader shall write, aside."""
+    prose = re.sub(r"^```diff\n.*?^```$", "", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    added = {Path(name).name for step in STEPS for name in step.files} | {"test_share_constants.py"}
+    named = set(re.findall(r"`((?:[\w.]+/)+[\w.]+\.\w+|(?:[\w.]+/)+)`", prose))
+    assert len(named) > 15
+    roots = (ROOT, ROOT / "exporter" / "elastic_export", ROOT / "engines", ROOT / "engines" / "elastic_runtime")
+    assert {
+        name
+        for name in named
+        if Path(name).name not in added and not any((root / name).exists() for root in roots)
+    } == set()  # fmt: skip
+
+
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.thing)
 def test_a_step_touches_few_files(step: Step) -> None:
     assert len(set(step.files)) == len(step.files) == step.stated

@@ -11,6 +11,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.reference.mixers import MIXERS
 from elastic_runtime.format.interface import ALIAS_RULES
+from elastic_runtime.format.manifest import Widths
 
 
 def test_letters_types_keys_and_tensors_are_of_one_kind_each() -> None:
@@ -25,11 +26,12 @@ def test_letters_types_keys_and_tensors_are_of_one_kind_each() -> None:
         assert len(set(names)) == len(names)
 
 
-def test_every_axis_is_a_field_of_the_architecture_and_every_elastic_one_of_the_budget() -> None:
+def test_every_axis_is_a_field_of_architecture_and_manifest_and_every_elastic_one_of_the_budget() -> None:
     fields = {field.name for field in dataclasses.fields(Architecture)}
     assert {axis.field for axis in AXES} | {"pattern", "epsilon", "time_step_limit"} == fields
     fields = {field.name for field in dataclasses.fields(Budget)}
     assert {axis.field for axis in ELASTIC_AXES} | {"name", "skip_layers"} == fields
+    assert {axis.field for axis in AXES} == {field.name for field in dataclasses.fields(Widths)}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.called)
