@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.graph.liveness import Liveness
+from elastic_export.graph.lattices import Liveness
 
 TEXT = """g (float[B,3] x, float[3] w) => (float[B,3] logits) <float[2,3] c = {0, 1, 0, 0, 2, 0}, float[B,3] y> {
   y = Mul(x, w)

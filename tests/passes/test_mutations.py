@@ -18,7 +18,7 @@ import pytest
 
 from elastic_export.emit import check
 from elastic_export.graph.facts import TensorSlice, facts_of
-from elastic_export.graph.liveness import Liveness
+from elastic_export.graph.lattices import Liveness
 from elastic_export.graph.values import Inserter, static_shape
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.cached_attention import lower as lower_attention

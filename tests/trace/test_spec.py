@@ -42,7 +42,10 @@ def _lost_pair(model: ir.Model) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (_unknown_op, r"expected one of the ops of trace/spec\.py, each with a liveness rule, found ai\.onnx::Gelu\."),
+        (
+            _unknown_op,
+            r"expected an op with a liveness rule \(graph/standard_rules\.py, ops/\), found ai\.onnx::Gelu\.",
+        ),
         (_unknown_domain, r"^node culprit of the traced parent: .*found elsewhere::Relu"),
         (_unknown_input, r"^inputs of the traced parent: expected tokens, states, masks and weights, .*\['surprise'\]"),
         (_lost_mask, r"differences in \['mask\.hidden'\]"),

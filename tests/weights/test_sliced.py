@@ -16,7 +16,10 @@ import pytest
 from elastic_export.checkpoint.config import config_document
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
+from elastic_export.layers.all_kinds import AXES
 from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.attention import ATTENTION
+from elastic_export.layers.axis import Axis
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_export.weights import sliced as module
@@ -156,6 +159,15 @@ def test_lists_of_the_parent_do_not_outlive_its_layers(parent: Architecture) -> 
     ours = config_for(only_attention.architecture(varied), config_document(varied))
     assert "intermediate_size" not in ours
     assert "elastic_per_layer_widths" not in ours
+
+
+@pytest.mark.parametrize("axis", [axis for axis in AXES if axis.per_layer], ids=lambda axis: axis.key)
+def test_no_list_of_widths_outlives_layers_of_any_kind(parent: Architecture, axis: Axis) -> None:
+    """Under any key: `config_document` writes none for a kind of which no layer is left."""
+    others = tuple(i for i, kind, _ in parent.layers() if kind is not ATTENTION)
+    config = config_document(parent) | {name: [5, 6, 7] for name in axis.names}
+    ours = config_for(replace(Budget.full(parent, "b"), skip_layers=others).architecture(parent), config)
+    assert [name for name in axis.names if isinstance(ours.get(name), list)] == []
 
 
 @pytest.mark.xdist_group("transformers")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from elastic_export.graph.facts import Facts, tensor_slices
+from elastic_export.graph.standard_rules import STANDARD_RULES
 from elastic_export.graph.values import constant_of, int_attribute
 from elastic_export.layers.architecture import Architecture
 from elastic_export.ops.all_ops import SHIPPED
@@ -15,40 +16,13 @@ from elastic_export.ops.op import DOMAIN
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.interface import Port
 
-#: Every op an emitted graph may hold; `Where` and the float constants only inside explicit attention.
-EMITTED_OPS = frozenset(
-    {
-        *((DOMAIN, name) for name in SHIPPED),
-        *(
-            ("", op)
-            for op in [
-                "Add",
-                "Attention",
-                "Cast",
-                "Concat",
-                "Gather",
-                "GatherND",
-                "Gemm",
-                "LessOrEqual",
-                "MatMul",
-                "Max",
-                "Mul",
-                "RMSNormalization",
-                "Range",
-                "Relu",
-                "Reshape",
-                "Shape",
-                "Softmax",
-                "Squeeze",
-                "Sub",
-                "TensorScatter",
-                "Transpose",
-                "Unsqueeze",
-                "Where",
-            ]
-        ),
-    }
-)
+#: What lowerings and casts put in; `Where` and the float constants only inside explicit attention.
+_LOWERED = (
+    "Attention", "Cast", "Concat", "GatherND", "Gemm", "LessOrEqual", "Max", "RMSNormalization", "Range", "Reshape",
+    "Shape", "Softmax", "Squeeze", "Sub", "TensorScatter", "Unsqueeze", "Where",
+)  # fmt: skip
+#: Every op an emitted graph may hold.
+EMITTED_OPS = frozenset({*((DOMAIN, name) for name in SHIPPED), *(("", name) for name in (*STANDARD_RULES, *_LOWERED))})
 
 
 def check_emitted(model: ir.Model, arch: Architecture, ports: Sequence[Port], facts: Facts) -> None:
@@ -68,6 +42,7 @@ def _check_ops(model: ir.Model) -> None:
             for value in node.inputs:
                 data = constant_of(value)
                 if data is not None and data.size > 1:
+                    # One element is no mask: the scale of explicit attention, and its minus infinity.
                     raise InternalError(
                         f"node {node.name}", expected="no mask in a sub-model", found=f"constant {data.shape}"
                     )

@@ -68,7 +68,11 @@ class Liveness:
                 self.require(value, axis, np.ones_like(have))
 
     def tie(self, a: ir.Value, axis_a: int, b: ir.Value, axis_b: int) -> None:
-        """Two axes must keep the same channels: each takes over what the other needs."""
+        """Two axes must keep the same channels: each takes over what the other needs.
+
+        Needs only grow, so the union of both is the least set that serves both; a zero-set is no part of it, for a
+        channel that nobody needs may go whatever it holds.
+        """
         need_a, need_b = self.need(a)[axis_a], self.need(b)[axis_b]
         if need_a is not None and need_b is not None:
             self.require(a, axis_a, need_b)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import onnx_ir as ir
 
-from elastic_export.graph.liveness import Liveness
+from elastic_export.graph.lattices import Liveness
 
 
 class Rule(ABC):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.graph.liveness import Axis, Liveness
+from elastic_export.graph.lattices import Axis, Liveness
 from elastic_export.graph.rule import Rule
 from elastic_export.graph.values import node_error, operand, static_shape
 

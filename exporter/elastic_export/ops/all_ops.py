@@ -18,7 +18,7 @@ OPS: Final[tuple[Op, ...]] = (MASKED_RMS_NORM, MAMBA2_MIXER, CACHED_ATTENTION, L
 OP_OF: Final = {op.name: op for op in OPS}
 #: Those that emitted files hold, by the name they have there.
 SHIPPED: Final[dict[str, Op]] = {op.shipped.name: op for op in OPS if op.shipped is not None and op.ships}
-#: Every node that a masked op becomes, by (domain, name).
-UNMASKED: Final[dict[tuple[str, str], tuple[Op, Shipped]]] = {
+#: Every node that an op of ours is in emitted files, those of the ONNX standard too, by (domain, name).
+SHIPPED_NODES: Final[dict[tuple[str, str], tuple[Op, Shipped]]] = {
     (op.shipped.domain, op.shipped.name): (op, op.shipped) for op in OPS if op.shipped is not None
 }

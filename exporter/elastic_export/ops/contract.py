@@ -36,6 +36,7 @@ class OpContract:
     defaults: dict[str, float]
     types: dict[str, tuple[str, ...]]  # type variable -> dtypes it may stand for; "T" among them means that variable's
     tolerance: dict[str, Any]
+    limits: dict[str, tuple[int, int]]  # symbol of the shapes -> smallest and largest size that the kernels take
 
     def variables(self) -> dict[str, tuple[int, ...]]:
         """Type variable -> positions of the inputs that carry it, in order."""
@@ -76,4 +77,5 @@ def load_contract(op: str) -> OpContract:
         defaults={a["name"]: float(a["default"]) for a in raw["attributes"] if "default" in a},
         types={name: tuple(variable["allowed"]) for name, variable in raw["types"].items()},
         tolerance=raw["tolerance"],
+        limits={name: (limit[0], limit[1]) for name, limit in raw["limits"].items() if isinstance(limit, list)},
     )

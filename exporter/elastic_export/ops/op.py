@@ -98,6 +98,35 @@ class Op:
     plugin: str | None = None
     plugin_sizes: PluginSizes = _no_sizes
 
+    def __post_init__(self) -> None:
+        """An entry that contradicts itself would be found by a stage far from it."""
+        if not self.integers <= set(self.inputs):
+            raise ValueError(f"op {self.name}: integers {sorted(self.integers)} are not all among its inputs")
+        if self.mask is not None and self.mask not in self.inputs:
+            raise ValueError(f"op {self.name}: its mask {self.mask} is none of its inputs")
+        if self.mask is not None and self.shipped is None:
+            raise ValueError(f"op {self.name}: it has a mask, so it needs `shipped`, the node without one")
+        if (
+            self.mask is None
+            and self.shipped is not None
+            and (self.shipped.domain, self.shipped.name)
+            != (
+                DOMAIN,
+                self.name,
+            )
+        ):  # without a mask to remove, no pass would rename it
+            raise ValueError(f"op {self.name}: without a mask it is shipped as itself, not as {self.shipped.name}")
+
+    def operand(self, node: ir.Node, name: str) -> ir.Value:
+        """The input of a node of this op, in the parent graph, that is called so; it must be there."""
+        value = node.inputs[self.inputs.index(name)]
+        assert value is not None, (node.name, name)
+        return value
+
+    def output(self, node: ir.Node, name: str) -> ir.Value:
+        """The output of a node of this op that is called so."""
+        return node.outputs[self.outputs.index(name)]
+
     @property
     def contract(self) -> OpContract:
         """What PyTorch op, function body, plugin and their tests agree on; of an op that ships under our domain."""

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from elastic_export.graph.facts import facts_of
 from elastic_export.graph.values import Inserter, node_error, operand
 from elastic_export.layers.all_kinds import STATES
-from elastic_export.ops.all_ops import UNMASKED
+from elastic_export.ops.all_ops import SHIPPED_NODES
 from elastic_export.ops.contract import ACTIVATIONS, OpContract
 from elastic_export.passes.base import GraphPass
 from elastic_runtime.errors import InternalError
@@ -67,10 +67,10 @@ class AssignPrecision(GraphPass):
         return ir.passes.PassResult(model, modified=narrow)
 
     def _fit(self, node: ir.Node, inserter: Inserter) -> None:
-        op, shipped = UNMASKED.get((node.domain, node.op_type), (None, None))
+        op, shipped = SHIPPED_NODES.get((node.domain, node.op_type), (None, None))
         if shipped is not None and shipped.wide:
             self._compute_wide(node, inserter)  # 3
-        elif op is not None:
+        elif op is not None and op.ships:
             self._fit_operands(node, op.contract, inserter)  # 4
         else:
             for value in node.inputs:
@@ -134,6 +134,7 @@ def _cast_output(inserter: Inserter, node: ir.Node, to: ir.DataType, computed: i
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     if output.is_graph_output():
+        # The interface's name stays with what a caller reads, the cast; the node's own output takes the cast's.
         result.name, output.name = output.name, result.name
         for index, value in enumerate(graph.outputs):
             if value is output:

@@ -43,6 +43,7 @@ class CollapseSkippedLayers(GraphPass):
 
 def _survivor(node: ir.Node, is_zero: Callable[[ir.Value], bool]) -> ir.Value | None:
     for kept, dropped in ((0, 1), (1, 0)):
+        # x + 0 is x only where the zero did not broadcast x to a larger shape.
         same_shape = static_shape(operand(node, kept)) == static_shape(node.outputs[0])
         if same_shape and is_zero(operand(node, dropped)):
             return operand(node, kept)

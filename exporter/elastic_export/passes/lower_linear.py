@@ -80,7 +80,7 @@ class _Lowering:
 
     def _unflat_shape(self, node: ir.Node, size: int) -> ir.Value:
         """[B, T, size] as a shape tensor."""
-        first = next(iter(self._graph))
+        first = next(iter(self._graph))  # B and T are read once, before every linear layer that reshapes by them
         if self._batch_tokens is None:
             self._batch_tokens = self._insert.op(first, "Shape", [self._ids], ir.DataType.INT64, [2])
         if size not in self._shapes:

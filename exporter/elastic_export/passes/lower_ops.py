@@ -11,7 +11,9 @@ from elastic_runtime.errors import InternalError
 
 
 class LowerOp(GraphPass):
-    """Lower one op of the parent graph to standard ops, for one TensorRT product; how stands in the op's folder.
+    """Lower one op of the parent graph to standard ops, for one TensorRT product.
+
+    1. All its nodes go; what each becomes stands in `lower.py` of the op's folder, numbered there.
 
     It must not fire on any other op.
     """
@@ -26,7 +28,7 @@ class LowerOp(GraphPass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
-        return ir.passes.PassResult(model, modified=self._op.lower(model, self._product) > 0)
+        return ir.passes.PassResult(model, modified=self._op.lower(model, self._product) > 0)  # 1
 
     def ensures(self, model: ir.Model) -> None:
         """None is left."""

@@ -30,6 +30,7 @@ class RemoveFullMasks(GraphPass):
             elif (op := _masked(node)) is not None:
                 _unmask(model.graph, node, op)  # 2
                 modified = True
+        # A parent without masked ops of ours would not import their domain yet, and the plain ops are of it.
         model.opset_imports.setdefault(DOMAIN, 1)
         return ir.passes.PassResult(model, modified)
 

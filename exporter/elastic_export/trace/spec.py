@@ -5,22 +5,13 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
+from elastic_export.graph.standard_rules import STANDARD_RULES
 from elastic_export.ops.all_ops import OPS
 from elastic_export.ops.op import DOMAIN
 from elastic_runtime.errors import InternalError
 
-#: Every op the parent graph may hold. An op more needs a rule in `passes.narrow`.
-PARENT_OPS = frozenset(
-    {
-        ("", "Add"),
-        ("", "Gather"),
-        ("", "MatMul"),
-        ("", "Mul"),
-        ("", "Relu"),
-        ("", "Transpose"),
-        *((DOMAIN, op.name) for op in OPS),
-    }
-)
+#: Every op the parent graph may hold: the standard ones with a liveness rule, and ours.
+PARENT_OPS = frozenset({*(("", name) for name in STANDARD_RULES), *((DOMAIN, op.name) for op in OPS)})
 
 
 def check_parent_graph(model: ir.Model) -> None:
@@ -33,7 +24,7 @@ def check_parent_graph(model: ir.Model) -> None:
         if (node.domain, node.op_type) not in PARENT_OPS:
             raise InternalError(
                 f"node {node.name} of the traced parent",
-                expected="one of the ops of trace/spec.py, each with a liveness rule",
+                expected="an op with a liveness rule (graph/standard_rules.py, ops/)",
                 found=f"{node.domain or 'ai.onnx'}::{node.op_type}",
             )
     facts = facts_of(model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import onnx_ir as ir
@@ -25,6 +25,7 @@ from elastic_export.reference.model import ElasticModel
 from elastic_export.reference.state import empty_state, state_ports_of
 from elastic_export.trace.spec import check_parent_graph
 from elastic_export.trace.translations import translations
+from elastic_runtime.format.interface import Port
 
 
 def trace_parent(arch: Architecture, prefix: str = "backbone", *, every_token: bool = False) -> ir.Model:
@@ -56,7 +57,8 @@ def trace_parent(arch: Architecture, prefix: str = "backbone", *, every_token: b
 
 
 def _export(arch: Architecture, prefix: str, every_token: bool) -> torch.export.ExportedProgram:
-    batch, tokens, context = 2, 3, 5  # any sizes above 1: they become symbols
+    # Any sizes above 1, for they become symbols; distinct, or the trace would take two symbols for one.
+    batch, tokens, context = 2, 3, 5
     with torch.device("meta"):
         model = ElasticModel(arch, prefix, every_token=every_token)
         ids = torch.empty(batch, tokens, dtype=torch.int64)
@@ -64,7 +66,11 @@ def _export(arch: Architecture, prefix: str, every_token: bool) -> torch.export.
         state = empty_state(arch, batch, context, torch.float32, device="meta")
         masks = {name: torch.empty(size) for name, size in mask_sizes(arch).items()}
     B, T, S = (torch.export.Dim(name) for name in "BTS")
-    state_dims = {name: {0: B, 2: S} if "cache" in name else {0: B} for name in state}
+    symbols = {"B": B, "T": T, "S": S}
+    state_dims = {
+        port.name: {axis: symbols[dim] for axis, dim in enumerate(port.shape) if isinstance(dim, str)}
+        for port in state_ports_of(arch, "float32")
+    }
     shapes = ({0: B, 1: T}, {0: B}, {0: B}, state_dims, dict.fromkeys(masks))
     program = torch.export.export(model, (ids, position, length, state, masks), dynamic_shapes=shapes, strict=False)
     # The model is written in ops that have a translation (what has none belongs in `translations.py`), so
@@ -92,7 +98,7 @@ def _name_inputs_and_outputs(model: ir.Model, arch: Architecture) -> None:
     for value, name in zip(graph.outputs, ["logits", *(port.output for port in ports)], strict=True):
         value.name = name
     _weights_become_inputs(model, facts)
-    _symbolic_dims(model)
+    _symbolic_dims(model, ports)
     set_facts(model, facts)
 
 
@@ -106,15 +112,14 @@ def _weights_become_inputs(model: ir.Model, facts: Facts) -> None:
         model.graph.inputs.append(value)
 
 
-def _symbolic_dims(model: ir.Model) -> None:
+def _symbolic_dims(model: ir.Model, states: Sequence[Port]) -> None:
     """Rename the exporter's symbols to B, T and S, wherever they stand."""
+    expected: dict[str, tuple[int | str, ...]] = {"input_ids": ("B", "T"), "position": ("B",), "length": ("B",)}
+    expected |= {port.name: port.shape for port in states}
     names: dict[str | None, str] = {}
     for value in model.graph.inputs:
-        expected = {"input_ids": "BT", "position": "B"}.get(
-            value.name or "", "B S " if "cache" in (value.name or "") else ""
-        )
-        for dim, symbol in zip(value.shape or (), expected, strict=False):
-            if isinstance(dim, ir.SymbolicDim) and symbol != " ":
+        for dim, symbol in zip(value.shape or (), expected.get(value.name or "", ()), strict=False):
+            if isinstance(dim, ir.SymbolicDim) and isinstance(symbol, str):
                 names.setdefault(dim.value, symbol)
     for value in _all_values(model):
         if value.shape is not None:

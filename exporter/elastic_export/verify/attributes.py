@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from elastic_export.layers.architecture import Architecture
-from elastic_export.ops.all_ops import UNMASKED
+from elastic_export.ops.all_ops import SHIPPED_NODES
 from elastic_export.verify.compare import Comparison, Difference
 
 
@@ -29,7 +29,7 @@ def check_attributes(model: onnx.ModelProto, arch: Architecture) -> Comparison:
 def _attributes(model: onnx.ModelProto, arch: Architecture) -> Iterator[tuple[str, float, float]]:
     """(op.attribute, found, expected) of every node that computes with a number of the config."""
     for node in model.graph.node:
-        op, shipped = UNMASKED.get((node.domain, node.op_type), (None, None))
+        op, shipped = SHIPPED_NODES.get((node.domain, node.op_type), (None, None))
         if op is None or shipped is None:
             continue
         given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

@@ -17,6 +17,7 @@ from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
 from elastic_export.dtypes import DTYPES
+from elastic_export.layers.all_kinds import AXES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import sliced_blocks, sub_model_name, tensor_runs
@@ -93,9 +94,9 @@ def config_for(architecture: Architecture, parent_config: Mapping[str, Any]) -> 
         for key, value in parent_config.items()
         if key not in _NOT_INHERITED and not key.startswith(_PREDICTION_HEADS)
     }
-    for key in ("intermediate_size", "mamba_num_heads"):
-        if isinstance(inherited.get(key), list):
-            del inherited[key]  # of the parent's layers
+    for name in (name for axis in AXES if axis.per_layer for name in axis.names):
+        if isinstance(inherited.get(name), list):
+            del inherited[name]  # of the parent's layers
     return inherited | config_document(architecture)
 
 

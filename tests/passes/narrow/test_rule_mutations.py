@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from elastic_export.graph.liveness import Liveness
+from elastic_export.graph import standard_rules
+from elastic_export.graph.lattices import Liveness
 from elastic_export.graph.values import operand
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.cached_attention import liveness as attention_rule
@@ -22,7 +23,7 @@ from elastic_export.ops.last_token import liveness as last_rule
 from elastic_export.ops.mamba2_mixer import liveness as mixer_rule
 from elastic_export.ops.masked_rms_norm import liveness as norm_rule
 from elastic_export.passes.bind_budget import BindBudget
-from elastic_export.passes.narrow import analysis, narrow, standard_rules
+from elastic_export.passes.narrow import analysis, narrow
 from elastic_export.passes.narrow.rules import REGISTRY
 
 Patch = pytest.MonkeyPatch
@@ -206,7 +207,7 @@ def ties_go_one_way(patch: Patch) -> None:
 
 
 def constants_read_one_channel_off(patch: Patch) -> None:
-    patch.setattr("elastic_export.graph.liveness._zeros_of", lambda data: [np.roll(data == 0, -1)])
+    patch.setattr("elastic_export.graph.lattices._zeros_of", lambda data: [np.roll(data == 0, -1)])
 
 
 def constants_cut_by_count(patch: Patch) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from elastic_export.graph.liveness import Liveness
+from elastic_export.graph.lattices import Liveness
+from elastic_export.graph.standard_rules import Unary
 from elastic_export.passes.narrow.analysis import analyse, known_zeros
-from elastic_export.passes.narrow.standard_rules import Unary
 from elastic_runtime.errors import InternalError
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.graph.liveness import Liveness, known
+from elastic_export.graph.lattices import Liveness, known
 from elastic_export.graph.rule import Rule
-from elastic_export.graph.values import node_error, operand, static_shape
+from elastic_export.graph.values import node_error, static_shape
+from elastic_export.ops.cached_attention import CACHED_ATTENTION
 
 
 class CachedAttention(Rule):
@@ -20,18 +21,18 @@ class CachedAttention(Rule):
 
     def needs(self, node: ir.Node, live: Liveness) -> None:
         """A head is needed with all its channels as soon as one of them is."""
-        query, y = operand(node, 0), node.outputs[0]
+        query, y = _input(node, "query"), CACHED_ATTENTION.output(node, "y")
         channels = np.repeat(self._heads(node, live).any(axis=1), self._head_dim(node))
         for value in (query, y):
             live.require(value, 2, channels)
-        for index in range(1, 6):
-            live.require_all(operand(node, index))
-        for output in node.outputs[1:]:
-            live.require_all(output)
+        for name in ("key", "value", "key_cache", "value_cache", "position"):
+            live.require_all(_input(node, name))
+        for name in ("key_cache_out", "value_cache_out"):
+            live.require_all(CACHED_ATTENTION.output(node, name))
 
     def cut(self, node: ir.Node, live: Liveness) -> None:
         """The grouping ⌊h/(q/kv)⌋ survives only where every KV group keeps as many heads."""
-        kv = static_shape(operand(node, 3))[1]
+        kv = static_shape(_input(node, "key_cache"))[1]
         assert kv is not None
         per_group = self._heads(node, live).any(axis=1).reshape(kv, -1).sum(axis=1)
         if len(set(per_group.tolist())) != 1:
@@ -41,15 +42,19 @@ class CachedAttention(Rule):
 
     @staticmethod
     def _head_dim(node: ir.Node) -> int:
-        size = static_shape(operand(node, 3))[3]
+        size = static_shape(_input(node, "key_cache"))[3]
         assert size is not None
         return size
 
     def _heads(self, node: ir.Node, live: Liveness) -> np.ndarray:
         """Needed channels as [heads, head dim]."""
-        need = known(live.need(node.outputs[0])[2]) | known(live.need(operand(node, 0))[2])
+        need = known(live.need(CACHED_ATTENTION.output(node, "y"))[2]) | known(live.need(_input(node, "query"))[2])
         heads: np.ndarray = need.reshape(-1, self._head_dim(node))
         return heads
+
+
+def _input(node: ir.Node, name: str) -> ir.Value:
+    return CACHED_ATTENTION.operand(node, name)
 
 
 RULE = CachedAttention()

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from elastic_export.dtypes import of_ir
-from elastic_export.graph.values import Inserter, operand, replace_uses, static_shape
+from elastic_export.graph.values import Inserter, replace_uses, static_shape
 from elastic_export.ops.cached_attention import CACHED_ATTENTION
 from elastic_export.products import Product
 
@@ -19,7 +19,8 @@ def lower(model: ir.Model, product: Product) -> int:
     """Attention over a cache in standard ops; returns how many nodes there were.
 
     1. Queries, keys and values get their heads: [B, T, h·hd] -> [B, h, T, hd].
-    2. `TensorScatter` writes the new keys and values at `position`: TensorRT's in-place KV cache.
+    2. `TensorScatter` writes the new keys and values at `position`: TensorRT's in-place KV cache. Linear: nothing wraps
+       round past the end.
     3. One boolean mask for all layers: cache row ≤ position + row of the call. (`nonpad_kv_seqlen` is ignored by
        TensorRT-RTX without an error, so the mask is explicit.)
     4. `Attention` where the product has a fused kernel for it, else MatMul, Softmax, MatMul in float32.
@@ -46,12 +47,14 @@ def _visible_rows(model: ir.Model, first: ir.Node, insert: Inserter) -> ir.Value
     start = insert.op(first, "Unsqueeze", [inputs["position"], insert.ints(1)], INT64, ["B", 1])
     last = insert.op(first, "Add", [start, indices(inputs["input_ids"], 1, "T")], INT64, ["B", "T"])
     last = insert.op(first, "Unsqueeze", [last, insert.ints(1, 3)], INT64, ["B", 1, "T", 1])
-    rows = indices(operand(first, 3), 2, "S")
+    # Any layer's cache will do, for all are S rows long; the first node's is computed before every reader.
+    rows = indices(CACHED_ATTENTION.operand(first, "key_cache"), 2, "S")
     return insert.op(first, "LessOrEqual", [rows, last], BOOL, ["B", 1, "T", "S"])
 
 
 def _lower(graph: ir.Graph, node: ir.Node, mask: ir.Value, insert: Inserter, product: Product) -> None:
-    query, key, value, key_cache, value_cache, position = (operand(node, i) for i in range(6))
+    operands = [CACHED_ATTENTION.operand(node, name) for name in CACHED_ATTENTION.inputs]
+    query, key, value, key_cache, value_cache, position = operands
     y, dtype = node.outputs[0], query.dtype
     _, kv, _, hd = static_shape(key_cache)
     width = static_shape(query)[2]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from elastic_export.graph.liveness import Liveness
+from elastic_export.graph.lattices import Liveness
 from elastic_export.graph.rule import Rule
-from elastic_export.graph.values import operand
+from elastic_export.ops.last_token import LAST_TOKEN
 
 
 class LastToken(Rule):
@@ -14,14 +14,15 @@ class LastToken(Rule):
 
     def zeros(self, node: ir.Node, live: Liveness) -> None:
         """Those of the channels."""
-        known = live.zero(operand(node, 0))
+        known = live.zero(LAST_TOKEN.operand(node, "x"))
         live.set_zero(node.outputs[0], [known[0], known[2]])
 
     def needs(self, node: ir.Node, live: Liveness) -> None:
         """What the row needs."""
-        live.reach(operand(node, 0))
-        live.require_all(operand(node, 1))
-        live.tie(operand(node, 0), 2, node.outputs[0], 1)
+        x = LAST_TOKEN.operand(node, "x")
+        live.reach(x)
+        live.require_all(LAST_TOKEN.operand(node, "length"))
+        live.tie(x, 2, node.outputs[0], 1)
 
 
 RULE = LastToken()

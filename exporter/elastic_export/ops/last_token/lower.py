@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.graph.values import Inserter, operand, replace_uses
+from elastic_export.graph.values import Inserter, replace_uses
 from elastic_export.ops.last_token import LAST_TOKEN
 from elastic_export.products import Product
 
@@ -20,7 +20,7 @@ def lower(model: ir.Model, product: Product) -> int:
     del product  # every one has GatherND
     insert, nodes = Inserter(model.graph, "last"), [n for n in model.graph if n.op_type == LAST_TOKEN.name]
     for node in nodes:
-        x, length, y = operand(node, 0), operand(node, 1), node.outputs[0]
+        x, length, y = (*(LAST_TOKEN.operand(node, name) for name in LAST_TOKEN.inputs), node.outputs[0])
         assert y.dtype is not None
         assert y.shape is not None
         one, zero = insert.constant(np.array(1, np.int64)), insert.constant(np.array(0, np.int64))

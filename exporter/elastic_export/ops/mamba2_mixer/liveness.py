@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from elastic_export.graph.liveness import Liveness, known
+from elastic_export.graph.lattices import Liveness, known
 from elastic_export.graph.rule import Rule
-from elastic_export.graph.values import int_attribute, node_error, operand, set_ints, static_shape
+from elastic_export.graph.values import int_attribute, node_error, set_ints, static_shape
 from elastic_export.ops.mamba2_mixer import MAMBA2_MIXER
 
 
@@ -107,6 +107,8 @@ class MaskedMamba2Mixer(Rule):
     @staticmethod
     def _kept(node: ir.Node, live: Liveness) -> _Kept:
         mask, y = _mask(node), node.outputs[0]
+        # A channel stays for any of three askers: the norm, whose mean counts every unmasked one; y's
+        # readers; and the mask's other readers, for what of it stays is one decision.
         channels = ~known(live.zero(mask)[0]) | known(live.need(y)[2]) | known(live.need(mask)[0])
         block = channels.reshape(-1, int_attribute(node, "head_dim"))
         shared = 2 * int_attribute(node, "n_groups") * int_attribute(node, "state_size")
@@ -115,7 +117,7 @@ class MaskedMamba2Mixer(Rule):
 
 def _input(node: ir.Node, name: str) -> ir.Value:
     """The operand that the contract calls so."""
-    return operand(node, MAMBA2_MIXER.inputs.index(name))
+    return MAMBA2_MIXER.operand(node, name)
 
 
 def _mask(node: ir.Node) -> ir.Value:

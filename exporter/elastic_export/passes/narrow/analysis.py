@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of
-from elastic_export.graph.liveness import Liveness
+from elastic_export.graph.lattices import Liveness
 from elastic_export.passes.narrow.rules import rule_of
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from elastic_export.graph.facts import facts_of, tensor_slices
-from elastic_export.graph.liveness import AxisSets, Liveness, known
+from elastic_export.graph.lattices import AxisSets, Liveness, known
 from elastic_export.graph.values import constant_of, node_error, static_shape
 from elastic_export.passes.base import GraphPass
 from elastic_export.passes.narrow.analysis import analyse, state_pairs
