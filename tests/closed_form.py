@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_runtime.format.interface import OpsMode, StatePort, logits_port, state_ports, token_ports
-from elastic_runtime.format.manifest import InputPort, OutputPort, Precision, StateEntry
+from elastic_runtime.format.interface import Dim, OpsMode, Precision, StatePort, logits_port, token_ports
+from elastic_runtime.format.manifest import InputPort, OutputPort, StateEntry
 from elastic_runtime.format.slicing import Runs, merge_runs
 
 DTYPES: dict[Precision, str] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def state_ports(
+    dtype: str,
+    *,
+    mamba: Sequence[tuple[int, int, int, int, int]],
+    attention: Sequence[tuple[int, int]],
+) -> tuple[StatePort, ...]:
+    """The states of a model, conv and SSM state of each Mamba layer first, then the caches.
+
+    Args:
+        dtype: the model's dtype; SSM states are float32 always.
+        mamba: per Mamba layer (conv width k, conv channels di+2gN, heads H, head dim P, state size N).
+        attention: per attention layer (KV heads, head dim).
+    """
+    ports: list[StatePort] = []
+    for i, (k, channels, heads, head_dim, state) in enumerate(mamba):
+        ports.append(StatePort(f"conv_state.{i}", dtype, ("B", k - 1, channels), "conv_state", i))
+        ports.append(StatePort(f"ssm_state.{i}", "float32", ("B", heads, head_dim, state), "ssm_state", i))
+    for j, (kv_heads, head_dim) in enumerate(attention):
+        shape: tuple[Dim, ...] = ("B", kv_heads, "S", head_dim)
+        ports.append(StatePort(f"key_cache.{j}", dtype, shape, "key_cache", j))
+        ports.append(StatePort(f"value_cache.{j}", dtype, shape, "value_cache", j))
+    return tuple(ports)
 
 
 def states(model: Architecture, precision: Precision) -> tuple[StatePort, ...]:

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from elastic_export import compile as compiling
+from elastic_export.bundle import built
 from elastic_export.engine import full, process, rtx
 from elastic_export.engine.build_folder import LIBRARY_FOLDER, REQUEST_FILE, RESULT_FILE, BuildFolder
 from elastic_export.engine.engine_facts import EngineFacts
@@ -88,7 +89,7 @@ def test_the_default_product_is_not_mentioned_among_the_options(
     tmp_path: Path, checkpoint: Path, asked: list[EngineRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that bundles made before there was a choice can be added to, and equal exports stay equal."""
-    monkeypatch.setattr(compiling, "build_engine", _unstarted)
+    monkeypatch.setattr(built, "build_engine", _unstarted)
     result = run(checkpoint, tmp_path / "out", verify=False)
     assert "flavour" not in result.manifest.options
     assert result.manifest.budgets[0].engines[0].flavour == "tensorrt-rtx"
@@ -115,7 +116,7 @@ def test_engines_of_both_products_in_one_bundle_are_both_said(
             target = {"tensorrt": "rtx5080", "tensorrt-rtx": "rtx4090"}[flavour]
             with monkeypatch.context() as patch:
                 if flavour == "tensorrt-rtx":
-                    patch.setattr(compiling, "build_engine", _unstarted)
+                    patch.setattr(built, "build_engine", _unstarted)
                 sizes = {"weights": "sliced", "precision": "fp32", "verify": False}
                 result = run(checkpoint, tmp_path / name, targets=target, flavour=flavour, add=True, **sizes)
         assert result.manifest.options["flavour"] == ("tensorrt", "tensorrt-rtx")
@@ -130,7 +131,7 @@ def test_another_products_graph_is_not_added(
     tmp_path: Path, checkpoint: Path, asked: list[EngineRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(compiling, "build_engine", _unstarted)
+        patch.setattr(built, "build_engine", _unstarted)
         run(checkpoint, tmp_path / "out", targets="rtx4090", verify=False)
     before = contents(tmp_path / "out")
     with pytest.raises(InputError, match=r"budget small: expected as in the bundle, the small/model\.onnx of its"):

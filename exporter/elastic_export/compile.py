@@ -40,7 +40,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
     check_builder(job.product, job.capabilities)  # what is missing at the end is said at the beginning
     with writer_of(job, progress.say) as writer:  # first: nobody waits for minutes to hear that he may not write
         with progress.step("trace"):  # once: budgets are masks, which are inputs of one graph
-            parent = trace_parent(job.parent, job.checkpoint.prefix, every_token=job.options.logits == "all")
+            parent = trace_parent(job.parent, job.checkpoint.prefix, every_token=job.every_token)
         with progress.step("weights"):  # before any budget: recipes name these files, verification reads them there
             weights = make_weights(job, writer)
             weights.place()
@@ -59,12 +59,12 @@ def _sub_model(
     job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights, writer: BundleWriter, progress: Progress
 ) -> BudgetResult:
     """One budget, from the parent's graph to verified engines."""
-    folder, step, every_token = writer.folder(budget.name), progress.step, job.options.logits == "all"
+    folder, step = writer.folder(budget.name), progress.step
     with step("passes", budget.name):
         graph = sub_model_graph(job, budget, parent, weights.stored, dumps_of(job.options, budget.name))
     with step("onnx", budget.name):
         model, file, embed = budget.architecture(job.parent), folder / "model.onnx", weights.embedded()
-        emitted = emit_model(graph, model, file, precision=job.precision, every_token=every_token, embed=embed)
+        emitted = emit_model(graph, model, file, precision=job.precision, every_token=job.every_token, embed=embed)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)  # before anybody cuts weights by them
         result = BudgetResult(budget, emitted, job.size_of(budget), weights.bind(budget, emitted))
         writer.check_graph(budget.name, job.asked)

@@ -7,14 +7,14 @@ a dtype is looked up in them when somebody who has them asks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
+
+from elastic_runtime.format.interface import Precision
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
     import torch
-
-Precision = Literal["bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True)

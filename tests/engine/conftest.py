@@ -10,8 +10,9 @@ import onnx
 import onnx.parser
 import pytest
 
+from closed_form import state_ports
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.format.interface import Port, logits_port, state_ports, token_ports
+from elastic_runtime.format.interface import Port, logits_port, token_ports
 
 VOCAB, HIDDEN, FFN, HEADS, KV, HEAD_DIM = 48, 64, 40, 4, 2, 16
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from closed_form import state_ports
 from elastic_export.engine.request import EngineRequest, profiles
-from elastic_runtime.format.interface import Port, logits_port, state_ports, token_ports
+from elastic_runtime.format.interface import Port, logits_port, token_ports
 
 SIZES = st.integers(1, 1 << 20)
 NAMES = st.text(min_size=1, max_size=20)

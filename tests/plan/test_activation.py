@@ -12,7 +12,14 @@ from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.checkpoint.demo import ARCHITECTURE as DEMO
 from elastic_export.checkpoint.demo import BUDGETS as DEMO_BUDGETS
 from elastic_export.layers.architecture import Architecture
-from elastic_export.plan.activation import activation_bounds, estimated_activation, logits_buffer, size_bound
+from elastic_export.plan.activation import (
+    AttentionShape,
+    activation_bounds,
+    estimate_activation,
+    estimated_activation,
+    logits_buffer,
+    size_bound,
+)
 from elastic_export.products import TENSORRT
 from synthetic import BUDGETS_12B, NANO_12B
 
@@ -158,3 +165,24 @@ def test_size() -> None:
     assert 65_491_780 < size_bound(NANO_12B, 1, 4) < 90_000_000
     assert size_bound(NANO_12B, 3, 1) == 3 * 64_000_000
     assert size_bound(SMALL_DEMO, 1, 2) > 16_379_748
+
+
+def test_the_estimate_bounds_what_the_12b_was_measured_to_take() -> None:
+    """25e6 + 12 * 22656 * 256 = 94599232, and 2 * 40 * 128 * 2 + 2 * 256 = 20992 bytes a row of the cache.
+
+    times 8192 rows 266565696 bytes, times 16384 rows 438532160.
+    """
+    attention = AttentionShape(query_heads=40, kv_heads=8, head_dim=128, itemsize=2, fused=True)
+    estimate = estimate_activation(22656, max_tokens=256, attention=attention)
+    assert not estimate.measured
+    assert (estimate.bytes, estimate.per_context_token) == (94_599_232, 20_992)
+    assert (estimate.at(8192), estimate.at(16384)) == (266_565_696, 438_532_160)
+    four = estimate_activation(22656, max_tokens=256, max_batch=4, attention=attention)
+    assert (four.bytes, four.per_context_token) == (25_000_000 + 4 * 69_599_232, 4 * 20_992)
+    assert estimate_activation(22656, max_tokens=1).at(16384) == 25_271_872
+
+
+def test_explicit_attention_takes_its_scores_and_copies_of_its_caches() -> None:
+    """Twice 40 * 256 scores of 4 bytes are 81920; 8 keys of 128 in float32 are 4096, once or three times."""
+    wide, narrow = (AttentionShape(40, 8, 128, itemsize, fused=False) for itemsize in (4, 2))
+    assert (wide.scratch(256), narrow.scratch(256)) == (81_920 + 4096, 81_920 + 3 * 4096)

@@ -10,13 +10,14 @@ import onnx
 import onnx.parser
 import pytest
 
+from closed_form import state_ports
 from elastic_export.engine.process import build_engine
-from elastic_export.engine.request import EngineRequest, Precision
+from elastic_export.engine.request import EngineRequest
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.limits import check_limits, check_sizes, largest_context
 from elastic_export.products import TENSORRT, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.format.interface import Port, state_ports
+from elastic_runtime.format.interface import Port, Precision
 
 NANO = Architecture(
     pattern="M-*-",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import Target
-from elastic_runtime.format.budget_size import Activation, BudgetSize
+from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.records import MAX_INT
 
 GIB = 1 << 30
@@ -67,58 +67,6 @@ def check_count(subject: str, value: int) -> None:
         raise InputError(subject, expected="at least 1", found=str(value), todo="name a larger one")
     if value > MAX_INT:
         raise InputError(subject, expected=f"at most {MAX_INT}", found="more", todo="name a smaller one")
-
-
-@dataclass(frozen=True)
-class AttentionShape:
-    """Attention of a model whose engine is estimated; `fused` where the builder has a kernel for it, `itemsize` of its
-    caches in bytes.
-    """
-
-    query_heads: int
-    kv_heads: int
-    head_dim: int
-    itemsize: int
-    fused: bool
-
-    def scratch(self, max_tokens: int) -> int:
-        """Bytes per row of a cache that one layer takes in prefill; the layers take turns.
-
-        Fused: keys and values expanded to all query heads, and the mask. Explicit: the scores twice in float32, the
-        keys transposed and, where the caches are narrow, both of them in float32.
-        """
-        if self.fused:
-            return 2 * self.query_heads * self.head_dim * self.itemsize + 2 * max_tokens
-        copies = 1 if self.itemsize == 4 else 3
-        return 8 * self.query_heads * max_tokens + 4 * copies * self.kv_heads * self.head_dim
-
-
-def estimate_activation(
-    widest: int,
-    *,
-    max_tokens: int,
-    max_batch: int = 1,
-    attention: AttentionShape | None = None,
-    mixer: int = 0,
-    logits: int = 0,
-) -> Activation:
-    """Activation memory of the larger profile before there is an engine to ask.
-
-    25 MB, three float32 copies of the widest intermediate, and what attention takes for each row of the cache: the 12B
-    (widest 22656, 40 query heads of 128) gives 267 MB at a context of 8192 and 439 MB at 16384 for 256 tokens, where
-    its TensorRT-RTX build logs 246 and 418 MB with native mixers, 219 and 394 MB with plugins.
-
-    Args:
-        widest: channels of the widest tensor between two layers, normally a Mamba layer's in_proj rows or an FFN.
-        max_tokens: tokens of a call.
-        max_batch: sequences of a call.
-        attention: of its attention layers; None without any.
-        mixer: bytes that a Mamba layer takes besides; attention, with which it takes turns, may take as much.
-        logits: bytes that the logits of every token take besides.
-    """
-    per_row = 0 if attention is None else attention.scratch(max_tokens)
-    rows = 25_000_000 + 12 * widest * max_tokens * max_batch + logits
-    return Activation(rows, per_context_token=per_row * max_batch, least=rows + mixer)
 
 
 def bandwidth_floor(size: BudgetSize, target: Target, *, context: int, batch: int = 1) -> float | None:

@@ -5,10 +5,11 @@ B batch, T tokens of this call, S max_context. Shapes hold ints and these three 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+Precision = Literal["bf16", "fp16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Alias = Literal["must", "must_not"]
 OpsMode = Literal["plugin", "native"]
 StateKind = Literal["conv_state", "ssm_state", "key_cache", "value_cache"]
@@ -52,30 +53,6 @@ class StatePort(Port):
 def token_ports() -> tuple[Port, ...]:
     """`input_ids`, `position`, `length`."""
     return (Port("input_ids", "int64", ("B", "T")), Port("position", "int64", ("B",)), Port("length", "int64", ("B",)))
-
-
-def state_ports(
-    dtype: str,
-    *,
-    mamba: Sequence[tuple[int, int, int, int, int]],
-    attention: Sequence[tuple[int, int]],
-) -> tuple[StatePort, ...]:
-    """The states of a model, conv and SSM state of each Mamba layer first, then the caches.
-
-    Args:
-        dtype: the model's dtype; SSM states are float32 always.
-        mamba: per Mamba layer (conv width k, conv channels di+2gN, heads H, head dim P, state size N).
-        attention: per attention layer (KV heads, head dim).
-    """
-    ports: list[StatePort] = []
-    for i, (k, channels, heads, head_dim, state) in enumerate(mamba):
-        ports.append(StatePort(f"conv_state.{i}", dtype, ("B", k - 1, channels), "conv_state", i))
-        ports.append(StatePort(f"ssm_state.{i}", "float32", ("B", heads, head_dim, state), "ssm_state", i))
-    for j, (kv_heads, head_dim) in enumerate(attention):
-        shape: tuple[Dim, ...] = ("B", kv_heads, "S", head_dim)
-        ports.append(StatePort(f"key_cache.{j}", dtype, shape, "key_cache", j))
-        ports.append(StatePort(f"value_cache.{j}", dtype, shape, "value_cache", j))
-    return tuple(ports)
 
 
 def logits_port(vocab_size: int, *, every_token: bool) -> Port:

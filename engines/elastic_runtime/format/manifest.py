@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from elastic_runtime.format.budget_size import Activation, BudgetSize
-from elastic_runtime.format.interface import Alias, Dim, OpsMode
+from elastic_runtime.format.interface import Alias, Dim, OpsMode, Precision
 from elastic_runtime.format.records import encode
 from elastic_runtime.format.seal import EMPTY, seal
 from elastic_runtime.format.slicing import Runs
 
 SCHEMA = "elastic-bundle/1"
 WeightMode = Literal["shared", "sliced", "embedded"]
-Precision = Literal["bf16", "fp16", "fp32"]
 Option = str | int | bool | tuple[int, ...] | tuple[str, ...]
 
 

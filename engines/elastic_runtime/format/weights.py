@@ -26,11 +26,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from elastic_runtime.errors import BuildError, InputError, advised
+from elastic_runtime.format.interface import PRECISIONS, Precision
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.paths import check_relative
@@ -48,8 +49,6 @@ from elastic_runtime.format.slicing import (
 )
 
 SCHEMA = "elastic-weights/1"
-WeightDtype = Literal["bf16", "fp16", "fp32"]
-WEIGHT_DTYPES: tuple[WeightDtype, ...] = get_args(WeightDtype)
 _READ_LIMIT = 64 << 20  # bytes of JSON; 369 inputs of a 12B with 300 runs each take 2 MB
 _MAX_AXES = 8  # a bound for hostile files: tensors of the family have one to three
 
@@ -60,7 +59,7 @@ class StoredSlice:
 
     file: str
     offset: int
-    dtype: WeightDtype
+    dtype: Precision
     parent_shape: tuple[int, ...]
     shape: tuple[int, ...]
     runs: TensorRuns
@@ -97,7 +96,7 @@ class WeightInput:
             raise InputError(f"weight {self.name}", expected=expected, found=" and ".join(map(str, shapes)))
 
     @property
-    def dtype(self) -> WeightDtype:
+    def dtype(self) -> Precision:
         """Of every part and of the result."""
         return self.parts[0].dtype
 
@@ -189,8 +188,8 @@ def check_slice(item: StoredSlice, where: str) -> StoredSlice:
         raise InputError(
             where, expected=f"parent_shape, shape and runs of 1 to {_MAX_AXES} axes each, equally many", found=found
         )
-    if item.dtype not in WEIGHT_DTYPES:
-        raise InputError(f"{where}: dtype", expected=" or ".join(WEIGHT_DTYPES), found=show(item.dtype))
+    if item.dtype not in PRECISIONS:
+        raise InputError(f"{where}: dtype", expected=" or ".join(PRECISIONS), found=show(item.dtype))
     for axis, (runs, size, kept) in enumerate(zip(item.runs, item.parent_shape, item.shape, strict=True)):
         _check_runs(runs, size, kept, f"{where}: runs[{axis}]")
     if item.offset + item.parent_nbytes > MAX_INT:

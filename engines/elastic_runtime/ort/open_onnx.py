@@ -19,7 +19,8 @@ from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card, free_ram
 from elastic_runtime.errors import BuildError, ElasticError, NoCudaError, UnavailableError
 from elastic_runtime.fit.vram import check_count, gib
-from elastic_runtime.format.manifest import BudgetEntry, Precision
+from elastic_runtime.format.interface import Precision
+from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
 from elastic_runtime.ort.advice import UPDATE

@@ -65,7 +65,7 @@ def engine_entry(
 ) -> EngineEntry:
     """One engine file of one target, built in `ops` mode with the plugin library that mode needs."""
     options, activation = job.options, facts.activation_peak
-    if options.logits == "all":  # allocated beside the scratch, so counted with it
+    if job.every_token:  # allocated beside the scratch, so counted with it
         sizes = {"max_tokens": options.max_tokens, "max_batch": options.max_batch}
         activation += logits_buffer(emitted.architecture, **sizes)
     built = replace(size, activation=Activation(activation))

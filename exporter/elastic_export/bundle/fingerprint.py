@@ -60,8 +60,7 @@ def encoded(a: Architecture) -> str:
         "epsilon": a.epsilon,
         "time_step_limit": a.time_step_limit,
     }
-    known = {axis.field for axis in AXES if axis.field in facts}
-    later = {axis.field: getattr(a, axis.field) for axis in AXES if axis.field not in known}
+    later = {axis.field: getattr(a, axis.field) for axis in AXES if axis.field not in facts}
     facts |= {name: value for name, value in later.items() if value}  # absent where older models have no such layer
     return f"Architecture({', '.join(f'{name}={_text(value)}' for name, value in facts.items())})"
 

@@ -15,9 +15,9 @@ from elastic_export.layers.all_kinds import AXES, KIND_OF_AXIS, KINDS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import extent
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.interface import PRECISIONS
 
 PREFIXES = ("backbone", "model")
-DTYPES = ("bf16", "fp16", "fp32")
 #: Kind of layer, in words, by the names of its larger tensors. Vectors say too little: many layers have a norm.
 _KINDS = {tensor.name: kind.noun for kind in KINDS for tensor in kind.tensors if len(tensor.axes) > 1}
 _MIXER = re.compile(r"(?:backbone|model)\.layers\.(\d+)\.mixer\.(.+)")
@@ -94,9 +94,9 @@ def check_inventory(
     return Inventory(tuple(shapes), dtype, warnings)
 
 
-def is_matrix(name: str, shape: Sequence[int]) -> bool:
-    """Whether the tensor is multiplied as a matrix, so that its dtype is the model's: not vectors nor the conv."""
-    return len(shape) == 2 and not name.endswith("conv1d.weight")
+def _is_matrix(shape: Sequence[int]) -> bool:
+    """Whether it is multiplied as a matrix, so that its dtype is the model's: no vector, nor a convolution's taps."""
+    return len(shape) == 2
 
 
 def _without(names: list[str], globs: Sequence[str]) -> list[str]:
@@ -160,17 +160,17 @@ def _check_shapes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Ma
 
 
 def _check_dtypes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> str:
-    matrices = Counter(found[name].dtype for name, shape in shapes.items() if is_matrix(name, shape))
+    matrices = Counter(found[name].dtype for name, shape in shapes.items() if _is_matrix(shape))
     model = matrices.most_common(1)[0][0]
     for name, shape in shapes.items():
-        allowed = (model,) if is_matrix(name, shape) else (model, "fp32")
-        if model not in DTYPES or found[name].dtype not in allowed:
-            expected = " or ".join(DTYPES if model not in DTYPES else dict.fromkeys(allowed))
-            reason = "" if model not in DTYPES or len(matrices) == 1 else ", as most matrices are"
+        allowed = (model,) if _is_matrix(shape) else (model, "fp32")
+        if model not in PRECISIONS or found[name].dtype not in allowed:
+            expected = " or ".join(PRECISIONS if model not in PRECISIONS else dict.fromkeys(allowed))
+            reason = "" if model not in PRECISIONS or len(matrices) == 1 else ", as most matrices are"
             raise InputError(
                 f"{subject}, tensor {name!r}",
                 expected=f"dtype {expected}{reason}",
                 found=found[name].dtype,
-                todo=f"save it as {model if model in DTYPES else DTYPES[0]}; quantised weights are not read",
+                todo=f"save it as {model if model in PRECISIONS else PRECISIONS[0]}; quantised weights are not read",
             )
     return model

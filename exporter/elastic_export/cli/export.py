@@ -21,6 +21,7 @@ from elastic_export.engine.flavour import flavour
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_export.products import PRODUCTS, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.format.interface import PRECISIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEMO_NOTE = "no checkpoint given: this is the built-in demo model, random weights that talk nonsense"
@@ -37,7 +38,7 @@ _OPTIONS = (
                  help="Mamba-2 as our CUDA plugin, or compiled by TensorRT from its function body."),
     click.option("--flavour", type=click.Choice(list(PRODUCTS)), default=TENSORRT_RTX.name, show_default=True,
                  help="TensorRT product; the full one is experimental, never run, and builds for this GPU only."),
-    click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]), help="[default: the checkpoint's]"),
+    click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the checkpoint's]"),
     click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens of one call."),
     click.option("--max-context", default="16384", show_default=True, metavar="N[,N…]",
                  help="Tokens of a sequence; one engine each."),

@@ -38,7 +38,7 @@ def engine_request(job: ExportJob, emitted: EmittedModel, engine: EngineJob, out
             max_tokens=options.max_tokens,
             max_context=engine.max_context,
             max_batch=options.max_batch,
-            every_token=options.logits == "all",
+            every_token=job.every_token,
             product=job.product,
         ),
         # Without weights inside an engine is code, of a size that can be told; with them it is as large as they are.

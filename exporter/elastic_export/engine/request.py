@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from elastic_export.dtypes import Precision
 from elastic_export.products import TENSORRT_RTX, ProductName
-from elastic_runtime.format.interface import Dim, OpsMode, Port, StatePort
+from elastic_runtime.format.interface import Dim, OpsMode, Port, Precision, StatePort
 from elastic_runtime.format.records import decode, encode
 
 

@@ -2,19 +2,71 @@
 
 from __future__ import annotations
 
-from elastic_export.dtypes import Precision
+from dataclasses import dataclass
+
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
 from elastic_export.products import TENSORRT_RTX, Product
-from elastic_runtime.fit.vram import AttentionShape, estimate_activation
 from elastic_runtime.format.budget_size import Activation
-from elastic_runtime.format.interface import OpsMode
+from elastic_runtime.format.interface import OpsMode, Precision
 from elastic_runtime.format.safetensors import itemsize
 
 #: Workspace of the matrix products, which any graph is granted: 8 or 25 MB are seen.
 _WORKSPACE = 32_000_000
 #: Above the estimate, which is close: the builder packs tensors as it likes.
 _MARGIN = 10_000_000
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Attention of a model whose engine is estimated; `fused` where the builder has a kernel for it, `itemsize` of its
+    caches in bytes.
+    """
+
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    itemsize: int
+    fused: bool
+
+    def scratch(self, max_tokens: int) -> int:
+        """Bytes per row of a cache that one layer takes in prefill; the layers take turns.
+
+        Fused: keys and values expanded to all query heads, and the mask. Explicit: the scores twice in float32, the
+        keys transposed and, where the caches are narrow, both of them in float32.
+        """
+        if self.fused:
+            return 2 * self.query_heads * self.head_dim * self.itemsize + 2 * max_tokens
+        copies = 1 if self.itemsize == 4 else 3
+        return 8 * self.query_heads * max_tokens + 4 * copies * self.kv_heads * self.head_dim
+
+
+def estimate_activation(
+    widest: int,
+    *,
+    max_tokens: int,
+    max_batch: int = 1,
+    attention: AttentionShape | None = None,
+    mixer: int = 0,
+    logits: int = 0,
+) -> Activation:
+    """Activation memory of the larger profile before there is an engine to ask.
+
+    25 MB, three float32 copies of the widest intermediate, and what attention takes for each row of the cache: the 12B
+    (widest 22656, 40 query heads of 128) gives 267 MB at a context of 8192 and 439 MB at 16384 for 256 tokens, where
+    its TensorRT-RTX build logs 246 and 418 MB with native mixers, 219 and 394 MB with plugins.
+
+    Args:
+        widest: channels of the widest tensor between two layers, normally a Mamba layer's in_proj rows or an FFN.
+        max_tokens: tokens of a call.
+        max_batch: sequences of a call.
+        attention: of its attention layers; None without any.
+        mixer: bytes that a Mamba layer takes besides; attention, with which it takes turns, may take as much.
+        logits: bytes that the logits of every token take besides.
+    """
+    per_row = 0 if attention is None else attention.scratch(max_tokens)
+    rows = 25_000_000 + 12 * widest * max_tokens * max_batch + logits
+    return Activation(rows, per_context_token=per_row * max_batch, least=rows + mixer)
 
 
 def estimated_activation(

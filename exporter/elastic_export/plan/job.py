@@ -23,8 +23,8 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import Target, select_targets
 from elastic_runtime.fit.vram import unfit
 from elastic_runtime.format.budget_size import BudgetSize
-from elastic_runtime.format.interface import OpsMode
-from elastic_runtime.format.manifest import Option, Precision, WeightMode
+from elastic_runtime.format.interface import PRECISIONS, OpsMode, Precision
+from elastic_runtime.format.manifest import Option, WeightMode
 from elastic_runtime.format.safetensors import itemsize
 
 #: onnx.load puts external data into one protobuf message, which ends at 2 GiB.
@@ -91,6 +91,11 @@ class ExportJob:
     def product(self) -> Product:
         """The TensorRT product that builds its engines."""
         return product_of(self.options.flavour)
+
+    @property
+    def every_token(self) -> bool:
+        """Whether the graph gives the logits of all T tokens, not of each row's last one alone."""
+        return self.options.logits == "all"
 
     @property
     def capabilities(self) -> dict[str, tuple[str, ...]]:
@@ -192,8 +197,8 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
 
 def precision_of(checkpoint: Checkpoint) -> Precision:
     """The precision of an export that names none: the checkpoint's own."""
-    assert checkpoint.dtype in ("bf16", "fp16", "fp32")
-    return checkpoint.dtype  # type: ignore[return-value]  # just asserted
+    assert checkpoint.dtype in PRECISIONS
+    return checkpoint.dtype
 
 
 def _group(targets: tuple[Target, ...], precision: Precision, contexts: tuple[int, ...]) -> tuple[EngineJob, ...]:

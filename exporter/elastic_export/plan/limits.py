@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from elastic_export.dtypes import DTYPES, Precision
+from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
 from elastic_export.ops.all_ops import SHIPPED
-from elastic_export.ops.contract import read_contract
 from elastic_export.ops.op import Op
 from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.errors import InputError
-from elastic_runtime.format.interface import OpsMode
+from elastic_runtime.format.interface import OpsMode, Precision
 
 #: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
 NO_BF16 = frozenset({"SM75"})
@@ -73,7 +72,7 @@ def check_plugins(architecture: Architecture) -> None:
 
 
 def _check_plugin(op: Op, architecture: Architecture) -> None:
-    limits = read_contract(op.folder)["limits"]
+    limits = op.contract.limits
     for symbol, (name, size) in op.plugin_sizes(architecture).items():
         least, most = limits[symbol]
         if not least <= size <= most:

@@ -9,8 +9,8 @@ from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.budget_size import Activation, BudgetSize
-from elastic_runtime.format.interface import OpsMode
-from elastic_runtime.format.manifest import Fits, Precision, Widths
+from elastic_runtime.format.interface import OpsMode, Precision
+from elastic_runtime.format.manifest import Fits, Widths
 from elastic_runtime.format.safetensors import itemsize
 
 

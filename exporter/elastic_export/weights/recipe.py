@@ -11,7 +11,8 @@ from elastic_export.emit.emit import EmittedModel
 from elastic_export.graph.facts import TensorSlice
 from elastic_export.runs import full_runs
 from elastic_runtime.errors import InternalError
-from elastic_runtime.format.weights import StoredSlice, WeightDtype, WeightInput, WeightRecipe
+from elastic_runtime.format.interface import Precision
+from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe
 
 
 def shared_recipe(model: EmittedModel, checkpoint: Checkpoint, locate: Callable[[Path], str]) -> WeightRecipe:
@@ -19,7 +20,7 @@ def shared_recipe(model: EmittedModel, checkpoint: Checkpoint, locate: Callable[
 
     def stored(part: TensorSlice) -> StoredSlice:
         tensor = checkpoint.tensors[part.tensor]
-        dtype = cast(WeightDtype, tensor.dtype)
+        dtype = cast(Precision, tensor.dtype)
         return StoredSlice(locate(tensor.file), tensor.offset, dtype, tensor.shape, part.shape, part.runs)
 
     return _recipe(model, stored)
@@ -37,7 +38,7 @@ def sliced_recipe(model: EmittedModel, tensors: Mapping[str, TensorRef]) -> Weig
         tensor = tensors[part.tensor]
         if tensor.shape != part.shape:
             raise InternalError(f"sliced tensor {tensor.name}", expected=f"{part.shape}", found=f"{tensor.shape}")
-        dtype, runs = cast(WeightDtype, tensor.dtype), full_runs(tensor.shape)
+        dtype, runs = cast(Precision, tensor.dtype), full_runs(tensor.shape)
         return StoredSlice(tensor.file.name, tensor.offset, dtype, tensor.shape, part.shape, runs)
 
     return _recipe(model, stored)
