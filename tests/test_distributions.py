@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -103,3 +105,12 @@ def test_the_pages_install_extras_that_exist_from_paths(
     assert not [command for command in commands if re.search(r"\s'?elastic-(runtime|export)\b", command)]
     for folder, names in re.findall(r"[ ']((?:\./engines|\.))\[([\w,-]+)\]", text):
         assert set(names.split(",")) <= set(known[folder])
+
+
+def test_git_ignores_what_the_first_command_of_the_page_writes(tmp_path: Path) -> None:
+    """The folder and the files beside it: a checkout in which somebody exported the demo is not dirty."""
+    written = [f"engines/elastic-demo{end}" for end in ("/manifest.json", ".run.json", ".failed.json", ".debug/a.txt")]
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    command = ["git", "-C", str(tmp_path), "check-ignore", *written]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.split() == written
