@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from elastic_export import compile as compiling
-from elastic_export.bundle import built
+from elastic_export.bundle import built, writer
+from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult, export
 from elastic_export.engine.engine_facts import EngineFacts
@@ -174,8 +175,9 @@ def test_a_file_of_somebody_else_is_not_replaced(
     assert text is None or path.read_text() == text
 
 
-def test_a_record_that_cannot_be_written_takes_no_bundle_away(
-    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before", [False, True], ids=["first export", "next export"])
+def test_a_record_that_cannot_be_written_takes_no_bundle_away_and_leaves_none_of_an_older_one(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     replace = Path.replace
 
@@ -184,11 +186,39 @@ def test_a_record_that_cannot_be_written_takes_no_bundle_away(
             raise OSError(errno.ENOSPC, "No space left on device")
         return replace(self, target)
 
+    if before:
+        run(checkpoint, tmp_path / "out")
+        assert record(tmp_path / "out")
     monkeypatch.setattr(Path, "replace", full)
     progress = Said()
     run(checkpoint, tmp_path / "out", progress)
     assert progress.said == [f"{tmp_path}/out.run.json: not written: No space left on device; the bundle is complete"]
     assert Bundle.open(tmp_path / "out", "digests")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("moment", ["record", "publish"])
+def test_a_run_that_ends_once_its_bundle_is_published_leaves_no_record_of_an_older_one(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    out, publish = tmp_path / "out", writer.publish
+    run(checkpoint, out)
+    old = (out / "manifest.json").read_bytes()
+
+    def end(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    def publish_and_end(*args: Any) -> None:
+        publish(*args)
+        end()
+
+    if moment == "record":
+        monkeypatch.setattr(BundleWriter, "record", end)
+    else:
+        monkeypatch.setattr(writer, "publish", publish_and_end)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, out, targets="rtx4090")
+    assert (out / "manifest.json").read_bytes() != old
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
