@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.jsonfile import read_json
 from small_export import ARCH, SIZES, SMALL, contents, small_weights
 from synthetic import write_checkpoint
 
@@ -133,6 +135,22 @@ def test_the_run_record_says_when_where_and_how_long(
     assert {"platform", "machine", "system", "python"} < set(found["machine"])
     assert found["versions"] == dict(result.manifest.versions)
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["out", "out.run.json"]
+
+
+def test_names_that_are_no_text_are_told_as_text(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the record is JSON that no strict reader takes, and the next export would find a stranger's file."""
+    strange = tmp_path / os.fsdecode(b"w\xff")
+    strange.mkdir()
+    source = shutil.copytree(checkpoint, strange / "tiny")
+    monkeypatch.chdir(strange)
+    run(Path("tiny"), tmp_path / "out", command=["elastic-export", os.fsdecode(b"--checkpoint=\xff")])
+    found = read_json(tmp_path / "out.run.json")
+    assert found["command"] == ["elastic-export", "--checkpoint=\\xff"]
+    here = f"{tmp_path}/w\\xff"
+    assert found["paths"] == {"bundle": f"{tmp_path}/out", "checkpoint": f"{here}/tiny", "working_folder": here}
+    run(source, tmp_path / "out")
 
 
 def test_no_file_of_the_bundle_tells_of_the_run(tmp_path: Path, checkpoint: Path) -> None:
