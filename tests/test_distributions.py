@@ -15,6 +15,7 @@ import pytest
 
 import elastic_export
 import elastic_runtime
+from elastic_export.products import PRODUCTS
 
 ROOT = Path(__file__).parents[1]
 OURS = {"elastic_export", "elastic_runtime"}
@@ -91,6 +92,13 @@ def test_the_compilers_wheel_is_without_the_runtime_and_gets_one_onnxruntime(exp
     extras = {name for line in everything for name in re.findall(r"elastic-runtime\[([\w-]+)\]", line)}
     assert extras == {"cpu", "tensorrt-rtx"}
     assert not {name for name in _names(everything) if name.startswith("onnxruntime")}
+
+
+def test_errors_advise_the_products_that_the_extras_bring(runtime: dict[str, Any], export: dict[str, Any]) -> None:
+    extras = {**runtime["optional-dependencies"], **export["optional-dependencies"]}
+    for product in PRODUCTS.values():
+        assert [line.partition(";")[0] for line in extras[product.name]] == [product.requirement]
+        assert product.install() == f"install it: pip install '{product.requirement}'"
 
 
 @pytest.mark.parametrize("page", ["README.md", "engines/README.md"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from elastic_export.dtypes import OF_TENSORRT
 from elastic_export.engine.request import PROFILE_COUNT, PROFILE_NAMES, EngineRequest
+from elastic_export.products import product_of
 from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.format.interface import Dim, Port
 
@@ -118,7 +119,7 @@ def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> tupl
             "builder log",
             expected=f"{PROFILE_COUNT} lines 'Total Activation Memory', one a profile",
             found=str(len(per_profile)),
-            todo=f"install the {request.flavour} that pyproject.toml asks for: others word their log differently",
+            todo=f"{product_of(request.flavour).install()}; others word their log differently",
         )
     pairs = zip(PROFILE_NAMES, request.activation_limits or (), per_profile, strict=False)
     above = [
