@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from elastic_export import compile as compiling
-from elastic_export.bundle import built
+from elastic_export.bundle import built, writer
+from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult, export
 from elastic_export.engine.engine_facts import EngineFacts
@@ -24,6 +26,7 @@ from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.jsonfile import read_json
 from small_export import ARCH, SIZES, SMALL, contents, small_weights
 from synthetic import write_checkpoint
 
@@ -134,6 +137,22 @@ def test_the_run_record_says_when_where_and_how_long(
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["out", "out.run.json"]
 
 
+def test_names_that_are_no_text_are_told_as_text(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the record is JSON that no strict reader takes, and the next export would find a stranger's file."""
+    strange = tmp_path / os.fsdecode(b"w\xff")
+    strange.mkdir()
+    source = shutil.copytree(checkpoint, strange / "tiny")
+    monkeypatch.chdir(strange)
+    run(Path("tiny"), tmp_path / "out", command=["elastic-export", os.fsdecode(b"--checkpoint=\xff")])
+    found = read_json(tmp_path / "out.run.json")
+    assert found["command"] == ["elastic-export", "--checkpoint=\\xff"]
+    here = f"{tmp_path}/w\\xff"
+    assert found["paths"] == {"bundle": f"{tmp_path}/out", "checkpoint": f"{here}/tiny", "working_folder": here}
+    run(source, tmp_path / "out")
+
+
 def test_no_file_of_the_bundle_tells_of_the_run(tmp_path: Path, checkpoint: Path) -> None:
     run(checkpoint, tmp_path / "out", verify=True)
     report = json.loads((tmp_path / "out/small/report.json").read_text())
@@ -174,8 +193,9 @@ def test_a_file_of_somebody_else_is_not_replaced(
     assert text is None or path.read_text() == text
 
 
-def test_a_record_that_cannot_be_written_takes_no_bundle_away(
-    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before", [False, True], ids=["first export", "next export"])
+def test_a_record_that_cannot_be_written_takes_no_bundle_away_and_leaves_none_of_an_older_one(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     replace = Path.replace
 
@@ -184,11 +204,39 @@ def test_a_record_that_cannot_be_written_takes_no_bundle_away(
             raise OSError(errno.ENOSPC, "No space left on device")
         return replace(self, target)
 
+    if before:
+        run(checkpoint, tmp_path / "out")
+        assert record(tmp_path / "out")
     monkeypatch.setattr(Path, "replace", full)
     progress = Said()
     run(checkpoint, tmp_path / "out", progress)
     assert progress.said == [f"{tmp_path}/out.run.json: not written: No space left on device; the bundle is complete"]
     assert Bundle.open(tmp_path / "out", "digests")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("moment", ["record", "publish"])
+def test_a_run_that_ends_once_its_bundle_is_published_leaves_no_record_of_an_older_one(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    out, publish = tmp_path / "out", writer.publish
+    run(checkpoint, out)
+    old = (out / "manifest.json").read_bytes()
+
+    def end(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    def publish_and_end(*args: Any) -> None:
+        publish(*args)
+        end()
+
+    if moment == "record":
+        monkeypatch.setattr(BundleWriter, "record", end)
+    else:
+        monkeypatch.setattr(writer, "publish", publish_and_end)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint, out, targets="rtx4090")
+    assert (out / "manifest.json").read_bytes() != old
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import export
-from elastic_export.engine import prepare, process
+from elastic_export.engine import prepare
 from elastic_export.ops.contract import read_contract
-from elastic_export.plan import reckoning
+from elastic_export.plan import limits, reckoning
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_export.progress import Progress
 from elastic_runtime.errors import BuildError, InputError
@@ -56,17 +56,29 @@ def test_an_engine_above_the_bounds_is_kept_where_that_is_allowed(
     assert set(facts.oversize) <= set(report["engines"]["small/rtx5080.engine"]["remarks"])
 
 
+CONTRACTS = [
+    ("plugin", {"plugin": "must_not", "native": "must_not"}, "must_not in its contract for plugin ops"),
+    ("native", {"plugin": "must", "native": "must"}, "must in its contract for native ops"),
+    ("native", {"plugin": "must"}, "no rule in its contract for native ops"),
+    ("native", None, "no rule in its contract for plugin ops"),
+]
+
+
+@pytest.mark.parametrize(("ops", "alias", "found"), CONTRACTS)
 def test_a_contract_that_shares_other_buffers_than_the_interface(
-    tmp_path: Path, checkpoint: Path, monkeypatch: Any
+    tmp_path: Path, checkpoint: Path, monkeypatch: Any, ops: Any, alias: dict[str, str] | None, found: str
 ) -> None:
-    """Else an engine of two buffers would be bound to one, or the other way round, and race on the card."""
+    """Else an engine of two buffers would be bound to one, or the other way round, and race on the card. A plan sees
+    it.
+    """
     contract = read_contract("mamba2_mixer")
-    contract["outputs"][2]["alias"]["plugin"] = "must_not"
-    monkeypatch.setattr(process, "read_contract", lambda folder: contract)
-    told = r"^ssm_state_out of Mamba2Mixer: expected the rule must for the buffer of ssm_state, .*, found must_not"
+    rules = contract["outputs"][2].pop("alias")
+    if alias is not None:
+        contract["outputs"][2]["alias"] = {**alias, "input": rules["input"]}
+    monkeypatch.setattr(limits, "read_contract", lambda folder: contract)
+    told = rf"^ssm_state_out of Mamba2Mixer: expected the rule must.* for the buffer of ssm_state, .*, found {found}"
     with pytest.raises(BuildError, match=told):
-        run(checkpoint, tmp_path / "out", verify=False)
-    assert list(tmp_path.iterdir()) == []
+        plan_job(Checkpoint.open(checkpoint), ExportOptions("small", "rtx5080", tmp_path / "out", ops=ops), demo=False)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 import elastic_export
 import elastic_runtime
+from elastic_export.products import PRODUCTS
 
 ROOT = Path(__file__).parents[1]
 OURS = {"elastic_export", "elastic_runtime"}
@@ -91,6 +94,13 @@ def test_the_compilers_wheel_is_without_the_runtime_and_gets_one_onnxruntime(exp
     assert not {name for name in _names(everything) if name.startswith("onnxruntime")}
 
 
+def test_errors_advise_the_products_that_the_extras_bring(runtime: dict[str, Any], export: dict[str, Any]) -> None:
+    extras = {**runtime["optional-dependencies"], **export["optional-dependencies"]}
+    for product in PRODUCTS.values():
+        assert [line.partition(";")[0] for line in extras[product.name]] == [product.requirement]
+        assert product.install() == f"install it: pip install '{product.requirement}'"
+
+
 @pytest.mark.parametrize("page", ["README.md", "engines/README.md"])
 def test_the_pages_install_extras_that_exist_from_paths(
     page: str, runtime: dict[str, Any], export: dict[str, Any]
@@ -103,3 +113,12 @@ def test_the_pages_install_extras_that_exist_from_paths(
     assert not [command for command in commands if re.search(r"\s'?elastic-(runtime|export)\b", command)]
     for folder, names in re.findall(r"[ ']((?:\./engines|\.))\[([\w,-]+)\]", text):
         assert set(names.split(",")) <= set(known[folder])
+
+
+def test_git_ignores_what_the_first_command_of_the_page_writes(tmp_path: Path) -> None:
+    """The folder and the files beside it: a checkout in which somebody exported the demo is not dirty."""
+    written = [f"engines/elastic-demo{end}" for end in ("/manifest.json", ".run.json", ".failed.json", ".debug/a.txt")]
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    command = ["git", "-C", str(tmp_path), "check-ignore", *written]
+    assert subprocess.run(command, check=False, capture_output=True, text=True).stdout.split() == written

@@ -102,7 +102,7 @@ class InternalError(ElasticError):
     exit_code = FAULT
 
     def __init__(self, subject: str, *, expected: str, found: str) -> None:
-        todo = "this is a fault of elastic-export; run again with --debug and report what that prints"
+        todo = "this is a fault of elastic-export or of its runtime; run again with --debug and report what that prints"
         super().__init__(subject, expected=expected, found=found, todo=todo)
 
     @property

@@ -39,6 +39,7 @@ class Product:
     Attributes:
         name: as options, manifests and PyPI spell it.
         module: what Python imports.
+        requirement: what pip is to be asked for: the versions that a build is written for.
         called: its name in sentences.
         abi: what its headers call it, in the interface that a plugin library was built to (`rtx-1.7`).
         attention: its fused attention kernel; None where none is known, and attention is emitted as matrix products.
@@ -48,11 +49,16 @@ class Product:
 
     name: ProductName
     module: str
+    requirement: str
     called: str
     abi: str
     attention: FusedAttention | None
     plugins: bool
     experimental: bool = False
+
+    def install(self) -> str:
+        """What to do where it is missing or another version: people who installed us have no pyproject.toml to read."""
+        return f"install it: pip install '{self.requirement}'"
 
     def fuses_attention(self, precision: str, query_heads: int, head_dim: int) -> bool:
         """Whether attention of that shape is emitted as one `Attention` node."""
@@ -62,6 +68,7 @@ class Product:
 TENSORRT_RTX: Final = Product(
     "tensorrt-rtx",
     "tensorrt_rtx",
+    "tensorrt-rtx>=1.7.1,<1.8",
     "TensorRT-RTX",
     "rtx",
     # Decode keeps one FP32 score per cache row, and the query, in 96 KiB of shared memory: S + head dim ≤ 24576. Found
@@ -73,7 +80,7 @@ TENSORRT_RTX: Final = Product(
 )
 #: Its fused attention was never tried: matrix products build everywhere.
 TENSORRT: Final = Product(
-    "tensorrt", "tensorrt", "the full TensorRT", "enterprise", None, plugins=True, experimental=True
+    "tensorrt", "tensorrt", "tensorrt>=10.15", "the full TensorRT", "enterprise", None, plugins=True, experimental=True
 )
 PRODUCTS: Final[dict[ProductName, Product]] = {product.name: product for product in (TENSORRT_RTX, TENSORRT)}
 

@@ -42,6 +42,13 @@ def test_links_that_lead_back_to_themselves_are_refused(tmp_path: Path) -> None:
     assert check_output(tmp_path / "dangling") == (tmp_path / "new", None)
 
 
+@pytest.mark.parametrize("name", [b"o\xff", b"o\xff/out"])
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path, name: bytes) -> None:
+    with pytest.raises(InputError, match=r"o\\udcff.*: expected a path in UTF-8, found .*\. Name another output"):
+        check_output(tmp_path / os.fsdecode(name))
+    assert check_output(tmp_path / "größer")[1] is None
+
+
 def test_a_file_in_the_way_is_refused_even_with_force(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     for path in (tmp_path / "out", tmp_path / "out" / "below"):

@@ -40,15 +40,15 @@ def test_two_writers_with_one_process_id(tmp_path: Path, export: Callable) -> No
 
 
 @pytest.mark.usefixtures("one_pid")
-@pytest.mark.parametrize("suffix", ["999999999", "1", "1-0123abcd"])
-def test_leftovers_of_old_and_new_names_are_removed_at_once(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", ["999999999-0123abcd", "1-0123abcd"])
+def test_leftovers_are_removed_at_once(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f".out.partial-{suffix}").mkdir()
     recover(tmp_path / "out", lambda text: None)
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize("suffix", ["999999999", "7-0123abcd"])
-def test_a_bundle_aside_comes_back_but_not_from_a_living_export(tmp_path: Path, suffix: str) -> None:
+def test_a_bundle_aside_comes_back_but_not_from_a_living_export(tmp_path: Path) -> None:
+    suffix = "7-0123abcd"
     out, partial, aside = (tmp_path / name for name in ("out", f".out.partial-{suffix}", f".out.old-{suffix}"))
     aside.mkdir()
     partial.mkdir()
@@ -59,6 +59,64 @@ def test_a_bundle_aside_comes_back_but_not_from_a_living_export(tmp_path: Path, 
     os.close(lock)
     recover(out, lambda text: None)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_an_older_bundle_aside_of_a_published_one_is_removed(
+    tmp_path: Path, export: Callable, tree: Callable, partial: bool
+) -> None:
+    export(tmp_path / ".out.old-7-0123abcd", ASKED, text="old")
+    export(tmp_path / "out", ASKED, text="new")
+    if partial:
+        (tmp_path / ".out.partial-7-0123abcd").mkdir()
+    before = tree(tmp_path / "out")
+    recover(tmp_path / "out", lambda text: None)
+    assert hidden(tmp_path) == []
+    assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("output", ["none", "empty", "a bundle"])
+@pytest.mark.parametrize("kind", ["old", "partial"])
+def test_a_folder_with_a_date_made_by_hand_is_left_alone(
+    tmp_path: Path, export: Callable, tree: Callable, kind: str, output: str
+) -> None:
+    """It may well be a bundle: somebody's backup of one."""
+    backup = tmp_path / f".out.{kind}-20241126"
+    export(backup, ASKED)
+    before = tree(backup)
+    if output == "empty":
+        (tmp_path / "out").mkdir()
+    export(tmp_path / "out", ASKED, text="new")
+    recover(tmp_path / "out", lambda text: None)
+    assert tree(backup) == before
+
+
+def test_what_is_aside_and_no_bundle_is_left_alone_and_named(tmp_path: Path, export: Callable) -> None:
+    aside, said = tmp_path / ".out.old-7-0123abcd", list[str]()
+    export(tmp_path / "out", ASKED)
+    aside.mkdir()
+    (aside / "thesis.tex").write_text("years of work")
+    recover(tmp_path / "out", said.append)
+    assert said == [f"{aside}: left alone; it or out is no bundle"]
+    assert (aside / "thesis.tex").read_text() == "years of work"
+
+
+def test_the_only_whole_bundle_is_not_removed_for_a_folder_without_one(
+    tmp_path: Path, export: Callable, tree: Callable
+) -> None:
+    """Somebody made the output's folder after a kill between the two renames."""
+    out, aside = tmp_path / "out", tmp_path / ".out.old-7-0123abcd"
+    export(aside, ASKED)
+    before = tree(aside)
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    recover(out, lambda text: None)
+    assert tree(aside) == before
+    assert (out / "thesis.tex").read_text() == "years of work"
+    (out / "thesis.tex").unlink()
+    recover(out, lambda text: None)
+    assert tree(out) == before
+    assert hidden(tmp_path) == []
 
 
 def test_a_new_stage_that_is_taken_for_a_leftover_is_made_again(
@@ -82,7 +140,7 @@ def test_a_new_stage_that_is_taken_for_a_leftover_is_made_again(
 
 
 def test_what_is_being_removed_is_held_until_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".out.partial-999999999").mkdir()
+    (tmp_path / ".out.partial-999999999-0123abcd").mkdir()
     remove, seen = staging.remove, []
 
     def watched(folder: Path) -> None:
@@ -103,12 +161,12 @@ def test_a_file_system_without_locks_is_refused_and_nothing_is_left(
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    (tmp_path / ".out.partial-5").mkdir()  # nobody can tell whose it is
+    (tmp_path / ".out.partial-5-0123abcd").mkdir()  # nobody can tell whose it is
     monkeypatch.setattr(fcntl, "flock", flock)
     expected = rf"folder .*: expected a file system with locks \(flock\), found {os.strerror(code)}\. Name an output on"
     with pytest.raises(InputError, match=expected), BundleWriter(tmp_path / "deep" / "out"):
         pytest.fail("began without a lock")
-    assert [p.name for p in tmp_path.iterdir()] == [".out.partial-5"]
+    assert [p.name for p in tmp_path.iterdir()] == [".out.partial-5-0123abcd"]
     with pytest.raises(InputError, match=expected), BundleWriter(tmp_path / "out"):
         pytest.fail("began without a lock")
-    assert [p.name for p in tmp_path.iterdir()] == [".out.partial-5"]
+    assert [p.name for p in tmp_path.iterdir()] == [".out.partial-5-0123abcd"]

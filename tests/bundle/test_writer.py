@@ -221,21 +221,21 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(
     tmp_path: Path, export: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with BundleWriter(tmp_path / "out") as living:
-        (tmp_path / ".out.partial-999999999").mkdir()
+        (tmp_path / ".out.partial-999999999-0123abcd").mkdir()
         (tmp_path / ".out.partial-notes").mkdir()
         living_stage = living.path
         monkeypatch.setattr(staging.os, "getpid", lambda: 1)
         said: list[str] = []
         export(tmp_path / "out", ASKED, say=said.append)
         assert living_stage.is_dir()
-    assert said == [f"{tmp_path}/.out.partial-999999999: removed, left over from a killed export"]
+    assert said == [f"{tmp_path}/.out.partial-999999999-0123abcd: removed, left over from a killed export"]
     assert hidden(tmp_path) == [".out.partial-notes"]
 
 
 def test_a_bundle_moved_aside_by_a_killed_export_comes_back(tmp_path: Path, export: Callable, tree: Callable) -> None:
     export(tmp_path / "out", ASKED)
     before = tree(tmp_path / "out")
-    (tmp_path / "out").rename(tmp_path / ".out.old-999999999")
+    (tmp_path / "out").rename(tmp_path / ".out.old-999999999-0123abcd")
     said: list[str] = []
     with BundleWriter(tmp_path / "out", say=said.append) as bundle_writer:
         assert bundle_writer.previous is not None

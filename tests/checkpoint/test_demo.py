@@ -31,7 +31,7 @@ from elastic_export.checkpoint.demo import (
 )
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.layers.kept import slice_array, sub_model_name, tensor_runs
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InternalError
 
 
 def test_it_is_the_same_on_every_machine(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_another_model_in_its_place_is_made_again(tmp_path: Path, monkeypatch: p
 
 def test_a_machine_that_makes_another_model_is_a_fault_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_module, "write_demo", lambda folder: other_recipe(monkeypatch, folder))
-    with pytest.raises(RuntimeError, match=rf"the demo made here has the digest [0-9a-f]{{64}}, not {DIGEST}"):
+    with pytest.raises(InternalError, match=rf"made here: expected the digest {DIGEST}, found [0-9a-f]{{64}}\."):
         demo_checkpoint({"ELASTIC_CACHE": str(tmp_path)})
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 

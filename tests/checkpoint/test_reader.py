@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -87,6 +88,25 @@ def test_a_snapshot_of_the_cache_is_named_by_its_repository(tmp_path: Path, fold
         shutil.move(path, repository / "blobs" / path.name)
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
     assert Checkpoint.open(snapshot).name == checkpoint_name(snapshot) == "Nemotron-Elastic-12B"
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path, folder: Path) -> None:
+    """They are names of the system all the same, but no JSON file can hold them."""
+    strange = shutil.copytree(folder, tmp_path / os.fsdecode(b"ck\xff"))
+    with pytest.raises(
+        InputError, match=r"ck\\udcff: expected a folder with a name in UTF-8, found .* Rename the folder"
+    ):
+        Checkpoint.open(strange)
+    (tmp_path / "link").symlink_to(strange)
+    with pytest.raises(InputError, match=r"link: expected a folder with a name in UTF-8"):
+        Checkpoint.open(tmp_path / "link")
+    (folder / os.fsdecode(b"notes\xff")).write_text("nobody carries this along")
+    Checkpoint.open(folder)
+    (folder / os.fsdecode(b"LICENSE\xff")).write_text("all rights")
+    with pytest.raises(
+        InputError, match=r"LICENSE\\udcff: expected a name in UTF-8, found .* Rename or remove the file"
+    ):
+        Checkpoint.open(folder)
 
 
 def test_opening_maps_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -404,3 +404,14 @@ def test_unfit_checkpoint_faults_exit_2(run, tmp_path) -> None:
     code, _, err = run("--checkpoint", str(tmp_path / "c"), "--budget", "all", "--target", "rtx5080")
     assert code == 2
     assert "budgets derive" in err
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--output"])
+def test_a_plan_refuses_names_that_are_no_text(tmp_path: Path, run: Callable[..., Run], option: str) -> None:
+    """Before anything is built, which they would be the end of."""
+    name = str(tmp_path / os.fsdecode(b"ck\xff"))
+    if option == "--checkpoint":
+        shutil.copytree(demo_checkpoint(), name)
+    code, out, err = run("--budget", "small", "--target", "rtx5080", option, name, "--dry-run")
+    assert (code, out) == (2, "")
+    assert "ck\\udcff: expected a " in err

@@ -93,7 +93,7 @@ def test_the_model_file_keeps_its_context_symbol(request_for_small_model: Engine
         (
             "x = Gather(emb, input_ids)",
             "x0 = Gather(emb, input_ids) x = NoSuchOp(x0)",
-            r"parser accepts, found .*NoSuchOp.*\. Install the tensorrt-rtx that",
+            r"parser accepts, found .*NoSuchOp.*\. Install it: pip install 'tensorrt-rtx>=",
         ),
         (
             'TensorScatter<axis = 2, mode = "linear">("key_cache.0", k, position)',

@@ -34,7 +34,8 @@ def test_a_fault_of_ours_says_so_and_is_told_in_one_line() -> None:
     assert isinstance(error, ElasticError)
     assert error.exit_code == 70
     assert str(error).endswith(
-        "found one\nleft. This is a fault of elastic-export; run again with --debug and report what that prints."
+        "found one\nleft. "
+        "This is a fault of elastic-export or of its runtime; run again with --debug and report what that prints."
     )
     told = "internal error: node n (Mul): expected no mask, found one left. Run it so and report what that prints."
     assert internal_error(error, "it so") == told

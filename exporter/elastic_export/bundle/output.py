@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from elastic_export.bundle.beside import check_beside
+from elastic_export.checkpoint.reader import is_text
 from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
 from elastic_runtime.format.manifest import Manifest
 from elastic_runtime.format.manifest_reader import NAME, read_manifest
@@ -32,11 +33,14 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
         protect: folders that must survive (the checkpoint): never replaced, not even with `force`.
 
     Raises:
-        InputError: a file is in the way, the folder is not a bundle, no right to write, or a protected folder is in it;
-            or beside it is a file of another's where one of ours goes (`check_beside`).
+        InputError: its path is not UTF-8, a file is in the way, the folder is not a bundle, no right to write, or a
+            protected folder is in it; or beside it is a file of another's where one of ours goes (`check_beside`).
         OSError: what the file system says to looking there (`os_errors_explained`).
     """
     path = Path(os.path.realpath(output))
+    if not is_text(str(path)):  # TensorRT and onnxruntime open files in it, by names that are text
+        found = f"{path}, a path that is not"
+        raise InputError(f"output {output}", expected="a path in UTF-8", found=found, todo=_ELSEWHERE)
     if path.is_symlink():  # every other link has been followed
         raise InputError(f"output {output}", expected="a folder", found=_ENDLESS, todo=_ELSEWHERE)
     if path.exists() and not path.is_dir():

@@ -51,11 +51,11 @@ class RunRecord:
         return {
             "schema": SCHEMA,
             "begun": self._begun.isoformat(timespec="microseconds"),
-            "command": list(self._command),
+            "command": [_text(word) for word in self._command],
             "paths": {
-                "bundle": str(output),
-                "checkpoint": str(self._job.checkpoint.path.resolve()),
-                "working_folder": str(Path.cwd()),
+                "bundle": _text(output),
+                "checkpoint": _text(self._job.checkpoint.path.resolve()),
+                "working_folder": _text(Path.cwd()),
             },
             "manifest_sha256": hashlib.sha256(manifest.to_json().encode()).hexdigest(),
             "seconds": _rounded({**seconds, "whole": whole}),
@@ -75,6 +75,11 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
     }
+
+
+def _text(name: str | Path) -> str:
+    """A name of the system as text, bytes that are no UTF-8 as `\\xff`: what JSON holds, and reads again."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _budget(result: BudgetResult) -> dict[str, Any]:

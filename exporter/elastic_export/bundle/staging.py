@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import ElasticError, InputError
+from elastic_runtime.format.manifest_reader import read_manifest
 
 
 class Stage:
@@ -54,18 +55,27 @@ class Stage:
 def recover(output: Path, say: Callable[[str], None]) -> None:
     """Clean up after exports of `output` that were killed: bring back a bundle moved aside, remove partial ones.
 
+    What was moved aside is removed only where it is a bundle and so is what stands at the output: a name alone does not
+    tell it from somebody's own backup, and it may be the only whole bundle.
+
     Raises:
         InputError: there is such a folder, and the file system has no locks that tell whether its export still runs.
     """
     for partial in _partial_folders(output):
         aside = _aside_of(partial, output)
-        if not aside.is_dir() or _is_held(partial):  # the lock of an export is on its partial folder
+        if (
+            aside.is_symlink() or not aside.is_dir() or _is_held(partial)
+        ):  # the lock of an export is on its partial folder
             continue
-        if output.exists():
-            remove(aside)
-        else:
+        if not output.exists() or (_is_empty(output) and _is_bundle(aside)):
             say(f"{output}: brought back from {aside.name}, where a killed export had left it")
             aside.rename(output)
+        elif _is_bundle(output) and _is_bundle(aside):
+            remove(partial)
+            with suppress(FileNotFoundError):  # its export, which had published, or another one has just done that
+                aside.rename(partial)  # to be removed below: what a kill there leaves has the name of a leftover
+        else:
+            say(f"{aside}: left alone; it or {output.name} is no bundle")
     for partial in _partial_folders(output):
         lock = hold(partial)
         if lock is not None:
@@ -126,10 +136,10 @@ def _make_held(output: Path) -> tuple[Path, int]:
 
 
 def _partial_folders(output: Path) -> Iterator[Path]:
-    """Where the exports of `output` that run or were killed have or had their stage; the first versions of 0.1.0 named
-    them without the random part.
+    """Where the exports of `output` that run or were killed have or had their stage. The random part must be there: a
+    name that ends with a number alone is as likely one with a date in it, made by hand.
     """
-    pattern = re.compile(rf"\.{re.escape(output.name)}\.(?:partial|old)-(\d+(?:-[0-9a-f]{{8}})?)")
+    pattern = re.compile(rf"\.{re.escape(output.name)}\.(?:partial|old)-(\d+-[0-9a-f]{{8}})")
     found = [pattern.fullmatch(path.name) for path in output.parent.iterdir()] if output.parent.is_dir() else []
     for suffix in sorted({match[1] for match in found if match}):
         yield output.with_name(f".{output.name}.partial-{suffix}")
@@ -138,6 +148,18 @@ def _partial_folders(output: Path) -> Iterator[Path]:
 def _aside_of(partial: Path, output: Path) -> Path:
     """Where an export moves the old bundle for as long as two renames take."""
     return output.with_name(partial.name.replace(f".{output.name}.partial-", f".{output.name}.old-", 1))
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        read_manifest(folder)
+    except ElasticError:
+        return False
+    return True
 
 
 def _is_held(folder: Path) -> bool:

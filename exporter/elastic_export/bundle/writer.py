@@ -2,7 +2,8 @@
 
 1. Everything is written into a locked folder beside the output (staging.py).
 2. `finish` digests what is there, writes the manifest last, brings all to the disk,
-3. and exchanges the folder with the output in one step (exchange.py); the old one is removed afterwards.
+3. and exchanges the folder with the output in one step (exchange.py); the old one is removed afterwards, its files
+   beside the output (beside.py) before.
 
 A kill before step 3 leaves the old bundle as it was, one after it leaves the new one; the folder beside it is
 removed by the next export. Whatever else ends the `with` block removes it at once.
@@ -155,8 +156,10 @@ class BundleWriter:
         _check_readable(text)
         (self.path / NAME).write_text(text, "utf-8")
         flush_tree(self.path)
+        # What tells of an export before this one goes first: whatever happens now, it never stands beside this bundle.
+        for path in (failed_report(self.output), run_record_file(self.output)):
+            path.unlink(missing_ok=True)
         publish(self._stage.path, self.output, self._stage.aside, self._say)
-        failed_report(self.output).unlink(missing_ok=True)  # it told of an export before this one
         return manifest
 
     def fail(self, report: Mapping[str, object]) -> Path:
@@ -165,7 +168,7 @@ class BundleWriter:
 
     def record(self, document: Document) -> Document:
         """Write the record of the run that has just published the bundle, and return it; where that fails the bundle
-        stays.
+        stays without one.
         """
         path = run_record_file(self.output)
         try:

@@ -23,7 +23,7 @@ from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InternalError
 
 NAME = "elastic-demo"
 SUMS = "demo.sha256"
@@ -86,7 +86,7 @@ def demo_checkpoint(environ: Mapping[str, str] = os.environ) -> Path:
 
     Raises:
         BuildError: the cache cannot be written.
-        RuntimeError: a fault of ours: the recipe gives other files here than where it was written down.
+        InternalError: the recipe gives other files here than where it was written down.
     """
     folder = cache_folder(environ) / f"demo-{DIGEST[:16]}" / NAME
     if _is_whole(folder):
@@ -96,7 +96,8 @@ def demo_checkpoint(environ: Mapping[str, str] = os.environ) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
             made = write_demo(Path(scratch) / NAME)
             if not _is_whole(made):
-                raise RuntimeError(f"the demo made here has the digest {_digest(_sums(made))}, not {DIGEST}")
+                found = _digest(_sums(made))
+                raise InternalError("the demo model made here", expected=f"the digest {DIGEST}", found=found)
             _install(made, folder, Path(scratch) / "damaged")
     except OSError as error:
         todo = "name a folder you can write with ELASTIC_CACHE"

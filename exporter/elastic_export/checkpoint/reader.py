@@ -106,6 +106,7 @@ class Checkpoint:
             raise InputError(
                 str(directory), expected="a checkpoint folder", found=instead, todo="name the folder of config.json"
             )
+        _check_names(directory)
         config = read_config(directory / "config.json")
         architecture, warnings = parse_config(config, str(directory / "config.json"), ignore_config)
         files = open_shards(directory)
@@ -168,6 +169,28 @@ def checkpoint_name(directory: Path) -> str:
     if resolved.parent.name == "snapshots" and repository.startswith("models--"):
         return repository.rsplit("--", 1)[-1]
     return resolved.name
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is text that JSON, ONNX and the builder can hold. The system's names are bytes; those that are no
+    UTF-8 Python keeps as lone surrogates.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_names(directory: Path) -> None:
+    """Refuse what a bundle could not call by its name."""
+    if not is_text(name := checkpoint_name(directory)):
+        subject, expected = str(directory), "a folder with a name in UTF-8"
+        raise InputError(subject, expected=expected, found=repr(name), todo="rename the folder")
+    for path in directory.iterdir():
+        if is_companion(path.name) and not is_text(path.name):
+            found = "a name that is not, of a file that a bundle carries along"
+            raise InputError(str(path), expected="a name in UTF-8", found=found, todo="rename or remove the file")
 
 
 def _read_budgets(

@@ -14,6 +14,7 @@ from elastic_export.engine.checks import check_activation, check_network, check_
 from elastic_export.engine.engine_facts import EngineFacts, LogLine, activation_bytes, errors, unused_inputs
 from elastic_export.engine.flavour import Flavour, flavour
 from elastic_export.engine.request import EngineRequest, profiles
+from elastic_export.products import product_of
 from elastic_runtime.errors import BuildError, InputError
 
 #: Warnings that say nothing new: the interface is int64 on purpose, unused inputs have a check of their own, and the
@@ -158,7 +159,7 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
             request.onnx.name,
             expected="a model TensorRT's parser accepts",
             found=found or "a refusal",
-            todo=f"install the {request.flavour} that pyproject.toml asks for; if it is, report this",
+            todo=f"{product_of(request.flavour).install()}; if that is what you have, report this",
         )
     return network
 

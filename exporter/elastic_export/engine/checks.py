@@ -13,8 +13,9 @@ from typing import Any
 
 from elastic_export.dtypes import OF_TENSORRT
 from elastic_export.engine.request import PROFILE_COUNT, PROFILE_NAMES, EngineRequest
+from elastic_export.products import product_of
 from elastic_runtime.errors import BuildError, InternalError
-from elastic_runtime.format.interface import ALIAS_RULES, Dim, Port
+from elastic_runtime.format.interface import Dim, Port
 
 DYNAMIC = -1
 #: The bounds are estimates from what builds were seen to take: good graphs may be above them, so a user may say so.
@@ -104,30 +105,6 @@ def in_place_states(request: EngineRequest, network: NetworkFacts) -> dict[str, 
     return {port.name: port.output for port in request.states() if (port.name, port.output) in network.in_place}
 
 
-def check_contract(request: EngineRequest, contract: Mapping[str, Any]) -> None:
-    """Check that an op's contract lets the states of the request share the buffers that the interface says.
-
-    The kernels are written to the contract, and a runtime binds buffers by the interface: where the two differ, one
-    buffer serves an op that reads and writes two, which is a race on the card that no build would show.
-
-    Raises:
-        BuildError: naming the output and both rules.
-    """
-    declared = {
-        o["alias"]["input"]: (o["name"], o["alias"].get(request.ops)) for o in contract["outputs"] if "alias" in o
-    }
-    kinds = {port.kind for port in request.states()}
-    for kind in sorted(kinds.intersection(operand["name"] for operand in contract["inputs"])):
-        output, found = declared.get(kind, (f"{kind}_out", None))
-        if found != ALIAS_RULES[kind][request.ops]:
-            raise BuildError(
-                f"{output} of {contract['name']}",
-                expected=f"the rule {ALIAS_RULES[kind][request.ops]} for the buffer of {kind}, as in the interface",
-                found=f"{found or 'no rule'} in its contract for {request.ops} ops",
-                todo="install elastic-export again: its contract.json and interface.py are of different versions",
-            )
-
-
 def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> tuple[str, ...]:
     """Check the builder's activation memory, profile by profile, against the bounds of the request.
 
@@ -142,7 +119,7 @@ def check_activation(request: EngineRequest, per_profile: Sequence[int]) -> tupl
             "builder log",
             expected=f"{PROFILE_COUNT} lines 'Total Activation Memory', one a profile",
             found=str(len(per_profile)),
-            todo=f"install the {request.flavour} that pyproject.toml asks for: others word their log differently",
+            todo=f"{product_of(request.flavour).install()}; others word their log differently",
         )
     pairs = zip(PROFILE_NAMES, request.activation_limits or (), per_profile, strict=False)
     above = [

@@ -32,15 +32,12 @@ from elastic_export.engine.build_folder import (
     last_words,
     write_processor,
 )
-from elastic_export.engine.checks import check_contract
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.flavour import check_builder, flavour
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
 from elastic_export.engine.packages import package_folder
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.rtx import check_header
-from elastic_export.ops.all_ops import SHIPPED
-from elastic_export.ops.contract import read_contract
 from elastic_export.plan.limits import check_precision, check_sizes
 from elastic_export.products import product_of
 from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
@@ -98,14 +95,11 @@ def check_request(request: EngineRequest) -> None:
 
     Raises:
         InputError: sizes, precision, missing plugin creators, missing TensorRT, a machine it cannot build on.
-        BuildError: the mixer's contract and the interface disagree on who shares a buffer.
     """
     check_sizes(max_tokens=request.max_tokens, max_context=request.max_context, max_batch=request.max_batch)
     check_precision(request.precision, request.compute_capabilities)
     if request.ops == "plugin":
         check_creators(request.plugin_ops, request.plugin_creators)
-    for op in SHIPPED.values():
-        check_contract(request, read_contract(op.folder))
     check_builder(product_of(request.flavour), {request.output.stem: request.compute_capabilities})
 
 

@@ -21,7 +21,7 @@ from elastic_runtime.errors import BuildError, InputError
 
 #: The parser opens this name once a plugin was created; the wheel ships only the one with the version in it.
 PARSER_OPENS = "libtensorrt_rtx.so"
-INSTALL = "install it: pip install 'tensorrt-rtx>=1.7.1,<1.8' (Linux x86-64)"
+INSTALL = f"{TENSORRT_RTX.install()} (Linux x86-64)"
 ALLOCATOR = "tbb"
 #: Replaces malloc, free and their kin; the other library is what it needs.
 PRELOADED = "libtbbmalloc_proxy.so.2"
@@ -133,7 +133,7 @@ def read_header(path: Path) -> EngineHeader:
             str(path),
             expected="a TensorRT-RTX engine",
             found=f"{len(head)} bytes starting {head[:4]!r}",
-            todo="export again; if it stays so, install the tensorrt-rtx that pyproject.toml asks for",
+            todo=f"export again; if it stays so, {TENSORRT_RTX.install()}",
         )
     _, size, major, minor, patch = _LAYOUT.unpack_from(head)
     return EngineHeader(size, (major, minor, patch))

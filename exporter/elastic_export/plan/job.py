@@ -15,7 +15,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.plan.fit_table import fit_table
-from elastic_export.plan.limits import check_limits
+from elastic_export.plan.limits import check_contracts, check_limits
 from elastic_export.plan.reckoning import budget_size
 from elastic_export.products import TENSORRT_RTX, Product, ProductName, product_of
 from elastic_export.runs import runs_shape
@@ -170,7 +170,9 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     Raises:
         InputError: an unknown product, budget or target, sizes that cannot be built, a precision the weights cannot
             have.
+        BuildError: this installation's contracts and interface differ (`check_contracts`).
     """
+    check_contracts()
     product, precision = product_of(options.flavour), options.precision or precision_of(checkpoint)
     budgets = tuple(select_budgets(checkpoint.budgets, options.budgets))
     targets = tuple(select_targets(options.targets))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
 from elastic_export.ops.all_ops import SHIPPED
+from elastic_export.ops.contract import read_contract
 from elastic_export.ops.op import Op
 from elastic_export.products import TENSORRT_RTX, Product
-from elastic_runtime.errors import InputError
-from elastic_runtime.format.interface import OpsMode, Precision
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.format.interface import ALIAS_RULES, OpsMode, Precision, StateKind
 
 #: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
 NO_BF16 = frozenset({"SM75"})
@@ -81,6 +83,34 @@ def _check_plugin(op: Op, architecture: Architecture) -> None:
                 expected=f"a {name} of {least} to {most}",
                 found=str(size),
                 todo="use --ops native",
+            )
+
+
+def check_contracts() -> None:
+    """Check that the contracts of our ops let states share the buffers that the interface says, as plugin and native.
+
+    The kernels are written to the contract, and a runtime binds buffers by the interface: where the two differ, one
+    buffer serves an op that reads and writes two, which is a race on the card that no build would show.
+
+    Raises:
+        BuildError: naming the output and both rules. No request can cause it, but a mixed installation can.
+    """
+    for op in SHIPPED.values():
+        contract = read_contract(op.folder)
+        for kind in sorted(ALIAS_RULES.keys() & {operand["name"] for operand in contract["inputs"]}):
+            _check_alias(contract, kind)
+
+
+def _check_alias(contract: dict[str, Any], kind: StateKind) -> None:
+    declared = {o["alias"]["input"]: (o["name"], o["alias"]) for o in contract["outputs"] if "alias" in o}
+    output, rules = declared.get(kind, (f"{kind}_out", {}))
+    for ops, rule in ALIAS_RULES[kind].items():
+        if rules.get(ops) != rule:
+            raise BuildError(
+                f"{output} of {contract['name']}",
+                expected=f"the rule {rule} for the buffer of {kind}, as in the interface",
+                found=f"{rules.get(ops, 'no rule')} in its contract for {ops} ops",
+                todo="install elastic-export again: its contract.json and interface.py are of different versions",
             )
 
 
