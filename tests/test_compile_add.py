@@ -154,6 +154,10 @@ def test_a_bundle_whose_reports_say_nothing_of_engines_is_inspected_and_added_to
     assert json.loads(capsys.readouterr().out)["budgets"][0]["engines"][0]["build"] is None
     run(checkpoint, out, "rtx4090", add=True, verify=False)
     assert list(report(out)["engines"]) == ["full/rtx4090.engine"]
+    capsys.readouterr()
+    inspect.main([str(out)], standalone_mode=False)
+    said = capsys.readouterr().out.split("same bytes again", 1)[1].splitlines()[1:3]
+    assert ["not recorded" in line for line in sorted(said)] == [False, True]  # rtx4090, rtx5080
 
 
 def _without_engines(made: dict[str, Any]) -> dict[str, Any]:

@@ -180,7 +180,9 @@ def test_the_record_is_replaced_by_the_next_export_and_outlives_one_that_fails(
 
 
 @pytest.mark.parametrize("name", ["out.run.json", "out.failed.json"])
-@pytest.mark.parametrize("text", ["years of work", '{"schema": "thesis/1"}', "[]", None])
+@pytest.mark.parametrize(
+    "text", ["years of work", '{"schema": "thesis/1"}', '{"schema": "elastic-bundle/1"}', "[]", None]
+)
 def test_a_file_of_somebody_else_is_not_replaced(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str | None
 ) -> None:

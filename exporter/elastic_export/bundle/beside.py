@@ -21,8 +21,8 @@ def run_record_file(output: Path) -> Path:
 
 def check_beside(output: Path) -> None:
     """Whether these files may be replaced: there are none, or ones that an export wrote. Raises InputError."""
-    for path in (failed_report(output), run_record_file(output)):
-        if os.path.lexists(path) and (found := _stranger(path)):
+    for path, schema in ((failed_report(output), "elastic-report/"), (run_record_file(output), "elastic-run-record/")):
+        if os.path.lexists(path) and (found := _stranger(path, schema)):
             raise InputError(
                 str(path),
                 expected="none, or one that an export wrote",
@@ -31,12 +31,14 @@ def check_beside(output: Path) -> None:
             )
 
 
-def _stranger(path: Path) -> str:
-    """What a path is, where it is no file of ours."""
+def _stranger(path: Path, ours: str) -> str:
+    """What a path is, where it is no file whose schema begins with `ours`: another file of a bundle may be a copy of
+    somebody's.
+    """
     if path.is_symlink() or not path.is_file():
         return "a folder" if path.is_dir() else "a link or a device"
     try:
-        schema = read_json(path).get("schema")
+        found = read_json(path).get("schema")
     except InputError as error:
         return error.found
-    return "" if isinstance(schema, str) and schema.startswith("elastic-") else "another JSON file"
+    return "" if isinstance(found, str) and found.startswith(ours) else "another JSON file"

@@ -116,17 +116,21 @@ def _bundle_text(bundle: dict[str, Any]) -> list[str]:
     return [
         f"bundle of {bundle['checkpoint']}{demo}, {made}",
         *align(rows, left=(0, 4)),
-        *_builds_text([engine for _, engine in _engines(bundle) if engine["build"]]),
+        *_builds_text([engine for _, engine in _engines(bundle)]),
     ]
 
 
 def _builds_text(engines: Sequence[dict[str, Any]]) -> list[str]:
-    """What the builder said of each engine, where it is known."""
-    if not engines:
+    """What the builder said of each engine; nothing where it is known of none."""
+    known = [engine for engine in engines if engine["build"]]
+    if not known:
         return []
     rows = [["engine", "builder", "layers", "plugins", "in place", "unused", "decode", "prefill", "same bytes again"]]
     for engine in engines:
         build = engine["build"]
+        if not build:  # of a version that did not record it
+            rows.append([engine["file"], "not recorded", *("-" for _ in rows[0][2:])])
+            continue
         decode_bytes, prefill_bytes = (build["activation_bytes"].get(name, 0) for name in PROFILE_NAMES)
         plugins = ", ".join(f"{count} {op}" for op, count in build["plugin_layers"].items())
         rows.append(
@@ -136,7 +140,7 @@ def _builds_text(engines: Sequence[dict[str, Any]]) -> list[str]:
                 *(size_text(decode_bytes), size_text(prefill_bytes), "yes" if build["reproducible"] else "no"),
             ]
         )
-    remarks = [f"{engine['file']}: {remark}" for engine in engines for remark in engine["build"]["remarks"]]
+    remarks = [f"{engine['file']}: {remark}" for engine in known for remark in engine["build"]["remarks"]]
     cells = [[show(cell, _LONGEST) for cell in row] for row in rows]  # others may have written it: see `show`
     return ["", *align(cells, left=(0, 1, 3)), *(f"note: {show(remark, _LONGEST)}" for remark in remarks)]
 
