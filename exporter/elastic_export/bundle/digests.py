@@ -99,5 +99,5 @@ def _check_same(file: Path, before: FileState) -> None:
 
 
 def _threads() -> int:
-    """One processor is the compile's, where there are several."""
-    return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) - 1))
+    """Two at least: of a file that is not in memory one thread mostly waits for the disk."""
+    return max(2, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
