@@ -8,7 +8,7 @@ import pytest
 
 from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.writer import BundleWriter
-from elastic_export.weights.initialised import INITIALISED
+from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.manifest import FileEntry

@@ -15,9 +15,9 @@ import onnxruntime
 import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.weights.initialised import INITIALISED, write_initialised
+from elastic_export.weights.initialised import write_initialised
 from elastic_export.weights.recipe import sliced_recipe
-from elastic_export.weights.sliced import write_sliced
+from elastic_export.weights.sliced import INITIALISED, write_sliced
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
 from emitted_model import Compiled

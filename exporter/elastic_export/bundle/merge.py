@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from elastic_export.products import TENSORRT_RTX
-from elastic_export.weights.initialised import INITIALISED
+from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
 

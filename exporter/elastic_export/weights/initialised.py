@@ -9,11 +9,9 @@ from pathlib import Path
 import onnx
 
 from elastic_export.dtypes import DTYPES
+from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.weights import StoredSlice, WeightRecipe
-
-#: Beside `model.onnx`, whose weights are inputs.
-INITIALISED = "model.initialised.onnx"
 
 
 def write_initialised(model: Path, recipe: WeightRecipe) -> Path:

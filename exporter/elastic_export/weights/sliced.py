@@ -26,6 +26,9 @@ from elastic_export.weights.digested import write_digested
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.safetensors import encode_header, itemsize
 
+#: The ONNX file of the sub-model with its weights (initialised.py); here, as a plan must not wait for onnx.
+INITIALISED = "model.initialised.onnx"
+
 #: Bytes of a shard's tensors, unless one tensor alone is larger: what file systems and hubs handle well.
 MAX_SHARD_BYTES = 4 << 30
 _PIECE = 8 << 20  # bytes of the parent cut at a time: written and digested before the processor's caches lose them
