@@ -8,6 +8,7 @@ import pytest
 
 from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.writer import BundleWriter
+from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.manifest import FileEntry
@@ -137,3 +138,15 @@ def test_what_cannot_be_added_is_refused_before_anything_is_built(
     with BundleWriter(tmp_path / "out", add=True) as writer:
         writer.check_addable(old)
     assert tree(tmp_path / "out") == before
+
+
+def test_engines_stay_beside_a_file_with_weights_that_the_older_bundle_lacks(tmp_path: Path, export: Callable) -> None:
+    """Bundles of older releases have no such file, and no engine is built from it."""
+
+    def initialise(writer: BundleWriter) -> None:
+        (writer.folder("small") / INITIALISED).write_text("onnx")
+
+    export(tmp_path / "out", {"small": [("rtx5080", 1024)]})
+    manifest = export(tmp_path / "out", {"small": [("rtx5090", 1024)]}, add=True, before_finish=initialise)
+    assert {engine.target for engine in manifest.budget("small").engines} == {"rtx5080", "rtx5090"}
+    assert manifest.file(f"small/{INITIALISED}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from elastic_export.bundle import place as module
+from elastic_export.bundle.digests import Digests
 from elastic_export.bundle.place import duplicate, place
 from elastic_runtime.errors import BuildError
 
@@ -21,7 +22,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def put(source: Path, stage: Path) -> None:
-    place(source, stage, "weights/shard", say=lambda text: None, old=None, old_folder=stage.parent / "none")
+    options = {"digests": Digests(), "trust": True, "say": print, "old": None, "old_folder": stage.parent / "none"}
+    place(source, stage, "weights/shard", **options)  # type: ignore[arg-type]
 
 
 def test_a_second_place_of_one_name_is_refused_and_the_checkpoint_keeps_its_bytes(tmp_path: Path, source: Path) -> None:

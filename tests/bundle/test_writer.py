@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.bundle import exchange, place, staging, writer
+from elastic_export.bundle import exchange, place, staging
 from elastic_export.bundle.beside import failed_report
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
@@ -243,11 +244,11 @@ def test_a_bundle_moved_aside_by_a_killed_export_comes_back(tmp_path: Path, expo
     assert "brought back" in said[0]
 
 
-def test_external_weights_are_named_only(tmp_path: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with BundleWriter(tmp_path / "out") as bundle_writer:
-        entry = bundle_writer.name_external(shard)
+def test_external_weights_are_named_only(tmp_path: Path, shard: Path, export: Callable) -> None:
+    manifest = export(tmp_path / "out", ASKED, before_finish=lambda writer: writer.name_external(shard))
+    [entry] = manifest.external_weights
     assert (entry.path, entry.size) == ("model.safetensors", 8000)
-    assert writer.NAME == "manifest.json"
+    assert entry.sha256 == hashlib.sha256(shard.read_bytes()).hexdigest()
 
 
 def test_where_the_second_rename_fails_the_old_bundle_is_put_back(

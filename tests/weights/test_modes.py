@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from elastic_export.bundle import digests
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
@@ -68,7 +70,7 @@ def emitted_of(job: ExportJob, parent: Any, weights: Weights, path: Path) -> Emi
     [
         ({}, {"weights.json"}),
         ({"external_weights": True}, {"weights.json"}),
-        ({"weights": "sliced"}, {"weights.json", "config.json", "LICENSE", "model.safetensors.index.json"}),
+        ({"weights": "sliced"}, {"weights.json", "config.json", "LICENSE", "model.initialised.onnx"}),
         ({"weights": "sliced", "precision": "fp16"}, {"weights.json", "config.json"}),
         ({"weights": "embedded"}, {"model.onnx.data"}),
         ({"weights": "embedded", "precision": "fp16"}, {"model.onnx.data"}),
@@ -98,6 +100,23 @@ def test_what_a_consumer_loads_is_the_slice(
             assert found[name].tobytes() == array.tobytes(), name
 
 
+def test_sliced_shards_are_not_read_again_for_their_digests(
+    job_of: Callable[..., ExportJob], parent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, read, digest = job_of(weights="sliced"), list[str](), digests.file_digest
+    monkeypatch.setattr(digests, "file_digest", lambda path, **more: read.append(path.name) or digest(path, **more))
+    with BundleWriter(job.options.output) as writer:
+        weights = make_weights(job, writer)
+        weights.bind(HALF, emitted_of(job, parent, weights, writer.folder("half") / "model.onnx"))
+        entries = {entry.path: entry for entry in writer._entries()}
+        shards = list(writer.folder("half").glob("*.safetensors"))
+        assert shards
+        for shard in shards:
+            assert entries[f"half/{shard.name}"].sha256 == hashlib.sha256(shard.read_bytes()).hexdigest()
+    assert "model.onnx" in read
+    assert not {shard.name for shard in shards} & set(read)
+
+
 def initializers(path: Path) -> dict[str, Any]:
     model = onnx.load(path)
     names = {value.name for value in model.graph.input}
@@ -112,5 +131,7 @@ def test_external_shards_are_named_with_their_digests(job_of: Callable[..., Expo
     job = job_of(external_weights=True)
     with BundleWriter(job.options.output) as writer:
         make_weights(job, writer).place()
-        assert [entry.path for entry in writer._external] == sorted(p.name for p in folder.glob("*.safetensors"))
-        assert all(len(entry.sha256) == 64 for entry in writer._external)
+        assert [entry.result().path for entry in writer._external] == sorted(
+            p.name for p in folder.glob("*.safetensors")
+        )
+        assert all(len(entry.result().sha256) == 64 for entry in writer._external)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def test_what_is_written_is_the_slice(tmp_path: Path, seed: int) -> None:
     )
     parent = Checkpoint.open(tmp_path / "p")
 
-    written = write_sliced(parent, b, tmp_path / "s", max_shard_bytes=30_000)
+    digests: dict[Path, str] = {}
+    written = write_sliced(parent, b, tmp_path / "s", max_shard_bytes=30_000, digested=digests.__setitem__)
 
     sub = Checkpoint.open(tmp_path / "s", require_budgets=False)
     assert (sub.architecture, sub.prefix, sub.warnings) == (b.architecture(a), prefix, ())
@@ -46,6 +48,7 @@ def test_what_is_written_is_the_slice(tmp_path: Path, seed: int) -> None:
     assert sub.config["hybrid_override_pattern"] == b.architecture(a).pattern
     for name, runs in tensor_runs(a, b, prefix).items():
         assert sub.read(written[name].name).tobytes() == slice_array(parent.read(name), runs).tobytes()
+    assert digests == {shard: hashlib.sha256(shard.read_bytes()).hexdigest() for shard in sub.shards}
     for shard in sub.shards:
         inside = [ref.nbytes for ref in written.values() if ref.file == shard]
         assert sum(inside) <= 30_000 or len(inside) == 1

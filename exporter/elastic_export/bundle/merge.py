@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from elastic_export.products import TENSORRT_RTX
+from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
 
@@ -116,10 +117,12 @@ def check_same_graph(old: Manifest, name: str, files: Iterable[FileEntry]) -> No
 
 def graph_files(files: Iterable[FileEntry], name: str) -> dict[str, FileEntry]:
     """Path -> entry of a budget's ONNX file and of what says or holds its weights."""
+    # No engine is built from these, and older bundles lack the second.
+    beside = {f"{name}/{GOLDEN}", f"{name}/{INITIALISED}"}
     return {
         entry.path: entry
         for entry in files
-        if entry.path.startswith(f"{name}/") and entry.path.endswith(_GRAPH) and entry.path != f"{name}/{GOLDEN}"
+        if entry.path.startswith(f"{name}/") and entry.path.endswith(_GRAPH) and entry.path not in beside
     }
 
 

@@ -1,4 +1,4 @@
-"""A file of the checkpoint into the bundle: hard link, else clone, else copy; its digest on the way."""
+"""A file of the checkpoint into the bundle: hard link, else clone, else copy; its digest beside it or on the way."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
+from elastic_export.bundle.digests import Digests, entry_at_hand
 from elastic_runtime.errors import NO_ROOM, BuildError
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import FileEntry
@@ -17,9 +19,18 @@ _PIECE = 8 << 20
 
 
 def place(
-    source: Path, folder: Path, relative: str, *, say: Callable[[str], None], old: FileEntry | None, old_folder: Path
-) -> FileEntry:
-    """Make `source` the file `folder/relative` and return its entry.
+    source: Path,
+    folder: Path,
+    relative: str,
+    *,
+    digests: Digests,
+    trust: bool,
+    say: Callable[[str], None],
+    old: FileEntry | None,
+    old_folder: Path,
+) -> Future[FileEntry]:
+    """Make `source` the file `folder/relative` and begin its entry, whose digest is of `source`: a link to it is the
+    same file, and what changes it later is found by `Digests.check_unchanged`.
 
     Symbolic links are resolved first: a bundle points nowhere outside itself. Before bytes are copied, `old` (the same
     path in the bundle that stands at `old_folder`) is linked if it holds the same bytes.
@@ -28,6 +39,8 @@ def place(
         source: a file of the checkpoint.
         folder: the staged bundle.
         relative: `/` between the parts.
+        digests: computes the digest.
+        trust: whether a remembered digest of `source` will do.
         say: hears of a copy and its size.
         old: entry of that path in the older bundle, if any.
         old_folder: the older bundle.
@@ -44,12 +57,15 @@ def place(
             todo="rename one of the two, or use a file system that tells capitals from small letters",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
+    size = digests.watch(source).size  # before its bytes are
     if _link(source, target) or _clone(source, target):
-        return FileEntry(relative, *file_digest(target))
-    if old is not None and link_same(old_folder / relative, target, FileEntry(relative, *file_digest(source)), old):
-        return old
-    say(f"{relative}: copying {source.stat().st_size / 2**30:.2f} GiB; the checkpoint is on another file system")
-    return FileEntry(relative, *_copy(source, target))
+        return digests.of_source(source, relative, trust=trust)
+    if old is not None and old.size == size:
+        entry = digests.of_source(source, relative, trust=trust)
+        if link_same(old_folder / relative, target, entry.result(), old):
+            return entry
+    say(f"{relative}: copying {size / 2**30:.2f} GiB; the checkpoint is on another file system")
+    return entry_at_hand(FileEntry(relative, *_copy(source, target)))
 
 
 def duplicate(source: Path, target: Path) -> None:

@@ -1,7 +1,8 @@
 """Writing a bundle so that nobody ever sees half of one.
 
-1. Everything is written into a locked folder beside the output (staging.py).
-2. `finish` digests what is there, writes the manifest last, brings all to the disk,
+1. Everything is written into a locked folder beside the output (staging.py); digests of the checkpoint's files are
+   computed meanwhile (digests.py).
+2. `finish` digests what else is there, writes the manifest last, brings all to the disk,
 3. and exchanges the folder with the output in one step (exchange.py); the old one is removed afterwards, its files
    beside the output (beside.py) before.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,8 @@ from types import TracebackType
 from typing import Any
 
 from elastic_export.bundle.beside import failed_report, run_record_file
+from elastic_export.bundle.digest_memo import DigestMemo
+from elastic_export.bundle.digests import Digests, entry_at_hand
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
@@ -36,6 +40,7 @@ from elastic_export.bundle.merge import (
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import link_same, place
 from elastic_export.bundle.staging import Stage, recover
+from elastic_export.checkpoint.demo import cache_folder
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
@@ -62,6 +67,7 @@ class BundleWriter:
         add: keep what a bundle there already has (merge.py); where there is none this changes nothing.
         protect: folders that are never replaced.
         say: hears of what takes long or is unusual.
+        digests: computes the digests, until the block ends; one that remembers nothing unless given.
 
     Raises:
         InputError: from the `with` statement (`check_output`) or `finish` (`merge`).
@@ -76,10 +82,12 @@ class BundleWriter:
         add: bool = False,
         protect: Iterable[Path] = (),
         say: Say = lambda text: None,
+        digests: Digests | None = None,
     ) -> None:
         self._named, self._force, self._add, self._protect, self._say = output, force, add, tuple(protect), say
-        self._known: dict[str, FileEntry] = {}
-        self._external: list[FileEntry] = []
+        self._digests = digests or Digests()
+        self._known: dict[str, Future[FileEntry]] = {}
+        self._external: list[Future[FileEntry]] = []
         self._stage: Stage | None = None
         self.output = output
         self.previous: Manifest | None = None
@@ -94,6 +102,7 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._digests.close()
         if self._stage is not None:
             self._stage.close()
         if isinstance(error, OSError) and (shown := explain_os_error(error, self._named, rights=False)):
@@ -111,18 +120,19 @@ class BundleWriter:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def place(self, source: Path, relative: str) -> FileEntry:
-        """Link, clone or copy a file into the bundle and digest it once (place.py)."""
+    def place(self, source: Path, relative: str) -> None:
+        """Link, clone or copy a file of the checkpoint into the bundle and begin its digest (place.py)."""
         old = self.previous.file(relative) if self.previous else None
-        entry = place(source, self.path, relative, say=self._say, old=old, old_folder=self.output)
-        self._known[relative] = entry
-        return entry
+        self._known[relative] = self._place(source, relative, trust=True, old=old)
 
-    def name_external(self, source: Path) -> FileEntry:
+    def name_external(self, source: Path) -> None:
         """Record name, size and digest of a shard that stays outside the bundle."""
-        entry = FileEntry(source.name, *file_digest(source))
-        self._external.append(entry)
-        return entry
+        self._external.append(self._digests.of_source(source.resolve(strict=True), source.name, trust=True))
+
+    def digested(self, file: Path, digest: str) -> None:
+        """Spare `finish` reading a file of the stage whose bytes were digested as they were written."""
+        relative = file.relative_to(self.path).as_posix()
+        self._known[relative] = entry_at_hand(FileEntry(relative, file.stat().st_size, digest))
 
     def check_addable(self, manifest: Manifest) -> None:
         """Whether a manifest with these checkpoint and options may be added, before anything is built."""
@@ -142,12 +152,14 @@ class BundleWriter:
         old = graph_files(self.previous.files, budget)
         present = [path for path in self.folder(budget).iterdir() if path.is_file()]
         names = {path.relative_to(self.path).as_posix() for path in present}
-        check_same_graph(self.previous, budget, [self._digest(name) for name in sorted(names & set(old))])
+        check_same_graph(self.previous, budget, [self._entry(name).result() for name in sorted(names & set(old))])
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
         assert self._stage is not None, "use the writer in a with statement"
-        manifest = replace(manifest, files=self._digests(), external_weights=tuple(self._external))
+        external = tuple(entry.result() for entry in self._external)
+        manifest = replace(manifest, files=self._entries(), external_weights=external)
+        self._digests.check_unchanged()
         self._link_unchanged(manifest.files)
         if self._add and self.previous is not None:
             manifest = self._keep_old(self.previous, manifest)
@@ -184,20 +196,32 @@ class BundleWriter:
         written.replace(path)
         return path
 
-    def _digests(self) -> tuple[FileEntry, ...]:
+    def _place(self, source: Path, relative: str, *, trust: bool, old: FileEntry | None) -> Future[FileEntry]:
+        return place(
+            source,
+            self.path,
+            relative,
+            digests=self._digests,
+            trust=trust,
+            say=self._say,
+            old=old,
+            old_folder=self.output,
+        )
+
+    def _entries(self) -> tuple[FileEntry, ...]:
         files = (Path(folder, name) for folder, _, names in os.walk(self.path) for name in names)
         entries = []
         for file in sorted(files):
             relative = file.relative_to(self.path).as_posix()
             if file.is_symlink() or not file.is_file():
                 raise InternalError(f"bundle file {relative}", expected="a plain file", found="a link or a device")
-            entries.append(self._digest(relative))
-        return tuple(entries)
+            entries.append(self._entry(relative))
+        return tuple(entry.result() for entry in entries)
 
-    def _digest(self, relative: str) -> FileEntry:
+    def _entry(self, relative: str) -> Future[FileEntry]:
         """Entry of a file of the stage, read once: nothing is edited after it is written."""
         if relative not in self._known:
-            self._known[relative] = FileEntry(relative, *file_digest(self.path / relative))
+            self._known[relative] = self._digests.of_ours(self.path / relative, relative)
         return self._known[relative]
 
     def _link_unchanged(self, files: Iterable[FileEntry]) -> None:
@@ -213,7 +237,7 @@ class BundleWriter:
             old = self.output / entry.path
             if not old.is_file():
                 raise _damaged(old, "none")
-            placed = place(old, self.path, path, say=self._say, old=None, old_folder=self.output)
+            placed = self._place(old, path, trust=False, old=None).result()
             if (placed.size, placed.sha256) != (entry.size, entry.sha256):
                 raise _damaged(old, "a damaged one")
         reports = {report.path: self._complete(previous, report) for report in merged.reports}
@@ -248,7 +272,9 @@ class BundleWriter:
 def writer_of(job: ExportJob, say: Say) -> Iterator[BundleWriter]:
     """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked."""
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    with BundleWriter(options.output, force=options.force, add=options.add, protect=protect, say=say) as writer:
+    digests = Digests(DigestMemo(cache_folder(os.environ) / "digests"), distrust=options.distrust)
+    force, add = options.force, options.add
+    with BundleWriter(options.output, force=force, add=add, protect=protect, say=say, digests=digests) as writer:
         if options.debug:
             check_dumps(options.output)
         writer.check_addable(manifest_of(job, ()))

@@ -35,11 +35,12 @@ def random_weights(arch: Architecture, rng: np.random.Generator) -> Weights:
     operations that IEEE 754 or the decimal specification round correctly: equal seeds give equal weights with any
     numpy on any machine.
     """
-    fans = _Fans(arch)
-    return {
-        name: fans.tensor(name.rsplit("mixer.", 1)[-1].removeprefix("backbone."), shape, rng)
-        for name, shape in arch.tensor_shapes().items()
-    }
+    return {name: random_tensor(arch, name, shape, rng) for name, shape in arch.tensor_shapes().items()}
+
+
+def random_tensor(arch: Architecture, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """One tensor of `random_weights`, float32. A matrix may have fewer rows than the model's, but for in_proj."""
+    return _Fans(arch).tensor(name.rsplit("mixer.", 1)[-1].removeprefix("backbone."), shape, rng)
 
 
 class _Fans:

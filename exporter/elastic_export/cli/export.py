@@ -55,6 +55,8 @@ _OPTIONS = (
     click.option("--allow-oversize", is_flag=True,
                  help="Keep engines above the bounds on their size and scratch memory; the report says so."),
     click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
+    click.option("--distrust", is_flag=True,
+                 help="Digest again what has not changed by its size and time since an earlier export."),
     click.option("--add", is_flag=True, help="Keep what the bundle already has of the same checkpoint."),
     click.option("--force", is_flag=True, help="Replace an output folder that is not a bundle."),
     click.option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
@@ -149,6 +151,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         require_fit=given["require_fit"],
         allow_unfit=given["allow_unfit"],
         allow_oversize=given["allow_oversize"],
+        distrust=given["distrust"],
         debug=given["debug"],
     )
 

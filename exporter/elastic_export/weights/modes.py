@@ -15,6 +15,7 @@ from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array
 from elastic_export.plan.job import ExportJob
+from elastic_export.weights.initialised import write_initialised
 from elastic_export.weights.recipe import shared_recipe, sliced_recipe
 from elastic_export.weights.sliced import write_sliced
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
@@ -34,6 +35,9 @@ class Store(Protocol):
 
     def name_external(self, source: Path) -> object:
         """Record a file that stays outside."""
+
+    def digested(self, file: Path, digest: str) -> object:
+        """Hear of a file in the bundle and its sha256, so that nobody reads it again."""
 
 
 class Weights(ABC):
@@ -104,12 +108,17 @@ class SlicedWeights(Weights):
     """An ordinary checkpoint of each sub-model in its folder."""
 
     def bind(self, budget: Budget, model: EmittedModel) -> Conversion | None:
-        """Stream the sub-model out and write the recipe; tokenizer and licence go with it."""
+        """Stream the sub-model out, write the recipe and the ONNX file that needs none; tokenizer and licence go with
+        them.
+        """
         job, folder = self._job, self._folder(budget)
         dtype = None if job.precision == job.checkpoint.dtype else job.precision
         conversion = self._conversion()
-        tensors = write_sliced(job.checkpoint, budget, folder, dtype=dtype, conversion=conversion)
-        self._write(budget, sliced_recipe(model, tensors))
+        digested = self._store.digested
+        tensors = write_sliced(job.checkpoint, budget, folder, dtype=dtype, conversion=conversion, digested=digested)
+        recipe = sliced_recipe(model, tensors)
+        self._write(budget, recipe)
+        write_initialised(model.path, recipe)
         for companion in job.checkpoint.companions():
             self._store.place(companion, f"{budget.name}/{companion.name}")
         return conversion

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,16 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import sliced_blocks, sub_model_name, tensor_runs
 from elastic_export.runs import TensorRuns, runs_shape
+from elastic_export.weights.digested import write_digested
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.safetensors import encode_header, itemsize
 
+#: The ONNX file of the sub-model with its weights (initialised.py); here, as a plan must not wait for onnx.
+INITIALISED = "model.initialised.onnx"
+
 #: Bytes of a shard's tensors, unless one tensor alone is larger: what file systems and hubs handle well.
 MAX_SHARD_BYTES = 4 << 30
+_PIECE = 8 << 20  # bytes of the parent cut at a time: written and digested before the processor's caches lose them
 
 
 #: Keys of the parent that would be untrue of a sub-model, or point to files or tensors that are not copied.
@@ -46,6 +52,7 @@ def write_sliced(
     dtype: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     conversion: Conversion | None = None,
+    digested: Callable[[Path, str], object] = lambda path, digest: None,
 ) -> dict[str, TensorRef]:
     """Write config, shards and index of the sub-model `budget`.
 
@@ -59,6 +66,7 @@ def write_sliced(
         dtype: `bf16`, `fp16` or `fp32` instead of the checkpoint's; None keeps every tensor bit for bit.
         max_shard_bytes: bound of a shard's data.
         conversion: counts what `dtype` takes from the weights, by the parent's tensor names.
+        digested: hears of each shard and its sha256, computed on the way.
 
     Returns:
         By the *parent's* tensor name: the tensor in the new files.
@@ -73,7 +81,9 @@ def write_sliced(
         write_json(directory / "config.json", _config(checkpoint, budget, dtype))
         written: dict[str, TensorRef] = {}
         for file, parts in shards.items():
-            written |= _write_shard(checkpoint, directory / file, parts, conversion)
+            tensors, digest = _write_shard(checkpoint, directory / file, parts, conversion)
+            written |= tensors
+            digested(directory / file, digest)
         _write_index(directory / INDEX, written)
     except OSError as error:
         todo = "free some space" if error.errno == errno.ENOSPC else "name another output"
@@ -141,20 +151,24 @@ def _shards(parts: list[_Part], max_bytes: int) -> dict[str, list[_Part]]:
 
 def _write_shard(
     checkpoint: Checkpoint, path: Path, parts: list[_Part], conversion: Conversion | None
-) -> dict[str, TensorRef]:
+) -> tuple[dict[str, TensorRef], str]:
+    """Where each tensor of a shard lies, by the parent's name, and the shard's sha256."""
     # transformers refuses a file whose metadata does not say which framework's layout it has.
     header, entries = encode_header({part.name: (part.dtype, part.shape) for part in parts}, {"format": "pt"})
-    with path.open("wb") as out:
-        out.write(header)
-        for part in parts:
-            for block in sliced_blocks(checkpoint.read(part.parent_name), part.runs):
-                stored = convert(block, part.dtype, part.parent_name)
-                if conversion is not None and stored is not block:
-                    conversion.add(part.parent_name, Loss.of(block, stored))
-                out.write(stored.reshape(-1).view(np.uint8).data)
-            checkpoint.release(part.parent_name)
+    data = (piece for part in parts for piece in _pieces(checkpoint, part, conversion))
+    digest = write_digested(path, itertools.chain([memoryview(header)], data))
     placed = ((part.parent_name, entries[part.name]) for part in parts)
-    return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}
+    return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}, digest
+
+
+def _pieces(checkpoint: Checkpoint, part: _Part, conversion: Conversion | None) -> Iterator[memoryview]:
+    """The bytes of a tensor as they are stored, a few MiB at a time."""
+    for block in sliced_blocks(checkpoint.read(part.parent_name), part.runs, _PIECE):
+        stored = convert(block, part.dtype, part.parent_name)
+        if conversion is not None and stored is not block:
+            conversion.add(part.parent_name, Loss.of(block, stored))
+        yield stored.reshape(-1).view(np.uint8).data
+    checkpoint.release(part.parent_name)
 
 
 def _config(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> dict[str, Any]:
