@@ -8,7 +8,15 @@ from elastic_export.bundle.writer import BundleWriter
 from elastic_export.emit import EmittedModel
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.job import ExportJob
-from elastic_export.verify import Verification, make_oracle, make_plan, report_of, require_passed, verify_budget
+from elastic_export.verify import (
+    Subject,
+    Verification,
+    make_oracle,
+    make_plan,
+    report_of,
+    require_passed,
+    verify_budgets,
+)
 from elastic_export.weights.modes import Weights
 from elastic_runtime.format.golden import write_golden
 
@@ -31,7 +39,7 @@ def prove(
         max_context=min([*options.max_contexts, *(engine.max_context for engine in kept)]),
     )
     oracle = make_oracle(job.checkpoint, job.precision)
-    verification = verify_budget(oracle, budget, emitted, weights.load(budget), plan)
+    [verification] = verify_budgets(oracle, [Subject(budget, emitted, weights.source(budget), plan)])
     if not verification.passed:
         writer.fail(report_of(verification, budget=budget.name, versions=versions(job.product)) | {"where": machine()})
     require_passed(verification)

@@ -34,6 +34,7 @@ class OnnxModel:
         rounded: run the rounded twin instead of the plain float32 one (no difference for a float32 model).
         taps: names of inner values that `run` gives besides the outputs.
         inner: inputs and outputs that are values of a larger graph (a piece's streams): float32 like states.
+        wide_weights: take weights in float32 whatever the file asks for, so that no call converts them again.
         threads: of one op; 0 leaves the choice to onnxruntime.
     """
 
@@ -45,13 +46,14 @@ class OnnxModel:
         rounded: bool = False,
         taps: Sequence[str] = (),
         inner: Sequence[str] = (),
+        wide_weights: bool = False,
         threads: int = 0,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads
         try:
-            twin = float32_twin(model, rounded=rounded, inner=inner)
+            twin = float32_twin(model, rounded=rounded, wide_weights=wide_weights, inner=inner)
             twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps)
             self._session = onnxruntime.InferenceSession(
                 twin.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -71,16 +73,18 @@ class OnnxModel:
             if value.name not in (*TOKEN_INPUTS, *inner) and not is_weight(value.name)
         }
         self.outputs = [value.name for value in twin.graph.output]
-        self._kept = [
-            (name, np.ascontiguousarray(array)) for name, array in weights
-        ]  # an OrtValue does not keep its array alive
+        self._wanted = {name for name in given if is_weight(name) and name not in inner}
+        self.bind(weights)
+
+    def bind(self, weights: Iterable[tuple[str, Array]]) -> None:
+        """Take these weights from now on, all of them. Raises InputError: they are not those of the model."""
+        self._kept = [(n, np.require(a, requirements="CA")) for n, a in weights]  # an OrtValue keeps no array alive
         self._weights = {name: ort_value(array) for name, array in self._kept}
-        wanted = {name for name in given if is_weight(name) and name not in inner}
-        if wanted != set(self._weights):
-            differing = sorted(wanted ^ set(self._weights))
+        if self._wanted != set(self._weights):
+            differing = sorted(self._wanted ^ set(self._weights))
             raise InputError(
                 "weights of the model",
-                expected=f"{len(wanted)} inputs",
+                expected=f"{len(self._wanted)} inputs",
                 found=f"differing {differing[:4]}",
                 todo="export the bundle again",
             )

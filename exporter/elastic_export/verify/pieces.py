@@ -242,7 +242,7 @@ def _check_chain(pieces: Sequence[Piece]) -> None:
 
 
 def _check_values(file: _File, piece: Piece) -> None:
-    """What its nodes read is made before in it, or comes from outside as it does in the file."""
+    """What its nodes read is made in it, or comes from outside as it does in the file."""
     graph = piece.model.graph
     tensors = {t.name: t for t in file.model.graph.initializer}
     declared = {**file.inputs, **{name: _as_input(t) for name, t in tensors.items() if _is_outside(t)}}
@@ -256,15 +256,14 @@ def _check_values(file: _File, piece: Piece) -> None:
     read = {name for node in graph.node for name in node.input}
     if unread := sorted(given - read - {""}):
         raise _wrong(piece.name, "inputs that its nodes read", unread[0])
-    for node in graph.node:
-        if missing := sorted(set(node.input) - given):
-            raise _wrong(piece.name, f"the maker of {missing[0]}, or that input", "neither")
-        given |= set(node.output)
+    made = {name for node in graph.node for name in node.output}
+    if missing := sorted(read - given - made):
+        raise _wrong(piece.name, f"the maker of {missing[0]}, or that input", "neither")
     outputs = {value.name for value in graph.output}
     for node in graph.node:
         if not (read | outputs).intersection(node.output):
             raise _wrong(piece.name, "nodes that somebody reads", node.name)
-    if piece.stream in {name for node in graph.node for name in node.output}:
+    if piece.stream in made:
         raise _wrong(piece.name, f"{piece.stream} from the piece before", "a maker of its own")
     called = {(node.domain, node.op_type) for node in graph.node}
     functions = [f for f in file.model.functions if (f.domain, f.name) in called]
