@@ -83,9 +83,10 @@ def mamba2_mixer(
 
 def _causal_conv(xBC: Tensor, parameters: MixerParameters, conv_state: Tensor) -> Tensor:
     """silu(depthwise causal cross-correlation + bias): tap K-1 meets the current token. [B,T,dc] -> [B,T,dc]."""
-    window = torch.cat([conv_state, xBC], dim=1).transpose(1, 2)
+    window, tokens = torch.cat([conv_state, xBC], dim=1), xBC.shape[1]
     weight, bias = parameters.conv_weight.to(xBC.dtype), parameters.conv_bias.to(xBC.dtype)
-    return F.silu(F.conv1d(window, weight, bias, groups=weight.shape[0])).transpose(1, 2)
+    taps = (window[:, tap : tap + tokens] * weight[:, 0, tap] for tap in range(weight.shape[2]))
+    return F.silu(sum(taps, bias))
 
 
 def _advance_conv_state(xBC: Tensor, length: Tensor, conv_state: Tensor) -> Tensor:
