@@ -181,6 +181,16 @@ def narrow_type() -> Any:
 
 
 @pytest.fixture(scope="session")
+def two_caches(tmp_path_factory: pytest.TempPathFactory, trace_once: Callable[..., ir.Model]) -> Compiled:
+    """A model with two attention layers: its file computes positions and masks once for both."""
+    arch = replace(PARENT, pattern="*M*-M*", ffn_sizes=(104,))
+    budget = Budget("tight", 56, (75,), (8, 4), 8, 4, (5,))
+    made = Compiled(tmp_path_factory.mktemp("caches"), arch, budget, "bf16", trace_once)
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory, trace_once: Callable[..., ir.Model]) -> Any:
     """`compiled(precision, every_token=False, head_dim=16)`: the small model, made once each."""
     made: dict[tuple[str, bool, int], Compiled] = {}

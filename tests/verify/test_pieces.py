@@ -47,6 +47,18 @@ def test_every_node_is_in_one_piece(compiled: Any, precision: str, head_dim: int
         )
 
 
+def test_layers_share_what_they_know_of_a_cache(two_caches: Any, outcome: Any) -> None:
+    """The second attention layer sizes its mask by the first one's cache, and carries on its own alone."""
+    pieces = cut(onnx.load(two_caches.emitted.path), (0, 1, 2, 3, 4))
+    assert [piece.states for piece in pieces[1:4]] == [
+        ["key_cache.0", "value_cache.0"],
+        ["conv_state.0", "ssm_state.0"],
+        ["key_cache.1", "value_cache.1"],
+    ]
+    assert "key_cache.0" in [value.name for value in pieces[3].model.graph.input]
+    assert outcome(two_caches, two_caches.emitted) == ""
+
+
 def test_pieces_one_after_the_other_are_the_file(compiled: Any) -> None:
     """Bit for bit: same nodes, same sums."""
     model = compiled("bf16")

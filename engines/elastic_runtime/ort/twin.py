@@ -87,8 +87,8 @@ def float32_twin(
     stored += [tensor.name for tensor in twin.graph.initializer if tensor.data_type == narrow]
     nodes = [_cast(name, _wide(name), TensorProto.FLOAT) for name in stored]
     for node in twin.graph.node:
-        inner = outer.isdisjoint(node.output)
-        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded or inner else None)
+        of_a_body = outer.isdisjoint(node.output)
+        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded or of_a_body else None)
     del twin.graph.node[:]
     twin.graph.node.extend(nodes)
     return twin

@@ -118,5 +118,5 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., in] times weight [out, in]: [..., out] in the dtype of x; another weight is converted block by block."""
     if weight.dtype == x.dtype:
         return F.linear(x, weight)
-    blocks = weight.split(max(1, _CONVERTED // weight.shape[1]))
+    blocks = torch.split(weight, max(1, _CONVERTED // weight.shape[1]))
     return torch.cat([F.linear(x, block.to(x.dtype)) for block in blocks], dim=-1)

@@ -27,7 +27,7 @@ class Segments(Call):
 
     def each(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
         """See `Call.each`."""
-        parts, results = zip(*(value.split(self._counts, dim=1) for value in values), strict=True), []
+        parts, results = zip(*(torch.split(value, self._counts, dim=1) for value in values), strict=True), []
         for call, before, part in zip(self.calls, self._follows, parts, strict=True):
             if before is not None:
                 call.state = self.calls[before].new_state

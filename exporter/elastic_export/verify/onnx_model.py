@@ -78,7 +78,9 @@ class OnnxModel:
 
     def bind(self, weights: Iterable[tuple[str, Array]]) -> None:
         """Take these weights from now on, all of them. Raises InputError: they are not those of the model."""
-        self._kept = [(n, np.require(a, requirements="CA")) for n, a in weights]  # an OrtValue keeps no array alive
+        self._kept = [
+            (n, np.require(a, requirements=["C", "A"])) for n, a in weights
+        ]  # an OrtValue keeps no array alive
         self._weights = {name: ort_value(array) for name, array in self._kept}
         if self._wanted != set(self._weights):
             differing = sorted(self._wanted ^ set(self._weights))

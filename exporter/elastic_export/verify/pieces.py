@@ -51,8 +51,9 @@ class Piece:
 
     @property
     def states(self) -> list[str]:
-        """Its state inputs."""
-        return [v.name for v in self.model.graph.input if _is_state(v.name)]
+        """The states that it carries on."""
+        read = {name for n in self.model.graph.node if n.op_type not in _SHAPE_OPS for name in n.input}
+        return [v.name for v in self.model.graph.input if _is_state(v.name) and v.name in read]
 
 
 def cut(model: ModelProto, layers: Sequence[int]) -> list[Piece]:
@@ -307,7 +308,8 @@ def output_of(state: str) -> str:
 
 
 def _text(node: NodeProto) -> bytes:
-    return node.SerializeToString(deterministic=True)
+    text: bytes = node.SerializeToString(deterministic=True)
+    return text
 
 
 def _is_outside(tensor: TensorProto) -> bool:

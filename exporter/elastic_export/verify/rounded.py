@@ -62,7 +62,7 @@ class Judge:
         """One layer of the sub-model, computed by the parent's block, all rows and calls at once."""
         states = self._oracle.states_of(block.index, self._plan.context)
         kinds = {part.kind: part for part in self._slices if part.layer == block.index}
-        parts = {name: kinds[kind] for name in states if (kind := name.split(".")[0]) in kinds}  # type: ignore[index]
+        parts = {name: kinds[kind] for name in states if (kind := name.split(".")[0]) in kinds}
         if {part.input for part in parts.values()} != set(passed[0].before):
             self.tally.add_missing(f"branch.{block.index}")  # a layer of another kind
             return

@@ -4,7 +4,9 @@ poison in unwritten cache rows. Its own stream goes from piece to piece: the end
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import mmap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from onnx import ModelProto
 
 from elastic_export.verify.onnx_model import OnnxModel
-from elastic_export.verify.pieces import Piece
+from elastic_export.verify.pieces import Piece, output_of
 from elastic_export.verify.plan import POISON, Ints, Plan, walk
 from elastic_export.weights.source import WeightSource
 from elastic_runtime.errors import BuildError
@@ -62,11 +64,12 @@ class ShippedFile:
     def layer(self, piece: Piece, weights: Weights) -> list[Passed]:
         """One layer over all calls, from its own stream on."""
         model, passed = self._loaded(piece, weights), list[Passed]()
-        state = model.empty_state(len(self._plan.ids), self._plan.context, cache_fill=POISON)
+        given = model.empty_state(len(self._plan.ids), self._plan.context, cache_fill=POISON)
+        state = {name: given[name] for name in piece.states}  # of another layer's cache it may want to know the size
         for number, (ids, position, length) in enumerate(self._calls):
             stream = self.streams[number]
-            outputs = model.run(ids, position, length, state | {str(piece.stream): stream})
-            after, total = model.new_state(outputs), outputs[piece.result]
+            outputs = model.run(ids, position, length, given | state | {str(piece.stream): stream})
+            after, total = {name: outputs[output_of(name)] for name in state}, outputs[piece.result]
             passed.append(Passed(position, length, stream, outputs[str(piece.branch)], total, state, after))
             self.streams[number], state = total, after
         return passed
@@ -106,7 +109,7 @@ def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str
     weights = dict[str, Array]()
     for value in piece.model.graph.input:
         if value.name in piece.weights and value.name in tables:
-            table = np.zeros([d.dim_value for d in value.type.tensor_type.shape.dim], np.float32)
+            table = _untouched([d.dim_value for d in value.type.tensor_type.shape.dim])
             for row in np.unique(ids):
                 found = _checked(piece, value.name, source.rows(value.name, int(row), 1), rows=1)
                 table[row] = _widened(found)[0]
@@ -114,6 +117,14 @@ def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str
         elif value.name in piece.weights:
             weights[value.name] = _widened(_checked(piece, value.name, source.load(value.name)))
     return weights
+
+
+def _untouched(shape: Sequence[int]) -> Array:
+    """Zeros that take memory by the small page where they are written, not by the large ones that numpy asks for."""
+    memory = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(shape)
 
 
 def head_matrix(piece: Piece) -> str | None:
@@ -163,7 +174,7 @@ def _checked(piece: Piece, name: str, array: npt.NDArray[Any], rows: int | None 
 
 def _widened(array: npt.NDArray[Any]) -> Array:
     """A float32 array of its own, or a float32 one itself."""
-    whole = np.require(array, requirements="CA")
+    whole = np.require(array, requirements=["C", "A"])
     if whole.dtype == np.float32:
         return whole
     narrow = torch.bfloat16 if whole.dtype.name == "bfloat16" else torch.float16
