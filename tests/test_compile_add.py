@@ -221,7 +221,7 @@ def test_another_graph_is_refused_before_an_engine_is_built(
 ) -> None:
     run(checkpoint, tmp_path / "out")
     monkeypatch.setattr(body, "_BODY", body._BODY.replace("y_skip", "y_skipped"))
-    monkeypatch.setattr(proof, "verify_budget", lambda *args: pytest.fail("verified before it was refused"))
+    monkeypatch.setattr(proof, "verify_budgets", lambda *args: pytest.fail("verified before it was refused"))
     monkeypatch.setattr(built, "build_engine", lambda request: pytest.fail("built before it was refused"))
     with pytest.raises(InputError, match=r"budget full: expected as in the bundle, the full/model\.onnx of its other"):
         run(checkpoint, tmp_path / "out", "rtx4090", add=True)

@@ -45,6 +45,13 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
             weights = make_weights(job, writer)
             weights.place()
         results = [_sub_model(job, budget, parent, weights, writer, progress) for budget in job.budgets]
+        if job.options.verify:  # all in one pass over the parent; before any engine: a wrong file is not worth building
+            with progress.step("verify"):
+                prove(job, results, weights, writer)
+        for result in results:
+            build_engines(job, result, writer.folder(result.budget.name), progress)
+            write_report(job, result, writer.folder(result.budget.name))
+            result.seconds |= progress.seconds(result.budget.name)
         progress.say_all(build_remarks(results))
         check_targets(job, results)  # again, by the builder's scratch memory instead of the estimate
         with progress.step("bundle"):  # last: digests are of files that nobody changes any more
@@ -58,7 +65,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
 def _sub_model(
     job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights, writer: BundleWriter, progress: Progress
 ) -> BudgetResult:
-    """One budget, from the parent's graph to verified engines."""
+    """One budget, from the parent's graph to its file and its weights."""
     folder, step = writer.folder(budget.name), progress.step
     with step("passes", budget.name):
         graph = sub_model_graph(job, budget, parent, weights.stored, dumps_of(job.options, budget.name))
@@ -69,10 +76,4 @@ def _sub_model(
         result = BudgetResult(budget, emitted, job.size_of(budget), weights.bind(budget, emitted))
         writer.check_graph(budget.name, job.asked)
     progress.say_all(result.warnings())
-    if job.options.verify:  # before the engines: a file that computes something else is not worth building
-        with step("verify", budget.name):
-            result.verification = prove(job, budget, emitted, weights, writer)
-    build_engines(job, result, folder, progress)
-    result.seconds = progress.seconds(budget.name)
-    write_report(job, result, folder)
     return result

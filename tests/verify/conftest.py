@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,9 +25,18 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
-from elastic_export.verify import Oracle, Plan, Verification, make_oracle, make_plan, require_passed, verify_budget
-from elastic_export.verify.oracle import Snapshot
+from elastic_export.verify import (
+    Oracle,
+    Plan,
+    Subject,
+    Verification,
+    make_oracle,
+    make_plan,
+    require_passed,
+    verify_budgets,
+)
 from elastic_export.weights.recipe import shared_recipe
+from elastic_export.weights.source import Held
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
 from synthetic import write_checkpoint
@@ -61,18 +70,6 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class RememberingOracle(Oracle):
-    """Runs once for the same question: the reference knows nothing of the faults in a file."""
-
-    _answers: ClassVar[dict[Any, list[Snapshot]]] = {}
-
-    def run(self, masks: Any, slices: Any, plan: Any, *, every_token: bool = False) -> list[Snapshot]:
-        key = (id(self), str(slices), plan.steps, plan.seed, every_token)
-        if key not in self._answers:
-            self._answers[key] = super().run(masks, slices, plan, every_token=every_token)
-        return self._answers[key]
-
-
 @dataclass
 class Compiled:
     """A parent of `precision` on disk, its budget, and what verification of the budget needs."""
@@ -97,9 +94,7 @@ class Compiled:
 
     @cached_property
     def oracle(self) -> Oracle:
-        oracle = make_oracle(self.checkpoint, self.precision)
-        oracle.__class__ = RememberingOracle
-        return oracle
+        return make_oracle(self.checkpoint, self.precision)
 
     @cached_property
     def parent(self) -> ir.Model:
@@ -134,8 +129,9 @@ class Compiled:
         return replace(self.emitted, path=path)
 
     def verify(self, emitted: EmittedModel, weights: Iterable[tuple[str, Array]] | None = None) -> Verification:
-        held = self.load(self.recipe(emitted)) if weights is None else weights
-        return verify_budget(self.oracle, self.budget, emitted, held, self.plan)
+        held = Held(self.load(self.recipe(emitted)) if weights is None else weights)
+        [found] = verify_budgets(self.oracle, [Subject(self.budget, emitted, held, self.plan)])
+        return found
 
     def prepare(self) -> None:
         """Make everything that no fault may touch."""
@@ -182,6 +178,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def narrow_type() -> Any:
     """`narrow_type(precision)`: what a fault rounds to, by ONNX's number; a float32 model's faults round to BF16."""
     return {"bf16": TensorProto.BFLOAT16, "fp16": TensorProto.FLOAT16, "fp32": TensorProto.BFLOAT16}.__getitem__
+
+
+@pytest.fixture(scope="session")
+def two_caches(tmp_path_factory: pytest.TempPathFactory, trace_once: Callable[..., ir.Model]) -> Compiled:
+    """A model with two attention layers: its file computes positions and masks once for both."""
+    arch = replace(PARENT, pattern="*M*-M*", ffn_sizes=(104,))
+    budget = Budget("tight", 56, (75,), (8, 4), 8, 4, (5,))
+    made = Compiled(tmp_path_factory.mktemp("caches"), arch, budget, "bf16", trace_once)
+    made.prepare()
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.verify.compare import Tally, compare_runs
-from elastic_export.verify.oracle import Snapshot
+from elastic_export.verify.compare import Comparison, Tally
 from elastic_export.verify.plan import Plan, Step
+from elastic_export.verify.shipped import real_logits
 
 Array = np.ndarray[Any, Any]
 
@@ -89,27 +89,39 @@ def test_top1() -> None:
 PLAN = Plan(0, np.zeros((2, 5), np.int64), (Step(4, (4, 2)), Step(1, (0, 1))), 8)
 
 
-def snapshots(every_token: bool = False) -> list[Snapshot]:
+def outputs(every_token: bool = False) -> list[dict[str, Array]]:
+    """Of each call: `logits` and the states."""
     made = []
     for number, step in enumerate(PLAN.steps):
         tokens = (step.tokens,) if every_token else ()
         states = {"conv_state.0": random(2, 3, 6, seed=number), "key_cache.0": random(2, 2, 8, 4, seed=9 + number)}
-        made.append(Snapshot(random(2, *tokens, 11, seed=20 + number), states))
+        made.append({"logits": random(2, *tokens, 11, seed=20 + number)} | states)
     return made
 
 
+def compared(ours: list[dict[str, Array]], theirs: list[dict[str, Array]]) -> Comparison:
+    """As a verification does: states of all rows, logits of those that were fed."""
+    tally, ends = Tally(), np.cumsum([step.length for step in PLAN.steps], axis=0)
+    for call, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        tally.add_states(call, mine, {n: s for n, s in other.items() if n != "logits"}, ends[call].tolist())
+        for row, count in enumerate(PLAN.steps[call].length):
+            pair = (real_logits(side["logits"], row, count) for side in (mine, other))
+            for got, expected in zip(*pair, strict=True):
+                tally.add_logits(call, got, expected)
+    return tally.comparison(["logits"])
+
+
 def changed(place: tuple[Any, ...], what: str, call: int, by: float = 1.01, every_token: bool = False) -> float:
-    """The worst error after one value range of one snapshot is multiplied."""
-    ours = snapshots(every_token)
-    values = ours[call].logits if what == "logits" else ours[call].states[what]
-    values[place] *= by
-    comparison = compare_runs(ours, snapshots(every_token), PLAN)
+    """The worst error after one value range of one output is multiplied."""
+    ours = outputs(every_token)
+    ours[call][what][place] *= by
+    comparison = compared(ours, outputs(every_token))
     assert comparison.worst.error == 0.0 or comparison.worst.tensor == what
     return comparison.worst.error
 
 
 def test_equal_runs_agree() -> None:
-    comparison = compare_runs(snapshots(), snapshots(), PLAN)
+    comparison = compared(outputs(), outputs())
     assert {d.tensor: d.error for d in comparison.differences} == {
         "logits": 0.0,
         "conv_state.0": 0.0,
@@ -142,6 +154,13 @@ def test_every_real_token_counts_where_there_are_all() -> None:
 
 
 def test_a_swapped_state_shows() -> None:
-    ours = snapshots()
-    ours[0].states["conv_state.0"][:] = ours[0].states["conv_state.0"][::-1].copy()
-    assert compare_runs(ours, snapshots(), PLAN).worst.error > 0.5
+    ours = outputs()
+    ours[0]["conv_state.0"][:] = ours[0]["conv_state.0"][::-1].copy()
+    assert compared(ours, outputs()).worst.error > 0.5
+
+
+def test_a_state_that_is_not_there_is_infinitely_wrong() -> None:
+    ours = outputs()
+    del ours[1]["conv_state.0"]
+    worst = compared(ours, outputs()).worst
+    assert (worst.tensor, worst.error, worst.call) == ("conv_state.0", float("inf"), 1)

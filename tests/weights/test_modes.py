@@ -93,7 +93,11 @@ def test_what_a_consumer_loads_is_the_slice(
         weights.bind(HALF, emitted)
         assert files <= {path.name for path in writer.folder("half").iterdir()}
         assert (writer.path / "weights").is_dir() == (not options)
-        found = dict(weights.load(HALF)) or initializers(emitted.path)
+        source, held = weights.source(HALF), initializers(emitted.path)
+        found = held | {name: source.load(name) for name in source.names}
+        assert source.names == set(expected) - {name for name, tensor in held.items() if tensor.nbytes <= 1 << 10}
+        for name in source.names:
+            assert source.rows(name, 1, 1).tobytes() == source.load(name)[1:2].tobytes(), name
         assert set(found) == set(expected)
         for name, array in expected.items():
             assert found[name].dtype == array.dtype, name

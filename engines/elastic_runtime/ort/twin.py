@@ -13,7 +13,7 @@ Needs the `onnx` package. A float32 model is its own twin.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import onnx
 import onnx.inliner
@@ -58,7 +58,9 @@ def narrow_type(model: ModelProto) -> int | None:
     return next(iter(found), None)
 
 
-def float32_twin(model: ModelProto, *, rounded: bool = False, wide_weights: bool = False) -> ModelProto:
+def float32_twin(
+    model: ModelProto, *, rounded: bool = False, wide_weights: bool = False, inner: Collection[str] = ()
+) -> ModelProto:
     """A float32 twin of a model; the model is left alone.
 
     Weight inputs keep the dtype they are stored in and are cast inside, layer by layer: a twin needs no float32 copy of
@@ -68,6 +70,7 @@ def float32_twin(model: ModelProto, *, rounded: bool = False, wide_weights: bool
         model: an emitted model; initializers may lie outside the file.
         rounded: whether values that were narrow are rounded to the narrow type.
         wide_weights: whether weight inputs are float32 too: twice the memory, and nothing is cast at every call.
+        inner: inputs and outputs that are no weights but values cut out of a larger graph.
     """
     narrow = narrow_type(model)
     if narrow is None:
@@ -78,13 +81,14 @@ def float32_twin(model: ModelProto, *, rounded: bool = False, wide_weights: bool
     outer = {name for node in model.graph.node for name in node.output}
     were_narrow = _narrow_values(twin)
     del twin.graph.value_info[:]
-    stored = _widen_interface(twin.graph.input, keep_weights=not wide_weights)
-    stored += _widen_interface(twin.graph.output, keep_weights=True)
+    stored = _widen_interface((v for v in twin.graph.input if v.name not in inner), keep_weights=not wide_weights)
+    stored += _widen_interface((v for v in twin.graph.output if v.name not in inner), keep_weights=True)
+    _widen_interface((v for v in (*twin.graph.input, *twin.graph.output) if v.name in inner), keep_weights=False)
     stored += [tensor.name for tensor in twin.graph.initializer if tensor.data_type == narrow]
     nodes = [_cast(name, _wide(name), TensorProto.FLOAT) for name in stored]
     for node in twin.graph.node:
-        inner = outer.isdisjoint(node.output)
-        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded or inner else None)
+        of_a_body = outer.isdisjoint(node.output)
+        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded or of_a_body else None)
     del twin.graph.node[:]
     twin.graph.node.extend(nodes)
     return twin
@@ -104,7 +108,7 @@ def _with_defaults(model: ModelProto) -> ModelProto:
 
 def residual_sums(model: ModelProto) -> list[NodeProto]:
     """The sums of the residual stream, one a layer in order: inputs are the stream and the layer's branch."""
-    bare = _inferred(model)
+    bare = inferred(model)
     return [node for node in bare.node if node.op_type == "Add" and node.output[0] in _floats(bare)]
 
 
@@ -113,8 +117,8 @@ def _floats(graph: onnx.GraphProto) -> set[str]:
     return {v.name for v in (*graph.value_info, *graph.output) if v.type.tensor_type.elem_type in kinds}
 
 
-def _inferred(model: ModelProto) -> onnx.GraphProto:
-    """The graph with types by inference and not by what the file claims."""
+def inferred(model: ModelProto) -> onnx.GraphProto:
+    """A copy of the graph with types by inference and not by what the file claims."""
     bare = ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]
@@ -123,8 +127,8 @@ def _inferred(model: ModelProto) -> onnx.GraphProto:
 
 def _narrow_values(model: ModelProto) -> set[str]:
     """Names of the node outputs that are narrow."""
-    inferred = _inferred(model)
-    values = (*inferred.value_info, *inferred.output)
+    graph = inferred(model)
+    values = (*graph.value_info, *graph.output)
     return {value.name for value in values if value.type.tensor_type.elem_type in NARROW}
 
 

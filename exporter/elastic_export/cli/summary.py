@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def summary(result: ExportResult) -> str:
     """Budget, parameters, layers, weights, verified error, engine size and seconds per stage; then what was not run."""
     heading = ["budget", "params", "layers", "weights", "verified error", "engines"]
-    rows = [[*heading, "seconds: passes", "onnx", "verify", "engine"], *(_row(budget) for budget in result.budgets)]
+    rows = [[*heading, "seconds: passes", "onnx", "engine"], *(_row(budget) for budget in result.budgets)]
     engines, files = sum(len(budget.engines) for budget in result.budgets), result.manifest.files
     replay = f"elastic-export verify {result.output} --require engine"
     return "\n".join(
@@ -44,7 +44,7 @@ def _row(budget: BudgetResult) -> list[str]:
         size_text(budget.size.weight_bytes),
         "not verified" if budget.verification is None else f"{budget.verification.error:.1e}",
         ", ".join(size_text(n) for n in sorted(sizes)),
-        *(f"{seconds.get(step, 0.0):.1f}" for step in ("passes", "onnx", "verify", "engine")),
+        *(f"{seconds.get(step, 0.0):.1f}" for step in ("passes", "onnx", "engine")),
     ]
 
 

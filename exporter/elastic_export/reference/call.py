@@ -27,3 +27,10 @@ class Call:
     def __init__(self, position: Tensor, length: Tensor, state: State, masks: Masks, rounding: Round = _exact) -> None:
         self.position, self.length, self.state, self.masks, self.round = position, length, state, masks, rounding
         self.new_state: State = {}
+
+    def each(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        """`function(call, *values)` of what mixes a sequence's tokens: values and result are [B, T, …].
+
+        Here of all rows at once; `Segments`, which holds many calls, asks it of each of them.
+        """
+        return function(self, *values)

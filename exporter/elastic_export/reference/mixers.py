@@ -33,7 +33,7 @@ class Mixer(nn.Module, ABC):
 
     def linear(self, x: Tensor, name: str, call: Call) -> Tensor:
         """x [B, T, in] times the matrix `<name>.weight` [out, in], rounded as it is stored: [B, T, out]."""
-        return call.round(F.linear(x, self.get_parameter(f"{name}.weight")))
+        return call.round(multiply(x, self.get_parameter(f"{name}.weight")))
 
     def mask(self, name: str, call: Call) -> Tensor:
         """The budget's mask of this layer by that name."""
@@ -49,8 +49,12 @@ class Mamba2(Mixer):
 
     def forward(self, x: Tensor, call: Call) -> Tensor:
         """[B, T, d] -> [B, T, d]."""
-        arch, conv, ssm = self.arch, f"conv_state.{self.ordinal}", f"ssm_state.{self.ordinal}"
         projected = self.linear(x, "in_proj", call) * self.mask("projected", call)
+        return self.linear(call.round(call.each(self._scanned, projected)), "out_proj", call)
+
+    def _scanned(self, call: Call, projected: Tensor) -> Tensor:
+        arch, conv, ssm = self.arch, f"conv_state.{self.ordinal}", f"ssm_state.{self.ordinal}"
+        y: Tensor
         y, call.new_state[conv], call.new_state[ssm] = masked_mamba2_mixer(
             projected,
             *(self.get_parameter(tensor.name) for tensor in MAMBA2.tensors if tensor.operand),
@@ -64,7 +68,7 @@ class Mamba2(Mixer):
             arch.epsilon,
             *arch.time_step_limit,
         )
-        return self.linear(call.round(y), "out_proj", call)
+        return y
 
 
 class Mlp(Mixer):
@@ -81,12 +85,17 @@ class Attention(Mixer):
 
     def forward(self, x: Tensor, call: Call) -> Tensor:
         """[B, T, d] -> [B, T, d]."""
-        keys, values = f"key_cache.{self.ordinal}", f"value_cache.{self.ordinal}"
         q, k, v = (self.linear(x, name, call) for name in ("q_proj", "k_proj", "v_proj"))
+        y = call.each(self._attended, q, k, v)
+        return self.linear(call.round(y) * self.mask("heads", call), "o_proj", call)
+
+    def _attended(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = f"key_cache.{self.ordinal}", f"value_cache.{self.ordinal}"
+        y: Tensor
         y, call.new_state[keys], call.new_state[values] = cached_attention(
             q, k, v, call.state[keys], call.state[values], call.position
         )
-        return self.linear(call.round(y) * self.mask("heads", call), "o_proj", call)
+        return y
 
 
 MIXERS: dict[LayerKind, type[Mixer]] = {MAMBA2: Mamba2, MLP: Mlp, ATTENTION: Attention}
@@ -100,3 +109,14 @@ def declare(module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
             module.add_module(part, nn.Module())
         module = module.get_submodule(part)
     module.register_parameter(last, nn.Parameter(torch.empty(shape), requires_grad=False))
+
+
+_CONVERTED = 1 << 24  # elements at a time: 128 MiB of float64, where a whole matrix of a 12B takes 840
+
+
+def multiply(x: Tensor, weight: Tensor) -> Tensor:
+    """x [..., in] times weight [out, in]: [..., out] in the dtype of x; another weight is converted block by block."""
+    if weight.dtype == x.dtype:
+        return F.linear(x, weight)
+    blocks = torch.split(weight, max(1, _CONVERTED // weight.shape[1]))
+    return torch.cat([F.linear(x, block.to(x.dtype)) for block in blocks], dim=-1)

@@ -17,7 +17,7 @@ from elastic_export.ops.last_token.torch_op import last_token
 from elastic_export.ops.masked_rms_norm.torch_op import masked_rms_norm
 from elastic_export.reference.call import Call, Round
 from elastic_export.reference.masks import Masks
-from elastic_export.reference.mixers import MIXERS, declare
+from elastic_export.reference.mixers import MIXERS, declare, multiply
 from elastic_export.reference.state import State
 
 
@@ -111,5 +111,9 @@ class ElasticModel(nn.Module):
         """The residual stream [B, T, d] -> logits [B, V] or [B, T, V]."""
         if not self.every_token:
             x = last_token(x, call.length)
-        x = masked_rms_norm(x, self.body.get_parameter(FINAL_NORM.name), call.masks["hidden"], self.arch.epsilon)
-        return call.round(F.linear(call.round(x), self.get_parameter(HEAD.name)))
+        return call.round(multiply(self.final_norm(x, call), self.get_parameter(HEAD.name)))
+
+    def final_norm(self, x: Tensor, call: Call) -> Tensor:
+        """What the head's matrix is multiplied with, of x's shape."""
+        weight = self.body.get_parameter(FINAL_NORM.name)
+        return call.round(masked_rms_norm(x, weight, call.masks["hidden"], self.arch.epsilon))

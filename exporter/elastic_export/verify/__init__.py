@@ -3,11 +3,19 @@
 from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.plan import Plan, make_plan
 from elastic_export.verify.report import engines_not_run, no_verification, report_of
-from elastic_export.verify.verify import Verification, make_oracle, require_passed, stored_weight, verify_budget
+from elastic_export.verify.verify import (
+    Subject,
+    Verification,
+    make_oracle,
+    require_passed,
+    stored_weight,
+    verify_budgets,
+)
 
 __all__ = [
     "Oracle",
     "Plan",
+    "Subject",
     "Verification",
     "engines_not_run",
     "make_oracle",
@@ -16,5 +24,5 @@ __all__ = [
     "report_of",
     "require_passed",
     "stored_weight",
-    "verify_budget",
+    "verify_budgets",
 ]

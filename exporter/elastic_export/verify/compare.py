@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-
-from elastic_export.verify.oracle import Snapshot
-from elastic_export.verify.plan import Plan
 
 Array = npt.NDArray[np.float32]
 
@@ -84,9 +81,26 @@ class Tally:
             got, expected = got[:, :end], expected[:, :end]
         self.add(tensor, call, got, expected)
 
-    def comparison(self) -> Comparison:
-        """What was collected."""
-        return Comparison(tuple(map(self._complete, self._worst.values())), self._agree / max(1, self._rows))
+    def add_states(
+        self, call: int, got: Mapping[str, Array], expected: Mapping[str, Array], ends: Sequence[int]
+    ) -> None:
+        """Every state of `expected` after a call, all rows; one that `got` does not have is infinitely wrong."""
+        for name, states in expected.items():
+            for row, end in enumerate(ends):
+                if name in got:
+                    self.add_state(name, call, got[name][row], states[row], end)
+                else:
+                    self.add_missing(name, call)
+
+    def add_missing(self, tensor: str, call: int = 0) -> None:
+        """A tensor that is not there."""
+        self.add(tensor, call, np.full(1, np.nan, np.float32), np.ones(1, np.float32))
+
+    def comparison(self, first: Sequence[str] = ()) -> Comparison:
+        """What was collected; in the order in which it was added, but for `first`."""
+        names = [*(name for name in first if name in self._worst), *(name for name in self._worst if name not in first)]
+        found = tuple(self._complete(self._worst[name]) for name in names)
+        return Comparison(found, self._agree / max(1, self._rows))
 
     def _complete(self, worst: Difference) -> Difference:
         distance, norm, differing, size = self._sums[worst.tensor]
@@ -104,17 +118,3 @@ def _ratio(distance: float, norm: float) -> float:
     if norm == 0.0:
         return 0.0 if distance == 0.0 else float("inf")
     return distance / norm
-
-
-def compare_runs(got: Sequence[Snapshot], expected: Sequence[Snapshot], plan: Plan) -> Comparison:
-    """Compare after every call: logits of rows that were fed (of all tokens, where given), every state of every row."""
-    tally, position = Tally(), np.zeros(len(plan.ids), np.int64)
-    for call, (step, ours, theirs) in enumerate(zip(plan.steps, got, expected, strict=True)):
-        position = position + np.array(step.length)
-        for row, end in enumerate(position):
-            rows = (side.real_logits(row, step.length[row]) for side in (ours, theirs))
-            for mine, other in zip(*rows, strict=True):
-                tally.add_logits(call, mine, other)
-            for name, state in theirs.states.items():
-                tally.add_state(name, call, ours.states[name][row], state[row], int(end))
-    return tally.comparison()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from elastic_export.verify.pieces import output_of
 from elastic_runtime.errors import BuildError, ElasticError, InputError
 from elastic_runtime.ort.advice import UPDATE
 from elastic_runtime.ort.onnx_memory import ort_value
@@ -32,6 +33,8 @@ class OnnxModel:
         weights: (input name, array) of every weight input, in the dtype the file asks for.
         rounded: run the rounded twin instead of the plain float32 one (no difference for a float32 model).
         taps: names of inner values that `run` gives besides the outputs.
+        inner: inputs and outputs that are values of a larger graph (a piece's streams): float32 like states.
+        wide_weights: take weights in float32 whatever the file asks for, so that no call converts them again.
         threads: of one op; 0 leaves the choice to onnxruntime.
     """
 
@@ -42,13 +45,15 @@ class OnnxModel:
         *,
         rounded: bool = False,
         taps: Sequence[str] = (),
+        inner: Sequence[str] = (),
+        wide_weights: bool = False,
         threads: int = 0,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads
         try:
-            twin = float32_twin(model, rounded=rounded)
+            twin = float32_twin(model, rounded=rounded, wide_weights=wide_weights, inner=inner)
             twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in taps)
             self._session = onnxruntime.InferenceSession(
                 twin.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -59,22 +64,29 @@ class OnnxModel:
             raise BuildError(
                 "model.onnx", expected="a model onnxruntime loads", found=str(error).strip(), todo=UPDATE
             ) from error
+        given = [value.name for value in twin.graph.input]
+        self._tokens = [name for name in given if name in TOKEN_INPUTS]
+        self._inner = [name for name in given if name in inner]
         self.state_shapes = {
             value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
             for value in twin.graph.input
-            if value.name not in TOKEN_INPUTS and not is_weight(value.name)
+            if value.name not in (*TOKEN_INPUTS, *inner) and not is_weight(value.name)
         }
         self.outputs = [value.name for value in twin.graph.output]
+        self._wanted = {name for name in given if is_weight(name) and name not in inner}
+        self.bind(weights)
+
+    def bind(self, weights: Iterable[tuple[str, Array]]) -> None:
+        """Take these weights from now on, all of them. Raises InputError: they are not those of the model."""
         self._kept = [
-            (name, np.ascontiguousarray(array)) for name, array in weights
-        ]  # an OrtValue does not keep its array alive
+            (n, np.require(a, requirements=["C", "A"])) for n, a in weights
+        ]  # an OrtValue keeps no array alive
         self._weights = {name: ort_value(array) for name, array in self._kept}
-        wanted = {value.name for value in twin.graph.input if is_weight(value.name)}
-        if wanted != set(self._weights):
-            differing = sorted(wanted ^ set(self._weights))
+        if self._wanted != set(self._weights):
+            differing = sorted(self._wanted ^ set(self._weights))
             raise InputError(
                 "weights of the model",
-                expected=f"{len(wanted)} inputs",
+                expected=f"{len(self._wanted)} inputs",
                 found=f"differing {differing[:4]}",
                 todo="export the bundle again",
             )
@@ -89,10 +101,11 @@ class OnnxModel:
         return state
 
     def run(self, input_ids: Ints, position: Ints, length: Ints, state: Mapping[str, Array]) -> dict[str, Array]:
-        """One call: ids [B, T], position [B], length [B] -> every output and tap by name. `state` is not modified."""
+        """One call: ids [B, T], position [B], length [B] -> every output and tap by name. `state`, in which inner
+        inputs stand too, is not modified."""
         tokens = {"input_ids": input_ids, "position": position, "length": length}
-        arrays = {name: np.ascontiguousarray(ids, np.int64) for name, ids in tokens.items()}
-        arrays |= {name: np.ascontiguousarray(state[name], np.float32) for name in self.state_shapes}
+        arrays = {name: np.ascontiguousarray(tokens[name], np.int64) for name in self._tokens}
+        arrays |= {n: np.ascontiguousarray(state[n], np.float32) for n in (*self.state_shapes, *self._inner)}
         feeds = {name: ort_value(array) for name, array in arrays.items()} | self._weights
         try:
             results = self._session.run_with_ort_values(self.outputs, feeds)
@@ -104,7 +117,7 @@ class OnnxModel:
 
     def new_state(self, outputs: Mapping[str, Array]) -> State:
         """The state among the outputs of `run`, by its input names."""
-        missing = sorted({_output_of(name) for name in self.state_shapes} - set(outputs))
+        missing = sorted({output_of(name) for name in self.state_shapes} - set(outputs))
         if missing:
             raise BuildError(
                 "model.onnx",
@@ -112,14 +125,9 @@ class OnnxModel:
                 found=f"no {missing[0]}",
                 todo="export the bundle again",
             )
-        return {name: outputs[_output_of(name)] for name in self.state_shapes}
+        return {name: outputs[output_of(name)] for name in self.state_shapes}
 
     def call(self, input_ids: Ints, position: Ints, length: Ints, state: Mapping[str, Array]) -> tuple[Array, State]:
         """One call as `run`: logits and the new state."""
         outputs = self.run(input_ids, position, length, state)
         return outputs["logits"], self.new_state(outputs)
-
-
-def _output_of(state: str) -> str:
-    kind, ordinal = state.split(".")
-    return f"{kind}_out.{ordinal}"

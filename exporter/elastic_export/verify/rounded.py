@@ -9,103 +9,48 @@ right implementations are apart on this model). What is left are single flipped 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 import torch
+from torch import Tensor
 
 from elastic_export.emit import EmittedModel
 from elastic_export.graph.facts import StateSlice, tensor_slices
-from elastic_export.layers.budget import Budget
-from elastic_export.reference import Masks, empty_state
+from elastic_export.reference import Masks
 from elastic_export.reference.call import Call
+from elastic_export.reference.mixers import multiply
 from elastic_export.reference.model import Block, rounding_to
+from elastic_export.reference.segments import Segments
 from elastic_export.runs import positions
 from elastic_export.verify.compare import Comparison, Tally
-from elastic_export.verify.onnx_model import OnnxModel
-from elastic_export.verify.oracle import Oracle, Snapshot, cut_state, spread_state
-from elastic_export.verify.plan import POISON, Plan, walk
-from elastic_runtime.errors import InternalError
-from elastic_runtime.ort.twin import residual_sums
-
-Array = npt.NDArray[np.float32]
-Weights = Iterable[tuple[str, npt.NDArray[Any]]]
+from elastic_export.verify.masked import Fed, feeds, last_tokens
+from elastic_export.verify.oracle import Array, Oracle, cut_state, spread_state
+from elastic_export.verify.plan import Plan
+from elastic_export.verify.shipped import Passed
 
 
-@dataclass(frozen=True)
-class _Record:
-    """One call of the twin: states before, all outputs, and the stream, the branch and the sum of each layer."""
+class Judge:
+    """Recomputes the layers of a rounded twin with the masked parent.
 
-    position: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int64]
-    before: dict[str, Array]
-    outputs: dict[str, Array]
-    layers: list[tuple[Array, Array, Array]]
+    Attributes:
+        logits: [n, V] after the head, of each feed's last token or of all tokens.
+    """
 
-    def rows(self) -> list[tuple[int, int]]:
-        """(row, real tokens) of the rows that were fed."""
-        return [(row, int(count)) for row, count in enumerate(self.length) if count]
-
-
-def check_rounded(
-    oracle: Oracle,
-    masks: Masks,
-    budget: Budget,
-    emitted: EmittedModel,
-    model: onnx.ModelProto,
-    weights: Weights,
-    plan: Plan,
-    storage: torch.dtype,
-) -> Comparison:
-    """Compare branch, sum and states of every layer, and the logits, each from the twin's own inputs."""
-    layers = len(budget.kept_layers(oracle.architecture))
-    records = _record(model, weights, plan, oracle.architecture.vocab_size, layers)
-    judge = _Judge(oracle, masks, emitted, storage)
-    with torch.inference_mode():
-        for number, index in enumerate(budget.kept_layers(oracle.architecture)):
-            with oracle.loaded_layer(index) as block:
-                judge.layer(records, number, block)
-        judge.logits(records)
-    return judge.comparison()
-
-
-def _record(model: onnx.ModelProto, weights: Weights, plan: Plan, vocab: int, layers: int) -> list[_Record]:
-    sums = [(node.input[0], node.input[1], node.output[0]) for node in residual_sums(model)]
-    if len(sums) != layers:
-        raise InternalError(
-            "model.onnx", expected=f"{layers} sums of the residual stream, one a layer", found=f"{len(sums)}"
-        )
-    taps = sorted({name for names in sums for name in names})
-    twin, records = OnnxModel(model, weights, rounded=True, taps=taps), list[_Record]()
-    state = twin.empty_state(len(plan.ids), plan.context, cache_fill=POISON)
-    for ids, position, length in walk(plan, vocab):
-        outputs = twin.run(ids, position, length, state)
-        tapped = [(outputs[stream], outputs[branch], outputs[total]) for stream, branch, total in sums]
-        records.append(_Record(position, length, state, outputs, tapped))
-        state = twin.new_state(outputs)
-    return records
-
-
-class _Judge:
-    """Recomputes pieces of the twin with the masked parent."""
-
-    def __init__(self, oracle: Oracle, masks: Masks, emitted: EmittedModel, storage: torch.dtype) -> None:
+    def __init__(
+        self, oracle: Oracle, masks: Masks, emitted: EmittedModel, plan: Plan, storage: torch.dtype, *, every: bool
+    ) -> None:
         self._oracle, self._masks, self._slices = oracle, masks, emitted.state_slices
-        self._round, self._arch = rounding_to(storage), oracle.architecture
+        self._round, self._arch, self._plan, self._every = rounding_to(storage), oracle.architecture, plan, every
         parts = tensor_slices(emitted.weight_sources.values())
         embeddings = next(part for part in parts if part.tensor.endswith("embeddings.weight"))
-        self._hidden = positions(embeddings.runs[1])
-        self._shapes = {n: t.shape[1:] for n, t in empty_state(self._arch, 1, 1, torch.float32, "meta").items()}
-        self.tally, self.noise = Tally(pooled=True), Tally(pooled=True)
+        self._hidden, self.fed = positions(embeddings.runs[1]), sorted(feeds(plan), key=lambda fed: (fed.call, fed.row))
+        self.tally, self._noise = Tally(pooled=True), Tally(pooled=True)
 
     def comparison(self) -> Comparison:
         """The twin against the oracle in float64, beside the oracle's own float32 against its float64."""
-        noise = {found.tensor: found for found in self.noise.comparison().differences}
+        noise = {found.tensor: found for found in self._noise.comparison().differences}
         found = self.tally.comparison()
         differences = [
             replace(d, noise=noise[d.tensor].error, noise_share=noise[d.tensor].share) if d.tensor in noise else d
@@ -113,56 +58,71 @@ class _Judge:
         ]
         return Comparison(tuple(differences), found.top1)
 
-    def layer(self, records: Sequence[_Record], number: int, block: Block) -> None:
-        """Layer `number` of the sub-model, computed by the parent's block."""
-        _, _, ordinal = list(self._arch.layers())[block.index]
-        parts = {f"{part.kind}.{ordinal}": part for part in self._slices if part.layer == block.index}
-        exact = copy.deepcopy(block).to(torch.float64)
-        for call, record in enumerate(records):
-            for row, count in record.rows():
-                stream, branch, total = (value[row, :count] for value in record.layers[number])
-                summed = self._round(torch.from_numpy(stream + branch)).numpy()
-                self.tally.add(f"residual.{block.index}", call, total, summed)
-                ours = {part.input: record.outputs[part.output][row] for part in parts.values()}
-                wide = self._run(exact, parts, record, row, stream)
-                narrow = self._run(block, parts, record, row, stream)
-                end = int(record.position[row]) + count
-                for tally, (found, states) in ((self.tally, (branch, ours)), (self.noise, narrow)):
-                    tally.add(f"branch.{block.index}", call, found, wide[0])
-                    for name, state in states.items():
-                        tally.add_state(name, call, state, wide[1][name], end)
+    def layer(self, passed: Sequence[Passed], block: Block) -> None:
+        """One layer of the sub-model, computed by the parent's block, all rows and calls at once."""
+        states = self._oracle.states_of(block.index, self._plan.context)
+        kinds = {part.kind: part for part in self._slices if part.layer == block.index}
+        parts = {name: kinds[kind] for name in states if (kind := name.split(".")[0]) in kinds}
+        if {part.input for part in parts.values()} != set(passed[0].before):
+            self.tally.add_missing(f"branch.{block.index}")  # a layer of another kind
+            return
+        exact, exact_states = self._run(passed, block, parts, torch.float64)
+        narrow, narrow_states = self._run(passed, block, parts, torch.float32)
+        start = 0
+        for number, fed in enumerate(self.fed):
+            record, tokens = passed[fed.call], slice(start, start + fed.count)
+            stream, branch, total = (
+                value[fed.row, : fed.count] for value in (record.stream, record.branch, record.total)
+            )
+            summed = self._round(torch.from_numpy(stream + branch)).numpy()
+            self.tally.add(f"residual.{block.index}", fed.call, total, summed)
+            self.tally.add(f"branch.{block.index}", fed.call, branch, exact[tokens])
+            self._noise.add(f"branch.{block.index}", fed.call, narrow[tokens], exact[tokens])
+            for name, part in parts.items():
+                ours, end = record.after[part.input][fed.row], fed.at + fed.count
+                theirs = exact_states[number][name]
+                self.tally.add_state(part.input, fed.call, ours, theirs, end)
+                self._noise.add_state(part.input, fed.call, narrow_states[number][name], theirs, end)
+            start += fed.count
 
     def _run(
-        self, block: Block, parts: Mapping[str, StateSlice], record: _Record, row: int, stream: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        """Branch [T, d'] and new states of one row, by a block of either width."""
-        inner, dtype = self._call(record, row), next(block.parameters()).dtype
-        for name, part in parts.items():
-            before = record.before[part.input][row]
-            shape = self._shapes[name] if "cache" not in name else before.shape
-            inner.state[name] = torch.from_numpy(spread_state(before, part, shape)[None]).to(dtype)
-        branch = block.branch(self._widen(stream).to(dtype), inner)[0].float().numpy()[:, self._hidden]
-        states = {part.input: cut_state(inner.new_state[name][0].float().numpy(), part) for name, part in parts.items()}
+        self, passed: Sequence[Passed], block: Block, parts: Mapping[str, StateSlice], dtype: torch.dtype
+    ) -> tuple[Array, list[dict[str, Array]]]:
+        """The branch [N, d'] of all tokens and the new states of each feed, computed in `dtype`."""
+        shapes = {
+            name: state.shape[1:] for name, state in self._oracle.states_of(block.index, self._plan.context).items()
+        }
+        calls = [self._call(fed) for fed in self.fed]
+        for fed, call in zip(self.fed, calls, strict=True):
+            for name, part in parts.items():
+                before = spread_state(passed[fed.call].before[part.input][fed.row], part, shapes[name])
+                call.state[name] = torch.from_numpy(before[None]).to(dtype)
+        streams = [record.stream for record in passed]
+        batch = Segments(calls, [None] * len(calls))
+        branch = block.branch(self._widened(streams).to(dtype), batch)[0].float().numpy()[:, self._hidden]
+        states = [
+            {name: cut_state(call.new_state[name][0].float().numpy(), part) for name, part in parts.items()}
+            for call in calls
+        ]
         return branch, states
 
-    def logits(self, records: Sequence[_Record]) -> None:
-        """The head, from the twin's last stream."""
-        with self._oracle.loaded_head(every_token=records[0].outputs["logits"].ndim == 3) as head:
-            for call, record in enumerate(records):
-                ours = Snapshot(record.outputs["logits"], {})
-                for row, count in record.rows():
-                    stream = record.layers[-1][2][row, :count]
-                    expected = head(self._widen(stream), self._call(record, row)).numpy()
-                    rows = (ours.real_logits(row, count), Snapshot(expected, {}).real_logits(0, count))
-                    for mine, theirs in zip(*rows, strict=True):
-                        self.tally.add_logits(call, mine, theirs)
+    def begin_head(self, streams: Sequence[Array]) -> None:
+        """The final norm of the twin's last stream, with its weight at hand; then `head` may be asked."""
+        picked = self._widened(streams)[:, last_tokens(self.fed, every=self._every)]
+        self._normed = self._oracle.normed(picked, self._call(self.fed[0]))
+        self.logits = np.zeros((picked.shape[1], self._arch.vocab_size), np.float32)
 
-    def _call(self, record: _Record, row: int) -> Call:
-        position, length = torch.tensor([record.position[row]]), torch.tensor([record.length[row]])
-        return Call(position, length, {}, self._masks, self._round)
+    def head(self, first: int, weight: Tensor) -> None:
+        """The logits of some rows of the head's matrix, from `first` on."""
+        found = self._round(multiply(self._normed, weight))
+        self.logits[:, first : first + len(weight)] = found[0].numpy()
 
-    def _widen(self, stream: Array) -> torch.Tensor:
-        """The sub-model's residual stream [T, d'] among the parent's channels, [1, T, d]."""
-        whole = np.zeros((1, len(stream), self._arch.hidden_size), np.float32)
-        whole[0][:, self._hidden] = stream
+    def _call(self, fed: Fed) -> Call:
+        return Call(torch.tensor([fed.at]), torch.tensor([fed.count]), {}, self._masks, self._round)
+
+    def _widened(self, streams: Sequence[Array]) -> Tensor:
+        """The sub-model's stream of all real tokens among the parent's channels, [1, N, d]."""
+        real = np.concatenate([streams[fed.call][fed.row, : fed.count] for fed in self.fed])
+        whole = np.zeros((1, len(real), self._arch.hidden_size), np.float32)
+        whole[0][:, self._hidden] = real
         return torch.from_numpy(whole)

@@ -1,36 +1,35 @@
-"""Verifies one budget: masked parent against the shipped file's twins, and the golden run for later replays."""
+"""Verifies budgets: masked parent against the shipped files' twins, and the golden runs for later replays.
+
+One pass over the parent's layers serves all budgets: a layer's weights are read, every budget's masked parent and
+every file's piece go through it, outputs and states are compared and dropped, and the next layer comes.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 
 from elastic_export.checkpoint.conversion import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.contract import ACTIVATIONS
-from elastic_export.reference import budget_masks
 from elastic_export.verify.attributes import check_attributes
-from elastic_export.verify.compare import Comparison, Difference, compare_runs
-from elastic_export.verify.onnx_model import OnnxModel
-from elastic_export.verify.oracle import Oracle, Snapshot
-from elastic_export.verify.plan import POISON, Plan, walk
-from elastic_export.verify.rounded import check_rounded
+from elastic_export.verify.compare import Comparison, Difference
+from elastic_export.verify.oracle import Oracle
+from elastic_export.verify.plan import Plan
 from elastic_export.verify.tolerance import TOLERANCES, Tolerance
+from elastic_export.verify.way import Way, head_blocks
+from elastic_export.weights.source import WeightSource
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.golden import Golden
-from elastic_runtime.format.sketch import sketch, written_rows
 
 #: What each check compares the file with.
 AGAINST = {
@@ -78,7 +77,6 @@ class Verification:
     plan: Plan
     checks: tuple[Check, ...]
     golden: Golden
-    seconds: float
 
     @property
     def passed(self) -> bool:
@@ -94,53 +92,72 @@ class Verification:
 def make_oracle(checkpoint: Checkpoint, precision: str) -> Oracle:
     """The parent of a checkpoint, its weights rounded as an export of `precision` stores them."""
 
-    def read(name: str) -> npt.NDArray[np.float32]:
-        weight = stored_weight(checkpoint, name, precision)
+    def read(name: str, rows: slice | npt.NDArray[np.int64] = slice(None)) -> npt.NDArray[np.float32]:
+        weight = stored_weight(checkpoint, name, precision, rows)
         if name.endswith(_TAKEN_NARROW):
             weight = convert(weight, precision, name)
-        return weight.astype(np.float32)
+        read = weight.astype(np.float32)
+        checkpoint.release(name)  # that was a copy, and the pages of a whole checkpoint are much memory
+        return read
 
     return Oracle(checkpoint.architecture, read, checkpoint.prefix)
 
 
-def stored_weight(checkpoint: Checkpoint, name: str, precision: str) -> npt.NDArray[Any]:
-    """A tensor in the dtype in which an export of `precision` stores it."""
+def stored_weight(
+    checkpoint: Checkpoint, name: str, precision: str, rows: slice | npt.NDArray[np.int64] = slice(None)
+) -> npt.NDArray[Any]:
+    """A tensor, or some rows of it, in the dtype in which an export of `precision` stores it."""
     dtype = stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, precision)
-    return convert(checkpoint.read(name), dtype, name)
+    return convert(checkpoint.read(name)[rows], dtype, name)
 
 
-def verify_budget(
-    oracle: Oracle, budget: Budget, emitted: EmittedModel, weights: Iterable[tuple[str, npt.NDArray[Any]]], plan: Plan
-) -> Verification:
-    """Run the plan on both sides and compare logits and every state after each call.
-
-    Args:
-        oracle: the masked parent.
-        budget: what to mask.
-        emitted: the file that ships; it is read back from disk.
-        weights: its weight inputs, as a consumer loads them.
-        plan: the calls.
+@dataclass(frozen=True)
+class Subject:
+    """What is verified: the file that ships (it is read back from disk), its weights as a consumer loads them, and the
+    calls that are made.
     """
-    with _threads_for(oracle.architecture.hidden_size):
-        return _verify(oracle, budget, emitted, list(weights), plan)
+
+    budget: Budget
+    emitted: EmittedModel
+    weights: WeightSource
+    plan: Plan
 
 
-def _verify(
-    oracle: Oracle, budget: Budget, emitted: EmittedModel, held: list[tuple[str, npt.NDArray[Any]]], plan: Plan
-) -> Verification:
-    start = time.perf_counter()
-    model = onnx.load(emitted.path, load_external_data=True)
-    masks = budget_masks(oracle.architecture, budget)
-    expected = oracle.run(masks, emitted.state_slices, plan, every_token=len(emitted.logits.shape) == 3)
-    got = run_twin(OnnxModel(model, held), plan, oracle.architecture.vocab_size)
-    checks = [Check("float32", TOLERANCES["float32"][emitted.precision], compare_runs(got, expected, plan))]
-    if emitted.precision != "fp32":
-        storage = DTYPES[emitted.precision].torch
-        rounded = check_rounded(oracle, masks, budget, emitted, model, held, plan, storage)
-        checks.append(Check("rounded", TOLERANCES["rounded"][emitted.precision], rounded))
-    attributes = check_attributes(model, emitted.architecture)
-    checks.append(Check("attributes", TOLERANCES["attributes"][emitted.precision], attributes))
-    return Verification(budget.name, plan, tuple(checks), _golden(plan, expected), time.perf_counter() - start)
+def verify_budgets(oracle: Oracle, subjects: Sequence[Subject]) -> list[Verification]:
+    """Run the plans on both sides and compare logits and every state after each call.
+
+    Memory: one layer of the parent and one piece of one file in float32, and the streams of all calls.
+
+    Raises:
+        InputError: a value of the parent is not finite, or the weights are not those of the file.
+        BuildError, InternalError: a file is none that onnxruntime runs, or has not the layers of its budget.
+    """
+    with _threads_for(oracle.architecture.hidden_size), torch.inference_mode():
+        ways = [Way(oracle, s.budget, s.emitted, s.weights, s.plan) for s in subjects]
+        for index, _, _ in oracle.architecture.layers():
+            with oracle.loaded_layer(index) as block:
+                for way in ways:
+                    way.layer(block)
+        with oracle.loaded_norm():
+            for way in ways:
+                way.begin_head()
+        blocks = head_blocks(oracle.architecture)
+        for first, count in blocks:
+            weight = oracle.head_rows(first, count)
+            for way in ways:
+                way.head(first, weight)
+        return [_verification(way, subject, blocks) for way, subject in zip(ways, subjects, strict=True)]
+
+
+def _verification(way: Way, subject: Subject, blocks: Sequence[tuple[int, int]]) -> Verification:
+    precision, emitted = subject.emitted.precision, subject.emitted
+    way.finish(blocks)
+    checks = [Check("float32", TOLERANCES["float32"][precision], way.float32())]
+    if way.judge is not None:
+        checks.append(Check("rounded", TOLERANCES["rounded"][precision], way.judge.comparison()))
+    attributes = check_attributes(way.file, emitted.architecture)
+    checks.append(Check("attributes", TOLERANCES["attributes"][precision], attributes))
+    return Verification(subject.budget.name, subject.plan, tuple(checks), way.golden())
 
 
 @contextmanager
@@ -152,39 +169,6 @@ def _threads_for(width: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def run_twin(twin: OnnxModel, plan: Plan, vocab: int) -> list[Snapshot]:
-    """A twin's answer to every call: one ragged batch, junk in the padding, poison in unwritten cache rows."""
-    state, answers = twin.empty_state(len(plan.ids), plan.context, cache_fill=POISON), list[Snapshot]()
-    for ids, position, length in walk(plan, vocab):
-        logits, state = twin.call(ids, position, length, state)
-        answers.append(Snapshot(logits, state))
-    return answers
-
-
-def _golden(plan: Plan, reference: list[Snapshot]) -> Golden:
-    lengths = np.array([step.length for step in plan.steps], np.int64)
-    ends = lengths.cumsum(axis=0)
-    final = reference[-1].states
-    states = {n: sketch(written_rows(s, ends[-1]) if "cache" in n else s) for n, s in final.items()}
-    return Golden(
-        seed=plan.seed,
-        ids=plan.ids,
-        tokens=np.array([step.tokens for step in plan.steps], np.int64),
-        position=ends - lengths,
-        length=lengths,
-        logits=np.stack([_last_logits(*pair) for pair in zip(reference, lengths, strict=True)]),
-        states=states,
-    )
-
-
-def _last_logits(snapshot: Snapshot, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """[B, V]: logits of each row's last real token, zeros for a row that was not fed."""
-    found = np.zeros((len(lengths), snapshot.logits.shape[-1]), np.float32)
-    for row, count in enumerate(lengths):
-        found[row] = snapshot.real_logits(row, count)[-1] if count else 0.0
-    return found
 
 
 def require_passed(verification: Verification) -> None:

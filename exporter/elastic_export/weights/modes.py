@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +17,9 @@ from elastic_export.plan.job import ExportJob
 from elastic_export.weights.initialised import write_initialised
 from elastic_export.weights.recipe import shared_recipe, sliced_recipe
 from elastic_export.weights.sliced import write_sliced
-from elastic_runtime.format.weights import WeightRecipe, iter_weights
+from elastic_export.weights.source import OutsideTensors, Recipe, WeightSource
+from elastic_runtime.format.weights import WeightRecipe
 
-Loaded = Iterable[tuple[str, npt.NDArray[Any]]]
 RECIPE = "weights.json"
 
 
@@ -67,7 +66,7 @@ class Weights(ABC):
         """
 
     @abstractmethod
-    def load(self, budget: Budget) -> Loaded:
+    def source(self, budget: Budget) -> WeightSource:
         """The weight inputs of a budget as a consumer loads them."""
 
     def _conversion(self) -> Conversion | None:
@@ -97,11 +96,11 @@ class SharedWeights(Weights):
         """Write the recipe; shards are in the checkpoint's own precision."""
         self._write(budget, shared_recipe(model, self._job.checkpoint, lambda shard: f"../weights/{shard.name}"))
 
-    def load(self, budget: Budget) -> Loaded:
+    def source(self, budget: Budget) -> WeightSource:
         """Slices of the shards."""
         folder, shards = self._folder(budget), self._job.checkpoint.path
         external = shards if self._job.options.external_weights else None
-        return iter_weights(WeightRecipe.read(folder / RECIPE), folder, external=external)
+        return Recipe(WeightRecipe.read(folder / RECIPE), folder, external)
 
 
 class SlicedWeights(Weights):
@@ -123,10 +122,10 @@ class SlicedWeights(Weights):
             self._store.place(companion, f"{budget.name}/{companion.name}")
         return conversion
 
-    def load(self, budget: Budget) -> Loaded:
+    def source(self, budget: Budget) -> WeightSource:
         """The sub-model's own tensors."""
         folder = self._folder(budget)
-        return iter_weights(WeightRecipe.read(folder / RECIPE), folder)
+        return Recipe(WeightRecipe.read(folder / RECIPE), folder)
 
 
 class EmbeddedWeights(Weights):
@@ -152,9 +151,9 @@ class EmbeddedWeights(Weights):
         """Nothing to do: they were written, and counted, with the file."""
         return self._written
 
-    def load(self, budget: Budget) -> Loaded:
-        """None: the file holds them."""
-        return ()
+    def source(self, budget: Budget) -> WeightSource:
+        """The tensors beside the file."""
+        return OutsideTensors(self._folder(budget) / "model.onnx")
 
 
 def make_weights(job: ExportJob, store: Store) -> Weights:

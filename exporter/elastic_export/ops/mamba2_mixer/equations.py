@@ -2,7 +2,7 @@
 
 Sources: selective state space recurrence, Dao and Gu 2024 (arXiv 2405.21060), eq. 1 and section 7; gated RMSNorm with
 the gate first, as in the Nemotron-H modelling code. Symbols: B batch, T tokens, H heads, P head dim, G groups, N state,
-K convolution width, di = H·P, dc = di + 2·G·N.
+K convolution width, di = H·P, dc = di + 2·G·N. Calls of more than `FEW` tokens are scanned in chunks (`chunked.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from elastic_export.ops.mamba2_mixer.chunked import chunked_scan
+
+#: Tokens up to which a call is scanned as the equations stand.
+FEW = 16
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,10 @@ def mamba2_mixer(
 
 def _causal_conv(xBC: Tensor, parameters: MixerParameters, conv_state: Tensor) -> Tensor:
     """silu(depthwise causal cross-correlation + bias): tap K-1 meets the current token. [B,T,dc] -> [B,T,dc]."""
-    window = torch.cat([conv_state, xBC], dim=1).transpose(1, 2)
+    window, tokens = torch.cat([conv_state, xBC], dim=1), xBC.shape[1]
     weight, bias = parameters.conv_weight.to(xBC.dtype), parameters.conv_bias.to(xBC.dtype)
-    return F.silu(F.conv1d(window, weight, bias, groups=weight.shape[0])).transpose(1, 2)
+    taps = (window[:, tap : tap + tokens] * weight[:, 0, tap] for tap in range(weight.shape[2]))
+    return F.silu(sum(taps, bias))
 
 
 def _advance_conv_state(xBC: Tensor, length: Tensor, conv_state: Tensor) -> Tensor:
@@ -104,16 +110,22 @@ def _scan(
     groups, P, N = sizes.n_groups, sizes.head_dim, sizes.state_size
     x, B, C = torch.split(xBC, [heads * P, groups * N, groups * N], dim=-1)
     x = x.reshape(batch, tokens, heads, P)
-    B = B.reshape(batch, tokens, groups, N).repeat_interleave(heads // groups, dim=2)
-    C = C.reshape(batch, tokens, groups, N).repeat_interleave(heads // groups, dim=2)
+    B, C = (value.reshape(batch, tokens, groups, N) for value in (B, C))
     A = -torch.exp(parameters.A_log.to(dt.dtype))
+    y, state = (stepwise_scan if tokens <= FEW else chunked_scan)(x, B, C, dt, A, state)
+    y = y + parameters.D.to(dt.dtype)[:, None] * x
+    return y.reshape(batch, tokens, heads * P), state
+
+
+def stepwise_scan(x: Tensor, B: Tensor, C: Tensor, dt: Tensor, A: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The recurrence, one token after the other; arguments and results as `chunked_scan`."""
+    B, C = (value.repeat_interleave(x.shape[2] // value.shape[2], dim=2) for value in (B, C))
     outputs = []
-    for t in range(tokens):
+    for t in range(dt.shape[1]):
         decay = torch.exp(dt[:, t] * A)[:, :, None, None]
         state = decay * state + (dt[:, t, :, None] * x[:, t])[..., None] * B[:, t, :, None, :]
         outputs.append((state * C[:, t, :, None, :]).sum(dim=-1))
-    y = torch.stack(outputs, dim=1) + parameters.D.to(dt.dtype)[:, None] * x
-    return y.reshape(batch, tokens, heads * P), state
+    return torch.stack(outputs, dim=1), state
 
 
 def _gated_group_norm(y: Tensor, z: Tensor, channel_mask: Tensor | None, weight: Tensor, sizes: MixerSizes) -> Tensor:

@@ -1,0 +1,170 @@
+"""One budget's way through the layers: the masked parent and the twins of its file, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from torch import Tensor
+
+from elastic_export.dtypes import DTYPES
+from elastic_export.emit import EmittedModel
+from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.budget import Budget
+from elastic_export.reference import budget_masks
+from elastic_export.reference.model import Block
+from elastic_export.verify.compare import Comparison, Tally
+from elastic_export.verify.masked import MaskedParent
+from elastic_export.verify.oracle import Array, Oracle
+from elastic_export.verify.pieces import cut
+from elastic_export.verify.plan import Plan
+from elastic_export.verify.rounded import Judge
+from elastic_export.verify.shipped import (
+    ShippedFile,
+    embedding_weights,
+    head_matrix,
+    head_of,
+    head_weights,
+    piece_weights,
+    real_logits,
+)
+from elastic_export.weights.source import WeightSource
+from elastic_runtime.errors import InputError
+from elastic_runtime.format.golden import Golden
+from elastic_runtime.format.sketch import Sketch, sketch, written_rows
+from elastic_runtime.ort.twin import is_weight
+
+_BLOCK = 1 << 24  # elements of the head's matrix at a time: 64 MiB in float32
+
+
+def head_blocks(arch: Architecture) -> list[tuple[int, int]]:
+    """(first row, rows) of the blocks in which the head's matrix is read."""
+    rows = max(1, _BLOCK // arch.hidden_size)
+    return [(first, min(rows, arch.vocab_size - first)) for first in range(0, arch.vocab_size, rows)]
+
+
+class Way:
+    """A budget under verification; the caller asks of it what the next weights of the parent are for.
+
+    The float32 twin is fed its own stream from end to end. The rounded one is too, and the `judge` (None for a float32
+    model) holds each of its layers alone against the parent.
+
+    Raises (when made): see `cut`; InputError: `weights` are not those of the file.
+    """
+
+    def __init__(
+        self, oracle: Oracle, budget: Budget, emitted: EmittedModel, weights: WeightSource, plan: Plan
+    ) -> None:
+        arch, narrow = oracle.architecture, emitted.precision != "fp32"
+        every, masks = len(emitted.logits.shape) == 3, budget_masks(arch, budget)
+        self._oracle, self._plan, self._source, self._slices = oracle, plan, weights, emitted.state_slices
+        self._every = every
+        self.file = onnx.load(emitted.path, load_external_data=False)
+        kept = budget.kept_layers(arch)
+        first, *pieces = cut(self.file, kept)
+        _check_names(self.file, weights)
+        self._pieces, self._head = dict(zip(kept, pieces, strict=False)), (pieces or [first])[-1]
+        self._parent = MaskedParent(oracle, masks, emitted.state_slices, plan, every_token=every)
+        self._twins = [ShippedFile(plan, arch.vocab_size, rounded=rounded) for rounded in (False, True)[: 1 + narrow]]
+        storage = DTYPES[emitted.precision].torch
+        self.judge = Judge(oracle, masks, emitted, plan, storage, every=every) if narrow else None
+        self._tally, self._sketches = Tally(), dict[str, Sketch]()
+        self._ends = np.cumsum([step.length for step in plan.steps], axis=0)
+        if pieces:
+            held = embedding_weights(first, weights, self._twins[0].ids())
+            for twin in self._twins:
+                twin.embed(first, held)
+
+    def layer(self, block: Block) -> None:
+        """The parent's next layer, kept or not."""
+        self._parent.layer(block)
+        if block.index not in self._pieces:
+            return
+        piece = self._pieces[block.index]
+        weights = piece_weights(piece, self._source)
+        passed = self._twins[0].layer(piece, weights)
+        for call, record in enumerate(passed):
+            expected = self._parent.states(call)
+            self._tally.add_states(call, record.after, expected, self._ends[call].tolist())
+        for name, states in expected.items():
+            self._sketches[name] = sketch(written_rows(states, self._ends[-1]) if "cache" in name else states)
+        if self.judge is not None:
+            self.judge.layer(self._twins[1].layer(piece, weights), block)
+
+    def begin_head(self) -> None:
+        """After the last layer, with the final norm's weight loaded."""
+        self._matrix = head_matrix(self._head)
+        self._parent.begin_head()
+        if self.judge is not None:
+            self.judge.begin_head(self._twins[1].streams)
+        if self._matrix is None:
+            self._run_head(0, None)
+
+    def head(self, first: int, weight: Tensor) -> None:
+        """Rows of the parent's head, from `first` on."""
+        self._parent.head(first, weight)
+        if self.judge is not None:
+            self.judge.head(first, weight)
+        if self._matrix is not None:
+            self._run_head(first, len(weight))
+
+    def finish(self, blocks: Sequence[tuple[int, int]]) -> None:
+        """After the last rows: compare the logits."""
+        self._oracle.check_head(self._parent.logits, blocks)
+        self._compare_logits(self._tally, self._twins[0], self._parent)
+        if self.judge is not None:
+            self._compare_logits(self.judge.tally, self._twins[1], self.judge)
+
+    def float32(self) -> Comparison:
+        """The float32 twin from end to end against the parent."""
+        names = [part.input for part in self._slices]
+        for name in names:
+            if name not in self._sketches:
+                self._tally.add_missing(name)
+        return self._tally.comparison(["logits", *names])
+
+    def golden(self) -> Golden:
+        """What the parent said, for later replays."""
+        lengths = np.array([step.length for step in self._plan.steps], np.int64)
+        logits = np.zeros((*lengths.shape, self._parent.logits.shape[1]), np.float32)
+        for place, rows in self._logits_of(self._parent).items():
+            logits[place] = rows[-1]
+        return Golden(
+            seed=self._plan.seed,
+            ids=self._plan.ids,
+            tokens=np.array([step.tokens for step in self._plan.steps], np.int64),
+            position=self._ends - lengths,
+            length=lengths,
+            logits=logits,
+            states={part.input: self._sketches[part.input] for part in self._slices if part.input in self._sketches},
+        )
+
+    def _run_head(self, first: int, rows: int | None) -> None:
+        if self._matrix is None or rows is None:
+            piece, weights = self._head, piece_weights(self._head, self._source)
+        else:
+            piece = head_of(self._head, self._matrix, rows)
+            weights = head_weights(self._head, self._source, self._matrix, first, rows)
+        for twin in self._twins:
+            twin.head(piece, weights)
+
+    def _compare_logits(self, tally: Tally, twin: ShippedFile, side: MaskedParent | Judge) -> None:
+        for (call, row), expected in sorted(self._logits_of(side).items(), key=lambda item: item[0]):
+            found = real_logits(twin.logits[call], row, self._plan.steps[call].length[row])
+            for mine, theirs in zip(found, expected, strict=True):
+                tally.add_logits(call, mine, theirs)
+
+    def _logits_of(self, side: MaskedParent | Judge) -> dict[tuple[int, int], Array]:
+        """By call and row, [n, V]: the last token's logits, or all tokens'."""
+        counts = np.array([fed.count if self._every else 1 for fed in side.fed])
+        parts = np.split(side.logits, counts.cumsum()[:-1])
+        return {(fed.call, fed.row): part for fed, part in zip(side.fed, parts, strict=True)}
+
+
+def _check_names(file: onnx.ModelProto, weights: WeightSource) -> None:
+    outside = {t.name for t in file.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
+    wanted = outside | {value.name for value in file.graph.input if is_weight(value.name)}
+    if differing := sorted(wanted ^ weights.names):
+        expected, found = f"{len(wanted)} inputs", f"differing {differing[:4]}"
+        raise InputError("weights of the model", expected=expected, found=found, todo="export the bundle again")

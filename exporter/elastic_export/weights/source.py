@@ -1,0 +1,113 @@
+"""Single weight inputs of a sub-model, or some rows of one, from where a bundle holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx.external_data_helper import ExternalDataInfo
+
+from elastic_runtime.format.weights import WeightRecipe, load_weight
+
+Array = npt.NDArray[Any]
+
+
+class WeightSource(Protocol):
+    """The weight inputs of one sub-model; nothing is kept of what has been loaded."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all inputs."""
+
+    def load(self, name: str) -> Array:
+        """One input, as it is stored."""
+
+    def rows(self, name: str, first: int, count: int) -> Array:
+        """Indices first .. first + count - 1 of its first axis."""
+
+
+class Recipe:
+    """By weights.json, as a consumer loads them; `folder` and `external` as for `load_weight`."""
+
+    def __init__(self, recipe: WeightRecipe, folder: Path, external: Path | None = None) -> None:
+        self._items = {item.name: item for item in recipe.inputs}
+        self._folder, self._external = folder, external
+
+    @property
+    def names(self) -> frozenset[str]:
+        """See `WeightSource`."""
+        return frozenset(self._items)
+
+    def load(self, name: str) -> Array:
+        """See `WeightSource`: files are mapped for this input alone."""
+        return load_weight(self._items[name], self._folder, external=self._external)
+
+    def rows(self, name: str, first: int, count: int) -> Array:
+        """See `WeightSource`; an input of several parts is loaded whole."""
+        item = self._items[name]
+        if len(item.parts) > 1:
+            return self.load(name)[first : first + count]
+        [part] = item.parts
+        kept = replace(part, shape=(count, *part.shape[1:]), runs=(_some(part.runs[0], first, count), *part.runs[1:]))
+        return load_weight(replace(item, parts=(kept,)), self._folder, external=self._external)
+
+
+class OutsideTensors:
+    """The initializers of an ONNX file that lie in a file beside it."""
+
+    def __init__(self, path: Path) -> None:
+        tensors = onnx.load(path, load_external_data=False).graph.initializer
+        outside = [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
+        self._tensors, self._folder = {tensor.name: tensor for tensor in outside}, path.parent
+
+    @property
+    def names(self) -> frozenset[str]:
+        """See `WeightSource`."""
+        return frozenset(self._tensors)
+
+    def load(self, name: str) -> Array:
+        """See `WeightSource`."""
+        tensor = self._tensors[name]
+        info, dtype = ExternalDataInfo(tensor), onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        raw = np.memmap(self._folder / info.location, np.uint8, "r", info.offset or 0, info.length)
+        return np.asarray(raw).view(dtype).reshape(tuple(tensor.dims))
+
+    def rows(self, name: str, first: int, count: int) -> Array:
+        """See `WeightSource`."""
+        return self.load(name)[first : first + count]
+
+
+class Held:
+    """Arrays at hand."""
+
+    def __init__(self, weights: Iterable[tuple[str, Array]] = ()) -> None:
+        self._arrays = dict(weights)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """See `WeightSource`."""
+        return frozenset(self._arrays)
+
+    def load(self, name: str) -> Array:
+        """See `WeightSource`."""
+        return self._arrays[name]
+
+    def rows(self, name: str, first: int, count: int) -> Array:
+        """See `WeightSource`."""
+        return self._arrays[name][first : first + count]
+
+
+def _some(runs: Iterable[tuple[int, int]], first: int, count: int) -> tuple[tuple[int, int], ...]:
+    """The runs of the kept indices first .. first + count - 1."""
+    found, before, end = [], 0, first + count
+    for start, size in runs:
+        low, high = max(first, before), min(end, before + size)
+        if low < high:
+            found.append((start + low - before, high - low))
+        before += size
+    return tuple(found)

@@ -1,0 +1,51 @@
+"""Budgets side by side: one pass over the parent's weights, and each is judged as if alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import onnx
+import pytest
+
+from elastic_export.layers.budget import Budget
+from elastic_export.verify import Oracle, Subject, verify_budgets
+from elastic_export.weights.source import Held
+
+
+@pytest.fixture(scope="module")
+def subjects(compiled: Any) -> list[Subject]:
+    """A budget, the whole parent, and the budget with a fault in its last layer."""
+    model = compiled("bf16")
+    full = replace(model, budget=Budget.full(model.arch, "full"))
+    faulty = onnx.load(model.emitted.path)
+    relu = next(node for node in faulty.graph.node if node.op_type == "Relu")
+    relu.op_type = "Identity"
+    files = [(model, model.emitted), (full, full.compile("full.onnx")), (model, model.rewritten(faulty))]
+    return [Subject(m.budget, e, Held(m.load(m.recipe(e))), m.plan) for m, e in files]
+
+
+def test_budgets_share_a_pass_and_no_fault(compiled: Any, subjects: list[Subject]) -> None:
+    oracle = compiled("bf16").oracle
+    together = verify_budgets(oracle, subjects)
+    assert [found.passed for found in together] == [True, True, False]
+    for found, subject in zip(together, subjects, strict=True):
+        [alone] = verify_budgets(oracle, [subject])
+        assert found.checks == alone.checks
+        assert {name: sketch.tolist() for name, sketch in found.golden.states.items()} == {
+            name: sketch.tolist() for name, sketch in alone.golden.states.items()
+        }
+
+
+def test_the_parents_layers_are_read_once_for_all(compiled: Any, subjects: list[Subject]) -> None:
+    model, read = compiled("bf16"), Counter[str]()
+
+    def counting(name: str, rows: Any = slice(None)) -> Any:
+        read[name] += 1
+        return model.oracle._read(name, rows)
+
+    verify_budgets(Oracle(model.arch, counting, model.checkpoint.prefix), subjects)
+    assert set(read) == set(model.checkpoint.tensors)
+    more = {name: count for name, count in read.items() if count > 1}
+    assert more == {"backbone.embeddings.weight": len(subjects)}, "rows of each plan's ids"
