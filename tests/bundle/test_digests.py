@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elastic_export.bundle import digests as module
+from elastic_export.bundle import writer
 from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of
 from elastic_export.bundle.digests import Digests
 from elastic_export.bundle.writer import BundleWriter, writer_of
@@ -26,6 +28,7 @@ from small_export import write_small
 
 ASKED = {"big": [("rtx5080", 1024)], "small": [("rtx5080", 1024)]}
 OLD = 1_700_000_000_000_000_000  # long ago, ns
+NOW = OLD + 3_600_000_000_000
 STATE = FileState(1, 2, 3, OLD)
 
 
@@ -199,14 +202,46 @@ def test_an_export_that_ends_early_waits_for_no_digest(
 def test_a_fresh_file_is_not_remembered_for_its_time_may_not_tell_the_next_change(tmp_path: Path) -> None:
     memo, file = DigestMemo(tmp_path / "cache"), tmp_path / "fresh"
     file.write_bytes(b"bytes")
-    memo.remember(file, state_of(file), "a" * 64)
+    memo.remember(file, state_of(file), "a" * 64, begun=time.time_ns())
     assert memo.recall(file, state_of(file)) is None
+
+
+def test_a_file_that_was_fresh_when_its_digest_began_is_not_remembered_however_long_that_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have changed while it was read, within one tick of its file system's clock."""
+    shard, clock = tmp_path / "shard", [NOW]
+    shard.write_bytes(b"bytes")
+    os.utime(shard, ns=(NOW, NOW))
+
+    def slow(file: Path, on_bytes: Callable[[int], None]) -> tuple[int, str]:
+        clock[0] += 60_000_000_000
+        return 5, "a" * 64
+
+    monkeypatch.setattr(module, "LEAST_REMEMBERED", 1)
+    monkeypatch.setattr(module, "file_digest", slow)
+    monkeypatch.setattr(time, "time_ns", lambda: clock[0])
+    for begun, kept in ((NOW, False), (NOW + 2_000_000_000, True)):
+        clock[0], sums = begun, digests(tmp_path)
+        assert sums.of_source(shard, "shard", trust=True).result().sha256 == "a" * 64
+        sums.close()
+        assert (DigestMemo(tmp_path / "cache").recall(shard, state_of(shard)) is not None) == kept
+
+
+def test_nothing_is_remembered_where_there_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.delenv("ELASTIC_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert writer._memo() is None
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     memo = DigestMemo(tmp_path / "cache")
-    memo.remember(tmp_path / "shard", STATE, "a" * 64)
+    memo.remember(tmp_path / "shard", STATE, "a" * 64, begun=NOW)
     assert memo.recall(tmp_path / "shard", STATE) is None
 
 
@@ -222,7 +257,7 @@ def test_what_was_remembered_is_recalled_for_that_state_alone(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         memo, file = DigestMemo(Path(folder)), Path("/weights") / name
-        memo.remember(file, state, digest)
+        memo.remember(file, state, digest, begun=NOW)
         assert memo.recall(file, state) == digest
         assert memo.recall(file, other) == (digest if other == state else None)
         assert memo.recall(file.with_name(f"{name}.2"), state) is None
@@ -233,7 +268,7 @@ def test_what_was_remembered_is_recalled_for_that_state_alone(
 def test_no_damage_of_a_memo_gives_another_digest(data: st.DataObject | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         memo, file = DigestMemo(Path(folder)), Path("/weights/shard")
-        memo.remember(file, STATE, "0123456789abcdef" * 4)
+        memo.remember(file, STATE, "0123456789abcdef" * 4, begun=NOW)
         [kept] = Path(folder).iterdir()
         text = kept.read_bytes()
         if data is None:
@@ -248,7 +283,7 @@ def test_no_damage_of_a_memo_gives_another_digest(data: st.DataObject | None) ->
 
 def test_a_file_of_any_bytes_is_no_memo(tmp_path: Path) -> None:
     memo, file = DigestMemo(tmp_path), Path("/weights/shard")
-    memo.remember(file, STATE, "a" * 64)
+    memo.remember(file, STATE, "a" * 64, begun=NOW)
     [kept] = tmp_path.iterdir()
     kept.unlink()
     kept.mkdir()  # not even a file
@@ -259,12 +294,14 @@ def test_a_file_of_any_bytes_is_no_memo(tmp_path: Path) -> None:
 def test_killed_while_it_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     """A new digest of a file in a new state: the memo says the old one, the new one or none, each for its state."""
     memo, file, later = DigestMemo(tmp_path), Path("/weights/shard"), FileState(1, 2, 3, OLD + 1)
-    memo.remember(file, STATE, "a" * 64)
+    memo.remember(file, STATE, "a" * 64, begun=NOW)
     pid = os.fork()
     if pid == 0:
-        _die(moment)
-        memo.remember(file, later, "b" * 64)
-        os._exit(3)
+        try:
+            _die(moment)
+            memo.remember(file, later, "b" * 64, begun=NOW)
+        finally:
+            os._exit(3)  # whatever happened: it must not run the other tests
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     done = moment == "placed"
     assert (memo.recall(file, STATE), memo.recall(file, later)) == ((None, "b" * 64) if done else ("a" * 64, None))

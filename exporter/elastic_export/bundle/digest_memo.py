@@ -15,7 +15,6 @@ import json
 import os
 import re
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,11 +60,13 @@ class DigestMemo:
         digest = found[1].decode()
         return digest if data == _text(file, state, digest).encode() else None
 
-    def remember(self, file: Path, state: FileState, digest: str) -> None:
-        """Keep a digest, which was computed wholly while the file was in `state`; where that cannot be written, or the
-        file is so fresh that its time may not tell the next change, nothing is kept.
+    def remember(self, file: Path, state: FileState, digest: str, *, begun: int) -> None:
+        """Keep a digest, which was computed wholly while the file was in `state`, from `begun` on (ns since the epoch).
+
+        Nothing is kept where that cannot be written, or where the file was so fresh then that its time may not tell of
+        a change while it was read. (A file server whose clock is seconds ahead of ours defeats that.)
         """
-        if time.time_ns() - state.mtime_ns < _SETTLED:
+        if begun - state.mtime_ns < _SETTLED:
             return
         with suppress(OSError):  # the next export reads the file once more
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,10 +68,11 @@ class Digests:
         known = memo.recall(file, before) if memo is not None and not self._distrust else None
         if known is not None:
             return FileEntry(relative, before.size, known)
+        begun = time.time_ns()
         size, digest = self._digest(file)
         _check_same(file, before)
         if memo is not None:
-            memo.remember(file, before, digest)
+            memo.remember(file, before, digest, begun=begun)
         return FileEntry(relative, size, digest)
 
     def _digest(self, file: Path) -> tuple[int, str]:

@@ -272,13 +272,21 @@ class BundleWriter:
 def writer_of(job: ExportJob, say: Say) -> Iterator[BundleWriter]:
     """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked."""
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    digests = Digests(DigestMemo(cache_folder(os.environ) / "digests"), distrust=options.distrust)
+    digests = Digests(_memo(), distrust=options.distrust)
     force, add = options.force, options.add
     with BundleWriter(options.output, force=force, add=add, protect=protect, say=say, digests=digests) as writer:
         if options.debug:
             check_dumps(options.output)
         writer.check_addable(manifest_of(job, ()))
         yield writer
+
+
+def _memo() -> DigestMemo | None:
+    """What is remembered of earlier exports; None where there is no home to remember it in."""
+    try:
+        return DigestMemo(cache_folder(os.environ) / "digests")
+    except RuntimeError:  # of expanduser: no HOME, and a user that the system does not know
+        return None
 
 
 def _check_readable(text: str) -> None:

@@ -99,16 +99,22 @@ def piece_weights(piece: Piece, source: WeightSource) -> dict[str, Array]:
     return {name: _widened(_checked(piece, name, source.load(name))) for name in piece.weights}
 
 
-def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str, Array]:
-    """As `piece_weights`; of a table that is only gathered from, the rows of `ids` alone.
+def tables(piece: Piece) -> set[str]:
+    """Weights of which rows are picked by the token ids, and nothing else is read."""
+    nodes = piece.model.graph.node
+    by_token = [n for n in nodes if n.op_type == "Gather" and not _axis(n) and n.input[1] == "input_ids"]
+    elsewhere = {name for n in nodes if n not in by_token for name in n.input}
+    return {n.input[0] for n in by_token}.intersection(piece.weights) - elsewhere
 
-    The others are zero, in memory that nobody touches: who reads another row gets a wrong one, as from the table.
+
+def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str, Array]:
+    """As `piece_weights`; of a table that tokens pick rows from, the rows of `ids` alone.
+
+    The others are zero, in memory that nobody touches. No node of the piece can read them: see `tables`.
     """
-    tables = {n.input[0] for n in piece.model.graph.node if n.op_type == "Gather" and not _axis(n)}
-    tables -= {name for n in piece.model.graph.node for name in (n.input if n.op_type != "Gather" else n.input[1:])}
-    weights = dict[str, Array]()
+    picked, weights = tables(piece), dict[str, Array]()
     for value in piece.model.graph.input:
-        if value.name in piece.weights and value.name in tables:
+        if value.name in piece.weights and value.name in picked:
             table = _untouched([d.dim_value for d in value.type.tensor_type.shape.dim])
             for row in np.unique(ids):
                 found = _checked(piece, value.name, source.rows(value.name, int(row), 1), rows=1)

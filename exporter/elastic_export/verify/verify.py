@@ -126,7 +126,8 @@ class Subject:
 def verify_budgets(oracle: Oracle, subjects: Sequence[Subject]) -> list[Verification]:
     """Run the plans on both sides and compare logits and every state after each call.
 
-    Memory: one layer of the parent and one piece of one file in float32, and the streams of all calls.
+    Memory: one layer of the parent and one piece of one file in float32, and of every budget the streams and the logits
+    of all calls on both sides.
 
     Raises:
         InputError: a value of the parent is not finite, or the weights are not those of the file.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
@@ -28,13 +28,15 @@ from elastic_export.verify.shipped import (
     head_weights,
     piece_weights,
     real_logits,
+    tables,
 )
 from elastic_export.weights.source import WeightSource
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.golden import Golden
 from elastic_runtime.format.sketch import Sketch, sketch, written_rows
 from elastic_runtime.ort.twin import is_weight
 
+_AGAIN = "export the bundle again"
 _BLOCK = 1 << 24  # elements of the head's matrix at a time: 64 MiB in float32
 
 
@@ -50,7 +52,8 @@ class Way:
     The float32 twin is fed its own stream from end to end. The rounded one is too, and the `judge` (None for a float32
     model) holds each of its layers alone against the parent.
 
-    Raises (when made): see `cut`; InputError: `weights` are not those of the file.
+    Raises (when made): see `cut`; InputError, BuildError: `weights` are not those of the file, or not of the parent's
+    tokens.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class Way:
         self.file = onnx.load(emitted.path, load_external_data=False)
         kept = budget.kept_layers(arch)
         first, *pieces = cut(self.file, kept)
-        _check_names(self.file, weights)
+        _check_weights(self.file, weights)
         self._pieces, self._head = dict(zip(kept, pieces, strict=False)), (pieces or [first])[-1]
+        self._matrix = head_matrix(self._head)
+        _check_vocabulary(self.file, arch.vocab_size, {self._matrix, *tables(first)} - {None})
         self._parent = MaskedParent(oracle, masks, emitted.state_slices, plan, every_token=every)
         self._twins = [ShippedFile(plan, arch.vocab_size, rounded=rounded) for rounded in (False, True)[: 1 + narrow]]
         storage = DTYPES[emitted.precision].torch
@@ -94,7 +99,6 @@ class Way:
 
     def begin_head(self) -> None:
         """After the last layer, with the final norm's weight loaded."""
-        self._matrix = head_matrix(self._head)
         self._parent.begin_head()
         if self.judge is not None:
             self.judge.begin_head(self._twins[1].streams)
@@ -162,9 +166,31 @@ class Way:
         return {(fed.call, fed.row): part for fed, part in zip(side.fed, parts, strict=True)}
 
 
-def _check_names(file: onnx.ModelProto, weights: WeightSource) -> None:
-    outside = {t.name for t in file.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
-    wanted = outside | {value.name for value in file.graph.input if is_weight(value.name)}
-    if differing := sorted(wanted ^ weights.names):
-        expected, found = f"{len(wanted)} inputs", f"differing {differing[:4]}"
-        raise InputError("weights of the model", expected=expected, found=found, todo="export the bundle again")
+def _declared(file: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shape that the file says of each weight outside it; inputs that are none have symbols, and are left out."""
+    inputs = {v.name: v.type.tensor_type.shape.dim for v in file.graph.input if is_weight(v.name)}
+    outside = {t.name: tuple(t.dims) for t in file.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
+    return outside | {name: tuple(dim.dim_value for dim in dims) for name, dims in inputs.items()}
+
+
+def _check_weights(file: onnx.ModelProto, weights: WeightSource) -> None:
+    """Names and shapes, before rows of the head and of the embedding are given to pieces that were made for them."""
+    declared = _declared(file)
+    if differing := sorted(declared.keys() ^ weights.names):
+        expected, found = f"{len(declared)} inputs", f"differing {differing[:4]}"
+        raise InputError("weights of the model", expected=expected, found=found, todo=_AGAIN)
+    for name, shape in declared.items():
+        if weights.shape(name) != shape:
+            expected, found = f"{list(shape)}, as in the file", str(list(weights.shape(name)))
+            raise BuildError(f"weight {name}", expected=expected, found=found, todo=_AGAIN)
+
+
+def _check_vocabulary(file: onnx.ModelProto, vocab: int, names: Collection[str | None]) -> None:
+    """Whether logits, head and table are of the parent's tokens, all of them: in the pieces they are as many as are
+    given.
+    """
+    rows = {name: shape[0] for name, shape in _declared(file).items() if name in names}
+    [logits] = [value for value in file.graph.output if value.name == "logits"]
+    for name, found in {**rows, "logits": logits.type.tensor_type.shape.dim[-1].dim_value}.items():
+        if found != vocab:
+            raise BuildError(name, expected=f"{vocab} tokens, as in the parent", found=str(found), todo=_AGAIN)

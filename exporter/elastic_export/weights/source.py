@@ -24,6 +24,9 @@ class WeightSource(Protocol):
     def names(self) -> frozenset[str]:
         """Of all inputs."""
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one input, without loading it."""
+
     def load(self, name: str) -> Array:
         """One input, as it is stored."""
 
@@ -43,13 +46,21 @@ class Recipe:
         """See `WeightSource`."""
         return frozenset(self._items)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """See `WeightSource`."""
+        return self._items[name].shape
+
     def load(self, name: str) -> Array:
         """See `WeightSource`: files are mapped for this input alone."""
         return load_weight(self._items[name], self._folder, external=self._external)
 
     def rows(self, name: str, first: int, count: int) -> Array:
-        """See `WeightSource`; an input of several parts is loaded whole."""
+        """See `WeightSource`; an input of several parts is loaded whole.
+
+        The caller asks for rows that are there: the part's neighbours in the parent would be read as well.
+        """
         item = self._items[name]
+        assert first + count <= item.shape[0], (name, first, count, item.shape)
         if len(item.parts) > 1:
             return self.load(name)[first : first + count]
         [part] = item.parts
@@ -69,6 +80,10 @@ class OutsideTensors:
     def names(self) -> frozenset[str]:
         """See `WeightSource`."""
         return frozenset(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """See `WeightSource`."""
+        return tuple(self._tensors[name].dims)
 
     def load(self, name: str) -> Array:
         """See `WeightSource`."""
@@ -92,6 +107,10 @@ class Held:
     def names(self) -> frozenset[str]:
         """See `WeightSource`."""
         return frozenset(self._arrays)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """See `WeightSource`."""
+        return self._arrays[name].shape
 
     def load(self, name: str) -> Array:
         """See `WeightSource`."""
