@@ -1,11 +1,12 @@
 """A whole export of random weights in a published shape: seconds and memory of every step, beside `cp` and `sha256sum`.
 
-    PYTHONPATH=tests python tests/bench/export.py --shape 12b|2b|1b4 [--folder DIR] [--delete] [-- EXPORT OPTION…]
+    PYTHONPATH=tests python tests/bench/export.py --shape 12b|2b|1b4 [--folder DIR] [--delete] [--verify]
+        [-- EXPORT OPTION…]
 
 Makes the checkpoint in DIR (a folder below the temporary one unless given) where it is not there yet, exports it beside
 it, deletes the bundle, then copies and digests the same bytes with the system's tools. What follows `--` goes to
-`elastic-export`; unless it says otherwise: all budgets for an rtx5080 without verification. Remembered digests are kept
-in DIR too and forgotten before the run. With --delete the checkpoint goes as well.
+`elastic-export`; unless it says otherwise: all budgets for an rtx5080, without verification unless --verify is given.
+Remembered digests are kept in DIR too and forgotten before the run. With --delete the checkpoint goes as well.
 
 Memory is anonymous memory (/proc/PID/smaps_rollup) of all processes together, looked at ten times a second, so that
 mapped weights, which the kernel takes back when it likes, do not count. Times are wall time: use an idle machine.
@@ -34,7 +35,7 @@ from random_checkpoint import SHAPES, check_room, delete_random_checkpoint, writ
 
 _PAUSE = 0.1
 _STEP = re.compile(r"  (\S.*?) +(\d+\.\d) s\n?")  # as cli/terminal.py says that a step has ended
-_DEFAULTS = {"--budget": ["all"], "--target": ["rtx5080"], "--no-verify": []}
+_DEFAULTS = {"--budget": ["all"], "--target": ["rtx5080"]}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "elastic-bench")
     parser.add_argument("--delete", action="store_true", help="remove the checkpoint afterwards")
+    parser.add_argument("--verify", action="store_true", help="do not skip verification")
     parser.add_argument("options", nargs="*", help="of elastic-export, behind --")
     arguments = parser.parse_args()
     checkpoint, shape = arguments.folder / arguments.shape, SHAPES[arguments.shape]
@@ -59,7 +61,8 @@ def main() -> None:
             check_room(arguments.folder, 2 * shape.nbytes, "the checkpoint and one copy of it")
             seconds = _seconds(lambda: write_random_checkpoint(checkpoint, shape))
             print(f"made {shape.nbytes / 1e9:.1f} GB in {seconds:.1f} s")
-        _export(checkpoint, arguments.folder, arguments.options)
+        skipped = [] if arguments.verify else ["--no-verify"]
+        _export(checkpoint, arguments.folder, [*skipped, *arguments.options])
         _system_tools(checkpoint, arguments.folder)
         if arguments.delete:
             delete_random_checkpoint(checkpoint)

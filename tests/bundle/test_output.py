@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from elastic_export.bundle import run_record
+from elastic_export.bundle.beside import check_beside, failed_report, run_record_file
 from elastic_export.bundle.output import check_output
+from elastic_export.verify import report
 from elastic_runtime.errors import InputError
 
 
@@ -128,3 +131,13 @@ def test_a_mount_point_is_refused_before_anything_is_built(tmp_path: Path, monke
     with pytest.raises(InputError, match="a folder that can be exchanged, found a mount point"):
         check_output(tmp_path / "out")
     check_output(tmp_path / "out" / "bundle")
+
+
+def test_what_exports_write_beside_a_bundle_is_taken_for_theirs(tmp_path: Path) -> None:
+    """By the schemas that its writers give it."""
+    for path, schema in (
+        (failed_report(tmp_path / "out"), report.SCHEMA),
+        (run_record_file(tmp_path / "out"), run_record.SCHEMA),
+    ):
+        path.write_text(f'{{"schema": "{schema}"}}')
+        check_beside(tmp_path / "out")

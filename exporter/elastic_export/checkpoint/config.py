@@ -212,7 +212,7 @@ class _Reader:
                 found[key] = self._pattern_list(key, self._config[key])
         if not found:
             names = "hybrid_override_pattern, layers_block_type or layer_types"
-            todo = "add hybrid_override_pattern: M, - or * a layer, in order"
+            todo = f"add hybrid_override_pattern: one of {' '.join(KIND_OF)} a layer, in order"
             raise self.fault("layer pattern", f"one of {names}", "none of them", todo)
         first, pattern = next(iter(found.items()))
         for key, other in found.items():
