@@ -100,7 +100,9 @@ void check_budget(const BudgetEntry& budget, const Names& known, const Where& wh
   }
   check_unique(names_of(budget.states, [](const StateEntry& state) { return state.name; }),
                where.note("states"));
-  const auto key = [](const EngineEntry& e) { return e.target + " at " + std::to_string(e.max_context); };
+  const auto key = [](const EngineEntry& e) {
+    return e.target + " at " + std::to_string(e.max_context) + ", " + e.ops + ",";
+  };
   check_unique(names_of(budget.engines, key), where.note("engines"));
   for (const EngineEntry& engine : budget.engines) {
     const std::string note = "engine " + show(engine.file);

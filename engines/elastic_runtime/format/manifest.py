@@ -9,12 +9,12 @@ from the largest to the smallest, engines by target and context. The `seal` is e
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from elastic_runtime.format.budget_size import Activation, BudgetSize
 from elastic_runtime.format.interface import Alias, Dim, OpsMode, Precision
-from elastic_runtime.format.records import encode
+from elastic_runtime.format.records import OPTIONAL, encode
 from elastic_runtime.format.seal import EMPTY, seal
 from elastic_runtime.format.slicing import Runs
 
@@ -91,11 +91,29 @@ class OutputPort:
 
 
 @dataclass(frozen=True)
+class CarriedLibrary:
+    """The plugin library inside an engine: its file's name in elastic-plugins, size and digest, the TensorRT headers it
+    was built with, and the CUDA architectures it has code for, as CMake spells them.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    abi: str
+    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plugin:
-    """The library an engine with `ops` plugin needs beside it, and the TensorRT ABI it was made for."""
+    """The library an engine with `ops` plugin needs, and the TensorRT that loads it (`rtx-1.7`).
+
+    `carried` is the one that the engine holds; without it one has to be installed, or named. The entry proves nothing:
+    a reader looks into the engine (engine_code.py).
+    """
 
     library: str
     abi: str
+    carried: CarriedLibrary | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _check_budget(budget: BudgetEntry, known: set[str], where: str) -> None:
         found = f"{len(budget.pattern)}, {budget.layers} and {len(budget.kept_layers)}"
         raise InputError(where, expected="pattern, layers and kept_layers of one length", found=found)
     _check_unique((state.name for state in budget.states), f"{where}: states")
-    _check_unique((f"{e.target} at {e.max_context}" for e in budget.engines), f"{where}: engines")
+    _check_unique((f"{e.target} at {e.max_context}, {e.ops}," for e in budget.engines), f"{where}: engines")
     for engine in budget.engines:
         _check_engine(engine, f"{where}: engine {show(engine.file)}")
 
@@ -117,6 +117,9 @@ def _check_engine(engine: EngineEntry, where: str) -> None:
         )
     if engine.plugin is not None:
         check_file_name(engine.plugin.library, f"{where}: plugin")
+        if (carried := engine.plugin.carried) is not None and not (is_digest(carried.sha256) and carried.size):
+            found = f"{carried.size} bytes of {show(carried.sha256)}"
+            raise InputError(f"{where}: plugin", expected="size and sha256 of a library", found=found)
     inputs = {port.name for port in engine.inputs}
     for port in engine.outputs:
         if (port.input is None) != (port.alias is None) or (port.input is not None and port.input not in inputs):

@@ -97,7 +97,7 @@ ATTACKS: list[tuple[tuple[str | int, ...], Any, str]] = [
     ((*ENGINE, "max_context"), 0, "max_context: expected 1 to"),
     ((*ENGINE, "max_batch"), 2**50, "max_batch: expected 1 to"),
     ((*ENGINE, "max_tokens"), 5000, "max_tokens up to max_context, found 5000 and 4096"),
-    ((*ENGINE, "max_context"), 8192, "rtx5090 at 8192 twice"),
+    ((*ENGINE, "max_context"), 8192, "rtx5090 at 8192, native, twice"),
     ((*ENGINE, "ops"), "plugin", "a library if and only if ops is plugin"),
     ((*ENGINE, "outputs", 1, "input"), "nothing", "an input with its alias rule, found nothing"),
     ((*ENGINE, "outputs", 1, "alias"), None, "an input with its alias rule"),
