@@ -7,9 +7,6 @@
 #ifndef ELASTIC_TENSORRT_ABI
 #define ELASTIC_TENSORRT_ABI "none"
 #endif
-#ifndef ELASTIC_TENSORRT_HEADERS
-#define ELASTIC_TENSORRT_HEADERS "none"
-#endif
 #ifndef ELASTIC_CUDA_VERSION
 #define ELASTIC_CUDA_VERSION "none"
 #endif
@@ -21,8 +18,6 @@
   "{\"library\": \"" ELASTIC_LIBRARY_VERSION          \
   "\", \"ops\": {\"Mamba2Mixer\": \"1\"}, "           \
   "\"tensorrt\": \"" ELASTIC_TENSORRT_ABI             \
-  "\", "                                              \
-  "\"tensorrt_headers\": \"" ELASTIC_TENSORRT_HEADERS \
   "\", "                                              \
   "\"cuda\": \"" ELASTIC_CUDA_VERSION                 \
   "\", "                                              \

@@ -37,7 +37,7 @@ def build_library(folder: Path) -> None:
     The options for device code must be those of `resources.measure`, which writes the table that the words must agree
     with.
     """
-    options = (f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}-real", "-DELASTIC_TENSORRT_ABI=rtx-1.7")
+    options = (f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}-real",)
     with tempfile.TemporaryDirectory() as build:
         cmake("-S", str(PLUGINS), "-B", build, *options, environment=os.environ | {"CUDAFLAGS": "-Xptxas=-v"})
         (folder / REPORT).write_text(cmake("--build", build))

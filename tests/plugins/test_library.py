@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,9 @@ from mamba2_mixer.testing.runner import PLUGINS
 from mixer_model import mixer_request
 
 from elastic_export.engine.process import build_engine
+from elastic_runtime.errors import BuildError
+from elastic_runtime.format.engine_code import Code, HostCode, host_code
+from elastic_runtime.format.plugin_libraries import library_mark, read_libraries
 
 pytestmark = one_worker
 needs_headers = pytest.mark.skipif(
@@ -27,6 +33,10 @@ def test_without_headers_all_but_the_glue_is_built_and_says_so(tmp_path: Path) -
     bare = {k: v for k, v in os.environ.items() if not k.startswith("TENSORRT")}
     said = cmake("-S", str(PLUGINS), "-B", str(tmp_path), environment=bare)
     assert "TensorRT plugins: NO, only the C interface: NvInferRuntime.h was not found; set TENSORRT_RTX_ROOT" in said
+    required = ["cmake", "-S", str(PLUGINS), "-B", str(tmp_path / "required"), "-DELASTIC_REQUIRE_TENSORRT=ON"]
+    done = subprocess.run(required, capture_output=True, text=True, check=False, env=bare)
+    assert done.returncode != 0
+    assert "expected them, found only the C interface" in " ".join(done.stderr.split())
 
 
 @needs_nvcc
@@ -36,6 +46,7 @@ def test_abi_is_read_without_loading(library: Path, tmp_path: Path) -> None:
     assert abi == json.loads(MixerLibrary(library).abi())
     assert abi["ops"] == {"Mamba2Mixer": "1"}
     assert abi["architectures"] == f"{ARCHITECTURE}-real"
+    assert (abi["tensorrt"] == "none") == (HEADERS is None)
     other = tmp_path / "other.so"
     other.write_bytes(b"\x7fELF" + bytes(100))
     with pytest.raises(MixerError, match="expected the mark elastic-plugins-abi/1, found none"):
@@ -125,15 +136,73 @@ def test_bad_tensors_are_refused(probe: Path) -> None:
 @needs_headers
 @pytest.mark.timeout(900)
 def test_engine_of_the_library_is_the_engine_of_the_python_declaration(library: Path, tmp_path: Path) -> None:
+    """The same facts and, the library apart, the same bytes: shown to fit by its own creators, which built it."""
     pytest.importorskip("tensorrt_rtx")
-    shutil.copy(Path(__file__).parent / "plugin_library_creator.py", tmp_path)
-    (tmp_path / "library_path").write_text(str(library))
-    engines = {}
-    creators = {"python": "elastic_export.ops.mamba2_mixer.creator:create", "library": "plugin_library_creator:create"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(tmp_path))
-        for name, creator in creators.items():
-            facts = build_engine(mixer_request(tmp_path, output=f"{name}.engine", creator=creator))
-            assert facts.plugin_layers == {"Mamba2Mixer": 1}
-            engines[name] = (tmp_path / f"{name}.engine").read_bytes()
-    assert engines["python"] == engines["library"]
+    request, engines, facts = mixer_request(tmp_path), dict[str, bytes](), {}
+    for name, carried in (("python", None), ("library", library), ("again", library)):
+        asked = replace(request, output=tmp_path / f"{name}.engine", plugin_library=carried)
+        facts[name] = replace(build_engine(asked), seconds=0, peak_rss=0, size=0)
+        engines[name] = asked.output.read_bytes()
+    assert facts["python"].plugin_layers == {"Mamba2Mixer": 1}
+    assert facts["python"] == facts["library"]
+    assert engines["library"] == engines["again"]
+    code = library.read_bytes()
+    assert engines["library"].count(code) == 1
+    network = engines["library"].partition(code)[2]
+    assert engines["python"].endswith(network.rstrip(b"\0"), 0, len(engines["python"].rstrip(b"\0")))
+    known = Code(len(code), hashlib.sha256(code).hexdigest())
+    assert host_code(engines["library"], [known]) == HostCode((known,), ())
+    assert host_code(engines["python"], [known]) == HostCode((), ())
+
+
+@needs_nvcc
+@needs_headers
+@pytest.mark.timeout(900)
+def test_a_library_of_another_contract_is_refused(library: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    renamed = tmp_path / "renamed.so"
+    renamed.write_bytes(library.read_bytes().replace(b"\0state_size\0", b"\0state_sizf\0"))
+    with pytest.raises(
+        BuildError, match=r"^plugin Mamba2Mixer of the library: expected version 1, fields .*state_size"
+    ):
+        build_engine(replace(mixer_request(tmp_path), plugin_library=renamed))
+    assert not (tmp_path / "mixer.engine").exists()
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"\x7fELF" + bytes(100))
+    with pytest.raises(BuildError, match=r"^the plugin library: expected TensorRT to load it, found "):
+        build_engine(replace(mixer_request(tmp_path), plugin_library=broken))
+
+
+@needs_nvcc
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump was not found")
+def test_it_asks_for_nothing_that_an_old_linux_lacks(library: Path) -> None:
+    """glibc 2.28 and GCC 8 are those of manylinux_2_28."""
+    said = subprocess.run(["objdump", "-T", str(library)], capture_output=True, text=True, check=True).stdout
+    for name, newest in (("GLIBC", (2, 28)), ("GLIBCXX", (3, 4, 25)), ("CXXABI", (1, 3, 11))):
+        found = {tuple(map(int, text.split("."))) for text in re.findall(rf"\b{name}_([0-9.]+)", said)}
+        assert found, said
+        assert max(found) <= newest
+
+
+@needs_nvcc
+@pytest.mark.timeout(900)
+def test_what_is_installed_is_described(tmp_path: Path) -> None:
+    """`libraries.json`, which the runtime reads, is of the installed files, whose digests stripping changes."""
+    build, folder = tmp_path / "build", tmp_path / "installed"
+    options = (f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}", f"-DELASTIC_SINGLE_ARCHITECTURES={ARCHITECTURE}")
+    cmake("-S", str(PLUGINS), "-B", str(build), *options, "-DELASTIC_LIBRARY_FOLDER=elastic_plugins")
+    cmake("--build", str(build), "--target", "libraries", "--parallel", "2")
+    cmake("--install", str(build), "--component", "libraries", "--strip", "--prefix", str(folder))
+    found = read_libraries(folder / "elastic_plugins")
+    names = {library.file: library.architectures for library in found.libraries}
+    single = f"libelastic_plugins.sm{ARCHITECTURE}.so"
+    assert names == {"libelastic_plugins.so": (f"{ARCHITECTURE}",), single: (f"{ARCHITECTURE}-real",)}
+    for library in found.libraries:
+        path, mark = found.checked(library), library_mark(folder / "elastic_plugins" / library.file)
+        assert path.stat().st_size == library.size
+        assert (mark["tensorrt"], mark["cuda"], mark["library"]) == (found.abi, found.cuda, found.version)
+        assert tuple(mark["architectures"].split(",")) == library.architectures
+    smallest = found.smallest(["12.0"])
+    assert smallest is not None
+    assert smallest.file in names
