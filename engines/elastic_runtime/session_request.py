@@ -18,6 +18,9 @@ class Request:
 
     `device`: an engine is always the card's. onnxruntime takes the card on `gpu`, or fails; on `auto` it takes it where
     it can and a float32 twin fits, else the CPU.
+
+    `plugin_folder` holds plugin libraries and `trust_engine` vouches for those that engines carry: both let code run
+    that neither the installed elastic-plugins nor anybody else has checked.
     """
 
     budget: str = "auto"
@@ -29,4 +32,5 @@ class Request:
     weights: WeightForm = "auto"
     threads: int = 0
     plugin_folder: Path | None = None
+    trust_engine: bool = False
     cache_folder: Path | None = None

@@ -13,9 +13,9 @@ from elastic_export.checkpoint.shards import open_shards
 from elastic_runtime.errors import ElasticError, InputError
 from elastic_runtime.format.golden import read_golden
 from elastic_runtime.format.manifest_reader import read_manifest
+from elastic_runtime.format.plugin_libraries import library_mark
 from elastic_runtime.format.seal import EMPTY, seal
 from elastic_runtime.format.weights import WeightRecipe
-from elastic_runtime.tensorrt.plugin_library import library_abi
 from elastic_runtime.text.eos import stop_ids
 
 MALFORMED = json.loads((Path(__file__).parents[1] / "golden" / "errors.json").read_text("utf-8"))
@@ -56,7 +56,7 @@ def _config(folder: Path, text: str) -> object:
 
 def _library(folder: Path, text: str) -> object:
     (folder / "lib.so").write_bytes(b"elastic-plugins-abi/1 " + text.encode() + b"\0")
-    return library_abi(folder / "lib.so")
+    return library_mark(folder / "lib.so")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,12 @@ def _library(folder: Path, text: str) -> object:
         ("safetensors", _golden, 0, "export the bundle again"),
         ("safetensors", _shard, 0, "copy or download the shard again: it is damaged or not complete"),
         ("json", _config, 0, "correct it in the checkpoint and export again"),
-        ("json", _library, 0, "build plugins/ again with CMake, and name its folder with --plugins"),
+        (
+            "json",
+            _library,
+            0,
+            "install elastic-plugins, or build plugins/ again with CMake and name its folder with --plugins",
+        ),
     ],
 )
 def test_every_malformed_file_has_a_next_step(

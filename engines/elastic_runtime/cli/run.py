@@ -127,7 +127,13 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option("--threads", type=int, default=0, help="Of the CPU; 0: as onnxruntime thinks best.  [default: 0]")
 @click.option("--weights-folder", type=click.Path(path_type=Path), help="Where external weights lie.")
 @click.option(
-    "--plugins", "plugin_folder", type=click.Path(path_type=Path), help="Folder of the engines' plugin library."
+    "--plugins",
+    "plugin_folder",
+    type=click.Path(path_type=Path),
+    help="Folder of plugin libraries.  [default: the installed elastic-plugins]",
+)
+@click.option(
+    "--trust-engine", is_flag=True, help="Run the plugin libraries inside engines: you know who made the bundle."
 )
 @click.option("--stats", is_flag=True, help="Time to first token, tokens/s, memory; to standard error.")
 @click.option("--explain", is_flag=True, help="Print what every budget needs, and which is chosen.")
@@ -147,7 +153,7 @@ def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, **o
 def _command(bundle: Path, explain: bool, verify: bool, require_engine: bool, options: dict[str, Any]) -> None:
     external = options.pop("weights_folder")
     if verify:
-        _verify(bundle, external, options["plugin_folder"], require_engine)
+        _verify(bundle, external, require_engine, options)
         return
     with advised("leave --vram out to reckon with what is free"):
         vram = parse_size(options["vram"], "--vram") if options["vram"] is not None else None
@@ -160,6 +166,7 @@ def _command(bundle: Path, explain: bool, verify: bool, require_engine: bool, op
         weights=options["weights"],
         threads=options["threads"],
         plugin_folder=options["plugin_folder"],
+        trust_engine=options["trust_engine"],
     )
     opener = Opener(Bundle.open(bundle, external=external), request, say=_say)
     if explain:
@@ -251,10 +258,17 @@ def _write_id(piece: Piece) -> None:
     sys.stdout.flush()
 
 
-def _verify(bundle: Path, external: Path | None, plugins: Path | None, require_engine: bool) -> None:
+def _verify(bundle: Path, external: Path | None, require_engine: bool, options: dict[str, Any]) -> None:
     from elastic_runtime.verify.bundle_verification import verify_bundle  # noqa: PLC0415
 
-    result = verify_bundle(bundle, require_engine=require_engine, say=_say, external=external, plugins=plugins)
+    result = verify_bundle(
+        bundle,
+        require_engine=require_engine,
+        say=_say,
+        external=external,
+        plugins=options["plugin_folder"],
+        trust_engine=options["trust_engine"],
+    )
     click.echo(result.text())
     if not result.passed:
         sys.exit(1)

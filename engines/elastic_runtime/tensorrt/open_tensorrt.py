@@ -17,10 +17,11 @@ from elastic_runtime.fit.choose import choose
 from elastic_runtime.fit.vram import gib
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
 from elastic_runtime.format.mapped import MappedFile
+from elastic_runtime.format.paths import inside
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights
 from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered
-from elastic_runtime.tensorrt.plugin_library import find_plugin, plugin_folders
+from elastic_runtime.tensorrt.plugin_library import PluginSource, plugin_source
 from elastic_runtime.tensorrt.preflight import (
     check_card,
     check_memory,
@@ -51,6 +52,10 @@ class Wishes(Protocol):
     @property
     def plugin_folder(self) -> Path | None:
         """Where plugin libraries are."""
+
+    @property
+    def trust_engine(self) -> bool:
+        """Whether the caller vouches for code inside engines."""
 
     @property
     def cache_folder(self) -> Path | None:
@@ -131,20 +136,26 @@ def open_engine(
     say: Say,
 ) -> Backend:
     """That engine. Raises UnavailableError where it cannot run, BuildError where device or TensorRT fail."""
-    plugin = check_engine(bundle, budget, engine, wishes, card)
+    plugins = check_engine(bundle, budget, engine, wishes, card)
     kept = remembered(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
     if warning := untested(engine, kept):
         say(warning)
-    return _load(bundle, budget, engine, wishes, card, plugin, files, say)
+    return _load(bundle, budget, engine, wishes, card, plugins, files, say)
 
 
-def check_engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> Path | None:
-    """Whether the engine can run there; its plugin library. Raises UnavailableError."""
+def check_engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
+    """Whether the engine can run there; where its plugins come from. Raises UnavailableError."""
     check_card(engine, card)
     check_version(engine, installed_version())
-    plugin = find_plugin(engine.plugin, plugin_folders(bundle.path, engine.file, wishes.plugin_folder))
+    plugins = plugin_source(
+        engine,
+        inside(bundle.path, engine.file, engine.file),
+        card.compute_capability,
+        given=wishes.plugin_folder,
+        trusted=wishes.trust_engine,
+    )
     check_memory(budget, engine, card, batch=wishes.batch)
-    return plugin
+    return plugins
 
 
 def _load(
@@ -153,7 +164,7 @@ def _load(
     engine: EngineEntry,
     wishes: Wishes,
     card: Card,
-    plugin: Path | None,
+    plugins: PluginSource,
     files: dict[Path, MappedFile] | None,
     say: Say,
 ) -> Backend:
@@ -165,7 +176,9 @@ def _load(
     with ExitStack() as undo:
         device = CudaDevice()
         undo.callback(device.close)
-        opened = TrtEngine(trt, engine, path, device, plugin=plugin, cache=cache, say=say)
+        opened = TrtEngine(
+            trt, engine, path, device, plugin=plugins.library, host_code=plugins.carried, cache=cache, say=say
+        )
         undo.callback(opened.close)
         weights = _weights(device, bundle, budget, files)
         undo.callback(weights.free)

@@ -1,81 +1,145 @@
-"""The plugin library of an engine: what it is called here, where it is looked for, and what it was made for."""
+"""How TensorRT comes by the plugins of an engine, and what of the code in a download may run.
+
+TensorRT-RTX 1.7.1 loads a library that an engine carries while it reads the engine, before it looks at the card and
+whatever `Runtime.engine_host_code_allowed` says (measured: without a driver too, where the engine itself is refused
+afterwards). So an engine file is a program, and is looked into before TensorRT sees it: it may hold the library that
+the manifest lists and no other code, and that one only where the installed elastic-plugins knows its digest or the
+caller vouches for it. The manifest came with the download, so its word alone is worth nothing.
+"""
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from elastic_runtime.errors import InputError, UnavailableError, advised
-from elastic_runtime.format.jsonfile import parse_json
-from elastic_runtime.format.manifest import Plugin
+from elastic_runtime.errors import InputError, UnavailableError
+from elastic_runtime.format.engine_code import Code, HostCode, host_code
+from elastic_runtime.format.manifest import CarriedLibrary, EngineEntry
+from elastic_runtime.format.manifest_reader import DamageError
+from elastic_runtime.format.plugin_libraries import PluginLibraries, installed_libraries, read_libraries
 
-_BUILD = "build plugins/ again with CMake, and name its folder with --plugins"
-_MARKER = re.compile(rb"elastic-plugins-abi/1 (\{[^\0]{2,4096}\})\0")
+_LEAVE_IT = "do not run it: get the bundle from where it was made"
+_GET_ONE = "pip install elastic-plugins, or build plugins/ with CMake and name its folder with --plugins"
+#: Libraries of other headers than TensorRT's own that were shown to fit: engines are built through their creators, to
+#: the same bytes as those of the declaration in Python (tests/plugins/test_library.py).
+_SHOWN_TO_FIT = {"rtx-1.7": ("enterprise-11.1",)}
 
 
-def library_name(name: str, platform: str = sys.platform) -> str:
-    """What a library is called on a platform: `libelastic_plugins.so` of a manifest is `elastic_plugins.dll` on
-    Windows.
+@dataclass(frozen=True)
+class PluginSource:
+    """Where an engine's plugins come from: a file to load before it, or the engine itself, which may then run the
+    library it carries; neither for an engine without plugins. Never both: TensorRT takes a plugin's name once.
     """
-    stem, dot, _ = name.rpartition(".so")
-    return f"{stem.removeprefix('lib')}.dll" if platform == "win32" and dot else name
+
+    library: Path | None = None
+    carried: bool = False
 
 
-def plugin_folders(bundle: Path, engine_file: str, given: Path | None) -> tuple[Path, ...]:
-    """Where an engine's library is looked for, in order: the given folder and nowhere else; without one the bundle,
-    the folder of the engine, and the folder that the bundle lies in.
-    """
-    if given is not None:
-        return (given,)
-    return (bundle, (bundle / engine_file).parent, bundle.absolute().parent)
-
-
-def find_plugin(plugin: Plugin | None, folders: Sequence[Path]) -> Path | None:
-    """The plugin library of an engine, its ABI read from the file; None for an engine without plugins.
+def plugin_source(
+    engine: EngineEntry, file: Path, capability: str, *, given: Path | None, trusted: bool
+) -> PluginSource:
+    """How an engine comes by its plugins on a card; nothing is loaded.
 
     Args:
-        plugin: of the engine's entry.
-        folders: where to look, in order (`plugin_folders`).
+        engine: its entry.
+        file: its file.
+        capability: of the card, such as `12.0`.
+        given: a folder of plugin libraries that the caller names, and vouches for; then no other is asked.
+        trusted: the caller vouches for the code inside the engine.
 
     Raises:
-        UnavailableError: it is in none of them, or made for another TensorRT.
+        DamageError: the engine holds other code than the manifest lists.
+        UnavailableError: there is no library that fits, or the one inside is known to nobody here.
+        InputError: the folder holds no libraries, or a description is damaged.
     """
-    if plugin is None:
-        return None
-    name = library_name(plugin.library)
-    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
-    if path is None:
-        where = ", ".join(map(str, folders))
-        todo = "build plugins/ with CMake against the SDK of that version, and name its folder with --plugins"
-        raise UnavailableError(name, expected=f"the library in {where}", found="no such file", todo=todo)
-    found = library_abi(path)
-    if found.removeprefix("tensorrt-") != plugin.abi.removeprefix("tensorrt-"):
-        todo = "build plugins/ against the SDK headers of that version, and name its folder with --plugins"
-        raise UnavailableError(str(path), expected=f"a library for {plugin.abi}", found=f"one for {found}", todo=todo)
-    return path
+    carried = engine.plugin.carried if engine.plugin is not None else None
+    check_code(engine, file, carried)
+    if engine.plugin is None:
+        return PluginSource()
+    libraries = read_libraries(given) if given is not None else installed_libraries()
+    if carried is None:
+        return PluginSource(library=_outside(engine, capability, libraries))
+    _check_known(engine, carried, libraries, trusted=trusted)
+    return PluginSource(carried=True)
 
 
-def library_abi(path: Path) -> str:
-    """The TensorRT ABI that a plugin library was made for, read from its bytes and not by loading it.
+def check_code(engine: EngineEntry, file: Path, carried: CarriedLibrary | None) -> None:
+    """Whether an engine file holds the library that is listed, byte for byte, and no other code for this machine.
 
     Raises:
-        InputError: not a plugin library of ours, or one that cannot be read.
+        DamageError: it does not.
+        InputError: it cannot be read.
     """
+    listed = () if carried is None else (Code(carried.size, carried.sha256),)
     try:
-        found = _MARKER.search(path.read_bytes())
+        found = host_code(file.read_bytes(), listed)
     except OSError as error:
+        todo = "make it readable, or copy the bundle again"
         raise InputError(
-            str(path),
-            expected="a readable library",
-            found=error.strerror or "an error",
-            todo="make it readable, or name another folder with --plugins",
+            str(file), expected="a readable engine", found=error.strerror or "an error", todo=todo
         ) from error
-    if found is None:
-        raise InputError(
-            str(path), expected="a library of elastic plugins", found="one that does not say its versions", todo=_BUILD
+    if found == HostCode(listed, ()):
+        return
+    expected = f"the plugin library of sha256 {carried.sha256[:12]}… in it" if carried else "no code for the host in it"
+    raise DamageError(
+        engine.file, expected=f"{expected}, as the manifest lists it", found=_found(found, listed), todo=_LEAVE_IT
+    )
+
+
+def _found(found: HostCode, listed: Iterable[Code]) -> str:
+    if found.unknown:
+        what = "that and other code" if found.known else "other code"
+        return f"{what} at byte {found.unknown[0]}"
+    return "it several times" if found.known and listed else "none"
+
+
+def _check_known(
+    engine: EngineEntry, carried: CarriedLibrary, libraries: PluginLibraries | None, *, trusted: bool
+) -> None:
+    if not sys.platform.startswith("linux"):
+        raise UnavailableError(
+            engine.file,
+            expected=f"a plugin library for {sys.platform}",
+            found=f"{carried.file} in it, which is for Linux",
+            todo="take an engine of native ops: export with --ops native",
         )
-    with advised(_BUILD):
-        abi = parse_json(found[1], f"{path}: versions").get("tensorrt")
-    return abi if isinstance(abi, str) else "none"
+    known = {library.sha256 for library in libraries.libraries} if libraries is not None else set()
+    if trusted or carried.sha256 in known:
+        return
+    here = "no elastic-plugins is installed" if libraries is None else f"{libraries.path} knows others"
+    raise UnavailableError(
+        engine.file,
+        expected="a plugin library in it that is known here",
+        found=f"one of sha256 {carried.sha256[:12]}…, and {here}",
+        todo="install the elastic-plugins that it was exported with, or, if you trust whoever made the bundle, say so"
+        " with --trust-engine",
+    )
+
+
+def _outside(engine: EngineEntry, capability: str, libraries: PluginLibraries | None) -> Path:
+    """The library of an engine that carries none. Raises UnavailableError."""
+    assert engine.plugin is not None, "asked for an engine with plugins"
+    wanted = engine.plugin.abi.removeprefix("tensorrt-")
+    if libraries is None:
+        raise UnavailableError(
+            engine.plugin.library,
+            expected=f"elastic-plugins for {engine.file}, which carries no library",
+            found="no such package",
+            todo=_GET_ONE,
+        )
+    if libraries.abi not in (wanted, *_SHOWN_TO_FIT.get(wanted, ())):
+        raise UnavailableError(
+            str(libraries.path), expected=f"libraries for {wanted}", found=f"those for {libraries.abi}", todo=_GET_ONE
+        )
+    library = libraries.smallest((capability,))
+    if library is None:
+        held = sorted({name for each in libraries.libraries for name in each.architectures})
+        raise UnavailableError(
+            str(libraries.path),
+            expected=f"a library for compute capability {capability}",
+            found=f"code for {', '.join(held)}",
+            todo=_GET_ONE,
+        )
+    return libraries.checked(library)

@@ -58,6 +58,7 @@ class TrtEngine:
         path: its file.
         device: where; scratch is allocated there, once for both profiles.
         plugin: the plugin library to register first, if any.
+        host_code: whether the engine carries one, which was found to be known or vouched for (plugin_library.py).
         cache: of compiled kernels: read if it is there, written by `save_cache`.
         say: hears TensorRT's warnings and errors.
 
@@ -73,11 +74,14 @@ class TrtEngine:
         device: Device,
         *,
         plugin: Path | None,
+        host_code: bool = False,
         cache: Path | None,
         say: Callable[[str], None],
     ) -> None:
         self._trt, self._entry, self._device, self._cache_path = trt, entry, device, cache
         self._runtime = trt.Runtime(_logger(trt, say))
+        # As documented. TensorRT-RTX 1.7.1 loads a library inside an engine without it too, so it guards nothing.
+        self._runtime.engine_host_code_allowed = host_code
         if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
             raise BuildError(
                 str(plugin),

@@ -23,6 +23,7 @@ from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
 from elastic_runtime.format.manifest_reader import DamageError, read_manifest
 from elastic_runtime.format.paths import inside
 from elastic_runtime.ort.open_onnx import open_onnx
+from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt.engine_cache import cache_folder, forget, remember
 from elastic_runtime.verify.replay import BOUNDS, Bounds, replay
 from elastic_runtime.verify.verified import Outcome, Verified
@@ -41,6 +42,7 @@ def verify_bundle(
     say: Say = _ignore,
     external: Path | None = None,
     plugins: Path | None = None,
+    trust_engine: bool = False,
 ) -> Verified:
     """Verify a bundle.
 
@@ -49,7 +51,8 @@ def verify_bundle(
         require_engine: whether an engine that was not run is a failure.
         say: hears what is being done.
         external: the folder of the parent's shards where the bundle only names them.
-        plugins: the folder of the plugin library; without it the places of `plugin_folders` are searched.
+        plugins: a folder of plugin libraries; without it the installed elastic-plugins serves.
+        trust_engine: run the plugin libraries that engines carry, whether elastic-plugins knows them or not.
 
     Raises:
         InputError: not a bundle, or one of another version; `external` for a bundle that holds its weights. Damage is
@@ -67,11 +70,11 @@ def verify_bundle(
     )
     if result.damaged:
         return result
-    models, engines = [], []
+    models, engines, request = [], [], Request(plugin_folder=plugins, trust_engine=trust_engine)
     for budget in bundle.budgets:
         say(f"{budget.name}: replaying its golden run on the CPU")
         models.append(_model(bundle, budget))
-        engines += [_engine(bundle, budget, engine, plugins, say) for engine in budget.engines]
+        engines += [_engine(bundle, budget, engine, request, say) for engine in budget.engines]
     return replace(result, models=tuple(models), engines=tuple(engines))
 
 
@@ -140,17 +143,16 @@ def _context(golden: Golden) -> int:
     return int((golden.position.max(axis=1) + golden.tokens).max())
 
 
-def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, plugins: Path | None, say: Say) -> Outcome:
+def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, request: Request, say: Say) -> Outcome:
     card = find_card()
     reason = _nothing_to_replay(bundle, budget) or _why_not(engine, card)
     if reason or card is None:
         return Outcome(engine.file, not_run=reason)
-    from elastic_runtime.session_request import Request  # noqa: PLC0415
     from elastic_runtime.tensorrt.open_tensorrt import open_engine  # noqa: PLC0415
 
     def opened(golden: Golden) -> Backend:
-        request = Request(batch=min(engine.max_batch, len(golden.ids)), plugin_folder=plugins)
-        return open_engine(bundle, budget, engine, request, card, say=say)
+        wishes = replace(request, batch=min(engine.max_batch, len(golden.ids)))
+        return open_engine(bundle, budget, engine, wishes, card, say=say)
 
     say(f"{budget.name}: replaying its golden run on {card.name}")
     found = _replayed(bundle, budget, engine.file, opened, BOUNDS[bundle.manifest.precision])

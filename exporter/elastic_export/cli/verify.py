@@ -15,9 +15,19 @@ import click
     type=click.Path(path_type=Path),
     help="Where the shards of a bundle with external weights are.",
 )
-@click.option("--plugins", type=click.Path(path_type=Path), help="Folder of the engines' plugin library.")
+@click.option(
+    "--plugins", type=click.Path(path_type=Path), help="Folder of plugin libraries.  [default: elastic-plugins]"
+)
+@click.option("--trust-engine", is_flag=True, help="Run the plugin libraries inside engines.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
-def verify(bundle: Path, require: str | None, weights_folder: Path | None, plugins: Path | None, as_json: bool) -> None:
+def verify(
+    bundle: Path,
+    require: str | None,
+    weights_folder: Path | None,
+    plugins: Path | None,
+    trust_engine: bool,
+    as_json: bool,
+) -> None:
     """Check every digest of BUNDLE and replay its golden run: ONNX on the CPU, engines on a card of their class."""
     from elastic_runtime.verify.bundle_verification import verify_bundle  # noqa: PLC0415  # onnxruntime is needed here only
 
@@ -25,7 +35,12 @@ def verify(bundle: Path, require: str | None, weights_folder: Path | None, plugi
         click.echo(text, err=True)
 
     report = verify_bundle(
-        bundle, require_engine=require == "engine", say=say, external=weights_folder, plugins=plugins
+        bundle,
+        require_engine=require == "engine",
+        say=say,
+        external=weights_folder,
+        plugins=plugins,
+        trust_engine=trust_engine,
     )
     click.echo(report.to_json() if as_json else report.text())
     raise SystemExit(0 if report.passed else 1)

@@ -23,6 +23,7 @@ CLASSES = {
     "set_device_memory": "IExecutionContext",
     "set_optimization_profile_async": "IExecutionContext",
     "deserialize_cuda_engine": "Runtime",
+    "engine_host_code_allowed": "Runtime",
     "get_plugin_registry": "Runtime",
     "load_library": "IPluginRegistry",
     "device_memory_size_v2": "ICudaEngine",
@@ -57,6 +58,11 @@ class Recorder:
 
     def __init__(self, log: list[tuple[str, tuple[Any, ...]]], answers: dict[str, Any]) -> None:
         self._log, self._answers = log, answers
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            self._log.append((name, (value,)))
+        super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -104,7 +110,7 @@ class Entry:
 
 
 def _open(
-    tmp_path: Path, say: Any = print, plugin: Path | None = None, **answers: Any
+    tmp_path: Path, say: Any = print, plugin: Path | None = None, host_code: bool = False, **answers: Any
 ) -> tuple[TrtEngine, list[Any], Memory]:
     log: list[Any] = []
     (tmp_path / "x.engine").write_bytes(b"engine")
@@ -129,7 +135,8 @@ def _open(
             scripted[name] = lambda *_: anything
     memory: Any = Memory()
     cache = tmp_path / "cache" / "kernels"
-    return TrtEngine(anything, Entry, tmp_path / "x.engine", memory, plugin=plugin, cache=cache, say=say), log, memory  # type: ignore[arg-type]
+    more: Any = {"plugin": plugin, "host_code": host_code, "cache": cache, "say": say}
+    return TrtEngine(anything, Entry, tmp_path / "x.engine", memory, **more), log, memory  # type: ignore[arg-type]
 
 
 def test_two_contexts_share_scratch_and_have_a_profile_each(tmp_path: Path) -> None:
@@ -187,6 +194,14 @@ def test_a_plugin_library_is_registered_before_the_engine(tmp_path: Path) -> Non
     assert names.index("load_library") < names.index("deserialize_cuda_engine")
     with pytest.raises(BuildError, match="expected a library that TensorRT registers, found a refusal"):
         _open(tmp_path, plugin=tmp_path / "lib.so", load_library=lambda path: None)
+
+
+@pytest.mark.parametrize("carries", [False, True])
+def test_host_code_is_allowed_for_an_engine_that_carries_its_library_alone(tmp_path: Path, carries: bool) -> None:
+    _, log, _ = _open(tmp_path, host_code=carries)
+    names = [name for name, _ in log]
+    assert names.index("engine_host_code_allowed") < names.index("deserialize_cuda_engine")
+    assert ("engine_host_code_allowed", (carries,)) in log
 
 
 def test_refusals_are_errors(tmp_path: Path) -> None:
