@@ -50,8 +50,14 @@ def write_small(folder: Path, dtype: str = "bf16", **more: Any) -> Path:
 
 
 def run(source: Path, output: Path, budgets: str = "small", targets: str = "rtx5080", **options: Any) -> ExportResult:
-    """One export; `options` of `ExportOptions`."""
-    job = plan_job(Checkpoint.open(source), ExportOptions(budgets, targets, output, **(SIZES | options)), demo=False)
+    """One export; `options` of `ExportOptions`, whose default mode would make one engine or two, as the machine has a
+    plugin library or none.
+    """
+    job = plan_job(
+        Checkpoint.open(source),
+        ExportOptions(budgets, targets, output, **({"ops": "plugin"} | SIZES | options)),
+        demo=False,
+    )
     return export(job, Progress())
 
 

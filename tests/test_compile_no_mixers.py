@@ -25,12 +25,11 @@ PLAIN = Budget("plain", 40, (64,), (8,), 12, 8, (0, 1))
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """All three budgets in the default ops mode, plugin."""
+    """All three budgets as plugin and as native engines, as by default where there is no library."""
     folder = tmp_path_factory.mktemp("mixers")
     weights = random_weights(ARCH, np.random.default_rng(5))
     write_checkpoint(folder / "tiny", ARCH, weights, [FULL, ATTENTION, PLAIN], "bf16", 1)
-    options = ExportOptions("all", "rtx5080", folder / "out", max_tokens=16, max_contexts=(64,))
-    assert options.ops == "plugin"
+    options = ExportOptions("all", "rtx5080", folder / "out", ops="plugin,native", max_tokens=16, max_contexts=(64,))
     return export(plan_job(Checkpoint.open(folder / "tiny"), options, demo=False), Progress())
 
 

@@ -59,7 +59,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
                 writer.place(companion, companion.name)
             manifest = writer.finish(manifest_of(job, results))
         run = writer.record(record.document(writer.output, manifest, results, progress.seconds()))
-    return ExportResult(writer.output, manifest, tuple(results), run)
+    return ExportResult(writer.output, manifest, tuple(results), run, (job.ops.note,) if job.ops.note else ())
 
 
 def _sub_model(

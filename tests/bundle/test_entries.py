@@ -40,7 +40,8 @@ HALF = Budget("half", 16, (20,), (4, 2), 4, 4, (0,))
 def job(tmp_path_factory: pytest.TempPathFactory) -> ExportJob:
     base = tmp_path_factory.mktemp("ckpt")
     write_checkpoint(base / "tiny", ARCH, random_weights(ARCH, np.random.default_rng(0)), [HALF])
-    options = ExportOptions("half", "rtx5080,rtx5090", base / "out", max_contexts=(64, 128), max_tokens=8, max_batch=2)
+    sizes = {"max_contexts": (64, 128), "max_tokens": 8, "max_batch": 2}
+    options = ExportOptions("half", "rtx5080,rtx5090", base / "out", ops="plugin", **sizes)
     return plan_job(Checkpoint.open(base / "tiny"), options, demo=True)
 
 

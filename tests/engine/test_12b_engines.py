@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from elastic_export.plan.activation import activation_bounds, size_bound
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
 from elastic_runtime.format.interface import OpsMode
+from elastic_runtime.format.plugin_libraries import installed_libraries
 from synthetic import BUDGETS_12B, NANO_12B
 
 pytestmark = pytest.mark.xdist_group("12b")  # one worker traces it
@@ -71,6 +73,18 @@ def test_plugin_engine(models: dict[str, EmittedModel], tmp_path: Path, budget: 
     assert facts.peak_rss <= 1 << 30
     assert facts.activation_bytes[0] <= 30e6
     assert facts.activation_peak <= 300e6
+
+
+def test_plugin_engine_that_carries_its_library(models: dict[str, EmittedModel], tmp_path: Path) -> None:
+    """Built by the library's own creators, with the facts of the one that the Python declarations build."""
+    installed = installed_libraries()
+    if installed is None or (library := installed.smallest(["12.0"])) is None:
+        pytest.skip("elastic-plugins is not installed, or holds no library for SM120")
+    bare = request(models["12b"], tmp_path / "bare.engine", "plugin")
+    facts = [build_engine(bare)]
+    facts += [build_engine(replace(bare, output=tmp_path / "x.engine", plugin_library=installed.checked(library)))]
+    assert facts[1].size - facts[0].size - library.size in range(64)
+    assert replace(facts[1], size=0, seconds=0, peak_rss=0) == replace(facts[0], size=0, seconds=0, peak_rss=0)
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def plan(folders: dict[str, Path], tmp_path: Path) -> Plan:
     """`plan("bf16", budgets, targets, **options)`."""
 
     def make(name: str = "bf16", budgets: str = "all", targets: str = "rtx5080", **options: Any) -> ExportJob:
-        options = {"max_contexts": (256,), "max_tokens": 32} | options
+        options = {"max_contexts": (256,), "max_tokens": 32, "ops": "plugin"} | options
         return plan_job(
             Checkpoint.open(folders[name]), ExportOptions(budgets, targets, tmp_path / "o", **options), demo=False
         )
@@ -55,9 +55,8 @@ def test_targets_of_one_compute_capability_are_one_engine_per_context(plan: Plan
         (["rtx3090"], ("SM86",), 128),
         (["rtx3090"], ("SM86",), 256),
     ]
-    first = job.engines[0]
-    assert first.file(first.targets[0], 2) == "rtx5080.128.engine"
-    assert first.file(first.targets[0], 1) == "rtx5080.engine"
+    assert job.engines[0].file(job.targets[0]) == "rtx5080.128.engine"
+    assert plan().engines[0].file(job.targets[0]) == "rtx5080.engine"
 
 
 def test_a_portable_target_leaves_out_what_cannot_hold_the_precision(plan: Plan) -> None:

@@ -73,7 +73,7 @@ def engine_entry(
     return EngineEntry(
         target=target.name,
         compute_capabilities=target.capabilities(job.precision),
-        file=f"{size.name}/{engine.file(target, len(options.max_contexts))}",
+        file=f"{size.name}/{engine.file(target)}",
         flavour=job.product.name,
         version=facts.version,
         ops=ops,

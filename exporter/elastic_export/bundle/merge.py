@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from elastic_export.products import TENSORRT_RTX
 from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
 
 _SAME = ("demo", "precision", "weight_mode", "logits")
@@ -41,10 +42,10 @@ class Merged:
 def merge(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> Merged:
     """Add `new` (files filled in) to `old`: budgets and engines that only the old one has are kept.
 
-    An engine is its target and context. A budget of both is the new one with the old one's other engines, which were
-    built from the same ONNX file and weights or the request is refused. A kept engine whose file name the new export
-    uses for another context gets its context into the name. A budget of both that was not verified this time keeps the
-    golden run of the old one where `keeps_golden` names it.
+    An engine is its target, context and ops mode. A budget of both is the new one with the old one's other engines,
+    which were built from the same ONNX file and weights or the request is refused. A kept engine whose file name the
+    new export uses for another one gets its context, or that and its mode, into the name. A budget of both that was not
+    verified this time keeps the golden run of the old one where `keeps_golden` names it.
 
     Raises:
         InputError: another checkpoint, or other options than engines and budgets of one bundle can have.
@@ -100,11 +101,11 @@ def _shards(manifest: Manifest) -> list[FileEntry]:
     return [entry for entry in manifest.files if entry.path.startswith("weights/")]
 
 
-def staying_engines(old: Manifest, name: str, remade: Collection[tuple[str, int]]) -> tuple[EngineEntry, ...]:
-    """The old engines of a budget that an export of these (target, context) pairs keeps."""
+def staying_engines(old: Manifest, name: str, remade: Collection[tuple[str, int, OpsMode]]) -> tuple[EngineEntry, ...]:
+    """The old engines of a budget that an export of these (target, context, ops mode) keeps."""
     before = old.budget(name)
     engines = before.engines if before else ()
-    return tuple(engine for engine in engines if (engine.target, engine.max_context) not in remade)
+    return tuple(e for e in engines if (e.target, e.max_context, e.ops) not in remade)
 
 
 def check_same_graph(old: Manifest, name: str, files: Iterable[FileEntry]) -> None:
@@ -130,7 +131,7 @@ def _kept_engines(
     old: Manifest, new: Manifest, before: BudgetEntry, budget: BudgetEntry
 ) -> list[tuple[EngineEntry, str, FileEntry]]:
     """(engine with its new path, that path, entry in the old bundle) of the engines that stay."""
-    remade = {(engine.target, engine.max_context) for engine in budget.engines}
+    remade = {(engine.target, engine.max_context, engine.ops) for engine in budget.engines}
     staying = staying_engines(old, before.name, remade)
     if staying:
         check_same_graph(old, budget.name, new.files)
@@ -138,9 +139,20 @@ def _kept_engines(
     for engine in staying:
         path = engine.file
         if path in taken:
-            path = str(PurePosixPath(path).with_name(f"{engine.target}.{engine.max_context}.engine"))
+            path = str(PurePosixPath(path).with_name(_full_name(engine, taken)))
         result.append((replace(engine, file=path), path, _listed(old, engine.file)))
     return result
+
+
+def _full_name(engine: EngineEntry, taken: Collection[str]) -> str:
+    """A file name that says what tells the engine from the one that has its name now."""
+    by_context = f"{engine.target}.{engine.max_context}.engine"
+    folder = PurePosixPath(engine.file).parent
+    return (
+        by_context
+        if str(folder / by_context) not in taken
+        else f"{engine.target}.{engine.max_context}.{engine.ops}.engine"
+    )
 
 
 def _listed(manifest: Manifest, path: str) -> FileEntry:

@@ -42,3 +42,4 @@ class ExportResult:
     manifest: Manifest
     budgets: tuple[BudgetResult, ...]
     run: Mapping[str, Any]
+    notes: tuple[str, ...] = ()

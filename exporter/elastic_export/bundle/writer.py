@@ -45,6 +45,7 @@ from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
 from elastic_runtime.format.digest import file_digest
+from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.format.manifest_reader import NAME, parse_manifest
@@ -139,11 +140,11 @@ class BundleWriter:
         if self._add and self.previous is not None:
             check_same(self.previous, replace(manifest, files=(), external_weights=()))
 
-    def kept_engines(self, budget: str, remade: Collection[tuple[str, int]]) -> tuple[EngineEntry, ...]:
-        """Engines of a budget that stay beside those made now for these (target, context) pairs."""
+    def kept_engines(self, budget: str, remade: Collection[tuple[str, int, OpsMode]]) -> tuple[EngineEntry, ...]:
+        """Engines of a budget that stay beside those made now for these (target, context, ops mode)."""
         return staying_engines(self.previous, budget, remade) if self._add and self.previous is not None else ()
 
-    def check_graph(self, budget: str, remade: Collection[tuple[str, int]]) -> None:
+    def check_graph(self, budget: str, remade: Collection[tuple[str, int, OpsMode]]) -> None:
         """Whether the engines of a budget that stay were built from the ONNX file and weights that its folder has now:
         asked as soon as those are written. Raises InputError.
         """

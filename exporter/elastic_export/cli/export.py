@@ -19,6 +19,7 @@ from elastic_export.cli.summary import plan_json, result_json, summary
 from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.engine.flavour import flavour
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
+from elastic_export.plan.ops_modes import OPS_WISHES
 from elastic_export.products import PRODUCTS, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.interface import PRECISIONS
@@ -34,8 +35,11 @@ _OPTIONS = (
                  help="Bundle folder.  [default: engines/<checkpoint name>]"),
     click.option("--weights", type=click.Choice(["shared", "sliced", "embedded"]), default="shared", show_default=True,
                  help="Slices of the parent's shards, a checkpoint per sub-model, or inside the engine."),
-    click.option("--ops", type=click.Choice(["plugin", "native"]), default="plugin", show_default=True,
-                 help="Mamba-2 as our CUDA plugin, or compiled by TensorRT from its function body."),
+    click.option("--ops", type=click.Choice(OPS_WISHES), default="auto", show_default=True,
+                 help="Mamba-2 as our CUDA plugin, or compiled by TensorRT from its function body; auto: plugin where a"
+                      " plugin library goes into the engine, else an engine of each."),
+    click.option("--plugins", type=click.Path(path_type=Path), metavar="DIR",
+                 help="Folder of the plugin libraries that go into engines.  [default: elastic-plugins]"),
     click.option("--flavour", type=click.Choice(list(PRODUCTS)), default=TENSORRT_RTX.name, show_default=True,
                  help="TensorRT product; the full one is experimental, never run, and builds for this GPU only."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the checkpoint's]"),
@@ -100,6 +104,8 @@ def run_export(
     flavour(job.product.name).check_targets(job.capabilities)
     if job.product.experimental:
         progress.say(f"{job.product.called} is experimental: nobody has run a build with it")
+    if job.ops.note:
+        progress.say(job.ops.note)
     if as_json and dry_run:
         click.echo(plan_json(job))
     else:
@@ -138,6 +144,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         output=given["output"] or Path("engines") / checkpoint.name,
         weights=given["weights"],
         ops=given["ops"],
+        plugins=given["plugins"],
         flavour=given["flavour"],
         precision=given["precision"],
         max_tokens=given["max_tokens"],

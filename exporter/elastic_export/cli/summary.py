@@ -54,6 +54,7 @@ def result_json(result: ExportResult) -> str:
         {
             "output": str(result.output),
             "demo": result.manifest.demo,
+            "notes": list(result.notes),
             "budgets": [
                 {
                     "name": b.budget.name,
@@ -113,4 +114,5 @@ def plan_json(job: ExportJob) -> str:
         }
         for budget in job.sizes
     ]
-    return json.dumps({"precision": job.precision, "budgets": budgets}, indent=1)
+    notes = [job.ops.note] if job.ops.note else []
+    return json.dumps({"precision": job.precision, "notes": notes, "budgets": budgets}, indent=1)

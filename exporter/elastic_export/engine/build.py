@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from elastic_export.engine.build_folder import write_file
@@ -55,12 +56,17 @@ def compile_engine(
 
     logger = make_logger(trt, hear)
     # Before parsing: the parser asks the registry for each function node, and inlines what it does not find there.
-    creators = register_plugins(trt, request.plugin_creators if request.ops == "plugin" else {})
+    creators = make_creators(trt, request.plugin_creators if request.ops == "plugin" else {})
+    if request.plugin_library is None:
+        register_plugins(trt, creators)
+    else:
+        load_plugins(trt, request.plugin_library, creators)
     with tensorrt_step("the builder"):
         builder = trt.Builder(logger)
     builder.max_threads = 1  # more would make the bytes depend on who comes first
     network = parse(trt, builder, logger, request, model)
-    facts = describe(trt, network)
+    from_library = creators if request.plugin_library is not None else {}
+    facts = describe(trt, network, {op: creator.shared_input for op, creator in from_library.items()})
     check_network(request, facts, unused_inputs(lines))  # before the build, which takes most of the time
     config = configure(trt, builder, request)
     product.set_target(trt, config, request.compute_capabilities)
@@ -69,7 +75,10 @@ def compile_engine(
     if plan is None:
         raise BuildError("the engine", expected="to be built", found=_why(lines), todo=OTHERWISE)
     # Before the file is written: an engine that is refused leaves nothing behind.
-    oversize = (*check_activation(request, activation_bytes(lines)), *check_size(request, plan.nbytes))
+    oversize = (
+        *check_activation(request, activation_bytes(lines)),
+        *check_size(request, plan.nbytes - carried_bytes(request)),
+    )
     write_file(request.output, plan)
     del creators  # the registry borrows them: they had to live until the plan was made
     own = process()
@@ -168,6 +177,10 @@ def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
     """The builder config: no TF32, both profiles, aliased plugin outputs where there are plugins."""
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; FP32 means FP32
+    if request.plugin_library is not None:
+        # The engine then holds the library, and TensorRT loads it with the engine. Not with VERSION_COMPATIBLE, where
+        # the builder wants a lean runtime, which the wheel lacks.
+        config.plugins_to_serialize = [library_name(request.plugin_library)]
     if request.ops == "plugin":
         # Under this preview feature alone may a plugin write a state into the buffer that it reads it from.
         config.set_preview_feature(trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03, True)
@@ -197,25 +210,32 @@ def _why(lines: list[LogLine]) -> str:
     return said[-1][:600] if said else "none, and the builder gave no reason"
 
 
-def register_plugins(trt: Any, creators: Mapping[str, str]) -> tuple[Any, ...]:
-    """Declare every plugin op to TensorRT; return the creators, for they must outlive the build.
+def make_creators(trt: Any, entries: Mapping[str, str]) -> dict[str, Any]:
+    """The declaration of every plugin op: an IPluginCreatorV3One of its contract.
 
     A creator says name, version, fields, shapes, dtypes and aliases of an op: all that a build ahead of time needs.
-    With `ENABLE_PLUGIN_OVERRIDE` a node whose op is a model-local function becomes the plugin registered under that
-    name.
 
     Args:
         trt: the TensorRT module.
-        creators: `module:factory` by op name; the factory takes the TensorRT module and returns an IPluginCreatorV3One.
+        entries: `module:factory` by op name; the factory takes the TensorRT module and returns the creator.
 
     Raises:
         InputError: a creator that cannot be imported.
+    """
+    return {op: _factory(op, entry)(trt) for op, entry in entries.items()}
+
+
+def register_plugins(trt: Any, creators: Mapping[str, Any]) -> None:
+    """Declare the plugin ops to TensorRT by Python creators, which must outlive the build: the registry borrows them.
+
+    With `ENABLE_PLUGIN_OVERRIDE` a node whose op is a model-local function becomes the plugin registered under that
+    name.
+
+    Raises:
         BuildError: TensorRT refused one.
     """
     registry = trt.get_plugin_registry()
-    made = []
-    for op, entry in creators.items():
-        creator = _factory(op, entry)(trt)
+    for op, creator in creators.items():
         if not registry.register_creator(creator, ""):
             raise BuildError(
                 f"plugin {op}",
@@ -223,8 +243,46 @@ def register_plugins(trt: Any, creators: Mapping[str, str]) -> tuple[Any, ...]:
                 found="a refusal by the registry",
                 todo="use --ops native, and report this: the name is taken, or the declaration is faulty",
             )
-        made.append(creator)
-    return tuple(made)
+
+
+def load_plugins(trt: Any, library: Path, creators: Mapping[str, Any]) -> None:
+    """Declare the plugin ops to TensorRT by a library's own creators, which must be those of the contracts.
+
+    Args:
+        trt: the TensorRT module.
+        library: in whose interface to TensorRT nothing but this build's end shows that it fits.
+        creators: the declarations of `make_creators`, by op; compared, not registered.
+
+    Raises:
+        BuildError: the library is refused, or has another op, version or other fields than a contract.
+    """
+    registry, todo = (
+        trt.get_plugin_registry(),
+        "build the library again from this version's plugins/, or use --ops native",
+    )
+    with tensorrt_step("the plugin library"):
+        handle = registry.load_library(library_name(library))
+    if handle is None:
+        raise BuildError("the plugin library", expected="TensorRT to load it", found="a refusal", todo=todo)
+    loaded = {creator.name: creator for creator in registry.all_creators}
+    for op, wanted in creators.items():
+        found = _declared(loaded[op]) if op in loaded else "no such plugin"
+        if found != _declared(wanted):
+            raise BuildError(f"plugin {op} of the library", expected=_declared(wanted), found=found, todo=todo)
+
+
+def library_name(library: Path) -> str:
+    """What TensorRT is told: with a folder in it, or the loader would look in its own places."""
+    return str(library) if library.is_absolute() else f"./{library}"
+
+
+def _declared(creator: Any) -> str:
+    return f"version {creator.plugin_version}, fields {', '.join(field.name for field in creator.field_names)}"
+
+
+def carried_bytes(request: EngineRequest) -> int:
+    """Bytes of the library that goes into the engine, 0 for none."""
+    return 0 if request.plugin_library is None else request.plugin_library.stat().st_size
 
 
 def check_creators(plugin_ops: Mapping[str, int], creators: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
     request.json, model.onnx     what to build; S is fixed in the model
     source -> folder of the ONNX file (external data is found there)
+    plugins.so -> the plugin library that goes into the engine, where there is one
     out -> a private folder beside the engine's place, so that the engine arrives by one rename
     lib/                         library names the loader must find, see `Flavour.library_links`
     processor                    the number of the processor it may keep for itself, six digits; empty for none
@@ -31,6 +32,7 @@ REQUEST_FILE, MODEL_FILE, RESULT_FILE, LOG_FILE = "request.json", "model.onnx", 
 PROCESSOR_FILE = "processor"
 LIBRARY_FOLDER = "lib"
 OUT_FOLDER, ENGINE_FILE = "out", "engine"
+PLUGIN_FILE = "plugins.so"
 #: How the process ends where it has no room to say what came of it.
 NO_ROOM_STATUS = 28
 _NOTE = "In the build process:\n"
@@ -85,6 +87,9 @@ def build_folder(request: EngineRequest, model: bytes) -> Iterator[BuildFolder]:
         (folder / OUT_FOLDER).symlink_to(out.resolve())
         lay_libraries(folder / LIBRARY_FOLDER, request.flavour)
         inside = replace(request, onnx=Path("source") / request.onnx.name, output=Path(OUT_FOLDER) / ENGINE_FILE)
+        if request.plugin_library is not None:
+            (folder / PLUGIN_FILE).symlink_to(request.plugin_library.resolve())
+            inside = replace(inside, plugin_library=Path(PLUGIN_FILE))
         write_file(folder / REQUEST_FILE, inside.to_json().encode())
         write_file(folder / MODEL_FILE, model)
         yield BuildFolder(folder, out / ENGINE_FILE)

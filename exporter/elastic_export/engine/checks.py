@@ -7,7 +7,7 @@ the buffer of its input by definition of that layer, a plugin those that it decl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,19 +40,27 @@ class NetworkFacts:
     in_place: tuple[tuple[str, str], ...]
 
 
-def describe(trt: Any, network: Any) -> NetworkFacts:
-    """Facts of a parsed TensorRT network."""
+#: Index of the input whose buffer an output of a plugin shares, -1 for none.
+SharedInput = Callable[[int], int]
+
+
+def describe(trt: Any, network: Any, shared: Mapping[str, SharedInput] | None = None) -> NetworkFacts:
+    """Facts of a parsed TensorRT network.
+
+    `shared` answers for the plugins of a library, by op: of a plugin written in C++ the bindings have the method's name
+    only, so its contract says which buffers it shares, and tests hold the library to it.
+    """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     plugins = [(layer, _plugin(trt, layer)) for layer in layers if layer.type == trt.LayerType.PLUGIN_V3]
     updates = [layer for layer in layers if layer.type == trt.LayerType.KV_CACHE_UPDATE]
-    shared = [(layer.get_input(0).name, layer.get_output(0).name) for layer in updates]
-    shared += [pair for layer, plugin in plugins for pair in _declared_in_place(trt, layer, plugin)]
+    pairs = [(layer.get_input(0).name, layer.get_output(0).name) for layer in updates]
+    pairs += [pair for layer, plugin in plugins for pair in _declared_in_place(trt, layer, plugin, shared or {})]
     return NetworkFacts(
         inputs=_ports(network.get_input(i) for i in range(network.num_inputs)),
         outputs=_ports(network.get_output(i) for i in range(network.num_outputs)),
         layers=len(layers),
         plugins=Counter(_plugin_name(trt, plugin) for _, plugin in plugins),
-        in_place=tuple(shared),
+        in_place=tuple(pairs),
     )
 
 
@@ -69,19 +77,24 @@ def _plugin_name(trt: Any, plugin: Any) -> str:
     return str(plugin.get_capability_interface(trt.PluginCapabilityType.CORE).plugin_name)
 
 
-def _declared_in_place(trt: Any, layer: Any, plugin: Any) -> Iterator[tuple[str, str]]:
-    """What the plugin tells the builder itself: the same method of the same object."""
+def _declared_in_place(
+    trt: Any, layer: Any, plugin: Any, shared: Mapping[str, SharedInput]
+) -> Iterator[tuple[str, str]]:
+    """What a plugin written in Python tells the builder itself, the same method of the same object; else its
+    contract.
+    """
+    asked = shared.get(_plugin_name(trt, plugin))
     for index in range(layer.num_outputs):
-        source = aliased_input(plugin.get_capability_interface(trt.PluginCapabilityType.BUILD), index)
+        if asked is not None:
+            source = asked(index)
+        else:
+            source = aliased_input(plugin.get_capability_interface(trt.PluginCapabilityType.BUILD), index)
         if source >= 0:
             yield layer.get_input(source).name, layer.get_output(index).name
 
 
 def aliased_input(declaration: Any, output: int) -> int:
-    """Index of the input whose buffer that output of a plugin shares, -1 for none.
-
-    A plugin written in Python answers; of one written in C++ the bindings have the method's name only.
-    """
+    """Index of the input whose buffer that output of a plugin written in Python shares, -1 for none."""
     return int(declaration.get_aliased_input(output))
 
 

@@ -15,7 +15,7 @@ def engine_request(job: ExportJob, emitted: EmittedModel, engine: EngineJob, out
     """What to build of a sub-model's file, and within which bounds; `output` is the engine's file."""
     options = job.options
     inputs = () if options.weights == "embedded" else emitted.weights
-    plugins = plugins_of(options.ops, emitted.ops)
+    plugins = plugins_of(engine.ops, emitted.ops)
     ops = mode_of(plugins)
     return EngineRequest(
         onnx=emitted.path,
@@ -31,6 +31,7 @@ def engine_request(job: ExportJob, emitted: EmittedModel, engine: EngineJob, out
         weights=inputs,
         plugin_ops=plugins,
         plugin_creators=creators_of(plugins),
+        plugin_library=engine.library.path if engine.library is not None and plugins else None,
         activation_limits=activation_bounds(
             emitted.architecture,
             job.precision,

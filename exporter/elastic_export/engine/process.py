@@ -41,6 +41,8 @@ from elastic_export.engine.rtx import check_header
 from elastic_export.plan.limits import check_precision, check_sizes
 from elastic_export.products import product_of
 from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
+from elastic_runtime.format.digest import file_digest
+from elastic_runtime.format.engine_code import Code, HostCode, host_code
 from elastic_runtime.format.interface import OpsMode
 
 #: Seconds; a native 12B takes about 40 on one slow core, so this is a hang.
@@ -80,6 +82,7 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
             status = run_child(place, request, timeout)
             facts = _outcome(place, request, status)
             # Before the engine gets its name: what stands there is whole.
+            check_carried(place.engine, request.plugin_library)
             if flavour(request.flavour).writes_rtx_header():
                 check_header(place.engine, facts.version)
             os.replace(place.engine, request.output)
@@ -88,6 +91,24 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
             raise shown from error
         raise
     return facts
+
+
+def check_carried(engine: Path, library: Path | None) -> None:
+    """Check that an engine holds its plugin library, byte for byte, and no other code for the host.
+
+    Raises:
+        InternalError: it does not, and nobody could trust it.
+    """
+    if library is None:
+        return
+    code = Code(*file_digest(library))
+    found = host_code(engine.read_bytes(), [code])
+    if found != HostCode((code,), ()):
+        raise InternalError(
+            "the engine",
+            expected="its plugin library in it, and no other code",
+            found=f"{len(found.known)} of the library, {len(found.unknown)} of others",
+        )
 
 
 def check_request(request: EngineRequest) -> None:

@@ -15,6 +15,8 @@ from elastic_export.products import TENSORRT_RTX, ProductName
 from elastic_runtime.format.interface import Dim, OpsMode, Port, Precision, StatePort
 from elastic_runtime.format.records import decode, encode
 
+_PATHS = ("onnx", "output", "plugin_library")
+
 
 @dataclass(frozen=True)
 class EngineRequest:
@@ -23,9 +25,10 @@ class EngineRequest:
     `ports` are the token inputs and the states, `weights` the weights that are inputs (none where they are embedded),
     `outputs` the outputs that are no states. Shapes may hold the symbols B, T and S; S becomes `max_context`.
     `plugin_ops` maps the name of each op that must become a plugin to the number of its layers, `plugin_creators` the
-    same names to `module:factory` of a creator. `activation_limits` (bytes, of decode and of prefill) bound scratch
-    memory, `size_limit` (bytes) the engine file: an engine above one of them is refused, or with `allow_oversize`
-    kept and its facts say so. `flavour` is the TensorRT product.
+    same names to `module:factory` of a creator. `plugin_library` is the library that goes into the engine and whose own
+    creators then build it; without one the Python ones do. `activation_limits` (bytes, of decode and of prefill) bound
+    scratch memory, `size_limit` (bytes) the engine file without its library: an engine above one of them is refused, or
+    with `allow_oversize` kept and its facts say so. `flavour` is the TensorRT product.
     """
 
     onnx: Path
@@ -41,6 +44,7 @@ class EngineRequest:
     weights: tuple[Port, ...] = ()
     plugin_ops: dict[str, int] = field(default_factory=dict)
     plugin_creators: dict[str, str] = field(default_factory=dict)
+    plugin_library: Path | None = None
     activation_limits: tuple[int, int] | None = None
     size_limit: int | None = None
     allow_oversize: bool = False
@@ -63,16 +67,19 @@ class EngineRequest:
         """That shape with S fixed to `max_context`."""
         return tuple(self.max_context if dim == "S" else dim for dim in shape)
 
+    def _paths(self) -> dict[str, Path | None]:
+        return {name: getattr(self, name) for name in _PATHS}
+
     def to_json(self) -> str:
         """This request as JSON text, the same for the same request."""
-        paths = {"onnx": self.onnx.as_posix(), "output": self.output.as_posix()}
+        paths = {name: path and path.as_posix() for name, path in self._paths().items()}
         return json.dumps(encode(self) | paths, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EngineRequest:
         """The request that `to_json` wrote."""
         values = json.loads(text)
-        paths = {name: Path(values.pop(name)) for name in ("onnx", "output")}
+        paths = {name: text and Path(text) for name in _PATHS for text in (values.pop(name),)}
         return decode(cls, values, "the request of a build", **paths)
 
 

@@ -158,6 +158,10 @@ def _creator_class(trt: Any) -> Any:
                 [trt.PluginField(a["name"], np.zeros(0), _field_type(trt, a)) for a in contract["attributes"]]
             )
 
+        def shared_input(self, output: int) -> int:
+            """Index of the input whose buffer that output of its plugins shares, -1 for none."""
+            return shared_input(self.declaration.contract, output)
+
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
             given = {field.name: np.asarray(field.data).reshape(-1)[0] for field in fields if field.name in _ours(self)}
             others = {field.name: None for field in fields if field.name not in _ours(self)}

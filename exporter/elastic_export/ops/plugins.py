@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.products import Product
 from elastic_runtime.format.interface import OpsMode
-from elastic_runtime.format.manifest import Plugin
+from elastic_runtime.format.manifest import CarriedLibrary, Plugin
 
 LIBRARY = "libelastic_plugins.so"
 
@@ -28,9 +28,9 @@ def creators_of(plugins: Mapping[str, int]) -> dict[str, str]:
     return {name: entry for name, entry in entries.items() if entry is not None}
 
 
-def plugin_of(ops: OpsMode, product: Product, version: str) -> Plugin | None:
-    """The library that an engine of that mode needs, and its ABI: that of the product's minor version."""
+def plugin_of(ops: OpsMode, product: Product, version: str, carried: CarriedLibrary | None = None) -> Plugin | None:
+    """The library that an engine of that mode needs, the one it carries if it does, and the TensorRT that loads it."""
     if ops == "native":
         return None
     major, minor = version.split(".")[:2]
-    return Plugin(LIBRARY, f"{product.abi}-{major}.{minor}")
+    return Plugin(LIBRARY, f"{product.abi}-{major}.{minor}", carried)

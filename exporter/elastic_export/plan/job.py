@@ -16,6 +16,7 @@ from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import check_contracts, check_limits
+from elastic_export.plan.ops_modes import Library, OpsPlan, OpsWish, capabilities_of, plan_ops
 from elastic_export.plan.reckoning import budget_size
 from elastic_export.products import TENSORRT_RTX, Product, ProductName, product_of
 from elastic_export.runs import runs_shape
@@ -39,7 +40,8 @@ class ExportOptions:
     targets: str
     output: Path
     weights: WeightMode = "shared"
-    ops: OpsMode = "plugin"
+    ops: OpsWish = "auto"
+    plugins: Path | None = None
     flavour: ProductName = TENSORRT_RTX.name
     precision: Precision | None = None
     max_tokens: int = 256
@@ -59,15 +61,21 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class EngineJob:
-    """One engine: the targets that share it, the compute capabilities it holds, its context."""
+    """One engine: the targets that share it, the compute capabilities it holds, its context, its ops mode.
+
+    `library` goes into it. `word` is what its files' names say of it besides the target, where there are several.
+    """
 
     targets: tuple[Target, ...]
     capabilities: tuple[str, ...]
     max_context: int
+    ops: OpsMode = "plugin"
+    library: Library | None = None
+    word: str = ""
 
-    def file(self, target: Target, contexts: int) -> str:
+    def file(self, target: Target) -> str:
         """Name of the engine's file for one of its targets."""
-        return f"{target.name}.{self.max_context}.engine" if contexts > 1 else f"{target.name}.engine"
+        return f"{target.name}{self.word}.engine"
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ class ExportJob:
     targets: tuple[Target, ...]
     engines: tuple[EngineJob, ...]
     sizes: tuple[BudgetSize, ...]
+    ops: OpsPlan
 
     @property
     def parent(self) -> Architecture:
@@ -104,9 +113,9 @@ class ExportJob:
         return {target.name: engine.capabilities for engine in self.engines for target in engine.targets}
 
     @property
-    def asked(self) -> frozenset[tuple[str, int]]:
-        """(target, max_context) of every engine that is built for each budget."""
-        return frozenset((target.name, context) for target in self.targets for context in self.options.max_contexts)
+    def asked(self) -> frozenset[tuple[str, int, OpsMode]]:
+        """(target, max_context, ops mode) of every engine that is built for each budget."""
+        return frozenset((t.name, engine.max_context, engine.ops) for engine in self.engines for t in engine.targets)
 
     def size_of(self, budget: Budget) -> BudgetSize:
         """What the memory of one of its budgets depends on."""
@@ -125,7 +134,7 @@ class ExportJob:
 
     def normalised(self) -> dict[str, Option]:
         """The options that change the bundle's bytes; no paths, no times."""
-        options = asdict(self.options)
+        options = asdict(self.options) | {"ops": self.ops.modes[0] if len(self.ops.modes) == 1 else self.ops.modes}
         kept = ("weights", "ops", "max_tokens", "max_contexts", "max_batch", "logits", "external_weights", "verify")
         # Said only where it is another one, so that bundles of the default product keep their bytes.
         product = {} if options["flavour"] == TENSORRT_RTX.name else {"flavour": options["flavour"]}
@@ -180,22 +189,24 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     if len(set(options.max_contexts)) != len(options.max_contexts) or not options.max_contexts:
         todo = "give each context once: --max-context 4096,16384"
         raise InputError("--max-context", expected="different contexts", found=f"{options.max_contexts}", todo=todo)
-    engines = _group(targets, precision, options.max_contexts)
-    for budget in budgets:
+    models = [budget.architecture(checkpoint.architecture) for budget in budgets]
+    ops = plan_ops(options.ops, options.plugins, product, models, capabilities_of(targets, precision))
+    engines = _group(targets, precision, options.max_contexts, ops)
+    for model in models:
         for engine in engines:
             check_limits(
-                budget.architecture(checkpoint.architecture),
+                model,
                 product=product,
-                ops=options.ops,
+                ops=engine.ops,
                 precision=precision,
                 compute_capabilities=engine.capabilities,
                 max_tokens=options.max_tokens,
                 max_context=engine.max_context,
                 max_batch=options.max_batch,
             )
-    sizes = budget_sizes(checkpoint, budgets, options)
+    sizes = budget_sizes(checkpoint, budgets, options, ops.modes[0])
     _check_weights(checkpoint, options, precision, sizes)
-    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes)
+    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes, ops)
 
 
 def precision_of(checkpoint: Checkpoint) -> Precision:
@@ -204,26 +215,39 @@ def precision_of(checkpoint: Checkpoint) -> Precision:
     return checkpoint.dtype
 
 
-def _group(targets: tuple[Target, ...], precision: Precision, contexts: tuple[int, ...]) -> tuple[EngineJob, ...]:
+def _group(
+    targets: tuple[Target, ...], precision: Precision, contexts: tuple[int, ...], ops: OpsPlan
+) -> tuple[EngineJob, ...]:
     """Targets of the same compute capabilities share an engine."""
     groups: dict[tuple[str, ...], list[Target]] = {}
     for target in targets:
-        capabilities = tuple(f"SM{name.replace('.', '')}" for name in target.capabilities(precision))
-        groups.setdefault(capabilities, []).append(target)
+        groups.setdefault(tuple(target.capabilities(precision)), []).append(target)
     return tuple(
-        EngineJob(tuple(members), capabilities, context)
-        for capabilities, members in groups.items()
+        EngineJob(
+            tuple(members),
+            tuple(f"SM{name.replace('.', '')}" for name in names),
+            context,
+            mode,
+            ops.libraries.get(names) if mode == "plugin" else None,
+            (f".{context}" if len(contexts) > 1 else "") + (f".{mode}" if mode != ops.modes[0] else ""),
+        )
+        for names, members in groups.items()
         for context in sorted(contexts)
+        for mode in ops.modes
     )
 
 
-def budget_sizes(checkpoint: Checkpoint, budgets: Sequence[Budget], options: ExportOptions) -> tuple[BudgetSize, ...]:
-    """What the memory of each sub-model depends on, before anything is built."""
+def budget_sizes(
+    checkpoint: Checkpoint, budgets: Sequence[Budget], options: ExportOptions, ops: OpsMode = "plugin"
+) -> tuple[BudgetSize, ...]:
+    """What the memory of each sub-model depends on in an ops mode, before anything is built."""
     precision = options.precision or precision_of(checkpoint)
-    return tuple(_size(checkpoint, budget, precision, options) for budget in budgets)
+    return tuple(_size(checkpoint, budget, precision, options, ops) for budget in budgets)
 
 
-def _size(checkpoint: Checkpoint, budget: Budget, precision: Precision, options: ExportOptions) -> BudgetSize:
+def _size(
+    checkpoint: Checkpoint, budget: Budget, precision: Precision, options: ExportOptions, ops: OpsMode
+) -> BudgetSize:
     weight_bytes = 0
     for name, runs in tensor_runs(checkpoint.architecture, budget, checkpoint.prefix).items():
         dtype = stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, precision)
@@ -235,7 +259,7 @@ def _size(checkpoint: Checkpoint, budget: Budget, precision: Precision, options:
         weight_bytes=weight_bytes,
         max_tokens=options.max_tokens,
         max_batch=options.max_batch,
-        ops=options.ops,
+        ops=ops,
         every_token=options.logits == "all",
         product=product_of(options.flavour),
     )
