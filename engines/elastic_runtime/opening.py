@@ -27,6 +27,7 @@ from elastic_runtime.ort.open_onnx import (
     open_onnx,
     plan_card,
     plan_cpu,
+    running_on,
     why_cpu,
 )
 from elastic_runtime.session import Session
@@ -85,6 +86,7 @@ class Opener:
         self._files: dict[Path, MappedFile] = {}
         self.budget: BudgetEntry | None = None
         self._place: Place = None  # of the open session
+        self._no_engine: UnavailableError | None = None  # why none runs on a card that the bundle has engines for
 
     def open(self, name: str | None = None) -> Session:
         """A session of the budget of that name, or of the request's.
@@ -93,12 +95,19 @@ class Opener:
             InputError: no such budget.
             BuildError: nothing fits, or the backend cannot run here; the text says why.
         """
-        budget, place = self._settle(name or self.request.budget, self._find_place())
-        backend = self._backend(budget, place)
+        wish = name or self.request.budget
+        budget, place = self._settle(wish, self._find_place())
+        try:
+            backend = self._backend(budget, place)
+        except UnavailableError as error:  # what only loading an engine shows
+            if not isinstance(place, Card):
+                raise
+            budget, place = self._settle(wish, self._without_engine(place, error))
+            backend = self._backend(budget, place)
         opened = _closing_on_failure(backend, lambda: Session(backend, batch=self.request.batch))
         self.budget = budget
         if opened.backend.device == "gpu" and isinstance(place, OnnxCard):
-            self._say(f"running on {place.card.name} with onnxruntime, in float32 arithmetic")
+            self._say(running_on(place, self._no_engine))
         return opened
 
     def switch(self, session: Session, name: str) -> tuple[Session, Floats, Switch]:
@@ -120,7 +129,9 @@ class Opener:
         found, at_least = self._find_place(quiet=True), max(map(len, rows)) + 1
         if isinstance(found, OnnxCard):
             found = given_back(found, session.backend, self.request.vram)
-        budget, place = self._settle(name, found, at_least, len(rows))
+        then = replace(found, free=found.free + _held(session)) if isinstance(found, Card) else found
+        budget, place = self._settle(name, then, at_least, len(rows), switching=True)
+        place = found if isinstance(found, Card) else place  # `_check` counts what is given back once more
         self._check(budget, place, session, at_least)
         pending, old, old_place = session.pending, self.budget, self._place
         try:
@@ -175,8 +186,27 @@ class Opener:
         found = find_card()
         if request.backend == "auto" and found and found.compute_capability in self._served():
             return found
+        return self._without_engine(found, quiet=quiet)
+
+    def _without_engine(
+        self, found: Card | None, reason: UnavailableError | None = None, *, quiet: bool = False
+    ) -> Place:
+        """What comes after the engines: the card under onnxruntime, else the CPU.
+
+        Args:
+            found: the card.
+            reason: why none of the engines for it serves.
+            quiet: nobody is to hear of the CPU.
+
+        Raises:
+            UnavailableError: the reason, where an engine was asked for; why onnxruntime does not take the card, where
+                the card was.
+        """
+        if reason is not None and self.request.backend != "auto":
+            raise reason
+        self._no_engine = reason
         try:
-            return onnx_card(found, vram=request.vram, weights=request.weights)
+            return onnx_card(found, vram=self.request.vram, weights=self.request.weights)
         except UnavailableError as error:
             self._fall_back(found, error, quiet=quiet)
             return None
@@ -189,7 +219,8 @@ class Opener:
         if self.request.device == "gpu":
             raise error
         if not quiet:
-            self._say(why_cpu(found, self._served() if self.request.backend == "auto" else None, error))
+            served = self._served() if self.request.backend == "auto" else None
+            self._say(why_cpu(found, served, error, self._no_engine))
 
     def _now(self, place: Place) -> Place:
         """The place again after a session has closed.
@@ -199,15 +230,56 @@ class Opener:
         """
         return self._find_place(quiet=True) if isinstance(place, Card) else place
 
-    def _settle(self, name: str, place: Place, at_least: int = 1, rows: int | None = None) -> tuple[BudgetEntry, Place]:
-        """The budget, and where it runs: one that onnxruntime's card has no room for runs on the CPU."""
+    def _settle(
+        self, name: str, place: Place, at_least: int = 1, rows: int | None = None, *, switching: bool = False
+    ) -> tuple[BudgetEntry, Place]:
+        """The budget, and where it runs: one without an engine that runs on the card runs there under onnxruntime, one
+        that has no room there either on the CPU.
+
+        Switching, no engine gives way, and what the CPU has free is for `_check` to say: a session holds some of it.
+        """
+        if isinstance(place, Card):
+            try:
+                return self._budget_with_engine(name, place, at_least), place
+            except UnavailableError as error:
+                if switching:
+                    raise
+                place = self._without_engine(place, error)
         if isinstance(place, OnnxCard):
             try:
                 return self._largest_on_card(name, place, at_least, rows), place
             except UnavailableError as error:
                 self._fall_back(place.card, error)
-        place = None if isinstance(place, OnnxCard) else place
-        return self._pick(name, place, at_least), place
+        return self._pick(name, at_least) if switching else self._fitting_cpu(name, at_least, rows), None
+
+    def _budget_with_engine(self, name: str, found: Card, at_least: int) -> BudgetEntry:
+        """The budget with the engines that run on the card; says where a better one does not.
+
+        Raises:
+            UnavailableError: none does, or none fits.
+        """
+        from elastic_runtime.tensorrt.engine_choice import choose_engine  # noqa: PLC0415  # only where there is a card
+
+        chosen = choose_engine(self.bundle, name, self.request, found, at_least=at_least)
+        if chosen.warning:
+            self._say(chosen.warning)
+        return chosen.budget
+
+    def _fitting_cpu(self, name: str, at_least: int, rows: int | None) -> BudgetEntry:
+        """The budget for the CPU. Raises UnavailableError about one that does not fit, naming one that does."""
+        budget, free = self._pick(name, at_least), free_ram()
+        try:
+            self._plan(budget, free, at_least, rows).need.form(self.request.weights, free, budget.name)
+        except UnavailableError as error:
+            fits = [each.name for each in self.bundle.budgets if self._fits_cpu(each, free, at_least, rows)]
+            if not fits:
+                raise
+            todo = f"take the budget {fits[0]}, which fits, a smaller context, or run its engine on a card"
+            raise UnavailableError(error.subject, expected=error.expected, found=error.found, todo=todo) from error
+        return budget
+
+    def _fits_cpu(self, budget: BudgetEntry, free: int, at_least: int, rows: int | None = None) -> bool:
+        return self._plan(budget, free, at_least, rows).need.least(self.request.weights) <= free
 
     def _largest_on_card(self, name: str, place: OnnxCard, at_least: int, rows: int | None) -> BudgetEntry:
         """The budget of that name, or the largest that fits. Raises UnavailableError about the smallest."""
@@ -220,12 +292,12 @@ class Opener:
         plan_card(self.bundle, last, place, context=context, rows=rows, at_least=at_least)
         return last
 
-    def _pick(self, name: str, found: Card | None, at_least: int = 1) -> BudgetEntry:
+    def _pick(self, name: str, at_least: int = 1) -> BudgetEntry:
         if name != "auto":
             return self.bundle.budget(name)
-        if found is None and self.request.vram is None:
+        if self.request.vram is None:
             return self._largest_on_cpu(at_least)
-        choice = self._choice(found, at_least)
+        choice = self._choice(None, at_least)
         if choice.budget is None:
             raise BuildError("bundle", expected="a budget that fits", found="none", todo=f"see:\n{choice.explain()}")
         return choice.budget
@@ -244,7 +316,7 @@ class Opener:
     def _largest_on_cpu(self, at_least: int) -> BudgetEntry:
         free = free_ram()
         for budget in self.bundle.budgets:
-            if self._plan(budget, free, at_least).need.least(self.request.weights) <= free:
+            if self._fits_cpu(budget, free, at_least):
                 return budget
         return self.bundle.budgets[-1]  # opening it says how much it would take
 
@@ -264,7 +336,7 @@ class Opener:
         """Whether the budget could run once the session has given its memory back. Raises BuildError."""
         if isinstance(found, OnnxCard):
             return  # `_settle` has reckoned
-        held = sum(session.backend.memory().values())
+        held = _held(session)
         if found is None:
             free = free_ram() + (held if session.backend.device == "cpu" else 0)
             plan = self._plan(budget, free, at_least, session.batch)
@@ -307,6 +379,10 @@ class Opener:
             files=self._files,
             place=place,
         )
+
+
+def _held(session: Session) -> int:
+    return sum(session.backend.memory().values())
 
 
 def _card_for_an_engine() -> Card:

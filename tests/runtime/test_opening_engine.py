@@ -158,7 +158,7 @@ def test_memory_that_is_named_bounds_a_named_budget_on_an_engine(bundle: Bundle,
     Opener(bundle, Request(budget="small", vram=need.total)).open().close()
     del asked[:]
     with pytest.raises(UnavailableError) as caught:
-        Opener(bundle, Request(budget="small", vram=need.total - 1)).open()
+        Opener(bundle, Request(budget="small", vram=need.total - 1, backend="tensorrt-rtx")).open()
     assert str(caught.value) == (
         f"budget 'small' on GeForce RTX 5080: expected 0.6 GiB of memory to take ({need.text()}), found 0.6 GiB, of "
         "0.6 named and 15.0 free. Name more memory, or take a smaller budget or an engine of a smaller context."
@@ -265,10 +265,10 @@ def test_what_an_engine_cannot_do_is_said_before_it_loads(
 ) -> None:
     _, asked = card
     with pytest.raises(UnavailableError, match="found no engine for this: the largest has 2048 tokens x 2"):
-        Opener(bundle, Request(budget="small", context=4096)).open()
+        Opener(bundle, Request(budget="small", context=4096, backend="tensorrt-rtx")).open()
     monkeypatch.setattr(engine_opening, "installed_version", lambda: "1.6.0")
     with pytest.raises(UnavailableError, match=r"expected tensorrt-rtx 1\.7\.1, found tensorrt-rtx 1\.6\.0"):
-        Opener(bundle, Request(budget="small")).open()
+        Opener(bundle, Request(budget="small", backend="tensorrt-rtx")).open()
     assert asked == []
 
 
@@ -295,5 +295,5 @@ def test_a_package_that_does_not_load_leaves_no_device_open(
     monkeypatch.setattr(engine_opening, "load_tensorrt", fails)
     monkeypatch.setattr(engine_opening, "CudaDevice", lambda: made.append(1))
     with pytest.raises(UnavailableError, match="expected it to load"):
-        Opener(bundle, Request(budget="small")).open()
+        Opener(bundle, Request(budget="small", backend="tensorrt-rtx")).open()
     assert made == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -27,9 +28,11 @@ from elastic_runtime.errors import (
     machine_error,
 )
 from elastic_runtime.fit.sizes import parse_size
+from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.generation import Piece, Settings, generate
 from elastic_runtime.opening import Opener
 from elastic_runtime.sampling import Sampling
+from elastic_runtime.session import Session
 from elastic_runtime.session_request import Request
 from elastic_runtime.text.eos import stop_ids
 from elastic_runtime.text.tokenizer import Tokenizer
@@ -136,6 +139,7 @@ def _end(code: int, message: str | None = None) -> NoReturn:
     "--trust-engine", is_flag=True, help="Run the plugin libraries inside engines: you know who made the bundle."
 )
 @click.option("--stats", is_flag=True, help="Time to first token, tokens/s, memory; to standard error.")
+@click.option("--json", "as_json", is_flag=True, help="What was generated, by what, and the warnings, as JSON.")
 @click.option("--explain", is_flag=True, help="Print what every budget needs, and which is chosen.")
 @click.option("--verify", is_flag=True, help="Check all files and replay the golden runs.")
 @click.option("--require-engine", is_flag=True, help="With --verify: fail where no engine was run.")
@@ -168,20 +172,28 @@ def _command(bundle: Path, explain: bool, verify: bool, require_engine: bool, op
         plugin_folder=options["plugin_folder"],
         trust_engine=options["trust_engine"],
     )
-    opener = Opener(Bundle.open(bundle, external=external), request, say=_say)
+    said = list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        _say(text)
+
+    opener = Opener(Bundle.open(bundle, external=external), request, say=say)
     if explain:
         click.echo(opener.explain())
         return
-    _generate(opener, options)
+    _generate(opener, options, said)
 
 
-def _generate(opener: Opener, options: dict[str, Any]) -> None:
+def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> None:
     given = [name for name in ("prompt", "ids", "chat") if options[name] not in (None, False)]
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name in given) or "none"
         raise InputError(
             "request", expected="one of --prompt, --ids and --chat", found=found, todo="give one, as in --prompt Hello"
         )
+    if options["chat"] and options["as_json"]:
+        raise InputError("--json", expected="one answer", found="--chat", todo="leave one of them out")
     tokenizer = None if options["ids"] is not None else Tokenizer(opener.bundle.path)
     settings = Settings(
         max_new=options["max_new"],
@@ -199,9 +211,26 @@ def _generate(opener: Opener, options: dict[str, Any]) -> None:
     with session:
         watch.opened()
         pieces = watch.counted(generate(session, [ids], settings, tokenizer))
-        _print(pieces, _write if tokenizer else _write_id)
+        if options["as_json"]:
+            click.echo(_json(list(pieces), session, opener.budget, said))
+        else:
+            _print(pieces, _write if tokenizer else _write_id)
         if options["stats"]:
             _say(report(watch, session, opener.budget, prompt=len(ids)))
+
+
+def _json(pieces: Sequence[Piece], session: Session, budget: BudgetEntry | None, said: Sequence[str]) -> str:
+    """A generation for programs: what was said on standard error meanwhile is among it."""
+    found = {
+        "text": "".join(piece.text for piece in pieces),
+        "ids": [piece.id for piece in pieces],
+        "finish": pieces[-1].finish if pieces else None,
+        "budget": budget.name if budget else None,
+        "backend": session.backend.name,
+        "device": session.backend.device,
+        "warnings": list(said),
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False)
 
 
 def _stop_ids(bundle: Bundle, tokenizer: Tokenizer | None) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from elastic_runtime.format.paths import inside
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights
 from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered
-from elastic_runtime.tensorrt.plugin_library import PluginSource, plugin_source
+from elastic_runtime.tensorrt.plugin_library import PluginSource, check_code, plugin_source
 from elastic_runtime.tensorrt.preflight import (
     check_card,
     check_memory,
@@ -144,18 +144,23 @@ def open_engine(
 
 
 def check_engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
-    """Whether the engine can run there; where its plugins come from. Raises UnavailableError."""
-    check_card(engine, card)
-    check_version(engine, installed_version())
-    plugins = plugin_source(
-        engine,
-        inside(bundle.path, engine.file, engine.file),
-        card.compute_capability,
-        given=wishes.plugin_folder,
-        trusted=wishes.trust_engine,
-    )
+    """Whether the engine can run there now; where its plugins come from.
+
+    Raises:
+        UnavailableError: it cannot.
+        DamageError: it holds code that the manifest does not list.
+    """
+    plugins = check_runs(engine, wishes, card)
+    check_code(engine, inside(bundle.path, engine.file, engine.file))
     check_memory(budget, engine, card, batch=wishes.batch)
     return plugins
+
+
+def check_runs(engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
+    """Whether the engine could run there, were there memory; its file is not read. Raises UnavailableError."""
+    check_card(engine, card)
+    check_version(engine, installed_version())
+    return plugin_source(engine, card.compute_capability, given=wishes.plugin_folder, trusted=wishes.trust_engine)
 
 
 def _load(

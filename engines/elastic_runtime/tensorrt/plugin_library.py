@@ -37,41 +37,37 @@ class PluginSource:
     carried: bool = False
 
 
-def plugin_source(
-    engine: EngineEntry, file: Path, capability: str, *, given: Path | None, trusted: bool
-) -> PluginSource:
-    """How an engine comes by its plugins on a card; nothing is loaded.
+def plugin_source(engine: EngineEntry, capability: str, *, given: Path | None, trusted: bool) -> PluginSource:
+    """How an engine comes by its plugins on a card. Nothing is loaded, and the engine is not read: `check_code` does.
 
     Args:
         engine: its entry.
-        file: its file.
         capability: of the card, such as `12.0`.
         given: a folder of plugin libraries that the caller names, and vouches for; then no other is asked.
         trusted: the caller vouches for the code inside the engine.
 
     Raises:
-        DamageError: the engine holds other code than the manifest lists.
         UnavailableError: there is no library that fits, or the one inside is known to nobody here.
         InputError: the folder holds no libraries, or a description is damaged.
+        BuildError: the library is not the one that its description is of.
     """
-    carried = engine.plugin.carried if engine.plugin is not None else None
-    check_code(engine, file, carried)
     if engine.plugin is None:
         return PluginSource()
     libraries = read_libraries(given) if given is not None else installed_libraries()
-    if carried is None:
+    if engine.plugin.carried is None:
         return PluginSource(library=_outside(engine, capability, libraries))
-    _check_known(engine, carried, libraries, trusted=trusted)
+    _check_known(engine, engine.plugin.carried, libraries, trusted=trusted)
     return PluginSource(carried=True)
 
 
-def check_code(engine: EngineEntry, file: Path, carried: CarriedLibrary | None) -> None:
-    """Whether an engine file holds the library that is listed, byte for byte, and no other code for this machine.
+def check_code(engine: EngineEntry, file: Path) -> None:
+    """Whether an engine file holds the library that its entry lists, byte for byte, and no other code for the host.
 
     Raises:
         DamageError: it does not.
         InputError: it cannot be read.
     """
+    carried = engine.plugin.carried if engine.plugin is not None else None
     listed = () if carried is None else (Code(carried.size, carried.sha256),)
     try:
         found = host_code(file.read_bytes(), listed)

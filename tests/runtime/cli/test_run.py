@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -196,6 +197,32 @@ def test_a_card_that_is_not_there_for_onnxruntime_is_a_clear_message(
     done = _run(demo_bundle, "--prompt", "x", "--device", "cpu", "--backend", "tensorrt-rtx")
     assert done.returncode == 2
     assert "error: device: expected auto or gpu for the backend tensorrt-rtx, found cpu." in done.stderr
+
+
+def test_json_says_what_was_generated_by_what_and_the_warnings(demo_bundle: Path) -> None:
+    arguments = (
+        demo_bundle,
+        "--budget",
+        "small",
+        "--prompt",
+        "Hello",
+        "--max-new",
+        3,
+        "--ignore-eos",
+        "--device",
+        "auto",
+    )
+    streamed, done = _run(*arguments), _run(*arguments, "--json")
+    found = json.loads(done.stdout)
+    assert found["text"] + "\n" == streamed.stdout
+    assert (len(found["ids"]), found["finish"]) == (3, "length")
+    assert (found["budget"], found["backend"], found["device"]) == ("small", "onnxruntime", "cpu")
+    assert found["warnings"] == done.stderr.splitlines()
+    assert found["warnings"]
+    refused = _run(demo_bundle, "--chat", "--json")
+    assert (refused.returncode, refused.stderr) == (
+        2, "error: --json: expected one answer, found --chat. Leave one of them out.\n",
+    )  # fmt: skip
 
 
 def test_stats_say_where_it_ran(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,178 @@
+"""What `auto` goes on to where an engine cannot run, what it says, and that a device asked for by name stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elastic_runtime import opening
+from elastic_runtime.backend import Floats
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.driver.free_memory import Card
+from elastic_runtime.errors import ElasticError, NoCudaError, UnavailableError
+from elastic_runtime.format.manifest import EngineEntry, Plugin
+from elastic_runtime.opening import Opener
+from elastic_runtime.session_request import Request
+from elastic_runtime.tensorrt import open_tensorrt as engine_opening
+from elastic_runtime.tensorrt import plugin_library
+from elastic_runtime.tensorrt.open_tensorrt import select_engine
+from plugin_libraries_folder import library_bytes, write_libraries
+
+GIB = 1 << 30
+CARD = Card("GeForce RTX 5080", "12.0", 16 * GIB, 15 * GIB)
+NO_LIBRARY = "expected elastic-plugins for {}, which carries no library, found no such package."
+
+
+class Backend:
+    """Of an engine or of onnxruntime; nothing is computed."""
+
+    max_tokens, max_context, max_batch, vocab_size = 64, 2048, 2, 264
+
+    def __init__(self, name: str, device: str, what: str) -> None:
+        self.name, self.device, self.what = name, device, what
+
+    def start(self, batch: int) -> None:
+        pass
+
+    def call(self, *arguments: Any) -> Floats:
+        raise NotImplementedError
+
+    def memory(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def _plugin(engine: EngineEntry) -> EngineEntry:
+    """The plugin engine that stands beside a native one; it takes a little less."""
+    file, plugin = engine.file.replace(".engine", ".plugin.engine"), Plugin("libelastic_plugins.so", "rtx-1.7")
+    return replace(engine, ops="plugin", plugin=plugin, file=file, activation=engine.activation - 1)
+
+
+@pytest.fixture
+def both(demo_bundle: Path) -> Bundle:
+    """The demo with a plugin and a native engine each."""
+    bundle = Bundle.open(demo_bundle)
+    budgets = (replace(b, engines=(*map(_plugin, b.engines), *b.engines)) for b in bundle.manifest.budgets)
+    return replace(bundle, manifest=replace(bundle.manifest, budgets=tuple(budgets)))
+
+
+@pytest.fixture
+def plugin_only(both: Bundle) -> Bundle:
+    budgets = (replace(b, engines=b.engines[:1]) for b in both.manifest.budgets)
+    return replace(both, manifest=replace(both.manifest, budgets=tuple(budgets)))
+
+
+Opened = tuple[str, str, str, list[str]]
+Open = Callable[..., Opened]
+
+
+@pytest.fixture
+def run(both: Bundle, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """`run(bundle, cuda=…, installed=…, loads=…, **request)`: backend, device, what was opened, what was said."""
+
+    def ask(
+        bundle: Bundle, *, cuda: bool = True, installed: Path | None = None, loads: bool = True, **request: Any
+    ) -> Opened:
+        said = list[str]()
+
+        def engine(bundle: Bundle, budget: Any, wishes: Any, card: Card, **rest: Any) -> Any:
+            if not loads:
+                raise UnavailableError("the engine", expected="TensorRT to run it", found="an old driver")
+            return Backend("tensorrt-rtx", "gpu", select_engine(budget, wishes, card).file)
+
+        def onnx(bundle: Bundle, budget: Any, *, place: Any, **rest: Any) -> Any:
+            return Backend("onnxruntime", "cpu" if place is None else "gpu", budget.name)
+
+        def onnx_card(found: Card, **rest: Any) -> Any:
+            if not cuda:
+                raise NoCudaError("onnxruntime without one")
+            return opening.OnnxCard(found, found.free)
+
+        libraries = None if installed is None else plugin_library.read_libraries(installed)
+        monkeypatch.setattr(plugin_library, "installed_libraries", lambda: libraries)
+        monkeypatch.setattr(opening, "find_card", lambda: CARD)
+        monkeypatch.setattr(opening, "card", lambda: CARD)
+        monkeypatch.setattr(opening, "onnx_card", onnx_card)
+        monkeypatch.setattr(opening, "open_onnx", onnx)
+        monkeypatch.setattr(engine_opening, "open_tensorrt", engine)
+        monkeypatch.setattr(engine_opening, "installed_version", lambda: both.budgets[0].engines[0].version)
+        with Opener(bundle, Request(**request), say=said.append).open() as session:
+            backend: Any = session.backend
+            return backend.name, backend.device, backend.what, said
+
+    return ask
+
+
+def test_the_plugin_engine_runs_where_its_library_is(both: Bundle, run: Open, tmp_path: Path) -> None:
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    assert run(both, installed=installed) == ("tensorrt-rtx", "gpu", "large/rtx5080.plugin.engine", [])
+    assert run(both, plugin_folder=installed)[2] == "large/rtx5080.plugin.engine"
+
+
+@pytest.mark.parametrize("request_", [{}, {"device": "gpu"}, {"backend": "tensorrt-rtx"}])
+def test_a_native_engine_takes_its_place_without_one(both: Bundle, run: Open, request_: dict[str, str]) -> None:
+    *found, said = run(both, **request_)
+    assert found == ["tensorrt-rtx", "gpu", "large/rtx5080.engine"]
+    (warning,) = said
+    assert warning.startswith("warning: large/rtx5080.engine in place of large/rtx5080.plugin.engine: libelastic_plug")
+    assert NO_LIBRARY.format("large/rtx5080.plugin.engine") in warning
+    assert warning.endswith(
+        "Pip install elastic-plugins, or build plugins/ with CMake and name its folder with --plugins."
+    )
+
+
+def test_then_onnxruntime_on_the_card_then_the_cpu(plugin_only: Bundle, run: Open) -> None:
+    *found, said = run(plugin_only)
+    assert found == ["onnxruntime", "gpu", "large"]
+    (warning,) = said
+    assert warning.startswith(
+        "running on GeForce RTX 5080 with onnxruntime, in float32 arithmetic; no engine runs here:"
+    )
+    assert NO_LIBRARY.format("large/rtx5080.plugin.engine") in warning
+    *found, said = run(plugin_only, cuda=False)
+    assert found == ["onnxruntime", "cpu", "large"]
+    (warning,) = said
+    assert warning.startswith(
+        "GeForce RTX 5080: running on the CPU with onnxruntime, in float32 arithmetic; on the card"
+    )
+    assert "found onnxruntime without one; no engine runs here: libelastic_plugins.so" in warning
+
+
+def test_what_was_asked_for_by_name_stays(plugin_only: Bundle, run: Open) -> None:
+    with pytest.raises(UnavailableError, match="found no such package"):
+        run(plugin_only, backend="tensorrt-rtx")
+    assert run(plugin_only, device="gpu")[:2] == ("onnxruntime", "gpu")
+    with pytest.raises(NoCudaError):
+        run(plugin_only, device="gpu", cuda=False)
+    assert run(plugin_only, device="cpu")[:2] == ("onnxruntime", "cpu")
+
+
+def test_an_engine_that_only_loading_shows_not_to_run_is_left_as_well(both: Bundle, run: Open) -> None:
+    *found, said = run(both, loads=False)
+    assert found == ["onnxruntime", "gpu", "large"]
+    assert said[-1].endswith("no engine runs here: the engine: expected TensorRT to run it, found an old driver.")
+    with pytest.raises(UnavailableError, match="an old driver"):
+        run(both, loads=False, backend="tensorrt-rtx")
+
+
+def test_a_named_budget_without_room_on_the_cpu_names_one_that_has(
+    plugin_only: Bundle, run: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = {b.name: _cpu_bytes(plugin_only, b.name) for b in plugin_only.budgets}
+    assert needs["small"] < needs["large"]
+    monkeypatch.setattr(opening, "free_ram", lambda: needs["small"])
+    with pytest.raises(ElasticError) as caught:
+        run(plugin_only, cuda=False, budget="large", context=64)
+    assert "Take the budget small, which fits, a smaller context, or run its engine on a card." in str(caught.value)
+    assert run(plugin_only, cuda=False, context=64)[2] == "small"
+
+
+def _cpu_bytes(bundle: Bundle, name: str) -> int:
+    plan = opening.plan_cpu(bundle, bundle.budget(name), context=64, rows=1, weights="auto", free=0)
+    return plan.need.least("auto")
