@@ -15,6 +15,7 @@ from elastic_export.cli.budgets import budgets
 from elastic_export.cli.doctor import doctor
 from elastic_export.cli.export import export_options, run_export
 from elastic_export.cli.inspect import inspect
+from elastic_export.cli.plugins import plugins
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
 from elastic_runtime.errors import FAULT, BuildError, ElasticError, InternalError, internal_error, machine_error
@@ -48,7 +49,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
         )
 
 
-for command in (verify, inspect, targets, budgets, doctor):
+for command in (verify, inspect, targets, budgets, plugins, doctor):
     cli.add_command(command)
 
 

@@ -1,0 +1,95 @@
+"""What `--ops` comes to: which engines are built, with which library inside, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from elastic_export.plan import ops_modes
+from elastic_export.plan.ops_modes import OpsPlan, find_libraries, plan_ops
+from elastic_export.products import TENSORRT_RTX
+from elastic_runtime.errors import BuildError, InputError
+from plugin_libraries_folder import library_bytes, write_libraries
+from small_export import ARCH
+
+PLUGIN_FREE = replace(ARCH, pattern="*-", mamba_heads=())
+Ask = Callable[..., OpsPlan]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ask:
+    """`ask(wish, capabilities…, installed=a folder, named=a folder)`, where nothing was built before."""
+    monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "cache"))
+
+    def plan(
+        wish: str, *capabilities: str, installed: Path | None = None, named: Path | None = None, model: object = ARCH
+    ) -> OpsPlan:
+        found = None if installed is None else ops_modes.read_libraries(installed)
+        monkeypatch.setattr(ops_modes, "installed_libraries", lambda: found)
+        wanted = [(name,) for name in capabilities or ("12.0",)]
+        return plan_ops(wish, named, TENSORRT_RTX, [model], wanted)  # type: ignore[arg-type,list-item]
+
+    return plan
+
+
+def test_a_library_makes_plugin_engines_that_carry_it(ask: Ask, tmp_path: Path) -> None:
+    folder = write_libraries(tmp_path / "installed", library_bytes("one"), abi="enterprise-11.1")
+    for wish in ("auto", "plugin"):
+        plan = ask(wish, installed=folder)
+        assert (plan.modes, plan.note) == (("plugin",), "")
+        library = plan.libraries[("12.0",)]
+        assert library.path == folder / "libelastic_plugins.0.so"
+        assert (library.entry.abi, library.entry.architectures) == ("enterprise-11.1", ("120-real",))
+    assert ask("plugin,native", installed=folder).modes == ("plugin", "native")
+    assert ask("auto", named=folder).libraries
+
+
+def test_without_one_a_native_engine_is_built_beside(ask: Ask, tmp_path: Path) -> None:
+    plan = ask("auto")
+    assert (plan.modes, plan.libraries) == (("plugin", "native"), {})
+    assert plan.note.startswith(
+        "no plugin library here: plugin engines run only where elastic-plugins is; a native one"
+    )
+    assert ask("plugin").note.startswith(
+        "no plugin library here: plugin engines run only where elastic-plugins is. Inst"
+    )
+    other = write_libraries(tmp_path / "other", library_bytes("one"), architectures=["89-real"])
+    plan = ask("auto", "8.9", "12.0", installed=other)
+    assert plan.modes == ("plugin", "native")
+    assert set(plan.libraries) == {("8.9",)}
+    assert "no plugin library for compute capability 12.0 here" in plan.note
+
+
+def test_native_engines_want_none(ask: Ask, tmp_path: Path) -> None:
+    assert ask("native") == OpsPlan(("native",), {})
+    assert ask("auto", model=PLUGIN_FREE) == OpsPlan(("native",), {})
+    plan = ask("auto", model=replace(ARCH, ssm_state=300))
+    assert plan.modes == ("native",)
+    assert plan.note == "native engines alone: the plugin takes a state size of 1 to 256, the model has 300"
+    with pytest.raises(InputError, match="--plugins: expected engines with plugins, found --ops native"):
+        ask("native", named=tmp_path)
+
+
+def test_a_named_folder_must_serve(ask: Ask, tmp_path: Path) -> None:
+    other = write_libraries(tmp_path / "other", library_bytes("one"), architectures=["89-real"])
+    with pytest.raises(InputError, match=r"expected a plugin library for compute capability 12\.0, found none"):
+        ask("auto", named=other)
+    with pytest.raises(InputError, match=r"expected libraries\.json or a library of elastic plugins"):
+        ask("plugin", named=tmp_path / "nowhere")
+    swapped = write_libraries(tmp_path / "swapped", library_bytes("one"))
+    (swapped / "libelastic_plugins.0.so").write_bytes(library_bytes("two"))
+    with pytest.raises(BuildError, match=r"as its libraries\.json says, found"):
+        ask("auto", named=swapped)
+
+
+def test_named_then_installed_then_built(ask: Ask, tmp_path: Path) -> None:
+    folders = {name: write_libraries(tmp_path / name, library_bytes(name)) for name in ("named", "installed")}
+    built = write_libraries(tmp_path / "cache" / "plugins", library_bytes("built"))
+    ask("auto", installed=folders["installed"])
+    found = [find_libraries(folders["named"]), find_libraries(None)]
+    ask("auto")
+    found.append(find_libraries(None))
+    assert [libraries.path for libraries in found if libraries] == [folders["named"], folders["installed"], built]
