@@ -71,6 +71,7 @@ Bundle make_bundle(const std::string& engine = "engine", const std::string& abi 
 
 std::unique_ptr<Backend> backend_of(const Bundle& bundle, TensorRtOptions options = {}) {
   const BudgetEntry& budget = bundle.budget("b");
+  if (!options.plugins) options.plugins = bundle.path();
   return make_tensorrt_backend(bundle, budget, budget.engines[0], options);
 }
 
@@ -197,23 +198,46 @@ TEST(device_an_empty_runtime_cache_is_none) {
   CHECK_EQ(fs::file_size(*options.runtime_cache), 1u);  // and made anew
 }
 
-TEST(device_plugins_are_looked_for_in_order) {
-  const Bundle bundle = make_bundle();
+TEST(device_plugins_come_from_the_named_folder_alone) {
+  const Bundle bundle = make_bundle();  // which a library lies in, as in any folder that a stranger packs
   const EngineEntry& engine = bundle.budget("b").engines[0];
-  const fs::path home = bundle.path();
-  CHECK(plugin_folders(bundle, engine, fs::path("given")) == std::vector<fs::path>{"given"});
-  EngineEntry deeper = engine;
-  deeper.file = "small/a.engine";
-  const std::vector<fs::path> wanted = {home, home / "small", fs::absolute(home).parent_path()};
-  CHECK(plugin_folders(bundle, deeper, std::nullopt) == wanted);
-  fs::create_directories(home / "small");
-  fs::rename(home / "libelastic_plugins.so", home / "small" / "libelastic_plugins.so");
-  CHECK_EQ(find_plugin(bundle, deeper, std::nullopt), home / "small" / "libelastic_plugins.so");
-  const fs::path beside = home.parent_path() / "libelastic_plugins.so";
-  fs::rename(home / "small" / "libelastic_plugins.so", beside);
-  CHECK(fs::equivalent(find_plugin(bundle, deeper, std::nullopt), beside));
-  fs::remove(beside);
-  CHECK_EQ(THROWN(UnavailableError, find_plugin(bundle, deeper, std::nullopt)).found, "no such file");
+  CHECK_EQ(*plugin_source(engine, bundle.path(), false).library, bundle.path() / "libelastic_plugins.so");
+  for (const bool trusted : {false, true}) {
+    const UnavailableError error = THROWN(UnavailableError, plugin_source(engine, std::nullopt, trusted));
+    CHECK_EQ(error.expected + "|" + error.found, "a folder of plugin libraries|none named");
+  }
+  CHECK_EQ(THROWN(UnavailableError, plugin_source(engine, scratch("nowhere"), true)).found, "no such file");
+}
+
+TEST(device_library_inside_an_engine_runs_where_it_is_known_or_vouched_for) {
+  const std::string header = std::string(
+                                 "\x7f"
+                                 "ELF\x02\x01\x01",
+                                 7) +
+                             std::string(9, '\0') + std::string("\x03\0\x3e\0\x01\0\0\0", 8);
+  const std::string library = header + "one", other = header + "two";
+  const auto carrying = [&](const std::string& inside) {
+    const Bundle bundle = make_bundle("vtrt" + inside);
+    EngineEntry engine = bundle.budget("b").engines[0];
+    engine.plugin->carried =
+        CarriedLibrary{"a.so", static_cast<std::int64_t>(library.size()), sha256(library), "rtx-1.7", {}};
+    return std::pair(bundle, engine);
+  };
+  const auto [bundle, engine] = carrying(library);
+  check_code(bundle, engine);
+  CHECK(plugin_source(engine, std::nullopt, true).carried);
+  const UnavailableError unknown = THROWN(UnavailableError, plugin_source(engine, bundle.path(), false));
+  CHECK_EQ(unknown.expected, "a plugin library in it that is known here");
+  std::ofstream(bundle.path() / "known.so", std::ios::binary) << library;
+  CHECK(plugin_source(engine, bundle.path(), false).carried);
+  for (const std::string& inside : {other, library + other, std::string()}) {
+    const auto [swapped, entry] = carrying(inside);
+    CHECK_EQ(THROWN(DamageError, check_code(swapped, entry)).todo,
+             "do not run it: get the bundle from where it was made");
+  }
+  EngineEntry native = engine;
+  native.plugin.reset();
+  CHECK_EQ(THROWN(DamageError, check_code(carrying(library).first, native)).found, "other code at byte 4");
 }
 
 TEST(device_warns_and_can_be_ended_while_it_loads) {
@@ -265,8 +289,8 @@ TEST(device_refuses_before_it_allocates) {
   options.plugins = scratch("no_plugins");
   CHECK_EQ(refused(options),
            "libelastic_plugins.so: expected the library in " + fs::path(*options.plugins).generic_string() +
-               ", found no such file. Build plugins/ with CMake against the SDK of that version, and "
-               "name its folder with --plugins.");
+               ", found no such file. Install elastic-plugins, or build plugins/ with CMake, and name its "
+               "folder with --plugins.");
 }
 
 TEST(device_refuses_wrong_plugins_and_engines) {

@@ -69,6 +69,7 @@ Session open_session(const Bundle& bundle, const Plan& plan, const app::Options&
   if (plan.engine) {
     TensorRtOptions device;
     if (options.plugins) device.plugins = fs::u8path(*options.plugins);
+    device.trust_engine = options.trust_engine;
     if (options.cache) device.runtime_cache = fs::u8path(*options.cache);
     device.on_bytes = hear;
     device.warn = say;

@@ -38,7 +38,8 @@ const char* const kHelp =
   --model FILE           another ONNX file of the same interface, such as a float32 twin (CPU)
   --max-tokens N         tokens of one call (256; CPU)
   --threads N            onnxruntime's threads (its own choice; CPU)
-  --plugins DIR          where the plugin library is (the bundle, the engine's folder, beside the bundle; GPU)
+  --plugins DIR          folder of plugin libraries, such as that of elastic-plugins (GPU)
+  --trust-engine         run the plugin library inside the engine: you know who made the bundle (GPU)
   --runtime-cache FILE   keep compiled kernels here (GPU)
 )";
 
@@ -111,10 +112,13 @@ const std::map<std::string, Set>& valued() {
 }
 
 bool* flag(Options& options, const std::string& name) {
-  const std::map<std::string, bool Options::*> all = {
-      {"--explain", &Options::explain},  {"--weights-digest", &Options::weights_digest},
-      {"--check", &Options::full_check}, {"--print-ids", &Options::print_ids},
-      {"--help", &Options::help},        {"-h", &Options::help}};
+  const std::map<std::string, bool Options::*> all = {{"--explain", &Options::explain},
+                                                      {"--weights-digest", &Options::weights_digest},
+                                                      {"--trust-engine", &Options::trust_engine},
+                                                      {"--check", &Options::full_check},
+                                                      {"--print-ids", &Options::print_ids},
+                                                      {"--help", &Options::help},
+                                                      {"-h", &Options::help}};
   const auto found = all.find(name);
   return found == all.end() ? nullptr : &(options.*found->second);
 }

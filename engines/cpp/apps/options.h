@@ -17,7 +17,7 @@ struct Options {
   std::int64_t max_tokens = 256;
   int threads = 0;
   bool explain = false, weights_digest = false, full_check = false, print_ids = false, help = false,
-       stop_at_eos = true;
+       stop_at_eos = true, trust_engine = false;
   elastic::GenerateOptions generate;
 };
 

@@ -64,12 +64,20 @@ void check_engine(const EngineEntry& engine, const Where& where) {
   check_name(engine.target, where.note("target"));
   check_counts(engine, where);
   if (engine.plugin.has_value() != (engine.ops == "plugin")) {
-    const std::string found = engine.plugin ? "Plugin(library=" + repr(engine.plugin->library) +
-                                                  ", abi=" + repr(engine.plugin->abi) + ")"
-                                            : "None";
+    const std::string found = engine.plugin
+                                  ? "Plugin(library=" + repr(engine.plugin->library) +
+                                        ", abi=" + repr(engine.plugin->abi) +
+                                        ", carried=" + (engine.plugin->carried ? "CarriedLibrary(" : "None)")
+                                  : "None";
     throw InputError(where.note("plugin").text(), "a library if and only if ops is plugin", show(found));
   }
   if (engine.plugin) check_file_name(engine.plugin->library, where.note("plugin"));
+  if (engine.plugin && engine.plugin->carried) {
+    const CarriedLibrary& carried = *engine.plugin->carried;
+    if (!is_digest(carried.sha256) || carried.size == 0)
+      throw InputError(where.note("plugin").text(), "size and sha256 of a library",
+                       std::to_string(carried.size) + " bytes of " + show(carried.sha256));
+  }
   Names inputs;
   for (const InputPort& port : engine.inputs) inputs.insert(port.name);
   for (const OutputPort& port : engine.outputs) {

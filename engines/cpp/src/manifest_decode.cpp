@@ -82,9 +82,19 @@ OutputPort output_port(const Value& value, const Where& where) {
   return port;
 }
 
+CarriedLibrary carried_library(const Value& value, const Where& where) {
+  const Fields fields(value, where, {"file", "size", "sha256", "abi", "architectures"});
+  return {fields.text("file"), fields.integer("size"), fields.text("sha256"), fields.text("abi"),
+          fields.list("architectures", as_text)};
+}
+
 Plugin plugin(const Value& value, const Where& where) {
-  const Fields fields(value, where, {"library", "abi"});
-  return {fields.text("library"), fields.text("abi")};
+  if (!value.get<Object>() || !value.find("carried")) {
+    const Fields fields(value, where, {"library", "abi"});
+    return {fields.text("library"), fields.text("abi"), {}};
+  }
+  const Fields fields(value, where, {"library", "abi", "carried"});
+  return {fields.text("library"), fields.text("abi"), fields.optional("carried", carried_library)};
 }
 
 Status status(const Value& value, const Where& where) {

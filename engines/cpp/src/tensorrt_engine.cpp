@@ -88,7 +88,8 @@ void check_engine(const BudgetEntry& budget, const EngineEntry& engine, std::int
 Engine::Engine(const Bundle& bundle, const EngineEntry& entry, const TensorRtOptions& options)
     : file_(entry.file), cache_file_(options.runtime_cache), runtime_(nvinfer1::createInferRuntime(logger_)) {
   if (!runtime_) fail("a TensorRT runtime");
-  if (entry.plugin) load_plugins(bundle, entry, options);
+  check_code(bundle, entry);
+  load_plugins(entry, options);
   const MappedFile bytes(bundle.file(entry.file));
   engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
   if (!engine_) fail("an engine that can be read");
@@ -110,8 +111,11 @@ Engine::~Engine() {
   }
 }
 
-void Engine::load_plugins(const Bundle& bundle, const EngineEntry& entry, const TensorRtOptions& options) {
-  const std::string path = find_plugin(bundle, entry, options.plugins).string();
+void Engine::load_plugins(const EngineEntry& entry, const TensorRtOptions& options) {
+  const PluginSource source = plugin_source(entry, options.plugins, options.trust_engine);
+  runtime_->setEngineHostCodeAllowed(source.carried);
+  if (!source.library) return;
+  const std::string path = source.library->string();
   if (!runtime_->getPluginRegistry().loadLibrary(path.c_str())) {
     throw UnavailableError(path, "a plugin library that can be loaded", logger_.last());
   }

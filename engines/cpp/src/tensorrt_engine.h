@@ -53,7 +53,7 @@ class Engine {
   [[noreturn]] void fail(const std::string& what) const;
 
  private:
-  void load_plugins(const Bundle& bundle, const EngineEntry& entry, const TensorRtOptions& options);
+  void load_plugins(const EngineEntry& entry, const TensorRtOptions& options);
   std::unique_ptr<nvinfer1::IExecutionContext> make_context(int profile, bool replay, cudaStream_t stream);
   std::unique_ptr<nvinfer1::IRuntimeConfig> make_config(bool replay);
   void read_cache();

@@ -89,6 +89,7 @@ class IRuntime {
  public:
   explicit IRuntime(ILogger& logger) : logger_(logger) {}
   IPluginRegistry& getPluginRegistry() noexcept { return registry_; }
+  void setEngineHostCodeAllowed(bool) noexcept {}
   ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept;
 
  private:

@@ -28,8 +28,8 @@ struct Checkpoint {
   std::string name, fingerprint;
 };
 
-/// Widths of a sub-model; `ffn_sizes` by MLP layer, `mamba_heads` by Mamba layer. A manifest may have more, of
-/// layer kinds that came later: their widths are in the graph, and nothing here reckons with them.
+/// Widths of a sub-model; `ffn_sizes` by MLP layer, `mamba_heads` by Mamba layer. A manifest may have more,
+/// of layer kinds that came later: their widths are in the graph, and nothing here reckons with them.
 struct Widths {
   std::int64_t vocab_size = 0, hidden_size = 0;
   std::vector<std::int64_t> ffn_sizes, mamba_heads;
@@ -63,8 +63,17 @@ struct OutputPort {
   std::optional<std::string> input, alias;
 };
 
+/// The plugin library inside an engine: its file in elastic-plugins, the TensorRT headers it was built with.
+struct CarriedLibrary {
+  std::string file;
+  std::int64_t size = 0;
+  std::string sha256, abi;
+  std::vector<std::string> architectures;
+};
+
 struct Plugin {
   std::string library, abi;
+  std::optional<CarriedLibrary> carried;
 };
 
 /// `built`: never run on a card. `verified`: on which card, on which day.

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "elastic_runtime/bundle.h"
 
@@ -18,14 +17,23 @@ std::string library_name(const std::string& name);
 /// InputError: no mark.
 std::string plugin_abi(const std::filesystem::path& library);
 
-/// Where plugin libraries are looked for, in order: `folder` and nowhere else where it is given; else the
-/// bundle, the folder of the engine, the folder that the bundle lies in.
-std::vector<std::filesystem::path> plugin_folders(const Bundle& bundle, const EngineEntry& engine,
-                                                  const std::optional<std::filesystem::path>& folder);
+/// Where an engine's plugins come from: a file to load before it, or the engine itself, which may then run
+/// the library that it carries. Never both: TensorRT takes a plugin's name once.
+struct PluginSource {
+  std::optional<std::filesystem::path> library;
+  bool carried = false;
+};
 
-/// The library that the engine needs, the first in `plugin_folders`. Throws UnavailableError: in none of
-/// them, or made for another TensorRT.
-std::filesystem::path find_plugin(const Bundle& bundle, const EngineEntry& engine,
-                                  const std::optional<std::filesystem::path>& folder);
+/// How an engine comes by its plugins; nothing is loaded. `folder` holds libraries that the caller vouches
+/// for; no other place is asked, least of all the bundle, which is a download. `trusted`: the caller vouches
+/// for the code inside the engine. Throws UnavailableError: no library that fits, or the one inside is none
+/// of the folder's.
+PluginSource plugin_source(const EngineEntry& engine, const std::optional<std::filesystem::path>& folder,
+                           bool trusted);
+
+/// Whether an engine file holds the library that its entry lists, byte for byte, and no other code for the
+/// host. TensorRT for RTX 1.7.1 loads a library inside an engine while it reads it, whatever
+/// `setEngineHostCodeAllowed` says, so this comes before. Throws DamageError.
+void check_code(const Bundle& bundle, const EngineEntry& engine);
 
 }  // namespace elastic

@@ -15,8 +15,10 @@ namespace elastic {
 
 struct TensorRtOptions {
   std::int64_t max_batch = 1;
-  /// Folder of plugin libraries; none: where `plugin_folders` of plugin_library.h says.
+  /// Folder of plugin libraries that the caller vouches for; see `plugin_source` of plugin_library.h.
   std::optional<std::filesystem::path> plugins;
+  /// The caller vouches for the plugin library inside the engine.
+  bool trust_engine = false;
   /// Compiled kernels are kept here, so that a second start compiles nothing (TensorRT for RTX); none: not
   /// kept.
   std::optional<std::filesystem::path> runtime_cache;
