@@ -122,3 +122,13 @@ def test_git_ignores_what_the_first_command_of_the_page_writes(tmp_path: Path) -
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     command = ["git", "-C", str(tmp_path), "check-ignore", *written]
     assert subprocess.run(command, check=False, capture_output=True, text=True).stdout.split() == written
+
+
+def test_the_plugin_libraries_are_of_that_version_too() -> None:
+    project = _project("plugins/pyproject.toml")
+    found = re.search(
+        r"project\(elastic_plugins VERSION ([0-9.]+)", (ROOT / "plugins/CMakeLists.txt").read_text("utf-8")
+    )
+    assert found is not None
+    assert found[1] == elastic_runtime.__version__
+    assert "dependencies" not in project
