@@ -127,8 +127,10 @@ def _no_plugins(product: Product, models: Sequence[Architecture]) -> str | None:
 
 
 def _choose(found: PluginLibraries | None, capabilities: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], Library]:
-    chosen = {}
-    for names in capabilities if found is not None else ():
+    chosen = dict[tuple[str, ...], Library]()
+    if found is None:
+        return chosen
+    for names in capabilities:
         if (library := found.smallest(names)) is not None:
             entry = CarriedLibrary(library.file, library.size, library.sha256, found.abi, library.architectures)
             chosen[names] = Library(found.checked(library), entry)
