@@ -13,9 +13,9 @@ from onnx import TensorProto, helper
 
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.verify.attributes import check_attributes
-from elastic_export.verify.onnx_model import OnnxModel
 from elastic_export.verify.plan import POISON
 from elastic_export.verify.slices import check_slices
+from elastic_runtime.ort.onnx_model import OnnxModel
 
 
 def norm_of_layer(model: onnx.ModelProto, number: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from elastic_export.layers.budget import Budget
 from elastic_export.verify import Oracle, Subject, verify_budgets
-from elastic_export.weights.source import Held
+from elastic_runtime.ort.weight_source import Held
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.plan import Plan
 from elastic_export.verify.tolerance import TOLERANCES, Tolerance
 from elastic_export.verify.way import Way, head_blocks
-from elastic_export.weights.source import WeightSource
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.golden import Golden
+from elastic_runtime.ort.weight_source import WeightSource
 
 #: What each check compares the file with.
 AGAINST = {

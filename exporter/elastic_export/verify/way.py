@@ -17,24 +17,23 @@ from elastic_export.reference.model import Block
 from elastic_export.verify.compare import Comparison, Tally
 from elastic_export.verify.masked import MaskedParent
 from elastic_export.verify.oracle import Array, Oracle
-from elastic_export.verify.pieces import cut
 from elastic_export.verify.plan import Plan
 from elastic_export.verify.rounded import Judge
-from elastic_export.verify.shipped import (
-    ShippedFile,
+from elastic_export.verify.shipped import ShippedFile, real_logits
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.format.golden import Golden
+from elastic_runtime.format.sketch import Sketch, sketch, written_rows
+from elastic_runtime.ort.piece_weights import (
     embedding_weights,
     head_matrix,
     head_of,
     head_weights,
     piece_weights,
-    real_logits,
     tables,
 )
-from elastic_export.weights.source import WeightSource
-from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.format.golden import Golden
-from elastic_runtime.format.sketch import Sketch, sketch, written_rows
+from elastic_runtime.ort.pieces import cut
 from elastic_runtime.ort.twin import is_weight
+from elastic_runtime.ort.weight_source import WeightSource
 
 _AGAIN = "export the bundle again"
 _BLOCK = 1 << 24  # elements of the head's matrix at a time: 64 MiB in float32
