@@ -96,11 +96,14 @@ class Tally:
         """A tensor that is not there."""
         self.add(tensor, call, np.full(1, np.nan, np.float32), np.ones(1, np.float32))
 
+    def differences(self, names: Sequence[str]) -> list[Difference]:
+        """What was collected of these tensors."""
+        return [self._complete(self._worst[name]) for name in names]
+
     def comparison(self, first: Sequence[str] = ()) -> Comparison:
         """What was collected; in the order in which it was added, but for `first`."""
         names = [*(name for name in first if name in self._worst), *(name for name in self._worst if name not in first)]
-        found = tuple(self._complete(self._worst[name]) for name in names)
-        return Comparison(found, self._agree / max(1, self._rows))
+        return Comparison(tuple(self.differences(names)), self._agree / max(1, self._rows))
 
     def _complete(self, worst: Difference) -> Difference:
         distance, norm, differing, size = self._sums[worst.tensor]

@@ -14,9 +14,9 @@ class Tolerance:
     `state` is the bound of states, where they come closer than the rest. `share` bounds the share of a layer's branch
     values that differ at all: the mark of one rounding too many.
 
-    Where a check measures how far two right implementations are apart on the model at hand (`Difference.noise`), the
-    bound is `NOISE` times that if it is more than the table's, and never more than `MOST` times the table's: wide
-    models round differently more often, and a fault is still outside.
+    Where a tensor is outside, a check may measure how far two right implementations are apart on the model at hand
+    (`Difference.noise`); the bound is then `NOISE` times that if it is more than the table's, and never more than
+    `MOST` times the table's: wide models round differently more often, and a fault is still outside.
     """
 
     error: float

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 from torch import Tensor
 
-from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
@@ -20,6 +19,7 @@ from elastic_export.verify.oracle import Array, Oracle
 from elastic_export.verify.plan import Plan
 from elastic_export.verify.rounded import Judge
 from elastic_export.verify.shipped import ShippedFile, real_logits
+from elastic_export.verify.workers import Once, Task
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.golden import Golden
 from elastic_runtime.format.sketch import Sketch, sketch, written_rows
@@ -31,10 +31,11 @@ from elastic_runtime.ort.piece_weights import (
     piece_weights,
     tables,
 )
-from elastic_runtime.ort.pieces import cut
+from elastic_runtime.ort.pieces import Piece, cut
 from elastic_runtime.ort.twin import is_weight
 from elastic_runtime.ort.weight_source import WeightSource
 
+_Rows = tuple[Piece, dict[str, Array]]  # a piece of the head for some rows, and their weights
 _AGAIN = "export the bundle again"
 _BLOCK = 1 << 24  # elements of the head's matrix at a time: 64 MiB in float32
 
@@ -56,7 +57,13 @@ class Way:
     """
 
     def __init__(
-        self, oracle: Oracle, budget: Budget, emitted: EmittedModel, weights: WeightSource, plan: Plan
+        self,
+        oracle: Oracle,
+        budget: Budget,
+        emitted: EmittedModel,
+        weights: WeightSource,
+        plan: Plan,
+        threads: int = 0,
     ) -> None:
         arch, narrow = oracle.architecture, emitted.precision != "fp32"
         every, masks = len(emitted.logits.shape) == 3, budget_masks(arch, budget)
@@ -70,9 +77,9 @@ class Way:
         self._matrix = head_matrix(self._head)
         _check_vocabulary(self.file, arch.vocab_size, {self._matrix, *tables(first)} - {None})
         self._parent = MaskedParent(oracle, masks, emitted.state_slices, plan, every_token=every)
-        self._twins = [ShippedFile(plan, arch.vocab_size, rounded=rounded) for rounded in (False, True)[: 1 + narrow]]
-        storage = DTYPES[emitted.precision].torch
-        self.judge = Judge(oracle, masks, emitted, plan, storage, every=every) if narrow else None
+        vocab, roundings = arch.vocab_size, (False, True)[: 1 + narrow]
+        self._twins = [ShippedFile(plan, vocab, rounded=rounded, threads=threads) for rounded in roundings]
+        self.judge = Judge(oracle, masks, emitted, plan, every=every) if narrow else None
         self._tally, self._sketches = Tally(), dict[str, Sketch]()
         self._ends = np.cumsum([step.length for step in plan.steps], axis=0)
         if pieces:
@@ -80,21 +87,26 @@ class Way:
             for twin in self._twins:
                 twin.embed(first, held)
 
-    def layer(self, block: Block) -> None:
-        """The parent's next layer, kept or not."""
-        self._parent.layer(block)
+    def layer(self, block: Block) -> list[Task]:
+        """What the parent's next layer, kept or not, is for; the tasks may run side by side."""
         if block.index not in self._pieces:
-            return
+            return [lambda: self._parent.layer(block)]
         piece = self._pieces[block.index]
-        weights = piece_weights(piece, self._source)
-        passed = self._twins[0].layer(piece, weights)
-        for call, record in enumerate(passed):
+        weights = Once(lambda: piece_weights(piece, self._source))
+        tasks: list[Task] = [lambda: self._exact_layer(block, piece, weights)]
+        if self.judge is not None:
+            judge, rounded = self.judge, self._twins[1]
+            tasks.append(lambda: judge.layer(rounded.layer(piece, weights()), block))
+        return tasks
+
+    def _exact_layer(self, block: Block, piece: Piece, weights: Once[dict[str, Array]]) -> None:
+        """Parent and float32 twin."""
+        self._parent.layer(block)
+        for call, record in enumerate(self._twins[0].layer(piece, weights())):
             expected = self._parent.states(call)
             self._tally.add_states(call, record.after, expected, self._ends[call].tolist())
         for name, states in expected.items():
             self._sketches[name] = sketch(written_rows(states, self._ends[-1]) if "cache" in name else states)
-        if self.judge is not None:
-            self.judge.layer(self._twins[1].layer(piece, weights), block)
 
     def begin_head(self) -> None:
         """After the last layer, with the final norm's weight loaded."""
@@ -102,15 +114,28 @@ class Way:
         if self.judge is not None:
             self.judge.begin_head(self._twins[1].streams)
         if self._matrix is None:
-            self._run_head(0, None)
+            weights = piece_weights(self._head, self._source)
+            for twin in self._twins:
+                twin.head(self._head, weights)
 
-    def head(self, first: int, weight: Tensor) -> None:
-        """Rows of the parent's head, from `first` on."""
-        self._parent.head(first, weight)
+    def head(self, first: int, weight: Tensor) -> list[Task]:
+        """What rows of the parent's head, from `first` on, are for; the tasks may run side by side."""
+        rows = Once(lambda: self._head_rows(first, len(weight)))
+        tasks: list[Task] = [lambda: self._exact_head(first, weight, rows)]
         if self.judge is not None:
-            self.judge.head(first, weight)
+            tasks.append(lambda: self._rounded_head(first, weight, rows))
+        return tasks
+
+    def _exact_head(self, first: int, weight: Tensor, rows: Once[_Rows]) -> None:
+        self._parent.head(first, weight)
         if self._matrix is not None:
-            self._run_head(first, len(weight))
+            self._twins[0].head(*rows())
+
+    def _rounded_head(self, first: int, weight: Tensor, rows: Once[_Rows]) -> None:
+        assert self.judge is not None
+        self.judge.head(first, weight)
+        if self._matrix is not None:
+            self._twins[1].head(*rows())
 
     def finish(self, blocks: Sequence[tuple[int, int]]) -> None:
         """After the last rows: compare the logits."""
@@ -143,14 +168,10 @@ class Way:
             states={part.input: self._sketches[part.input] for part in self._slices if part.input in self._sketches},
         )
 
-    def _run_head(self, first: int, rows: int | None) -> None:
-        if self._matrix is None or rows is None:
-            piece, weights = self._head, piece_weights(self._head, self._source)
-        else:
-            piece = head_of(self._head, self._matrix, rows)
-            weights = head_weights(self._head, self._source, self._matrix, first, rows)
-        for twin in self._twins:
-            twin.head(piece, weights)
+    def _head_rows(self, first: int, count: int) -> _Rows:
+        assert self._matrix is not None
+        weights = head_weights(self._head, self._source, self._matrix, first, count)
+        return head_of(self._head, self._matrix, count), weights
 
     def _compare_logits(self, tally: Tally, twin: ShippedFile, side: MaskedParent | Judge) -> None:
         for (call, row), expected in sorted(self._logits_of(side).items(), key=lambda item: item[0]):
