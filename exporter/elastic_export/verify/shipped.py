@@ -4,7 +4,7 @@ poison in unwritten cache rows. Its own stream goes from piece to piece: the end
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,24 +55,24 @@ class ShippedFile:
         outputs = self._together(piece, self._loaded(piece, weights))
         self.streams = [found[piece.result] for found in outputs]
 
-    def layer(self, piece: Piece, weights: Weights) -> list[Passed]:
-        """One layer over all calls, from its own stream on."""
-        model, passed = self._loaded(piece, weights), list[Passed]()
+    def layer(self, piece: Piece, weights: Weights) -> Iterator[Passed]:
+        """One layer over all calls, from its own stream on, call by call; none may be left out."""
+        model = self._loaded(piece, weights)
         if not model.state_shapes:
             for number, (outputs, call) in enumerate(zip(self._together(piece, model), self._calls, strict=True)):
                 stream, total = self.streams[number], outputs[piece.result]
-                passed.append(Passed(*call[1:], stream, outputs[str(piece.branch)], total, {}, {}))
                 self.streams[number] = total
-            return passed
+                yield Passed(*call[1:], stream, outputs[str(piece.branch)], total, {}, {})
+            return
         given = model.empty_state(len(self._plan.ids), self._plan.context, cache_fill=POISON)
         state = {name: given[name] for name in piece.states}  # of another layer's cache it may want to know the size
         for number, (ids, position, length) in enumerate(self._calls):
             stream = self.streams[number]
             outputs = model.run(ids, position, length, given | state | {str(piece.stream): stream})
             after, total = {name: outputs[output_of(name)] for name in state}, outputs[piece.result]
-            passed.append(Passed(position, length, stream, outputs[str(piece.branch)], total, state, after))
+            passed = Passed(position, length, stream, outputs[str(piece.branch)], total, state, after)
             self.streams[number], state = total, after
-        return passed
+            yield passed
 
     def head(self, piece: Piece, weights: Weights) -> None:
         """The last piece, or so many rows of its matrix as are given: logits are added behind those there are."""

@@ -136,14 +136,14 @@ def verify_budgets(oracle: Oracle, subjects: Sequence[Subject]) -> list[Verifica
         ways = [Way(oracle, s.budget, s.emitted, s.weights, s.plan, workers.threads) for s in subjects]
         for index, _, _ in oracle.architecture.layers():
             with oracle.loaded_layer(index) as block:
-                workers.run([task for way in ways for task in way.layer(block)])
+                workers.run(task for way in ways for task in way.layer(block))
         with oracle.loaded_norm():
             for way in ways:
                 way.begin_head()
         blocks = head_blocks(oracle.architecture)
         for first, count in blocks:
             weight = oracle.head_rows(first, count)
-            workers.run([task for way in ways for task in way.head(first, weight)])
+            workers.run(task for way in ways for task in way.head(first, weight))
         return [_verification(way, subject, blocks) for way, subject in zip(ways, subjects, strict=True)]
 
 

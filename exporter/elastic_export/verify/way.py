@@ -19,7 +19,7 @@ from elastic_export.verify.oracle import Array, Oracle
 from elastic_export.verify.plan import Plan
 from elastic_export.verify.rounded import Judge
 from elastic_export.verify.shipped import ShippedFile, real_logits
-from elastic_export.verify.workers import Once, Task
+from elastic_export.verify.workers import Shared, Task
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.golden import Golden
 from elastic_runtime.format.sketch import Sketch, sketch, written_rows
@@ -92,17 +92,17 @@ class Way:
         if block.index not in self._pieces:
             return [lambda: self._parent.layer(block)]
         piece = self._pieces[block.index]
-        weights = Once(lambda: piece_weights(piece, self._source))
+        weights = Shared(len(self._twins), lambda: piece_weights(piece, self._source))
         tasks: list[Task] = [lambda: self._exact_layer(block, piece, weights)]
         if self.judge is not None:
             judge, rounded = self.judge, self._twins[1]
-            tasks.append(lambda: judge.layer(rounded.layer(piece, weights()), block))
+            tasks.append(lambda: judge.layer(list(rounded.layer(piece, weights.take())), block))
         return tasks
 
-    def _exact_layer(self, block: Block, piece: Piece, weights: Once[dict[str, Array]]) -> None:
+    def _exact_layer(self, block: Block, piece: Piece, weights: Shared[dict[str, Array]]) -> None:
         """Parent and float32 twin."""
         self._parent.layer(block)
-        for call, record in enumerate(self._twins[0].layer(piece, weights())):
+        for call, record in enumerate(self._twins[0].layer(piece, weights.take())):
             expected = self._parent.states(call)
             self._tally.add_states(call, record.after, expected, self._ends[call].tolist())
         for name, states in expected.items():
@@ -120,22 +120,22 @@ class Way:
 
     def head(self, first: int, weight: Tensor) -> list[Task]:
         """What rows of the parent's head, from `first` on, are for; the tasks may run side by side."""
-        rows = Once(lambda: self._head_rows(first, len(weight)))
+        rows = Shared(len(self._twins), lambda: self._head_rows(first, len(weight)))
         tasks: list[Task] = [lambda: self._exact_head(first, weight, rows)]
         if self.judge is not None:
             tasks.append(lambda: self._rounded_head(first, weight, rows))
         return tasks
 
-    def _exact_head(self, first: int, weight: Tensor, rows: Once[_Rows]) -> None:
+    def _exact_head(self, first: int, weight: Tensor, rows: Shared[_Rows]) -> None:
         self._parent.head(first, weight)
         if self._matrix is not None:
-            self._twins[0].head(*rows())
+            self._twins[0].head(*rows.take())
 
-    def _rounded_head(self, first: int, weight: Tensor, rows: Once[_Rows]) -> None:
+    def _rounded_head(self, first: int, weight: Tensor, rows: Shared[_Rows]) -> None:
         assert self.judge is not None
         self.judge.head(first, weight)
         if self._matrix is not None:
-            self._twins[1].head(*rows())
+            self._twins[1].head(*rows.take())
 
     def finish(self, blocks: Sequence[tuple[int, int]]) -> None:
         """After the last rows: compare the logits."""

@@ -7,9 +7,10 @@ twins need not meet at all before a layer's end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import ctypes
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -22,18 +23,21 @@ _SIDES = 2  # tasks at a time: each holds a layer's weights and intermediate val
 _WIDE = 1024  # channels of a model from which on threads pay; ops of a smaller one end before a second thread has begun
 
 
-class Once(Generic[Result]):
-    """A value that is made when it is first asked for, by whichever task comes first."""
+class Shared(Generic[Result]):
+    """A value that is made when it is first asked for, by whichever task comes first, and dropped when it has been
+    given to as many as will ask.
+    """
 
-    def __init__(self, make: Callable[[], Result]) -> None:
-        self._make, self._lock, self._made = make, Lock(), list[Result]()
+    def __init__(self, users: int, make: Callable[[], Result]) -> None:
+        self._users, self._make, self._lock, self._made = users, make, Lock(), list[Result]()
 
-    def __call__(self) -> Result:
-        """The value; what making it raises, and then the next who asks makes it anew."""
+    def take(self) -> Result:
+        """The value. Raises what making it raises, and then the next who asks makes it anew."""
         with self._lock:
             if not self._made:
                 self._made.append(self._make())
-            return self._made[0]
+            self._users -= 1
+            return self._made[0] if self._users > 0 else self._made.pop()
 
 
 class Workers:
@@ -46,19 +50,20 @@ class Workers:
     def __init__(self, pool: ThreadPoolExecutor | None, threads: int) -> None:
         self._pool, self.threads = pool, threads
 
-    def run(self, tasks: Sequence[Task]) -> None:
-        """All of them, begun in this order; back when all have ended. Raises what the first of those that failed
-        raises.
+    def run(self, tasks: Iterable[Task]) -> None:
+        """All of them, begun in this order; back when all have ended. What a task holds is dropped when it has ended.
+
+        Raises what the first of those that failed raises.
         """
         if self._pool is None:
             for task in tasks:
-                task()
-            return
-        futures = [self._pool.submit(_without_gradients, task) for task in tasks]
-        errors = [future.exception() for future in futures]
-        for error in errors:
-            if error is not None:
-                raise error
+                _run(task)
+        else:
+            futures = [self._pool.submit(_run, task) for task in tasks]
+            errors = [future.exception() for future in futures]
+            for error in errors:
+                if error is not None:
+                    raise error
 
 
 @contextmanager
@@ -78,6 +83,9 @@ def workers_for(width: int) -> Iterator[Workers]:
         torch.set_num_threads(before)
 
 
-def _without_gradients(task: Task) -> None:
+def _run(task: Task) -> None:
     with torch.inference_mode():  # is a thread's own
         task()
+    with suppress(AttributeError, OSError):  # another C library
+        # What was freed goes back to the system: glibc would keep it for this thread, 2 GB of it after a layer.
+        ctypes.CDLL(None).malloc_trim(0)
