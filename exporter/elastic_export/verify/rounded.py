@@ -1,4 +1,4 @@
-"""The check of narrow models: every layer by itself, from the same inputs, with the same roundings on both sides.
+"""Every layer by itself, from the same inputs, with the same roundings on both sides: faults are named by layer.
 
 End to end two correct narrow runs drift apart: a sum that differs in its last bit rounds the other way here and there,
 and ten layers on that is a per cent, as much as a real fault. So the rounded twin is recorded with its residual stream,
@@ -37,7 +37,7 @@ _Layer = tuple[Array, list[dict[str, Array]]]
 
 
 class Judge:
-    """Recomputes the layers of a rounded twin with the masked parent.
+    """Recomputes the layers of a twin with the masked parent.
 
     Attributes:
         logits: [n, V] after the head, of each feed's last token or of all tokens.

@@ -150,11 +150,9 @@ def verify_budgets(oracle: Oracle, subjects: Sequence[Subject]) -> list[Verifica
 def _verification(way: Way, subject: Subject, blocks: Sequence[tuple[int, int]]) -> Verification:
     precision, emitted = subject.emitted.precision, subject.emitted
     way.finish(blocks)
-    checks = [Check("float32", TOLERANCES["float32"][precision], way.float32())]
-    if way.judge is not None:
-        checks.append(Check("rounded", TOLERANCES["rounded"][precision], way.judge.comparison()))
     attributes = check_attributes(way.file, emitted.architecture)
-    checks.append(Check("attributes", TOLERANCES["attributes"][precision], attributes))
+    found = {"float32": way.float32(), "rounded": way.judge.comparison(), "attributes": attributes}
+    checks = [Check(name, TOLERANCES[name][precision], comparison) for name, comparison in found.items()]
     return Verification(subject.budget.name, subject.plan, tuple(checks), way.golden())
 
 

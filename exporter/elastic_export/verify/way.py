@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ from elastic_export.verify.masked import MaskedParent
 from elastic_export.verify.oracle import Array, Oracle
 from elastic_export.verify.plan import Plan
 from elastic_export.verify.rounded import Judge
-from elastic_export.verify.shipped import ShippedFile, real_logits
+from elastic_export.verify.shipped import Passed, ShippedFile, real_logits
 from elastic_export.verify.workers import Shared, Task
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.golden import Golden
@@ -49,8 +49,8 @@ def head_blocks(arch: Architecture) -> list[tuple[int, int]]:
 class Way:
     """A budget under verification; the caller asks of it what the next weights of the parent are for.
 
-    The float32 twin is fed its own stream from end to end. The rounded one is too, and the `judge` (None for a float32
-    model) holds each of its layers alone against the parent.
+    The float32 twin is fed its own stream from end to end. The rounded one is too (of a float32 model it is the same),
+    and the `judge` holds each of its layers alone against the parent.
 
     Raises (when made): see `cut`; InputError, BuildError: `weights` are not those of the file, or not of the parent's
     tokens.
@@ -79,7 +79,7 @@ class Way:
         self._parent = MaskedParent(oracle, masks, emitted.state_slices, plan, every_token=every)
         vocab, roundings = arch.vocab_size, (False, True)[: 1 + narrow]
         self._twins = [ShippedFile(plan, vocab, rounded=rounded, threads=threads) for rounded in roundings]
-        self.judge = Judge(oracle, masks, emitted, plan, every=every) if narrow else None
+        self.judge = Judge(oracle, masks, emitted, plan, every=every)
         self._tally, self._sketches = Tally(), dict[str, Sketch]()
         self._ends = np.cumsum([step.length for step in plan.steps], axis=0)
         if pieces:
@@ -93,16 +93,25 @@ class Way:
             return [lambda: self._parent.layer(block)]
         piece = self._pieces[block.index]
         weights = Shared(len(self._twins), lambda: piece_weights(piece, self._source))
-        tasks: list[Task] = [lambda: self._exact_layer(block, piece, weights)]
-        if self.judge is not None:
-            judge, rounded = self.judge, self._twins[1]
-            tasks.append(lambda: judge.layer(list(rounded.layer(piece, weights.take())), block))
-        return tasks
 
-    def _exact_layer(self, block: Block, piece: Piece, weights: Shared[dict[str, Array]]) -> None:
+        def passed(twin: ShippedFile) -> Iterator[Passed]:
+            return twin.layer(piece, weights.take())
+
+        if len(self._twins) == 1:
+            return [lambda: self._both(block, list(passed(self._twins[0])))]
+        return [
+            lambda: self._exact_layer(block, passed(self._twins[0])),
+            lambda: self.judge.layer(list(passed(self._twins[1])), block),
+        ]
+
+    def _both(self, block: Block, passed: Sequence[Passed]) -> None:
+        self._exact_layer(block, passed)
+        self.judge.layer(passed, block)
+
+    def _exact_layer(self, block: Block, passed: Iterable[Passed]) -> None:
         """Parent and float32 twin."""
         self._parent.layer(block)
-        for call, record in enumerate(self._twins[0].layer(piece, weights.take())):
+        for call, record in enumerate(passed):
             expected = self._parent.states(call)
             self._tally.add_states(call, record.after, expected, self._ends[call].tolist())
         for name, states in expected.items():
@@ -111,8 +120,7 @@ class Way:
     def begin_head(self) -> None:
         """After the last layer, with the final norm's weight loaded."""
         self._parent.begin_head()
-        if self.judge is not None:
-            self.judge.begin_head(self._twins[1].streams)
+        self.judge.begin_head(self._twins[-1].streams)
         if self._matrix is None:
             weights = piece_weights(self._head, self._source)
             for twin in self._twins:
@@ -121,10 +129,7 @@ class Way:
     def head(self, first: int, weight: Tensor) -> list[Task]:
         """What rows of the parent's head, from `first` on, are for; the tasks may run side by side."""
         rows = Shared(len(self._twins), lambda: self._head_rows(first, len(weight)))
-        tasks: list[Task] = [lambda: self._exact_head(first, weight, rows)]
-        if self.judge is not None:
-            tasks.append(lambda: self._rounded_head(first, weight, rows))
-        return tasks
+        return [lambda: self._exact_head(first, weight, rows), lambda: self._rounded_head(first, weight, rows)]
 
     def _exact_head(self, first: int, weight: Tensor, rows: Shared[_Rows]) -> None:
         self._parent.head(first, weight)
@@ -132,17 +137,15 @@ class Way:
             self._twins[0].head(*rows.take())
 
     def _rounded_head(self, first: int, weight: Tensor, rows: Shared[_Rows]) -> None:
-        assert self.judge is not None
         self.judge.head(first, weight)
-        if self._matrix is not None:
-            self._twins[1].head(*rows.take())
+        for twin in self._twins[1:] if self._matrix is not None else ():
+            twin.head(*rows.take())
 
     def finish(self, blocks: Sequence[tuple[int, int]]) -> None:
         """After the last rows: compare the logits."""
         self._oracle.check_head(self._parent.logits, blocks)
         self._compare_logits(self._tally, self._twins[0], self._parent)
-        if self.judge is not None:
-            self._compare_logits(self.judge.tally, self._twins[1], self.judge)
+        self._compare_logits(self.judge.tally, self._twins[-1], self.judge)
 
     def float32(self) -> Comparison:
         """The float32 twin from end to end against the parent."""

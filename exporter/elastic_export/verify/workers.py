@@ -51,7 +51,7 @@ class Workers:
         self._pool, self.threads = pool, threads
 
     def run(self, tasks: Iterable[Task]) -> None:
-        """All of them, begun in this order; back when all have ended. What a task holds is dropped when it has ended.
+        """All of them, begun in this order; back when all have ended.
 
         Raises what the first of those that failed raises.
         """
@@ -77,8 +77,11 @@ def workers_for(width: int) -> Iterator[Workers]:
         if sides == 1:
             yield Workers(None, threads)
         else:
-            with ThreadPoolExecutor(sides, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+            pool = ThreadPoolExecutor(sides, initializer=torch.set_num_threads, initargs=(threads,))
+            try:
                 yield Workers(pool, threads)
+            finally:
+                pool.shutdown(cancel_futures=True)  # whoever interrupts waits for what runs, not for what would follow
     finally:
         torch.set_num_threads(before)
 
