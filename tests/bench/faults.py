@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--budget", help="by default the first of the budget file")
     arguments = parser.parse_args()
     checkpoint = Checkpoint.open(arguments.checkpoint)
-    [budget, *_] = [b for b in checkpoint.budgets if arguments.budget in (None, b.name)]
+    [budget, *_] = [b for b in checkpoint.budgets.values() if arguments.budget in (None, b.name)]
     with tempfile.TemporaryDirectory() as folder:
         emitted = _emitted(checkpoint, budget, Path(folder) / "model.onnx")
         chosen = _chosen(checkpoint.architecture, budget)
