@@ -87,9 +87,9 @@ class ShippedFile:
         found, batch = dict[int, dict[str, Array]](), len(self._plan.ids)
         for tokens in {step.tokens for step in self._plan.steps}:
             numbers = [number for number, step in enumerate(self._plan.steps) if step.tokens == tokens]
-            calls = (np.concatenate(parts) for parts in zip(*(self._calls[n] for n in numbers), strict=True))
+            ids, position, length = (np.concatenate([self._calls[n][part] for n in numbers]) for part in range(3))
             streams = {} if piece.stream is None else {piece.stream: np.concatenate([self.streams[n] for n in numbers])}
-            outputs = model.run(*calls, streams)
+            outputs = model.run(ids, position, length, streams)
             for place, number in enumerate(numbers):
                 rows = slice(place * batch, (place + 1) * batch)
                 found[number] = {name: value[rows] for name, value in outputs.items()}
