@@ -10,6 +10,8 @@ import pytest
 from elastic_export.engine import doctor, full
 from elastic_export.engine.doctor import engine_facts
 from elastic_export.engine.rtx import TensorRTRTX
+from elastic_runtime.format.plugin_libraries import read_libraries
+from plugin_libraries_folder import library_bytes, write_libraries
 
 
 def test_the_builder_works_here() -> None:
@@ -19,7 +21,8 @@ def test_the_builder_works_here() -> None:
     assert facts["tensorrt-rtx"].detail.startswith("1.7.1")
     assert (facts["allocator"].state, facts["allocator"].detail.split()[0]) == ("ok", "oneTBB")
     assert set(facts) == {
-        "python", "tensorrt-rtx", "tensorrt", "gpu", "allocator", "builder", "reproducible bytes", "temporary space"
+        "python", "tensorrt-rtx", "tensorrt", "plugin libraries", "gpu", "allocator", "builder", "reproducible bytes",
+        "temporary space",
     }  # fmt: skip
 
 
@@ -35,6 +38,18 @@ def test_the_full_tensorrt_and_what_it_lacks_here_are_named(monkeypatch: pytest.
         monkeypatch.setattr(full, "gpu_compute_capabilities", lambda found=gpus: found)
         fact = doctor._full()
         assert (fact.name, fact.state, detail in fact.detail) == ("tensorrt", state, True), fact
+
+
+def test_the_libraries_that_would_go_into_engines_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "find_libraries", lambda named: None)
+    assert doctor._plugins().state == "absent"
+    folder = write_libraries(tmp_path / "a", library_bytes("one"))
+    monkeypatch.setattr(doctor, "find_libraries", lambda named: read_libraries(folder))
+    fact = doctor._plugins()
+    assert (fact.state, fact.detail) == ("ok", f"1 in {folder}, TensorRT headers rtx-1.7, CUDA 13.0")
+    (folder / "libraries.json").write_text("{")
+    monkeypatch.setattr(doctor, "find_libraries", lambda named: read_libraries(folder))
+    assert doctor._plugins().state == "warn"
 
 
 def test_the_probe_is_started_as_a_build_is(addresses_can_be_fixed: bool) -> None:

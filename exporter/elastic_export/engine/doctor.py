@@ -22,6 +22,7 @@ from elastic_export.engine.packages import package_version
 from elastic_export.engine.probe import PRODUCT
 from elastic_export.engine.process import child_environment
 from elastic_export.engine.rtx import ALLOCATOR, allocator_links
+from elastic_export.plan.ops_modes import find_libraries
 from elastic_export.products import TENSORRT, TENSORRT_RTX
 from elastic_runtime.errors import InputError
 
@@ -46,7 +47,7 @@ class DoctorFact:
 
 def engine_facts() -> list[DoctorFact]:
     """Every fact about building engines here; runs one tiny build in a process of its own, a second or two."""
-    return [_python(), _rtx(), _full(), _gpu(), *_probe(), _temp_space()]
+    return [_python(), _rtx(), _full(), _plugins(), _gpu(), *_probe(), _temp_space()]
 
 
 def _python() -> DoctorFact:
@@ -66,6 +67,19 @@ def _full() -> DoctorFact:
     except InputError as error:
         return DoctorFact(product.name, "absent", f"{what}: needs {error.expected}, found {error.found}")
     return DoctorFact(product.name, "ok", f"{package_version(product.name)}, {what}: builds for this GPU only")
+
+
+def _plugins() -> DoctorFact:
+    """The libraries that would go into engines."""
+    name = "plugin libraries"
+    try:
+        found = find_libraries(None)
+    except InputError as error:
+        return DoctorFact(name, "warn", str(error))
+    if found is None:
+        return DoctorFact(name, "absent", "engines carry none, and native ones are built beside plugin ones")
+    built = f"TensorRT headers {found.abi}, CUDA {found.cuda}"
+    return DoctorFact(name, "ok", f"{len(found.libraries)} in {found.path}, {built}")
 
 
 def _gpu() -> DoctorFact:
