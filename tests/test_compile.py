@@ -146,7 +146,8 @@ class Killed(Progress):
 
 if __name__ == "__main__":
     for weights, output in {outputs!r}.items():
-        options = ExportOptions("small", "rtx5080", Path(output), weights=weights, max_tokens=16, max_contexts=(64,))
+        sizes = {{"max_tokens": 16, "max_contexts": (64,), "ops": "plugin"}}
+        options = ExportOptions("small", "rtx5080", Path(output), weights=weights, **sizes)
         export(plan_job(Checkpoint.open(Path({source!r})), options, demo=False), Killed())
 """
 
