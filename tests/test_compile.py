@@ -254,7 +254,7 @@ def test_float32_all_logits_two_rows_another_prefix_external_weights(
     assert "model.layers.0.norm.weight" in (out / "small" / "weights.json").read_text()
     assert replay_error(out, "small", external=source) < 1e-4
     report = json.loads((out / "small" / "report.json").read_text())
-    assert [c["check"] for c in report["checks"]] == ["float32", "attributes"]
+    assert [c["check"] for c in report["checks"]] == ["float32", "rounded", "attributes"]
 
 
 # --------------------------------------------------------------------------------------------------- what goes wrong
