@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elastic_export.weights import digested as module
+from elastic_export.weights import direct
 from elastic_export.weights.digested import DigestedFile
 
 DIRECT = os.O_DIRECT
@@ -60,7 +61,7 @@ def test_a_file_system_that_opens_nothing_for_direct_writes(tmp_path: Path, monk
             raise OSError(errno.EINVAL, "Invalid argument")
         return real(path, flags, mode)
 
-    monkeypatch.setattr(module.os, "open", opened)
+    monkeypatch.setattr(direct.os, "open", opened)
     write(tmp_path / "f", [3000] * 20)
     assert refused == [tmp_path / "f"]
 

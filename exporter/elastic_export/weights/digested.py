@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import mmap
 import os
@@ -12,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
+from elastic_export.weights.direct import BLOCK, end_direct, open_direct
+
 BUFFER_BYTES = 8 << 20  # written and digested at a time, while the processor's caches still hold them
 _BUFFERS = 4  # one is filled, one written, one digested; one more evens out their pace
-_BLOCK = 4096  # what is written directly begins and ends at multiples of it
-_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class DigestedFile:
@@ -35,7 +33,7 @@ class DigestedFile:
 
     def __init__(self, path: Path) -> None:
         self.digest = ""
-        self._descriptor = _open(path)
+        self._descriptor = open_direct(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._state = hashlib.sha256()
         self._pools = ThreadPoolExecutor(1, "write"), ThreadPoolExecutor(1, "digest")
         self._busy = deque[tuple[mmap.mmap, list[Future[None]]]]()
@@ -68,7 +66,7 @@ class DigestedFile:
 
     def _next_buffer(self, size: int) -> None:
         """Hand on what the buffer holds but for the last, broken block, which begins the next buffer."""
-        whole = self._used // _BLOCK * _BLOCK
+        whole = self._used // BLOCK * BLOCK
         rest = self._buffer[whole : self._used]
         self._hand_on(whole)
         free = self._finished() if len(self._busy) >= _BUFFERS else None
@@ -95,28 +93,7 @@ class DigestedFile:
             try:
                 count = os.pwrite(self._descriptor, data, at)
             except OSError as error:
-                if error.errno != errno.EINVAL or not _end_direct(self._descriptor):
+                if not end_direct(self._descriptor, error):
                     raise
             else:
                 data, at = data[count:], at + count
-
-
-def _open(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    try:
-        return os.open(path, flags | _DIRECT, 0o666)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return os.open(path, flags, 0o666)  # a file system in memory, or one over a network
-
-
-def _end_direct(descriptor: int) -> bool:
-    """Through the page cache from now on: the file's last, broken block, or the system wants other places or sizes.
-    False where that was so already.
-    """
-    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    if not flags & _DIRECT:
-        return False
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
-    return True
