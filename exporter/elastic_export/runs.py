@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
 from elastic_runtime.format.slicing import Runs, TensorRuns, full_runs
 
-__all__ = ["Runs", "TensorRuns", "chosen_runs", "full_runs", "positions", "runs_length", "runs_of", "runs_shape"]
+__all__ = [
+    "Runs", "TensorRuns", "bands_of", "chosen_runs", "full_runs", "positions", "runs_length", "runs_of", "runs_shape",
+]  # fmt: skip
 
 
 def runs_of(keep: npt.NDArray[np.bool_]) -> Runs:
@@ -37,3 +41,26 @@ def runs_length(runs: Runs) -> int:
 def runs_shape(runs: TensorRuns) -> tuple[int, ...]:
     """Shape of the sliced tensor."""
     return tuple(runs_length(axis) for axis in runs)
+
+
+def bands_of(runs: Runs, most: int, gap: int) -> Iterator[tuple[int, Runs]]:
+    """Cut runs into bands of neighbours, to be read at once.
+
+    Args:
+        runs: of one axis.
+        most: indices from a band's first to its last, at most.
+        gap: indices between two runs of a band, at most.
+
+    Yields:
+        (first index, the band's runs counted from there): all indices once, in order.
+    """
+    pieces = ((at, min(most, start + count - at)) for start, count in runs for at in range(start, start + count, most))
+    first, end, band = 0, 0, list[tuple[int, int]]()
+    for start, count in pieces:
+        if band and (start + count - first > most or start - end > gap):
+            yield first, tuple(band)
+            band = []
+        first, end = start if not band else first, start + count
+        band.append((start - first, count))
+    if band:
+        yield first, tuple(band)

@@ -43,13 +43,13 @@ def old_shard(shard: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are digested."""
-    names, digest = list[str](), module.file_digest
+    names, digest = list[str](), module.streamed_digest
 
     def counted(path: Path, **options: object) -> tuple[int, str]:
         names.append(path.name)
         return digest(path, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "file_digest", counted)
+    monkeypatch.setattr(module, "streamed_digest", counted)
     return names
 
 
@@ -148,7 +148,7 @@ def test_what_is_kept_of_an_old_bundle_is_read_whatever_is_remembered(
 def test_a_shard_that_changes_during_the_export_is_an_error_that_names_it(
     tmp_path: Path, export: Callable, tree: Callable, old_shard: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    out, blob, digest = tmp_path / "out", old_shard.resolve(), module.file_digest
+    out, blob, digest = tmp_path / "out", old_shard.resolve(), module.streamed_digest
     export(out, ASKED)
     before, read = tree(out), threading.Event()
 
@@ -166,7 +166,7 @@ def test_a_shard_that_changes_during_the_export_is_an_error_that_names_it(
             assert read.wait(10)
             blob.unlink() if when == "gone" else os.utime(blob, ns=(OLD, OLD + 1))
 
-    monkeypatch.setattr(module, "file_digest", changed)
+    monkeypatch.setattr(module, "streamed_digest", changed)
     found = "none any more" if when == "gone" else "another size or time of change"
     with pytest.raises(InputError, match=rf"checkpoint/blob: expected the file as it was when .*, found {found}"):
         export(out, ASKED, digests=digests(tmp_path), text="new", before_finish=later)
@@ -193,7 +193,7 @@ def test_an_export_that_ends_early_waits_for_no_digest(
         assert begun.wait(10)
         raise ValueError("the build")
 
-    monkeypatch.setattr(module, "file_digest", endless)
+    monkeypatch.setattr(module, "streamed_digest", endless)
     with pytest.raises(ValueError, match="the build"):
         export(tmp_path / "out", ASKED, digests=digests(tmp_path), before_finish=fail)
     assert ended.is_set()
@@ -219,7 +219,7 @@ def test_a_file_that_was_fresh_when_its_digest_began_is_not_remembered_however_l
         return 5, "a" * 64
 
     monkeypatch.setattr(module, "LEAST_REMEMBERED", 1)
-    monkeypatch.setattr(module, "file_digest", slow)
+    monkeypatch.setattr(module, "streamed_digest", slow)
     monkeypatch.setattr(time, "time_ns", lambda: clock[0])
     for begun, kept in ((NOW, False), (NOW + 2_000_000_000, True)):
         clock[0], sums = begun, digests(tmp_path)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of
+from elastic_export.weights.read_ahead import Span, read_ahead
 from elastic_runtime.errors import InputError
-from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import FileEntry
 
 #: A smaller file is digested sooner than its memo would be worth keeping.
 LEAST_REMEMBERED = 64 << 20
+_PIECE = 4 << 20
 _MOST_THREADS = 4  # what reads faster than four of them can hash is rare
 
 
@@ -76,11 +80,27 @@ class Digests:
         return FileEntry(relative, size, digest)
 
     def _digest(self, file: Path) -> tuple[int, str]:
-        return file_digest(file, on_bytes=self._go_on)
+        return streamed_digest(file, on_bytes=self._go_on)
 
     def _go_on(self, count: int) -> None:
         if self._stopped.is_set():
             raise InterruptedError("nobody waits for the digest any more")
+
+
+def streamed_digest(file: Path, *, on_bytes: Callable[[int], None]) -> tuple[int, str]:
+    """(size, sha256) of a file, read ahead and past the page cache: gigabytes are digested once and not used here.
+
+    Args:
+        file: read as far as its size is now.
+        on_bytes: hears of every piece.
+    """
+    size, state = file.stat().st_size, hashlib.sha256()
+    spans = (Span(file, at, min(_PIECE, size - at)) for at in range(0, size, _PIECE))
+    with closing(read_ahead(spans, past_cache=True)) as pieces:
+        for piece in pieces:
+            state.update(piece)
+            on_bytes(len(piece))
+    return size, state.hexdigest()
 
 
 def entry_at_hand(entry: FileEntry) -> Future[FileEntry]:

@@ -1,11 +1,15 @@
-"""Stream a sub-model out as an ordinary Hugging Face checkpoint, never more than one tensor in memory."""
+"""Stream a sub-model out as an ordinary Hugging Face checkpoint, a few MiB at a time.
+
+A chain of threads, so that the disk is never idle: bands of the parent's rows are read ahead (read_ahead.py), the kept
+runs are cut out of each here, and what they make is written and digested (digested.py).
+"""
 
 from __future__ import annotations
 
 import errno
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +25,21 @@ from elastic_export.dtypes import DTYPES
 from elastic_export.layers.all_kinds import AXES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.kept import sliced_blocks, sub_model_name, tensor_runs
-from elastic_export.runs import TensorRuns, runs_shape
-from elastic_export.weights.digested import write_digested
+from elastic_export.layers.kept import sub_model_name, tensor_runs
+from elastic_export.runs import TensorRuns, bands_of, runs_shape
+from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
+from elastic_export.weights.read_ahead import Span, read_ahead
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.safetensors import encode_header, itemsize
+from elastic_runtime.format.slicing import copy_runs
 
 #: The ONNX file of the sub-model with its weights (initialised.py); here, as a plan must not wait for onnx.
 INITIALISED = "model.initialised.onnx"
 
 #: Bytes of a shard's tensors, unless one tensor alone is larger: what file systems and hubs handle well.
 MAX_SHARD_BYTES = 4 << 30
-_PIECE = 8 << 20  # bytes of the parent cut at a time: written and digested before the processor's caches lose them
+_BAND_BYTES = BUFFER_BYTES // 2  # of the parent, read and cut at once; two fill what is written at once
+_GAP_BYTES = 256 << 10  # rows that are not kept: fewer are sooner read as well than skipped
 
 
 #: Keys of the parent that would be untrue of a sub-model, or point to files or tensors that are not copied.
@@ -155,20 +162,46 @@ def _write_shard(
     """Where each tensor of a shard lies, by the parent's name, and the shard's sha256."""
     # transformers refuses a file whose metadata does not say which framework's layout it has.
     header, entries = encode_header({part.name: (part.dtype, part.shape) for part in parts}, {"format": "pt"})
-    data = (piece for part in parts for piece in _pieces(checkpoint, part, conversion))
-    digest = write_digested(path, itertools.chain([memoryview(header)], data))
+    bands = [band for part in parts for band in _bands(checkpoint.tensors[part.parent_name], part)]
+    with DigestedFile(path) as out, closing(read_ahead(band.span for band in bands)) as read:
+        out.room(len(header))[:] = header
+        for band, data in zip(bands, read, strict=True):
+            _cut(band, data, out, conversion)
     placed = ((part.parent_name, entries[part.name]) for part in parts)
-    return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}, digest
+    return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}, out.digest
 
 
-def _pieces(checkpoint: Checkpoint, part: _Part, conversion: Conversion | None) -> Iterator[memoryview]:
-    """The bytes of a tensor as they are stored, a few MiB at a time."""
-    for block in sliced_blocks(checkpoint.read(part.parent_name), part.runs, _PIECE):
-        stored = convert(block, part.dtype, part.parent_name)
-        if conversion is not None and stored is not block:
-            conversion.add(part.parent_name, Loss.of(block, stored))
-        yield stored.reshape(-1).view(np.uint8).data
-    checkpoint.release(part.parent_name)
+@dataclass(frozen=True)
+class _Band:
+    """Neighbouring rows of a tensor of the parent, and which of their elements are kept."""
+
+    part: _Part
+    span: Span
+    dtype: str
+    shape: tuple[int, ...]
+    runs: TensorRuns
+
+
+def _bands(tensor: TensorRef, part: _Part) -> Iterator[_Band]:
+    row = tensor.nbytes // tensor.shape[0]
+    for first, rows in bands_of(part.runs[0], max(1, _BAND_BYTES // row), _GAP_BYTES // row):
+        count = sum(rows[-1])
+        span = Span(tensor.file, tensor.offset + first * row, count * row)
+        yield _Band(part, span, tensor.dtype, (count, *tensor.shape[1:]), (rows, *part.runs[1:]))
+
+
+def _cut(band: _Band, data: memoryview, out: DigestedFile, conversion: Conversion | None) -> None:
+    """Append the kept elements of a band to the file, as they are stored."""
+    source, part = np.ndarray(band.shape, DTYPES[band.dtype].numpy, data), band.part
+    if part.dtype == band.dtype:
+        shape = runs_shape(band.runs)
+        copy_runs(source, band.runs, into=np.ndarray(shape, source.dtype, out.room(math.prod(shape) * source.itemsize)))
+        return
+    kept = copy_runs(source, band.runs)
+    stored = convert(kept, part.dtype, part.parent_name)
+    if conversion is not None:
+        conversion.add(part.parent_name, Loss.of(kept, stored))
+    out.room(stored.nbytes)[:] = stored.reshape(-1).view(np.uint8).data
 
 
 def _config(checkpoint: Checkpoint, budget: Budget, dtype: str | None) -> dict[str, Any]:
