@@ -81,7 +81,9 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raise InputError(str(path), expected="a readable safetensors file", found=error.strerror or "") from None
     start = 8 + len(header)
     raw = parse_json(header, f"{path}, header")
-    metadata = raw.pop("__metadata__", {})
+    metadata = raw.pop("__metadata__", None)
+    if metadata is None:  # optional in the reference implementation too, so null is as good as absent
+        metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise InputError(f"{path}, __metadata__", expected="an object of texts", found=json_type(metadata))
     entries = sorted(

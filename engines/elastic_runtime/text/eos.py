@@ -43,7 +43,7 @@ def stop_ids(
 def optional_json(path: Path) -> Mapping[str, Any]:
     """The object of a JSON file, an empty one where there is no such file."""
     with advised("correct it in the checkpoint and export again"):
-        return read_json(path) if path.is_file() else {}
+        return read_json(path, any_number=True) if path.is_file() else {}
 
 
 def content_of(token: object) -> str:

@@ -95,7 +95,7 @@ _READ_ELSEWHERE = frozenset(
 def read_config(path: Path) -> dict[str, Any]:
     """The raw config. `Infinity` is allowed; its spelling in newer saves, `{"__float__": "Infinity"}`, is undone."""
     with advised("name the checkpoint's folder, or download its config.json again"):
-        config = read_json(path, allow_infinity=True)
+        config = read_json(path, any_number=True)
     return {key: _plain_float(value) for key, value in config.items()}
 
 

@@ -55,7 +55,7 @@ def _open_index(directory: Path, index: Path) -> dict[Path, TensorFile]:
 def _weight_map(index: Path) -> dict[str, str]:
     """The index's map of tensor to shard; every shard is a file right in the folder (a symbolic link is one)."""
     with advised(_REINDEX):
-        weight_map: Any = read_json(index).get("weight_map")
+        weight_map: Any = read_json(index, any_number=True).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(
             f"{index}, weight_map", expected="an object of tensor to shard", found=json_type(weight_map), todo=_REINDEX
