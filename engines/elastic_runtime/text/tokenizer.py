@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -127,18 +128,23 @@ class Tokenizer:
         Raises:
             InputError: the bundle has no template, or it refuses the messages.
         """
-        try:
-            from elastic_runtime.text.chat_template import find_template, render  # noqa: PLC0415  # ids go without
-        except ImportError as error:
-            raise _missing("jinja2", error) from error
-        template = find_template(self._folder, self._files.config, tools=bool(tools))
+        template = self._template(tools=bool(tools))
         if template is None:
             raise InputError(
                 "chat", expected="a chat template in tokenizer_config.json", found="none", todo="use --prompt"
             )
         given = dict(arguments or {})
         values = {**self._files.special, "add_generation_prompt": True, "tools": tools, "documents": None, **given}
-        return render(template, messages, **values)
+        return _templates().render(template, messages, **values)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether `render` has a template for a conversation without tools. Raises InputError about a file of one."""
+        return self._template(tools=False) is not None
+
+    def _template(self, *, tools: bool) -> str | None:
+        found: str | None = _templates().find_template(self._folder, self._files.config, tools=tools)
+        return found
 
 
 def _load(path: Path, files: TokenizerFiles) -> Any:
@@ -161,6 +167,13 @@ def _load(path: Path, files: TokenizerFiles) -> Any:
     tokenizer.encode_special_tokens = bool(files.config.get("split_special_tokens", False))
     tokenizer.add_tokens([tokenizers.AddedToken(token.content, **token.options()) for token in files.added])
     return tokenizer
+
+
+def _templates() -> Any:
+    try:
+        return import_module("elastic_runtime.text.chat_template")  # ids go without
+    except ImportError as error:
+        raise _missing("jinja2", error) from error
 
 
 def _missing(package: str, error: ImportError) -> BuildError:

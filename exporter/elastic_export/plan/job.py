@@ -17,6 +17,7 @@ from elastic_export.layers.kept import tensor_runs
 from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import check_contracts, check_limits
 from elastic_export.plan.reckoning import budget_size
+from elastic_export.plan.text import check_text
 from elastic_export.products import TENSORRT_RTX, Product, ProductName, product_of
 from elastic_export.runs import runs_shape
 from elastic_runtime.errors import InputError
@@ -72,7 +73,7 @@ class EngineJob:
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A request that is known to be sound: what to build, of what size."""
+    """A request that is known to be sound: what to build, of what size. `notes`: what a user should be told of it."""
 
     checkpoint: Checkpoint
     demo: bool
@@ -82,6 +83,7 @@ class ExportJob:
     targets: tuple[Target, ...]
     engines: tuple[EngineJob, ...]
     sizes: tuple[BudgetSize, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def parent(self) -> Architecture:
@@ -170,7 +172,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
 
     Raises:
         InputError: an unknown product, budget or target, sizes that cannot be built, a precision the weights cannot
-            have.
+            have, files beside the weights that cannot be shipped or whose text would not work.
         BuildError: this installation's contracts and interface differ (`check_contracts`).
     """
     check_contracts()
@@ -195,7 +197,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
             )
     sizes = budget_sizes(checkpoint, budgets, options)
     _check_weights(checkpoint, options, precision, sizes)
-    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes)
+    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes, check_text(checkpoint))
 
 
 def precision_of(checkpoint: Checkpoint) -> Precision:
