@@ -150,6 +150,7 @@ def write_checkpoint(
     shards: int = 1,
     prefix: str = "backbone",
     fp32_vectors: bool = False,
+    wide: tuple[str, ...] = (),
 ) -> Path:
     """Write config, weights and budgets as a Hugging Face checkpoint folder; returns the folder.
 
@@ -162,9 +163,10 @@ def write_checkpoint(
         shards: 1 gives `model.safetensors`, more an index.
         prefix: first word of the tensors' names in the file.
         fp32_vectors: keep A_log, D and dt_bias in FP32, as some checkpoints do.
+        wide: how the names of other tensors end that are kept so.
     """
     by_suffix = {_without_prefix(name): array for name, array in weights.items()}
-    kept_wide = (".A_log", ".D", ".dt_bias") if fp32_vectors else ()
+    kept_wide = (*wide, *((".A_log", ".D", ".dt_bias") if fp32_vectors else ()))
     tensors = {
         name: by_suffix[_without_prefix(name)].astype(MODEL_DTYPES["fp32" if name.endswith(kept_wide) else dtype].numpy)
         for name in arch.tensor_shapes(prefix)

@@ -14,6 +14,7 @@ from elastic_export.bundle.report_file import write_report
 from elastic_export.bundle.results import BudgetResult, ExportResult
 from elastic_export.bundle.run_record import RunRecord
 from elastic_export.bundle.writer import BundleWriter, writer_of
+from elastic_export.checkpoint.shipped import ship_companions
 from elastic_export.dumps import dumps_of
 from elastic_export.emit import emit_model
 from elastic_export.engine.flavour import check_builder
@@ -55,8 +56,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
         progress.say_all(build_remarks(results))
         check_targets(job, results)  # again, by the builder's scratch memory instead of the estimate
         with progress.step("bundle"):  # last: digests are of files that nobody changes any more
-            for companion in job.checkpoint.companions():
-                writer.place(companion, companion.name)
+            ship_companions(job.checkpoint, writer.path)
             manifest = writer.finish(manifest_of(job, results))
         run = writer.record(record.document(writer.output, manifest, results, progress.seconds()))
     return ExportResult(writer.output, manifest, tuple(results), run, (job.ops.note,) if job.ops.note else ())

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elastic_export.checkpoint.config import FIXED, config_document, parse_config, read_config
@@ -97,6 +97,26 @@ def test_infinity_in_both_spellings(tmp_path: Path, parent: Architecture) -> Non
         assert parse_config(read_config(path), "c")[0].time_step_limit == (0.0, math.inf)
 
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@given(st.floats(FLOAT32_MAX, exclude_min=True, allow_nan=False) | st.integers(2**128, 10**4200))
+@example(1e308)
+@example(1.7976931348623157e308)
+@example(1e39)
+@example(3.4028235e38)
+def test_a_bound_above_every_float32_is_none(tmp_path_factory: pytest.TempPathFactory, bound: float) -> None:
+    """Whoever cannot write Infinity writes a large number, and an engine computes in float32."""
+    path = tmp_path_factory.mktemp("limit") / "config.json"
+    path.write_text(json.dumps(changed(NANO_12B, {"time_step_limit": [0.0, bound]})))
+    assert parse_config(read_config(path), "c")[0].time_step_limit == (0.0, math.inf)
+
+
+def test_the_largest_float32_is_a_bound() -> None:
+    architecture, _ = parse_config(changed(NANO_12B, {"time_step_limit": [0, FLOAT32_MAX]}), "c")
+    assert architecture.time_step_limit == (0.0, FLOAT32_MAX)
+
+
 OTHER_VALUES: dict[str, Any] = {
     "attention_bias": True,
     "mlp_bias": True,
@@ -148,7 +168,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "experts": (
         {"hybrid_override_pattern": "M-E"},
-        "hybrid_override_pattern, layer 2: expected a Mamba-2, MLP or attention layer, found a mixture of experts.",
+        "hybrid_override_pattern, layer 2: expected a Mamba-2, MLP or attention layer, found a mixture of experts, "
+        "as the Nemotron 3 models have (30B-A3B and the nested ones in it). Export a dense model of the family.",
     ),
     "experts in a list": ({"hybrid_override_pattern": ..., "layer_types": ["moe"]}, "layer_types, layer 0: expected a Mamba-2"),
     "unknown type": (
@@ -175,6 +196,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "groups disagree": ({"mamba_n_groups": 4}, "mamba_n_groups: expected 2, as n_groups says, found 4."),
     "eps disagree": ({"rms_norm_eps": 1e-6}, "rms_norm_eps: expected 1e-05, as layer_norm_epsilon says, found 1e-06."),
     "eps 0": ({"layer_norm_epsilon": 0}, "layer_norm_epsilon: expected a number between 0 and 1, found 0."),
+    "eps no float32 holds": ({"layer_norm_epsilon": 1e-39}, "layer_norm_epsilon: expected a number that float32 holds, 1.2e-38 or more, found 1e-39."),
+    "limit nowhere": ({"time_step_limit": [1e39, math.inf]}, "time_step_limit: expected [low, high] with 0 ≤ low ≤ high, found [1e+39, inf]."),
+    "limit of no number": ({"time_step_limit": [0.0, math.nan]}, "time_step_limit: expected [low, high]"),
     "limit reversed": ({"time_step_limit": [1.0, 0.5]}, "time_step_limit: expected [low, high] with 0 ≤ low ≤ high, found [1.0, 0.5]."),
     "limit one number": ({"time_step_limit": [1.0]}, "time_step_limit: expected [low, high] with 0 ≤ low ≤ high, found [1.0]."),
     "limit negative": ({"time_step_limit": [-1.0, 2.0]}, "time_step_limit: expected [low, high]"),

@@ -214,7 +214,7 @@ TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "wrong shape": (lambda t: t.update({UP: t[UP][:-1]}), f"tensor '{UP}': expected shape [37, 24] by config.json, found [36, 24]."),
     "transposed": (lambda t: t.update({UP: t[UP].T.copy()}), f"tensor '{UP}': expected shape [37, 24] by config.json, found [24, 37]. Save it untransposed, [out, in]."),
     "matrix in fp32": (as_dtype(UP, np.float32), f"tensor '{UP}': expected dtype bf16, as most matrices are, found fp32."),
-    "matrix in int8": (as_dtype(UP, np.int8), f"tensor '{UP}': expected dtype bf16, as most matrices are, found i8."),
+    "matrix in int8": (as_dtype(UP, np.int8), f"tensor '{UP}': expected weights in bf16, fp16 or fp32, found quantised ones: it is in i8."),
     "vector in fp64": (as_dtype(A_LOG, np.float64), f"tensor '{A_LOG}': expected dtype bf16 or fp32, found fp64."),
     "vector in fp16": (as_dtype(A_LOG, np.float16), f"tensor '{A_LOG}': expected dtype bf16 or fp32, found fp16."),
 }  # fmt: skip
@@ -233,7 +233,7 @@ def test_faulty_tensors_are_named(folder: Path, change: Callable[[dict[str, Any]
 def test_a_checkpoint_of_integers(folder: Path) -> None:
     for shard in (FIRST, SECOND):
         resave(folder, shard, lambda tensors: tensors.update({n: t.astype(np.int8) for n, t in tensors.items()}))
-    with pytest.raises(InputError, match="expected dtype bf16 or fp16 or fp32, found i8"):
+    with pytest.raises(InputError, match="found quantised ones: it is in i8"):
         Checkpoint.open(folder)
 
 
@@ -268,6 +268,11 @@ def weight_map(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None
     return damage
 
 
+def without_weights(folder: Path) -> None:
+    for name in (INDEX, FIRST, SECOND):
+        (folder / name).unlink()
+
+
 def truncate(folder: Path) -> None:
     with (folder / SECOND).open("r+b") as file:
         file.truncate((folder / SECOND).stat().st_size - 1)
@@ -275,12 +280,12 @@ def truncate(folder: Path) -> None:
 
 FILE_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json: expected a JSON file, found no such file."),
-    "no weights": (lambda f: (f / INDEX).unlink(), "expected model.safetensors or model.safetensors.index.json, found neither."),
+    "no weights": (without_weights, "expected model.safetensors or model.safetensors.index.json, found neither."),
     "weights of another kind": (
-        lambda f: ((f / INDEX).unlink(), (f / "pytorch_model.bin").write_text("x")),
+        lambda f: (without_weights(f), (f / "pytorch_model.bin").write_text("x")),
         "found neither, but pytorch_model.bin: convert them to safetensors.",
     ),
-    "both": (lambda f: shutil.copy(f / FIRST, f / "model.safetensors"), "found both. Remove the one that does not belong to this checkpoint."),
+    "both": (lambda f: shutil.copy(f / FIRST, f / "model.safetensors"), f"found both, and the index names {FIRST}, {SECOND} alone. Remove the one that does not belong to this checkpoint."),
     "shard missing": (lambda f: (f / SECOND).unlink(), f"expected the shard {SECOND}, found no such file. Download the checkpoint again: it is not complete."),
     "shard truncated": (truncate, "tensor 'lm_head.weight': expected data up to byte"),
     "index above": (weight_map(lambda m: m.update({UP: "../" + FIRST})), f"'{UP}': expected the name of a file in the same folder, found the text '../{FIRST}'."),

@@ -32,6 +32,8 @@ FILES: list[tuple[str | None, str | None]] = [
     (None, '{"eos_token": "b"}'),
     (None, '{"eos_token": "nowhere"}'),
     (None, '{"eos_token": null}'),
+    (None, '{"eos_token": "b", "model_max_length": 1000000000000000019884624838656}'),
+    ('{"eos_token_id": 1, "max_length": 18446744073709551616}', None),
     (None, '{"eos_token": 3}'),
     (None, '{"eos_token": "<|far|>"}'),
     ('{"eos_token_id": [2, 4, -1, 99]}', None),

@@ -38,6 +38,15 @@ TEST(json_refuses_what_parsers_forgive) {
   }
 }
 
+TEST(json_of_others_holds_numbers_of_any_size) {
+  const Value value = parse_json(
+      R"({"a": 1000000000000000019884624838656, "b": 18446744073709551615, "c": 7, "d": 1.5})", "x", Numbers::kAny);
+  CHECK_EQ(*at(value, "a").get<double>(), 1e30);
+  CHECK_EQ(*at(value, "b").get<double>(), 18446744073709551616.0);
+  CHECK_EQ(integer(at(value, "c")), 7);
+  CHECK_EQ(*at(value, "d").get<double>(), 1.5);
+}
+
 TEST(json_files_are_bounded) {
   const std::string folder = scratch("json");
   std::ofstream(folder + "/long.json") << "{\"a\": \"" << std::string(100, 'x') << "\"}";

@@ -67,6 +67,11 @@ def test_a_product_that_puts_no_plugin_in_place_of_a_function_body_builds_native
     [
         ({"max_tokens": 0}, "--max-tokens: expected 1 or more, found 0. Leave --max-tokens out or raise it."),
         ({"max_context": 0}, "--max-context: expected 1 or more, found 0. Leave --max-context out or raise it."),
+        (
+            {"max_context": 1 << 31, "max_batch": 1},
+            "--max-context: expected at most 2147483647, found 2147483648. Lower --max-context.",
+        ),
+        ({"max_batch": 1 << 31}, "--max-batch: expected at most 2147483647, found 2147483648. Lower --max-batch."),
         ({"max_batch": -1}, "--max-batch: expected 1 or more, found -1. Leave --max-batch out or raise it."),
         (
             {"max_tokens": 300, "max_context": 256},

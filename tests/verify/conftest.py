@@ -80,12 +80,13 @@ class Compiled:
     precision: str
     trace: Callable[..., ir.Model]
     every_token: bool = False
+    wide: tuple[str, ...] = ()  # how the names of the tensors end that are stored in float32
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:
         weights = random_weights(self.arch, np.random.default_rng(3))
         budgets = [Budget.full(self.arch, "full"), self.budget]
-        write_checkpoint(self.folder / "ckpt", self.arch, weights, budgets, dtype=self.precision)
+        write_checkpoint(self.folder / "ckpt", self.arch, weights, budgets, dtype=self.precision, wide=self.wide)
         self.plan = make_plan(vocab=self.arch.vocab_size, max_tokens=256, max_context=512)
 
     @cached_property
@@ -111,7 +112,8 @@ class Compiled:
 
     def compile(self, file: str = "faulty.onnx") -> EmittedModel:
         dtype = DTYPES[self.precision].ir
-        graph, stored = clone_with_facts(self.parent), dict.fromkeys(facts_of(self.parent).tensors(), dtype)
+        graph, tensors = clone_with_facts(self.parent), self.checkpoint.tensors
+        stored = {name: DTYPES[tensors[name].dtype].ir for name in facts_of(self.parent).tensors()}
         run_passes(graph, budget_passes(self.masks, dtype, stored))
         sub, path = self.budget.architecture(self.arch), self.folder / file
         return emit_model(graph, sub, path, precision=self.precision, every_token=self.every_token)

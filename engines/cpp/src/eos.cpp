@@ -12,7 +12,7 @@ namespace {
 std::optional<Value> optional_json(const std::filesystem::path& path) {
   std::error_code none;
   if (!std::filesystem::is_regular_file(path, none)) return std::nullopt;
-  return read_json(path);
+  return read_json(path, kJsonLimit, Numbers::kAny);
 }
 
 /// A special token stands as text or as an object with `content`; null where it does neither.
@@ -54,6 +54,9 @@ std::vector<std::int64_t> named(const std::filesystem::path& folder) {
   if (eos && !eos->is_null()) return ids_of(*eos);
   const auto config = optional_json(folder / "tokenizer_config.json");
   const std::string* token = config ? content_of(config->find("eos_token")) : nullptr;
+  if (token && token->empty()) token = nullptr;
+  const auto older = token ? std::nullopt : optional_json(folder / "special_tokens_map.json");
+  if (older) token = content_of(older->find("eos_token"));
   const auto tokenizer = token ? optional_json(folder / "tokenizer.json") : std::nullopt;
   const auto id = tokenizer ? id_of(*tokenizer, *token) : std::nullopt;
   return id ? std::vector<std::int64_t>{*id} : std::vector<std::int64_t>{};

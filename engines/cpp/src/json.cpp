@@ -26,7 +26,8 @@ std::string line_and_column(std::string_view text, std::size_t offset) {
 /// Receives the events of nlohmann's parser and builds the value; faults are thrown from here.
 class Builder {
  public:
-  Builder(std::string_view text, const std::string& subject) : text_(text), subject_(subject) {}
+  Builder(std::string_view text, const std::string& subject, Numbers numbers)
+      : text_(text), subject_(subject), any_number_(numbers == Numbers::kAny) {}
 
   Value take() { return std::move(root_); }
 
@@ -34,11 +35,14 @@ class Builder {
   bool boolean(bool value) { return put(Value(value)); }
   bool number_integer(std::int64_t value) { return put(Value(value)); }
   bool number_unsigned(std::uint64_t value) {
-    if (value > static_cast<std::uint64_t>(INT64_MAX)) fail_integer(std::to_string(value));
+    if (value > static_cast<std::uint64_t>(INT64_MAX)) {
+      if (any_number_) return put(Value(static_cast<double>(value)));
+      fail_integer(std::to_string(value));
+    }
     return put(Value(static_cast<std::int64_t>(value)));
   }
   bool number_float(double value, const std::string& text) {
-    if (text.find_first_of(".eE") == std::string::npos)
+    if (!any_number_ && text.find_first_of(".eE") == std::string::npos)
       fail_integer(text);  // the parser's way out of 64 bits
     return put(Value(value));
   }
@@ -113,6 +117,7 @@ class Builder {
 
   std::string_view text_;
   const std::string& subject_;
+  bool any_number_;
   Value root_;
   std::vector<Value> stack_;       // the open arrays and objects
   std::vector<std::string> keys_;  // of each of them, the key whose value comes next
@@ -145,16 +150,16 @@ const Value* Value::find(std::string_view key) const {
   return found == object->end() ? nullptr : &found->value;
 }
 
-Value parse_json(std::string_view text, const std::string& subject) {
+Value parse_json(std::string_view text, const std::string& subject, Numbers numbers) {
   check_text(text, subject);
-  Builder builder(text, subject);
+  Builder builder(text, subject, numbers);
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   Value value = builder.take();
   if (!value.get<Object>()) throw InputError(subject, "a JSON object", json_type(value));
   return value;
 }
 
-Value read_json(const std::filesystem::path& path, std::size_t limit) {
+Value read_json(const std::filesystem::path& path, std::size_t limit, Numbers numbers) {
   const std::string name = path_text(path);
   std::error_code none;
   if (!std::filesystem::is_regular_file(path, none)) {
@@ -164,7 +169,7 @@ Value read_json(const std::filesystem::path& path, std::size_t limit) {
   const std::string text = read_bytes(path, limit, "a readable JSON file");
   if (text.size() > limit)
     throw InputError(name, "at most " + std::to_string(limit) + " bytes of JSON", "a larger file");
-  return parse_json(text, name);
+  return parse_json(text, name, numbers);
 }
 
 std::size_t invalid_utf8(std::string_view text) {

@@ -86,6 +86,7 @@ TensorEntry entry(const std::string& file, const Member& member, std::int64_t st
 }
 
 void check_metadata(const std::string& file, const Value& metadata) {
+  if (metadata.is_null()) return;  // optional in the reference implementation
   const auto* members = metadata.get<Object>();
   const auto is_text = [](const Member& member) { return member.value.get<std::string>() != nullptr; };
   if (members && std::all_of(members->begin(), members->end(), is_text)) return;

@@ -2,13 +2,15 @@
 
 The standard library keeps the last of two equal keys, turns `1e999` into infinity and accepts integers of any length;
 each of these hides an edited or damaged file. Here they are errors that name the file.
+
+Numbers of files that are not of our formats are their writers' affair: Hugging Face's own tools write `Infinity` for
+"no limit" and `1000000000000000019884624838656` for "no length known". `any_number` reads them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +27,31 @@ class _ParseError(ValueError):
     """A fault found while parsing, before the file's name is known: (expected, found)."""
 
 
-def read_json(path: Path, *, limit: int = DEFAULT_LIMIT, allow_infinity: bool = False) -> dict[str, Any]:
+def read_json(path: Path, *, limit: int = DEFAULT_LIMIT, any_number: bool = False) -> dict[str, Any]:
     """The object a JSON file holds.
 
     Args:
         path: the file; its text is UTF-8 without a byte order mark.
         limit: bytes the file may have at most.
-        allow_infinity: accept the literals `Infinity` and `-Infinity` (the configs of Hugging Face hold them).
+        any_number: for files of others: accept numbers of any size and the literals `Infinity`, `-Infinity` and `NaN`.
+            An integer outside of 64 bits becomes a float, which is infinite where no float is as large.
 
     Raises:
         InputError: there is no such file, it cannot be read, is larger than `limit`, or is no strict JSON object.
     """
-    return parse_json(_read_bytes(path, limit), str(path), allow_infinity=allow_infinity)
+    return parse_json(_read_bytes(path, limit), str(path), any_number=any_number)
 
 
-def parse_json(data: bytes, subject: str, *, allow_infinity: bool = False) -> dict[str, Any]:
+def parse_json(data: bytes, subject: str, *, any_number: bool = False) -> dict[str, Any]:
     """The object that JSON text holds; errors are InputErrors about `subject`. See `read_json` for the rules."""
     try:
         text = data.decode("utf-8")
         value = json.loads(
             text,
             object_pairs_hook=_unique_keys,
-            parse_int=_bounded_int,
-            parse_float=_finite_float,
-            parse_constant=_constant(allow_infinity),
+            parse_int=_any_int if any_number else _bounded_int,
+            parse_float=float if any_number else _finite_float,
+            parse_constant=float if any_number else _no_constant,
         )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -106,9 +109,17 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _bounded_int(text: str) -> int:
-    if len(text) > 20 or not -_INT_BOUND <= int(text) < _INT_BOUND:
+    if not _is_64_bits(text):
         raise _ParseError("integers of 64 bits", f"the integer {text[:24]}{'…' if len(text) > 24 else ''}")
     return int(text)
+
+
+def _any_int(text: str) -> int | float:
+    return int(text) if _is_64_bits(text) else float(text)
+
+
+def _is_64_bits(text: str) -> bool:
+    return len(text) <= 20 and -_INT_BOUND <= int(text) < _INT_BOUND  # int() refuses more than 4300 digits
 
 
 def _finite_float(text: str) -> float:
@@ -117,10 +128,5 @@ def _finite_float(text: str) -> float:
     return value
 
 
-def _constant(allow_infinity: bool) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        if allow_infinity and text != "NaN":
-            return float(text)
-        raise _ParseError("finite numbers", text)
-
-    return parse
+def _no_constant(text: str) -> float:
+    raise _ParseError("finite numbers", text)

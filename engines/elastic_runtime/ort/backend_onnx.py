@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from elastic_runtime.backend import Floats, Ints, closed
 from elastic_runtime.errors import BuildError, InputError, NoCudaError
 from elastic_runtime.ort.advice import UPDATE
+from elastic_runtime.ort.library import onnxruntime
 from elastic_runtime.ort.onnx_memory import Buffer, HostMemory, Memory, check_providers, ort_value
 from elastic_runtime.ort.twin import TOKEN_INPUTS, float32_twin, is_weight
 

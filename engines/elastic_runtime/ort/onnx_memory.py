@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from elastic_runtime.backend import DeviceName
 from elastic_runtime.errors import BuildError, NoCudaError
+from elastic_runtime.ort.library import onnxruntime
 
 Array = npt.NDArray[Any]
 CUDA = "CUDAExecutionProvider"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from elastic_runtime.errors import BuildError, ElasticError, InputError
 from elastic_runtime.ort.advice import UPDATE
+from elastic_runtime.ort.library import onnxruntime
 from elastic_runtime.ort.onnx_memory import ort_value
 from elastic_runtime.ort.pieces import output_of
 from elastic_runtime.ort.twin import TOKEN_INPUTS, float32_twin, is_weight

@@ -4,6 +4,9 @@ onnxruntime's CPU has no BF16 kernels. Its twin keeps every op and every weight 
 twin besides rounds each value that the original keeps narrow (Cast there and back), so that it differs from the
 original in the accumulation order only: a precision assigned wrongly shows.
 
+What a file does to a weight before anything is computed is part of the weight: one that is stored in float32 and that
+the model takes in its narrow type is rounded to it in both twins.
+
 Function bodies are inlined first, since a body says nothing of types and an op in it may compute narrow. The contract
 of the mixer is float32 inside: so what a body *computes* narrow is rounded in both twins (what it only moves is not).
 
@@ -79,7 +82,7 @@ def float32_twin(
         return twin
     twin = onnx.inliner.inline_local_functions(_with_defaults(model))
     outer = {name for node in model.graph.node for name in node.output}
-    were_narrow = _narrow_values(twin)
+    were_narrow, wide_in = _narrow_values(twin), _wide_weights(twin)
     del twin.graph.value_info[:]
     stored = _widen_interface((v for v in twin.graph.input if v.name not in inner), keep_weights=not wide_weights)
     stored += _widen_interface((v for v in twin.graph.output if v.name not in inner), keep_weights=True)
@@ -88,7 +91,8 @@ def float32_twin(
     nodes = [_cast(name, _wide(name), TensorProto.FLOAT) for name in stored]
     for node in twin.graph.node:
         of_a_body = outer.isdisjoint(node.output)
-        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded or of_a_body else None)
+        of_a_weight = node.op_type == "Cast" and node.input[0] in wide_in
+        nodes += _twin_of(node, set(stored), were_narrow, narrow if rounded or of_a_body or of_a_weight else None)
     del twin.graph.node[:]
     twin.graph.node.extend(nodes)
     return twin
@@ -130,6 +134,13 @@ def _narrow_values(model: ModelProto) -> set[str]:
     graph = inferred(model)
     values = (*graph.value_info, *graph.output)
     return {value.name for value in values if value.type.tensor_type.elem_type in NARROW}
+
+
+def _wide_weights(model: ModelProto) -> set[str]:
+    """Names of the weights that are stored in float32."""
+    inputs = {v.name for v in model.graph.input if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    held = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    return {name for name in inputs | held if is_weight(name)}
 
 
 def _widen_interface(values: Iterable[ValueInfoProto], *, keep_weights: bool) -> list[str]:

@@ -12,6 +12,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from elastic_runtime.cache_home import cache_home
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import EngineEntry, Manifest, Status
@@ -22,9 +23,7 @@ def cache_folder(given: Path | None) -> Path:
     """Where it is kept: as given, else ELASTIC_CACHE, else XDG_CACHE_HOME or ~/.cache."""
     if given is not None:
         return given
-    if os.environ.get("ELASTIC_CACHE"):
-        return Path(os.environ["ELASTIC_CACHE"]).expanduser() / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "elastic-runtime" / "kernels"
+    return cache_home(os.environ, "elastic-runtime") / "kernels"
 
 
 def kernels_file(folder: Path, manifest: Manifest, engine: EngineEntry, card: str) -> Path:

@@ -13,7 +13,8 @@ from elastic_runtime.format.jsonfile import read_json
 def stop_ids(
     folder: Path, vocab_size: int | None = None, *, id_of: Callable[[str], int | None] | None = None
 ) -> tuple[int, ...]:
-    """Ids that end a text: eos_token_id of generation_config.json, else eos_token of the tokenizer's config.
+    """Ids that end a text: eos_token_id of generation_config.json, else eos_token of the tokenizer's config, else that
+    of special_tokens_map.json. (An export writes what config.json says of them into generation_config.json.)
 
     Those outside of a model's vocabulary are left out where its size is given: it never makes them.
 
@@ -27,23 +28,25 @@ def stop_ids(
     """
     found = optional_json(folder / "generation_config.json").get("eos_token_id")
     if found is None:
-        token = content_of(optional_json(folder / "tokenizer_config.json").get("eos_token"))
+        files = ("tokenizer_config.json", "special_tokens_map.json")
+        token = next((t for name in files if (t := content_of(optional_json(folder / name).get("eos_token")))), "")
         found = (id_of(token) if id_of else _id_of(folder, token)) if token else None
+    ids = checked_ids(found, "generation_config.json: eos_token_id", "correct it in the checkpoint and export again")
+    return tuple(i for i in ids if vocab_size is None or 0 <= i < vocab_size)
+
+
+def checked_ids(found: object, subject: str, todo: str) -> list[int]:
+    """The ids that a config's `eos_token_id` holds, none where it is null. Raises InputError where it holds others."""
     ids = found if isinstance(found, list) else [] if found is None else [found]
     if not all(type(i) is int for i in ids):
-        raise InputError(
-            "generation_config.json: eos_token_id",
-            expected="an id or a list of ids",
-            found=str(found),
-            todo="correct it in the checkpoint and export again",
-        )
-    return tuple(i for i in ids if vocab_size is None or 0 <= i < vocab_size)
+        raise InputError(subject, expected="an id or a list of ids", found=str(found), todo=todo)
+    return ids
 
 
 def optional_json(path: Path) -> Mapping[str, Any]:
     """The object of a JSON file, an empty one where there is no such file."""
     with advised("correct it in the checkpoint and export again"):
-        return read_json(path) if path.is_file() else {}
+        return read_json(path, any_number=True) if path.is_file() else {}
 
 
 def content_of(token: object) -> str:

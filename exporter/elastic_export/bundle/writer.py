@@ -286,7 +286,7 @@ def _memo() -> DigestMemo | None:
     """What is remembered of earlier exports; None where there is no home to remember it in."""
     try:
         return DigestMemo(cache_folder(os.environ) / "digests")
-    except RuntimeError:  # of expanduser: no HOME, and a user that the system does not know
+    except BuildError:
         return None
 
 

@@ -31,7 +31,7 @@ _ANY_WIDTH = (1 << 31) - 1
 #: A budget's name is a folder of the bundle, on any operating system, beside what else lies there.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _RESERVED = re.compile(
-    r"all|auto|weights|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.(json|jinja|txt|model|md|tmp|partial)|"
+    r"all|auto|weights|additional_chat_templates|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.(json|jinja|txt|model|md|tmp|partial)|"
     r"(licen[cs]e|notice|tokenizer).*",
     re.IGNORECASE,
 )

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from elastic_export.checkpoint.quantised import FULL_ONES, describe
 from elastic_export.checkpoint.shards import shorten
 from elastic_export.layers.all_kinds import AXES, KIND_OF, KIND_OF_AXIS, KINDS
 from elastic_export.layers.architecture import Architecture
@@ -23,6 +24,9 @@ from elastic_runtime.format.jsonfile import json_type, read_json
 EPSILON_NAMES = ("layer_norm_epsilon", "rms_norm_eps", "rms_norm_epsilon", "norm_eps")
 LIMIT_NAMES = ("time_step_limit", "mamba_dt_limit")
 LAYER_LISTS = ("layers_block_type", "layer_types")
+#: Normal numbers of float32, in which norms and time steps are computed whatever the model's dtype. A bound above the
+#: largest is none: tools that cannot write Infinity write 1e308.
+_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 #: Layers that published models have and the table has not, by letter and by type.
 _EXPERTS = ("E", "moe")
 _LETTER_OF_TYPE = {name: kind.letter for kind in KINDS for name in kind.types}
@@ -55,6 +59,8 @@ FIXED: dict[str, object] = {
     "quantization_config": None,
     "compression_config": None,
 }
+
+_QUANTISED = ("quantization_config", "compression_config")
 
 #: Keys no implementation of nemotron_h computes with at inference, by the reason.
 _HARMLESS_BY_REASON = {
@@ -95,7 +101,7 @@ _READ_ELSEWHERE = frozenset(
 def read_config(path: Path) -> dict[str, Any]:
     """The raw config. `Infinity` is allowed; its spelling in newer saves, `{"__float__": "Infinity"}`, is undone."""
     with advised("name the checkpoint's folder, or download its config.json again"):
-        config = read_json(path, allow_infinity=True)
+        config = read_json(path, any_number=True)
     return {key: _plain_float(value) for key, value in config.items()}
 
 
@@ -166,6 +172,8 @@ class _Reader:
         wanted = "absent or null" if value is None else json_type(value)
         shown = "nothing" if found is None else json_type(found)
         todo = "export a Nemotron-H checkpoint without it: another value computes something else"
+        if key in _QUANTISED:
+            shown, todo = f"{shown}: its weights are quantised ({describe(found) or 'it does not say how'})", FULL_ONES
         raise self.fault(key, f"{wanted} (nothing else is supported)", shown, todo)
 
     def agreed(self, names: tuple[str, ...]) -> tuple[str, Any]:
@@ -240,8 +248,9 @@ class _Reader:
 
     def _letter(self, key: str, index: int, letter: str, shown: object) -> str:
         if letter == _EXPERTS[0]:
-            expected, todo = "a Mamba-2, MLP or attention layer", "export a model without expert layers"
-            raise self.fault(f"{key}, layer {index}", expected, "a mixture of experts", todo)
+            expected, todo = "a Mamba-2, MLP or attention layer", "export a dense model of the family"
+            found = "a mixture of experts, as the Nemotron 3 models have (30B-A3B and the nested ones in it)"
+            raise self.fault(f"{key}, layer {index}", expected, found, todo)
         if letter not in KIND_OF:
             kinds = _LETTERS if key == "hybrid_override_pattern" else ", ".join(_LETTER_OF_TYPE)
             todo = f"correct it: {_MEANINGS}; other layers are not supported"
@@ -252,10 +261,10 @@ class _Reader:
         key, value = self.agreed(EPSILON_NAMES)
         if not key:
             return 1e-5  # the default of every published implementation
-        if type(value) not in (int, float) or not 0 < value < 1:
-            raise self.fault(
-                key, "a number between 0 and 1", json_type(value), "write the one trained with, such as 1e-5"
-            )
+        if type(value) not in (int, float) or not _SMALLEST <= value < 1:
+            small = type(value) is float and 0 < value < 1
+            expected = f"a number that float32 holds, {_SMALLEST:.1e} or more" if small else "a number between 0 and 1"
+            raise self.fault(key, expected, json_type(value), "write the one trained with, such as 1e-5")
         return float(value)
 
     def time_step_limit(self) -> tuple[float, float]:
@@ -263,7 +272,7 @@ class _Reader:
         if not key:
             return (0.0, math.inf)
         if isinstance(value, list) and len(value) == 2 and all(type(bound) in (int, float) for bound in value):
-            low, high = float(value[0]), float(value[1])
+            low, high = (math.inf if bound > _LARGEST else float(bound) for bound in value)
             if 0 <= low <= high and low < math.inf:
                 return (low, high)
         found = str(value)[:60] if isinstance(value, list) else json_type(value)
@@ -306,9 +315,12 @@ def _is_set(value: object) -> bool:
     return value is not None and value is not False and value not in ("", [], {})
 
 
+_SPELT = ("Infinity", "-Infinity", "NaN")
+
+
 def _plain_float(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain_float(item) for item in value]
-    if isinstance(value, dict) and list(value) == ["__float__"] and value["__float__"] in ("Infinity", "-Infinity"):
+    if isinstance(value, dict) and list(value) == ["__float__"] and value["__float__"] in _SPELT:
         return float(value["__float__"])
     return value

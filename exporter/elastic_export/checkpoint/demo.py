@@ -23,6 +23,7 @@ from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture
+from elastic_runtime.cache_home import cache_home
 from elastic_runtime.errors import BuildError, InternalError
 
 NAME = "elastic-demo"
@@ -108,9 +109,7 @@ def demo_checkpoint(environ: Mapping[str, str] = os.environ) -> Path:
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
     """Where we keep what can be made again."""
-    if environ.get("ELASTIC_CACHE"):
-        return Path(environ["ELASTIC_CACHE"]).expanduser()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "elastic-export"
+    return cache_home(environ, "elastic-export")
 
 
 def write_demo(folder: Path) -> Path:

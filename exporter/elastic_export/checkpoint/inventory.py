@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -10,7 +9,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from elastic_export.checkpoint.shards import shorten
+from elastic_export.checkpoint.quantised import named_so, quantised
+from elastic_export.checkpoint.renamed import in_words, near_names, same_tails
+from elastic_export.checkpoint.shards import ignored, shorten
 from elastic_export.layers.all_kinds import AXES, KIND_OF_AXIS, KINDS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import extent
@@ -18,6 +19,8 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.format.interface import PRECISIONS
 
 PREFIXES = ("backbone", "model")
+#: Dtypes that no matrix has but a quantised one.
+QUANTISED = frozenset({"fp8_e4m3", "fp8_e5m2", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "bool"})
 #: Kind of layer, in words, by the names of its larger tensors. Vectors say too little: many layers have a norm.
 _KINDS = {tensor.name: kind.noun for kind in KINDS for tensor in kind.tensors if len(tensor.axes) > 1}
 _MIXER = re.compile(r"(?:backbone|model)\.layers\.(\d+)\.mixer\.(.+)")
@@ -74,19 +77,23 @@ def check_inventory(
     prefix: str,
     found: Mapping[str, Described],
     ignore: Sequence[str] = (),
+    described: str = "",
 ) -> Inventory:
     """Check names, shapes and dtypes; equal shapes are an equal parameter count.
 
     Args:
         subject: the checkpoint, named in errors.
         ignore: globs of tensors that are no part of the architecture and may be left out.
+        described: what a file beside the weights says of their quantisation.
 
     Raises:
-        InputError: missing and unknown tensors (listed), a wrong shape or dtype, matrices of several dtypes.
+        InputError: quantised weights, an adapter, missing and unknown tensors (listed), a wrong shape or dtype,
+            matrices of several dtypes.
     """
     shapes = architecture.tensor_shapes(prefix)
-    unknown = [name for name in found if name not in shapes]
-    _check_names(subject, [name for name in shapes if name not in found], _without(unknown, ignore))
+    unknown, missing = [name for name in found if name not in shapes], [name for name in shapes if name not in found]
+    _check_plain(subject, shapes, found, bool(missing), described)
+    _check_names(subject, missing, [name for name in unknown if not ignored(name, ignore)])
     _check_shapes(subject, shapes, found)
     dtype = _check_dtypes(subject, shapes, found)
     idle = [glob for glob in ignore if not any(fnmatchcase(name, glob) for name in unknown)]
@@ -99,46 +106,59 @@ def _is_matrix(shape: Sequence[int]) -> bool:
     return len(shape) == 2
 
 
-def _without(names: list[str], globs: Sequence[str]) -> list[str]:
-    return [name for name in names if not any(fnmatchcase(name, glob) for glob in globs)]
+def _check_plain(
+    subject: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, Described],
+    missing: bool,
+    described: str,
+) -> None:
+    """Refuse weights of a kind that is recognised and not read, before anything about them is called wrong."""
+    stored = {name: found[name].dtype for name, shape in shapes.items() if name in found and _is_matrix(shape)}
+    odd = next((name for name, dtype in stored.items() if dtype in QUANTISED), "")
+    if odd:
+        raise quantised(f"{subject}, tensor {odd!r}", f"it is in {stored[odd]}", described)
+    if missing and (sign := named_so(found)):
+        raise quantised(f"{subject}, tensor {sign!r}", "a full one has none of that name", described)
+    adapter = next((name for name in found if ".lora_" in name), "")
+    if missing and adapter:
+        todo = "merge it into the model that it was trained on, and export what comes out"
+        raise InputError(f"{subject}, tensor {adapter!r}", expected="a whole model", found="a LoRA adapter", todo=todo)
 
 
 def _check_names(subject: str, missing: list[str], unknown: list[str]) -> None:
     if not missing and not unknown:
         return
-    parts, other_kind = [], [name for name in unknown if _KINDS.get(_place(name)[1])]
-    renamed = _renamed(missing, [name for name in unknown if name not in other_kind])
+    renamed = same_tails(missing, unknown)
+    left = [name for name in unknown if name not in renamed.values()]
+    other_kind = [name for name in left if _KINDS.get(_place(name)[1])]
+    near = near_names([n for n in missing if n not in renamed], [n for n in left if n not in other_kind])
+    renamed |= near
+    parts = []
     if missing:
-        parts.append(f"missing {shorten(missing)}" + (f" ({missing[0]} renamed to {renamed}?)" if renamed else ""))
+        parts.append(f"missing {shorten(missing)}" + (f" ({in_words(renamed)})" if renamed else ""))
     if unknown:
         parts.append(f"unknown {shorten(unknown)}")
     expected = "exactly the tensors that config.json asks for"
-    todo = _what_to_do(bool(missing), renamed, other_kind)
-    raise InputError(f"{subject}, tensors", expected=expected, found="; ".join(parts), todo=todo)
+    raise InputError(
+        f"{subject}, tensors",
+        expected=expected,
+        found="; ".join(parts),
+        todo=_what_to_do(missing, renamed, other_kind),
+    )
 
 
-def _what_to_do(missing: bool, renamed: str, other_kind: list[str]) -> str:
+def _what_to_do(missing: list[str], renamed: Mapping[str, str], other_kind: list[str]) -> str:
     if other_kind:
         layer, tensor = _place(other_kind[0])
         return f"correct the layer pattern in config.json: layer {layer} has the tensors of {_KINDS[tensor]}"
     if not missing:
         return "if the unknown ones may be left out, name them with --ignore-tensors GLOB"
-    return "rename it back" if renamed else "download the checkpoint again, or correct the layer pattern in config.json"
-
-
-def _renamed(missing: list[str], unknown: list[str]) -> str:
-    """What the first missing tensor may be called now; of a layer's tensors, only one of the same layer."""
-    if not missing:
-        return ""
-    layer = _layer(missing[0])
-    candidates = [name for name in unknown if _layer(name) == layer]
-    return next(iter(difflib.get_close_matches(missing[0], candidates, n=1, cutoff=0.8)), "")
-
-
-def _layer(name: str) -> str:
-    """The number of the layer that a tensor is of; empty for those of no layer."""
-    found = re.search(r"\.layers\.(\d+)\.", name)
-    return found[1] if found else ""
+    if renamed:
+        return "rename it back" if len(renamed) == 1 else "rename them back"
+    if missing == ["lm_head.weight"]:
+        return "save the checkpoint with its head: of tied embeddings, a copy of them"
+    return "download the checkpoint again, or correct the layer pattern in config.json"
 
 
 def _place(name: str) -> tuple[str, str]:
@@ -161,16 +181,14 @@ def _check_shapes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Ma
 
 def _check_dtypes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> str:
     matrices = Counter(found[name].dtype for name, shape in shapes.items() if _is_matrix(shape))
-    model = matrices.most_common(1)[0][0]
+    model = max(PRECISIONS, key=lambda precision: matrices[precision])
     for name, shape in shapes.items():
-        allowed = (model,) if _is_matrix(shape) else (model, "fp32")
-        if model not in PRECISIONS or found[name].dtype not in allowed:
-            expected = " or ".join(PRECISIONS if model not in PRECISIONS else dict.fromkeys(allowed))
-            reason = "" if model not in PRECISIONS or len(matrices) == 1 else ", as most matrices are"
+        allowed = (model,) if _is_matrix(shape) else tuple(dict.fromkeys((model, "fp32")))
+        if found[name].dtype not in allowed:
             raise InputError(
                 f"{subject}, tensor {name!r}",
-                expected=f"dtype {expected}{reason}",
+                expected="dtype " + " or ".join(allowed) + (", as most matrices are" if len(matrices) > 1 else ""),
                 found=found[name].dtype,
-                todo=f"save it as {model if model in PRECISIONS else PRECISIONS[0]}; quantised weights are not read",
+                todo=f"save it as {model}",
             )
     return model

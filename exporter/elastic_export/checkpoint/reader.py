@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from elastic_export.checkpoint.budgets import FILE_NAME, read_budgets
+from elastic_export.checkpoint.companions import check_file, find_companions, is_companion
 from elastic_export.checkpoint.config import parse_config, read_config
 from elastic_export.checkpoint.inventory import check_inventory, find_prefix, observed_widths
-from elastic_export.checkpoint.shards import open_shards
+from elastic_export.checkpoint.quantised import quantisation_file
+from elastic_export.checkpoint.shards import open_shards, shorten, weight_files
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.safetensors import TensorFile
-
-#: Files beside the weights that a program needs to talk to the model, or to be allowed to.
-COMPANIONS = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.jinja",
-    "chat_template*",
-    "generation_config.json",
-    "LICEN[CS]E*",
-    "NOTICE*",
-)
 
 
 @dataclass(frozen=True)
@@ -107,9 +94,10 @@ class Checkpoint:
                 str(directory), expected="a checkpoint folder", found=instead, todo="name the folder of config.json"
             )
         _check_names(directory)
+        check_file(directory / "config.json")
         config = read_config(directory / "config.json")
         architecture, warnings = parse_config(config, str(directory / "config.json"), ignore_config)
-        files = open_shards(directory)
+        files = open_shards(directory, ignore_tensors)
         found = {
             entry.name: TensorRef(entry.name, path, entry.dtype, entry.shape, entry.offset, entry.nbytes)
             for path, file in files.items()
@@ -118,7 +106,8 @@ class Checkpoint:
         prefix = find_prefix(found)
         if widths_from_shapes:
             architecture = observed_widths(architecture, prefix, found)
-        inventory = check_inventory(str(directory), architecture, prefix, found, ignore_tensors)
+        described = quantisation_file(directory)
+        inventory = check_inventory(str(directory), architecture, prefix, found, ignore_tensors, described)
         budgets, more = _read_budgets(directory, budgets_file, architecture) if require_budgets else ({}, [])
         return cls(
             path=directory,
@@ -130,7 +119,7 @@ class Checkpoint:
             tensors={name: found[name] for name in inventory.names},
             shards=tuple(files),
             budgets=budgets,
-            warnings=(*warnings, *more, *inventory.warnings),
+            warnings=(*warnings, *more, *inventory.warnings, *_not_read(directory, files)),
             _files=files,
         )
 
@@ -152,14 +141,8 @@ class Checkpoint:
         self._files[self.tensors[name].file].release(name)
 
     def companions(self) -> tuple[Path, ...]:
-        """Tokenizer, chat template, generation config and licence files, by name: what a bundle carries along."""
-        files = (path for path in self.path.iterdir() if path.is_file() and is_companion(path.name))
-        return tuple(sorted(files, key=lambda path: path.name))
-
-
-def is_companion(name: str) -> bool:
-    """Whether a file of this name travels with the model."""
-    return any(fnmatchcase(name, pattern) for pattern in COMPANIONS)
+        """See `find_companions`."""
+        return find_companions(self.path)
 
 
 def checkpoint_name(directory: Path) -> str:
@@ -193,10 +176,27 @@ def _check_names(directory: Path) -> None:
             raise InputError(str(path), expected="a name in UTF-8", found=found, todo="rename or remove the file")
 
 
+def _not_read(directory: Path, read: Collection[Path]) -> list[str]:
+    """What lies beside the shards and may have been meant."""
+    names = {path.name for path in read}
+    others = [name for name in weight_files(directory) if name not in names]
+    found = [f"{directory}: not read: {shorten(others)}; the tensors are those of {shorten(sorted(names))}"]
+    notes = found if others else []
+    if not (directory / "tokenizer.json").exists():
+        kinds = ("tokenizer.model", "tokenizer.model.v3", "tekken.json", "vocab.json", "merges.txt")
+        if seen := [name for name in kinds if (directory / name).exists()]:
+            notes.append(
+                f"{directory}: {shorten(seen)} without tokenizer.json, which alone is read: the bundle will take and "
+                "give token ids and no text"
+            )
+    return notes
+
+
 def _read_budgets(
     directory: Path, budgets_file: Path | None, architecture: Architecture
 ) -> tuple[dict[str, Budget], list[str]]:
     path = budgets_file if budgets_file is not None else directory / FILE_NAME
+    check_file(path)
     if budgets_file is not None or path.exists():
         return read_budgets(path, architecture)
     raise InputError(

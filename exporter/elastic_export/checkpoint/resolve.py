@@ -66,4 +66,6 @@ def _snapshot(source: str, repository: str, cache: Path) -> Path:
     else:
         found = f"{repository!r}, neither a folder nor in {cache}"
         todo = f"download it: hf download {repository}"
+        if str(cache).startswith("~"):  # as it stands where nobody knows the user's home
+            todo = f"name the cache with HF_HOME, since HOME is not set; or {todo}"
     raise InputError(source, expected="a folder or a repository in the local cache", found=found, todo=todo)

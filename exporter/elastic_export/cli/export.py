@@ -100,6 +100,8 @@ def run_export(
     for warning in opened.warnings:
         progress.say(warning)
     job = plan_job(opened, _library_options(opened, rest), demo=demo)
+    for note in job.notes:
+        progress.say(note)
     check_destination(job)
     flavour(job.product.name).check_targets(job.capabilities)
     if job.product.experimental:

@@ -18,6 +18,7 @@ from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import check_contracts, check_limits
 from elastic_export.plan.ops_modes import Library, OpsPlan, OpsWish, capabilities_of, plan_ops
 from elastic_export.plan.reckoning import budget_size
+from elastic_export.plan.text import check_text
 from elastic_export.products import TENSORRT_RTX, Product, ProductName, product_of
 from elastic_export.runs import runs_shape
 from elastic_runtime.errors import InputError
@@ -80,7 +81,7 @@ class EngineJob:
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A request that is known to be sound: what to build, of what size."""
+    """A request that is known to be sound: what to build, of what size. `notes`: what a user should be told of it."""
 
     checkpoint: Checkpoint
     demo: bool
@@ -91,6 +92,7 @@ class ExportJob:
     engines: tuple[EngineJob, ...]
     sizes: tuple[BudgetSize, ...]
     ops: OpsPlan
+    notes: tuple[str, ...] = ()
 
     @property
     def parent(self) -> Architecture:
@@ -179,7 +181,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
 
     Raises:
         InputError: an unknown product, budget or target, sizes that cannot be built, a precision the weights cannot
-            have.
+            have, files beside the weights that cannot be shipped or whose text would not work.
         BuildError: this installation's contracts and interface differ (`check_contracts`).
     """
     check_contracts()
@@ -206,7 +208,8 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
             )
     sizes = budget_sizes(checkpoint, budgets, options, ops.modes[0])
     _check_weights(checkpoint, options, precision, sizes)
-    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes, ops)
+    notes = check_text(checkpoint)
+    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes, ops, notes)
 
 
 def precision_of(checkpoint: Checkpoint) -> Precision:

@@ -18,6 +18,9 @@ from elastic_runtime.format.interface import ALIAS_RULES, OpsMode, Precision, St
 #: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
 NO_BF16 = frozenset({"SM75"})
 
+#: Of an axis: above it TensorRT-RTX 1.7 fails to build, with an error that speaks of something else.
+LARGEST_SIZE = (1 << 31) - 1
+
 
 def largest_context(architecture: Architecture, precision: Precision, product: Product = TENSORRT_RTX) -> int | None:
     """Largest max_context that builds for that model, tokens; None where attention sets no limit."""
@@ -118,12 +121,15 @@ def check_sizes(*, max_tokens: int, max_context: int, max_batch: int) -> None:
     """Refuse sizes no engine can have.
 
     Raises:
-        InputError: a size below 1, or calls longer than the cache they write (the cache update writes all T rows).
+        InputError: a size below 1 or beyond 31 bits, or calls longer than the cache they write (the cache update writes
+            all T rows).
     """
     sizes = {"--max-tokens": max_tokens, "--max-context": max_context, "--max-batch": max_batch}
     for option, value in sizes.items():
         if value < 1:
             raise InputError(option, expected="1 or more", found=str(value), todo=f"leave {option} out or raise it")
+        if value > LARGEST_SIZE:
+            raise InputError(option, expected=f"at most {LARGEST_SIZE}", found=str(value), todo=f"lower {option}")
     if max_tokens > max_context:
         raise InputError(
             "--max-tokens",

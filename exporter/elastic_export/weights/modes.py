@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from elastic_export.checkpoint.conversion import Conversion, Loss, convert, stored_dtype
+from elastic_export.checkpoint.shipped import ship_companions
 from elastic_export.emit import EmittedModel, ReadSlice
 from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
@@ -118,8 +119,7 @@ class SlicedWeights(Weights):
         recipe = sliced_recipe(model, tensors)
         self._write(budget, recipe)
         write_initialised(model.path, recipe)
-        for companion in job.checkpoint.companions():
-            self._store.place(companion, f"{budget.name}/{companion.name}")
+        ship_companions(job.checkpoint, folder)
         return conversion
 
     def source(self, budget: Budget) -> WeightSource:

@@ -57,11 +57,24 @@ def test_the_limit_is_exact(tmp_path: Path) -> None:
         read_json(path, limit=6)
 
 
-def test_infinity_only_when_asked_and_nan_never() -> None:
-    data = b'{"limit": [0.0, Infinity, -Infinity]}'
-    assert parse_json(data, "x", allow_infinity=True) == {"limit": [0.0, math.inf, -math.inf]}
-    with pytest.raises(InputError, match="found NaN"):
-        parse_json(b'{"a": NaN}', "x", allow_infinity=True)
+def test_numbers_of_other_peoples_files_are_read() -> None:
+    data = b'{"limit": [0.0, Infinity, -Infinity], "length": 1000000000000000019884624838656, "n": [1e999, NaN]}'
+    found = parse_json(data, "x", any_number=True)
+    assert found["limit"] == [0.0, math.inf, -math.inf]
+    assert found["length"] == 1e30
+    assert found["n"][0] == math.inf
+    assert math.isnan(found["n"][1])
+
+
+@given(st.integers(-(10**400), 10**400) | st.integers(-(2**65), 2**65))
+def test_an_integer_of_any_size_stays_one_within_64_bits(value: int) -> None:
+    found = parse_json(json.dumps({"a": value}).encode(), "x", any_number=True)["a"]
+    assert type(found) is (int if -(2**63) <= value < 2**63 else float)
+    assert found == value or abs(value) > 10**308 or math.isclose(found, value)
+
+
+def test_more_digits_than_python_counts_with_are_infinite() -> None:
+    assert parse_json(b'{"a": -' + b"9" * 5000 + b"}", "x", any_number=True) == {"a": -math.inf}
 
 
 def test_the_extremes_of_64_bits_pass() -> None:

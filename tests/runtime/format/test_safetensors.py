@@ -106,6 +106,22 @@ def test_malformed_files_are_named(tmp_path: Path, data: bytes, message: str) ->
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("dtype", "quantised"), [("F4", True), ("F8_E8M0", True), ("F13", False), (5, False)])
+def test_a_dtype_of_quantised_weights_is_no_damage(tmp_path: Path, dtype: object, quantised: bool) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(container({"a": entry(0, 4, dtype=dtype)}, b"1234"))  # type: ignore[arg-type]
+    with pytest.raises(InputError) as caught:
+        read_header(path)
+    assert ("quantised" in caught.value.todo) == quantised
+
+
+def test_metadata_that_is_null_is_none(tmp_path: Path) -> None:
+    """As the reference implementation reads it, whose metadata is an option."""
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(container({"__metadata__": None, "a": entry(0, 4)}, b"1234"))
+    assert list(read_header(path)) == ["a"]
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     for path, found in ((tmp_path, "a folder"), (tmp_path / "none", "no such file")):
         with pytest.raises(InputError, match=f"expected a safetensors file, found {found}"):

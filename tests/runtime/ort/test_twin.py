@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.parser
 import onnxruntime
 import pytest
@@ -30,10 +31,19 @@ small ({t}[B,8] conv_state.0, {t}[8,8] w, {t}[8] g) => ({t}[B,8] conv_state_out.
   logits = Cast<to = 1>(a)
 }}"""
 
+WIDE_WEIGHT = """<ir_version: 11, opset_import: ["": 24]>
+wide ({t}[B,8] conv_state.0, float[8] g) => ({t}[B,8] conv_state_out.0, float[B,8] logits) {{
+  n = Cast<to = {number}>(g)
+  conv_state_out.0 = Mul(conv_state.0, n)
+  logits = Cast<to = 1>(conv_state_out.0)
+}}"""
+
 
 def model_of(text: str, dtype: str = "float") -> ModelProto:
     quoted = (
-        text.format(t=dtype).replace("conv_state.0", '"conv_state.0"').replace("conv_state_out.0", '"conv_state_out.0"')
+        text.format(t=dtype, number=16 if dtype == "bfloat16" else 10)
+        .replace("conv_state.0", '"conv_state.0"')
+        .replace("conv_state_out.0", '"conv_state_out.0"')
     )
     model = onnx.parser.parse_model(quoted)
     onnx.checker.check_model(model, full_check=True)
@@ -85,6 +95,22 @@ def test_the_plain_twin_computes_in_float32(dtype: str) -> None:
     np.testing.assert_allclose(found["conv_state_out.0"], state, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["logits"], logits, rtol=1e-5, atol=1e-6)
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("inside", [False, True], ids=["an input", "an initializer"])
+def test_a_wide_weight_that_the_file_takes_narrow_is_rounded_in_both_twins(dtype: str, inside: bool) -> None:
+    """The value that it computes with: the accuracy of what follows is another matter."""
+    model, feeds = model_of(WIDE_WEIGHT, dtype), feeds_of(dtype)
+    feeds["g"] = np.random.default_rng(1).normal(size=8).astype(np.float32)
+    rounded = feeds["g"].astype(DTYPES[dtype]).astype(np.float32)
+    x = feeds["conv_state.0"].astype(np.float32)
+    if inside:
+        [weight] = [value for value in model.graph.input if value.name == "g"]
+        model.graph.input.remove(weight)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(feeds.pop("g"), "g"))
+    found = run(float32_twin(model), {name: feeds[name] for name in feeds if name != "w"})
+    np.testing.assert_array_equal(found["conv_state_out.0"], x * rounded)  # the product itself is not
 
 
 @pytest.mark.parametrize("dtype", NARROW)

@@ -177,6 +177,7 @@ def test_says_which_package_is_missing(folder: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(BuildError, match=r"the package tokenizers: .* Pip install tokenizers\."):
         Tokenizer(folder)
     monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "elastic_runtime.text.chat_template", raising=False)
     monkeypatch.setitem(sys.modules, "jinja2.exceptions", None)
     with pytest.raises(BuildError, match=r"the package jinja2: .* Pip install jinja2\."):
         Tokenizer(folder).chat([])

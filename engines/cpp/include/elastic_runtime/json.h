@@ -54,12 +54,17 @@ struct Member {
 inline constexpr std::size_t kJsonLimit = std::size_t{64}
                                           << 20;  ///< bytes of the largest file read by default
 
+/// How large an integer may be. Our own formats count in 64 bits; Hugging Face's tools write 1e30 in full, for
+/// "no length known", and with kAny such a number becomes a double.
+enum class Numbers { kBounded, kAny };
+
 /// The object that JSON text holds. Throws InputError about `subject`.
-Value parse_json(std::string_view text, const std::string& subject);
+Value parse_json(std::string_view text, const std::string& subject, Numbers numbers = Numbers::kBounded);
 
 /// The object a JSON file holds. Throws InputError: no such file, unreadable, larger than `limit`, no strict
 /// JSON.
-Value read_json(const std::filesystem::path& path, std::size_t limit = kJsonLimit);
+Value read_json(const std::filesystem::path& path, std::size_t limit = kJsonLimit,
+                Numbers numbers = Numbers::kBounded);
 
 /// Offset of the first byte that starts no UTF-8 sequence, or npos when all of `text` is UTF-8.
 std::size_t invalid_utf8(std::string_view text);

@@ -36,7 +36,7 @@ class ByteTokenizer {
 };
 
 /// Ids that end a text, of the files in `folder`: eos_token_id of generation_config.json, else the id of
-/// eos_token in tokenizer_config.json. Ids that a model of `vocab` ids cannot give are left out. Throws
+/// eos_token in tokenizer_config.json, else in special_tokens_map.json. Ids that a model of `vocab` ids cannot give are left out. Throws
 /// InputError about files that hold something else.
 std::vector<std::int64_t> eos_ids(const std::filesystem::path& folder, std::int64_t vocab);
 

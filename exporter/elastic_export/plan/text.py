@@ -1,0 +1,74 @@
+"""Whether the text of a bundle will work, tried before anything is built: what is shipped is opened here as there."""
+
+from __future__ import annotations
+
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.shipped import generation_config
+from elastic_runtime.errors import InputError
+from elastic_runtime.text.tokenizer import Tokenizer
+
+#: Several scripts, a character of several tokens, spaces at both ends.
+_TRIAL = " Hello, wörld! 你好 🙂\n "
+_CORRECT = "correct it, or take it out of the checkpoint: token ids need none"
+
+
+def check_text(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Try the companions: they can be copied, the tokenizer encodes and decodes, the chat template takes a message, ids
+    that end a text are ids.
+
+    Returns:
+        What a user should know and may be meant so.
+
+    Raises:
+        InputError: naming the file.
+    """
+    checkpoint.companions()
+    generation_config(checkpoint)
+    if not (checkpoint.path / "tokenizer.json").is_file():
+        return ()
+    tokenizer = Tokenizer(checkpoint.path)
+    ids = _tried(checkpoint, tokenizer)
+    vocabulary, notes = checkpoint.architecture.vocab_size, []
+    if max(ids, default=0) >= vocabulary:
+        notes.append(f"{checkpoint.path / 'tokenizer.json'}: gives id {max(ids)}, and the model knows {vocabulary} ids")
+    if tokenizer.has_template:
+        notes += _tried_template(checkpoint, tokenizer)
+    return tuple(notes)
+
+
+def _tried(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[int]:
+    subject = str(checkpoint.path / "tokenizer.json")
+    try:
+        ids = tokenizer.encode(_TRIAL)
+        stream = tokenizer.stream()
+        text = "".join([*map(stream.push, ids), stream.finish()])
+        whole = tokenizer.decode(ids)
+    except BaseException as error:
+        if isinstance(error, InputError) or not _is_the_librarys(error):
+            raise
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(
+            subject, expected="a tokenizer that encodes and decodes", found=found, todo=_CORRECT
+        ) from error
+    if text != whole:
+        raise InputError(subject, expected=f"{whole!r}, token by token too", found=repr(text), todo=_CORRECT)
+    return ids
+
+
+def _is_the_librarys(error: BaseException) -> bool:
+    """Whether the `tokenizers` library raised it: a bare Exception, or a panic, which is none."""
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
+
+
+def _tried_template(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[str]:
+    from jinja2.exceptions import TemplateError  # noqa: PLC0415  # a checkpoint without a template goes without
+
+    try:
+        tokenizer.render([{"role": "user", "content": "Hello"}])
+    except InputError as error:
+        if type(error.__cause__) is TemplateError:  # its own refusal: it may ask for something else
+            return [f"{checkpoint.path}, chat template: refuses a single message: {error.found}"]
+        raise InputError(
+            f"{checkpoint.path}, {error.subject}", expected=error.expected, found=error.found, todo=_CORRECT
+        ) from error
+    return []

@@ -1,0 +1,105 @@
+"""A bundle's text is tried before anything is built, with the files that it will carry."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elastic_export.checkpoint.demo import byte_tokenizer, write_demo
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.plan.job import ExportOptions, plan_job
+from elastic_export.plan.text import check_text
+from elastic_runtime.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_demo(tmp_path_factory.mktemp("demo") / "demo")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, demo: Path) -> Path:
+    return shutil.copytree(demo, tmp_path / "ckpt", copy_function=os.link)
+
+
+def put(folder: Path, name: str, content: str | bytes | dict[str, Any]) -> None:
+    (folder / name).unlink(missing_ok=True)  # a link to the module's own
+    text = json.dumps(content) if isinstance(content, dict) else content
+    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def test_the_demo_is_sound(folder: Path) -> None:
+    assert check_text(Checkpoint.open(folder)) == ()
+
+
+def test_without_a_tokenizer_there_is_no_text_to_try(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert check_text(Checkpoint.open(folder)) == ()
+
+
+PANICS = byte_tokenizer() | {"decoder": {"type": "Strip", "content": "!", "start": 0, "stop": 99}}
+BAD: dict[str, tuple[str, Any, str]] = {
+    "a tokenizer that is cut": ("tokenizer.json", b'{"version": "1.0", "mod', "expected a tokenizer of the tokenizers"),
+    "a page in its place": (
+        "tokenizer.json",
+        "<!DOCTYPE html><html>",
+        "expected a tokenizer of the tokenizers library",
+    ),
+    "an empty file": ("tokenizer.json", "", "expected a tokenizer of the tokenizers library"),
+    "a pointer": ("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "a Git LFS"),
+    "a decoder that fails": ("tokenizer.json", PANICS, "expected a tokenizer that encodes and decodes, found"),
+    "a config that is cut": ("tokenizer_config.json", b'{"chat_templ', "expected valid JSON"),
+    "a config that is no object": ("tokenizer_config.json", b"[]", "expected a JSON object, found a list of 0"),
+    "a template of a tag nobody knows": ("chat_template.jinja", "{% nothing %}", "found Encountered unknown tag"),
+    "a template that is not closed": ("chat_template.jinja", "{% if true %}", "found Unexpected end of template"),
+    "a template that divides by zero": ("chat_template.jinja", "{{ 1 // 0 }}", "found ZeroDivisionError"),
+    "a template of what is undefined": ("chat_template.jinja", "{{ a.b.c }}", "found 'a' is undefined"),
+    "a template that is no UTF-8": ("chat_template.jinja", b"ab\xff", "expected UTF-8, found an invalid byte at 2"),
+    "ids that are none": ("generation_config.json", {"eos_token_id": "</s>"}, "expected an id or a list of ids"),
+    "a generation config that is cut": ("generation_config.json", b'{"eos', "expected valid JSON"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD.values(), ids=BAD)
+def test_what_would_not_work_is_refused(folder: Path, name: str, content: Any, message: str) -> None:
+    put(folder, name, content)
+    with pytest.raises(InputError) as caught:
+        plan_job(Checkpoint.open(folder), ExportOptions("small", "rtx5080", folder.parent / "out"), demo=False)
+    error = str(caught.value)
+    assert error.startswith(str(folder))
+    assert message in error
+    assert caught.value.todo
+
+
+def test_a_companion_of_somebody_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Path.open
+
+    def theirs(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "tokenizer.json":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return ours(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", theirs)
+    with pytest.raises(InputError, match=r"tokenizer\.json: expected a file that can be read, found Permission denied"):
+        check_text(Checkpoint.open(folder))
+
+
+def test_a_template_may_refuse_what_it_was_not_made_for(folder: Path) -> None:
+    put(folder, "chat_template.jinja", "{{ raise_exception('documents, please') }}")
+    [note] = check_text(Checkpoint.open(folder))
+    assert note == f"{folder}, chat template: refuses a single message: documents, please"
+
+
+def test_ids_beyond_the_model_are_told(folder: Path) -> None:
+    tokenizer = byte_tokenizer()
+    vocabulary = tokenizer["model"]["vocab"]
+    letter = next(letter for letter, byte in vocabulary.items() if byte == ord("H"))
+    put(folder, "tokenizer.json", tokenizer | {"model": tokenizer["model"] | {"vocab": vocabulary | {letter: 5000}}})
+    [note] = check_text(Checkpoint.open(folder))
+    assert note == f"{folder / 'tokenizer.json'}: gives id 5000, and the model knows 264 ids"
