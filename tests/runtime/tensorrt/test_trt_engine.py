@@ -1,9 +1,13 @@
-"""Every name used of tensorrt_rtx exists there, and a stand-in module is driven as it should be."""
+"""An engine on the recording stand-in of the bindings: what is asked of TensorRT, in which order, and what outlives it.
+
+Which names the bindings have is test_stand_in.py's to show.
+"""
 
 from __future__ import annotations
 
-import ast
-import inspect
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,87 +15,25 @@ import pytest
 
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import OutputPort
-from elastic_runtime.tensorrt import trt_engine
 from elastic_runtime.tensorrt.trt_engine import TrtEngine
 
-#: attribute of trt_engine.py -> the class of tensorrt_rtx it is used on
-CLASSES = {
-    "set_input_shape": "IExecutionContext",
-    "set_tensor_address": "IExecutionContext",
-    "execute_async_v3": "IExecutionContext",
-    "is_stream_capturable": "IExecutionContext",
-    "set_device_memory": "IExecutionContext",
-    "set_optimization_profile_async": "IExecutionContext",
-    "deserialize_cuda_engine": "Runtime",
-    "get_plugin_registry": "Runtime",
-    "load_library": "IPluginRegistry",
-    "device_memory_size_v2": "ICudaEngine",
-    "num_io_tensors": "ICudaEngine",
-    "get_tensor_name": "ICudaEngine",
-    "get_aliased_input_tensor": "ICudaEngine",
-    "create_execution_context": "ICudaEngine",
-    "create_runtime_config": "ICudaEngine",
-    "set_execution_context_allocation_strategy": "IRuntimeConfig",
-    "create_runtime_cache": "IRuntimeConfig",
-    "set_runtime_cache": "IRuntimeConfig",
-    "deserialize": "IRuntimeCache",
-    "serialize": "IRuntimeCache",
-    "USER_MANAGED": "ExecutionContextAllocationStrategy",
-    "WARNING": "ILogger.Severity",
-}
+ADDRESS = 4096
 
 
-def test_every_name_exists_in_the_installed_package() -> None:
-    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    used = {node.attr for node in ast.walk(ast.parse(inspect.getsource(trt_engine))) if isinstance(node, ast.Attribute)}
-    for name, owner in CLASSES.items():
-        assert name in used, f"{name} is not used any more"
-        found: Any = trt
-        for part in owner.split("."):
-            found = getattr(found, part)
-        assert hasattr(found, name), f"{owner}.{name}"
-
-
-class Recorder:
-    """Any object of TensorRT: answers as scripted, writes down what it was asked."""
-
-    def __init__(self, log: list[tuple[str, tuple[Any, ...]]], answers: dict[str, Any]) -> None:
-        self._log, self._answers = log, answers
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        value = self._answers.get(name, True)
-        if name in ("device_memory_size_v2", "num_io_tensors", "ExecutionContextAllocationStrategy", "ILogger"):
-            return value
-
-        def call(*arguments: Any) -> Any:
-            self._log.append((name, arguments))
-            return value(*arguments) if callable(value) else value
-
-        return call
-
-
-class Logger:
-    class Severity:
-        ERROR, WARNING, INFO = 1, 2, 3
-
-
-class Strategy:
-    USER_MANAGED = "user"
-
-
+@dataclass
 class Memory:
-    stream = 5
+    """A device that writes its frees into the stand-in's events, to be seen among the ends of objects."""
 
-    def __init__(self) -> None:
-        self.held: list[int] = []
+    events: list[tuple[str, tuple[Any, ...]]]
+    held: list[int] = field(default_factory=list)
+    stream: int = 5
 
     def allocate(self, nbytes: int) -> int:
-        self.held.append(4096)
-        return 4096
+        self.held.append(ADDRESS)
+        return ADDRESS
 
     def free(self, address: int) -> None:
+        self.events.append(("scratch freed", ()))
         self.held.remove(address)
 
     def synchronize(self) -> None:
@@ -103,117 +45,221 @@ class Entry:
     outputs = (OutputPort("key_cache_out.0", "float32", ("B",), "key_cache.0", "must"),)
 
 
-def _open(
-    tmp_path: Path, say: Any = print, plugin: Path | None = None, **answers: Any
-) -> tuple[TrtEngine, list[Any], Memory]:
-    log: list[Any] = []
-    (tmp_path / "x.engine").write_bytes(b"engine")
-    scripted: dict[str, Any] = {
-        "device_memory_size_v2": 1000,
-        "num_io_tensors": 2,
-        "get_tensor_name": lambda i: "ab"[i],
-    }
-    scripted |= {"serialize": b"kernels", "get_aliased_input_tensor": None, "ILogger": Logger} | answers
-    scripted["ExecutionContextAllocationStrategy"] = Strategy
-    anything = Recorder(log, scripted)
-    made = (
-        "Runtime",
-        "deserialize_cuda_engine",
-        "create_runtime_config",
-        "create_runtime_cache",
-        "get_plugin_registry",
-    )
-    for name in (*made, "create_execution_context"):
-        scripted.setdefault(name, anything)
-        if scripted[name] is anything:
-            scripted[name] = lambda *_: anything
-    memory: Any = Memory()
-    cache = tmp_path / "cache" / "kernels"
-    return TrtEngine(anything, Entry, tmp_path / "x.engine", memory, plugin=plugin, cache=cache, say=say), log, memory  # type: ignore[arg-type]
+@dataclass
+class Rig:
+    engine: TrtEngine
+    memory: Memory
+    said: list[str]
 
 
-def test_two_contexts_share_scratch_and_have_a_profile_each(tmp_path: Path) -> None:
-    engine, log, memory = _open(tmp_path)
-    engine.executors()
-    assert [a for n, a in log if n == "set_device_memory"] == [(4096, 1000)] * 2
-    assert [a for n, a in log if n == "set_optimization_profile_async"] == [(0, 5), (1, 5)]
-    assert ("set_execution_context_allocation_strategy", ("user",)) in log
-    names = [name for name, _ in log]
-    assert names.index("set_runtime_cache") < names.index("create_execution_context")
-    assert engine.tensors() == {"a", "b"}
-    assert (engine.scratch, memory.held) == (1000, [4096])
-    engine.close()
-    assert memory.held == []
+@pytest.fixture
+def opened(trt: Any, tmp_path: Path) -> Callable[..., Rig]:
+    """An engine with a cache file; the stand-in is told what to be before it is called."""
+    trt.WORLD.tensors = [
+        trt.Tensor("a", True, (-1,)),
+        trt.Tensor("key_cache.0", True, (-1,)),
+        trt.Tensor("key_cache_out.0", False, (-1,), aliased="key_cache.0"),
+    ]
+    (tmp_path / "x.engine").write_bytes(b"engine" * 20)
+
+    def make(plugin: Path | None = None) -> Rig:
+        memory, said = Memory(trt.WORLD.events), list[str]()
+        cache = tmp_path / "cache" / "kernels"
+        engine = TrtEngine(trt, Entry, tmp_path / "x.engine", memory, plugin=plugin, cache=cache, say=said.append)  # type: ignore[arg-type]
+        return Rig(engine, memory, said)
+
+    return make
 
 
-def test_the_kernel_cache_is_written_and_read_again(tmp_path: Path) -> None:
-    engine, log, _ = _open(tmp_path)
-    assert not [name for name, _ in log if name == "deserialize"]
-    engine.close()
+def test_contexts_share_scratch_and_have_a_profile_each(trt: Any, opened: Callable[..., Rig]) -> None:
+    rig = opened()
+    rig.engine.executors()
+    world = trt.WORLD
+    assert set(world.calls("IExecutionContext.set_device_memory")) == {(ADDRESS, 1000)}
+    assert sorted(set(world.calls("IExecutionContext.set_optimization_profile_async"))) == [(0, 5), (1, 5)]
+    strategies = set(world.calls("IRuntimeConfig.set_execution_context_allocation_strategy"))
+    assert strategies == {(trt.ExecutionContextAllocationStrategy.USER_MANAGED,)}
+    names = world.names()
+    assert names.index("IRuntimeConfig.set_runtime_cache") < names.index("ICudaEngine.create_execution_context")
+    assert rig.engine.tensors() == {"a", "key_cache.0", "key_cache_out.0"}
+    assert (rig.engine.scratch, rig.memory.held) == (1000, [ADDRESS])
+    rig.engine.close()
+    assert rig.memory.held == []
+
+
+def test_contexts_end_first_then_scratch_and_what_they_were_made_from(trt: Any, opened: Callable[..., Rig]) -> None:
+    """Whoever holds an executor still, as a backend does: NVIDIA's cache must outlive every context of its config."""
+    rig = opened()
+    executors = rig.engine.executors()
+    rig.engine.close()
+    ended = [name for name in trt.WORLD.names() if name.endswith((" ended", " freed"))]
+    contexts = ended.count("IExecutionContext ended")
+    assert contexts >= 2
+    assert ended[:contexts] == ["IExecutionContext ended"] * contexts
+    assert ended.index("scratch freed") == contexts
+    assert ended.index("ICudaEngine ended") < ended.index("Runtime ended")
+    assert {"IRuntimeCache ended", "IRuntimeConfig ended"} < set(ended)
+    assert executors
+
+
+def test_the_kernel_cache_is_written_and_read_again(trt: Any, opened: Callable[..., Rig], tmp_path: Path) -> None:
+    opened().engine.close()
+    assert trt.WORLD.calls("IRuntimeCache.deserialize") == []
     assert (tmp_path / "cache" / "kernels").read_bytes() == b"kernels"
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["kernels"]
-    _, log, _ = _open(tmp_path)
-    assert ("deserialize", (b"kernels",)) in log
+    opened().engine.close()
+    assert trt.WORLD.calls("IRuntimeCache.deserialize") == [(b"kernels",)]
 
 
-def test_what_fails_while_it_closes_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_while_it_closes_keeps_nothing_else(
+    trt: Any, opened: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on a card whose every call fails after an error that CUDA keeps."""
-    engine, _, memory = _open(tmp_path)
-    engine.executors()
-    free = memory.free
+    rig = opened()
+    rig.engine.executors()
+    free = rig.memory.free
 
     def failing(*given: int) -> bytes:
         if given:
             free(*given)
         raise BuildError("card 0", expected="luck", found="none")
 
-    monkeypatch.setattr(engine, "save_cache", failing)
-    monkeypatch.setattr(memory, "free", failing)
+    monkeypatch.setattr(rig.engine, "save_cache", failing)
+    monkeypatch.setattr(rig.memory, "free", failing)
     with pytest.raises(BuildError, match="luck"):
-        engine.close()
-    assert (memory.held, engine._contexts) == ([], [])
-    assert not {"_config", "_cache", "_engine", "_runtime"} & set(vars(engine))
+        rig.engine.close()
+    assert rig.memory.held == []
+    gc.collect()
+    assert not any(trt.WORLD.living.values())
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_kept_or_read_is_no_error(trt: Any, opened: Callable[..., Rig], tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder would be")
-    engine, _, _ = _open(tmp_path)
-    engine.close()
+    opened().engine.close()
+    (tmp_path / "cache").unlink()
+    trt.WORLD.answers = {"IRuntimeCache.serialize": None}
+    opened().engine.close()
+    trt.WORLD.answers = {}
+    trt.WORLD.raises = {"IRuntimeCache.serialize": RuntimeError("no memory")}
+    opened().engine.close()
+    assert not (tmp_path / "cache").exists()
+    trt.WORLD.raises = {}
+    (tmp_path / "cache" / "kernels").mkdir(parents=True)  # as one that may not be read
+    opened().engine.close()
+    (tmp_path / "cache" / "kernels").rmdir()
+    opened().engine.close()
+    trt.WORLD.raises = {"IRuntimeCache.deserialize": RuntimeError("of another driver")}
+    opened().engine.close()
 
 
-def test_a_plugin_library_is_registered_before_the_engine(tmp_path: Path) -> None:
-    _, log, _ = _open(tmp_path, plugin=tmp_path / "lib.so")
-    names = [name for name, _ in log]
-    assert names.index("load_library") < names.index("deserialize_cuda_engine")
+def test_a_plugin_library_is_registered_before_the_engine(trt: Any, opened: Callable[..., Rig], tmp_path: Path) -> None:
+    opened(plugin=tmp_path / "lib.so").engine.close()
+    names = trt.WORLD.names()
+    assert names.index("IPluginRegistry.load_library") < names.index("Runtime.deserialize_cuda_engine")
+    trt.WORLD.answers = {"IPluginRegistry.load_library": None}
     with pytest.raises(BuildError, match="expected a library that TensorRT registers, found a refusal"):
-        _open(tmp_path, plugin=tmp_path / "lib.so", load_library=lambda path: None)
+        opened(plugin=tmp_path / "lib.so")
 
 
-def test_refusals_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="expected an engine that TensorRT-RTX loads here, found a refusal"):
-        _open(tmp_path, deserialize_cuda_engine=lambda data: None)
-    engine, _, _ = _open(tmp_path, create_execution_context=lambda config: None)
-    with pytest.raises(BuildError, match="expected an execution context, found none"):
-        engine.executors()
-    engine, _, _ = _open(tmp_path, set_optimization_profile_async=False)
-    with pytest.raises(BuildError, match="expected a profile 0, found a refusal"):
-        engine.executors()
-    engine, _, _ = _open(tmp_path, set_tensor_address=False, set_input_shape=False, execute_async_v3=False)
-    executor, _ = engine.executors()
-    for ask, what in (
-        (lambda: executor.set_address("w", 256), "an address for w"),
-        (lambda: executor.set_shape("w", (1, 2)), r"w of shape \[1, 2\]"),
-        (lambda: executor.enqueue(5), "to run"),
-    ):
-        with pytest.raises(BuildError, match=f"x.engine: expected the engine to take {what}, found a refusal"):
-            ask()
+def _refused(call: Callable[[], object]) -> str:
+    """What a person reads of a BuildError, of which nothing stays: its frames hold what it came from."""
+    with pytest.raises(BuildError) as caught:
+        call()
+    text = str(caught.value)
+    del caught
+    gc.collect()
+    return text
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "Runtime.deserialize_cuda_engine",
+        "ICudaEngine.create_runtime_config",
+        "ICudaEngine.create_execution_context",
+        "IExecutionContext.set_optimization_profile_async",
+        "IExecutionContext.set_input_shape",
+        "IExecutionContext.is_stream_capturable",
+        "IExecutionContext.execute_async_v3",
+    ],
+)
+def test_what_the_bindings_raise_is_no_fault_of_ours(trt: Any, opened: Callable[..., Rig], method: str) -> None:
+    trt.WORLD.raises = {method: RuntimeError("In fill at core.cpp:7 (cudaError 2: out of memory)")}
+
+    rigs: list[Rig] = []
+
+    def use() -> None:
+        rigs.append(opened())
+        first, *_ = rigs[0].engine.executors()
+        first.set_shape("a", (1,))
+        first.capturable(5)
+        first.enqueue(5)
+
+    text = _refused(use)
+    assert text.startswith("x.engine: expected ")
+    assert "found In fill at core.cpp:7 (cudaError 2: out of memory)" in text
+    for rig in rigs:
+        rig.engine.close()
+
+
+def test_an_engine_that_is_refused_is_an_error(trt: Any, opened: Callable[..., Rig]) -> None:
+    trt.WORLD.answers = {"Runtime.deserialize_cuda_engine": None}
+    assert "expected an engine that TensorRT-RTX loads here, found a refusal" in _refused(opened)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "told"),
+    [
+        ("ICudaEngine.create_execution_context", None, "expected an execution context, found none"),
+        (
+            "IExecutionContext.set_optimization_profile_async",
+            False,
+            "expected the engine to take profile 0, found a refusal",
+        ),
+    ],
+)
+def test_refused_contexts_are_errors(
+    trt: Any, opened: Callable[..., Rig], method: str, answer: object, told: str
+) -> None:
+    trt.WORLD.answers = {method: answer}
+    rig = opened()
+    assert told in _refused(rig.engine.executors)
+    rig.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "ask", "what"),
+    [
+        ("set_tensor_address", lambda e: e.set_address("a", 256), "an address for a"),
+        ("set_input_shape", lambda e: e.set_shape("a", (1,)), "a of shape [1]"),
+        ("execute_async_v3", lambda e: e.enqueue(5), "to run"),
+    ],
+)
+def test_refused_calls_are_errors(
+    trt: Any, opened: Callable[..., Rig], method: str, ask: Callable[[Any], object], what: str
+) -> None:
+    rig = opened()
+    executor = rig.engine.executors()[0]
+    if method == "execute_async_v3":
+        for name in ("a", "key_cache.0"):
+            executor.set_shape(name, (1,))
+        for name in ("a", "key_cache.0", "key_cache_out.0"):
+            executor.set_address(name, 256)
+    trt.WORLD.answers = {f"IExecutionContext.{method}": False}
+    assert f"x.engine: expected the engine to take {what}, found a refusal" in _refused(lambda: ask(executor))
+    rig.engine.close()
 
 
 @pytest.mark.parametrize(("shared", "fails"), [("key_cache.0", False), (None, False), ("ssm_state.0", True)])
-def test_an_engine_that_shares_other_buffers_is_refused(tmp_path: Path, shared: str | None, fails: bool) -> None:
-    engine, _, _ = _open(tmp_path, get_aliased_input_tensor=lambda name: shared)
+def test_an_engine_that_shares_other_buffers_is_refused(
+    trt: Any, opened: Callable[..., Rig], shared: str | None, fails: bool
+) -> None:
+    rig = opened()
+    trt.WORLD.tensors[2].aliased = shared
     if not fails:
-        engine.check_aliases()
-        return
-    with pytest.raises(BuildError, match=r"key_cache_out\.0: expected that of key_cache\.0, found that of ssm_s"):
-        engine.check_aliases()
+        rig.engine.check_aliases()
+    else:
+        assert "key_cache_out.0: expected that of key_cache.0, found that of ssm_s" in _refused(
+            rig.engine.check_aliases
+        )
+    rig.engine.close()
