@@ -21,6 +21,7 @@ from elastic_runtime.opening import Opener
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
 from elastic_runtime.tensorrt import trt_engine
+from elastic_runtime.tensorrt.backend_tensorrt import Executors
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remember
 
 GIB = 1 << 30
@@ -91,8 +92,8 @@ def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
         def check_aliases(self) -> None:
             pass
 
-        def executors(self) -> tuple[Executor, Executor]:
-            return Executor(), Executor()
+        def executors(self) -> Executors:
+            return Executors((Executor(), Executor()), Executor())  # type: ignore[arg-type]
 
         def close(self) -> None:
             asked.append({})

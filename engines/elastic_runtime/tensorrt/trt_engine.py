@@ -14,7 +14,7 @@ from typing import Any
 from elastic_runtime.driver.device import Device
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import EngineEntry
-from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL
+from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, Executors
 from elastic_runtime.tensorrt.engine_cache import write_kernels
 
 _REPORT = "export the bundle again, and report the log if that does not help"
@@ -106,6 +106,8 @@ class TrtEngine:
         say: Callable[[str], None],
     ) -> None:
         self._trt, self._entry, self._device, self._cache_path = trt, entry, device, cache
+        self._configs: list[Any] = []
+        self._executors: list[TrtExecutor] = []
         with accepted(entry.file, "TensorRT-RTX to start", "install tensorrt-rtx again, and the driver that it needs"):
             self._runtime = trt.Runtime(_logger(trt, say))
         if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
@@ -124,11 +126,10 @@ class TrtEngine:
                 found="a refusal (see its log above)",
                 todo="export the bundle again with the tensorrt-rtx that is installed",
             )
-        with accepted(entry.file, "a runtime configuration"):
-            self._config = self._make_config()
+        with accepted(entry.file, "a runtime cache"):
+            self._cache = self._read_cache()
             self.scratch = int(self._engine.device_memory_size_v2)
         self._scratch_address = device.allocate(max(self.scratch, 1))  # of no bytes there is no address
-        self._executors: list[TrtExecutor] = []
 
     def tensors(self) -> set[str]:
         """Names of all inputs and outputs."""
@@ -147,9 +148,18 @@ class TrtEngine:
                     todo="export the bundle again",
                 )
 
-    def executors(self) -> tuple[TrtExecutor, TrtExecutor]:
-        """Contexts of the decode and the prefill profile; they share scratch, so they run one after the other."""
-        made = self._executor(DECODE), self._executor(PREFILL)
+    def executors(self) -> Executors:
+        """Two contexts of the decode profile and one of the prefill profile; they share scratch."""
+        with accepted(self._entry.file, "a runtime configuration"):
+            decode, prefill = self._make_config(), self._make_config()
+            # One shape, which every step has: its kernels are compiled before the first, not behind its back.
+            decode.dynamic_shapes_kernel_specialization_strategy = (
+                self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+        self._configs += [decode, prefill]
+        replays = self._replays(decode)
+        first, second = self._executor(decode, DECODE), self._executor(decode, DECODE)
+        made = Executors((first, second), self._executor(prefill, PREFILL), replays)
         self._device.synchronize()  # profiles are set on the stream; shapes may be given once they are
         return made
 
@@ -178,33 +188,46 @@ class TrtEngine:
             try:
                 self._device.free(self._scratch_address)
             finally:
-                del self._config, self._cache, self._engine, self._runtime
+                self._configs.clear()
+                del self._cache, self._engine, self._runtime
 
-    def _executor(self, profile: int) -> TrtExecutor:
-        executor = TrtExecutor(self._context(), self._entry.file)
+    def _executor(self, config: Any, profile: int) -> TrtExecutor:
+        executor = TrtExecutor(self._context(config), self._entry.file)
         self._executors.append(executor)
         executor.prepare(profile, (self._scratch_address, self.scratch), self._device.stream)
         return executor
 
-    def _context(self) -> Any:
+    def _context(self, config: Any) -> Any:
         """Nobody but its executor may hold it, no frame of a failure either: it has to end when `close` ends it."""
         with accepted(self._entry.file, "an execution context", _LESS):
-            context = self._engine.create_execution_context(self._config)
+            context = self._engine.create_execution_context(config)
         if context is None:
             found = "none (see the log above)"
             raise BuildError(self._entry.file, expected="an execution context", found=found, todo=_LESS)
         return context
 
     def _make_config(self) -> Any:
-        """Scratch is ours to place; the cache is filled from its file (TensorRT refuses one of another driver)."""
+        """A configuration of contexts: scratch is ours to place, and compiled kernels go to and come from the cache."""
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        self._cache = config.create_runtime_cache()
-        if self._cache_path is not None and self._cache_path.is_file():
-            with suppress(OSError, RuntimeError):  # one that cannot be read is made anew
-                self._cache.deserialize(self._cache_path.read_bytes())
         config.set_runtime_cache(self._cache)
         return config
+
+    def _replays(self, config: Any) -> bool:
+        """Have TensorRT replay its own CUDA graphs; whether it will."""
+        wish = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        with suppress(RuntimeError):  # a property that is refused
+            config.cuda_graph_strategy = wish
+        return bool(config.cuda_graph_strategy == wish)
+
+    def _read_cache(self) -> Any:
+        """The cache, filled from its file; TensorRT refuses one of another card, driver or version."""
+        self._configs.append(self._engine.create_runtime_config())
+        cache = self._configs[0].create_runtime_cache()
+        if self._cache_path is not None and self._cache_path.is_file():
+            with suppress(OSError, RuntimeError):  # one that cannot be read is made anew
+                cache.deserialize(self._cache_path.read_bytes())
+        return cache
 
 
 def _logger(trt: Any, say: Callable[[str], None]) -> Any:

@@ -23,7 +23,7 @@ from elastic_runtime.format.manifest import EngineEntry, InputPort, OutputPort
 from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights
 from elastic_runtime.generation import Settings, generate
 from elastic_runtime.session import Session
-from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, EngineBackend, check_bindings
+from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, EngineBackend, Executors, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights
 
 V, S, T = 11, 20, 4
@@ -110,6 +110,8 @@ class SumEngine:
     addresses: dict[str, int] = field(default_factory=dict)
     runs: int = 0
     can_capture: bool = True
+    asked: int = 0
+    bound: set[tuple[int, ...]] = field(default_factory=set)  # sets of addresses that it ran with
 
     def set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         self.shapes[name] = shape
@@ -119,10 +121,12 @@ class SumEngine:
         self.addresses[name] = address
 
     def capturable(self, stream: int) -> bool:
+        self.asked += 1
         return self.can_capture
 
     def enqueue(self, stream: int) -> None:
         assert stream == self.device.stream
+        self.bound.add(tuple(self.addresses.values()))
         assert set(self.shapes) == {port.name for port in self.entry.inputs}
         bound, shapes = dict(self.addresses), dict(self.shapes)
         work = lambda: self._run(bound, shapes)  # noqa: E731  # a kernel launch keeps its arguments
@@ -200,22 +204,38 @@ def _entry(ssm_alias: str) -> EngineEntry:
 @dataclass
 class Rig:
     device: MemoryDevice
-    engines: tuple[SumEngine, SumEngine]
+    decode: tuple[SumEngine, SumEngine]
+    prefill: SumEngine
     backend: EngineBackend
     closed: list[str]
     said: list[str]
 
 
+def _engines(device: MemoryDevice, entry: EngineEntry) -> tuple[SumEngine, SumEngine, SumEngine]:
+    return SumEngine(device, entry, DECODE), SumEngine(device, entry, DECODE), SumEngine(device, entry, PREFILL)
+
+
 @pytest.fixture(params=["must", "must_not"])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    device, entry, closed, said = MemoryDevice(), _entry(request.param), list[str](), list[str]()
-    engines = (SumEngine(device, entry, DECODE), SumEngine(device, entry, PREFILL))
+def alias(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def replays() -> bool:
+    """Whether TensorRT records decode steps itself."""
+    return False
+
+
+@pytest.fixture
+def rig(alias: str, replays: bool) -> Iterator[Rig]:
+    device, entry, closed, said = MemoryDevice(), _entry(alias), list[str](), list[str]()
+    first, second, prefill = _engines(device, entry)
     weights = Arena(device, {"w": 4})
     device.upload(weights.addresses["w"], np.array([5], np.int32))
     backend = EngineBackend(
         entry,
         device,
-        engines,
+        Executors((first, second), prefill, replays),
         weights,
         batch=3,
         vocab_size=V,
@@ -223,7 +243,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         on_close=lambda: closed.append("x"),
         say=said.append,
     )
-    yield Rig(device, engines, backend, closed, said)
+    yield Rig(device, (first, second), prefill, backend, closed, said)
     if not device.closed:
         backend.close()
     assert not device.blocks, "memory was not given back"
@@ -256,7 +276,8 @@ def test_decode_runs_as_a_graph_from_the_third_step_of_each_side_on(rig: Rig) ->
     for step in range(8):
         session.decode([step])
     assert rig.device.launched == 6  # two plain runs, one a side of the states; then graphs
-    assert rig.engines[DECODE].runs == 8
+    assert [engine.runs for engine in rig.decode] == [4, 4]
+    assert rig.backend.graphs == "by this runtime"
     session.reset(2)
     assert len(rig.device.dropped) == 2  # their shapes are others now
 
@@ -274,9 +295,32 @@ def test_a_new_sequence_of_the_same_batch_keeps_the_graphs_and_begins_at_zero(ri
 
 
 def test_a_stream_that_cannot_be_captured_runs_plainly(rig: Rig) -> None:
-    rig.engines[DECODE].can_capture = False
+    for engine in rig.decode:
+        engine.can_capture = False
     assert _generated(Session(rig.backend), [[1, 2]], 8) == [_expected([1, 2], 8)]
-    assert rig.device.launched == 0
+    assert (rig.device.launched, rig.backend.graphs) == (0, "off")
+    assert sum(engine.asked for engine in rig.decode) == 1
+    assert rig.said == [
+        "warning: decode steps run without CUDA graphs, which is slower: the engine cannot be recorded."
+    ]
+
+
+@pytest.mark.parametrize("replays", [True])
+def test_steps_that_tensorrt_records_itself_are_not_recorded_here(rig: Rig) -> None:
+    session = Session(rig.backend)
+    for prompt in ([1, 2], [3]):
+        assert _generated(session, [prompt], 8) == [_expected(prompt, 8)]
+        session.reset()
+    assert (rig.device.launched, rig.backend.graphs, rig.said) == (0, "by TensorRT", [])
+
+
+def test_what_decode_is_bound_to_never_changes(rig: Rig) -> None:
+    """A recorded step holds addresses, TensorRT's own too: it would record again at each change."""
+    session = Session(rig.backend)
+    for prompt in ([1, 2, 3], [4]):
+        assert _generated(session, [prompt], 6) == [_expected(prompt, 6)]
+        session.reset()
+    assert [len(engine.bound) for engine in rig.decode] == [1, 1]
 
 
 def test_a_card_that_refuses_a_graph_decodes_plainly_and_says_so_once(rig: Rig) -> None:
@@ -353,7 +397,7 @@ def test_a_device_that_fails_gets_everything_back_all_the_same(rig: Rig, monkeyp
 @pytest.mark.parametrize("fails", ["set_address", "set_shape", "allocate", "zero"])
 def test_a_backend_that_does_not_come_to_be_keeps_no_memory(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device, entry = MemoryDevice(), _entry("must_not")
-    engines = (SumEngine(device, entry, DECODE), SumEngine(device, entry, PREFILL))
+    first, second, prefill = _engines(device, entry)
     weights = Arena(device, {"w": 4})
     given = dict(device.blocks)
     allocate = device.allocate
@@ -363,9 +407,9 @@ def test_a_backend_that_does_not_come_to_be_keeps_no_memory(fails: str, monkeypa
             return allocate(*arguments)  # the states; not the tokens
         raise BuildError("card 0", expected="luck", found="none")
 
-    monkeypatch.setattr(device if hasattr(device, fails) else engines[PREFILL], fails, refuse)
+    monkeypatch.setattr(device if hasattr(device, fails) else prefill, fails, refuse)
     with pytest.raises(BuildError, match="luck"):
-        EngineBackend(entry, device, engines, weights, batch=3, vocab_size=V)
+        EngineBackend(entry, device, Executors((first, second), prefill), weights, batch=3, vocab_size=V)
     assert (device.blocks, device.closed) == (given, 0)
 
 

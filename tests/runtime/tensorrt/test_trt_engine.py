@@ -102,6 +102,28 @@ def test_contexts_end_first_then_scratch_and_what_they_were_made_from(trt: Any, 
     assert executors
 
 
+def test_tensorrt_records_decode_and_compiles_its_kernels_first(trt: Any, opened: Callable[..., Rig]) -> None:
+    """A step that is recorded keeps the kernels of that moment, so those made for the shape have to be there."""
+    rig = opened()
+    executors = rig.engine.executors()
+    eager, whole = trt.DynamicShapesKernelSpecializationStrategy.EAGER, trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    strategies = [(e._context._profile, e._context._kernels, e._context._graphs) for e in executors.all()]
+    assert strategies[:2] == [(0, eager, whole)] * 2
+    lazy, disabled = trt.DynamicShapesKernelSpecializationStrategy.LAZY, trt.CudaGraphStrategy.DISABLED
+    assert strategies[2] == (1, lazy, disabled)
+    assert executors.replays
+    rig.engine.close()
+
+
+@pytest.mark.parametrize("how", ["raises", "answers"])
+def test_where_tensorrt_records_nothing_the_backend_is_told(trt: Any, opened: Callable[..., Rig], how: str) -> None:
+    no = {"raises": RuntimeError("no"), "answers": trt.CudaGraphStrategy.DISABLED}[how]
+    getattr(trt.WORLD, how)["IRuntimeConfig.cuda_graph_strategy"] = no
+    rig = opened()
+    assert not rig.engine.executors().replays
+    rig.engine.close()
+
+
 def test_the_kernel_cache_is_written_and_read_again(trt: Any, opened: Callable[..., Rig], tmp_path: Path) -> None:
     opened().engine.close()
     assert trt.WORLD.calls("IRuntimeCache.deserialize") == []
@@ -190,7 +212,7 @@ def test_what_the_bindings_raise_is_no_fault_of_ours(trt: Any, opened: Callable[
 
     def use() -> None:
         rigs.append(opened())
-        first, *_ = rigs[0].engine.executors()
+        first = rigs[0].engine.executors().decode[0]
         first.set_shape("a", (1,))
         first.capturable(5)
         first.enqueue(5)
@@ -239,7 +261,7 @@ def test_refused_calls_are_errors(
     trt: Any, opened: Callable[..., Rig], method: str, ask: Callable[[Any], object], what: str
 ) -> None:
     rig = opened()
-    executor = rig.engine.executors()[0]
+    executor = rig.engine.executors().prefill
     if method == "execute_async_v3":
         for name in ("a", "key_cache.0"):
             executor.set_shape(name, (1,))
