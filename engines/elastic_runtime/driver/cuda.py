@@ -49,6 +49,7 @@ class _Copy2D(ctypes.Structure):
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
+    "cuDriverGetVersion": (c_void_p,),
     "cuDeviceGet": (c_void_p, c_int),
     "cuDeviceGetPCIBusId": (c_void_p, c_int, c_int),
     "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
@@ -209,6 +210,16 @@ class CudaDevice:
                 found=f"{found} ({code})",
                 todo=_MEMORY if code == _OUT_OF_MEMORY else _DRIVER,
             )
+
+
+def driver_version() -> tuple[int, int] | None:
+    """The newest CUDA that the driver runs, such as (13, 0); None without CUDA's driver."""
+    try:
+        cuda = _load()
+    except BuildError:
+        return None
+    version = c_int()
+    return divmod(version.value // 10, 100) if cuda.cuDriverGetVersion(byref(version)) == 0 else None
 
 
 def pci_bus_id(index: int = 0) -> str | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.cuda import CudaDevice
+from elastic_runtime.driver.cuda import CudaDevice, driver_version
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import UnavailableError
@@ -23,10 +23,12 @@ from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, re
 from elastic_runtime.tensorrt.plugin_library import find_plugin, plugin_folders
 from elastic_runtime.tensorrt.preflight import (
     check_card,
+    check_driver,
     check_memory,
     check_version,
     installed_version,
     load_tensorrt,
+    package_cuda,
     untested,
 )
 
@@ -142,6 +144,7 @@ def check_engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishe
     """Whether the engine can run there; its plugin library. Raises UnavailableError."""
     check_card(engine, card)
     check_version(engine, installed_version())
+    check_driver(engine, driver_version(), package_cuda())
     plugin = find_plugin(engine.plugin, plugin_folders(bundle.path, engine.file, wishes.plugin_folder))
     check_memory(budget, engine, card, batch=wishes.batch)
     return plugin
@@ -167,10 +170,11 @@ def _load(
         undo.callback(device.close)
         opened = TrtEngine(trt, engine, path, device, plugin=plugin, cache=cache, say=say)
         undo.callback(opened.close)
+        opened.check_locations()
+        opened.check_aliases()
         weights = _weights(device, bundle, budget, files)
         undo.callback(weights.free)
         check_bindings(engine, set(weights.addresses), opened.tensors())
-        opened.check_aliases()
         backend = EngineBackend(
             engine,
             device,

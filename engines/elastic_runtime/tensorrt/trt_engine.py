@@ -16,6 +16,7 @@ from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import EngineEntry
 from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, Executors
 from elastic_runtime.tensorrt.engine_cache import write_kernels
+from elastic_runtime.tensorrt.preflight import check_validity
 
 _REPORT = "export the bundle again, and report the log if that does not help"
 _LESS = "close what uses the card, or take a smaller budget or context"
@@ -91,7 +92,8 @@ class TrtEngine:
         say: hears TensorRT's warnings and errors.
 
     Raises:
-        BuildError: TensorRT refuses plugin library or engine.
+        UnavailableError: TensorRT says that the engine cannot run here.
+        BuildError: it refuses plugin library or engine.
     """
 
     def __init__(
@@ -106,10 +108,14 @@ class TrtEngine:
         say: Callable[[str], None],
     ) -> None:
         self._trt, self._entry, self._device, self._cache_path = trt, entry, device, cache
+        self._say = say
         self._configs: list[Any] = []
         self._executors: list[TrtExecutor] = []
         with accepted(entry.file, "TensorRT-RTX to start", "install tensorrt-rtx again, and the driver that it needs"):
             self._runtime = trt.Runtime(_logger(trt, say))
+        data = path.read_bytes()
+        if warning := check_validity(trt, self._runtime, entry.file, data):
+            say(warning)
         if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
             raise BuildError(
                 str(plugin),
@@ -118,7 +124,7 @@ class TrtEngine:
                 todo="build plugins/ again with the SDK of the tensorrt-rtx that is installed",
             )
         with accepted(entry.file, "an engine that TensorRT-RTX loads here"):
-            self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+            self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise BuildError(
                 entry.file,
@@ -135,11 +141,37 @@ class TrtEngine:
         """Names of all inputs and outputs."""
         return {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
 
+    def check_locations(self) -> None:
+        """Whether TensorRT reads and writes every tensor on the card, where it is given an address. Raises BuildError.
+
+        It wants shape tensors, such as a length that sizes another tensor, in main memory: it would read their values
+        from an address of the card.
+        """
+        for name in sorted(self.tensors()):
+            on_card = self._engine.get_tensor_location(name) == self._trt.TensorLocation.DEVICE
+            if not on_card or self._engine.is_shape_inference_io(name):
+                raise BuildError(
+                    f"{self._entry.file}: {name}",
+                    expected="a tensor of the card's memory",
+                    found="one of which TensorRT takes shapes" if on_card else "one of main memory",
+                    todo="export the bundle again with the elastic-export of this version",
+                )
+
     def check_aliases(self) -> None:
-        """Whether the engine shares buffers only where the manifest says so. Raises BuildError."""
+        """Whether the engine shares buffers where the manifest says so, and there alone.
+
+        A buffer that must be shared, of which TensorRT does not say so, is bound as one all the same: the plugin or the
+        layer works in place. What is not known is whether TensorRT copies behind it; it is said.
+
+        Raises:
+            BuildError: it shares another one.
+        """
+        unsaid = []
         for port in self._entry.outputs:
             shared = self._engine.get_aliased_input_tensor(port.name) or None
-            if shared is not None and (port.alias != "must" or shared != port.input):
+            if shared is None and port.alias == "must":
+                unsaid.append(port.name)
+            elif shared is not None and (port.alias != "must" or shared != port.input):
                 expected = f"its own buffer ({port.alias} share)" if port.alias != "must" else f"that of {port.input}"
                 raise BuildError(
                     f"{self._entry.file}: {port.name}",
@@ -147,6 +179,12 @@ class TrtEngine:
                     found=f"that of {shared}",
                     todo="export the bundle again",
                 )
+        if unsaid:
+            more = f" and {len(unsaid) - 1} more" if len(unsaid) > 1 else ""
+            self._say(
+                f"warning: {self._entry.file}: TensorRT does not say that {unsaid[0]}{more} works in place: "
+                "`elastic-run BUNDLE --verify` shows whether it does"
+            )
 
     def executors(self) -> Executors:
         """Two contexts of the decode profile and one of the prefill profile; they share scratch."""

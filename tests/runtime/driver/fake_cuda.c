@@ -18,6 +18,7 @@ static int known(uint64_t address, size_t size) {
   return 0;
 }
 
+int cuDriverGetVersion(int* version) { *version = 12080; return 0; }
 int cuInit(unsigned flags) { return flags ? INVALID : 0; }
 int cuDeviceGet(int* device, int index) { *device = 40 + index; return index ? 101 : 0; }
 int cuDevicePrimaryCtxRetain(void** context, int device) { *context = &retained; ++retained; return device == 40 ? 0 : INVALID; }

@@ -200,6 +200,13 @@ def test_the_card_is_the_one_that_cuda_counts(library: Path, monkeypatch: pytest
         free_memory.card(1)
 
 
+def test_the_driver_says_which_cuda_it_runs(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_LIBRARY", str(library))
+    assert cuda.driver_version() == (12, 8)
+    monkeypatch.setattr(cuda, "_LIBRARY", "libno-such-cuda.so.1")
+    assert cuda.driver_version() is None
+
+
 def test_no_driver_is_a_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(free_memory, "_LIBRARIES", ("libno-such-ml.so.1",))
     with pytest.raises(InputError) as caught:

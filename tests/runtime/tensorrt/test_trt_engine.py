@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, UnavailableError
 from elastic_runtime.format.manifest import OutputPort
 from elastic_runtime.tensorrt.trt_engine import TrtEngine
 
@@ -196,6 +196,7 @@ def _refused(call: Callable[[], object]) -> str:
 @pytest.mark.parametrize(
     "method",
     [
+        "Runtime.get_engine_validity",
         "Runtime.deserialize_cuda_engine",
         "ICudaEngine.create_runtime_config",
         "ICudaEngine.create_execution_context",
@@ -272,16 +273,70 @@ def test_refused_calls_are_errors(
     rig.engine.close()
 
 
-@pytest.mark.parametrize(("shared", "fails"), [("key_cache.0", False), (None, False), ("ssm_state.0", True)])
-def test_an_engine_that_shares_other_buffers_is_refused(
-    trt: Any, opened: Callable[..., Rig], shared: str | None, fails: bool
+def test_an_engine_that_shares_other_buffers_is_refused(trt: Any, opened: Callable[..., Rig]) -> None:
+    rig = opened()
+    rig.engine.check_aliases()
+    assert rig.said == []
+    trt.WORLD.tensors[2].aliased = "ssm_state.0"
+    assert "key_cache_out.0: expected that of key_cache.0, found that of ssm_s" in _refused(rig.engine.check_aliases)
+    rig.engine.close()
+
+
+def test_an_alias_that_tensorrt_does_not_tell_of_is_said(trt: Any, opened: Callable[..., Rig]) -> None:
+    rig = opened()
+    trt.WORLD.tensors[2].aliased = None
+    rig.engine.check_aliases()
+    assert rig.said == [
+        "warning: x.engine: TensorRT does not say that key_cache_out.0 works in place: `elastic-run BUNDLE --verify` "
+        "shows whether it does"
+    ]
+    rig.engine.close()
+
+
+@pytest.mark.parametrize("where", ["HOST", "DEVICE"])
+def test_a_tensor_that_tensorrt_wants_in_main_memory_is_refused_by_name(
+    trt: Any, opened: Callable[..., Rig], where: str
 ) -> None:
     rig = opened()
-    trt.WORLD.tensors[2].aliased = shared
-    if not fails:
-        rig.engine.check_aliases()
-    else:
-        assert "key_cache_out.0: expected that of key_cache.0, found that of ssm_s" in _refused(
-            rig.engine.check_aliases
-        )
+    rig.engine.check_locations()
+    trt.WORLD.tensors[0].location = trt.TensorLocation[where]
+    trt.WORLD.tensors[0].shape_inference = where == "DEVICE"
+    found = {"HOST": "one of main memory", "DEVICE": "one of which TensorRT takes shapes"}[where]
+    assert f"x.engine: a: expected a tensor of the card's memory, found {found}" in _refused(rig.engine.check_locations)
     rig.engine.close()
+
+
+@pytest.mark.parametrize(
+    ("faults", "kind", "found", "todo"),
+    [
+        (["OLD_CUDA_DRIVER", "CUDA_ERROR"], UnavailableError, "a driver that is too old", "Update NVIDIA's driver"),
+        (["OLD_CUDA_RUNTIME"], UnavailableError, "a CUDA runtime that is too old", "Pip install --upgrade tens"),
+        (["VERSION_MISMATCH"], UnavailableError, "another TensorRT-RTX than the one that built it", "Install the"),
+        (["UNSUPPORTED_CC"], UnavailableError, "a card whose class it was not built for", "Export the bundle for it"),
+        (["INSUFFICIENT_GPU_MEMORY"], UnavailableError, "too little GPU memory", "Close what uses the card"),
+        (["CUDA_ERROR"], UnavailableError, "an error of CUDA", "See whether nvidia-smi shows the card"),
+        ([], UnavailableError, "a refusal without a reason", "Install it again"),
+        (["MALFORMED_ENGINE"], BuildError, "something else", "Copy the bundle again"),
+    ],
+)
+def test_what_an_engine_cannot_run_here_for_is_named_before_anything_loads(
+    trt: Any, opened: Callable[..., Rig], faults: list[str], kind: type[BuildError], found: str, todo: str
+) -> None:
+    """Nothing is wrong with an engine whose driver is too old: `--verify` must not say that it failed."""
+    members = trt.EngineInvalidityDiagnostics.__members__
+    trt.WORLD.validity = (trt.EngineValidity.INVALID, sum(members[name].value for name in faults))
+    with pytest.raises(BuildError) as caught:
+        opened(plugin=Path("lib.so"))
+    assert type(caught.value) is kind
+    assert (caught.value.subject, caught.value.found) == ("x.engine", found)
+    assert todo in str(caught.value)
+    assert not {"Runtime.deserialize_cuda_engine", "IPluginRegistry.load_library"} & set(trt.WORLD.names())
+    del caught
+    gc.collect()
+
+
+def test_an_engine_of_a_near_class_runs_with_a_warning(trt: Any, opened: Callable[..., Rig]) -> None:
+    trt.WORLD.validity = (trt.EngineValidity.SUBOPTIMAL, 0)
+    rig = opened()
+    rig.engine.close()
+    assert rig.said == ["warning: x.engine was not built for this card and may be slow here: export with its --target"]
