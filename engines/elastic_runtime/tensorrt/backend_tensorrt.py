@@ -21,6 +21,7 @@ from elastic_runtime.backend import DeviceName, Floats, Ints, closed
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import EngineEntry, OutputPort
+from elastic_runtime.tensorrt.call_size import call_size
 from elastic_runtime.tensorrt.device_states import DeviceStates, nbytes, sized
 
 DECODE, PREFILL = 0, 1  # profiles: T = 1, and 1 <= T <= max_tokens
@@ -124,6 +125,10 @@ class EngineBackend:
         self._states.zero()
         for executor in self._executors.all():
             self._set_shapes(executor, 1)  # T = 1 is in both profiles; prefill sets its own with every call
+
+    def call_size(self, wanted: int, most: int) -> int:
+        """One of a few lengths, so that TensorRT compiles kernels for no other (call_size.py)."""
+        return call_size(wanted, most, self.max_tokens)
 
     def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
         """One call (`Backend.call`): profile 0 where T is 1, through a CUDA graph from the third step on.

@@ -294,6 +294,23 @@ def test_a_new_sequence_of_the_same_batch_keeps_the_graphs_and_begins_at_zero(ri
     assert rig.device.dropped == []
 
 
+def test_prompts_of_all_lengths_are_run_in_a_few_of_them(rig: Rig) -> None:
+    """Any other length would have TensorRT compile kernels for it."""
+    session, seen = Session(rig.backend), set()
+    set_shape = rig.prefill.set_shape
+
+    def noted(name: str, shape: tuple[int, ...]) -> None:
+        if name == "input_ids":
+            seen.add(shape[1])
+        set_shape(name, shape)
+
+    rig.prefill.set_shape = noted  # type: ignore[method-assign]
+    for length in range(1, 14):
+        session.reset()
+        assert _generated(session, [[3] * length], 3) == [_expected([3] * length, 3)]
+    assert seen <= {1, T}
+
+
 def test_a_stream_that_cannot_be_captured_runs_plainly(rig: Rig) -> None:
     for engine in rig.decode:
         engine.can_capture = False
