@@ -303,6 +303,25 @@ TEST(device_kernels_are_shared_by_the_contexts_of_a_run) {
   CHECK_EQ(std::count(heard.begin(), heard.end(), compiling), 2);
 }
 
+#ifndef _WIN32
+TEST(device_kernels_are_kept_where_python_keeps_them) {
+  const Bundle bundle = make_bundle();
+  const EngineEntry& engine = bundle.budget("b").engines[0];
+  const auto place = [&] { return default_runtime_cache(bundle, engine, "Fake RTX 5080 (16 GB)").generic_string(); };
+  const std::string name = sha256("engine").substr(0, 16) + "-Fake-RTX-5080-16-GB-.cache";
+  for (const char* variable : {"ELASTIC_CACHE", "XDG_CACHE_HOME"}) unsetenv(variable);
+  setenv("HOME", "/home/x", 1);
+  CHECK_EQ(place(), "/home/x/.cache/elastic-runtime/kernels/" + name);
+  setenv("XDG_CACHE_HOME", "/caches", 1);
+  CHECK_EQ(place(), "/caches/elastic-runtime/kernels/" + name);
+  setenv("ELASTIC_CACHE", "/ours", 1);
+  CHECK_EQ(place(), "/ours/kernels/" + name);
+  EngineEntry unlisted = engine;
+  unlisted.file = "other.engine";
+  CHECK_EQ(fs::path(default_runtime_cache(bundle, unlisted, "x")).filename().string(), "unlisted-x.cache");
+}
+#endif
+
 TEST(device_hears_tensorrt_from_any_thread) {
   const Bundle bundle = make_bundle("garbage");
   fake::state().threads_that_log = 4;

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from elastic_runtime import opening
@@ -50,6 +51,15 @@ class Device:
 
     def upload_blocks(self, address: int, source: Any, blocks: Any) -> None:
         self.uploaded += sum(block.width * block.height for block in blocks)
+
+    def finish_uploads(self) -> None:
+        pass
+
+    def host_buffer(self, nbytes: int) -> Any:
+        return np.zeros(nbytes, np.uint8)
+
+    def free_host_buffer(self, buffer: Any) -> None:
+        pass
 
     def free(self, address: int) -> None:
         del self.held[address]

@@ -39,7 +39,7 @@ const char* const kHelp =
   --max-tokens N         tokens of one call (256; CPU)
   --threads N            onnxruntime's threads (its own choice; CPU)
   --plugins DIR          where the plugin library is (the bundle, the engine's folder, beside the bundle; GPU)
-  --runtime-cache FILE   keep compiled kernels here (GPU)
+  --runtime-cache FILE   keep compiled kernels here (the user's cache, as elastic-run does; GPU)
 )";
 
 namespace {

@@ -9,6 +9,7 @@ is recorded here, and safely so because the kernels of decode are compiled befor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -110,8 +111,10 @@ class EngineBackend:
         with ExitStack() as undo:
             self._states = DeviceStates(device, entry.outputs, batch=batch, context=entry.max_context)
             undo.callback(self._states.free)
-            self._tokens = self._allocate_tokens(batch)
+            self._tokens = self._allocate_tokens()
             undo.callback(self._tokens.free)
+            self._landing = device.host_buffer(nbytes(self._logits_port, self._most_sizes()))
+            undo.callback(device.free_host_buffer, self._landing)
             self._bind_fixed()
             self.start(1)
             undo.pop_all()
@@ -170,12 +173,16 @@ class EngineBackend:
             steps.callback(self._device.close)
             for held in (self._weights, self._tokens, self._states):
                 steps.callback(held.free)
+            steps.callback(self._device.free_host_buffer, self._landing)
             steps.callback(self._on_close)
             steps.callback(self._drop_graphs)
             steps.callback(self._device.synchronize)
 
-    def _allocate_tokens(self, batch: int) -> Arena:
-        sizes = {"B": batch, "T": self.max_tokens, "S": self.max_context}
+    def _most_sizes(self) -> dict[str, int]:
+        return {"B": self.max_batch, "T": self.max_tokens, "S": self.max_context}
+
+    def _allocate_tokens(self) -> Arena:
+        sizes = self._most_sizes()
         bound = {port.name: nbytes(port, sizes) for port in self._entry.inputs if port.name in _TOKENS}
         return Arena(self._device, bound | {self._logits_port.name: nbytes(self._logits_port, sizes)})
 
@@ -249,8 +256,11 @@ class EngineBackend:
 
     def _read_logits(self, tokens: int, length: Ints) -> Floats:
         shape = sized(self._logits_port.shape, {"B": self._batch, "T": tokens})
-        logits = np.empty(shape, np.float32)
-        self._device.download(self._tokens.addresses[self._logits_port.name], logits)
+        count = math.prod(shape)
+        landed = self._landing[: 4 * count].view(np.float32)
+        self._device.download(self._tokens.addresses[self._logits_port.name], landed)
+        # Copied: what a caller holds must outlive the page-locked memory, which `close` gives back.
+        logits = landed.reshape(shape).copy()
         # An engine that gives every token's logits has padding among them; rows of length 0 may give any.
         return logits[np.arange(self._batch), np.maximum(length - 1, 0)] if logits.ndim == 3 else logits
 

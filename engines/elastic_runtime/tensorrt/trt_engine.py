@@ -6,6 +6,7 @@ is held against the package (tests/runtime/tensorrt).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from elastic_runtime.tensorrt.engine_cache import write_kernels
 from elastic_runtime.tensorrt.preflight import check_validity
 
 _REPORT = "export the bundle again, and report the log if that does not help"
+_LONG = 2.0  # seconds after which people are told that something goes on
 _LESS = "close what uses the card, or take a smaller budget or context"
 
 
@@ -195,9 +197,13 @@ class TrtEngine:
                 self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
             )
         self._configs += [decode, prefill]
-        replays = self._replays(decode)
-        first, second = self._executor(decode, DECODE), self._executor(decode, DECODE)
-        made = Executors((first, second), self._executor(prefill, PREFILL), replays)
+        replays, started = self._replays(decode), time.monotonic()
+        for config, profile in ((decode, DECODE), (decode, DECODE), (prefill, PREFILL)):
+            self._executors.append(self._executor(config, profile))
+            if (seconds := time.monotonic() - started) >= _LONG:
+                self._say(f"kernels: {len(self._executors)} of 3 contexts ready after {seconds:.0f} s")
+        first, second, third = self._executors
+        made = Executors((first, second), third, replays)
         self._device.synchronize()  # profiles are set on the stream; shapes may be given once they are
         return made
 
@@ -231,8 +237,11 @@ class TrtEngine:
 
     def _executor(self, config: Any, profile: int) -> TrtExecutor:
         executor = TrtExecutor(self._context(config), self._entry.file)
-        self._executors.append(executor)
-        executor.prepare(profile, (self._scratch_address, self.scratch), self._device.stream)
+        try:
+            executor.prepare(profile, (self._scratch_address, self.scratch), self._device.stream)
+        except BuildError:
+            executor.close()
+            raise
         return executor
 
     def _context(self, config: Any) -> Any:
@@ -261,10 +270,12 @@ class TrtEngine:
     def _read_cache(self) -> Any:
         """The cache, filled from its file; TensorRT refuses one of another card, driver or version."""
         self._configs.append(self._engine.create_runtime_config())
-        cache = self._configs[0].create_runtime_cache()
+        cache, read = self._configs[0].create_runtime_cache(), False
         if self._cache_path is not None and self._cache_path.is_file():
             with suppress(OSError, RuntimeError):  # one that cannot be read is made anew
-                cache.deserialize(self._cache_path.read_bytes())
+                read = cache.deserialize(self._cache_path.read_bytes())
+        if not read:
+            self._say(f"compiling the kernels of {self._entry.file} for this card, once: up to half a minute")
         return cache
 
 

@@ -37,7 +37,8 @@ class MemoryDevice:
     def __init__(self) -> None:
         self.blocks: dict[int, Any] = {}
         self.recording: list[Callable[[], None]] | None = None
-        self.launched = self.closed = 0
+        self.launched = self.closed = self.host = 0
+        self.finished = False
         self.refuses_graphs = False
         self.dropped: list[Any] = []
 
@@ -68,6 +69,17 @@ class MemoryDevice:
                 at = block.source + row * block.source_pitch
                 piece = source[at : at + block.width]
                 self.view(address + block.target + row * block.target_pitch, block.width)[:] = piece
+
+    def finish_uploads(self) -> None:
+        self.finished = True
+
+    def host_buffer(self, nbytes: int) -> np.ndarray:
+        self.host += 1
+        return np.full(nbytes, 0xAB, np.uint8)
+
+    def free_host_buffer(self, buffer: np.ndarray) -> None:
+        self.host -= 1
+        buffer[:] = 0xCD  # whoever reads it afterwards sees that
 
     def download(self, address: int, array: np.ndarray) -> None:
         array.reshape(-1).view(np.uint8)[:] = self.view(address, array.nbytes)
@@ -246,7 +258,7 @@ def rig(alias: str, replays: bool) -> Iterator[Rig]:
     yield Rig(device, (first, second), prefill, backend, closed, said)
     if not device.closed:
         backend.close()
-    assert not device.blocks, "memory was not given back"
+    assert (device.blocks, device.host) == ({}, 0), "memory was not given back"
 
 
 def _expected(prompt: list[int], count: int) -> list[int]:
@@ -371,6 +383,13 @@ def test_states_are_read_where_they_were_written(rig: Rig) -> None:
     assert not any(state.any() for state in rig.backend.states().values())
 
 
+def test_logits_outlive_the_backend(rig: Rig) -> None:
+    session = Session(rig.backend)
+    logits = session.prefill([[1, 2, 3]])
+    rig.backend.close()
+    assert logits[0].argmax() == _expected([1, 2, 3], 1)[0]
+
+
 def test_memory_is_counted_and_given_back(rig: Rig) -> None:
     held = rig.backend.memory()
     assert (held["weights"], held["scratch"]) == (ALIGNMENT, 9)
@@ -427,7 +446,7 @@ def test_a_backend_that_does_not_come_to_be_keeps_no_memory(fails: str, monkeypa
     monkeypatch.setattr(device if hasattr(device, fails) else prefill, fails, refuse)
     with pytest.raises(BuildError, match="luck"):
         EngineBackend(entry, device, Executors((first, second), prefill), weights, batch=3, vocab_size=V)
-    assert (device.blocks, device.closed) == (given, 0)
+    assert (device.blocks, device.closed, device.host) == (given, 0, 0)
 
 
 def test_logits_of_every_token_give_the_last_real_one(rig: Rig) -> None:
@@ -438,6 +457,7 @@ def test_logits_of_every_token_give_the_last_real_one(rig: Rig) -> None:
     rig.device.download = lambda address, array: array.__setitem__(  # type: ignore[method-assign]
         ..., np.arange(array.size, dtype=np.float32).reshape(array.shape)
     )
+    rig.backend._landing = np.zeros(4 * 3 * V, np.uint8)  # an engine of such a port would have asked for it
     found = rig.backend._read_logits(3, np.array([2]))
     rig.device.download = read  # type: ignore[method-assign]
     assert found[0].tolist() == [float(V + i) for i in range(V)]
@@ -463,6 +483,7 @@ def test_weights_arrive_as_slicing_them_gives(demo_bundle: Path) -> None:
     files: dict[Any, Any] = {}
     arena = upload_weights(device, recipe, folder, files=files)
     assert len(files) == 2
+    assert device.finished
     for name, array in iter_weights(recipe, folder):
         assert arena.addresses[name] % ALIGNMENT == 0
         found = device.view(arena.addresses[name], array.nbytes)

@@ -15,6 +15,7 @@ import pytest
 
 from elastic_runtime.errors import BuildError, UnavailableError
 from elastic_runtime.format.manifest import OutputPort
+from elastic_runtime.tensorrt import trt_engine
 from elastic_runtime.tensorrt.trt_engine import TrtEngine
 
 ADDRESS = 4096
@@ -131,6 +132,29 @@ def test_the_kernel_cache_is_written_and_read_again(trt: Any, opened: Callable[.
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["kernels"]
     opened().engine.close()
     assert trt.WORLD.calls("IRuntimeCache.deserialize") == [(b"kernels",)]
+
+
+def test_that_kernels_are_compiled_is_said_before_and_while_it_lasts(
+    trt: Any, opened: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = opened()
+    compiling = "compiling the kernels of x.engine for this card, once: up to half a minute"
+    assert rig.said == [compiling]
+    clock = iter((0.0, 0.5, 7.6, 11.0))
+    monkeypatch.setattr(trt_engine.time, "monotonic", lambda: next(clock))
+    rig.engine.executors()
+    assert rig.said[1:] == [
+        "kernels: 2 of 3 contexts ready after 8 s",
+        "kernels: 3 of 3 contexts ready after 11 s",
+    ]
+    rig.engine.close()
+    warm = opened()
+    assert warm.said == []
+    warm.engine.close()
+    trt.WORLD.answers = {"IRuntimeCache.deserialize": False}  # of another driver
+    other = opened()
+    assert other.said == [compiling]
+    other.engine.close()
 
 
 def test_what_fails_while_it_closes_keeps_nothing_else(
@@ -275,6 +299,7 @@ def test_refused_calls_are_errors(
 
 def test_an_engine_that_shares_other_buffers_is_refused(trt: Any, opened: Callable[..., Rig]) -> None:
     rig = opened()
+    rig.said.clear()  # that kernels are compiled
     rig.engine.check_aliases()
     assert rig.said == []
     trt.WORLD.tensors[2].aliased = "ssm_state.0"
@@ -284,6 +309,7 @@ def test_an_engine_that_shares_other_buffers_is_refused(trt: Any, opened: Callab
 
 def test_an_alias_that_tensorrt_does_not_tell_of_is_said(trt: Any, opened: Callable[..., Rig]) -> None:
     rig = opened()
+    rig.said.clear()
     trt.WORLD.tensors[2].aliased = None
     rig.engine.check_aliases()
     assert rig.said == [
@@ -339,4 +365,4 @@ def test_an_engine_of_a_near_class_runs_with_a_warning(trt: Any, opened: Callabl
     trt.WORLD.validity = (trt.EngineValidity.SUBOPTIMAL, 0)
     rig = opened()
     rig.engine.close()
-    assert rig.said == ["warning: x.engine was not built for this card and may be slow here: export with its --target"]
+    assert rig.said[0] == "warning: x.engine was not built for this card and may be slow here: export with its --target"
