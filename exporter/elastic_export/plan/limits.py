@@ -18,6 +18,10 @@ from elastic_runtime.format.interface import ALIAS_RULES, OpsMode, Precision, St
 #: BF16 needs SM80 ("the model contains HW-specific datatypes: b16").
 NO_BF16 = frozenset({"SM75"})
 
+#: Tokens of a call where nobody says: each call reads the weights, runs the head and expands attention's cache once, so
+#: that a prompt in calls of 256 takes a fifth longer; from 1024 on little is won, and scratch grows with it.
+MAX_TOKENS = 1024
+
 
 def largest_context(architecture: Architecture, precision: Precision, product: Product = TENSORRT_RTX) -> int | None:
     """Largest max_context that builds for that model, tokens; None where attention sets no limit."""
