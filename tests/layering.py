@@ -41,6 +41,7 @@ ROOMS = {
         "session_request",
         "opening",
         "verify",
+        "bringup",
         "cli",
         "__init__",
     ],

@@ -14,7 +14,10 @@ FOLDER = Path(__file__).parent / "stand_in"  # on PYTHONPATH the stand-in is the
 @functools.cache
 def load_stand_in() -> Any:
     """The module, under a name of its own: the package may be installed as well."""
-    spec = importlib.util.spec_from_file_location("tensorrt_rtx_stand_in", FOLDER / "tensorrt_rtx" / "__init__.py")
+    folder = FOLDER / "tensorrt_rtx"
+    spec = importlib.util.spec_from_file_location(
+        "tensorrt_rtx_stand_in", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -143,6 +143,29 @@ class TrtEngine:
         """Names of all inputs and outputs."""
         return {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
 
+    def facts(self) -> dict[str, Any]:
+        """What TensorRT says of the engine, for reports; strings and numbers, scratch in bytes."""
+        engine = self._engine
+        return {
+            "tensors": [
+                {
+                    "name": name,
+                    "mode": str(engine.get_tensor_mode(name)),
+                    "dtype": str(engine.get_tensor_dtype(name)),
+                    "shape": [int(size) for size in engine.get_tensor_shape(name)],
+                    "location": str(engine.get_tensor_location(name)),
+                    "shape_inference": bool(engine.is_shape_inference_io(name)),
+                    "aliased": engine.get_aliased_input_tensor(name) or None,
+                }
+                for name in sorted(self.tensors())
+            ],
+            "scratch": self.scratch,
+            "scratch_of_profiles": [
+                int(engine.get_device_memory_size_for_profile_v2(i)) for i in range(engine.num_optimization_profiles)
+            ],
+            "aux_streams": int(engine.num_aux_streams),
+        }
+
     def check_locations(self) -> None:
         """Whether TensorRT reads and writes every tensor on the card, where it is given an address. Raises BuildError.
 

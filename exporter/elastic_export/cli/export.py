@@ -144,7 +144,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         ops=given["ops"],
         flavour=given["flavour"],
         precision=given["precision"],
-        max_tokens=min(MAX_TOKENS, *contexts) if given["max_tokens"] is None else given["max_tokens"],
+        max_tokens=max(1, min(MAX_TOKENS, *contexts)) if given["max_tokens"] is None else given["max_tokens"],
         max_contexts=contexts,
         max_batch=given["max_batch"],
         logits=given["logits"],

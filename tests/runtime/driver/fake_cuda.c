@@ -56,7 +56,7 @@ int cuEventRecord(void* event, void* stream) { return event && stream == &stream
 int cuEventSynchronize(void* event) { run_copies(); return event ? 0 : INVALID; }
 int cuEventDestroy_v2(void* event) { free(event); --events; return 0; }
 
-int cuDriverGetVersion(int* version) { *version = 12080; return 0; }
+int cuDriverGetVersion(int* version) { *version = 13000; return 0; }
 int cuInit(unsigned flags) { return flags ? INVALID : 0; }
 int cuDeviceGet(int* device, int index) { *device = 40 + index; return index ? 101 : 0; }
 int cuDevicePrimaryCtxRetain(void** context, int device) { *context = &retained; ++retained; return device == 40 ? 0 : INVALID; }

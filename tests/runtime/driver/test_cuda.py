@@ -208,7 +208,7 @@ def test_the_card_is_the_one_that_cuda_counts(library: Path, monkeypatch: pytest
 
 def test_the_driver_says_which_cuda_it_runs(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_LIBRARY", str(library))
-    assert cuda.driver_version() == (12, 8)
+    assert cuda.driver_version() == (13, 0)
     monkeypatch.setattr(cuda, "_LIBRARY", "libno-such-cuda.so.1")
     assert cuda.driver_version() is None
 

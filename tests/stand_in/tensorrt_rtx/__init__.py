@@ -2,7 +2,8 @@
 
 It writes down what is asked of it, in order, with the making and the end of every object; it refuses what TensorRT
 refuses, raises where the bindings raise, and lists the rules of the interface that were broken. Its engine computes
-with whatever `WORLD.run` is. What only a card can show is not shown: kernels, times, real memory.
+with whatever `WORLD.run` is: twin.py makes it the bundle's own model where STAND_IN_BUNDLE names one. What only a card
+can show is not shown: kernels, times, real memory.
 
 Held against the real package by test_stand_in.py: no class, method, property or member that the package lacks.
 """
@@ -10,9 +11,13 @@ Held against the real package by test_stand_in.py: no class, method, property or
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from . import twin
 
 __version__ = "1.7.1.116"
 ALIGNMENT = 256
@@ -178,6 +183,8 @@ class Runtime(_Living):
         return _asked("Runtime.get_engine_validity", (len(buffer),), WORLD.validity)  # type: ignore[no-any-return]
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        if bundle := os.environ.get("STAND_IN_BUNDLE"):
+            twin.become(WORLD, Tensor, Path(bundle), bytes(serialized_engine))
         return _asked(  # type: ignore[no-any-return]
             "Runtime.deserialize_cuda_engine", (len(serialized_engine),), lambda: ICudaEngine(self)
         )
