@@ -13,6 +13,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from elastic_runtime.bringup.stages import STAGES, Place
 from elastic_runtime.errors import ElasticError
@@ -23,6 +24,7 @@ def main(arguments: list[str]) -> int:
     faulthandler.enable()
     stage, bundle, folder, result, engine, plugins = arguments
     place = Place(Path(bundle), Path(folder), engine, Path(plugins) if plugins else None)
+    found: dict[str, Any]
     try:
         found = {"found": STAGES[stage][0](place)}
     except ElasticError as error:

@@ -159,7 +159,7 @@ def context(place: Place) -> Found:
     started = time.perf_counter()
     with closing(place.backend(said.append)) as backend:
         found: Found = {"open_seconds": time.perf_counter() - started, "memory": dict(backend.memory())}
-        session, calls = Session(backend), {}
+        session, calls = Session(backend), dict[str, list[float]]()
         for tokens in (1, 1, 1, 16, 16):
             started = time.perf_counter()
             session.prefill([[1] * tokens])
@@ -181,7 +181,7 @@ def golden(place: Place) -> Found:
     if budget.golden is None:
         return {"not_run": "the bundle has no golden run of this budget"}
     run = read_golden(inside(bundle.path, budget.golden, budget.golden))
-    kept: dict[str, np.ndarray[Any, Any]] = {}
+    kept: dict[str, Any] = {}  # arrays
     logits_off, last = list[list[float]](), list[dict[str, np.ndarray[Any, Any]]]()
     with closing(place.backend()) as backend:
         for row in range(len(run.ids)):
