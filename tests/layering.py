@@ -42,6 +42,7 @@ ROOMS = {
         "session_request",
         "opening",
         "verify",
+        "bringup",
         "cli",
         "__init__",
     ],

@@ -167,5 +167,5 @@ def test_the_layer_kind_is_cut(walk: Walk) -> None:
 
 def test_the_target_has_its_engine(walk: Walk) -> None:
     (engine,) = walk.budget["engines"]
-    assert (engine["target"], engine["compute_capabilities"]) == ("rtx3080ti", ["8.6"])
+    assert (engine["target"], engine["compute_capabilities"]) == ("rtx3080-12gb", ["8.6"])
     assert (walk.bundle / engine["file"]).stat().st_size > 0

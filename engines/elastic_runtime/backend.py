@@ -34,6 +34,12 @@ class Backend(Protocol):
     def start(self, batch: int) -> None:
         """Forget all sequences and begin `batch` new ones."""
 
+    def call_size(self, wanted: int, most: int) -> int:
+        """T of the next call where a row has `wanted` tokens to feed and `most` fit behind every row, both at least 1.
+
+        At most `most` and `max_tokens`. More than `wanted`: padding, where another T would cost more than that.
+        """
+
     def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
         """One call of the interface: ids [B, T], position [B], length [B] -> logits [B, V] of each last real token.
 

@@ -191,7 +191,7 @@ class Session:
     def _piece(self, left: npt.NDArray[np.int64]) -> int:
         """T of the next call: no row that can still grow may be padded past the end of its context."""
         room = self.backend.max_context - self._position
-        return int(min(self.backend.max_tokens, left.max(), room[room > 0].min()))
+        return self.backend.call_size(int(left.max()), int(room[room > 0].min()))
 
     def _advance(self, row: int, fed: list[int]) -> None:
         if fed:

@@ -54,7 +54,10 @@ BAD_REQUESTS = [
     (["--budget", "all", "--target", "rtx5080", "--max-tokens", "0"], "--max-tokens: expected 1 or more, found 0"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "1k"], "--max-context: expected a number of tokens"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "64,64"], "expected different contexts"),
-    (["--budget", "all", "--target", "rtx5080", "--max-context", "128"], "expected at most --max-context (128)"),
+    (
+        ["--budget", "all", "--target", "rtx5080", "--max-tokens", "256", "--max-context", "128"],
+        "expected at most --max-context (128)",
+    ),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "30000"], "Lower --max-context to 24544"),
     (["--budget", "all", "--target", "rtx5080", "--precision", "fp16"], "use --weights sliced"),
     (["--budget", "all", "--target", "rtx5080", "--checkpoint", "/no/such"], "--checkpoint: expected a folder"),
@@ -124,25 +127,25 @@ def test_dry_run_of_the_12b_prints_figures_worked_out_by_hand(run, tmp_path, mon
     rows = {line.split()[0]: line.split() for line in out.splitlines()}
     # 12,310,001,152 parameters x 2 B = 24,620,002,304 (22.93 GiB); SSM states 28 x 128 x 80 x 128 x 4 B = 146,800,640;
     # conv states 28 x 3 x 12288 x 2 B = 2,064,384; caches 24,576 B x 16384 = 402,653,184; scratch 25 MB + 12 B x 22656
-    # x 256 + (2 x 40 x 128 x 2 B + 2 B x 256) x 16384 = 438,532,160; reserve 0.6 GiB = 644,245,094. Together
-    # 26,254,297,766 B = 24.45 GiB.
-    assert rows["12b"][1:] == ["12.31B", "22.9", "GiB", "24.5", "GiB", "no", "yes"]
+    # x 1024 + (2 x 40 x 128 x 2 B + 2 B x 1024) x 16384 = 672,495,680; reserve 0.6 GiB = 644,245,094. Together
+    # 26,488,261,286 B = 24.67 GiB.
+    assert rows["12b"][1:] == ["12.31B", "22.9", "GiB", "24.7", "GiB", "no", "yes"]
     # 26 Mamba layers of 112 heads (projected 20080), 26 MLPs, 6 attention layers. 9,063,866,016 x 2 B = 18,127,732,032
     # (16.88 GiB); states 26 x (112 x 80 x 128 x 4 + 3 x 11008 x 2) B = 120,992,768; caches as above; scratch 25 MB +
-    # 12 B x 20080 x 256 + 343,932,928 = 430,618,688; reserve. Together 19,726,241,766 B = 18.37 GiB.
-    assert rows["9b"][1:] == ["9.06B", "16.9", "GiB", "18.4", "GiB", "no", "yes"]
+    # 12 B x 20080 x 1024 + 369,098,752 = 640,841,792; reserve. Together 19,936,464,870 B = 18.57 GiB.
+    assert rows["9b"][1:] == ["9.06B", "16.9", "GiB", "18.6", "GiB", "no", "yes"]
     # 24 Mamba layers of 96 heads of 64 (projected 14432), 24 MLPs (6 of 12288, 18 of 10752), 6 attention layers of 32
     # heads. 4,846,673,152 x 2 B = 9,693,346,304 (9.03 GiB); states 24 x (96 x 64 x 128 x 4 + 3 x 8192 x 2) B =
-    # 76,677,120; caches as above; scratch 25 MB + 12 B x 14432 x 256 + (2 x 32 x 128 x 2 B + 2 B x 256) x 16384 =
-    # 346,159,168; reserve. Together 11,163,080,870 B = 10.40 GiB.
-    assert rows["6b"][1:] == ["4.85B", "9.0", "GiB", "10.4", "GiB", "yes", "yes"]
+    # 76,677,120; caches as above; scratch 25 MB + 12 B x 14432 x 1024 + (2 x 32 x 128 x 2 B + 2 B x 1024) x 16384
+    # = 504,330,304; reserve. Together 11,321,252,006 B = 10.54 GiB.
+    assert rows["6b"][1:] == ["4.85B", "9.0", "GiB", "10.5", "GiB", "yes", "yes"]
     assert "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: built all the same, never chosen there." in out
     code, out, _ = run(*arguments, "--json")
     plan = json.loads(out)
     assert {b["name"]: (b["weight_bytes"], b["vram_bytes"]["16384"]) for b in plan["budgets"]} == {
-        "12b": (24_620_002_304, 26_254_297_766),
-        "9b": (18_127_732_032, 19_726_241_766),
-        "6b": (9_693_346_304, 11_163_080_870),
+        "12b": (24_620_002_304, 26_488_261_286),
+        "9b": (18_127_732_032, 19_936_464_870),
+        "6b": (9_693_346_304, 11_321_252_006),
     }
     assert list(tmp_path.iterdir()) == []
 

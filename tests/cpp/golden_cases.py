@@ -39,6 +39,7 @@ from elastic_runtime.format.manifest_reader import parse_manifest
 from elastic_runtime.format.sketch import splitmix64
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
 from elastic_runtime.ort.open_onnx import ram_needed
+from elastic_runtime.tensorrt.call_size import call_size
 
 FOLDER = Path(__file__).parent.parent / "golden"
 GIB = 1 << 30
@@ -254,6 +255,18 @@ def _exp(x: float) -> float:
     return math.ldexp(p, k)
 
 
+def call_size_cases() -> dict[str, list[dict[str, int]]]:
+    """T of calls, and what it was chosen for: around every length, with room and without, for engines of several."""
+    tokens = sorted({max(1, size + step) for size in (1, 16, 64, 256, 512, 1024, 2048) for step in (-1, 0, 1)})
+    cases = [
+        {"wanted": wanted, "most": wanted + spare, "max_tokens": most, "size": call_size(wanted, wanted + spare, most)}
+        for most in (4, 1024, 2048)
+        for wanted in tokens
+        for spare in (0, 1, 4000)
+    ]
+    return {"cases": cases}
+
+
 def all_files(folder: Path) -> dict[str, str]:
     """Name → text of every golden file; `folder` is an empty one for scratch."""
     slices = slice_cases()
@@ -261,7 +274,7 @@ def all_files(folder: Path) -> dict[str, str]:
     made = {
         "choose.json": choose_cases(), "slices.json": slices, "sampler.json": sampler_cases(reference_sample),
         "errors.json": error_cases(folder), "session.json": session_cases(),
-        "eos.json": eos_cases(folder),
+        "eos.json": eos_cases(folder), "call_size.json": call_size_cases(),
     }  # fmt: skip
     texts = {name: json.dumps(value, indent=1, ensure_ascii=False) + "\n" for name, value in made.items()}
     return {"manifest_12b.json": manifest_12b()} | texts

@@ -1,15 +1,21 @@
 // The TensorRT backend's own logic, against stand-ins for the SDKs: no GPU, no SDK.
+#include <NvInferRuntime.h>
+
+#include <algorithm>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
+#include "call_size.h"
 #include "check.h"
 #include "elastic_runtime/bundle.h"
 #include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/sha256.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "fake_sdk.h"
+#include "staging.h"
 
 #ifndef _WIN32
 #include <sys/resource.h>
@@ -99,7 +105,6 @@ TEST(device_prefill_decode_and_graphs) {
   const Bundle bundle = make_bundle();
   {
     Session session(backend_of(bundle));
-    CHECK_EQ(fake::state().strided_copies, 1);
     CHECK_EQ(fs::path(fake::state().plugin).filename().string(), "libelastic_plugins.so");
     drive(session);
     // The prefill of 4; then once per side, before that side has its graph.
@@ -131,6 +136,73 @@ TEST(device_without_graphs) {
   CHECK_EQ(fake::state().replayed, 0);
   CHECK_EQ(heard.size(), 1u);
   CHECK_EQ(heard.at(0), "decode steps run without CUDA graphs, which is slower: an error");
+}
+
+TEST(device_leaves_graphs_to_tensorrt_and_compiles_decode_first) {
+  const Bundle bundle = make_bundle();
+  fake::state().replays_itself = true;
+  Session session(backend_of(bundle));
+  drive(session);
+  CHECK_EQ(fake::state().replayed, 0);
+  const std::vector<int> eager_eager_lazy = {1, 1, 0};
+  CHECK(fake::state().kernels == eager_eager_lazy);
+}
+
+TEST(device_says_once_that_an_engine_cannot_be_recorded) {
+  for (const bool itself : {false, true}) {
+    const Bundle bundle = make_bundle();
+    fake::state().replays_itself = itself;
+    fake::state().recordable = false;
+    std::vector<std::string> heard;
+    TensorRtOptions options;
+    options.warn = [&](const std::string& text) { heard.push_back(text); };
+    Session session(backend_of(bundle, options));
+    heard.clear();  // of the opening
+    drive(session);
+    session.reset();
+    drive(session);
+    CHECK_EQ(fake::state().replayed, 0);
+    CHECK_EQ(heard.size(), 1u);
+    CHECK_EQ(heard.at(0),
+             "decode steps run without CUDA graphs, which is slower: the engine cannot be recorded");
+  }
+}
+
+TEST(device_prompts_are_run_in_a_few_lengths) {
+  const Value file = golden("call_size.json");
+  for (const Value& wanted : items(at(file, "cases"))) {
+    const auto number = [&](const char* name) { return integer(at(wanted, name)); };
+    CHECK_EQ(engine_call_size(number("wanted"), number("most"), number("max_tokens")), number("size"));
+  }
+  const Bundle bundle = make_bundle();
+  const auto backend = backend_of(bundle);
+  CHECK_EQ(backend->call_size(3, 20), 4);
+  CHECK_EQ(backend->call_size(3, 3), 1);
+}
+
+TEST(device_weights_pass_through_two_buffers_in_turn) {
+  fake::state() = {};
+  const cuda::Stream stream = cuda::make_stream();
+  std::vector<std::byte> file(300);
+  for (std::size_t i = 0; i < file.size(); ++i) file[i] = static_cast<std::byte>(i * 7);
+  const std::vector<Block> blocks = {{0, 0, 100, 1, 100, 100},     // one piece, longer than a buffer
+                                     {100, 100, 5, 10, 20, 5},     // rows that become one piece
+                                     {103, 150, 4, 9, 20, 6}};     // rows apart on both sides
+  std::vector<std::byte> wanted(204, std::byte{0xEE});
+  copy_blocks(file.data(), wanted.data(), blocks);
+  const cuda::Device memory = cuda::allocate(wanted.size(), "a test");
+  std::vector<std::uint64_t> touched;
+  const auto note = [&](std::uint64_t, std::uint64_t size) { touched.push_back(size); };
+  {
+    cuda::Staging staging(stream.get(), 48);
+    staging.copy(file.data(), memory.get(), blocks, note, [](std::uint64_t, std::uint64_t) {});
+    CHECK(cudaStreamSynchronize(stream.get()) == cudaSuccess);
+    CHECK_EQ(fake::state().pinned.size(), 2u);
+  }
+  CHECK(std::memcmp(memory.get(), wanted.data(), wanted.size()) == 0);
+  CHECK(touched.size() > 8);
+  for (const std::uint64_t size : touched) CHECK(size <= 48);
+  CHECK_EQ(fake::state().pinned.size(), 0u);
 }
 
 TEST(device_batches_of_unlike_rows) {
@@ -240,11 +312,107 @@ TEST(device_library_inside_an_engine_runs_where_it_is_known_or_vouched_for) {
   CHECK_EQ(THROWN(DamageError, check_code(carrying(library).first, native)).found, "other code at byte 4");
 }
 
+TEST(device_kernels_are_shared_by_the_contexts_of_a_run) {
+  const Bundle bundle = make_bundle();
+  std::vector<std::string> heard;
+  TensorRtOptions options;
+  options.warn = [&](const std::string& text) { heard.push_back(text); };
+  const std::string compiling = "compiling the kernels of a.engine for this card, once: up to half a minute";
+  backend_of(bundle, options);  // no file is named: the cache is there all the same
+  CHECK_EQ(std::count(heard.begin(), heard.end(), compiling), 1);
+  options.runtime_cache = fs::path(scratch("announced")) / "kernels";
+  backend_of(bundle, options);
+  CHECK_EQ(std::count(heard.begin(), heard.end(), compiling), 2);
+  backend_of(bundle, options);
+  CHECK_EQ(std::count(heard.begin(), heard.end(), compiling), 2);
+}
+
+#ifndef _WIN32
+TEST(device_kernels_are_kept_where_python_keeps_them) {
+  const Bundle bundle = make_bundle();
+  const EngineEntry& engine = bundle.budget("b").engines[0];
+  const auto place = [&] { return default_runtime_cache(bundle, engine, "Fake RTX 5080 (16 GB)").generic_string(); };
+  const std::string name = sha256("engine").substr(0, 16) + "-Fake-RTX-5080-16-GB-.cache";
+  for (const char* variable : {"ELASTIC_CACHE", "XDG_CACHE_HOME"}) unsetenv(variable);
+  setenv("HOME", "/home/x", 1);
+  CHECK_EQ(place(), "/home/x/.cache/elastic-runtime/kernels/" + name);
+  setenv("XDG_CACHE_HOME", "/caches", 1);
+  CHECK_EQ(place(), "/caches/elastic-runtime/kernels/" + name);
+  setenv("ELASTIC_CACHE", "/ours", 1);
+  CHECK_EQ(place(), "/ours/kernels/" + name);
+  EngineEntry unlisted = engine;
+  unlisted.file = "other.engine";
+  CHECK_EQ(fs::path(default_runtime_cache(bundle, unlisted, "x")).filename().string(), "unlisted-x.cache");
+}
+#endif
+
+TEST(device_hears_tensorrt_from_any_thread) {
+  const Bundle bundle = make_bundle("garbage");
+  fake::state().threads_that_log = 4;
+  std::size_t warnings = 0, others = 0;
+  TensorRtOptions options;
+  options.warn = [&](const std::string& text) { ++(text == "TensorRT: a warning" ? warnings : others); };
+  const BuildError error = THROWN(BuildError, backend_of(bundle, options));
+  CHECK_EQ(error.found, "magic tag does not match");
+  CHECK_EQ(warnings, 4000u);
+  CHECK_EQ(others, 4002u);  // the errors, the last one, and that no card has run it
+}
+
+TEST(device_names_what_an_engine_cannot_run_here_for) {
+  using Fault = nvinfer1::EngineInvalidityDiagnostics;
+  const std::pair<Fault, const char*> kReasons[] = {
+      {Fault::kOLD_CUDA_DRIVER, "a driver that is too old"},
+      {Fault::kOLD_CUDA_RUNTIME, "a CUDA runtime that is too old"},
+      {Fault::kVERSION_MISMATCH, "another TensorRT-RTX than the one that built it"},
+      {Fault::kUNSUPPORTED_CC, "a card whose class it was not built for"},
+      {Fault::kINSUFFICIENT_GPU_MEMORY, "too little GPU memory"},
+      {Fault::kCUDA_ERROR, "an error of CUDA"},
+      {Fault{}, "a refusal without a reason"}};
+  const Bundle bundle = make_bundle();
+  for (const auto& [fault, found] : kReasons) {
+    fake::state() = {};
+    fake::state().validity = 2;
+    fake::state().faults = static_cast<std::uint64_t>(fault);
+    CHECK_EQ(THROWN(UnavailableError, backend_of(bundle)).found, found);
+    CHECK_EQ(fake::state().plugin, "");  // nothing was loaded
+  }
+  fake::state().faults = static_cast<std::uint64_t>(Fault::kMALFORMED_ENGINE);
+  CHECK_EQ(THROWN(BuildError, backend_of(bundle)).found, "something else");
+  fake::state() = {};
+  fake::state().driver = 12080;
+  const UnavailableError old = THROWN(UnavailableError, backend_of(bundle));
+  CHECK_EQ(old.expected + "|" + old.found, "a driver that runs CUDA 13|one for CUDA 12.8");
+}
+
+TEST(device_refuses_tensors_that_are_not_the_cards) {
+  const Bundle bundle = make_bundle();
+  const auto refused = [&] {
+    const BuildError error = THROWN(BuildError, backend_of(bundle));
+    fake::state() = {};
+    return error.subject + "|" + error.found;
+  };
+  fake::state().on_host = "length";
+  CHECK_EQ(refused(), "engine a.engine: length|one of main memory");
+  fake::state().shapes_of = "position";
+  CHECK_EQ(refused(), "engine a.engine: position|one of which TensorRT takes shapes");
+  fake::state().aliases["conv_state_out.0"] = "conv_state.0";
+  CHECK_EQ(refused(), "engine a.engine: conv_state_out.0|that of conv_state.0");
+  fake::state().aliases.erase("ssm_state_out.0");
+  std::string heard;
+  TensorRtOptions options;
+  options.warn = [&](const std::string& text) { heard += text + "\n"; };
+  backend_of(bundle, options);
+  CHECK(heard.find("TensorRT does not say that ssm_state_out.0 works in place") != std::string::npos);
+  CHECK_EQ(fake::state().live_allocations, 0);
+}
+
 TEST(device_warns_and_can_be_ended_while_it_loads) {
   const Bundle bundle = make_bundle();
   TensorRtOptions options;
   std::string heard;
-  options.warn = [&](const std::string& text) { heard += text; };
+  options.warn = [&](const std::string& text) {
+    if (text.find("kernels") == std::string::npos) heard += text;
+  };
   std::size_t bytes = 0;
   options.on_bytes = [&](std::size_t count) { bytes += count; };
   backend_of(bundle, options);

@@ -33,7 +33,7 @@ def made(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dic
     return files
 
 
-NAMES = ["manifest_12b", "choose", "slices", "sampler", "errors", "session", "eos"]
+NAMES = ["manifest_12b", "choose", "slices", "sampler", "errors", "session", "eos", "call_size"]
 
 
 @pytest.mark.parametrize("name", [f"{name}.json" for name in NAMES])
@@ -66,6 +66,9 @@ class _Summing:
 
     def start(self, batch: int) -> None:
         self._sums, self._counts = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+
+    def call_size(self, wanted: int, most: int) -> int:
+        return min(wanted, most, self.max_tokens)
 
     def call(self, ids: Any, position: Any, length: Any) -> Any:
         assert (position + ids.shape[1] <= self.max_context).all()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from elastic_export.engine.build import load, tensorrt_step, warnings
+from elastic_export.engine.build import configure, load, make_logger, tensorrt_step, warnings
 from elastic_export.engine.build_folder import BuildFaultError
 from elastic_export.engine.engine_facts import LogLine
 from elastic_export.engine.process import build_engine
@@ -141,3 +141,12 @@ def test_a_package_that_does_not_load_is_named() -> None:
 def test_the_builders_warnings_are_told_once_a_line_each() -> None:
     log = [LogLine("WARNING", "Unused Input: length"), LogLine("WARNING", "odd\n  and long "), LogLine("INFO", "new")]
     assert warnings([*log, *log]) == ("odd and long",)
+
+
+def test_an_engine_allocates_nothing_of_its_own_and_computes_what_it_says(twice_request: EngineRequest) -> None:
+    """NVIDIA asks for the first of whoever records a run as a CUDA graph."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    builder = trt.Builder(make_logger(trt, lambda line: None))
+    config = configure(trt, builder, twice_request)
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert not config.get_flag(trt.BuilderFlag.TF32)

@@ -27,6 +27,9 @@ class Counting:
     def start(self, batch: int) -> None:
         self.sums = np.ones(batch, np.int64)
 
+    def call_size(self, wanted: int, most: int) -> int:
+        return min(wanted, most, self.max_tokens)
+
     def call(self, input_ids: Any, position: Any, length: Any) -> Any:
         assert (position + input_ids.shape[1] <= self.max_context).all()
         for row, count in enumerate(length):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from elastic_runtime import opening
@@ -21,6 +22,7 @@ from elastic_runtime.opening import Opener
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
 from elastic_runtime.tensorrt import trt_engine
+from elastic_runtime.tensorrt.backend_tensorrt import Executors
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remember
 
 GIB = 1 << 30
@@ -49,6 +51,15 @@ class Device:
 
     def upload_blocks(self, address: int, source: Any, blocks: Any) -> None:
         self.uploaded += sum(block.width * block.height for block in blocks)
+
+    def finish_uploads(self) -> None:
+        pass
+
+    def host_buffer(self, nbytes: int) -> Any:
+        return np.zeros(nbytes, np.uint8)
+
+    def free_host_buffer(self, buffer: Any) -> None:
+        pass
 
     def free(self, address: int) -> None:
         del self.held[address]
@@ -88,11 +99,14 @@ def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
             names = {port.name for port in self._entry.inputs} | {port.name for port in self._entry.outputs}
             return names | {item.name for item in bundle.recipe(budget).inputs}
 
+        def check_locations(self) -> None:
+            pass
+
         def check_aliases(self) -> None:
             pass
 
-        def executors(self) -> tuple[Executor, Executor]:
-            return Executor(), Executor()
+        def executors(self) -> Executors:
+            return Executors((Executor(), Executor()), Executor())  # type: ignore[arg-type]
 
         def close(self) -> None:
             asked.append({})

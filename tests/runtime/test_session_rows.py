@@ -32,6 +32,9 @@ class Tape:
     def start(self, batch: int) -> None:
         self.cache, self.sums = np.zeros((batch, self.max_context), np.int64), np.zeros(batch, np.int64)
 
+    def call_size(self, wanted: int, most: int) -> int:
+        return min(wanted, most, self.max_tokens)
+
     def call(self, input_ids: Any, position: Any, length: Any) -> Any:
         batch, tokens = input_ids.shape
         assert 1 <= tokens <= self.max_tokens

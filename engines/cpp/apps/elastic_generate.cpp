@@ -65,15 +65,18 @@ Plan plan(const Bundle& bundle, const app::Options& options, const std::optional
   return {};
 }
 
-Session open_session(const Bundle& bundle, const Plan& plan, const app::Options& options) {
+Session open_session(const Bundle& bundle, const Plan& plan, const app::Options& options,
+                     const std::optional<Device>& device) {
   if (plan.engine) {
-    TensorRtOptions device;
-    if (options.plugins) device.plugins = fs::u8path(*options.plugins);
-    device.trust_engine = options.trust_engine;
-    if (options.cache) device.runtime_cache = fs::u8path(*options.cache);
-    device.on_bytes = hear;
-    device.warn = say;
-    return Session(make_tensorrt_backend(bundle, *plan.budget, *plan.engine, device));
+    TensorRtOptions card;
+    if (options.plugins) card.plugins = fs::u8path(*options.plugins);
+    card.trust_engine = options.trust_engine;
+    if (options.cache) card.runtime_cache = fs::u8path(*options.cache);
+    if (!options.cache && device)
+      card.runtime_cache = default_runtime_cache(bundle, *plan.engine, device->name);
+    card.on_bytes = hear;
+    card.warn = say;
+    return Session(make_tensorrt_backend(bundle, *plan.budget, *plan.engine, card));
   }
   OnnxOptions host;
   host.max_context = host_context(options);
@@ -133,7 +136,7 @@ void main_of(const std::vector<std::string>& arguments) {
   if (options.explain) return app::print(bundle.choose(request_of(options, device)).explain() + "\n");
   const Plan chosen = plan(bundle, options, device);
   if (options.weights_digest) return print_digests(bundle, *chosen.budget);
-  Session session = open_session(bundle, chosen, options);
+  Session session = open_session(bundle, chosen, options, device);
   run(session, bundle, options);
 }
 

@@ -40,7 +40,7 @@ const char* const kHelp =
   --threads N            onnxruntime's threads (its own choice; CPU)
   --plugins DIR          folder of plugin libraries, such as that of elastic-plugins (GPU)
   --trust-engine         run the plugin library inside the engine: you know who made the bundle (GPU)
-  --runtime-cache FILE   keep compiled kernels here (GPU)
+  --runtime-cache FILE   keep compiled kernels here (the user's cache, as elastic-run does; GPU)
 )";
 
 namespace {

@@ -76,13 +76,13 @@ void Session::check_room(std::size_t row, std::size_t count) const {
 
 /// T of the next call: no row that can still grow may be padded past the end of its context.
 std::int64_t Session::next_tokens(const Rows& rows, const std::vector<std::size_t>& fed) const {
-  std::int64_t tokens = 0, room = shape().max_tokens;
+  std::int64_t tokens = 0, room = shape().max_context;
   for (std::size_t row = 0; row < rows.size(); ++row) {
     tokens = std::max(tokens, static_cast<std::int64_t>(rows[row].size() - fed[row]));
     const std::int64_t left = shape().max_context - positions_[row];
     if (left > 0) room = std::min(room, left);
   }
-  return std::min(tokens, room);
+  return backend_->call_size(tokens, room);
 }
 
 void Session::call(const Rows& rows, std::vector<std::size_t>& fed) {

@@ -7,9 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "call_size.h"
 #include "cuda_memory.h"
 #include "elastic_runtime/error.h"
 #include "files.h"
+#include "staging.h"
 #include "tensorrt_engine.h"
 
 namespace elastic {
@@ -64,6 +66,10 @@ class TensorRtBackend : public Backend {
 
   const SessionShape& shape() const override { return shape_; }
   std::int64_t memory() const override { return bytes_ + loaded_.activation(); }
+
+  std::int64_t call_size(std::int64_t wanted, std::int64_t most) const override {
+    return engine_call_size(wanted, most, shape_.max_tokens);
+  }
 
   void reset(std::int64_t batch) override {
     for (State& state : states_) {
@@ -143,16 +149,17 @@ class TensorRtBackend : public Backend {
     }
   }
 
-  /// Straight from the mapped files: every run is one strided copy.
+  /// From the mapped files through page-locked buffers: every run is one strided copy.
   void load_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
+    cuda::Staging staging(stream_.get());
     for (const WeightInput& input : files.recipe().inputs) {
       cuda::Device memory = allocate(static_cast<std::size_t>(input.nbytes()), "weights");
       for (const WeightFiles::Source& part : files.sources(input)) {
-        cuda::copy_blocks(part.data(), memory.get(), part.blocks, part.fetch(on_bytes), part.release(),
-                          stream_.get());
+        staging.copy(part.data(), memory.get(), part.blocks, part.fetch(on_bytes), part.release());
       }
       weights_[input.name] = std::move(memory);
     }
+    cuda::check(cudaStreamSynchronize(stream_.get()), "loading the weights");  // before the buffers go
   }
 
   void set_address(IExecutionContext& context, const std::string& name, void* memory) {
@@ -210,6 +217,7 @@ class TensorRtBackend : public Backend {
     IExecutionContext& context = loaded_.decode(side_);
     if (graphs_[side_])
       return cuda::check(cudaGraphLaunch(graphs_[side_].get(), stream_.get()), "a decode step");
+    if (use_graph_ && !asked_) ask_whether_recordable(context);
     if (!use_graph_ || loaded_.replays_itself() || !warm_[side_]) {
       warm_[side_] = true;
       return loaded_.enqueue(context, stream_.get());
@@ -226,12 +234,20 @@ class TensorRtBackend : public Backend {
     if (graphs_[side_])
       return cuda::check(cudaGraphLaunch(graphs_[side_].get(), stream_.get()), "a decode step");
     (void)cudaGetLastError();
-    use_graph_ = false;  // an engine that cannot be captured runs all the same
-    if (warn_) {
-      warn_(std::string("decode steps run without CUDA graphs, which is slower: ") +
-            (ended == cudaSuccess ? "the engine cannot be captured" : cudaGetErrorString(ended)));
-    }
+    without_graphs(ended == cudaSuccess ? "the engine cannot be recorded" : cudaGetErrorString(ended));
     loaded_.enqueue(context, stream_.get());
+  }
+
+  /// Asked once, when shapes and addresses are set, on which the answer may depend.
+  void ask_whether_recordable(IExecutionContext& context) {
+    asked_ = true;
+    if (!loaded_.recordable(context, stream_.get())) without_graphs("the engine cannot be recorded");
+  }
+
+  /// An engine that cannot be recorded runs all the same.
+  void without_graphs(const std::string& reason) {
+    use_graph_ = false;
+    if (warn_) warn_("decode steps run without CUDA graphs, which is slower: " + reason);
   }
 
   void download(const Call& call, float* logits) {
@@ -250,7 +266,7 @@ class TensorRtBackend : public Backend {
   }
 
   SessionShape shape_;
-  bool every_token_, use_graph_;
+  bool every_token_, use_graph_, asked_ = false;
   std::function<void(const std::string&)> warn_;
   trt::Engine loaded_;
   cuda::Stream stream_;

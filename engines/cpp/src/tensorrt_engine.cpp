@@ -1,7 +1,9 @@
 #include "tensorrt_engine.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <utility>
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/mapped_file.h"
@@ -52,13 +54,36 @@ std::string listed(const std::vector<std::string>& items) {
 }  // namespace
 
 void Logger::log(Severity severity, const char* message) noexcept {
-  if (severity > Severity::kERROR) return;
+  if (severity > Severity::kWARNING) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
   try {
-    last_ = message;
+    if (severity <= Severity::kERROR) last_ = message;
+    if (warn_) warn_(std::string("TensorRT: ") + message);
   } catch (...) {
-    last_.clear();  // no memory for words
+    last_.clear();  // no memory for words; TensorRT, which calls this, knows no exceptions
   }
 }
+
+std::string Logger::last() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return last_.empty() ? "no reason given" : last_;
+}
+
+namespace {
+
+/// TensorRT for a newer CUDA than the driver's would only say that it cannot read the engine. Throws
+/// UnavailableError.
+void check_driver(const std::string& subject) {
+  int driver = 0;
+  const int made_for = CUDART_VERSION / 1000;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0 || driver / 1000 >= made_for) return;
+  throw UnavailableError(
+      subject, "a driver that runs CUDA " + std::to_string(made_for),
+      "one for CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10),
+      "update NVIDIA's driver");
+}
+
+}  // namespace
 
 void check_engine(const BudgetEntry& budget, const EngineEntry& engine, std::int64_t batch) {
   const std::string subject = "engine " + engine.file;
@@ -66,6 +91,7 @@ void check_engine(const BudgetEntry& budget, const EngineEntry& engine, std::int
   const std::string here = std::string(ELASTIC_TENSORRT_FLAVOUR) + " " + library_version();
   if (wanted != here)
     throw UnavailableError(subject, wanted, here, "install that version, or export the bundle for this one");
+  check_driver(subject);
   const std::optional<Device> device = current_device();
   if (!device)
     throw UnavailableError(subject, "an NVIDIA GPU with a driver", "none", "run the budget on the CPU");
@@ -86,14 +112,20 @@ void check_engine(const BudgetEntry& budget, const EngineEntry& engine, std::int
 }
 
 Engine::Engine(const Bundle& bundle, const EngineEntry& entry, const TensorRtOptions& options)
-    : file_(entry.file), cache_file_(options.runtime_cache), runtime_(nvinfer1::createInferRuntime(logger_)) {
+    : warn_(options.warn),
+      logger_(options.warn),
+      file_(entry.file),
+      cache_file_(options.runtime_cache),
+      runtime_(nvinfer1::createInferRuntime(logger_)) {
   if (!runtime_) fail("a TensorRT runtime");
   check_code(bundle, entry);
-  load_plugins(entry, options);
   const MappedFile bytes(bundle.file(entry.file));
+  check_valid(bytes.data(), static_cast<std::int64_t>(bytes.size()));
+  load_plugins(entry, options);
   engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
   if (!engine_) fail("an engine that can be read");
   if (engine_->getNbOptimizationProfiles() != 2) fail("an engine of two profiles");
+  check_tensors(entry);
   read_cache();
   activation_ = std::max<std::int64_t>(engine_->getDeviceMemorySizeV2(), 1);
   activation_memory_ = cuda::allocate(static_cast<std::size_t>(activation_), "activation memory");
@@ -121,14 +153,96 @@ void Engine::load_plugins(const EngineEntry& entry, const TensorRtOptions& optio
   }
 }
 
+/// Whether TensorRT can run the engine here, by its header. Throws UnavailableError with the reason, BuildError
+/// where these are no engine's bytes.
+void Engine::check_valid([[maybe_unused]] const void* data, [[maybe_unused]] std::int64_t size) const {
+#ifdef ELASTIC_HAS_RUNTIME_CACHE
+  using Fault = nvinfer1::EngineInvalidityDiagnostics;
+  struct Reason {
+    Fault fault;
+    const char *found, *todo;
+  };
+  static const Reason kReasons[] = {
+      {Fault::kOLD_CUDA_DRIVER, "a driver that is too old", "update NVIDIA's driver"},
+      {Fault::kOLD_CUDA_RUNTIME, "a CUDA runtime that is too old", "install the one of this TensorRT-RTX"},
+      {Fault::kVERSION_MISMATCH, "another TensorRT-RTX than the one that built it",
+       "install the TensorRT-RTX of the manifest"},
+      {Fault::kUNSUPPORTED_CC, "a card whose class it was not built for", "export the bundle for this card"},
+      {Fault::kINSUFFICIENT_GPU_MEMORY, "too little GPU memory", "take a smaller budget or context"},
+      {Fault::kCUDA_ERROR, "an error of CUDA", "see whether nvidia-smi shows the card"},
+  };
+  std::uint64_t faults = 0;
+  const auto validity = runtime_->getEngineValidity(data, size, &faults);
+  const auto has = [&](Fault fault) { return (faults & static_cast<std::uint64_t>(fault)) != 0; };
+  if (has(Fault::kMALFORMED_ENGINE)) {
+    throw BuildError("engine " + file_, "an engine of TensorRT-RTX", "something else",
+                     "copy the bundle again, or export it again");
+  }
+  if (validity == nvinfer1::EngineValidity::kSUBOPTIMAL)
+    return warn(file_ + " was not built for this card and may be slow here: export with its --target");
+  if (validity != nvinfer1::EngineValidity::kINVALID) return;
+  for (const Reason& reason : kReasons) {
+    if (has(reason.fault))
+      throw UnavailableError("engine " + file_, "an engine that TensorRT-RTX can run here", reason.found,
+                             reason.todo);
+  }
+  throw UnavailableError("engine " + file_, "an engine that TensorRT-RTX can run here",
+                         "a refusal without a reason",
+                         "install TensorRT-RTX again, and the driver that it needs");
+#endif
+}
+
+/// Whether every tensor is the card's, where it is given an address, and shares the buffer that the manifest
+/// says. Throws BuildError; an alias that TensorRT does not tell of is said, for it is not known whether it
+/// copies.
+void Engine::check_tensors(const EngineEntry& entry) const {
+  for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
+    const char* name = engine_->getIOTensorName(i);
+    const bool on_card = engine_->getTensorLocation(name) == nvinfer1::TensorLocation::kDEVICE;
+    if (on_card && !engine_->isShapeInferenceIO(name)) continue;
+    throw BuildError("engine " + file_ + ": " + name, "a tensor of the card's memory",
+                     on_card ? "one of which TensorRT takes shapes" : "one of main memory",
+                     "export the bundle again");
+  }
+  std::string unsaid;
+  for (const OutputPort& port : entry.outputs) {
+    const char* shared = engine_->getAliasedInputTensor(port.name.c_str());
+    const bool must = port.alias && *port.alias == "must";
+    if (!shared && must && unsaid.empty()) unsaid = port.name;
+    if (shared && (!must || shared != *port.input))
+      throw BuildError("engine " + file_ + ": " + port.name, must ? "that of " + *port.input : "its own buffer",
+                       std::string("that of ") + shared, "export the bundle again");
+  }
+  if (!unsaid.empty())
+    warn(file_ + ": TensorRT does not say that " + unsaid +
+         " works in place: `elastic-run BUNDLE --verify` shows whether it does");
+}
+
+bool Engine::recordable([[maybe_unused]] nvinfer1::IExecutionContext& context,
+                        [[maybe_unused]] cudaStream_t stream) const {
+#ifdef ELASTIC_HAS_RUNTIME_CACHE
+  return context.isStreamCapturable(stream);
+#else
+  return true;
+#endif
+}
+
+void Engine::warn(const std::string& text) const {
+  if (warn_) warn_(text);
+}
+
 std::unique_ptr<nvinfer1::IRuntimeConfig> Engine::make_config(bool replay) {
   std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine_->createRuntimeConfig());
   if (!config) fail("a runtime configuration");
   config->setExecutionContextAllocationStrategy(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED);
 #ifdef ELASTIC_HAS_RUNTIME_CACHE
   if (cache_ && !config->setRuntimeCache(*cache_)) fail("a runtime cache that can be used");
-  if (replay)
+  if (replay) {
+    // A recorded step keeps its kernels, so those made for its one shape are compiled before the first.
+    using Kernels = nvinfer1::DynamicShapesKernelSpecializationStrategy;
+    config->setDynamicShapesKernelSpecializationStrategy(Kernels::kEAGER);
     replays_itself_ = config->setCudaGraphStrategy(nvinfer1::CudaGraphStrategy::kWHOLE_GRAPH_CAPTURE);
+  }
 #else
   (void)replay;
 #endif
@@ -145,27 +259,30 @@ std::unique_ptr<nvinfer1::IExecutionContext> Engine::make_context(int profile, b
   return context;
 }
 
-/// What earlier runs compiled. A cache of another card or version is refused by TensorRT and simply made
-/// anew; so is one that cannot be read.
+/// What earlier runs compiled; without a file the cache serves the contexts of this run, which share their
+/// kernels. One of another card or version is refused by TensorRT and simply made anew; so is one that cannot
+/// be read.
 void Engine::read_cache() {
 #ifdef ELASTIC_HAS_RUNTIME_CACHE
-  if (!cache_file_) return;
   const std::unique_ptr<nvinfer1::IRuntimeConfig> config(engine_->createRuntimeConfig());
   if (config) cache_.reset(config->createRuntimeCache());
+  bool read = false;
   std::error_code none;
-  if (!cache_ || !std::filesystem::is_regular_file(*cache_file_, none)) return;
-  try {
-    const MappedFile bytes(*cache_file_);
-    (void)cache_->deserialize(bytes.data(), static_cast<std::size_t>(bytes.size()));
-  } catch (const Error&) {
-    return;  // empty or unreadable: compiling takes longer, nothing else
+  if (cache_ && cache_file_ && std::filesystem::is_regular_file(*cache_file_, none)) {
+    try {
+      const MappedFile bytes(*cache_file_);
+      read = cache_->deserialize(bytes.data(), static_cast<std::size_t>(bytes.size()));
+    } catch (const Error&) {
+      read = false;  // empty or unreadable: compiling takes longer, nothing else
+    }
   }
+  if (!read) warn("compiling the kernels of " + file_ + " for this card, once: up to half a minute");
 #endif
 }
 
 void Engine::write_cache() const {
 #ifdef ELASTIC_HAS_RUNTIME_CACHE
-  if (!cache_) return;
+  if (!cache_ || !cache_file_) return;
   const std::unique_ptr<nvinfer1::IHostMemory> bytes(cache_->serialize());
   if (!bytes || bytes->size() == 0) return;
   (void)replace_file(*cache_file_, bytes->data(),

@@ -5,7 +5,9 @@
 #include <NvInferRuntime.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -15,13 +17,17 @@
 
 namespace elastic::trt {
 
-/// Keeps TensorRT's last words for our errors; prints nothing.
+/// Passes TensorRT's warnings and errors on, and keeps the last error for ours. TensorRT for RTX logs from the
+/// threads that compile kernels.
 class Logger : public nvinfer1::ILogger {
  public:
+  explicit Logger(std::function<void(const std::string&)> warn) : warn_(std::move(warn)) {}
   void log(Severity severity, const char* message) noexcept override;
-  std::string last() const { return last_.empty() ? "no reason given" : last_; }
+  std::string last() const;
 
  private:
+  std::function<void(const std::string&)> warn_;
+  mutable std::mutex mutex_;  // of what follows, and of the calls of warn_
   std::string last_;
 };
 
@@ -44,6 +50,9 @@ class Engine {
   /// Whether TensorRT itself replays decode steps as a CUDA graph; if not, the caller captures one.
   bool replays_itself() const { return replays_itself_; }
 
+  /// Whether a run can be recorded as a CUDA graph, as far as TensorRT says; shapes and addresses are set.
+  bool recordable(nvinfer1::IExecutionContext& context, cudaStream_t stream) const;
+
   /// Bytes of activation memory, shared by all contexts: they never run at the same time.
   std::int64_t activation() const { return activation_; }
 
@@ -53,13 +62,17 @@ class Engine {
   [[noreturn]] void fail(const std::string& what) const;
 
  private:
+  void check_valid(const void* data, std::int64_t size) const;
+  void check_tensors(const EngineEntry& entry) const;
   void load_plugins(const EngineEntry& entry, const TensorRtOptions& options);
   std::unique_ptr<nvinfer1::IExecutionContext> make_context(int profile, bool replay, cudaStream_t stream);
   std::unique_ptr<nvinfer1::IRuntimeConfig> make_config(bool replay);
   void read_cache();
+  void warn(const std::string& text) const;
   void write_cache() const;
 
   // Destroyed from the last to the first: contexts before the engine, the engine before the runtime.
+  std::function<void(const std::string&)> warn_;
   mutable Logger logger_;
   std::string file_;
   std::optional<std::filesystem::path> cache_file_;

@@ -143,14 +143,19 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option("--explain", is_flag=True, help="Print what every budget needs, and which is chosen.")
 @click.option("--verify", is_flag=True, help="Check all files and replay the golden runs.")
 @click.option("--require-engine", is_flag=True, help="With --verify: fail where no engine was run.")
+@click.option("--bring-up", is_flag=True, help="Try the bundle's engines on this card, in stages, and write a report.")
+@click.option("--report", type=click.Path(path_type=Path), default="bring-up.zip", show_default=True, help="Its file.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
-def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, **options: Any) -> None:
+def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, bring_up: bool, **options: Any) -> None:
     """Run BUNDLE: stream the continuation of a prompt to standard output.
 
     Exit codes: 0 done; 1 a verification, a damaged file or the machine; 2 the request or the bundle is at fault; 70 an
     internal error, to be reported; 130 interrupted; 141 nobody reads the output.
     """
     with _quiet_when_nobody_reads():
+        if bring_up:
+            _bring_up(bundle, options)
+            return
         _command(bundle, explain, verify, require_engine, options)
 
 
@@ -300,6 +305,17 @@ def _verify(bundle: Path, external: Path | None, require_engine: bool, options: 
     )
     click.echo(result.text())
     if not result.passed:
+        sys.exit(1)
+
+
+def _bring_up(bundle: Path, options: dict[str, Any]) -> None:
+    """Exit 1 where a stage failed; on a machine without a card none is tried, and none fails."""
+    from elastic_runtime.bringup.bring_up import bring_up  # noqa: PLC0415
+
+    report, trusted = options["report"], options["trust_engine"]
+    steps = bring_up(bundle, report, plugins=options["plugin_folder"], trust_engine=trusted, say=_say)
+    click.echo((report.with_suffix("") / "summary.txt").read_text("utf-8"), nl=False)
+    if any("found" not in step.result for step in steps):
         sys.exit(1)
 
 

@@ -54,6 +54,7 @@ def report(watch: Stopwatch, session: Session, budget: BudgetEntry | None, *, pr
         f"first token    {watch.first_seconds * 1e3:.1f} ms for a prompt of {prompt}",
         f"then           {rate}, {watch.tokens} tokens",
         f"memory         {', '.join(f'{what} {gib(size)} GiB' for what, size in held.items())}",
+        *_graphs(session.backend),
         *_taken(session.backend),
     ]
     return "\n".join([*lines, *_floors(budget, len(session.tokens[0]))])
@@ -62,6 +63,13 @@ def report(watch: Stopwatch, session: Session, budget: BudgetEntry | None, *, pr
 def _where(backend: Backend) -> str:
     """The backend's name; onnxruntime's with the card, where it runs on one, for an engine is never elsewhere."""
     return f"{backend.name} on the card" if backend.name == "onnxruntime" and backend.device == "gpu" else backend.name
+
+
+def _graphs(backend: Backend) -> list[str]:
+    """Whether decode steps run as CUDA graphs, which onnxruntime is not asked for."""
+    from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend  # noqa: PLC0415
+
+    return [f"CUDA graphs    {backend.graphs}"] if isinstance(backend, EngineBackend) else []
 
 
 def _taken(backend: Backend) -> list[str]:

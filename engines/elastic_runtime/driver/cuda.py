@@ -11,13 +11,17 @@ from collections.abc import Callable, Sequence
 from ctypes import byref, c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
 from typing import Any
 
+import numpy as np
+
 from elastic_runtime.driver.blocks import Block
 from elastic_runtime.driver.device import Array
+from elastic_runtime.driver.staging import Staging
 from elastic_runtime.errors import BuildError
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NON_BLOCKING, _THREAD_LOCAL = 1, 1
 _HOST, _DEVICE = 1, 2
+_NO_TIMES = 2  # CU_EVENT_DISABLE_TIMING
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _MEMORY = "close what uses the card, or take a smaller budget or context"
 _DRIVER = "see whether nvidia-smi shows the card as sound, or run on the CPU (--device cpu)"
@@ -49,6 +53,7 @@ class _Copy2D(ctypes.Structure):
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
+    "cuDriverGetVersion": (c_void_p,),
     "cuDeviceGet": (c_void_p, c_int),
     "cuDeviceGetPCIBusId": (c_void_p, c_int, c_int),
     "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
@@ -60,6 +65,12 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
     "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
     "cuMemcpy2DAsync_v2": (c_void_p, c_void_p),
+    "cuMemAllocHost_v2": (c_void_p, c_size_t),
+    "cuMemFreeHost": (c_void_p,),
+    "cuEventCreate": (c_void_p, c_uint),
+    "cuEventRecord": (c_void_p, c_void_p),
+    "cuEventSynchronize": (c_void_p,),
+    "cuEventDestroy_v2": (c_void_p,),
     "cuStreamCreate": (c_void_p, c_uint),
     "cuStreamDestroy_v2": (c_void_p,),
     "cuStreamSynchronize": (c_void_p,),
@@ -83,6 +94,7 @@ class CudaDevice:
     def __init__(self, index: int = 0) -> None:
         self._cuda, self._index = _load(), index
         self._context: c_void_p | None = None
+        self._staging: Staging | None = None
         self._do("cuInit", 0)
         device, context, stream = c_int(), c_void_p(), c_void_p()
         self._do("cuDeviceGet", byref(device), index)
@@ -118,32 +130,73 @@ class CudaDevice:
         self._copy(address, array.ctypes.data, array.nbytes)
 
     def upload_blocks(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
+        """See `Device`: through page-locked buffers, which are kept until `finish_uploads`."""
+        if self._staging is None:
+            self._staging = Staging(self)
+        self._staging.copy(address, source, blocks)
+
+    def finish_uploads(self) -> None:
         """See `Device`."""
-        base = source.ctypes.data
-        for block in blocks:
-            if block.flat:
-                self._copy(address + block.target, base + block.source, block.width * block.height)
-            elif max(block.source_pitch, block.target_pitch) > _MOST_PITCH:
-                for row in range(block.height):
-                    to, at = block.target + row * block.target_pitch, block.source + row * block.source_pitch
-                    self._copy(address + to, base + at, block.width)
-            else:
-                self._copy_rows(address, base, block)
-        self.synchronize()
+        staging, self._staging = self._staging, None
+        if staging is not None:
+            try:
+                self.synchronize()
+            finally:
+                staging.close()
+
+    def host_buffer(self, nbytes: int) -> Array:
+        """See `Device`."""
+        memory = c_void_p()
+        self._do("cuMemAllocHost_v2", byref(memory), nbytes)
+        return np.ctypeslib.as_array((c_ubyte * nbytes).from_address(int(memory.value or 0)))
+
+    def free_host_buffer(self, buffer: Array) -> None:
+        """See `Device`."""
+        self._do("cuMemFreeHost", buffer.ctypes.data)
+
+    def copy_rows(self, address: int, rows: Array, pitch: int) -> None:
+        """See `Lane`."""
+        height, width = rows.shape
+        if height == 1 or pitch == width:
+            self._copy(address, rows.ctypes.data, rows.nbytes)
+        elif pitch > _MOST_PITCH:
+            for row in range(height):
+                self._copy(address + row * pitch, rows.ctypes.data + row * width, width)
+        else:
+            self._copy_2d(address, rows.ctypes.data, (height, width), pitch)
+
+    def make_event(self) -> c_void_p:
+        """See `Lane`."""
+        event = c_void_p()
+        self._do("cuEventCreate", byref(event), _NO_TIMES)
+        return event
+
+    def drop_event(self, event: c_void_p) -> None:
+        """See `Lane`."""
+        self._do("cuEventDestroy_v2", event)
+
+    def record(self, event: c_void_p) -> None:
+        """See `Lane`."""
+        self._do("cuEventRecord", event, self.stream)
+
+    def wait(self, event: c_void_p) -> None:
+        """See `Lane`."""
+        self._do("cuEventSynchronize", event)
 
     def _copy(self, address: int, source: int, nbytes: int) -> None:
         self._do("cuMemcpyHtoDAsync_v2", address, source, nbytes, self.stream)
 
-    def _copy_rows(self, address: int, source: int, block: Block) -> None:
+    def _copy_2d(self, address: int, source: int, shape: tuple[int, int], pitch: int) -> None:
+        height, width = shape
         copy = _Copy2D(
             srcMemoryType=_HOST,
-            srcHost=source + block.source,
-            srcPitch=block.source_pitch,
+            srcHost=source,
+            srcPitch=width,
             dstMemoryType=_DEVICE,
-            dstDevice=address + block.target,
-            dstPitch=block.target_pitch,
-            WidthInBytes=block.width,
-            Height=block.height,
+            dstDevice=address,
+            dstPitch=pitch,
+            WidthInBytes=width,
+            Height=height,
         )
         self._do("cuMemcpy2DAsync_v2", byref(copy), self.stream)
 
@@ -185,7 +238,10 @@ class CudaDevice:
     def close(self) -> None:
         """See `Device`."""
         try:
-            self._do("cuStreamDestroy_v2", self.stream)
+            try:
+                self.finish_uploads()
+            finally:
+                self._do("cuStreamDestroy_v2", self.stream)
         finally:
             self._release()
 
@@ -209,6 +265,16 @@ class CudaDevice:
                 found=f"{found} ({code})",
                 todo=_MEMORY if code == _OUT_OF_MEMORY else _DRIVER,
             )
+
+
+def driver_version() -> tuple[int, int] | None:
+    """The newest CUDA that the driver runs, such as (13, 0); None without CUDA's driver."""
+    try:
+        cuda = _load()
+    except BuildError:
+        return None
+    version = c_int()
+    return divmod(version.value // 10, 100) if cuda.cuDriverGetVersion(byref(version)) == 0 else None
 
 
 def pci_bus_id(index: int = 0) -> str | None:

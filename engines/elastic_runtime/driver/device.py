@@ -34,7 +34,16 @@ class Device(Protocol):
         """Copy a contiguous array; it may be changed afterwards."""
 
     def upload_blocks(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
-        """Strided copies from the bytes of `source`; complete when this returns."""
+        """Strided copies from the bytes of `source`, which may change when this returns."""
+
+    def finish_uploads(self) -> None:
+        """Wait for the copies of `upload_blocks` and give back what they took."""
+
+    def host_buffer(self, nbytes: int) -> Array:
+        """Bytes of main memory that the device copies to without a detour (page-locked)."""
+
+    def free_host_buffer(self, buffer: Array) -> None:
+        """Give one back; nobody may read it then."""
 
     def download(self, address: int, array: Array) -> None:
         """Copy into a contiguous array; complete when this returns."""

@@ -6,11 +6,15 @@ vram_mib              MiB of the card; absent for a portable target, which is no
 usable_mib            what an application gets of it
 bandwidth_gbs         10^9 bytes a second of the card's memory
 source                where the figures come from
+
+A card that none of them describes is described in the request: `sm89:24GiB:1008GBps`, its compute capability, memory
+and, where it is known, bandwidth.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,9 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from elastic_runtime.errors import InputError
+from elastic_runtime.fit.sizes import parse_size
 
 _MIB = 1 << 20
 _NO_BF16_BELOW = (8, 0)
+_OTHERS = 1024  # MiB that driver and desktop take
+_DESCRIPTION = re.compile(
+    r"sm(\d{2,3}):(\d{1,6}(?:\.\d{1,3})?[KMGT]i?B)(?::(\d{1,5}(?:\.\d{1,2})?)GBps)?", re.ASCII | re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +80,10 @@ def load_targets() -> dict[str, Target]:
 
 
 def select_targets(request: str | Iterable[str]) -> list[Target]:
-    """The targets of a request such as `rtx5080,rtx4090`, in its order, each once.
+    """The targets of a request such as `rtx5080,sm89:24GiB:1008GBps`, in its order, each once.
 
     Raises:
-        InputError: an unknown name (the nearest ones are given), or no name at all.
+        InputError: an unknown name (the nearest ones are given), a description that says too little, or no name at all.
     """
     names = request.split(",") if isinstance(request, str) else list(request)
     names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
@@ -86,10 +95,37 @@ def select_targets(request: str | Iterable[str]) -> list[Target]:
             found="none",
             todo="name one; `elastic-export targets` lists them",
         )
-    for name in names:
-        if name not in known:
+    found = [_described(name) if name.lower().startswith("sm") else known.get(name) for name in names]
+    for name, target in zip(names, found, strict=True):
+        if target is None:
             raise _unknown(name, known)
-    return [known[name] for name in names]
+    return [target for target in found if target is not None]
+
+
+def _described(text: str) -> Target:
+    """The target that `sm89:24GiB:1008GBps` describes, named `sm89-24gib-1008gbps`. Raises InputError."""
+    subject = f"target {text!r}"
+    parts = _DESCRIPTION.fullmatch(text)
+    if parts is None:
+        raise InputError(
+            subject,
+            expected="compute capability, memory and bandwidth, as in sm89:24GiB:1008GBps",
+            found="another form",
+            todo="leave the bandwidth out where it is not known, or take one that `elastic-export targets` lists",
+        )
+    capability, memory, bandwidth = parts.groups()
+    vram = parse_size(memory, subject) // _MIB
+    if vram <= _OTHERS:
+        raise InputError(subject, expected=f"more memory than the {_OTHERS} MiB of driver and desktop", found=memory)
+    return Target(
+        re.sub("[^a-z0-9.]", "-", text.lower()),
+        f"a card of {memory}",
+        (f"{capability[:-1]}.{capability[-1]}",),
+        vram,
+        vram - _OTHERS,
+        float(bandwidth) if bandwidth else None,
+        f"as described; usable: less {_OTHERS} MiB for driver and desktop",
+    )
 
 
 def _unknown(name: str, known: Iterable[str]) -> InputError:

@@ -90,6 +90,10 @@ class OnnxBackend:
         for buffer in self._banks[0].values():
             buffer.zero()  # caches too: a NaN left in a masked row would reach the logits, for 0 * NaN is NaN
 
+    def call_size(self, wanted: int, most: int) -> int:
+        """As many as can be: onnxruntime compiles nothing for a length, and padding would be computed."""
+        return min(wanted, most, self.max_tokens)
+
     def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
         """One call (`Backend.call`)."""
         self._check_open()

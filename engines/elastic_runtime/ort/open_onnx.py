@@ -237,7 +237,7 @@ def open_onnx(
         at_least: tokens that must be possible, whatever `context` says.
         rows: that will be used, for the reckoning of memory.
         batch: most rows; their states are allocated when they are used.
-        max_tokens: of a call; None takes the engines'.
+        max_tokens: of a call; None takes the engines', 256 at most.
         weights: `float32` converts 16-bit weights once, `stored` at every call, `auto` takes what fits the memory.
         threads: of one op; 0 leaves the choice to onnxruntime.
         files: mappings to share with other budgets.
@@ -257,7 +257,8 @@ def open_onnx(
         free = free_ram()
         plan = plan_cpu(bundle, budget, context=context, rows=rows, weights=weights, free=free, at_least=at_least)
         form, context = plan.need.form(weights, free, budget.name), plan.context
-    tokens = max_tokens or min((engine.max_tokens for engine in budget.engines), default=_DEFAULT_TOKENS)
+    # The reckoning of memory is of calls of up to 256 tokens: longer ones, which a card likes, win nothing here.
+    tokens = max_tokens or min([_DEFAULT_TOKENS, *(engine.max_tokens for engine in budget.engines)])
 
     def arrays() -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
         if recipe is None or budget.weights is None:

@@ -1,13 +1,19 @@
 """The engine backend: bindings, states that swap or share, the profile of each call, CUDA graphs for decode.
 
-Everything here runs on any `Device` and any pair of `Executor`s; trt_engine.py makes the executors out of an engine.
+Everything here runs on any `Device` and any `Executors`; trt_engine.py makes the executors out of an engine.
+
+Decode steps run as CUDA graphs, TensorRT's own where it has them: it records a step when the kernels made for its shape
+are there. What is recorded from outside keeps the kernels of that moment for ever: where TensorRT has no graphs, a step
+is recorded here, and safely so because the kernels of decode are compiled before its first run (`EAGER`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +22,7 @@ from elastic_runtime.backend import DeviceName, Floats, Ints, closed
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import EngineEntry, OutputPort
+from elastic_runtime.tensorrt.call_size import call_size
 from elastic_runtime.tensorrt.device_states import DeviceStates, nbytes, sized
 
 DECODE, PREFILL = 0, 1  # profiles: T = 1, and 1 <= T <= max_tokens
@@ -38,19 +45,40 @@ class Executor(Protocol):
         """Whether a run can be recorded."""
 
 
+@dataclass(frozen=True)
+class Executors:
+    """The contexts of an engine; they never run at the same time.
+
+    `decode` has one for each side of the states that swap, so that the addresses of a recorded step never change.
+    `replays`: whether TensorRT records decode steps and replays them by itself.
+    """
+
+    decode: tuple[Executor, Executor]
+    prefill: Executor
+    replays: bool = False
+
+    def all(self) -> tuple[Executor, ...]:
+        """Every one of them."""
+        return (*self.decode, self.prefill)
+
+
+#: Who records decode steps: TensorRT, this backend, nobody, or it is not known before the first step.
+Graphs = Literal["by TensorRT", "by this runtime", "off", "not asked for yet"]
+
+
 class EngineBackend:
     """A `Backend` on a device.
 
     Args:
         entry: the engine's entry in the manifest.
         device: where; closed with the backend.
-        executors: of the decode and of the prefill profile; they never run at the same time.
+        executors: of the engine.
         weights: the weight inputs on the device; freed with the backend.
         batch: most rows.
         vocab_size: V.
         scratch: bytes of activation memory, for `memory`.
         on_close: called when the backend is closed, before memory is given back.
-        say: hears of a card that does not record decode steps.
+        say: hears of an engine or a card that does not record decode steps.
 
     Raises:
         BuildError: device or executors fail; what was allocated here is free again, what was given is still open.
@@ -63,7 +91,7 @@ class EngineBackend:
         self,
         entry: EngineEntry,
         device: Device,
-        executors: tuple[Executor, Executor],
+        executors: Executors,
         weights: Arena,
         *,
         batch: int,
@@ -78,12 +106,15 @@ class EngineBackend:
         self._logits_port: OutputPort = next(port for port in entry.outputs if port.input is None)
         self._graphs: dict[int, Any] = {}
         self._warm: set[int] = set()
-        self._use_graphs, self._say, self._closed, self._batch = True, say, False, 0
+        self.graphs: Graphs = "not asked for yet"
+        self._say, self._closed, self._batch = say, False, 0
         with ExitStack() as undo:
             self._states = DeviceStates(device, entry.outputs, batch=batch, context=entry.max_context)
             undo.callback(self._states.free)
-            self._tokens = self._allocate_tokens(batch)
+            self._tokens = self._allocate_tokens()
             undo.callback(self._tokens.free)
+            self._landing = device.host_buffer(nbytes(self._logits_port, self._most_sizes()))
+            undo.callback(device.free_host_buffer, self._landing)
             self._bind_fixed()
             self.start(1)
             undo.pop_all()
@@ -95,8 +126,12 @@ class EngineBackend:
             self._drop_graphs()
         self._batch = batch
         self._states.zero()
-        for profile in (DECODE, PREFILL):
-            self._set_shapes(profile, 1)  # T = 1 is in both profiles; prefill sets its own with every call
+        for executor in self._executors.all():
+            self._set_shapes(executor, 1)  # T = 1 is in both profiles; prefill sets its own with every call
+
+    def call_size(self, wanted: int, most: int) -> int:
+        """One of a few lengths, so that TensorRT compiles kernels for no other (call_size.py)."""
+        return call_size(wanted, most, self.max_tokens)
 
     def call(self, input_ids: Ints, position: Ints, length: Ints) -> Floats:
         """One call (`Backend.call`): profile 0 where T is 1, through a CUDA graph from the third step on.
@@ -110,9 +145,9 @@ class EngineBackend:
         if tokens == 1:
             self._decode()
         else:
-            self._set_shapes(PREFILL, tokens)
-            self._bind_states(PREFILL)
-            self._executors[PREFILL].enqueue(self._device.stream)
+            self._set_shapes(self._executors.prefill, tokens)
+            self._bind_states(self._executors.prefill, self._states.side)
+            self._executors.prefill.enqueue(self._device.stream)
         self._states.swap()
         return self._read_logits(tokens, length)
 
@@ -138,42 +173,47 @@ class EngineBackend:
             steps.callback(self._device.close)
             for held in (self._weights, self._tokens, self._states):
                 steps.callback(held.free)
+            steps.callback(self._device.free_host_buffer, self._landing)
             steps.callback(self._on_close)
             steps.callback(self._drop_graphs)
             steps.callback(self._device.synchronize)
 
-    def _allocate_tokens(self, batch: int) -> Arena:
-        sizes = {"B": batch, "T": self.max_tokens, "S": self.max_context}
+    def _most_sizes(self) -> dict[str, int]:
+        return {"B": self.max_batch, "T": self.max_tokens, "S": self.max_context}
+
+    def _allocate_tokens(self) -> Arena:
+        sizes = self._most_sizes()
         bound = {port.name: nbytes(port, sizes) for port in self._entry.inputs if port.name in _TOKENS}
         return Arena(self._device, bound | {self._logits_port.name: nbytes(self._logits_port, sizes)})
 
     def _bind_fixed(self) -> None:
-        """Addresses that never change: weights, tokens, logits."""
+        """Addresses that never change: weights, tokens, logits, and for decode those of the states."""
         fixed = {**self._weights.addresses, **self._tokens.addresses}
-        for executor in self._executors:
+        for executor in self._executors.all():
             for name, address in fixed.items():
                 executor.set_address(name, address)
+        for side, executor in enumerate(self._executors.decode):
+            self._bind_states(executor, side)
 
-    def _bind_states(self, profile: int) -> None:
-        for name, address in self._states.addresses().items():
-            self._executors[profile].set_address(name, address)
+    def _bind_states(self, executor: Executor, side: int) -> None:
+        for name, address in self._states.addresses(side).items():
+            executor.set_address(name, address)
 
-    def _set_shapes(self, profile: int, tokens: int) -> None:
+    def _set_shapes(self, executor: Executor, tokens: int) -> None:
         sizes = {"B": self._batch, "T": tokens, "S": self.max_context}
         for port in self._entry.inputs:
-            self._executors[profile].set_shape(port.name, sized(port.shape, sizes))
+            executor.set_shape(port.name, sized(port.shape, sizes))
 
     def _decode(self) -> None:
-        """One step. States that swap give two sets of addresses, hence two graphs.
+        """One step. States that swap give two sets of addresses, hence two contexts and two graphs.
 
-        The first run of each set is a plain one: it compiles kernels and allocates, which cannot be recorded.
+        The first run of each is a plain one: it compiles kernels and allocates, which cannot be recorded.
         """
-        side, executor, stream = self._states.side, self._executors[DECODE], self._device.stream
-        if side in self._graphs:
-            self._device.launch(self._graphs[side])
-            return
-        self._bind_states(DECODE)
-        if side in self._warm and self._use_graphs and executor.capturable(stream):
+        side, stream = self._states.side, self._device.stream
+        executor = self._executors.decode[side]
+        if self.graphs == "not asked for yet":
+            self.graphs = self._who_records(executor)
+        if side in self._warm and side not in self._graphs and self.graphs == "by this runtime":
             self._record(side)
         if side in self._graphs:
             self._device.launch(self._graphs[side])
@@ -181,14 +221,28 @@ class EngineBackend:
         executor.enqueue(stream)
         self._warm.add(side)
 
+    def _who_records(self, executor: Executor) -> Graphs:
+        """Asked once, when shapes and addresses are set, on which the answer may depend."""
+        try:
+            reason = "" if executor.capturable(self._device.stream) else "the engine cannot be recorded"
+        except BuildError as error:
+            reason = str(error).removesuffix(".")
+        if reason:
+            self._say_slow(reason)
+            return "off"
+        return "by TensorRT" if self._executors.replays else "by this runtime"
+
     def _record(self, side: int) -> None:
         """Nothing runs while it is recorded, so a card that refuses runs the step plainly, and all that follow."""
-        executor, stream = self._executors[DECODE], self._device.stream
+        executor, stream = self._executors.decode[side], self._device.stream
         try:
             self._graphs[side] = self._device.capture(lambda: executor.enqueue(stream))
         except BuildError as error:
-            self._use_graphs = False
-            self._say(f"warning: decode steps run without CUDA graphs, which is slower: {error}")
+            self.graphs = "off"
+            self._say_slow(str(error).removesuffix("."))
+
+    def _say_slow(self, reason: str) -> None:
+        self._say(f"warning: decode steps run without CUDA graphs, which is slower: {reason}.")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -202,8 +256,11 @@ class EngineBackend:
 
     def _read_logits(self, tokens: int, length: Ints) -> Floats:
         shape = sized(self._logits_port.shape, {"B": self._batch, "T": tokens})
-        logits = np.empty(shape, np.float32)
-        self._device.download(self._tokens.addresses[self._logits_port.name], logits)
+        count = math.prod(shape)
+        landed = self._landing[: 4 * count].view(np.float32)
+        self._device.download(self._tokens.addresses[self._logits_port.name], landed)
+        # Copied: what a caller holds must outlive the page-locked memory, which `close` gives back.
+        logits = landed.reshape(shape).copy()
         # An engine that gives every token's logits has padding among them; rows of length 0 may give any.
         return logits[np.arange(self._batch), np.maximum(length - 1, 0)] if logits.ndim == 3 else logits
 

@@ -35,7 +35,8 @@ def nbytes(port: InputPort | OutputPort, sizes: dict[str, int]) -> int:
 class DeviceStates:
     """Buffers of all states for up to `batch` sequences of `context` tokens.
 
-    A call reads and writes what `addresses` binds; `swap` afterwards makes what was written what is read next.
+    A call reads and writes what `addresses` of the present `side` binds; `swap` afterwards makes what was written what
+    is read next.
 
     Args:
         device: where.
@@ -60,13 +61,13 @@ class DeviceStates:
         """Bytes on the device."""
         return self._arena.nbytes
 
-    def addresses(self) -> dict[str, int]:
-        """The address of every state input and output for the next call."""
+    def addresses(self, side: int) -> dict[str, int]:
+        """The address of every state input and output for a call that reads that side."""
         found = {}
         for port in self._ports:
             shared = port.alias == "must"
-            found[str(port.input)] = self._address(port, 0 if shared else self.side)
-            found[port.name] = self._address(port, 0 if shared else 1 - self.side)
+            found[str(port.input)] = self._address(port, 0 if shared else side)
+            found[port.name] = self._address(port, 0 if shared else 1 - side)
         return found
 
     def swap(self) -> None:

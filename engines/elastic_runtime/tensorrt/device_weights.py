@@ -1,13 +1,16 @@
-"""Weights on a device: strided copies straight from the mapped files, nothing in between."""
+"""Weights on a device: strided copies from the mapped files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from elastic_runtime.driver.blocks import strided_blocks
+from elastic_runtime.driver.blocks import Block, strided_blocks
 from elastic_runtime.driver.device import Arena, Device
+from elastic_runtime.errors import BuildError
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.safetensors import itemsize
 from elastic_runtime.format.weights import WeightRecipe, iter_sources
@@ -32,9 +35,18 @@ def upload_weights(
             for part, window, file in zip(item.parts, item.windows, mapped, strict=True):
                 source = file.array(part.offset, np.dtype(np.uint8), (part.parent_nbytes,))
                 blocks = strided_blocks(part.parent_shape, part.runs, itemsize(part.dtype), window)
+                file.fetch(part.offset, _reach(blocks))
                 device.upload_blocks(arena.addresses[item.name], source, blocks)
                 file.release(part.offset, part.parent_nbytes)
+        device.finish_uploads()
     except BaseException:
+        with suppress(BuildError):  # a device that failed fails here too; the first error is the one to tell
+            device.finish_uploads()
         arena.free()
         raise
     return arena
+
+
+def _reach(blocks: Sequence[Block]) -> int:
+    """Bytes of the source up to the end of its last row that is read."""
+    return max((b.source + (b.height - 1) * b.source_pitch + b.width for b in blocks), default=1)

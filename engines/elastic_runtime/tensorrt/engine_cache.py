@@ -31,18 +31,15 @@ def kernels_file(folder: Path, manifest: Manifest, engine: EngineEntry, card: st
     return folder / f"{_stem(manifest, engine, card)}.cache"
 
 
+def write_kernels(path: Path, data: bytes) -> None:
+    """Keep compiled kernels: the old file or the new one is there, whole, whatever ends this process meanwhile."""
+    _write(path, data)
+
+
 def remember(folder: Path, manifest: Manifest, engine: EngineEntry, status: Status) -> None:
     """Keep that a card verified an engine."""
     path = _status_file(folder, manifest, engine, status.card or "")
-    # Under a name of this process first: another one that reads meanwhile finds the old file or the new one, whole.
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps({"sha256": _digest(manifest, engine), **encode(status)}), "utf-8")
-        scratch.replace(path)
-    except OSError:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
+    _write(path, json.dumps({"sha256": _digest(manifest, engine), **encode(status)}).encode())
 
 
 def forget(folder: Path, manifest: Manifest, engine: EngineEntry, card: str) -> None:
@@ -61,6 +58,18 @@ def remembered(folder: Path, manifest: Manifest, engine: EngineEntry, card: str)
     except InputError:
         return None
     return status if same and status.state == "verified" and status.card == card else None
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Under a name of this process first: another one that reads meanwhile finds the old file or the new one, whole.
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(data)
+        scratch.replace(path)
+    except OSError:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def _status_file(folder: Path, manifest: Manifest, engine: EngineEntry, card: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.cuda import CudaDevice
+from elastic_runtime.driver.cuda import CudaDevice, driver_version
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import UnavailableError
@@ -24,10 +24,12 @@ from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, re
 from elastic_runtime.tensorrt.plugin_library import PluginSource, check_code, plugin_source
 from elastic_runtime.tensorrt.preflight import (
     check_card,
+    check_driver,
     check_memory,
     check_version,
     installed_version,
     load_tensorrt,
+    package_cuda,
     untested,
 )
 
@@ -160,6 +162,7 @@ def check_runs(engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
     """Whether the engine could run there, were there memory; its file is not read. Raises UnavailableError."""
     check_card(engine, card)
     check_version(engine, installed_version())
+    check_driver(engine, driver_version(), package_cuda())
     return plugin_source(engine, card.compute_capability, given=wishes.plugin_folder, trusted=wishes.trust_engine)
 
 
@@ -185,10 +188,11 @@ def _load(
             trt, engine, path, device, plugin=plugins.library, host_code=plugins.carried, cache=cache, say=say
         )
         undo.callback(opened.close)
+        opened.check_locations()
+        opened.check_aliases()
         weights = _weights(device, bundle, budget, files)
         undo.callback(weights.free)
         check_bindings(engine, set(weights.addresses), opened.tensors())
-        opened.check_aliases()
         backend = EngineBackend(
             engine,
             device,

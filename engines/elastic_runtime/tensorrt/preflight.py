@@ -7,11 +7,23 @@ import importlib.metadata
 from typing import Any
 
 from elastic_runtime.driver.free_memory import Card
-from elastic_runtime.errors import UnavailableError
+from elastic_runtime.errors import BuildError, UnavailableError
 from elastic_runtime.fit.vram import gib, vram_needed
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
 
 PACKAGE = "tensorrt-rtx"
+#: The first driver of each CUDA that the package is made for (NVIDIA's CUDA release notes, table 3).
+_DRIVERS = {13: "580", 12: "525"}
+_ANEW = "install it again, and the driver that it needs"
+#: What `Runtime.get_engine_validity` finds, the first first: what is there, and what to do.
+_FAULTS = {
+    "OLD_CUDA_DRIVER": ("a driver that is too old", "update NVIDIA's driver"),
+    "OLD_CUDA_RUNTIME": ("a CUDA runtime that is too old", f"pip install --upgrade {PACKAGE}"),
+    "VERSION_MISMATCH": ("another TensorRT-RTX than the one that built it", f"install the {PACKAGE} of the manifest"),
+    "UNSUPPORTED_CC": ("a card whose class it was not built for", "export the bundle for it with another --target"),
+    "INSUFFICIENT_GPU_MEMORY": ("too little GPU memory", "close what uses the card, or take a smaller budget"),
+    "CUDA_ERROR": ("an error of CUDA", "see whether nvidia-smi shows the card, and install the driver again"),
+}
 
 
 def check_card(engine: EngineEntry, card: Card) -> None:
@@ -36,6 +48,60 @@ def check_version(engine: EngineEntry, installed: str | None) -> None:
         found = f"{PACKAGE} {installed}" if installed else "no such package"
         todo = f"pip install {PACKAGE}=={wanted}.*"
         raise UnavailableError(engine.file, expected=f"{PACKAGE} {wanted}", found=found, todo=todo)
+
+
+def check_driver(engine: EngineEntry, found: tuple[int, int] | None, made_for: int | None) -> None:
+    """Raise UnavailableError where the driver runs an older CUDA than the package is made for.
+
+    TensorRT would only say that it cannot read the engine. `made_for`: `package_cuda`.
+    """
+    if found is None or made_for is None or found[0] >= made_for:
+        return
+    first = _DRIVERS.get(made_for)
+    raise UnavailableError(
+        engine.file,
+        expected=f"a driver that runs CUDA {made_for}" + (f" ({first} or newer)" if first else ""),
+        found=f"one for CUDA {found[0]}.{found[1]}",
+        todo="update NVIDIA's driver",
+    )
+
+
+def package_cuda() -> int | None:
+    """The CUDA that the installed package is made for: tensorrt-rtx brings its libraries as tensorrt-rtx-cu13."""
+    for cuda in _DRIVERS:
+        try:
+            importlib.metadata.version(f"{PACKAGE}-cu{cuda}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return cuda
+    return None
+
+
+def check_validity(trt: Any, runtime: Any, file: str, data: bytes) -> str:
+    """Ask TensorRT whether it can run the engine here, by its header, before it is read.
+
+    Returns:
+        A warning where it can, but not as well as it might; else nothing.
+
+    Raises:
+        UnavailableError: it cannot here; the engine is sound.
+        BuildError: these are not the bytes of an engine.
+    """
+    try:
+        validity, faults = runtime.get_engine_validity(data)
+    except RuntimeError as error:
+        raise UnavailableError(file, expected="TensorRT-RTX to judge it", found=str(error), todo=_ANEW) from error
+    reasons = trt.EngineInvalidityDiagnostics.__members__
+    if faults & reasons["MALFORMED_ENGINE"].value:
+        todo = "copy the bundle again, or export it again"
+        raise BuildError(file, expected="an engine of TensorRT-RTX", found="something else", todo=todo)
+    if validity == trt.EngineValidity.INVALID:
+        named = [text for name, text in _FAULTS.items() if faults & reasons[name].value]
+        found, todo = named[0] if named else ("a refusal without a reason", _ANEW)
+        raise UnavailableError(file, expected="an engine that TensorRT-RTX can run here", found=found, todo=todo)
+    if validity == trt.EngineValidity.SUBOPTIMAL:
+        return f"warning: {file} was not built for this card and may be slow here: export with its --target"
+    return ""
 
 
 def installed_version() -> str | None:
@@ -67,7 +133,7 @@ def load_tensorrt() -> Any:
             f"the package {PACKAGE}",
             expected="it to load",
             found=f"{type(error).__name__}: {error}",
-            todo="install it again, and the driver that it needs",
+            todo=_ANEW,
         ) from error
 
 

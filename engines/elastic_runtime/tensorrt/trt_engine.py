@@ -1,20 +1,40 @@
-"""An engine of TensorRT for RTX, loaded: one execution context a profile, shared scratch, the runtime cache.
+"""An engine of TensorRT for RTX, loaded: its execution contexts, shared scratch, the runtime cache.
 
-Not run on a card yet: written against the Python API of tensorrt_rtx 1.7.1 (tests check that every name exists).
+Not run on a card yet: written against the Python API of tensorrt_rtx 1.7.1, and run on a recording stand-in of it that
+is held against the package (tests/runtime/tensorrt).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from elastic_runtime.driver.device import Device
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import EngineEntry
-from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL
+from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, Executors
+from elastic_runtime.tensorrt.engine_cache import write_kernels
+from elastic_runtime.tensorrt.preflight import check_validity
+
+_REPORT = "export the bundle again, and report the log if that does not help"
+_LONG = 2.0  # seconds after which people are told that something goes on
+_LESS = "close what uses the card, or take a smaller budget or context"
+
+
+@contextmanager
+def accepted(file: str, what: str, todo: str = _REPORT) -> Iterator[None]:
+    """Around calls of the bindings. They raise RuntimeError for a C++ exception or a property that is refused, and
+    TypeError for an object that could not be made. Raises BuildError about the engine for either.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        if isinstance(error, TypeError) and "returned nullptr" not in str(error):
+            raise  # called with the wrong arguments: a fault of ours
+        raise BuildError(file, expected=what, found=str(error), todo=todo) from error
 
 
 class TrtExecutor:
@@ -23,29 +43,41 @@ class TrtExecutor:
     def __init__(self, context: Any, file: str) -> None:
         self._context, self._file = context, file
 
+    def prepare(self, profile: int, scratch: tuple[int, int], stream: int) -> None:
+        """Give the context its scratch (address, bytes) and its profile, on the stream; before anything else."""
+        self._context.set_device_memory(*scratch)
+        self._accept(lambda: self._context.set_optimization_profile_async(profile, stream), f"profile {profile}")
+
     def set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """See `Executor`."""
-        self._accept(self._context.set_input_shape(name, shape), f"{name} of shape {list(shape)}")
+        self._accept(lambda: self._context.set_input_shape(name, shape), f"{name} of shape {list(shape)}")
 
     def set_address(self, name: str, address: int) -> None:
         """See `Executor`."""
-        self._accept(self._context.set_tensor_address(name, address), f"an address for {name}")
+        self._accept(lambda: self._context.set_tensor_address(name, address), f"an address for {name}")
 
     def enqueue(self, stream: int) -> None:
         """See `Executor`."""
-        self._accept(self._context.execute_async_v3(stream), "to run")
+        self._accept(lambda: self._context.execute_async_v3(stream), "to run")
 
     def capturable(self, stream: int) -> bool:
         """See `Executor`."""
-        return bool(self._context.is_stream_capturable(stream))
+        with accepted(self._file, "the engine to say whether it can be recorded"):
+            return bool(self._context.is_stream_capturable(stream))
 
-    def _accept(self, accepted: bool, what: str) -> None:
-        if not accepted:
+    def close(self) -> None:
+        """End the context, whoever holds this object still."""
+        self._context = None
+
+    def _accept(self, call: Callable[[], bool], what: str) -> None:
+        with accepted(self._file, f"the engine to take {what}"):
+            taken = call()
+        if not taken:
             raise BuildError(
                 self._file,
                 expected=f"the engine to take {what}",
                 found="a refusal (see its log above)",
-                todo="export the bundle again, and report the log if that does not help",
+                todo=_REPORT,
             )
 
 
@@ -63,7 +95,8 @@ class TrtEngine:
         say: hears TensorRT's warnings and errors.
 
     Raises:
-        BuildError: TensorRT refuses plugin library or engine.
+        UnavailableError: TensorRT says that the engine cannot run here.
+        BuildError: it refuses plugin library or engine.
     """
 
     def __init__(
@@ -79,9 +112,16 @@ class TrtEngine:
         say: Callable[[str], None],
     ) -> None:
         self._trt, self._entry, self._device, self._cache_path = trt, entry, device, cache
-        self._runtime = trt.Runtime(_logger(trt, say))
+        self._say = say
+        self._configs: list[Any] = []
+        self._executors: list[TrtExecutor] = []
+        with accepted(entry.file, "TensorRT-RTX to start", "install tensorrt-rtx again, and the driver that it needs"):
+            self._runtime = trt.Runtime(_logger(trt, say))
         # As documented. TensorRT-RTX 1.7.1 loads a library inside an engine without it too, so it guards nothing.
         self._runtime.engine_host_code_allowed = host_code
+        data = path.read_bytes()
+        if warning := check_validity(trt, self._runtime, entry.file, data):
+            say(warning)
         if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
             raise BuildError(
                 str(plugin),
@@ -89,28 +129,78 @@ class TrtEngine:
                 found="a refusal",
                 todo="build plugins/ again with the SDK of the tensorrt-rtx that is installed",
             )
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        with accepted(entry.file, "an engine that TensorRT-RTX loads here"):
+            self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise BuildError(
                 entry.file,
                 expected="an engine that TensorRT-RTX loads here",
-                found="a refusal",
+                found="a refusal (see its log above)",
                 todo="export the bundle again with the tensorrt-rtx that is installed",
             )
-        self._config = self._make_config()
-        self.scratch = int(self._engine.device_memory_size_v2)
+        with accepted(entry.file, "a runtime cache"):
+            self._cache = self._read_cache()
+            self.scratch = int(self._engine.device_memory_size_v2)
         self._scratch_address = device.allocate(max(self.scratch, 1))  # of no bytes there is no address
-        self._contexts: list[Any] = []
 
     def tensors(self) -> set[str]:
         """Names of all inputs and outputs."""
         return {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
 
+    def facts(self) -> dict[str, Any]:
+        """What TensorRT says of the engine, for reports; strings and numbers, scratch in bytes."""
+        engine = self._engine
+        return {
+            "tensors": [
+                {
+                    "name": name,
+                    "mode": str(engine.get_tensor_mode(name)),
+                    "dtype": str(engine.get_tensor_dtype(name)),
+                    "shape": [int(size) for size in engine.get_tensor_shape(name)],
+                    "location": str(engine.get_tensor_location(name)),
+                    "shape_inference": bool(engine.is_shape_inference_io(name)),
+                    "aliased": engine.get_aliased_input_tensor(name) or None,
+                }
+                for name in sorted(self.tensors())
+            ],
+            "scratch": self.scratch,
+            "scratch_of_profiles": [
+                int(engine.get_device_memory_size_for_profile_v2(i)) for i in range(engine.num_optimization_profiles)
+            ],
+            "aux_streams": int(engine.num_aux_streams),
+        }
+
+    def check_locations(self) -> None:
+        """Whether TensorRT reads and writes every tensor on the card, where it is given an address. Raises BuildError.
+
+        It wants shape tensors, such as a length that sizes another tensor, in main memory: it would read their values
+        from an address of the card.
+        """
+        for name in sorted(self.tensors()):
+            on_card = self._engine.get_tensor_location(name) == self._trt.TensorLocation.DEVICE
+            if not on_card or self._engine.is_shape_inference_io(name):
+                raise BuildError(
+                    f"{self._entry.file}: {name}",
+                    expected="a tensor of the card's memory",
+                    found="one of which TensorRT takes shapes" if on_card else "one of main memory",
+                    todo="export the bundle again with the elastic-export of this version",
+                )
+
     def check_aliases(self) -> None:
-        """Whether the engine shares buffers only where the manifest says so. Raises BuildError."""
+        """Whether the engine shares buffers where the manifest says so, and there alone.
+
+        A buffer that must be shared, of which TensorRT does not say so, is bound as one all the same: the plugin or the
+        layer works in place. What is not known is whether TensorRT copies behind it; it is said.
+
+        Raises:
+            BuildError: it shares another one.
+        """
+        unsaid = []
         for port in self._entry.outputs:
             shared = self._engine.get_aliased_input_tensor(port.name) or None
-            if shared is not None and (port.alias != "must" or shared != port.input):
+            if shared is None and port.alias == "must":
+                unsaid.append(port.name)
+            elif shared is not None and (port.alias != "must" or shared != port.input):
                 expected = f"its own buffer ({port.alias} share)" if port.alias != "must" else f"that of {port.input}"
                 raise BuildError(
                     f"{self._entry.file}: {port.name}",
@@ -118,63 +208,102 @@ class TrtEngine:
                     found=f"that of {shared}",
                     todo="export the bundle again",
                 )
+        if unsaid:
+            more = f" and {len(unsaid) - 1} more" if len(unsaid) > 1 else ""
+            self._say(
+                f"warning: {self._entry.file}: TensorRT does not say that {unsaid[0]}{more} works in place: "
+                "`elastic-run BUNDLE --verify` shows whether it does"
+            )
 
-    def executors(self) -> tuple[TrtExecutor, TrtExecutor]:
-        """Contexts of the decode and the prefill profile; they share scratch, so they run one after the other."""
-        made = []
-        for profile in (DECODE, PREFILL):
-            context = self._engine.create_execution_context(self._config)
-            if context is None:
-                raise BuildError(
-                    self._entry.file,
-                    expected="an execution context",
-                    found="none (see the log above)",
-                    todo="close what uses the card, or take a smaller budget or context",
-                )
-            context.set_device_memory(self._scratch_address, self.scratch)
-            if not context.set_optimization_profile_async(profile, self._device.stream):
-                raise BuildError(
-                    self._entry.file, expected=f"a profile {profile}", found="a refusal", todo="export the bundle again"
-                )
-            self._contexts.append(context)
-            made.append(TrtExecutor(context, self._entry.file))
+    def executors(self) -> Executors:
+        """Two contexts of the decode profile and one of the prefill profile; they share scratch."""
+        with accepted(self._entry.file, "a runtime configuration"):
+            decode, prefill = self._make_config(), self._make_config()
+            # One shape, which every step has: its kernels are compiled before the first, not behind its back.
+            decode.dynamic_shapes_kernel_specialization_strategy = (
+                self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+        self._configs += [decode, prefill]
+        replays, started = self._replays(decode), time.monotonic()
+        for config, profile in ((decode, DECODE), (decode, DECODE), (prefill, PREFILL)):
+            self._executors.append(self._executor(config, profile))
+            if (seconds := time.monotonic() - started) >= _LONG:
+                self._say(f"kernels: {len(self._executors)} of 3 contexts ready after {seconds:.0f} s")
+        first, second, third = self._executors
+        made = Executors((first, second), third, replays)
         self._device.synchronize()  # profiles are set on the stream; shapes may be given once they are
-        return made[0], made[1]
+        return made
 
     def save_cache(self) -> None:
-        """Write the kernels that were compiled, so that the next start compiles nothing; a full disk is no error."""
+        """Write the kernels that were compiled, so that the next start compiles nothing.
+
+        Where that cannot be, by the disk or by TensorRT, the next start compiles again and nothing else is lost.
+        """
         if self._cache_path is None:
             return
-        data = bytes(self._cache.serialize())
-        scratch = self._cache_path.with_name(f"{self._cache_path.name}.{os.getpid()}")
-        try:
-            self._cache_path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(data)
-            scratch.replace(self._cache_path)
-        except OSError:
-            with suppress(OSError):
-                scratch.unlink(missing_ok=True)
+        with suppress(RuntimeError):
+            data = self._cache.serialize()
+            if data is not None:
+                write_kernels(self._cache_path, bytes(data))
 
     def close(self) -> None:
-        """Save the cache and give scratch, contexts and engine back, the others too where one fails."""
+        """Save the cache and give everything back, the others too where one fails.
+
+        Contexts end first: they use scratch, and NVIDIA has the cache outlive every context of its configuration.
+        """
         try:
             self.save_cache()
         finally:
-            self._contexts.clear()
+            for executor in self._executors:
+                executor.close()
             try:
                 self._device.free(self._scratch_address)
             finally:
-                del self._config, self._cache, self._engine, self._runtime
+                self._configs.clear()
+                del self._cache, self._engine, self._runtime
+
+    def _executor(self, config: Any, profile: int) -> TrtExecutor:
+        executor = TrtExecutor(self._context(config), self._entry.file)
+        try:
+            executor.prepare(profile, (self._scratch_address, self.scratch), self._device.stream)
+        except BuildError:
+            executor.close()
+            raise
+        return executor
+
+    def _context(self, config: Any) -> Any:
+        """Nobody but its executor may hold it, no frame of a failure either: it has to end when `close` ends it."""
+        with accepted(self._entry.file, "an execution context", _LESS):
+            context = self._engine.create_execution_context(config)
+        if context is None:
+            found = "none (see the log above)"
+            raise BuildError(self._entry.file, expected="an execution context", found=found, todo=_LESS)
+        return context
 
     def _make_config(self) -> Any:
-        """Scratch is ours to place; the cache is filled from its file (TensorRT refuses one of another driver)."""
+        """A configuration of contexts: scratch is ours to place, and compiled kernels go to and come from the cache."""
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        self._cache = config.create_runtime_cache()
-        if self._cache_path is not None and self._cache_path.is_file():
-            self._cache.deserialize(self._cache_path.read_bytes())
         config.set_runtime_cache(self._cache)
         return config
+
+    def _replays(self, config: Any) -> bool:
+        """Have TensorRT replay its own CUDA graphs; whether it will."""
+        wish = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        with suppress(RuntimeError):  # a property that is refused
+            config.cuda_graph_strategy = wish
+        return bool(config.cuda_graph_strategy == wish)
+
+    def _read_cache(self) -> Any:
+        """The cache, filled from its file; TensorRT refuses one of another card, driver or version."""
+        self._configs.append(self._engine.create_runtime_config())
+        cache, read = self._configs[0].create_runtime_cache(), False
+        if self._cache_path is not None and self._cache_path.is_file():
+            with suppress(OSError, RuntimeError):  # one that cannot be read is made anew
+                read = cache.deserialize(self._cache_path.read_bytes())
+        if not read:
+            self._say(f"compiling the kernels of {self._entry.file} for this card, once: up to half a minute")
+        return cache
 
 
 def _logger(trt: Any, say: Callable[[str], None]) -> Any:

@@ -19,6 +19,7 @@ from elastic_export.cli.summary import plan_json, result_json, summary
 from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.engine.flavour import flavour
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
+from elastic_export.plan.limits import MAX_TOKENS
 from elastic_export.plan.ops_modes import OPS_WISHES
 from elastic_export.products import PRODUCTS, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
@@ -43,7 +44,9 @@ _OPTIONS = (
     click.option("--flavour", type=click.Choice(list(PRODUCTS)), default=TENSORRT_RTX.name, show_default=True,
                  help="TensorRT product; the full one is experimental, never run, and builds for this GPU only."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the checkpoint's]"),
-    click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens of one call."),
+    click.option("--max-tokens", type=int,
+                 help="Tokens of one call: more read a prompt faster and take more scratch memory.  "
+                      f"[default: {MAX_TOKENS}, or a smaller --max-context]"),
     click.option("--max-context", default="16384", show_default=True, metavar="N[,N…]",
                  help="Tokens of a sequence; one engine each."),
     click.option("--max-batch", type=int, default=1, show_default=True, help="Sequences of one call."),
@@ -140,6 +143,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         if not given[name]:
             known = "all or " + ",".join(checkpoint.budgets) if name == "budget" else "GPU classes such as rtx5080"
             raise InputError(f"--{name}", expected=known, found="nothing", todo=f"add --{name}")
+    contexts = _contexts(given["max_context"])
     return ExportOptions(
         budgets=given["budget"],
         targets=given["target"],
@@ -149,8 +153,8 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         plugins=given["plugins"],
         flavour=given["flavour"],
         precision=given["precision"],
-        max_tokens=given["max_tokens"],
-        max_contexts=_contexts(given["max_context"]),
+        max_tokens=max(1, min(MAX_TOKENS, *contexts)) if given["max_tokens"] is None else given["max_tokens"],
+        max_contexts=contexts,
         max_batch=given["max_batch"],
         logits=given["logits"],
         external_weights=given["external_weights"],

@@ -174,13 +174,18 @@ def parse(trt: Any, builder: Any, logger: Any, request: EngineRequest, model: by
 
 
 def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
-    """The builder config: no TF32, both profiles, aliased plugin outputs where there are plugins."""
+    """The builder config: no TF32, no memory but the caller's, both profiles, aliased plugin outputs where there are
+    plugins.
+    """
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default; FP32 means FP32
     if request.plugin_library is not None:
         # The engine then holds the library, and TensorRT loads it with the engine. Not with VERSION_COMPATIBLE, where
         # the builder wants a lean runtime, which the wheel lacks.
         config.plugins_to_serialize = [library_name(request.plugin_library)]
+    # TensorRT for RTX's own. Its release notes (1.2): required where a run is recorded as a CUDA graph, as decode is.
+    if user_allocation := trt.BuilderFlag.__members__.get("REQUIRE_USER_ALLOCATION"):
+        config.set_flag(user_allocation)
     if request.ops == "plugin":
         # Under this preview feature alone may a plugin write a state into the buffer that it reads it from.
         config.set_preview_feature(trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03, True)

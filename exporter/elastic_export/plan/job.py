@@ -15,7 +15,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.plan.fit_table import fit_table
-from elastic_export.plan.limits import check_contracts, check_limits
+from elastic_export.plan.limits import MAX_TOKENS, check_contracts, check_limits
 from elastic_export.plan.ops_modes import Library, OpsPlan, OpsWish, capabilities_of, plan_ops
 from elastic_export.plan.reckoning import budget_size
 from elastic_export.plan.text import check_text
@@ -45,7 +45,7 @@ class ExportOptions:
     plugins: Path | None = None
     flavour: ProductName = TENSORRT_RTX.name
     precision: Precision | None = None
-    max_tokens: int = 256
+    max_tokens: int = MAX_TOKENS
     max_contexts: tuple[int, ...] = (16384,)
     max_batch: int = 1
     logits: Literal["last", "all"] = "last"

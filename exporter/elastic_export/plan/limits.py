@@ -20,6 +20,9 @@ NO_BF16 = frozenset({"SM75"})
 
 #: Of an axis: above it TensorRT-RTX 1.7 fails to build, with an error that speaks of something else.
 LARGEST_SIZE = (1 << 31) - 1
+#: Tokens of a call where nobody says: each call reads the weights, runs the head and expands attention's cache once, so
+#: that a prompt in calls of 256 takes a fifth longer; from 1024 on little is won, and scratch grows with it.
+MAX_TOKENS = 1024
 
 
 def largest_context(architecture: Architecture, precision: Precision, product: Product = TENSORRT_RTX) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from elastic_export.layers.all_kinds import AXES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.activation import estimated_activation
+from elastic_export.plan.limits import MAX_TOKENS
 from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.fit.vram import vram_needed
@@ -31,7 +32,7 @@ def budget_size(
     *,
     weight_bytes: int | None = None,
     activation: Activation | None = None,
-    max_tokens: int = 256,
+    max_tokens: int = MAX_TOKENS,
     max_batch: int = 1,
     ops: OpsMode = "plugin",
     every_token: bool = False,

@@ -1,8 +1,7 @@
 #include "mixer_plugin.h"
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
+#include <memory>
 #include <string>
 
 #include "../select.h"
@@ -19,14 +18,13 @@ using nvinfer1::PluginTensorDesc;
 
 constexpr int32_t kFailure = -1;
 
+// Counters that are there before the first call, those of 64 rows of the family's 8 groups; more are allocated when
+// their shape comes.
+constexpr int32_t kCountersAtOnce = 512;
+
 void check_count(int32_t inputs, int32_t outputs) {
   if (inputs != kInputs) throw Refusal("inputs", std::to_string(kInputs), std::to_string(inputs));
   if (outputs != kOutputs) throw Refusal("outputs", std::to_string(kOutputs), std::to_string(outputs));
-}
-
-void check_cuda(cudaError_t error, const char* what) {
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string("Mamba2Mixer: ") + what + ": " + cudaGetErrorString(error));
 }
 
 std::array<DataType, kInputs + kOutputs> types_of(const PluginTensorDesc* in, const PluginTensorDesc* out) {
@@ -69,19 +67,6 @@ size_t workspace_bytes(Shape shape) {
 
 }  // namespace
 
-Counters::~Counters() {
-  for (uint32_t* memory : all_) (void)cudaFree(memory);
-}
-
-void Counters::reserve(int32_t count) {
-  if (count <= capacity_) return;
-  void* fresh = nullptr;
-  check_cuda(cudaMalloc(&fresh, sizeof(uint32_t) * count), "memory for counters");
-  all_.push_back(static_cast<uint32_t*>(fresh));
-  check_cuda(cudaMemset(fresh, 0, sizeof(uint32_t) * count), "zeroing of counters");
-  capacity_ = count;
-}
-
 nvinfer1::IPluginCapability* MixerPlugin::getCapabilityInterface(
     nvinfer1::PluginCapabilityType type) noexcept {
   if (type == nvinfer1::PluginCapabilityType::kCORE) return static_cast<nvinfer1::IPluginV3OneCore*>(this);
@@ -96,8 +81,14 @@ nvinfer1::IPluginV3* MixerPlugin::clone() noexcept {
   return guarded<nvinfer1::IPluginV3*>(nullptr, [&] { return new MixerPlugin(attributes_); });
 }
 
+// Memory is taken here, where a context is made: onShapeChange runs inside the call that follows a new shape, and
+// TensorRT may be recording that one. A builder attaches too, on machines without a GPU: no memory is no failure here.
 nvinfer1::IPluginV3* MixerPlugin::attachToContext(nvinfer1::IPluginResourceContext*) noexcept {
-  return clone();
+  return guarded<nvinfer1::IPluginV3*>(nullptr, [&] {
+    auto attached = std::make_unique<MixerPlugin>(attributes_);
+    attached->counters_.prepare(kCountersAtOnce);
+    return attached.release();
+  });
 }
 
 int32_t MixerPlugin::configurePlugin(const DynamicPluginTensorDesc* in, int32_t inputs,
@@ -195,6 +186,7 @@ int32_t MixerPlugin::enqueue(const PluginTensorDesc*, const PluginTensorDesc*, c
     args.conv_state_out = out[kConvStateOut];
     args.ssm_state_out = static_cast<float*>(out[kSsmStateOut]);
     args.workspace = static_cast<float*>(workspace);
+    counters_.zero(stream);
     args.counters = counters_.get();
     if (elastic_mamba2_enqueue(&args, &plan_, stream) != ELASTIC_OK)
       throw std::runtime_error(elastic_last_error());

@@ -4,10 +4,9 @@
 
 #include <NvInferRuntime.h>
 
-#include <vector>
-
 #include "../elastic_mamba2.h"
 #include "attributes.h"
+#include "counters.h"
 #include "tensors.h"
 
 namespace elastic::mamba2::trt {
@@ -15,23 +14,6 @@ namespace elastic::mamba2::trt {
 constexpr char kName[] = "Mamba2Mixer";
 constexpr char kVersion[] = "1";
 constexpr char kNamespace[] = "";
-
-// Zeroed device memory of a plugin instance: the counters of decode_step, which survive from call to call.
-// Earlier, smaller blocks live as long as the newest: a captured CUDA graph may still hold their addresses.
-class Counters {
- public:
-  Counters() = default;
-  ~Counters();
-  Counters(const Counters&) = delete;
-  Counters& operator=(const Counters&) = delete;
-  // Makes room for `count`; contents are zero. Throws std::runtime_error with CUDA's words.
-  void reserve(int32_t count);
-  uint32_t* get() const { return all_.empty() ? nullptr : all_.back(); }
-
- private:
-  std::vector<uint32_t*> all_;
-  int32_t capacity_ = 0;
-};
 
 class MixerPlugin final : public nvinfer1::IPluginV3,
                           public nvinfer1::IPluginV3OneCore,

@@ -49,13 +49,29 @@ struct IRuntimeCache {
 };
 
 enum class CudaGraphStrategy : std::int32_t { kDISABLED, kWHOLE_GRAPH_CAPTURE };
+enum class DynamicShapesKernelSpecializationStrategy : std::int32_t { kLAZY, kEAGER, kNONE };
+enum class TensorLocation : std::int32_t { kDEVICE, kHOST };
+enum class EngineValidity : std::int32_t { kVALID, kSUBOPTIMAL, kINVALID };
+enum class EngineInvalidityDiagnostics : std::uint64_t {
+  kVERSION_MISMATCH = 1,
+  kUNSUPPORTED_CC = 2,
+  kOLD_CUDA_DRIVER = 4,
+  kOLD_CUDA_RUNTIME = 8,
+  kINSUFFICIENT_GPU_MEMORY = 16,
+  kMALFORMED_ENGINE = 32,
+  kCUDA_ERROR = 64
+};
 
 struct IRuntimeConfig {
   ExecutionContextAllocationStrategy strategy = ExecutionContextAllocationStrategy::kSTATIC;
   void setExecutionContextAllocationStrategy(ExecutionContextAllocationStrategy s) noexcept { strategy = s; }
   IRuntimeCache* createRuntimeCache() noexcept { return new IRuntimeCache; }
   bool setRuntimeCache(const IRuntimeCache&) noexcept { return true; }
-  bool setCudaGraphStrategy(CudaGraphStrategy) noexcept { return false; }
+  DynamicShapesKernelSpecializationStrategy kernels = DynamicShapesKernelSpecializationStrategy::kLAZY;
+  void setDynamicShapesKernelSpecializationStrategy(DynamicShapesKernelSpecializationStrategy s) noexcept {
+    kernels = s;
+  }
+  bool setCudaGraphStrategy(CudaGraphStrategy) noexcept { return fake::state().replays_itself; }
 };
 
 class IExecutionContext {
@@ -65,6 +81,7 @@ class IExecutionContext {
   bool setTensorAddress(const char* name, void* memory) noexcept;
   bool setInputShape(const char* name, const Dims& dims) noexcept;
   bool enqueueV3(cudaStream_t stream);
+  bool isStreamCapturable(cudaStream_t) noexcept { return fake::state().recordable; }
 
  private:
   std::map<std::string, void*> addresses_;
@@ -81,6 +98,11 @@ class ICudaEngine {
   const char* getIOTensorName(std::int32_t index) const noexcept;
   Dims getTensorShape(const char* name) const noexcept;
   DataType getTensorDataType(const char* name) const noexcept;
+  TensorLocation getTensorLocation(const char* name) const noexcept {
+    return name == fake::state().on_host ? TensorLocation::kHOST : TensorLocation::kDEVICE;
+  }
+  bool isShapeInferenceIO(const char* name) const noexcept { return name == fake::state().shapes_of; }
+  const char* getAliasedInputTensor(const char* name) const noexcept;
   IRuntimeConfig* createRuntimeConfig() noexcept { return new IRuntimeConfig; }
   IExecutionContext* createExecutionContext(IRuntimeConfig* config) noexcept;
 };
@@ -90,6 +112,10 @@ class IRuntime {
   explicit IRuntime(ILogger& logger) : logger_(logger) {}
   IPluginRegistry& getPluginRegistry() noexcept { return registry_; }
   void setEngineHostCodeAllowed(bool) noexcept {}
+  EngineValidity getEngineValidity(const void*, std::int64_t, std::uint64_t* faults) const noexcept {
+    *faults = fake::state().faults;
+    return static_cast<EngineValidity>(fake::state().validity);
+  }
   ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept;
 
  private:

@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 #include "fake_sdk.h"
 
@@ -22,6 +24,40 @@ State& state() {
 }  // namespace fake
 
 using fake::state;
+
+namespace {
+
+/// What was asked of the stream before: copies from page-locked memory read it no earlier than now, so that a
+/// buffer that is filled again too soon gives wrong bytes.
+void run_what_is_underway() {
+  for (const auto& work : state().underway) work();
+  state().underway.clear();
+}
+
+bool is_pinned(const void* memory) {
+  const char* at = static_cast<const char*>(memory);
+  const auto after = state().pinned.upper_bound(at);
+  return after != state().pinned.begin() && at < std::prev(after)->first + std::prev(after)->second;
+}
+
+void copy(const void* from, std::function<void()> work) {
+  state().underway.push_back(std::move(work));
+  if (!is_pinned(from)) run_what_is_underway();
+}
+
+}  // namespace
+
+cudaError_t cudaDriverGetVersion(int* version) { return *version = state().driver, cudaSuccess; }
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return *event = reinterpret_cast<cudaEvent_t>(std::malloc(1)), cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return run_what_is_underway(), cudaSuccess; }
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) { return std::free(event), cudaSuccess; }
 
 cudaError_t cudaGetDevice(int* device) {
   return *device = 0, state().has_device ? cudaSuccess : cudaErrorMemoryAllocation;
@@ -53,26 +89,33 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 cudaError_t cudaFree(void* memory) { return --state().live_allocations, std::free(memory), cudaSuccess; }
 
 cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
-  return *memory = std::malloc(bytes), cudaSuccess;
+  *memory = std::malloc(bytes);
+  state().pinned[static_cast<const char*>(*memory)] = bytes;
+  return cudaSuccess;
 }
 
-cudaError_t cudaFreeHost(void* memory) { return std::free(memory), cudaSuccess; }
+cudaError_t cudaFreeHost(void* memory) {
+  state().pinned.erase(static_cast<const char*>(memory));
+  return std::free(memory), cudaSuccess;
+}
 
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
+  run_what_is_underway();
   return std::memset(memory, value, bytes), cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  return std::memcpy(to, from, bytes), cudaSuccess;
+  return copy(from, [=] { std::memcpy(to, from, bytes); }), cudaSuccess;
 }
 
 cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch,
                               std::size_t width, std::size_t height, cudaMemcpyKind, cudaStream_t) {
-  ++state().strided_copies;
-  for (std::size_t row = 0; row < height; ++row) {
-    std::memcpy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch,
-                width);
-  }
+  copy(from, [=] {
+    for (std::size_t row = 0; row < height; ++row) {
+      std::memcpy(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch,
+                  width);
+    }
+  });
   return cudaSuccess;
 }
 
@@ -82,7 +125,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return std::free(stream), cudaSuccess; }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return run_what_is_underway(), cudaSuccess; }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
   return state().capturing = new std::function<void()>, cudaSuccess;
@@ -100,6 +143,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsig
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  run_what_is_underway();
   return ++state().replayed, graph->work(), cudaSuccess;
 }
 

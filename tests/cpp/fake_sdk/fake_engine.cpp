@@ -4,6 +4,7 @@
 #include <NvInferRuntime.h>
 
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -113,6 +114,7 @@ bool IExecutionContext::enqueueV3(cudaStream_t) {
     *fake::state().capturing = work;
   } else {
     ++fake::state().enqueued;
+    (void)cudaStreamSynchronize(nullptr);  // what was asked of the stream before
     work();
   }
   return true;
@@ -131,11 +133,28 @@ Dims ICudaEngine::getTensorShape(const char* name) const noexcept { return tenso
 DataType ICudaEngine::getTensorDataType(const char* name) const noexcept { return tensor(name).type; }
 
 IExecutionContext* ICudaEngine::createExecutionContext(IRuntimeConfig* config) noexcept {
-  return config->strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED ? new IExecutionContext
-                                                                               : nullptr;
+  if (config->strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED) return nullptr;
+  fake::state().kernels.push_back(static_cast<int>(config->kernels));
+  return new IExecutionContext;
+}
+
+const char* ICudaEngine::getAliasedInputTensor(const char* name) const noexcept {
+  const auto found = fake::state().aliases.find(name);
+  return found == fake::state().aliases.end() ? nullptr : found->second.c_str();
 }
 
 ICudaEngine* IRuntime::deserializeCudaEngine(const void* data, std::size_t size) noexcept {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < fake::state().threads_that_log; ++i) {
+    threads.emplace_back([this] {
+      for (int n = 0; n < 1000; ++n) {
+        logger_.log(ILogger::Severity::kERROR, std::string(static_cast<std::size_t>(n), 'e').c_str());
+        logger_.log(ILogger::Severity::kWARNING, "a warning");
+        logger_.log(ILogger::Severity::kINFO, "nobody hears this");
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
   if (std::string(static_cast<const char*>(data), size) == "engine") return new ICudaEngine;
   logger_.log(ILogger::Severity::kERROR, "magic tag does not match");
   return nullptr;

@@ -1,18 +1,31 @@
 // What a test may set and see of the stand-ins.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <cstddef>
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 namespace fake {
 
 struct State {
-  bool has_device = true, can_capture = true;
+  bool has_device = true, can_capture = true, recordable = true, replays_itself = false;
+  int validity = 0, driver = CUDART_VERSION;
+  std::uint64_t faults = 0;
+  std::string on_host, shapes_of;  // tensors by name
+  int threads_that_log = 0;        // a thousand errors and warnings each, while an engine is read
+  std::map<std::string, std::string> aliases = {{"ssm_state_out.0", "ssm_state.0"},
+                                                {"key_cache_out.0", "key_cache.0"}};
+  std::vector<int> kernels;  // strategies of the contexts, in the order of their making
+  std::map<const char*, std::size_t> pinned;      // page-locked memory
+  std::vector<std::function<void()>> underway;    // copies from it, which read it when they are waited for
   int major = 12, minor = 0, version[3] = {1, 7, 1};
   std::size_t free_bytes = std::size_t{8} << 30;
-  int enqueued = 0, replayed = 0, live_allocations = 0, strided_copies = 0;
+  int enqueued = 0, replayed = 0, live_allocations = 0;
   std::string plugin, cache_read;
   std::function<void()>* capturing = nullptr;  // where the work of a stream goes instead of being done
 };

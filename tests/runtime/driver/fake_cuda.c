@@ -18,6 +18,45 @@ static int known(uint64_t address, size_t size) {
   return 0;
 }
 
+// Copies from page-locked memory read it when they are waited for and no earlier, so that a buffer which is filled again
+// too soon gives wrong bytes; those from other memory are done before the call returns, as the driver stages them.
+static struct Copy { char *to; const char *from; size_t to_pitch, from_pitch, width, height; } copies[4096];
+static struct { char* at; size_t size; } pinned[8];
+static int copy_count, events;
+
+static void run_copies(void) {
+  for (int i = 0; i < copy_count; ++i) {
+    const struct Copy c = copies[i];
+    for (size_t row = 0; row < c.height; ++row) memcpy(c.to + row * c.to_pitch, c.from + row * c.from_pitch, c.width);
+  }
+  copy_count = 0;
+}
+static void copy_rows(char* to, size_t to_pitch, const char* from, size_t from_pitch, size_t width, size_t height) {
+  if (copy_count == 4096) run_copies();
+  const struct Copy c = {to, from, to_pitch, from_pitch, width, height};
+  copies[copy_count++] = c;
+  for (int i = 0; i < 8; ++i) if (pinned[i].at && pinned[i].at <= from && from < pinned[i].at + pinned[i].size) return;
+  run_copies();
+}
+int cuMemAllocHost_v2(void** memory, size_t size) {
+  for (int i = 0; i < 8; ++i) {
+    if (pinned[i].at) continue;
+    pinned[i].size = size;
+    *memory = pinned[i].at = malloc(size);
+    return context_set ? 0 : INVALID;
+  }
+  return 2;
+}
+int cuMemFreeHost(void* memory) {
+  for (int i = 0; i < 8; ++i) if (pinned[i].at == memory) { free(memory); pinned[i].at = 0; return 0; }
+  return INVALID;
+}
+int cuEventCreate(void** event, unsigned flags) { *event = malloc(1); ++events; return flags == 2 ? 0 : INVALID; }
+int cuEventRecord(void* event, void* stream) { return event && stream == &stream_tag ? 0 : INVALID; }
+int cuEventSynchronize(void* event) { run_copies(); return event ? 0 : INVALID; }
+int cuEventDestroy_v2(void* event) { free(event); --events; return 0; }
+
+int cuDriverGetVersion(int* version) { *version = 13000; return 0; }
 int cuInit(unsigned flags) { return flags ? INVALID : 0; }
 int cuDeviceGet(int* device, int index) { *device = 40 + index; return index ? 101 : 0; }
 int cuDevicePrimaryCtxRetain(void** context, int device) { *context = &retained; ++retained; return device == 40 ? 0 : INVALID; }
@@ -25,7 +64,7 @@ int cuDevicePrimaryCtxRelease_v2(int device) { --retained; if (broken_stream == 
 int cuCtxSetCurrent(void* context) { if (broken_stream == 2) return 700; context_set = context == &retained; return context_set ? 0 : INVALID; }
 int cuStreamCreate(void** stream, unsigned flags) { if (broken_stream == 3) return 2; *stream = &stream_tag; ++streams; return flags == 1 && context_set ? 0 : INVALID; }
 int cuStreamDestroy_v2(void* stream) { --streams; return stream == &stream_tag ? 0 : INVALID; }
-int cuStreamSynchronize(void* stream) { if (broken_stream) return 700; return stream == &stream_tag && context_set && !capturing ? 0 : INVALID; }
+int cuStreamSynchronize(void* stream) { run_copies(); if (broken_stream) return 700; return stream == &stream_tag && context_set && !capturing ? 0 : INVALID; }
 int cuMemAlloc_v2(uint64_t* address, size_t size) {
   if (!context_set) return 201;
   if (size > (1u << 30)) return 2;
@@ -47,15 +86,17 @@ int cuMemFree_v2(uint64_t address) {
 }
 int cuMemsetD8Async(uint64_t address, unsigned char value, size_t count, void* stream) {
   if (!known(address, count) || stream != &stream_tag) return INVALID;
+  run_copies();
   memset((void*)address, value, count);
   return 0;
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t count, void* stream) {
   if (!known(to, count) || stream != &stream_tag || !context_set) return INVALID;
-  memcpy((void*)to, from, count);
+  copy_rows((char*)to, count, from, count, count, 1);
   return 0;
 }
 int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t count, void* stream) {
+  run_copies();
   if (!known(from, count) || stream != &stream_tag) return INVALID;
   memcpy(to, (void*)from, count);
   return 0;
@@ -71,9 +112,7 @@ int cuMemcpy2DAsync_v2(const Copy2D* c, void* stream) {
   if (c->WidthInBytes > c->srcPitch || c->WidthInBytes > c->dstPitch || !context_set) return INVALID;
   if (c->srcXInBytes || c->srcY || c->dstXInBytes || c->dstY || c->srcArray || c->dstArray) return INVALID;
   if (!known(c->dstDevice, (c->Height - 1) * c->dstPitch + c->WidthInBytes)) return INVALID;
-  for (size_t row = 0; row < c->Height; ++row) {
-    memcpy((char*)c->dstDevice + row * c->dstPitch, (const char*)c->srcHost + row * c->srcPitch, c->WidthInBytes);
-  }
+  copy_rows((char*)c->dstDevice, c->dstPitch, c->srcHost, c->srcPitch, c->WidthInBytes, c->Height);
   return 0;
 }
 int cuStreamBeginCapture_v2(void* stream, int mode) { capturing = 1; return stream == &stream_tag && mode == 1 ? 0 : INVALID; }
@@ -92,7 +131,8 @@ void fake_refuse_graphs(int refuse) { refuses_graphs = refuse; }
 // stream along when it is released; 3: none is made.
 void fake_break_stream(int how) { broken_stream = how; }
 int fake_left(void) {  // what was not given back
-  int left = retained + streams + graphs_left + execs_left;
+  int left = retained + streams + graphs_left + execs_left + events;
+  for (int i = 0; i < 8; ++i) left += pinned[i].at != 0;
   for (int i = 0; i < 64; ++i) left += blocks[i].at != 0;
   return left;
 }

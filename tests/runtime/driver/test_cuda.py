@@ -59,6 +59,7 @@ def test_strided_copies_are_slices(device: CudaDevice) -> None:
     kept = source[[0, 1, 2, 8, 9, 10, 11, 12]][:, [2, 3, 4, 5, 9, 10]]
     address, found = device.allocate(kept.nbytes), np.zeros(kept.shape, np.uint16)
     device.upload_blocks(address, source.reshape(-1).view(np.uint8), strided_blocks(source.shape, runs, 2))
+    device.finish_uploads()
     device.download(address, found)
     assert np.array_equal(found, kept)
     device.free(address)
@@ -134,6 +135,11 @@ def test_one_piece_of_memory_takes_one_plain_copy(device: CudaDevice, monkeypatc
     device.download(address, found)
     assert np.array_equal(found, source)
     assert called.count("cuMemcpyHtoDAsync_v2") == 2
+    assert called.count("cuMemAllocHost_v2") == 2  # once, however many uploads
+    device.upload_blocks(address, source, [Block(0, 0, 16, 1, 16, 16)])
+    assert called.count("cuMemAllocHost_v2") == 2
+    device.finish_uploads()
+    assert called.count("cuMemFreeHost") == 2
     assert "cuMemcpy2DAsync_v2" not in called
     device.free(address)
 
@@ -198,6 +204,13 @@ def test_the_card_is_the_one_that_cuda_counts(library: Path, monkeypatch: pytest
         InputError, match=r"GPU memory: expected a card 1 of CUDA, found CUDA error 101\. Look at CUDA_V"
     ):
         free_memory.card(1)
+
+
+def test_the_driver_says_which_cuda_it_runs(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_LIBRARY", str(library))
+    assert cuda.driver_version() == (13, 0)
+    monkeypatch.setattr(cuda, "_LIBRARY", "libno-such-cuda.so.1")
+    assert cuda.driver_version() is None
 
 
 def test_no_driver_is_a_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:

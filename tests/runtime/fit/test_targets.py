@@ -26,11 +26,12 @@ def test_the_cards_of_the_first_release() -> None:
 def test_every_target_is_complete_and_plausible() -> None:
     for name, card in load_targets().items():
         assert card.source
-        assert all(c in ("7.5", "8.6", "8.9", "12.0") for c in card.compute_capabilities), name
+        assert all(c in ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1") for c in card.compute_capabilities), name
         if card.vram_mib is None or card.usable_mib is None or card.bandwidth_gbs is None:
             assert (card.vram_mib, card.usable_mib, card.bandwidth_gbs, name) == (None, None, None, "rtx")
         else:
-            assert 8000 < card.usable_mib == card.vram_mib - 1024
+            others = 16384 if name == "dgx-spark" else 1024  # its memory is the whole system's
+            assert 7000 < card.usable_mib == card.vram_mib - others
             assert 200 < card.bandwidth_gbs < 2000
             assert len(card.compute_capabilities) == 1
 
@@ -38,6 +39,34 @@ def test_every_target_is_complete_and_plausible() -> None:
 def test_requests() -> None:
     assert [t.name for t in select_targets("rtx5080, rtx4090,rtx5080")] == ["rtx5080", "rtx4090"]
     assert [t.name for t in select_targets(["rtx"])] == ["rtx"]
+
+
+def test_a_card_is_described_where_no_name_has_it() -> None:
+    (card,) = select_targets("sm89:24GiB:1008GBps")
+    assert (card.name, card.compute_capabilities) == ("sm89-24gib-1008gbps", ("8.9",))
+    assert (card.vram_mib, card.usable_mib, card.bandwidth_gbs) == (24576, 23552, 1008)
+    known = load_targets()["rtx4090"]
+    assert card.capabilities("bf16") == known.capabilities("bf16")  # so that both share one engine
+    (blackwell,) = select_targets("SM121:119.5gib")
+    assert (blackwell.name, blackwell.compute_capabilities) == ("sm121-119.5gib", ("12.1",))
+    assert blackwell.bandwidth_gbs is None
+    names = [target.name for target in select_targets("rtx5080,sm120:16GB:960GBps")]
+    assert names == ["rtx5080", "sm120-16gb-960gbps"]
+
+
+@pytest.mark.parametrize(
+    "text", ["sm89", "sm89:24", "sm89:24GiB:1008", "sm9:24GiB", "sm89:24GiB:1GBps:2", "sm89:-1GiB"]
+)
+def test_a_description_that_says_too_little_is_refused(text: str) -> None:
+    with pytest.raises(
+        InputError, match=r"expected compute capability, memory and bandwidth, as in sm89:24GiB:1008GBps"
+    ):
+        select_targets(text)
+
+
+def test_a_description_without_room_for_anything_is_refused() -> None:
+    with pytest.raises(InputError, match="expected more memory than the 1024 MiB of driver and desktop, found 1GiB"):
+        select_targets("sm89:1GiB")
 
 
 def test_an_unknown_target_is_answered_with_the_nearest() -> None:
@@ -52,8 +81,8 @@ def test_an_unknown_target_is_answered_with_the_nearest() -> None:
 
 def test_no_bf16_before_compute_capability_8() -> None:
     card = load_targets()["rtx"]
-    assert card.capabilities("bf16") == ("8.6", "8.9", "12.0")
-    assert card.capabilities("fp16") == ("7.5", "8.6", "8.9", "12.0")
+    assert card.capabilities("bf16") == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert card.capabilities("fp16") == ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
     turing = type(card)("rtx2080", "", ("7.5",), None, None, None, "")
     with pytest.raises(InputError, match=r"target rtx2080: expected compute capability 8\.0 .* Use --precision fp16"):
         turing.capabilities("bf16")

@@ -54,9 +54,12 @@ def test_the_4b_at_128k_measured(shapes: dict[str, Architecture]) -> None:
 
 
 def test_an_estimate_grows_with_the_context(shapes: dict[str, Architecture]) -> None:
-    size = budget_size("12b", shapes["12b"], "bf16")
+    size = budget_size("12b", shapes["12b"], "bf16", max_tokens=256)
     assert vram_needed(size, context=8192).activation == 266_565_696
     assert vram_needed(size, context=16384).activation == 438_532_160
+    usual = budget_size("12b", shapes["12b"], "bf16")  # calls of 1024 tokens: 25 MB + 278,396,928 + 22,528 x context
+    assert vram_needed(usual, context=8192).activation == 487_946_304
+    assert vram_needed(usual, context=16384).activation == 672_495_680
     measured = size_of("12b", shapes)
     assert {vram_needed(measured, context=context).activation for context in (8192, 16384)} == {207_000_000}
 

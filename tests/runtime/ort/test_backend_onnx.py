@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,13 @@ def test_weights_at_any_byte_of_a_file_are_bound_aligned() -> None:
     held = _bind_weights(model, [("x.weight", odd)], HostMemory())["x.weight"].read()
     assert held.flags.aligned
     assert held.tobytes() == odd.tobytes()
+
+
+def test_calls_here_are_shorter_than_a_card_likes_them(demo_bundle: Path) -> None:
+    """The buffers of a call are reckoned with, and grow with it."""
+    bundle = Bundle.open(demo_bundle)
+    budget = bundle.budget("small")
+    for tokens, taken in ((1024, 256), (64, 64)):
+        engines = tuple(replace(engine, max_tokens=tokens) for engine in budget.engines)
+        with closing(open_onnx(bundle, replace(budget, engines=engines), context=512, threads=1)) as backend:
+            assert backend.max_tokens == taken

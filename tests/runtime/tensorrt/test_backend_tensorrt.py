@@ -23,7 +23,7 @@ from elastic_runtime.format.manifest import EngineEntry, InputPort, OutputPort
 from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights
 from elastic_runtime.generation import Settings, generate
 from elastic_runtime.session import Session
-from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, EngineBackend, check_bindings
+from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, EngineBackend, Executors, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights
 
 V, S, T = 11, 20, 4
@@ -37,7 +37,8 @@ class MemoryDevice:
     def __init__(self) -> None:
         self.blocks: dict[int, Any] = {}
         self.recording: list[Callable[[], None]] | None = None
-        self.launched = self.closed = 0
+        self.launched = self.closed = self.host = 0
+        self.finished = False
         self.refuses_graphs = False
         self.dropped: list[Any] = []
 
@@ -68,6 +69,17 @@ class MemoryDevice:
                 at = block.source + row * block.source_pitch
                 piece = source[at : at + block.width]
                 self.view(address + block.target + row * block.target_pitch, block.width)[:] = piece
+
+    def finish_uploads(self) -> None:
+        self.finished = True
+
+    def host_buffer(self, nbytes: int) -> np.ndarray:
+        self.host += 1
+        return np.full(nbytes, 0xAB, np.uint8)
+
+    def free_host_buffer(self, buffer: np.ndarray) -> None:
+        self.host -= 1
+        buffer[:] = 0xCD  # whoever reads it afterwards sees that
 
     def download(self, address: int, array: np.ndarray) -> None:
         array.reshape(-1).view(np.uint8)[:] = self.view(address, array.nbytes)
@@ -110,6 +122,8 @@ class SumEngine:
     addresses: dict[str, int] = field(default_factory=dict)
     runs: int = 0
     can_capture: bool = True
+    asked: int = 0
+    bound: set[tuple[int, ...]] = field(default_factory=set)  # sets of addresses that it ran with
 
     def set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         self.shapes[name] = shape
@@ -119,10 +133,12 @@ class SumEngine:
         self.addresses[name] = address
 
     def capturable(self, stream: int) -> bool:
+        self.asked += 1
         return self.can_capture
 
     def enqueue(self, stream: int) -> None:
         assert stream == self.device.stream
+        self.bound.add(tuple(self.addresses.values()))
         assert set(self.shapes) == {port.name for port in self.entry.inputs}
         bound, shapes = dict(self.addresses), dict(self.shapes)
         work = lambda: self._run(bound, shapes)  # noqa: E731  # a kernel launch keeps its arguments
@@ -200,22 +216,38 @@ def _entry(ssm_alias: str) -> EngineEntry:
 @dataclass
 class Rig:
     device: MemoryDevice
-    engines: tuple[SumEngine, SumEngine]
+    decode: tuple[SumEngine, SumEngine]
+    prefill: SumEngine
     backend: EngineBackend
     closed: list[str]
     said: list[str]
 
 
+def _engines(device: MemoryDevice, entry: EngineEntry) -> tuple[SumEngine, SumEngine, SumEngine]:
+    return SumEngine(device, entry, DECODE), SumEngine(device, entry, DECODE), SumEngine(device, entry, PREFILL)
+
+
 @pytest.fixture(params=["must", "must_not"])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    device, entry, closed, said = MemoryDevice(), _entry(request.param), list[str](), list[str]()
-    engines = (SumEngine(device, entry, DECODE), SumEngine(device, entry, PREFILL))
+def alias(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def replays() -> bool:
+    """Whether TensorRT records decode steps itself."""
+    return False
+
+
+@pytest.fixture
+def rig(alias: str, replays: bool) -> Iterator[Rig]:
+    device, entry, closed, said = MemoryDevice(), _entry(alias), list[str](), list[str]()
+    first, second, prefill = _engines(device, entry)
     weights = Arena(device, {"w": 4})
     device.upload(weights.addresses["w"], np.array([5], np.int32))
     backend = EngineBackend(
         entry,
         device,
-        engines,
+        Executors((first, second), prefill, replays),
         weights,
         batch=3,
         vocab_size=V,
@@ -223,10 +255,10 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         on_close=lambda: closed.append("x"),
         say=said.append,
     )
-    yield Rig(device, engines, backend, closed, said)
+    yield Rig(device, (first, second), prefill, backend, closed, said)
     if not device.closed:
         backend.close()
-    assert not device.blocks, "memory was not given back"
+    assert (device.blocks, device.host) == ({}, 0), "memory was not given back"
 
 
 def _expected(prompt: list[int], count: int) -> list[int]:
@@ -256,7 +288,8 @@ def test_decode_runs_as_a_graph_from_the_third_step_of_each_side_on(rig: Rig) ->
     for step in range(8):
         session.decode([step])
     assert rig.device.launched == 6  # two plain runs, one a side of the states; then graphs
-    assert rig.engines[DECODE].runs == 8
+    assert [engine.runs for engine in rig.decode] == [4, 4]
+    assert rig.backend.graphs == "by this runtime"
     session.reset(2)
     assert len(rig.device.dropped) == 2  # their shapes are others now
 
@@ -273,10 +306,50 @@ def test_a_new_sequence_of_the_same_batch_keeps_the_graphs_and_begins_at_zero(ri
     assert rig.device.dropped == []
 
 
+def test_prompts_of_all_lengths_are_run_in_a_few_of_them(rig: Rig) -> None:
+    """Any other length would have TensorRT compile kernels for it."""
+    session, seen = Session(rig.backend), set()
+    set_shape = rig.prefill.set_shape
+
+    def noted(name: str, shape: tuple[int, ...]) -> None:
+        if name == "input_ids":
+            seen.add(shape[1])
+        set_shape(name, shape)
+
+    rig.prefill.set_shape = noted  # type: ignore[method-assign]
+    for length in range(1, 14):
+        session.reset()
+        assert _generated(session, [[3] * length], 3) == [_expected([3] * length, 3)]
+    assert seen <= {1, T}
+
+
 def test_a_stream_that_cannot_be_captured_runs_plainly(rig: Rig) -> None:
-    rig.engines[DECODE].can_capture = False
+    for engine in rig.decode:
+        engine.can_capture = False
     assert _generated(Session(rig.backend), [[1, 2]], 8) == [_expected([1, 2], 8)]
-    assert rig.device.launched == 0
+    assert (rig.device.launched, rig.backend.graphs) == (0, "off")
+    assert sum(engine.asked for engine in rig.decode) == 1
+    assert rig.said == [
+        "warning: decode steps run without CUDA graphs, which is slower: the engine cannot be recorded."
+    ]
+
+
+@pytest.mark.parametrize("replays", [True])
+def test_steps_that_tensorrt_records_itself_are_not_recorded_here(rig: Rig) -> None:
+    session = Session(rig.backend)
+    for prompt in ([1, 2], [3]):
+        assert _generated(session, [prompt], 8) == [_expected(prompt, 8)]
+        session.reset()
+    assert (rig.device.launched, rig.backend.graphs, rig.said) == (0, "by TensorRT", [])
+
+
+def test_what_decode_is_bound_to_never_changes(rig: Rig) -> None:
+    """A recorded step holds addresses, TensorRT's own too: it would record again at each change."""
+    session = Session(rig.backend)
+    for prompt in ([1, 2, 3], [4]):
+        assert _generated(session, [prompt], 6) == [_expected(prompt, 6)]
+        session.reset()
+    assert [len(engine.bound) for engine in rig.decode] == [1, 1]
 
 
 def test_a_card_that_refuses_a_graph_decodes_plainly_and_says_so_once(rig: Rig) -> None:
@@ -308,6 +381,13 @@ def test_states_are_read_where_they_were_written(rig: Rig) -> None:
     assert states["key_cache.0"][0, 0, :8, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     rig.backend.start(1)
     assert not any(state.any() for state in rig.backend.states().values())
+
+
+def test_logits_outlive_the_backend(rig: Rig) -> None:
+    session = Session(rig.backend)
+    logits = session.prefill([[1, 2, 3]])
+    rig.backend.close()
+    assert logits[0].argmax() == _expected([1, 2, 3], 1)[0]
 
 
 def test_memory_is_counted_and_given_back(rig: Rig) -> None:
@@ -353,7 +433,7 @@ def test_a_device_that_fails_gets_everything_back_all_the_same(rig: Rig, monkeyp
 @pytest.mark.parametrize("fails", ["set_address", "set_shape", "allocate", "zero"])
 def test_a_backend_that_does_not_come_to_be_keeps_no_memory(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device, entry = MemoryDevice(), _entry("must_not")
-    engines = (SumEngine(device, entry, DECODE), SumEngine(device, entry, PREFILL))
+    first, second, prefill = _engines(device, entry)
     weights = Arena(device, {"w": 4})
     given = dict(device.blocks)
     allocate = device.allocate
@@ -363,10 +443,10 @@ def test_a_backend_that_does_not_come_to_be_keeps_no_memory(fails: str, monkeypa
             return allocate(*arguments)  # the states; not the tokens
         raise BuildError("card 0", expected="luck", found="none")
 
-    monkeypatch.setattr(device if hasattr(device, fails) else engines[PREFILL], fails, refuse)
+    monkeypatch.setattr(device if hasattr(device, fails) else prefill, fails, refuse)
     with pytest.raises(BuildError, match="luck"):
-        EngineBackend(entry, device, engines, weights, batch=3, vocab_size=V)
-    assert (device.blocks, device.closed) == (given, 0)
+        EngineBackend(entry, device, Executors((first, second), prefill), weights, batch=3, vocab_size=V)
+    assert (device.blocks, device.closed, device.host) == (given, 0, 0)
 
 
 def test_logits_of_every_token_give_the_last_real_one(rig: Rig) -> None:
@@ -377,6 +457,7 @@ def test_logits_of_every_token_give_the_last_real_one(rig: Rig) -> None:
     rig.device.download = lambda address, array: array.__setitem__(  # type: ignore[method-assign]
         ..., np.arange(array.size, dtype=np.float32).reshape(array.shape)
     )
+    rig.backend._landing = np.zeros(4 * 3 * V, np.uint8)  # an engine of such a port would have asked for it
     found = rig.backend._read_logits(3, np.array([2]))
     rig.device.download = read  # type: ignore[method-assign]
     assert found[0].tolist() == [float(V + i) for i in range(V)]
@@ -402,6 +483,7 @@ def test_weights_arrive_as_slicing_them_gives(demo_bundle: Path) -> None:
     files: dict[Any, Any] = {}
     arena = upload_weights(device, recipe, folder, files=files)
     assert len(files) == 2
+    assert device.finished
     for name, array in iter_weights(recipe, folder):
         assert arena.addresses[name] % ALIGNMENT == 0
         found = device.view(arena.addresses[name], array.nbytes)

@@ -13,10 +13,12 @@ from elastic_runtime.format.manifest import BudgetEntry, Status
 from elastic_runtime.tensorrt import preflight
 from elastic_runtime.tensorrt.preflight import (
     check_card,
+    check_driver,
     check_memory,
     check_version,
     installed_version,
     load_tensorrt,
+    package_cuda,
     untested,
 )
 
@@ -50,6 +52,30 @@ def test_another_tensorrt(budgets: tuple[BudgetEntry, ...]) -> None:
     assert "found no such package" in _text(lambda: check_version(engine, None))
     assert "found one of tensorrt." in _text(lambda: check_version(replace(engine, flavour="tensorrt"), "10.13"))
     assert installed_version() is None or installed_version()[0].isdigit()  # type: ignore[index]
+
+
+def test_a_driver_of_an_older_cuda(budgets: tuple[BudgetEntry, ...]) -> None:
+    engine = budgets[0].engines[0]
+    for found, made_for in (((13, 1), 13), ((14, 0), 13), (None, 13), ((12, 8), None)):
+        check_driver(engine, found, made_for)
+    assert _text(lambda: check_driver(engine, (12, 8), 13)) == (
+        "4b/rtx5090.4096.engine: expected a driver that runs CUDA 13 (580 or newer), found one for CUDA 12.8. "
+        "Update NVIDIA's driver."
+    )
+
+
+def test_the_package_says_which_cuda_it_is_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert package_cuda() == (13 if installed_version() else None)
+
+    def only(name: str) -> str:
+        if name != "tensorrt-rtx-cu12":
+            raise preflight.importlib.metadata.PackageNotFoundError
+        return "1.7.1.116"
+
+    monkeypatch.setattr(preflight.importlib.metadata, "version", only)
+    assert package_cuda() == 12
+    monkeypatch.setattr(preflight, "_DRIVERS", {})
+    assert package_cuda() is None
 
 
 def test_not_enough_memory(budgets: tuple[BudgetEntry, ...]) -> None:

@@ -1,6 +1,7 @@
 // Running a sub-model: tokens in, logits out, states kept between the calls.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -30,6 +31,12 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual const SessionShape& shape() const = 0;
+
+  /// T of the next call where a row has `wanted` tokens to feed and `most` fit behind every row, both at least
+  /// 1. At most `most` and max_tokens; more than `wanted` is padding, where another T would cost more.
+  virtual std::int64_t call_size(std::int64_t wanted, std::int64_t most) const {
+    return std::min({wanted, most, shape().max_tokens});
+  }
 
   /// All states zero, for `batch` rows.
   virtual void reset(std::int64_t batch) = 0;

@@ -19,8 +19,8 @@ struct TensorRtOptions {
   std::optional<std::filesystem::path> plugins;
   /// The caller vouches for the plugin library inside the engine.
   bool trust_engine = false;
-  /// Compiled kernels are kept here, so that a second start compiles nothing (TensorRT for RTX); none: not
-  /// kept.
+  /// Compiled kernels are kept here, so that a second start compiles nothing (TensorRT for RTX), such as at
+  /// `default_runtime_cache`; none: not kept.
   std::optional<std::filesystem::path> runtime_cache;
   bool cuda_graph = true;  ///< replay decode steps as a CUDA graph
   /// Hears how many bytes of weights are read next. What it throws ends the loading, and everything is given
@@ -34,6 +34,11 @@ struct Device {
   std::string name, compute_capability;  ///< such as `12.0`
   std::int64_t free_bytes = 0;
 };
+
+/// The file of an engine's compiled kernels for a card of that name: ELASTIC_CACHE, else XDG_CACHE_HOME or
+/// ~/.cache. The Python runtime's own, so that whichever comes first compiles.
+std::filesystem::path default_runtime_cache(const Bundle& bundle, const EngineEntry& engine,
+                                            const std::string& card);
 
 /// Whether this library was built with TensorRT.
 bool has_tensorrt_backend();

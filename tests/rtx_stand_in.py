@@ -1,0 +1,26 @@
+"""The recording stand-in for TensorRT-RTX's bindings (stand_in/tensorrt_rtx), loaded beside the package itself."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "stand_in"  # on PYTHONPATH the stand-in is the package
+
+
+@functools.cache
+def load_stand_in() -> Any:
+    """The module, under a name of its own: the package may be installed as well."""
+    folder = FOLDER / "tensorrt_rtx"
+    spec = importlib.util.spec_from_file_location(
+        "tensorrt_rtx_stand_in", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
