@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,16 +90,20 @@ def _untouched(shape: Sequence[int]) -> Array:
 
 def head_matrix(piece: Piece) -> str | None:
     """The weight whose rows can be given in blocks, each for its own part of the logits; None where the piece is not
-    made so: the logits must be one product with it, and nothing but conversions behind.
+    made so: the logits must be one product with it, and nothing but conversions and the return of [N, V] to [B, T, V]
+    behind.
     """
-    makers = {name: node for node in piece.model.graph.node for name in node.output}
+    makers, widths = _makers(piece.model), []
     node = makers["logits"]
-    while node.op_type in _MOVED:
+    while node.op_type in _MOVED or (node.op_type == "Reshape" and _width(piece.model, makers, node)):
+        widths += [] if node.op_type in _MOVED else [_width(piece.model, makers, node)]
         node = makers[node.input[0]]
     if node.op_type != "Gemm" or len(node.input) != 2 or not _attribute(node, "transB") or node.input[1] in makers:
         return None
-    readers = [other for other in piece.model.graph.node if node.input[1] in other.input]
-    return node.input[1] if len(readers) == 1 else None
+    [matrix] = [value for value in piece.model.graph.input if value.name == node.input[1]]
+    readers = [other for other in piece.model.graph.node if matrix.name in other.input]
+    rows = matrix.type.tensor_type.shape.dim[0].dim_value
+    return matrix.name if len(readers) == 1 and all(width == rows for width in widths) else None
 
 
 def head_of(piece: Piece, matrix: str, rows: int) -> Piece:
@@ -110,7 +114,30 @@ def head_of(piece: Piece, matrix: str, rows: int) -> Piece:
         if value.name in (matrix, "logits"):
             dims = value.type.tensor_type.shape.dim
             dims[0 if value.name == matrix else len(dims) - 1].dim_value = rows
+    makers = _makers(model)
+    node = makers["logits"]
+    while node.op_type != "Gemm":
+        if node.op_type == "Reshape":
+            joined = makers[node.input[1]]
+            name = f"{joined.input[-1]}.{matrix}"  # of its own: another node may read the constant that was there
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([rows], np.int64), name))
+            joined.input[-1] = name
+        node = makers[node.input[0]]
     return Piece(piece.name, model, piece.stream, piece.branch, piece.result)
+
+
+def _makers(model: ModelProto) -> dict[str, onnx.NodeProto]:
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+def _width(model: ModelProto, makers: Mapping[str, onnx.NodeProto], node: onnx.NodeProto) -> int | None:
+    """The last extent that a Reshape gives whose shape is joined of other extents and a constant, for it alone."""
+    joined = makers.get(node.input[1])
+    alone = sum(node.input[1] in other.input for other in model.graph.node) == 1
+    if joined is None or joined.op_type != "Concat" or not alone:
+        return None
+    [last] = [tensor for tensor in model.graph.initializer if tensor.name == joined.input[-1]] or [None]
+    return None if last is None or list(last.dims) != [1] else int(onnx.numpy_helper.to_array(last)[0])
 
 
 def head_weights(piece: Piece, source: WeightSource, matrix: str, first: int, count: int) -> dict[str, Array]:

@@ -120,12 +120,12 @@ def test_layer_by_layer_is_the_file(exported: Callable[[str], Bundle], name: str
     assert_equal(golden, layered(bundle), whole(bundle), 0.0)
 
 
-@pytest.mark.parametrize("rows", [1, 40, 96])
+@pytest.mark.parametrize(("name", "rows"), [("shared", 1), ("shared", 40), ("every-token", 40), ("shared", 96)])
 def test_the_head_in_blocks_of_rows_is_the_head(
-    exported: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch, rows: int
+    exported: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch, name: str, rows: int
 ) -> None:
     """97 tokens: in blocks that leave a rest. A product of fewer columns may be summed in another order."""
-    bundle = exported("every-token")
+    bundle = exported(name)
     width = bundle.budgets[0].widths.hidden_size
     monkeypatch.setattr(layered_twin, "_BLOCK", rows * width + 1)
     bound = 1e-6 * max(float(np.abs(logits).max()) for logits in golden_of(bundle).logits)
