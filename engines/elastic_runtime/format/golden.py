@@ -57,6 +57,11 @@ class Golden:
         """[B]: tokens in the state of each row after the last call."""
         return np.asarray(self.position[-1] + self.length[-1])
 
+    @property
+    def reach(self) -> int:
+        """Positions that the run touches, padding included: the context that it needs."""
+        return int((self.position.max(axis=1) + self.tokens).max())
+
     def call_ids(self, call: int) -> Ints:
         """`input_ids` [B, T] of a call."""
         ids = np.zeros((len(self.ids), int(self.tokens[call])), np.int64)

@@ -149,7 +149,7 @@ def onnx_card(found: Card | None, *, vram: int | None, weights: WeightForm) -> O
     try:
         from elastic_runtime.ort.onnx_memory import check_cuda  # noqa: PLC0415
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing_package(error) from error
     check_cuda()
     return OnnxCard(found, found.free if vram is None else min(vram, found.free))
 
@@ -293,7 +293,7 @@ def _packages() -> tuple[Any, Any, Any]:
 
         from elastic_runtime.ort.backend_onnx import OnnxBackend, widened  # noqa: PLC0415
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing_package(error) from error
     return onnx, OnnxBackend, widened
 
 
@@ -303,7 +303,8 @@ def _memory(place: OnnxCard | None) -> Any:
     return HostMemory() if place is None else CudaMemory()
 
 
-def _missing(error: ImportError) -> UnavailableError:
+def missing_package(error: ImportError) -> UnavailableError:
+    """The user's error for a package of this room that cannot be imported."""
     # Only what is missing: beside an onnxruntime-gpu that is there, a second onnxruntime would overwrite its files.
     which = "onnx" if error.name == "onnx" else "onnxruntime (on a card 'onnxruntime-gpu[cuda,cudnn]' in its place)"
     return UnavailableError(

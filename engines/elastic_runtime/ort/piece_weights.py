@@ -13,14 +13,38 @@ import onnx
 from onnx import ModelProto
 
 from elastic_runtime.backend import Ints
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.ort.backend_onnx import widened
 from elastic_runtime.ort.pieces import Piece
+from elastic_runtime.ort.twin import is_weight
 from elastic_runtime.ort.weight_source import WeightSource
 
 Array = npt.NDArray[np.float32]
 #: Ops behind the head's product that change no value but its type.
 _MOVED = ("Cast", "Identity")
+_AGAIN = "export the bundle again"
+
+
+def declared_shapes(file: ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shape that the file says of each weight outside it; inputs that are none have symbols, and are left out."""
+    inputs = {v.name: v.type.tensor_type.shape.dim for v in file.graph.input if is_weight(v.name)}
+    outside = {t.name: tuple(t.dims) for t in file.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
+    return outside | {name: tuple(dim.dim_value for dim in dims) for name, dims in inputs.items()}
+
+
+def check_source(file: ModelProto, weights: WeightSource) -> None:
+    """Names and shapes, before rows of the head and of the embedding are given to pieces that were made for them.
+
+    Raises InputError, BuildError: they are not those of the file.
+    """
+    declared = declared_shapes(file)
+    if differing := sorted(declared.keys() ^ weights.names):
+        expected, found = f"{len(declared)} inputs", f"differing {differing[:4]}"
+        raise InputError("weights of the model", expected=expected, found=found, todo=_AGAIN)
+    for name, shape in declared.items():
+        if weights.shape(name) != shape:
+            expected, found = f"{list(shape)}, as in the file", str(list(weights.shape(name)))
+            raise BuildError(f"weight {name}", expected=expected, found=found, todo=_AGAIN)
 
 
 def piece_weights(piece: Piece, source: WeightSource) -> dict[str, Array]:
@@ -39,13 +63,14 @@ def tables(piece: Piece) -> set[str]:
 def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str, Array]:
     """As `piece_weights`; of a table that tokens pick rows from, the rows of `ids` alone.
 
-    The others are zero, in memory that nobody touches. No node of the piece can read them: see `tables`.
+    The others are zero, in memory that nobody touches. No node of the piece can read them: see `tables`. Ids that the
+    table has no row for are left to onnxruntime, which refuses them.
     """
     picked, weights = tables(piece), dict[str, Array]()
     for value in piece.model.graph.input:
         if value.name in piece.weights and value.name in picked:
             table = _untouched([d.dim_value for d in value.type.tensor_type.shape.dim])
-            for row in np.unique(ids):
+            for row in np.unique(ids[ids < len(table)]):
                 found = _checked(piece, value.name, source.rows(value.name, int(row), 1), rows=1)
                 table[row] = _widened(found)[0]
             weights[value.name] = table
@@ -56,7 +81,8 @@ def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str
 
 def _untouched(shape: Sequence[int]) -> Array:
     """Zeros that take memory by the small page where they are written, not by the large ones that numpy asks for."""
-    memory = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # not Windows
+    memory = mmap.mmap(-1, 4 * math.prod(shape), **private)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, np.float32).reshape(shape)
@@ -128,9 +154,7 @@ def _checked(piece: Piece, name: str, array: npt.NDArray[Any], rows: int | None 
     if array.dtype != wanted or (rows is not None and list(array.shape) != [rows, *shape[1:]]):
         expected = f"{wanted} {[rows, *shape[1:]] if rows else shape}"
         found = f"{array.dtype} {list(array.shape)}"
-        raise BuildError(
-            f"weight {name} of {piece.name}", expected=expected, found=found, todo="export the bundle again"
-        )
+        raise BuildError(f"weight {name} of {piece.name}", expected=expected, found=found, todo=_AGAIN)
     return array
 
 

@@ -74,6 +74,7 @@ def cut(model: ModelProto, layers: Sequence[int]) -> list[Piece]:
         raise InternalError(
             "model.onnx", expected=f"{len(layers)} sums of the residual stream, one a layer", found=found
         )
+    _check_flat(model)
     _check_states(model)
     if not sums:
         return [file.piece("embedding and head", None, None, "logits", ())]
@@ -89,6 +90,13 @@ def cut(model: ModelProto, layers: Sequence[int]) -> list[Piece]:
         _check_own_states(piece)
     check_pieces(model, pieces)
     return pieces
+
+
+def _check_flat(model: ModelProto) -> None:
+    """A graph inside a node reads values of the file that its node does not name: nobody here would see them."""
+    for node in model.graph.node:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise _broken(f"model.onnx, node {node.name}", "no graph inside of it", f"one, of {node.op_type}")
 
 
 def _check_states(model: ModelProto) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
+from elastic_runtime.errors import InputError
+from elastic_runtime.format.paths import check_relative, inside
 from elastic_runtime.format.weights import WeightRecipe, load_weight
 
 Array = npt.NDArray[Any]
@@ -74,7 +77,7 @@ class OutsideTensors:
     def __init__(self, path: Path) -> None:
         tensors = onnx.load(path, load_external_data=False).graph.initializer
         outside = [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
-        self._tensors, self._folder = {tensor.name: tensor for tensor in outside}, path.parent
+        self._tensors, self._path = {tensor.name: tensor for tensor in outside}, path
 
     @property
     def names(self) -> frozenset[str]:
@@ -86,11 +89,17 @@ class OutsideTensors:
         return tuple(self._tensors[name].dims)
 
     def load(self, name: str) -> Array:
-        """See `WeightSource`."""
+        """See `WeightSource`. Raises InputError: the file leads out of the folder, or ends before the tensor does."""
         tensor = self._tensors[name]
         info, dtype = ExternalDataInfo(tensor), onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        raw = np.memmap(self._folder / info.location, np.uint8, "r", info.offset or 0, info.length)
-        return np.asarray(raw).view(dtype).reshape(tuple(tensor.dims))
+        where = f"{self._path}: {name}"
+        file = inside(self._path.parent, check_relative(info.location, where), where)
+        first, size = info.offset or 0, math.prod(tensor.dims) * dtype.itemsize
+        there = file.stat().st_size if file.is_file() else 0
+        if info.length not in (None, size) or first + size > there:
+            found = f"{there} bytes, of which {info.length} from {first} on are its"
+            raise InputError(where, expected=f"{size} bytes in {file}", found=found, todo="export the bundle again")
+        return np.asarray(np.memmap(file, np.uint8, "r", first, size)).view(dtype).reshape(tuple(tensor.dims))
 
     def rows(self, name: str, first: int, count: int) -> Array:
         """See `WeightSource`."""

@@ -22,10 +22,11 @@ from elastic_runtime.format.golden import Golden, read_golden
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
 from elastic_runtime.format.manifest_reader import DamageError, read_manifest
 from elastic_runtime.format.paths import inside
+from elastic_runtime.ort.open_layered import NotLayeredError, open_layered
 from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt.engine_cache import cache_folder, forget, remember
-from elastic_runtime.verify.replay import BOUNDS, Bounds, replay
+from elastic_runtime.verify.replay import BOUNDS, Bounds, Replay, replay, replay_by_layer
 from elastic_runtime.verify.verified import Outcome, Verified
 
 Say = Callable[[str], None]
@@ -73,7 +74,7 @@ def verify_bundle(
     models, engines, request = [], [], Request(plugin_folder=plugins, trust_engine=trust_engine)
     for budget in bundle.budgets:
         say(f"{budget.name}: replaying its golden run on the CPU")
-        models.append(_model(bundle, budget))
+        models.append(_model(bundle, budget, say))
         engines += [_engine(bundle, budget, engine, request, say) for engine in budget.engines]
     return replace(result, models=tuple(models), engines=tuple(engines))
 
@@ -102,15 +103,27 @@ def _unlisted(bundle: Bundle) -> tuple[str, ...]:
     return tuple(sorted(name for name in there if name not in known))
 
 
-def _model(bundle: Bundle, budget: BudgetEntry) -> Outcome:
+def _model(bundle: Bundle, budget: BudgetEntry, say: Say) -> Outcome:
     if reason := _nothing_to_replay(bundle, budget):
         return Outcome(budget.model, not_run=reason)
 
-    def opened(golden: Golden) -> Backend:
-        tokens = int(golden.tokens.max())
-        return open_onnx(bundle, budget, context=_context(golden), max_tokens=tokens, rows=len(golden.ids))
+    def run(golden: Golden) -> Replay:
+        try:
+            twin = open_layered(bundle, budget)
+        except NotLayeredError as error:
+            say(f"{budget.name}: {error} It is replayed whole, with all its weights in memory.")
+            tokens = int(golden.tokens.max())
+            whole = open_onnx(bundle, budget, context=golden.reach, max_tokens=tokens, rows=len(golden.ids))
+            return _closing(whole, golden, BOUNDS["twin"])
+        return replay_by_layer(twin, golden, BOUNDS["twin"])
 
-    return _replayed(bundle, budget, budget.model, opened, BOUNDS["twin"])
+    return _outcome(bundle, budget, budget.model, run)
+
+
+def _closing(backend: Backend, golden: Golden, bounds: Bounds) -> Replay:
+    """Replay on a backend that nobody needs afterwards."""
+    with closing(backend):
+        return replay(backend, golden, bounds)
 
 
 def _nothing_to_replay(bundle: Bundle, budget: BudgetEntry) -> str:
@@ -122,25 +135,16 @@ def _nothing_to_replay(bundle: Bundle, budget: BudgetEntry) -> str:
     return ""
 
 
-def _replayed(
-    bundle: Bundle, budget: BudgetEntry, file: str, opened: Callable[[Golden], Backend], bounds: Bounds
-) -> Outcome:
-    """Open a file and replay the budget's golden run on it."""
+def _outcome(bundle: Bundle, budget: BudgetEntry, file: str, run: Callable[[Golden], Replay]) -> Outcome:
+    """What came of the budget's golden run on a file."""
     try:
-        golden = read_golden(inside(bundle.path, str(budget.golden), str(budget.golden)))
-        with closing(opened(golden)) as backend:
-            return Outcome(file, replay(backend, golden, bounds))
+        return Outcome(file, run(read_golden(inside(bundle.path, str(budget.golden), str(budget.golden)))))
     except UnavailableError as error:
         return Outcome(file, unavailable=str(error))
     except ElasticError as error:
         return Outcome(file, error=str(error))
     except Exception as error:  # a file that is sealed but makes no sense fails in ways that no reader foresees
         return Outcome(file, error=f"{type(error).__name__}: {error}")
-
-
-def _context(golden: Golden) -> int:
-    """Positions that the run touches, padding included."""
-    return int((golden.position.max(axis=1) + golden.tokens).max())
 
 
 def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, request: Request, say: Say) -> Outcome:
@@ -150,12 +154,13 @@ def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, request: R
         return Outcome(engine.file, not_run=reason)
     from elastic_runtime.tensorrt.open_tensorrt import open_engine  # noqa: PLC0415
 
-    def opened(golden: Golden) -> Backend:
+    def run(golden: Golden) -> Replay:
         wishes = replace(request, batch=min(engine.max_batch, len(golden.ids)))
-        return open_engine(bundle, budget, engine, wishes, card, say=say)
+        backend = open_engine(bundle, budget, engine, wishes, card, say=say)
+        return _closing(backend, golden, BOUNDS[bundle.manifest.precision])
 
     say(f"{budget.name}: replaying its golden run on {card.name}")
-    found = _replayed(bundle, budget, engine.file, opened, BOUNDS[bundle.manifest.precision])
+    found = _outcome(bundle, budget, engine.file, run)
     if found.unavailable:  # of an engine that is no failure: it waits for its card
         return Outcome(engine.file, not_run=found.unavailable)
     return _recorded(bundle, engine, card, found)

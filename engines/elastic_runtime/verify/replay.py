@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,10 @@ import numpy.typing as npt
 from elastic_runtime.backend import Backend
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.golden import Golden
-from elastic_runtime.format.sketch import relative_error, sketch, written_rows
+from elastic_runtime.format.sketch import Sketch, relative_error, sketch, written_rows
+
+if TYPE_CHECKING:  # needs onnx, which an engine's consumer does not have
+    from elastic_runtime.ort.layered_twin import LayeredTwin
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.intp]
@@ -71,42 +74,68 @@ def replay(backend: Backend, golden: Golden, bounds: Bounds) -> Replay:
         BuildError: the backend's states are not those of the golden run, or its limits are below the run's.
     """
     _check_limits(backend, golden)
-    errors, states = list[tuple[float, int]](), list[dict[str, Array]]()
+    logits = np.zeros_like(golden.logits)
+    groups = list[Mapping[str, Array]]()
     for rows in _groups(len(golden.ids), backend.max_batch):
         backend.start(len(rows))
-        errors += list(_calls(backend, golden, rows))
-        states.append(dict(backend.states()))
-    worst, call = max(errors, key=_nan_first)
+        for call in range(golden.calls):
+            given = golden.call_ids(call)[rows], golden.position[call][rows], golden.length[call][rows]
+            logits[call][rows] = backend.call(*given)
+        groups.append(backend.states())
+    states = {name: np.concatenate([group[name].astype(np.float32) for group in groups]) for name in groups[0]}
+    return _judged(
+        list(logits), {name: _sketch(name, values, golden) for name, values in states.items()}, golden, bounds
+    )
+
+
+def replay_by_layer(twin: LayeredTwin, golden: Golden, bounds: Bounds) -> Replay:
+    """As `replay`, all rows at once, a layer's weights in memory at a time.
+
+    Raises:
+        UnavailableError: the memory is not enough for that.
+        BuildError: the file's states are not those of the golden run, or it has other tokens.
+    """
+    _check_tokens(twin.vocab_size, golden)
+    states = dict[str, Sketch]()
+
+    def take(name: str, values: Array) -> None:
+        states[name] = _sketch(name, values, golden)
+
+    calls = [(golden.call_ids(call), golden.position[call], golden.length[call]) for call in range(golden.calls)]
+    logits = twin.run(calls, golden.reach, take)
+    return _judged(logits, states, golden, bounds)
+
+
+def _judged(logits: Sequence[Array], states: Mapping[str, Sketch], golden: Golden, bounds: Bounds) -> Replay:
+    """The worst of the logits, [B, V] by call, and of the states after the last one."""
+    worst, call = max(_logit_errors(logits, golden), key=_nan_first)
     name, state = _worst_state(states, golden)
     return Replay(worst, call, state, name, bounds)
 
 
-def _calls(backend: Backend, golden: Golden, rows: Rows) -> Iterator[tuple[float, int]]:
-    """(relative error of logits, call) of every row that was fed."""
-    for call in range(golden.calls):
-        ids, length = golden.call_ids(call)[rows], golden.length[call][rows]
-        logits = backend.call(ids, golden.position[call][rows], length)
-        for row, count in enumerate(length):
-            if count:
-                expected = golden.logits[call][rows][row].astype(np.float64)
-                difference = np.linalg.norm(logits[row].astype(np.float64) - expected)
-                yield float(difference / np.linalg.norm(expected)), call
+def _logit_errors(logits: Sequence[Array], golden: Golden) -> Iterator[tuple[float, int]]:
+    """(relative error, call) of every row that was fed."""
+    for call, lengths in enumerate(golden.length):
+        for row in np.flatnonzero(lengths):
+            expected = golden.logits[call][row].astype(np.float64)
+            difference = np.linalg.norm(logits[call][row].astype(np.float64) - expected)
+            yield float(difference / np.linalg.norm(expected)), call
 
 
-def _worst_state(groups: list[dict[str, Array]], golden: Golden) -> tuple[str, float]:
-    found = {name: np.concatenate([group[name].astype(np.float32) for group in groups]) for name in groups[0]}
-    if set(found) != set(golden.states):
-        differing = sorted(set(found) ^ set(golden.states))
+def _sketch(name: str, values: Array, golden: Golden) -> Sketch:
+    return sketch(written_rows(values, golden.ends) if "cache" in name else values)
+
+
+def _worst_state(states: Mapping[str, Sketch], golden: Golden) -> tuple[str, float]:
+    if set(states) != set(golden.states):
+        differing = sorted(set(states) ^ set(golden.states))
         raise BuildError(
             "golden run",
             expected="the states of the model",
             found=f"differing {differing[:4]}",
             todo="export the bundle again",
         )
-    errors = []
-    for name, values in found.items():
-        seen = written_rows(values, golden.ends) if "cache" in name else values
-        errors.append((relative_error(sketch(seen), golden.states[name]), name))
+    errors = [(relative_error(found, golden.states[name]), name) for name, found in states.items()]
     if not errors:  # MLP layers only
         return "", 0.0
     error, name = max(errors, key=lambda pair: _nan_first((pair[0], 0)))
@@ -119,25 +148,26 @@ def _nan_first(pair: tuple[float, int]) -> float:
 
 
 def _check_limits(backend: Backend, golden: Golden) -> None:
-    end, tokens = int((golden.position.max(axis=1) + golden.tokens).max()), int(golden.tokens.max())
-    if end > backend.max_context or tokens > backend.max_tokens:
+    tokens = int(golden.tokens.max())
+    if golden.reach > backend.max_context or tokens > backend.max_tokens:
         raise BuildError(
             "golden run",
             expected=f"at most {backend.max_context} tokens of context and {backend.max_tokens} a call",
-            found=f"{end} and {tokens}",
+            found=f"{golden.reach} and {tokens}",
             todo="export the bundle again",
         )
-    if (golden.ids < 0).any() or (golden.ids >= backend.vocab_size).any():
+    _check_tokens(backend.vocab_size, golden)
+
+
+def _check_tokens(vocab: int, golden: Golden) -> None:
+    if (golden.ids < 0).any() or (golden.ids >= vocab).any():
         raise BuildError(
-            "golden run",
-            expected=f"ids from 0 to {backend.vocab_size - 1}",
-            found="others",
-            todo="export the bundle again",
+            "golden run", expected=f"ids from 0 to {vocab - 1}", found="others", todo="export the bundle again"
         )
-    if golden.logits.shape[2] != backend.vocab_size:
+    if golden.logits.shape[2] != vocab:
         raise BuildError(
             "golden run",
-            expected=f"{backend.vocab_size} logits",
+            expected=f"{vocab} logits",
             found=str(golden.logits.shape[2]),
             todo="export the bundle again",
         )

@@ -20,10 +20,12 @@ from elastic_export.verify.plan import Plan
 from elastic_export.verify.rounded import Judge
 from elastic_export.verify.shipped import Passed, ShippedFile, real_logits
 from elastic_export.verify.workers import Shared, Task
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError
 from elastic_runtime.format.golden import Golden
 from elastic_runtime.format.sketch import Sketch, sketch, written_rows
 from elastic_runtime.ort.piece_weights import (
+    check_source,
+    declared_shapes,
     embedding_weights,
     head_matrix,
     head_of,
@@ -32,7 +34,6 @@ from elastic_runtime.ort.piece_weights import (
     tables,
 )
 from elastic_runtime.ort.pieces import Piece, cut
-from elastic_runtime.ort.twin import is_weight
 from elastic_runtime.ort.weight_source import WeightSource
 
 _Rows = tuple[Piece, dict[str, Array]]  # a piece of the head for some rows, and their weights
@@ -72,7 +73,7 @@ class Way:
         self.file = onnx.load(emitted.path, load_external_data=False)
         kept = budget.kept_layers(arch)
         first, *pieces = cut(self.file, kept)
-        _check_weights(self.file, weights)
+        check_source(self.file, weights)
         self._pieces, self._head = dict(zip(kept, pieces, strict=False)), (pieces or [first])[-1]
         self._matrix = head_matrix(self._head)
         _check_vocabulary(self.file, arch.vocab_size, {self._matrix, *tables(first)} - {None})
@@ -189,30 +190,11 @@ class Way:
         return {(fed.call, fed.row): part for fed, part in zip(side.fed, parts, strict=True)}
 
 
-def _declared(file: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """The shape that the file says of each weight outside it; inputs that are none have symbols, and are left out."""
-    inputs = {v.name: v.type.tensor_type.shape.dim for v in file.graph.input if is_weight(v.name)}
-    outside = {t.name: tuple(t.dims) for t in file.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
-    return outside | {name: tuple(dim.dim_value for dim in dims) for name, dims in inputs.items()}
-
-
-def _check_weights(file: onnx.ModelProto, weights: WeightSource) -> None:
-    """Names and shapes, before rows of the head and of the embedding are given to pieces that were made for them."""
-    declared = _declared(file)
-    if differing := sorted(declared.keys() ^ weights.names):
-        expected, found = f"{len(declared)} inputs", f"differing {differing[:4]}"
-        raise InputError("weights of the model", expected=expected, found=found, todo=_AGAIN)
-    for name, shape in declared.items():
-        if weights.shape(name) != shape:
-            expected, found = f"{list(shape)}, as in the file", str(list(weights.shape(name)))
-            raise BuildError(f"weight {name}", expected=expected, found=found, todo=_AGAIN)
-
-
 def _check_vocabulary(file: onnx.ModelProto, vocab: int, names: Collection[str | None]) -> None:
     """Whether logits, head and table are of the parent's tokens, all of them: in the pieces they are as many as are
     given.
     """
-    rows = {name: shape[0] for name, shape in _declared(file).items() if name in names}
+    rows = {name: shape[0] for name, shape in declared_shapes(file).items() if name in names}
     [logits] = [value for value in file.graph.output if value.name == "logits"]
     for name, found in {**rows, "logits": logits.type.tensor_type.shape.dim[-1].dim_value}.items():
         if found != vocab:

@@ -125,7 +125,7 @@ def test_a_whole_report_on_the_stand_in(demo_bundle: Path, tmp_path: Path) -> No
     found = {}
     for name in list(STAGES)[1:]:
         result = tmp_path / f"{name}.json"
-        arguments = [name, demo_bundle, tmp_path, result, "small/rtx5080.engine", ""]
+        arguments = [name, demo_bundle, tmp_path, result, "small/rtx5080.engine", "", ""]
         command = [sys.executable, "-m", "elastic_runtime.bringup.child", *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

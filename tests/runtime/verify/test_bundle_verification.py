@@ -20,18 +20,15 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from changed_bundle import only_small, reseal
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import InputError, UnavailableError
-from elastic_runtime.format.digest import file_digest
-from elastic_runtime.format.golden import Golden, read_golden, write_golden
-from elastic_runtime.format.manifest import FileEntry, Manifest
+from elastic_runtime.format.golden import read_golden, write_golden
 from elastic_runtime.format.manifest_reader import read_manifest
-from elastic_runtime.format.sketch import sketch
 from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remembered
 from elastic_runtime.verify.bundle_verification import verify_bundle
-from elastic_runtime.verify.replay import BOUNDS, replay
 from elastic_runtime.verify.verified import Verified
 
 SEED = 8
@@ -48,22 +45,9 @@ finally:
 """
 
 
-@pytest.fixture
-def copy(demo_bundle: Path, tmp_path: Path) -> Path:
-    """A copy whose files may be changed (the demo's are links to one another)."""
-    return Path(shutil.copytree(demo_bundle, tmp_path / "copy"))
-
-
 def _elastic_run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def _reseal(bundle: Path, **changes: object) -> None:
-    """Write the manifest anew for files that were changed on purpose."""
-    manifest: Manifest = replace(read_manifest(bundle), **changes)
-    files = tuple(FileEntry(entry.path, *file_digest(bundle / entry.path)) for entry in manifest.files)
-    (bundle / "manifest.json").write_text(replace(manifest, files=files).to_json(), "utf-8")
 
 
 def test_the_demo_verifies_and_says_what_was_not_run(demo_bundle: Path) -> None:
@@ -157,13 +141,8 @@ def test_no_bundle_is_the_users_fault(tmp_path: Path) -> None:
 
 def test_a_model_that_computes_something_else_fails_although_its_digests_are_right(copy: Path) -> None:
     """Swap two layers' weights in the recipe, and seal that: only the golden run can tell."""
-    path = copy / "small" / "weights.json"
-    recipe = json.loads(path.read_text())
-    inputs = recipe["inputs"]
-    first, second = (f"backbone.layers.{i}.norm.weight" for i in (0, 2))
-    inputs[first], inputs[second] = inputs[second], inputs[first]
-    path.write_text(json.dumps(recipe))
-    _reseal(copy)
+    _swap_norms(copy)
+    reseal(copy)
     result = verify_bundle(copy)
     assert not result.damaged
     assert [o.file for o in result.models if o.failed] == ["small/model.onnx"]
@@ -177,55 +156,11 @@ def test_a_wrong_state_fails_although_all_logits_are_right(copy: Path) -> None:
     states["ssm_state.1"], states["ssm_state.3"] = states["ssm_state.3"], states["ssm_state.1"]
     path.unlink()
     write_golden(path, replace(golden, states=states))
-    _reseal(copy)
+    reseal(copy)
     (outcome,) = (o for o in verify_bundle(copy).models if o.failed)
     assert outcome.replay
     assert outcome.replay.logits < 1e-5
     assert outcome.replay.state_name in ("ssm_state.1", "ssm_state.3")
-
-
-@pytest.mark.parametrize("what", ["logits", "states"])
-def test_the_bounds_catch_a_nan_and_a_small_error(demo_bundle: Path, what: str) -> None:
-    bundle = Bundle.open(demo_bundle)
-    golden = read_golden(bundle.path / "small/golden.safetensors")
-    for factor in (1.001, np.nan):
-        backend = open_onnx(bundle, bundle.budget("small"), context=256, threads=1)
-        states = backend.states
-        call = backend.call
-        if what == "logits":
-            backend.call = lambda *a, call=call, factor=factor: call(*a) * np.float32(factor)  # type: ignore[method-assign]
-        else:
-            backend.states = lambda states=states, factor=factor: {  # type: ignore[method-assign]
-                n: s * np.float32(factor) if n == "conv_state.1" else s for n, s in states().items()
-            }
-        found = replay(backend, golden, BOUNDS["twin"])
-        assert not found.passed
-        assert (found.logits > 1e-4 or np.isnan(found.logits)) == (what == "logits")
-
-
-def test_a_nan_in_one_call_is_not_lost_among_numbers(demo_bundle: Path) -> None:
-    bundle = Bundle.open(demo_bundle)
-    golden = read_golden(bundle.path / "small/golden.safetensors")
-    backend = open_onnx(bundle, bundle.budget("small"), context=256, threads=1)
-    call, calls = backend.call, list[int]()
-
-    def spoiled(*arguments: object) -> object:
-        calls.append(0)
-        logits = call(*arguments).copy()  # type: ignore[arg-type]
-        return logits * np.nan if len(calls) == 4 else logits
-
-    backend.call = spoiled  # type: ignore[assignment,method-assign]
-    found = replay(backend, golden, BOUNDS["twin"])
-    assert not found.passed
-    assert found.call == 3
-
-
-def test_a_batch_is_replayed_row_by_row_where_the_backend_takes_one(demo_bundle: Path) -> None:
-    bundle = Bundle.open(demo_bundle)
-    golden = read_golden(bundle.path / "small/golden.safetensors")
-    backend = open_onnx(bundle, bundle.budget("small"), context=256, batch=1, threads=1)
-    assert len(golden.ids) == 2
-    assert replay(backend, golden, BOUNDS["twin"]).passed
 
 
 def test_moved_as_a_tar_it_verifies_and_runs_without_original_and_checkpoint(copy: Path, tmp_path: Path) -> None:
@@ -245,7 +180,7 @@ def test_moved_as_a_tar_it_verifies_and_runs_without_original_and_checkpoint(cop
 def test_no_golden_run_is_not_run_and_not_called_verified(copy: Path) -> None:
     manifest = read_manifest(copy)
     budgets = tuple(replace(budget, golden=None) for budget in manifest.budgets)
-    _reseal(copy, budgets=budgets)
+    reseal(copy, budgets=budgets)
     result = verify_bundle(copy)
     assert result.passed
     assert not result.replayed
@@ -258,7 +193,7 @@ def test_external_weights_without_their_folder_are_not_run(copy: Path, tmp_path:
     manifest = read_manifest(copy)
     shards = tuple(entry for entry in manifest.files if entry.path.startswith("weights/"))
     outside = tuple(replace(entry, path=entry.path.removeprefix("weights/")) for entry in shards)
-    _reseal(copy, files=tuple(e for e in manifest.files if e not in shards), external_weights=outside)
+    reseal(copy, files=tuple(e for e in manifest.files if e not in shards), external_weights=outside)
     hub = shutil.move(copy / "weights", tmp_path / "hub")
     result = verify_bundle(copy)
     assert {o.not_run for o in result.models} == {"the bundle does not hold its weights; name their folder"}
@@ -270,11 +205,6 @@ def test_external_weights_without_their_folder_are_not_run(copy: Path, tmp_path:
 def test_a_folder_of_weights_for_a_bundle_that_holds_them_is_refused(demo_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds its weights, found one"):
         verify_bundle(demo_bundle, external=tmp_path)
-
-
-def _only_small(bundle: Path) -> None:
-    """The other budgets cost time."""
-    _reseal(bundle, budgets=tuple(b for b in read_manifest(bundle).budgets if b.name == "small"))
 
 
 def _unknown_op(bundle: Path) -> None:
@@ -331,7 +261,7 @@ def test_a_model_that_cannot_be_replayed_fails_although_its_digests_are_right(
     copy: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     spoil(copy)
-    _only_small(copy)
+    only_small(copy)
     result = verify_bundle(copy)
     assert not result.damaged
     assert not result.passed
@@ -343,27 +273,84 @@ def test_a_replay_that_fails_as_nobody_foresaw_is_a_failed_model(copy: Path, mon
     def fail(*_: object) -> None:
         raise KeyError("x")
 
-    _only_small(copy)
-    monkeypatch.setattr("elastic_runtime.verify.bundle_verification.replay", fail)
+    only_small(copy)
+    monkeypatch.setattr("elastic_runtime.verify.bundle_verification.replay_by_layer", fail)
     result = verify_bundle(copy)
     assert not result.passed
     assert "small/model.onnx: FAILED: KeyError: 'x'" in result.text()
 
 
 def test_a_machine_without_memory_or_packages_does_not_verify(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _only_small(copy)
+    only_small(copy)
     with monkeypatch.context() as patch:
-        patch.setattr("elastic_runtime.ort.open_onnx.free_ram", lambda: 0)
+        patch.setattr("elastic_runtime.ort.layered_twin.free_ram", lambda: 0)
         result = verify_bundle(copy)
     (outcome,) = result.models
     assert outcome.failed
     assert "small/model.onnx: NOT VERIFIED, it cannot run here: budget 'small' on the CPU: expected 0" in result.text()
-    assert "Take a smaller budget or context, or run its engine on a card." in result.text()
+    assert "End other programs, or verify it on a machine with more memory." in result.text()
     assert result.text().endswith("\nNOT VERIFIED")
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = verify_bundle(copy)
     assert not result.passed
     assert "expected the packages onnx and onnxruntime" in result.models[0].unavailable
+
+
+def test_it_needs_the_memory_of_a_layer_and_not_of_the_model(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A twin of the whole file would have no room."""
+    only_small(copy)
+    monkeypatch.setattr("elastic_runtime.ort.open_onnx.free_ram", lambda: 0)
+    assert verify_bundle(copy).replayed
+
+
+def _branch_first(bundle: Path) -> None:
+    """A file as somebody else may write it: right, and not in the way in which ours are."""
+    path = bundle / "small/model.onnx"
+    model = onnx.load(path)
+    total = [node for node in model.graph.node if node.op_type == "Add"][-1]
+    total.input[:] = reversed(total.input)
+    onnx.save(model, path)
+
+
+def test_a_file_without_layers_of_ours_is_replayed_whole_and_that_is_said(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _branch_first(copy)
+    only_small(copy)
+    said = list[str]()
+    result = verify_bundle(copy, say=said.append)
+    assert (result.passed, result.replayed) == (True, True)
+    [line] = [text for text in said if "replayed whole" in text]
+    assert line.startswith("small: small/model.onnx: expected a file to cut into its layers, found model.onnx")
+    monkeypatch.setattr("elastic_runtime.ort.open_onnx.free_ram", lambda: 0)
+    result = verify_bundle(copy)
+    assert "expected 0.3 GiB of free memory (float32 arithmetic, weights as stored)" in result.text()
+
+
+def test_a_wrong_file_without_layers_of_ours_fails(copy: Path) -> None:
+    _branch_first(copy)
+    _swap_norms(copy)
+    only_small(copy)
+    assert "small/model.onnx: FAILED: logits off by" in verify_bundle(copy).text()
+
+
+def _swap_norms(bundle: Path) -> None:
+    path = bundle / "small/weights.json"
+    recipe = json.loads(path.read_text())
+    inputs = recipe["inputs"]
+    first, second = (f"backbone.layers.{i}.norm.weight" for i in (0, 2))
+    inputs[first], inputs[second] = inputs[second], inputs[first]
+    path.write_text(json.dumps(recipe))
+
+
+def test_the_files_of_two_budgets_swapped_fail(copy: Path) -> None:
+    for name in ("model.onnx", "weights.json"):
+        first, second = copy / "small" / name, copy / "medium" / name
+        first.rename(copy / "kept")
+        second.rename(first)
+        (copy / "kept").rename(second)
+        reseal(copy)
+        assert {o.file for o in verify_bundle(copy).models if o.failed} == {"small/model.onnx", "medium/model.onnx"}
 
 
 @pytest.fixture
@@ -380,7 +367,7 @@ def card(copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[st
         backend.call = lambda *a: call(*a) * np.float32(noted["factor"])  # type: ignore[method-assign]
         return backend
 
-    _only_small(copy)
+    only_small(copy)
     found = Card("GeForce RTX 5080", "12.0", 16 << 30, 15 << 30)
     monkeypatch.setattr("elastic_runtime.verify.bundle_verification.find_card", lambda: found)
     monkeypatch.setattr("elastic_runtime.tensorrt.open_tensorrt.open_engine", open_engine)
@@ -420,16 +407,3 @@ def test_an_engine_that_this_machine_cannot_run_is_listed(copy: Path, card: dict
     assert result.passed
     assert "small/rtx5080.engine: not run: small/rtx5080.engine: expected a library, found none." in result.text()
     assert not verify_bundle(copy, require_engine=True).passed
-
-
-def test_golden_runs_beyond_the_backend_are_refused(demo_bundle: Path) -> None:
-    bundle = Bundle.open(demo_bundle)
-    golden = read_golden(bundle.path / "small/golden.safetensors")
-    backend = open_onnx(bundle, bundle.budget("small"), context=20)
-    from elastic_runtime.errors import BuildError
-
-    with pytest.raises(BuildError, match="golden run: expected at most 20 tokens of context and 20 a call"):
-        replay(backend, golden, BOUNDS["twin"])
-    other = Golden(**{**golden.__dict__, "states": {"x": sketch(np.ones(3))}})
-    with pytest.raises(BuildError, match="golden run: expected the states of the model, found differing"):
-        replay(open_onnx(bundle, bundle.budget("small"), context=256, threads=1), other, BOUNDS["twin"])
