@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from elastic_export.bundle.beside import failed_report, run_record_file
-from elastic_export.bundle.digest_memo import DigestMemo
+from elastic_export.bundle.digest_memo import user_memo
 from elastic_export.bundle.digests import Digests, entry_at_hand
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.evidence import complete_report, keeps_golden
@@ -33,14 +33,14 @@ from elastic_export.bundle.merge import (
     check_same,
     check_same_graph,
     graph_files,
+    is_graph_file,
     merge,
     options_of,
     staying_engines,
 )
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
-from elastic_export.bundle.place import link_same, place
+from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover
-from elastic_export.checkpoint.demo import cache_folder
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
@@ -87,7 +87,8 @@ class BundleWriter:
         self._named, self._force, self._add, self._protect, self._say = output, force, add, tuple(protect), say
         self._digests = digests or Digests()
         self._known: dict[str, Future[FileEntry]] = {}
-        self._external: list[Future[FileEntry]] = []
+        self._external: dict[str, Future[FileEntry]] = {}
+        self._sources: dict[str, Future[FileEntry]] = {}
         self._stage: Stage | None = None
         self.output = output
         self.previous: Manifest | None = None
@@ -127,12 +128,32 @@ class BundleWriter:
 
     def name_external(self, source: Path) -> None:
         """Record name, size and digest of a shard that stays outside the bundle."""
-        self._external.append(self._digests.of_source(source.resolve(strict=True), source.name, trust=True))
+        self._external[source.name] = self._digests.of_source(source.resolve(strict=True), source.name, trust=True)
+
+    def watch(self, source: Path) -> None:
+        """Begin the digest of a shard of which the bundle holds parts only."""
+        self._sources[source.name] = self._digests.of_source(source.resolve(strict=True), source.name, trust=True)
+
+    def sources(self) -> tuple[FileEntry, ...]:
+        """Entries of the checkpoint's shards, however they were handed over."""
+        placed = {name: entry for name, entry in self._known.items() if name.startswith("weights/")}
+        return tuple(entry.result() for entry in (*placed.values(), *self._external.values(), *self._sources.values()))
+
+    def keep(self, entry: FileEntry, relative: str) -> None:
+        """Take a file of the older bundle, whose bytes are known to be those of its entry, as the file `relative`."""
+        self.folder(str(Path(relative).parent))
+        duplicate(self.output / entry.path, self.path / relative)
+        self._known[relative] = entry_at_hand(replace(entry, path=relative))
 
     def digested(self, file: Path, digest: str) -> None:
         """Spare `finish` reading a file of the stage whose bytes were digested as they were written."""
         relative = file.relative_to(self.path).as_posix()
         self._known[relative] = entry_at_hand(FileEntry(relative, file.stat().st_size, digest))
+
+    def keep_all(self, files: Iterable[FileEntry]) -> None:
+        """Take files of the older bundle under their own names (`keep`)."""
+        for entry in files:
+            self.keep(entry, entry.path)
 
     def check_addable(self, manifest: Manifest) -> None:
         """Whether a manifest with these checkpoint and options may be added, before anything is built."""
@@ -150,14 +171,18 @@ class BundleWriter:
         if self.previous is None or not self.kept_engines(budget, remade):
             return
         old = graph_files(self.previous.files, budget)
+        check_same_graph(self.previous, budget, [entry for entry in self.graph_entries(budget) if entry.path in old])
+
+    def graph_entries(self, budget: str) -> list[FileEntry]:
+        """Entries of a budget's ONNX file and of what says or holds its weights, once they are written."""
         present = [path for path in self.folder(budget).iterdir() if path.is_file()]
-        names = {path.relative_to(self.path).as_posix() for path in present}
-        check_same_graph(self.previous, budget, [self._entry(name).result() for name in sorted(names & set(old))])
+        names = sorted(path.relative_to(self.path).as_posix() for path in present)
+        return [self._entry(name).result() for name in names if is_graph_file(name, budget)]
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
         assert self._stage is not None, "use the writer in a with statement"
-        external = tuple(entry.result() for entry in self._external)
+        external = tuple(entry.result() for entry in self._external.values())
         manifest = replace(manifest, files=self._entries(), external_weights=external)
         self._digests.check_unchanged()
         self._link_unchanged(manifest.files)
@@ -272,21 +297,13 @@ class BundleWriter:
 def writer_of(job: ExportJob, say: Say) -> Iterator[BundleWriter]:
     """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked."""
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    digests = Digests(_memo(), distrust=options.distrust)
+    digests = Digests(user_memo(), distrust=options.distrust)
     force, add = options.force, options.add
     with BundleWriter(options.output, force=force, add=add, protect=protect, say=say, digests=digests) as writer:
         if options.debug:
             check_dumps(options.output)
         writer.check_addable(manifest_of(job, ()))
         yield writer
-
-
-def _memo() -> DigestMemo | None:
-    """What is remembered of earlier exports; None where there is no home to remember it in."""
-    try:
-        return DigestMemo(cache_folder(os.environ) / "digests")
-    except RuntimeError:  # of expanduser: no HOME, and a user that the system does not know
-        return None
 
 
 def _check_readable(text: str) -> None:
