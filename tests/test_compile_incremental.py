@@ -118,7 +118,7 @@ def run(source: Path, output: Path, seen: Seen, **options: Any) -> ExportResult:
     """An export as the command line makes it."""
     seen.built.clear(), seen.verified.clear(), seen.said.clear()
     job = plan(source, output, **options)
-    return unchanged(job, seen.say) or export(job, seen)
+    return unchanged(job, seen) or export(job, seen)
 
 
 def inodes(folder: Path) -> dict[str, tuple[int, int]]:
@@ -280,7 +280,7 @@ def test_a_bundle_that_does_not_say_what_it_was_made_from_is_made_again(
         old.setattr("elastic_export.bundle.report_file._origins", lambda *_: {})
         run(checkpoint, tmp_path / "out", seen)
     run(checkpoint, tmp_path / "out", seen)
-    assert seen.said == [f"{name}: made again: its report does not say what it was made from" for name in BUDGETS]
+    assert seen.said == [f"{name}: made again: no report says what it was made from" for name in BUDGETS]
 
 
 @pytest.mark.parametrize("value", [None, [], "x", {"model": 3}, {"model": {"checkpoint": []}}, {"engines": {"a": 1}}])

@@ -47,7 +47,7 @@ def _origins(job: ExportJob, result: BudgetResult, standing: Standing, writer: B
     if result.kept is not None:
         kept = result.kept.report["made_from"]
         return {name: kept[name] for name in ("model", "evidence")[: 1 + job.options.verify]}
-    budget, checkpoint = result.budget, checkpoint_digest(job, writer.sources())
+    budget, checkpoint = result.budget, checkpoint_digest(job, writer.sources(job.checkpoint.shards))
     origins = {"model": origin_of_model(job, budget, checkpoint)}
     if result.verification is not None:
         files, limits = writer.graph_entries(budget.name), standing.limits(budget.name)

@@ -48,8 +48,11 @@ _WORDS = {
     "model": "other files than were verified",
     "calls": "other limits of the calls that verify it",
     "golden": "it was not verified",
-    "made_from": "its report does not say what it was made from",
+    "made_from": "no report says what it was made from",
 }
+
+#: Of a report, what the next one may have to repeat.
+_NEEDED = {"passed", "checks", "run", "conversion", "engines"}
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,11 @@ class Standing:
         """
         entry = self.manifest.budget(budget.name) if self.manifest else None
         report = self._report(entry)
-        if entry is None or report is None:
+        if entry is None:
             return None
-        changed = self._changed(budget, entry, report)
-        if changed:
-            self._say(f"{budget.name}: made again: {', '.join(_WORDS[name] for name in changed)}")
+        changed = ["made_from"] if report is None else self._changed(budget, entry, report)
+        if report is None or changed:
+            self._say(f"{budget.name}: made again: {', '.join(_WORDS.get(name, name) for name in changed)}")
             return None
         files = self._files(entry, with_golden=self._job.options.verify)
         damaged = [file for file in files if not self.whole(file)]  # all of them, so that each is named
@@ -192,9 +195,10 @@ class Standing:
         if file is None or not self.whole(file):
             return None
         try:
-            return read_json(self.folder / file.path)
+            report = read_json(self.folder / file.path)
         except ElasticError:
             return None
+        return report if report.keys() >= _NEEDED else None
 
     def _found(self, entry: FileEntry) -> str:
         """What is wrong with a file; nothing where it is whole."""

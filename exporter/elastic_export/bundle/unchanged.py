@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,17 @@ from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResu
 from elastic_export.bundle.staging import recover
 from elastic_export.bundle.standing import Standing, standing_of
 from elastic_export.plan.job import ExportJob
+from elastic_export.progress import Progress
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import BudgetEntry, FileEntry, Manifest, ordered
 
 
-def unchanged(job: ExportJob, say: Callable[[str], None]) -> ExportResult | None:
+def unchanged(job: ExportJob, progress: Progress) -> ExportResult | None:
     """The bundle at the job's output as a result, where every file of it is what this export would write; else None.
 
-    Leftovers of killed exports are cleaned up, as every export does. `say` hears of those, and of nothing else: why
+    Leftovers of killed exports are cleaned up, as every export does. `progress` hears of those, and of the step; why
     something is made again is said when it is.
 
     Raises:
@@ -40,11 +41,11 @@ def unchanged(job: ExportJob, say: Callable[[str], None]) -> ExportResult | None
     """
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
     with os_errors_explained(options.output):
-        recover(Path(os.path.realpath(options.output)), say)
+        recover(Path(os.path.realpath(options.output)), progress.say)
         output, manifest = check_output(options.output, force=options.force, protect=protect)
     if manifest is None or options.debug:
         return None
-    with standing_of(job, output, manifest, lambda text: None) as standing:
+    with progress.step("compare"), standing_of(job, output, manifest, lambda text: None) as standing:
         budgets = _budgets(job, manifest, standing)
         if budgets is None or not _same(job, manifest, standing, budgets):
             return None

@@ -24,7 +24,7 @@ from typing import Any
 
 from elastic_export.bundle.beside import failed_report, run_record_file
 from elastic_export.bundle.digest_memo import user_memo
-from elastic_export.bundle.digests import Digests, entry_at_hand
+from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
@@ -50,6 +50,7 @@ from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, or
 from elastic_runtime.format.manifest_reader import NAME, parse_manifest
 
 Say = Callable[[str], None]
+_AGAIN = "export again, when nobody else exports to that place"
 Document = Mapping[str, Any]
 
 
@@ -89,6 +90,7 @@ class BundleWriter:
         self._known: dict[str, Future[FileEntry]] = {}
         self._external: dict[str, Future[FileEntry]] = {}
         self._sources: dict[str, Future[FileEntry]] = {}
+        self._kept: dict[str, FileEntry] = {}
         self._stage: Stage | None = None
         self.output = output
         self.previous: Manifest | None = None
@@ -134,16 +136,27 @@ class BundleWriter:
         """Begin the digest of a shard of which the bundle holds parts only."""
         self._sources[source.name] = self._digests.of_source(source.resolve(strict=True), source.name, trust=True)
 
-    def sources(self) -> tuple[FileEntry, ...]:
-        """Entries of the checkpoint's shards, however they were handed over."""
-        placed = {name: entry for name, entry in self._known.items() if name.startswith("weights/")}
-        return tuple(entry.result() for entry in (*placed.values(), *self._external.values(), *self._sources.values()))
+    def sources(self, shards: Iterable[Path]) -> tuple[FileEntry, ...]:
+        """Entries of shards of the checkpoint, however they were handed over."""
+        handed = {**self._known, **self._external, **self._sources}
+        names = (shard.name for shard in shards)
+        return tuple((handed.get(f"weights/{name}") or handed[name]).result() for name in names)
 
     def keep(self, entry: FileEntry, relative: str) -> None:
-        """Take a file of the older bundle, whose bytes are known to be those of its entry, as the file `relative`."""
-        self.folder(str(Path(relative).parent))
-        duplicate(self.output / entry.path, self.path / relative)
-        self._known[relative] = entry_at_hand(replace(entry, path=relative))
+        """Take a file of the older bundle, whose bytes have just been found to be those of its entry, as `relative`.
+
+        `finish` looks once more, unless it is large: another export to the same place may have exchanged the older
+        bundle since.
+        """
+        source, target = self.output / entry.path, self.folder(str(Path(relative).parent)) / Path(relative).name
+        try:
+            duplicate(source, target)
+        except FileNotFoundError as error:
+            raise _damaged(source, "none any more", _AGAIN) from error
+        self._kept[relative] = replace(entry, path=relative)
+        large = entry.size >= LEAST_REMEMBERED and target.stat().st_size == entry.size
+        known = entry_at_hand(self._kept[relative]) if large else self._digests.of_ours(target, relative)
+        self._known[relative] = known
 
     def digested(self, file: Path, digest: str) -> None:
         """Spare `finish` reading a file of the stage whose bytes were digested as they were written."""
@@ -184,6 +197,9 @@ class BundleWriter:
         assert self._stage is not None, "use the writer in a with statement"
         external = tuple(entry.result() for entry in self._external.values())
         manifest = replace(manifest, files=self._entries(), external_weights=external)
+        for entry in manifest.files:
+            if self._kept.get(entry.path, entry) != entry:
+                raise _damaged(self.output / entry.path, "another one, by another export", _AGAIN)
         self._digests.check_unchanged()
         self._link_unchanged(manifest.files)
         if self._add and self.previous is not None:
@@ -321,5 +337,5 @@ def _replace(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def _damaged(path: Path, found: str) -> BuildError:
-    return BuildError(str(path), expected="the file of the manifest", found=found, todo="export without --add")
+def _damaged(path: Path, found: str, todo: str = "export without --add") -> BuildError:
+    return BuildError(str(path), expected="the file of the manifest", found=found, todo=todo)

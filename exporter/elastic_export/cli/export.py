@@ -113,7 +113,7 @@ def run_export(
     _check_fit(job)
     if dry_run:
         return
-    result = unchanged(job, progress.say) or _compiled(job, progress)
+    result = unchanged(job, progress) or _compiled(job, progress)
     click.echo(result_json(result) if as_json else summary(result))
     if demo:
         progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
