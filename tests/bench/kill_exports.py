@@ -4,11 +4,11 @@
     python tests/bench/kill_exports.py --kills 20 --seed 1 --signal INT
 
 The demo model (or `--checkpoint`) is exported, then exported again with other options to the same place, verification
-and engines and all, and killed at moments drawn from the whole of such an export: of its seconds of processor time, as on a
-busy machine the others say little. After each kill the bundle is
-read: every file against the digest in its manifest, and the manifest against the older one's. Where the export had just
-published it is the new one, which is then replaced by the older one again. At last the export runs to its end, and what
-it wrote is compared with what it writes where there was nothing. Exit 1 if anything is not as it must be.
+and engines and all, and killed at moments drawn from the whole of such an export: of its seconds of processor time, as
+on a busy machine the others say little. After each kill the bundle is read: every file against the digest in its
+manifest, and the manifest against the older one's. Where the export had just published it is the new one, which is then
+replaced by the older one again. At last the export runs to its end, and what it wrote is compared with what it writes
+where there was nothing. Exit 1 if anything is not as it must be.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ def _try(export: Export, folder: Path, kills: int, draw: random.Random, sign: si
     seconds = export.run(out, NEWER)
     same = _contents(out) == _contents(newer)
     left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
-    print(
-        f"{found}; the next export ended after {seconds:.1f} s of it and wrote {'the same' if same else 'SOMETHING ELSE'}"
-    )
+    print(f"{found}; the next export took {seconds:.1f} s of it and wrote {'the same' if same else 'SOMETHING ELSE'}")
     print(f"left over afterwards: {left or 'nothing'}")
     return int(bool(faults or left or not same))
 
