@@ -244,7 +244,9 @@ def test_float32_all_logits_two_rows_another_prefix_external_weights(
     source, out = checkpoint("fp32", prefix="model"), tmp_path / "out"
     result = run(source, out, logits="all", max_batch=2, external_weights=True)
     assert result.manifest.logits == "all"
-    (built, facts), *_ = result.budgets[0].engines
+    engine, *_ = result.budgets[0].engines
+    built, facts = engine.entry, engine.facts
+    assert facts is not None
     assert built.activation == facts.activation_peak + 4 * 2 * 16 * 97
     assert [f.path for f in result.manifest.external_weights] == sorted(p.name for p in source.glob("*.safetensors"))
     assert not (out / "weights").exists()

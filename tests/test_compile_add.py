@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.bundle import built, proof, report_file
+from elastic_export.bundle import built, made_from, proof, report_file
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli.inspect import inspect
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_g
 ARCH = Architecture("M*-", 61, 32, (48,), (4,), 8, 2, 8, 4, 4, 2, 8, 1e-5, (0.0, math.inf))
 
 
-def fake_engine(request: EngineRequest) -> EngineFacts:
+def fake_engine(request: EngineRequest, **more: object) -> EngineFacts:
     text = f"engine of {request.max_tokens} tokens, {request.max_context} rows, {request.compute_capabilities}"
     request.output.write_text(text)
     states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
@@ -221,8 +221,9 @@ def test_another_graph_is_refused_before_an_engine_is_built(
 ) -> None:
     run(checkpoint, tmp_path / "out")
     monkeypatch.setattr(body, "_BODY", body._BODY.replace("y_skip", "y_skipped"))
+    monkeypatch.setattr(made_from, "exporter_digest", lambda: "of an exporter with that body")
     monkeypatch.setattr(proof, "verify_budgets", lambda *args: pytest.fail("verified before it was refused"))
-    monkeypatch.setattr(built, "build_engine", lambda request: pytest.fail("built before it was refused"))
+    monkeypatch.setattr(built, "build_engine", lambda request, **more: pytest.fail("built before it was refused"))
     with pytest.raises(InputError, match=r"budget full: expected as in the bundle, the full/model\.onnx of its other"):
         run(checkpoint, tmp_path / "out", "rtx4090", add=True)
 

@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[EngineRequest]:
     """What the build processes were asked for; every one of them ends with an engine."""
     requests = list[EngineRequest]()
 
-    def answer(place: BuildFolder, request: EngineRequest, timeout: float) -> int:
+    def answer(place: BuildFolder, request: EngineRequest, *_: object) -> int:
         inside = EngineRequest.from_json((place.folder / REQUEST_FILE).read_text())
         assert list((place.folder / LIBRARY_FOLDER).iterdir()) == []
         requests.append(inside)
@@ -96,7 +96,7 @@ def test_the_default_product_is_not_mentioned_among_the_options(
     assert "Attention" in operators(tmp_path / "out/small/model.onnx")
 
 
-def _unstarted(request: EngineRequest) -> EngineFacts:
+def _unstarted(request: EngineRequest, **more: object) -> EngineFacts:
     request.output.write_text("engine")
     states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
     return EngineFacts(

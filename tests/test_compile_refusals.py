@@ -47,7 +47,8 @@ def test_an_engine_above_the_bounds_is_kept_where_that_is_allowed(
     monkeypatch.setattr(prepare, "activation_bounds", lambda *args, **more: (1 << 40, 1))
     monkeypatch.setattr(prepare, "size_bound", lambda *args: 2)
     result = run(checkpoint, tmp_path / "out", verify=False, allow_oversize=True)
-    [(_, facts)] = result.budgets[0].engines
+    [engine] = result.budgets[0].engines
+    assert (facts := engine.facts) is not None
     assert [text.partition(", found")[0] for text in facts.oversize] == [
         "activation memory of the engine in prefill: expected at most 1 bytes",
         "size of the engine: expected at most 2 bytes where its weights are inputs",

@@ -13,12 +13,12 @@ from elastic_export.bundle.proof import prove
 from elastic_export.bundle.report_file import write_report
 from elastic_export.bundle.results import BudgetResult, ExportResult
 from elastic_export.bundle.run_record import RunRecord
+from elastic_export.bundle.standing import standing_of
 from elastic_export.bundle.writer import BundleWriter, writer_of
 from elastic_export.checkpoint.shipped import ship_companions
 from elastic_export.dumps import dumps_of
 from elastic_export.emit import emit_model
 from elastic_export.engine.flavour import check_builder
-from elastic_export.layers.budget import Budget
 from elastic_export.passes.order import sub_model_graph
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress
@@ -39,19 +39,22 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
     """
     record = RunRecord(job, command)
     check_builder(job.product, job.capabilities)  # what is missing at the end is said at the beginning
-    with writer_of(job, progress.say) as writer:  # first: nobody waits for minutes to hear that he may not write
-        with progress.step("trace"):  # once: budgets are masks, which are inputs of one graph
-            parent = trace_parent(job.parent, job.checkpoint.prefix, every_token=job.every_token)
+    # The writer first: nobody waits for minutes to hear that he may not write.
+    with writer_of(job, progress.say) as writer, standing_of(job, writer.output, writer.previous, progress.say) as old:
+        results = [BudgetResult(b, job.size_of(b), old.model(b)) for b in job.budgets]
+        made = [result for result in results if result.kept is None]
         with progress.step("weights"):  # before any budget: recipes name these files, verification reads them there
             weights = make_weights(job, writer)
             weights.place()
-        results = [_sub_model(job, budget, parent, weights, writer, progress) for budget in job.budgets]
-        if job.options.verify:  # all in one pass over the parent; before any engine: a wrong file is not worth building
+            for kept in (result.kept for result in results if result.kept):
+                writer.keep_all(kept.files)
+        _make_models(job, made, weights, writer, progress)
+        if job.options.verify and made:  # in one pass over the parent, and before an engine is built of a wrong file
             with progress.step("verify"):
-                prove(job, results, weights, writer)
+                prove(job, made, weights, old, writer)
+        build_engines(job, results, old, writer, progress)
         for result in results:
-            build_engines(job, result, writer.folder(result.budget.name), progress)
-            write_report(job, result, writer.folder(result.budget.name))
+            write_report(job, result, old, writer)
             result.seconds |= progress.seconds(result.budget.name)
         progress.say_all(build_remarks(results))
         check_targets(job, results)  # again, by the builder's scratch memory instead of the estimate
@@ -62,18 +65,29 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
     return ExportResult(writer.output, manifest, tuple(results), run, (job.ops.note,) if job.ops.note else ())
 
 
-def _sub_model(
-    job: ExportJob, budget: Budget, parent: ir.Model, weights: Weights, writer: BundleWriter, progress: Progress
-) -> BudgetResult:
+def _make_models(
+    job: ExportJob, made: Sequence[BudgetResult], weights: Weights, writer: BundleWriter, progress: Progress
+) -> None:
+    """The files and weights of budgets that the older bundle does not have."""
+    if not made:
+        return
+    with progress.step("trace"):  # once: budgets are masks, which are inputs of one graph
+        parent = trace_parent(job.parent, job.checkpoint.prefix, every_token=job.every_token)
+    for result in made:
+        _make_model(job, result, parent, weights, writer, progress)
+
+
+def _make_model(
+    job: ExportJob, result: BudgetResult, parent: ir.Model, weights: Weights, writer: BundleWriter, progress: Progress
+) -> None:
     """One budget, from the parent's graph to its file and its weights."""
-    folder, step = writer.folder(budget.name), progress.step
+    budget, folder, step = result.budget, writer.folder(result.budget.name), progress.step
     with step("passes", budget.name):
         graph = sub_model_graph(job, budget, parent, weights.stored, dumps_of(job.options, budget.name))
     with step("onnx", budget.name):
         model, file, embed = budget.architecture(job.parent), folder / "model.onnx", weights.embedded()
         emitted = emit_model(graph, model, file, precision=job.precision, every_token=job.every_token, embed=embed)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)  # before anybody cuts weights by them
-        result = BudgetResult(budget, emitted, job.size_of(budget), weights.bind(budget, emitted))
+        result.model, result.conversion = emitted, weights.bind(budget, emitted)
         writer.check_graph(budget.name, job.asked)
     progress.say_all(result.warnings())
-    return result

@@ -17,8 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elastic_export.bundle import digests as module
-from elastic_export.bundle import writer
-from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of
+from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of, user_memo
 from elastic_export.bundle.digests import Digests
 from elastic_export.bundle.writer import BundleWriter, writer_of
 from elastic_export.cli.main import cli
@@ -118,7 +117,7 @@ def test_the_command_says_whether_a_remembered_digest_will_do(
             with writer_of(job, print) as writer:
                 for shard in job.checkpoint.shards:
                     writer.name_external(shard)
-                assert all(entry.result() for entry in writer._external)
+                assert all(entry.result() for entry in writer._external.values())
         raise KeyboardInterrupt
 
     monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "cache"))
@@ -235,7 +234,7 @@ def test_nothing_is_remembered_where_there_is_no_home(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Path, "expanduser", homeless)
     monkeypatch.delenv("ELASTIC_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert writer._memo() is None
+    assert user_memo() is None
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

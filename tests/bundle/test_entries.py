@@ -14,7 +14,7 @@ import pytest
 
 from closed_form import state_entries
 from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of
-from elastic_export.bundle.results import BudgetResult
+from elastic_export.bundle.results import BudgetResult, EngineResult
 from elastic_export.bundle.versions import versions
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
@@ -52,7 +52,7 @@ def emitted() -> EmittedModel:
     layers = {"conv_state.0": 3, "ssm_state.0": 3, "key_cache.0": 2, "value_cache.0": 2}
     slices = tuple(StateSlice(p.name, p.output, p.kind, layers[p.name], _runs(p.kind, p.name)) for p in states)
     ports = (*token_ports(), *states)
-    return EmittedModel(Path("model.onnx"), sub, "bf16", ports, (), logits_port(61, every_token=False), (), slices, 1)
+    return EmittedModel(Path("model.onnx"), sub, "bf16", ports, (), logits_port(61, every_token=False), {}, {}, slices)
 
 
 def _runs(kind: str, name: str) -> Any:
@@ -68,7 +68,8 @@ FACTS = EngineFacts(
 
 def result(job: ExportJob, emitted: EmittedModel, *engines: EngineEntry) -> BudgetResult:
     """What the budget came to with these engines."""
-    return BudgetResult(HALF, emitted, job.sizes[0], engines=[(engine, FACTS) for engine in engines])
+    built = [EngineResult(engine, FACTS.report(), FACTS.size, {}, FACTS) for engine in engines]
+    return BudgetResult(HALF, job.sizes[0], model=emitted, engines=built)
 
 
 def test_an_engines_entry(job: ExportJob, emitted: EmittedModel) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from elastic_export.bundle.beside import failed_report
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InternalError
+from elastic_runtime.format.manifest import FileEntry
 
 ASKED = {"big": [("rtx5080", 1024)], "small": [("rtx5080", 1024)]}
 
@@ -294,3 +296,26 @@ def test_where_the_old_bundle_cannot_be_put_back_it_is_said_where_it_is(
     export(out, ASKED, text="old", say=said.append)
     assert tree(out) == before
     assert hidden(tmp_path) == []
+
+
+def test_a_kept_file_that_is_another_one_by_now_is_no_part_of_a_bundle(
+    tmp_path: Path, export: Callable, tree: Callable
+) -> None:
+    """Another export to the same place may exchange the older bundle between the look at a file and its link."""
+    out = tmp_path / "out"
+    manifest = export(out, {"big": [("rtx5080", 1024)]})
+    engine, before = manifest.file("big/rtx5080.engine"), tree(out)
+
+    def keep(entry: FileEntry) -> Callable[[BundleWriter], None]:
+        return lambda writer: writer.keep(entry, "big/kept.engine")
+
+    export(out, {"big": [("rtx5080", 1024)]}, before_finish=keep(engine))
+    assert (out / "big/kept.engine").samefile(out / "big/rtx5080.engine")
+    export(out, {"big": [("rtx5080", 1024)]})
+    for entry, found in (
+        (replace(engine, sha256="0" * 64), "another one, by another"),
+        (replace(engine, path="x"), "none"),
+    ):
+        with pytest.raises(BuildError, match=f"expected the file of the manifest, found {found}.* Export again, when"):
+            export(out, {"big": [("rtx5080", 1024)]}, before_finish=keep(entry))
+        assert tree(out) == before

@@ -52,6 +52,7 @@ BAD_REQUESTS = [
     (["--budget", "midium", "--target", "rtx5080"], "medium"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "0"], "--max-context: expected 1 or more, found 0"),
     (["--budget", "all", "--target", "rtx5080", "--max-tokens", "0"], "--max-tokens: expected 1 or more, found 0"),
+    (["--budget", "all", "--target", "rtx5080", "--jobs", "0"], "--jobs: expected at least 1, found 0. Leave it out"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "1k"], "--max-context: expected a number of tokens"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "64,64"], "expected different contexts"),
     (

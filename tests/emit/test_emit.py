@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import torch
 
 import elastic_export
 import elastic_runtime
+from elastic_export.emit import ModelFile, read_model_file
 from elastic_export.emit.embed import read_weight
 from elastic_export.graph.facts import tensor_slices
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.reference import budget_masks, empty_state
+from elastic_runtime.errors import InternalError
 from elastic_runtime.format.interface import token_ports
 from masked_parent import load_reference
 from weight_slices import slices_of
@@ -53,6 +56,22 @@ def test_interface_is_the_written_one(precision: str, compiled: Any, tmp_path: P
     }  # fmt: skip
     assert {p.dtype for p in model.weights} == {narrow}
     assert model.ops == {"Mamba2Mixer": 1}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_file_is_read_back_as_it_was_emitted(precision: str, compiled: Any, tmp_path: Path) -> None:
+    """An engine of a later export is built from it as one of the first was."""
+    model = compiled.emit(tmp_path / "model.onnx", precision)
+    found = read_model_file(model.path, model.architecture, precision=precision)
+    assert found == ModelFile(**{field.name: getattr(model, field.name) for field in fields(ModelFile)})
+    assert (len(found.weights), found.ops) == (len(model.weight_sources), {"Mamba2Mixer": 1})
+
+
+def test_a_file_of_other_layers_is_not_taken_for_that_sub_models(compiled: Any, tmp_path: Path) -> None:
+    model = compiled.emit(tmp_path / "model.onnx")
+    more = replace(model.architecture, pattern="MM", mamba_heads=(4, 4), ffn_sizes=())
+    with pytest.raises(InternalError, match=r"inputs of .*model\.onnx: expected first \['input_ids'.*'conv_state\.1'"):
+        read_model_file(model.path, more, precision="fp32")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ import onnx.numpy_helper
 import onnx.parser
 import pytest
 
-from elastic_export.engine.process import build_engine, child_environment
+from elastic_export.engine.process import BuildStoppedError, build_engine, child_environment
 from elastic_export.engine.request import EngineRequest
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.activation import activation_bounds
@@ -288,6 +290,27 @@ def test_the_build_process_dies_with_us(
     if number == signal.SIGINT:
         assert list(temporary.iterdir()) == []
         assert list(request.output.parent.iterdir()) == []
+
+
+def test_a_build_that_is_no_longer_wanted_is_killed(request_for_small_model: EngineRequest) -> None:
+    """In a thread: Ctrl-C reaches the main one alone."""
+    hang = {"ops": "plugin", "plugin_ops": {"X": 1}, "plugin_creators": {"X": "toy_creators:hang"}}
+    stopped, before = threading.Event(), set(_children())
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(build_engine, replace(request_for_small_model, **hang), stopped=stopped)
+        begun = _wait_for(lambda: sorted(set(_children()) - before), wanted=True)
+        stopped.set()
+        with pytest.raises(BuildStoppedError):
+            future.result(30)
+    assert begun
+    assert set(_children()) <= before
+    assert list(request_for_small_model.output.parent.iterdir()) == []
+
+
+def _children() -> list[int]:
+    """Of all threads of this process."""
+    lists = (task.joinpath("children").read_text() for task in Path("/proc/self/task").iterdir())
+    return [int(pid) for text in lists for pid in text.split()]
 
 
 def test_an_interrupted_build_leaves_no_process(

@@ -135,7 +135,7 @@ def test_external_shards_are_named_with_their_digests(job_of: Callable[..., Expo
     job = job_of(external_weights=True)
     with BundleWriter(job.options.output) as writer:
         make_weights(job, writer).place()
-        assert [entry.result().path for entry in writer._external] == sorted(
+        assert [entry.result().path for entry in writer._external.values()] == sorted(
             p.name for p in folder.glob("*.safetensors")
         )
-        assert all(len(entry.result().sha256) == 64 for entry in writer._external)
+        assert all(len(entry.result().sha256) == 64 for entry in writer._external.values())

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from elastic_export.checkpoint.demo import cache_folder
 from elastic_runtime.format.seal import EMPTY, is_sealed, seal
 
 SCHEMA = "elastic-digest/1"
@@ -80,6 +81,14 @@ class DigestMemo:
 
     def _place(self, file: Path) -> Path:
         return self._folder / f"{hashlib.sha256(os.fsencode(file)).hexdigest()[:32]}.json"
+
+
+def user_memo() -> DigestMemo | None:
+    """What is remembered of earlier exports; None where there is no home to remember it in."""
+    try:
+        return DigestMemo(cache_folder(os.environ) / "digests")
+    except RuntimeError:  # of expanduser: no HOME, and a user that the system does not know
+        return None
 
 
 def _text(file: Path, state: FileState, digest: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from elastic_export.bundle.consumer_rules import RULES
 from elastic_export.bundle.fingerprint import fingerprint
@@ -32,7 +32,7 @@ from elastic_runtime.format.manifest import (
 
 if TYPE_CHECKING:  # else `doctor` and `--dry-run` would wait for torch
     from elastic_export.bundle.results import BudgetResult
-    from elastic_export.emit import EmittedModel
+    from elastic_export.emit import EmittedModel, ModelFile
 
 
 def check_destination(job: ExportJob) -> None:
@@ -55,7 +55,7 @@ def check_destination(job: ExportJob) -> None:
 
 def engine_entry(
     job: ExportJob,
-    emitted: EmittedModel,
+    model: ModelFile,
     engine: EngineJob,
     target: Target,
     facts: EngineFacts,
@@ -67,9 +67,9 @@ def engine_entry(
     options, activation = job.options, facts.activation_peak
     if job.every_token:  # allocated beside the scratch, so counted with it
         sizes = {"max_tokens": options.max_tokens, "max_batch": options.max_batch}
-        activation += logits_buffer(emitted.architecture, **sizes)
+        activation += logits_buffer(model.architecture, **sizes)
     built = replace(size, activation=Activation(activation))
-    inputs, outputs = io_table(emitted, facts.in_place)
+    inputs, outputs = io_table(model, facts.in_place)
     return EngineEntry(
         target=target.name,
         compute_capabilities=target.capabilities(job.precision),
@@ -90,16 +90,31 @@ def engine_entry(
     )
 
 
-def io_table(
-    emitted: EmittedModel, in_place: Mapping[str, str]
-) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
+def kept_engine_entry(
+    job: ExportJob, before: EngineEntry, engine: EngineJob, target: Target, size: BudgetSize
+) -> EngineEntry:
+    """One engine file of one target that is taken from the older bundle, where it was perhaps another's of the same
+    compute capabilities.
+    """
+    built = replace(size, activation=Activation(before.activation, before.activation_measured))
+    return replace(
+        before,
+        target=target.name,
+        compute_capabilities=target.capabilities(job.precision),
+        file=f"{size.name}/{engine.file(target)}",
+        status=before.status if before.target == target.name else Status("built"),
+        fits=fits(built, target, context=engine.max_context, batch=job.options.max_batch),
+    )
+
+
+def io_table(model: ModelFile, in_place: Mapping[str, str]) -> tuple[tuple[InputPort, ...], tuple[OutputPort, ...]]:
     """The interface of an engine without its weight inputs, which weights.json lists.
 
     `in_place`: the states that it was built to update in the buffer of their input, input -> output.
     """
-    inputs = tuple(InputPort(port.name, port.dtype, port.shape) for port in emitted.ports)
-    logits = OutputPort(emitted.logits.name, emitted.logits.dtype, emitted.logits.shape, None, None)
-    return inputs, (logits, *(_state_output(port, in_place) for port in emitted.states()))
+    inputs = tuple(InputPort(port.name, port.dtype, port.shape) for port in model.ports)
+    logits = OutputPort(model.logits.name, model.logits.dtype, model.logits.shape, None, None)
+    return inputs, (logits, *(_state_output(port, in_place) for port in model.states()))
 
 
 def _state_output(port: StatePort, in_place: Mapping[str, str]) -> OutputPort:
@@ -109,7 +124,11 @@ def _state_output(port: StatePort, in_place: Mapping[str, str]) -> OutputPort:
 
 def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
     """One sub-model with its files."""
-    emitted, size, name = result.emitted, result.size, result.budget.name
+    size, name, engines = result.size, result.budget.name, tuple(engine.entry for engine in result.engines)
+    golden = f"{name}/golden.safetensors" if job.options.verify else None
+    if result.kept is not None:
+        return replace(result.kept.entry, golden=golden, engines=engines)
+    emitted = cast("EmittedModel", result.model)
     model = emitted.architecture
     return BudgetEntry(
         name=name,
@@ -125,9 +144,9 @@ def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
         states=tuple(StateEntry(s.input, s.layer, s.runs) for s in emitted.state_slices),
         model=f"{name}/model.onnx",
         weights=None if job.options.weights == "embedded" else f"{name}/weights.json",
-        golden=f"{name}/golden.safetensors" if job.options.verify else None,
+        golden=golden,
         report=f"{name}/report.json",
-        engines=tuple(entry for entry, _ in result.engines),
+        engines=engines,
     )
 
 

@@ -46,4 +46,14 @@ def complete_report(
     report["not_run"] = sorted([*made, *kept], key=lambda entry: str(entry["check"]))
     built = {engines[file]: facts for file, facts in old.get("engines", {}).items() if file in engines}
     report["engines"] = dict(sorted({**new.get("engines", {}), **built}.items()))
+    report["made_from"] = _complete_origins(new.get("made_from", {}), old.get("made_from", {}), engines, evidence)
     return report
+
+
+def _complete_origins(
+    new: Mapping[str, Any], old: Mapping[str, Any], engines: Mapping[str, str], evidence: bool
+) -> dict[str, Any]:
+    """What the artefacts of both were made from (`made_from`); bundles of older versions do not say."""
+    kept = {"evidence": old["evidence"]} if evidence and "evidence" in old else {}
+    built = {engines[file]: origin for file, origin in old.get("engines", {}).items() if file in engines}
+    return dict(sorted({**new, **kept, "engines": dict(sorted({**new.get("engines", {}), **built}.items()))}.items()))

@@ -13,7 +13,7 @@ from elastic_runtime.format.manifest import EngineEntry
 
 def check_fit(job: ExportJob, result: BudgetResult) -> None:
     """`--require-fit` once more, with the scratch memory that the builder says instead of the estimate."""
-    entries = [entry for entry, _ in result.engines if entry.fits.enough is False]
+    entries = [engine.entry for engine in result.engines if engine.entry.fits.enough is False]
     if job.options.require_fit and entries:
         raise BuildError(
             "--require-fit",
@@ -25,7 +25,7 @@ def check_fit(job: ExportJob, result: BudgetResult) -> None:
 
 def check_targets(job: ExportJob, results: Sequence[BudgetResult]) -> None:
     """Whether each target still has an engine that fits it, by the builder's scratch memory instead of the estimate."""
-    built = [entry for result in results for entry, _ in result.engines]
+    built = [engine.entry for result in results for engine in result.engines]
     for target in () if job.options.allow_unfit else job.targets:
         entries = [entry for entry in built if entry.target == target.name]
         if all(entry.fits.enough is False for entry in entries):
@@ -38,12 +38,14 @@ def check_targets(job: ExportJob, results: Sequence[BudgetResult]) -> None:
 
 
 def build_remarks(results: Sequence[BudgetResult]) -> list[str]:
-    """What a person should hear of the builds, a line for each remark, with the engines that it is about."""
+    """What a person should hear of the builds, a line for each remark, with the engines that it is about; of those of
+    an older bundle it was said when they were built.
+    """
     files: dict[str, list[str]] = {}
     for result in results:
-        for entry, facts in result.engines:
-            for remark in facts.remarks():
-                files.setdefault(remark, []).append(entry.file)
+        for engine in result.engines:
+            for remark in engine.report.remarks if engine.facts is not None else ():
+                files.setdefault(remark, []).append(engine.entry.file)
     return [f"{', '.join(about)}: {remark}" for remark, about in files.items()]
 
 

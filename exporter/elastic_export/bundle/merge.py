@@ -118,13 +118,14 @@ def check_same_graph(old: Manifest, name: str, files: Iterable[FileEntry]) -> No
 
 def graph_files(files: Iterable[FileEntry], name: str) -> dict[str, FileEntry]:
     """Path -> entry of a budget's ONNX file and of what says or holds its weights."""
+    return {entry.path: entry for entry in files if is_graph_file(entry.path, name)}
+
+
+def is_graph_file(path: str, name: str) -> bool:
+    """Whether the file is a budget's ONNX file, or says or holds its weights."""
     # No engine is built from these, and older bundles lack the second.
     beside = {f"{name}/{GOLDEN}", f"{name}/{INITIALISED}"}
-    return {
-        entry.path: entry
-        for entry in files
-        if entry.path.startswith(f"{name}/") and entry.path.endswith(_GRAPH) and entry.path not in beside
-    }
+    return path.startswith(f"{name}/") and path.endswith(_GRAPH) and path not in beside
 
 
 def _kept_engines(

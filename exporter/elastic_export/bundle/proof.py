@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from elastic_export.bundle.results import BudgetResult
 from elastic_export.bundle.run_record import machine
+from elastic_export.bundle.standing import Standing
 from elastic_export.bundle.versions import versions
 from elastic_export.bundle.writer import BundleWriter
-from elastic_export.layers.budget import Budget
+from elastic_export.emit import EmittedModel
 from elastic_export.plan.job import ExportJob
 from elastic_export.verify import (
-    Plan,
     Subject,
     make_oracle,
     make_plan,
@@ -23,16 +24,23 @@ from elastic_export.weights.modes import Weights
 from elastic_runtime.format.golden import write_golden
 
 
-def prove(job: ExportJob, results: Sequence[BudgetResult], weights: Weights, writer: BundleWriter) -> None:
-    """Verify the files of all budgets and write the golden run of each beside it.
+def prove(
+    job: ExportJob, results: Sequence[BudgetResult], weights: Weights, standing: Standing, writer: BundleWriter
+) -> None:
+    """Verify the files of budgets that were made and write the golden run of each beside it.
+
+    One golden run serves all engines of a budget, those that stay from an older export too: its calls are within the
+    smallest of their limits.
 
     Raises:
         BuildError: one failed; its report lies in OUT.failed.json.
     """
-    subjects = [
-        Subject(result.budget, result.emitted, weights.source(result.budget), _plan(job, result.budget, writer))
-        for result in results
-    ]
+    subjects = []
+    for result in results:
+        tokens, context = standing.limits(result.budget.name)
+        plan = make_plan(vocab=job.parent.vocab_size, max_tokens=tokens, max_context=context)
+        source = weights.source(result.budget)
+        subjects.append(Subject(result.budget, cast(EmittedModel, result.model), source, plan))
     verifications = verify_budgets(make_oracle(job.checkpoint, job.precision), subjects)
     for result, verification in zip(results, verifications, strict=True):
         name = result.budget.name
@@ -41,15 +49,3 @@ def prove(job: ExportJob, results: Sequence[BudgetResult], weights: Weights, wri
         require_passed(verification)
         write_golden(writer.folder(name) / "golden.safetensors", verification.golden)
         result.verification = verification
-
-
-def _plan(job: ExportJob, budget: Budget, writer: BundleWriter) -> Plan:
-    """The calls of a budget. One golden run serves all its engines, those that stay from an older export too: its calls
-    are within the smallest of their limits.
-    """
-    options, kept = job.options, writer.kept_engines(budget.name, job.asked)
-    return make_plan(
-        vocab=job.parent.vocab_size,
-        max_tokens=min([options.max_tokens, *(engine.max_tokens for engine in kept)]),
-        max_context=min([*options.max_contexts, *(engine.max_context for engine in kept)]),
-    )

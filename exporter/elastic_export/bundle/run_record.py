@@ -83,8 +83,14 @@ def _text(name: str | Path) -> str:
 
 
 def _budget(result: BudgetResult) -> dict[str, Any]:
-    """Seconds by step; of an engine that several targets share each has the same figures."""
-    built = [{"file": e.file, "seconds": facts.seconds, "peak_rss": facts.peak_rss} for e, facts in result.engines]
+    """Seconds by step; of an engine that several targets share each has the same figures, of one that was not built
+    none.
+    """
+    built = [
+        {"file": engine.entry.file, "seconds": engine.facts.seconds, "peak_rss": engine.facts.peak_rss}
+        for engine in result.engines
+        if engine.facts is not None
+    ]
     return {"name": result.budget.name, "seconds": _rounded(result.seconds), "engines": built}
 
 

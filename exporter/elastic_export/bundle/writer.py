@@ -23,8 +23,8 @@ from types import TracebackType
 from typing import Any
 
 from elastic_export.bundle.beside import failed_report, run_record_file
-from elastic_export.bundle.digest_memo import DigestMemo
-from elastic_export.bundle.digests import Digests, entry_at_hand
+from elastic_export.bundle.digest_memo import user_memo
+from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
@@ -33,14 +33,14 @@ from elastic_export.bundle.merge import (
     check_same,
     check_same_graph,
     graph_files,
+    is_graph_file,
     merge,
     options_of,
     staying_engines,
 )
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
-from elastic_export.bundle.place import link_same, place
+from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover
-from elastic_export.checkpoint.demo import cache_folder
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
@@ -51,6 +51,7 @@ from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, or
 from elastic_runtime.format.manifest_reader import NAME, parse_manifest
 
 Say = Callable[[str], None]
+_AGAIN = "export again, when nobody else exports to that place"
 Document = Mapping[str, Any]
 
 
@@ -88,7 +89,9 @@ class BundleWriter:
         self._named, self._force, self._add, self._protect, self._say = output, force, add, tuple(protect), say
         self._digests = digests or Digests()
         self._known: dict[str, Future[FileEntry]] = {}
-        self._external: list[Future[FileEntry]] = []
+        self._external: dict[str, Future[FileEntry]] = {}
+        self._sources: dict[str, Future[FileEntry]] = {}
+        self._kept: dict[str, FileEntry] = {}
         self._stage: Stage | None = None
         self.output = output
         self.previous: Manifest | None = None
@@ -128,12 +131,43 @@ class BundleWriter:
 
     def name_external(self, source: Path) -> None:
         """Record name, size and digest of a shard that stays outside the bundle."""
-        self._external.append(self._digests.of_source(source.resolve(strict=True), source.name, trust=True))
+        self._external[source.name] = self._digests.of_source(source.resolve(strict=True), source.name, trust=True)
+
+    def watch(self, source: Path) -> None:
+        """Begin the digest of a shard of which the bundle holds parts only."""
+        self._sources[source.name] = self._digests.of_source(source.resolve(strict=True), source.name, trust=True)
+
+    def sources(self, shards: Iterable[Path]) -> tuple[FileEntry, ...]:
+        """Entries of shards of the checkpoint, however they were handed over."""
+        handed = {**self._known, **self._external, **self._sources}
+        names = (shard.name for shard in shards)
+        return tuple((handed.get(f"weights/{name}") or handed[name]).result() for name in names)
+
+    def keep(self, entry: FileEntry, relative: str) -> None:
+        """Take a file of the older bundle, whose bytes have just been found to be those of its entry, as `relative`.
+
+        `finish` looks once more, unless it is large: another export to the same place may have exchanged the older
+        bundle since.
+        """
+        source, target = self.output / entry.path, self.folder(str(Path(relative).parent)) / Path(relative).name
+        try:
+            duplicate(source, target)
+        except FileNotFoundError as error:
+            raise _damaged(source, "none any more", _AGAIN) from error
+        self._kept[relative] = replace(entry, path=relative)
+        large = entry.size >= LEAST_REMEMBERED and target.stat().st_size == entry.size
+        known = entry_at_hand(self._kept[relative]) if large else self._digests.of_ours(target, relative)
+        self._known[relative] = known
 
     def digested(self, file: Path, digest: str) -> None:
         """Spare `finish` reading a file of the stage whose bytes were digested as they were written."""
         relative = file.relative_to(self.path).as_posix()
         self._known[relative] = entry_at_hand(FileEntry(relative, file.stat().st_size, digest))
+
+    def keep_all(self, files: Iterable[FileEntry]) -> None:
+        """Take files of the older bundle under their own names (`keep`)."""
+        for entry in files:
+            self.keep(entry, entry.path)
 
     def check_addable(self, manifest: Manifest) -> None:
         """Whether a manifest with these checkpoint and options may be added, before anything is built."""
@@ -151,15 +185,22 @@ class BundleWriter:
         if self.previous is None or not self.kept_engines(budget, remade):
             return
         old = graph_files(self.previous.files, budget)
+        check_same_graph(self.previous, budget, [entry for entry in self.graph_entries(budget) if entry.path in old])
+
+    def graph_entries(self, budget: str) -> list[FileEntry]:
+        """Entries of a budget's ONNX file and of what says or holds its weights, once they are written."""
         present = [path for path in self.folder(budget).iterdir() if path.is_file()]
-        names = {path.relative_to(self.path).as_posix() for path in present}
-        check_same_graph(self.previous, budget, [self._entry(name).result() for name in sorted(names & set(old))])
+        names = sorted(path.relative_to(self.path).as_posix() for path in present)
+        return [self._entry(name).result() for name in names if is_graph_file(name, budget)]
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
         assert self._stage is not None, "use the writer in a with statement"
-        external = tuple(entry.result() for entry in self._external)
+        external = tuple(entry.result() for entry in self._external.values())
         manifest = replace(manifest, files=self._entries(), external_weights=external)
+        for entry in manifest.files:
+            if self._kept.get(entry.path, entry) != entry:
+                raise _damaged(self.output / entry.path, "another one, by another export", _AGAIN)
         self._digests.check_unchanged()
         self._link_unchanged(manifest.files)
         if self._add and self.previous is not None:
@@ -273,21 +314,13 @@ class BundleWriter:
 def writer_of(job: ExportJob, say: Say) -> Iterator[BundleWriter]:
     """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked."""
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    digests = Digests(_memo(), distrust=options.distrust)
+    digests = Digests(user_memo(), distrust=options.distrust)
     force, add = options.force, options.add
     with BundleWriter(options.output, force=force, add=add, protect=protect, say=say, digests=digests) as writer:
         if options.debug:
             check_dumps(options.output)
         writer.check_addable(manifest_of(job, ()))
         yield writer
-
-
-def _memo() -> DigestMemo | None:
-    """What is remembered of earlier exports; None where there is no home to remember it in."""
-    try:
-        return DigestMemo(cache_folder(os.environ) / "digests")
-    except BuildError:
-        return None
 
 
 def _check_readable(text: str) -> None:
@@ -305,5 +338,5 @@ def _replace(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def _damaged(path: Path, found: str) -> BuildError:
-    return BuildError(str(path), expected="the file of the manifest", found=found, todo="export without --add")
+def _damaged(path: Path, found: str, todo: str = "export without --add") -> BuildError:
+    return BuildError(str(path), expected="the file of the manifest", found=found, todo=todo)

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from elastic_export.bundle.entries import check_destination
+from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
@@ -24,6 +25,9 @@ from elastic_export.plan.ops_modes import OPS_WISHES
 from elastic_export.products import PRODUCTS, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.interface import PRECISIONS
+
+if TYPE_CHECKING:
+    from elastic_export.bundle.results import ExportResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEMO_NOTE = "no checkpoint given: this is the built-in demo model, random weights that talk nonsense"
@@ -64,7 +68,9 @@ _OPTIONS = (
     click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
     click.option("--distrust", is_flag=True,
                  help="Digest again what has not changed by its size and time since an earlier export."),
-    click.option("--add", is_flag=True, help="Keep what the bundle already has of the same checkpoint."),
+    click.option("--jobs", type=int, metavar="N",
+                 help="Engines built side by side.  [default: what processors and free memory allow]"),
+    click.option("--add", is_flag=True, help="Keep what else the bundle has of the same checkpoint."),
     click.option("--force", is_flag=True, help="Replace an output folder that is not a bundle."),
     click.option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
     click.option("--debug", is_flag=True, help="Dump the graph between passes; tracebacks."),
@@ -118,12 +124,17 @@ def run_export(
     _check_fit(job)
     if dry_run:
         return
-    from elastic_export.compile import export  # noqa: PLC0415  # torch takes seconds to import; a plan needs none
-
-    result = export(job, progress, command=sys.argv)
+    result = unchanged(job, progress) or _compiled(job, progress)
     click.echo(result_json(result) if as_json else summary(result))
     if demo:
         progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
+
+
+def _compiled(job: ExportJob, progress: ConsoleProgress) -> ExportResult:
+    # torch takes seconds to import; neither a plan nor a bundle that is there already needs it
+    from elastic_export.compile import export  # noqa: PLC0415
+
+    return export(job, progress, command=sys.argv)
 
 
 def _check_fit(job: ExportJob) -> None:
@@ -165,6 +176,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         allow_unfit=given["allow_unfit"],
         allow_oversize=given["allow_oversize"],
         distrust=given["distrust"],
+        jobs=given["jobs"],
         debug=given["debug"],
     )
 

@@ -12,40 +12,47 @@ from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.records import encode
 
 if TYPE_CHECKING:
-    from elastic_export.bundle.results import BudgetResult, ExportResult
-    from elastic_export.engine.engine_facts import EngineFacts
+    from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResult
     from elastic_export.plan.job import ExportJob
-    from elastic_runtime.format.manifest import EngineEntry
+    from elastic_runtime.format.manifest import BudgetEntry
 
 
 def summary(result: ExportResult) -> str:
     """Budget, parameters, layers, weights, verified error, engine size and seconds per stage; then what was not run."""
     heading = ["budget", "params", "layers", "weights", "verified error", "engines"]
-    rows = [[*heading, "seconds: passes", "onnx", "engine"], *(_row(budget) for budget in result.budgets)]
+    rows = [[*heading, "seconds: passes", "onnx", "engine"], *(_row(result, budget) for budget in result.budgets)]
     engines, files = sum(len(budget.engines) for budget in result.budgets), result.manifest.files
     replay = f"elastic-export verify {result.output} --require engine"
+    same = "" if result.changed else "; nothing to do: this export would write the same"
     return "\n".join(
         [
             *align(rows, left=(0,)),
             "",
-            f"bundle {result.output}: {len(files)} files, {size_text(sum(file.size for file in files))}",
+            f"bundle {result.output}: {len(files)} files, {size_text(sum(file.size for file in files))}{same}",
             f"{engines} engines are built and have run on no card: {replay}",
         ]
     )
 
 
-def _row(budget: BudgetResult) -> list[str]:
-    model, seconds = budget.emitted.architecture, budget.seconds
-    sizes = {facts.size for _, facts in budget.engines}
+def _row(result: ExportResult, budget: BudgetResult) -> list[str]:
+    """Of a step that was not run, as its artefact was there already, no seconds."""
+    entry, checks = _entry(result, budget), list(_checks(budget).values())
+    seconds = {step: f"{taken:.1f}" for step, taken in budget.seconds.items()}
     return [
-        budget.budget.name,
-        parameters(model.parameters()),
-        f"{len(model.pattern)}",
-        size_text(budget.size.weight_bytes),
-        "not verified" if budget.verification is None else f"{budget.verification.error:.1e}",
-        ", ".join(size_text(n) for n in sorted(sizes)),
-        *(f"{seconds.get(step, 0.0):.1f}" for step in ("passes", "onnx", "engine")),
+        entry.name,
+        parameters(entry.parameters),
+        f"{entry.layers}",
+        size_text(entry.weight_bytes),
+        f"{checks[0]['error']:.1e}" if checks else "not verified",
+        ", ".join(size_text(n) for n in sorted({engine.size for engine in budget.engines})),
+        *(seconds.get(step, "-") for step in ("passes", "onnx", "engine")),
     ]
+
+
+def _entry(result: ExportResult, budget: BudgetResult) -> BudgetEntry:
+    entry = result.manifest.budget(budget.budget.name)
+    assert entry is not None, "every budget of an export is in its manifest"
+    return entry
 
 
 def result_json(result: ExportResult) -> str:
@@ -53,18 +60,20 @@ def result_json(result: ExportResult) -> str:
     return json.dumps(
         {
             "output": str(result.output),
+            "changed": result.changed,
             "demo": result.manifest.demo,
             "notes": list(result.notes),
             "budgets": [
                 {
-                    "name": b.budget.name,
-                    "parameters": b.emitted.architecture.parameters(),
-                    "layers": len(b.emitted.architecture.pattern),
-                    "weight_bytes": b.size.weight_bytes,
-                    "verified": None if b.verification is None else _checks(b),
-                    "engines": [_engine(entry, facts) for entry, facts in b.engines],
+                    "name": entry.name,
+                    "kept": b.kept is not None,
+                    "parameters": entry.parameters,
+                    "layers": entry.layers,
+                    "weight_bytes": entry.weight_bytes,
+                    "verified": _checks(b) or None,
+                    "engines": [_engine(engine) for engine in b.engines],
                 }
-                for b in result.budgets
+                for b, entry in ((b, _entry(result, b)) for b in result.budgets)
             ],
             "run": result.run,
         },
@@ -72,22 +81,28 @@ def result_json(result: ExportResult) -> str:
     )
 
 
-def _engine(entry: EngineEntry, facts: EngineFacts) -> dict[str, Any]:
+def _engine(engine: EngineResult) -> dict[str, Any]:
+    """`kept`, without seconds and memory: it is of the older bundle."""
+    entry, facts = engine.entry, engine.facts
     return {
+        "kept": facts is None,
         "target": entry.target,
         "file": entry.file,
-        "bytes": facts.size,
+        "bytes": engine.size,
         "activation": entry.activation,
         "fits": entry.fits.enough,
-        "seconds": facts.seconds,
-        "peak_rss": facts.peak_rss,
-        "build": encode(facts.report()),
+        "seconds": None if facts is None else facts.seconds,
+        "peak_rss": None if facts is None else facts.peak_rss,
+        "build": encode(engine.report),
     }
 
 
-def _checks(budget: BudgetResult) -> dict[str, Any]:
-    assert budget.verification is not None
-    return {c.name: {"error": c.comparison.worst.error, "top1": c.comparison.top1} for c in budget.verification.checks}
+def _checks(budget: BudgetResult) -> dict[str, dict[str, Any]]:
+    """By the check's name, as the report has them; none where nothing was verified."""
+    return {
+        check["check"]: {"error": max(tensor["error"] for tensor in check["tensors"].values()), "top1": check["top1"]}
+        for check in budget.report["checks"]
+    }
 
 
 def plan_json(job: ExportJob) -> str:

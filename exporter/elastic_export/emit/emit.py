@@ -27,11 +27,10 @@ _SMALL = 1 << 10  # bytes; constants below stay inside the file
 
 
 @dataclass(frozen=True)
-class EmittedModel:
-    """An ONNX file and what its inputs and outputs are.
+class ModelFile:
+    """An ONNX file and what its inputs and outputs are: all that an engine is built from.
 
-    `ports` are tokens and states, `weights` the weight inputs in order, `logits` the first output. `weight_sources` (by
-    the input's name, in the order of `weights`) and `state_slices` say what each keeps of the parent. `ops` counts the
+    `ports` are tokens and states, `weights` the weight inputs in order, `logits` the first output. `ops` counts the
     nodes of each op of ours, by its name.
     """
 
@@ -41,13 +40,21 @@ class EmittedModel:
     ports: tuple[Port | StatePort, ...]
     weights: tuple[Port, ...]
     logits: Port
-    weight_sources: Mapping[str, Weight]
-    state_slices: tuple[StateSlice, ...]
     ops: Mapping[str, int]
 
     def states(self) -> tuple[StatePort, ...]:
         """The ports that carry state."""
         return tuple(port for port in self.ports if isinstance(port, StatePort))
+
+
+@dataclass(frozen=True)
+class EmittedModel(ModelFile):
+    """A file that was made from a graph: `weight_sources` (by the input's name, in the order of `weights`) and
+    `state_slices` say what each input keeps of the parent.
+    """
+
+    weight_sources: Mapping[str, Weight]
+    state_slices: tuple[StateSlice, ...]
 
 
 def emit_model(
@@ -74,10 +81,9 @@ def emit_model(
         InternalError: the graph is not the plain sub-model.
     """
     facts = facts_of(model)
-    states = state_ports_of(arch, DTYPES[precision].full)
-    ports = (*token_ports(), *states)
+    ports, logits = _interface(arch, precision, every_token=every_token)
+    states = [port for port in ports if isinstance(port, StatePort)]
     weights = tuple(_weight_port(model, name) for name in facts.weights)
-    logits = logits_port(arch.vocab_size, every_token=every_token)
     _order(model, [p.name for p in (*ports, *weights)], [logits.name, *(s.output for s in states)])
     ops = _add_functions(model)
     _rename(model.graph)
@@ -88,7 +94,35 @@ def emit_model(
     _write(model, path, embedded=embed is not None)
     onnx.checker.check_model(str(path), full_check=True)
     slices = tuple(facts.states[port.name] for port in states)
-    return EmittedModel(path, arch, precision, ports, weights, logits, dict(facts.weights), slices, ops)
+    return EmittedModel(path, arch, precision, ports, weights, logits, ops, dict(facts.weights), slices)
+
+
+def read_model_file(path: Path, arch: Architecture, *, precision: str, every_token: bool = False) -> ModelFile:
+    """What `emit_model` said of a file that it wrote for `arch` in an earlier export.
+
+    Raises:
+        InternalError: the file's inputs are not those of such a model.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    ports, logits = _interface(arch, precision, every_token=every_token)
+    found, names = list(model.graph.input), [port.name for port in ports]
+    if [value.name for value in found[: len(names)]] != names:
+        raise InternalError(f"the inputs of {path}", expected=f"first {names}", found=f"{[v.name for v in found][:9]}")
+    weights = tuple(_port_of(value) for value in found[len(names) :])
+    ops = dict(Counter(node.op_type for node in model.graph.node if node.domain == DOMAIN))
+    return ModelFile(path, arch, precision, ports, weights, logits, ops)
+
+
+def _interface(arch: Architecture, precision: str, *, every_token: bool) -> tuple[tuple[Port | StatePort, ...], Port]:
+    """Tokens and states in order, and the logits."""
+    states = state_ports_of(arch, DTYPES[precision].full)
+    return (*token_ports(), *states), logits_port(arch.vocab_size, every_token=every_token)
+
+
+def _port_of(value: onnx.ValueInfoProto) -> Port:
+    """A weight input of a file: its shape has numbers only."""
+    kind = value.type.tensor_type
+    return Port(value.name, of_ir(ir.DataType(kind.elem_type)).full, tuple(dim.dim_value for dim in kind.shape.dim))
 
 
 def _write(model: ir.Model, path: Path, *, embedded: bool) -> None:

@@ -1,24 +1,24 @@
-"""From the plan and an emitted model to the request that a build process gets."""
+"""From the plan and an ONNX file to the request that a build process gets."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from elastic_export.emit import EmittedModel
+from elastic_export.emit import ModelFile
 from elastic_export.engine.request import EngineRequest
 from elastic_export.ops.plugins import creators_of, mode_of, plugins_of
 from elastic_export.plan.activation import activation_bounds, size_bound
 from elastic_export.plan.job import EngineJob, ExportJob
 
 
-def engine_request(job: ExportJob, emitted: EmittedModel, engine: EngineJob, output: Path) -> EngineRequest:
+def engine_request(job: ExportJob, model: ModelFile, engine: EngineJob, output: Path) -> EngineRequest:
     """What to build of a sub-model's file, and within which bounds; `output` is the engine's file."""
     options = job.options
-    inputs = () if options.weights == "embedded" else emitted.weights
-    plugins = plugins_of(engine.ops, emitted.ops)
+    inputs = () if options.weights == "embedded" else model.weights
+    plugins = plugins_of(engine.ops, model.ops)
     ops = mode_of(plugins)
     return EngineRequest(
-        onnx=emitted.path,
+        onnx=model.path,
         output=output,
         compute_capabilities=engine.capabilities,
         precision=job.precision,
@@ -26,14 +26,14 @@ def engine_request(job: ExportJob, emitted: EmittedModel, engine: EngineJob, out
         max_context=engine.max_context,
         max_batch=options.max_batch,
         ops=ops,
-        ports=emitted.ports,
-        outputs=(emitted.logits,),
+        ports=model.ports,
+        outputs=(model.logits,),
         weights=inputs,
         plugin_ops=plugins,
         plugin_creators=creators_of(plugins),
         plugin_library=engine.library.path if engine.library is not None and plugins else None,
         activation_limits=activation_bounds(
-            emitted.architecture,
+            model.architecture,
             job.precision,
             ops,
             max_tokens=options.max_tokens,
@@ -43,7 +43,7 @@ def engine_request(job: ExportJob, emitted: EmittedModel, engine: EngineJob, out
             product=job.product,
         ),
         # Without weights inside an engine is code, of a size that can be told; with them it is as large as they are.
-        size_limit=size_bound(emitted.architecture, len(engine.capabilities), options.max_batch) if inputs else None,
+        size_limit=size_bound(model.architecture, len(engine.capabilities), options.max_batch) if inputs else None,
         allow_oversize=options.allow_oversize,
         flavour=job.product.name,
     )

@@ -11,6 +11,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -47,6 +49,7 @@ from elastic_runtime.format.interface import OpsMode
 
 #: Seconds; a native 12B takes about 40 on one slow core, so this is a hang.
 TIMEOUT = 3600.0
+_GLANCE = 0.2  # seconds between two looks at whether a build is still wanted
 #: What the build process keeps of our environment: where Python, packages, libraries and the GPU are. The rest could
 #: steer the builder or the allocator, and with them the bytes of the engine.
 KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "VIRTUAL_ENV")
@@ -59,12 +62,19 @@ CONTEXT_SYMBOL = "S"
 SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineFacts:
+class BuildStoppedError(Exception):
+    """Nobody waits for the build any more."""
+
+
+def build_engine(
+    request: EngineRequest, *, timeout: float = TIMEOUT, stopped: threading.Event | None = None
+) -> EngineFacts:
     """Build one engine in a process of its own and put it at `request.output` in one step.
 
     Args:
         request: what to build.
         timeout: seconds after which the process is killed.
+        stopped: once set, the process is killed: for builds in threads, which no Ctrl-C reaches.
 
     Returns:
         What is known of the engine; `chances` says why its bytes are not promised to be reproducible, if they are not.
@@ -74,12 +84,13 @@ def build_engine(request: EngineRequest, *, timeout: float = TIMEOUT) -> EngineF
         BuildError: parser, checks or builder refused; a disk or the memory is full; or the process aborted, was killed,
             hung, with its last words.
         InternalError, BuildFaultError: a fault of ours in the process, foreseen by a check or not.
+        BuildStoppedError: `stopped` was set.
     """
     check_request(request)
     model = fixed_model(request)
     try:
         with build_folder(request, model) as place:
-            status = run_child(place, request, timeout)
+            status = run_child(place, request, timeout, stopped)
             facts = _outcome(place, request, status)
             # Before the engine gets its name: what stands there is whole.
             check_carried(place.engine, request.plugin_library)
@@ -147,11 +158,14 @@ def fixed_model(request: EngineRequest) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int:
+def run_child(
+    place: BuildFolder, request: EngineRequest, timeout: float, stopped: threading.Event | None = None
+) -> int:
     """Run the build process to its end; return its status, negative for a signal. Nothing survives this call.
 
     Raises:
         BuildError: it took longer than `timeout` seconds.
+        BuildStoppedError: `stopped` was set.
     """
     # -B: compiled modules that one build leaves behind would move what the next one allocates.
     command = [sys.executable, "-B", *PYTHON_OPTIONS[request.ops], "-m", "elastic_export.engine.child"]
@@ -169,7 +183,7 @@ def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C reaches us alone; we end the child
                 )
-            return child.wait(timeout)
+            return _wait(child, timeout, stopped)
         except subprocess.TimeoutExpired as error:
             raise BuildError(
                 request.output.name,
@@ -180,6 +194,19 @@ def run_child(place: BuildFolder, request: EngineRequest, timeout: float) -> int
         finally:
             if child is not None:
                 _kill(child)
+
+
+def _wait(child: subprocess.Popen[bytes], timeout: float, stopped: threading.Event | None) -> int:
+    if stopped is None:
+        return child.wait(timeout)
+    end = time.monotonic() + timeout
+    while not stopped.is_set():
+        try:
+            return child.wait(min(_GLANCE, max(0.0, end - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= end:
+                raise
+    raise BuildStoppedError
 
 
 def child_environment(environment: Mapping[str, str], preloads: Sequence[str] = ()) -> dict[str, str]:

@@ -35,7 +35,9 @@ EMBEDDED_LIMIT = 3 << 29
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The options of `elastic-export`, as a library takes them. Sizes in tokens; `precision` None: the checkpoint's."""
+    """The options of `elastic-export`, as a library takes them. Sizes in tokens; `precision` None: the checkpoint's;
+    `jobs` None: as many builds side by side as the machine has processors and memory for.
+    """
 
     budgets: str
     targets: str
@@ -57,6 +59,7 @@ class ExportOptions:
     allow_unfit: bool = False
     allow_oversize: bool = False
     distrust: bool = False
+    jobs: int | None = None
     debug: bool = False
 
 
@@ -188,6 +191,8 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     product, precision = product_of(options.flavour), options.precision or precision_of(checkpoint)
     budgets = tuple(select_budgets(checkpoint.budgets, options.budgets))
     targets = tuple(select_targets(options.targets))
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError("--jobs", expected="at least 1", found=f"{options.jobs}", todo="leave it out, or raise it")
     if len(set(options.max_contexts)) != len(options.max_contexts) or not options.max_contexts:
         todo = "give each context once: --max-context 4096,16384"
         raise InputError("--max-context", expected="different contexts", found=f"{options.max_contexts}", todo=todo)

@@ -36,6 +36,9 @@ class Store(Protocol):
     def name_external(self, source: Path) -> object:
         """Record a file that stays outside."""
 
+    def watch(self, source: Path) -> object:
+        """Begin the digest of a file of which the bundle holds parts."""
+
     def digested(self, file: Path, digest: str) -> object:
         """Hear of a file in the bundle and its sha256, so that nobody reads it again."""
 
@@ -51,8 +54,10 @@ class Weights(ABC):
         checkpoint = self._job.checkpoint
         return stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, self._job.precision)
 
-    def place(self) -> None:  # noqa: B027  # most modes have nothing to place
-        """What is done once, before the first budget."""
+    def place(self) -> None:
+        """What is done once, before the first budget; for budgets that copy their parts of the shards, this."""
+        for shard in self._job.checkpoint.shards:
+            self._store.watch(shard)
 
     def embedded(self) -> ReadSlice | None:
         """Reads the slices that the model file itself is to hold; None where its weights are inputs."""
