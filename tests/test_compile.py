@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+from elastic_export.bundle import made_from
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult
 from elastic_export.ops.mamba2_mixer import body
@@ -147,15 +148,15 @@ class Killed(Progress):
 if __name__ == "__main__":
     for weights, output in {outputs!r}.items():
         sizes = {{"max_tokens": 16, "max_contexts": (64,), "ops": "plugin"}}
-        options = ExportOptions("small", "rtx5080", Path(output), weights=weights, **sizes)
+        options = ExportOptions("small", {target!r}, Path(output), weights=weights, **sizes)
         export(plan_job(Checkpoint.open(Path({source!r})), options, demo=False), Killed())
 """
 
 
-def in_another_process(source: Path, outputs: dict[str, Path], die: str = "") -> int:
+def in_another_process(source: Path, outputs: dict[str, Path], die: str = "", target: str = "rtx5080") -> int:
     """Export `small` to every place, by kind of weights."""
     places = {weights: str(output) for weights, output in outputs.items()}
-    code = CHILD.format(path=sys.path, source=str(source), outputs=places, die=die)
+    code = CHILD.format(path=sys.path, source=str(source), outputs=places, die=die, target=target)
     environment, cwd = {**os.environ, "PYTHONHASHSEED": "17"}, next(iter(outputs.values())).parent
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, check=False).returncode
 
@@ -269,6 +270,7 @@ def test_a_failed_verification_leaves_its_report_and_the_old_bundle(
     faulty = text.replace("y_block = Add (y_scan, y_skip)", "y_block = Identity (y_scan)")
     assert faulty != text
     monkeypatch.setattr(body, "_BODY", faulty)
+    monkeypatch.setattr(made_from, "exporter_digest", lambda: "of an exporter with that body")
     out, before = tmp_path / "out", contents(shared.output)
     with pytest.raises(
         BuildError, match=r"^budget small, float32 check, \S+ after call \d: expected .* OUT\.failed\.json\.$"
@@ -287,6 +289,6 @@ def test_killed_while_it_builds_the_old_bundle_stays(
     tmp_path: Path, checkpoint: Callable[..., Path], shared: ExportResult
 ) -> None:
     before = contents(shared.output)
-    assert in_another_process(checkpoint(), {"shared": shared.output}, die="engine") == -signal.SIGKILL
+    assert in_another_process(checkpoint(), {"shared": shared.output}, "engine", "rtx4090") == -signal.SIGKILL
     assert contents(shared.output) == before
     assert Bundle.open(shared.output, "digests")

@@ -156,7 +156,7 @@ def test_no_byte_of_the_weights_is_read(
     options, read, compute = (
         {"weights": weights, "external_weights": weights == "shared"},
         set[Path](),
-        digests.file_digest,
+        digests.streamed_digest,
     )
 
     def note(path: Path, **more: Any) -> tuple[int, str]:
@@ -166,7 +166,7 @@ def test_no_byte_of_the_weights_is_read(
     run(checkpoint, tmp_path / "out", seen, **options)
     for file in (tmp_path / "out").rglob("*"):
         os.utime(file, (1_600_000_000, 1_600_000_000))
-    monkeypatch.setattr(digests, "file_digest", note)
+    monkeypatch.setattr(digests, "streamed_digest", note)
     assert not run(checkpoint, tmp_path / "out", seen, **options).changed
     assert [path for path in read if path.parent == checkpoint] == []
     read.clear()
@@ -180,8 +180,10 @@ def test_shards_that_are_links_to_the_checkpoints_are_as_whole_as_those(
     monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(digests, "LEAST_REMEMBERED", 1)
     run(checkpoint, tmp_path / "out", seen)
-    read, compute = list[str](), digests.file_digest
-    monkeypatch.setattr(digests, "file_digest", lambda path, **more: (read.append(path.name), compute(path, **more))[1])
+    read, compute = list[str](), digests.streamed_digest
+    monkeypatch.setattr(
+        digests, "streamed_digest", lambda path, **more: (read.append(path.name), compute(path, **more))[1]
+    )
     assert not run(checkpoint, tmp_path / "out", seen).changed
     assert [name for name in read if name.endswith(".safetensors")] == []
 

@@ -47,7 +47,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def job_of(checkpoint: Checkpoint, **options: Any) -> ExportJob:
-    sizes = {"max_tokens": 16, "max_contexts": (64,)}
+    sizes = {"max_tokens": 16, "max_contexts": (64,), "ops": "plugin"}
     asked = ExportOptions("small", "rtx5080", Path("out"), **(sizes | options))
     return plan_job(checkpoint, asked, demo=False)
 

@@ -292,8 +292,11 @@ def test_the_build_process_dies_with_us(
         assert list(request.output.parent.iterdir()) == []
 
 
-def test_a_build_that_is_no_longer_wanted_is_killed(request_for_small_model: EngineRequest) -> None:
+def test_a_build_that_is_no_longer_wanted_is_killed(
+    request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a thread: Ctrl-C reaches the main one alone."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     hang = {"ops": "plugin", "plugin_ops": {"X": 1}, "plugin_creators": {"X": "toy_creators:hang"}}
     stopped, before = threading.Event(), set(_children())
     with ThreadPoolExecutor(1) as pool:

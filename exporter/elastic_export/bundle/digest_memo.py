@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from elastic_export.checkpoint.demo import cache_folder
+from elastic_runtime.errors import BuildError
 from elastic_runtime.format.seal import EMPTY, is_sealed, seal
 
 SCHEMA = "elastic-digest/1"
@@ -87,7 +88,7 @@ def user_memo() -> DigestMemo | None:
     """What is remembered of earlier exports; None where there is no home to remember it in."""
     try:
         return DigestMemo(cache_folder(os.environ) / "digests")
-    except RuntimeError:  # of expanduser: no HOME, and a user that the system does not know
+    except BuildError:
         return None
 
 
