@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import click
 
-from elastic_runtime import __version__
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.cli.stats import Stopwatch, cut_note, report
 from elastic_runtime.errors import (
@@ -99,7 +98,7 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="elastic-run")
+@click.version_option(package_name="elastic-runtime", prog_name="elastic-run")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--budget", default="auto", help="Name of a budget; auto: the largest that fits.  [default: auto]")
 @click.option("--vram", help="GPU memory to reckon with, such as 12GiB.  [default: what is free]")
