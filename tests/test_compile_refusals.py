@@ -122,8 +122,8 @@ def test_a_target_that_nothing_fits_once_it_is_built(
         BuildError,
         match=r"^target rtx5080: expected at least one engine that fits it once it is built, "
         r"found full/rtx5080\.engine needs 0\.6 GiB at 64 tokens; full/rtx5080\.native\.engine needs [^;]* at 64 "
-        r"tokens; small/rtx5080\.engine needs [^;]* at 64 tokens; small/rtx5080\.native\.engine needs [^;]* at 64 tokens\. "
-        r"Ask for a smaller .* --allow-unfit",
+        r"tokens; small/rtx5080\.engine needs [^;]* at 64 tokens; small/rtx5080\.native\.engine needs [^;]* at 64 "
+        r"tokens\. Ask for a smaller .* --allow-unfit",
     ) as caught:
         export(short_of_scratch("all", ",rtx5090"), Progress())
     assert caught.value.exit_code == 1

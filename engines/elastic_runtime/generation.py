@@ -133,18 +133,32 @@ def _run(session: Session, logits: Floats, rows: dict[int, _Row]) -> Iterator[Pi
         logits = session.step(rows)
 
 
-def _check(session: Session, prompts: Sequence[Sequence[int]], settings: Settings, tokenizer: Tokenizer | None) -> None:
+def check_settings(settings: Settings, vocab_size: int, *, text: bool) -> None:
+    """Whether a model of `vocab_size` ids can be asked for that: `generate` does it first, and who has yet to load the
+    model can do it before.
+
+    Args:
+        settings: how to generate.
+        vocab_size: of the model.
+        text: whether there will be a tokenizer.
+
+    Raises:
+        InputError: naming the setting.
+    """
     if not is_integer(settings.max_new) or settings.max_new < 1:
         raise InputError(
             "max_new", expected="at least 1", found=show(settings.max_new), todo="ask for one token or more"
         )
     for token in settings.stop_ids:
-        if not is_integer(token) or not 0 <= token < session.backend.vocab_size:
-            expected = f"an id from 0 to {session.backend.vocab_size - 1}"
+        if not is_integer(token) or not 0 <= token < vocab_size:
+            expected = f"an id from 0 to {vocab_size - 1}"
             raise InputError(
                 "stop token", expected=expected, found=show(token), todo="leave it out: this model never makes it"
             )
-    if settings.stop_texts and tokenizer is None:
+    if isinstance(settings.stop_texts, str):  # each of its letters would be one
+        todo = "put it into a tuple"
+        raise InputError("stop texts", expected="several texts", found=show(settings.stop_texts), todo=todo)
+    if settings.stop_texts and not text:
         raise InputError(
             "stop texts",
             expected="a tokenizer, to compare texts",
@@ -152,6 +166,13 @@ def _check(session: Session, prompts: Sequence[Sequence[int]], settings: Setting
             todo="pass the bundle's Tokenizer, or stop at ids",
         )
     StopText(settings.stop_texts)
+
+
+def _check(session: Session, prompts: Sequence[Sequence[int]], settings: Settings, tokenizer: Tokenizer | None) -> None:
+    check_settings(settings, session.backend.vocab_size, text=tokenizer is not None)
+    if not prompts or not all(hasattr(prompt, "__len__") for prompt in prompts):
+        todo = "give each row a list of ids, as in [[1, 2, 3]]"
+        raise InputError("prompts", expected="a list of ids for every row", found=show(list(prompts)), todo=todo)
     for number, prompt in enumerate(prompts):
         fed = number < session.batch and (session.tokens[number] or session.pending[number] is not None)
         if not len(prompt) and not fed:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from elastic_runtime.errors import InputError
+from elastic_runtime.format.records import show
 from elastic_runtime.ort.open_onnx import WeightForm
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
@@ -21,6 +23,10 @@ class Request:
 
     `plugin_folder` holds plugin libraries and `trust_engine` vouches for those that engines carry: both let code run
     that neither the installed elastic-plugins nor anybody else has checked.
+
+    Raises:
+        InputError: a name that is none of these, or a size that is no whole number in its bounds. What depends on the
+            bundle (its budgets, its contexts) is said when it is opened.
     """
 
     budget: str = "auto"
@@ -34,3 +40,24 @@ class Request:
     plugin_folder: Path | None = None
     trust_engine: bool = False
     cache_folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in _NAMES.items():
+            if getattr(self, name) not in known:
+                todo = "name one of them"
+                raise InputError(name, expected=", ".join(known), found=show(getattr(self, name)), todo=todo)
+        for name, (least, most) in _SIZES.items():
+            value = getattr(self, name)
+            if value is None and name in ("vram", "context"):
+                continue
+            if type(value) is not int:
+                raise InputError(name, expected="a whole number", found=show(value), todo="give it as an int")
+            if value < least:
+                raise InputError(name, expected=f"at least {least}", found=str(value), todo="name a larger one")
+            if value > most:
+                raise InputError(name, expected=f"at most {most}", found="more", todo="name a smaller one")
+
+
+_NAMES = {"backend": get_args(BackendName), "device": get_args(DeviceWish), "weights": get_args(WeightForm)}
+#: Least and most. onnxruntime starts every thread that it is asked for, and at 100,000 of them never ends.
+_SIZES = {"vram": (0, 1 << 60), "context": (1, (1 << 53) - 1), "batch": (1, 1 << 31), "threads": (0, 1024)}

@@ -124,12 +124,20 @@ def test_the_same_seed_gives_the_same_ids() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_no_prompts_are_no_generation() -> None:
+    session = Session(Counting())
+    with pytest.raises(InputError, match=r"^prompts: expected a list of ids for every row, found \[\]\. Give each row"):
+        generate(session, [])
+
+
 @pytest.mark.parametrize(
     ("prompts", "settings", "text"),
     [
         ([[1] * 65], {}, "prompt: expected at most 64 tokens, the context, found 65"),
         ([[]], {}, "prompt: expected at least one token, found none."),
         ([[1], []], {}, "prompt 1: expected at least one token, found none."),
+        ([72, 101], {}, "prompts: expected a list of ids for every row, found [72, 101]."),
+        ([[1]], {"stop_texts": "abc"}, "stop texts: expected several texts, found abc."),
         ([[1]], {"max_new": 0}, "max_new: expected at least 1, found 0."),
         ([[1]], {"max_new": float("nan")}, "max_new: expected at least 1, found nan."),
         ([[1]], {"max_new": True}, "max_new: expected at least 1, found True."),

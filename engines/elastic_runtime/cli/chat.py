@@ -2,49 +2,77 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event, current_thread, main_thread
+from types import FrameType
+from typing import Any
 
-from elastic_runtime.cli.stats import Stopwatch, report
+from elastic_runtime.cli.stats import Stopwatch, cut_note, report
 from elastic_runtime.errors import ElasticError, InputError
 from elastic_runtime.generation import Piece, Settings, generate
 from elastic_runtime.opening import LostError, Opener
 from elastic_runtime.session import Session
+from elastic_runtime.text.reasoning import begins_reasoning, split_reasoning
 from elastic_runtime.text.tokenizer import Message, Tokenizer
 
 _SWITCH = "/budget"
 
 
+@dataclass(frozen=True)
+class Speech:
+    """How a conversation is held: whose tokenizer, how answers are generated, and what the chat template is given.
+
+    `arguments` are the template's own, such as `enable_thinking`.
+    """
+
+    tokenizer: Tokenizer
+    settings: Settings
+    system: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def begin(self) -> list[Message]:
+        """The messages before the first turn."""
+        return [] if self.system is None else [{"role": "system", "content": self.system}]
+
+
 def converse(
     opener: Opener,
-    tokenizer: Tokenizer,
-    settings: Settings,
+    speech: Speech,
     *,
     say: Callable[[str], None],
     write: Callable[[Piece], None],
     stats: bool = False,
 ) -> int:
-    """Read turns from standard input until it ends. An error of one turn is said, and the conversation goes on.
+    """Read turns from standard input until it ends. An error of one turn is said, and the conversation goes on; Ctrl-C
+    ends an answer, and between answers the conversation.
 
     Args:
         opener: of the bundle.
-        tokenizer: the bundle's.
-        settings: of every answer.
-        say: hears of errors, switches and statistics.
+        speech: how it is held.
+        say: hears of errors, switches, cut answers and statistics.
         write: gets the answers.
         stats: whether to say how fast each answer came.
 
     Returns:
         0, or the exit code of the last error where there were errors and not one answer.
+
+    Raises:
+        InputError: the chat template does not take the system prompt or an argument; nothing was loaded then.
     """
-    chat = _Chat(opener, tokenizer, settings, say, write, stats)
+    trial: list[Message] = [*speech.begin(), {"role": "user", "content": "Hello"}]
+    speech.tokenizer.render(trial, arguments=speech.arguments)  # before a model is loaded for nothing
+    chat = _Chat(opener, speech, say, write, stats)
     try:
         for line in _lines():
             chat.turn(line)
     finally:
         if not chat.lost:
             chat.session.close()
-    return 0 if chat.messages else chat.code
+    return 0 if chat.answered else chat.code
 
 
 class _Chat:
@@ -53,16 +81,15 @@ class _Chat:
     def __init__(
         self,
         opener: Opener,
-        tokenizer: Tokenizer,
-        settings: Settings,
+        speech: Speech,
         say: Callable[[str], None],
         write: Callable[[Piece], None],
         stats: bool,
     ) -> None:
-        self._opener, self._tokenizer, self._settings = opener, tokenizer, settings
+        self._opener, self._speech = opener, speech
         self._say, self._write, self._stats = say, write, stats
-        self.messages: list[Message] = []
-        self.code, self.lost = 0, False
+        self.messages = speech.begin()
+        self.code, self.lost, self.answered = 0, False, False
         watch = Stopwatch()
         self.session: Session = opener.open()
         watch.opened()
@@ -71,7 +98,7 @@ class _Chat:
     def turn(self, line: str) -> None:
         """One line. Raises LostError where no session is left."""
         try:
-            if line.startswith(_SWITCH):
+            if line.split(maxsplit=1)[:1] == [_SWITCH]:
                 self._switch(line.removeprefix(_SWITCH).strip())
             elif line:
                 self._answer(line)
@@ -88,20 +115,30 @@ class _Chat:
         What the session already holds is fed only where the template gives the same ids again.
         """
         turns: list[Message] = [*self.messages, {"role": "user", "content": text}]
-        ids, session = self._tokenizer.chat(turns), self.session
+        speech, session = self._speech, self.session
+        prompt = speech.tokenizer.render(turns, arguments=speech.arguments)
+        ids = speech.tokenizer.encode(prompt, special=False)
         session.set_pending(0, None)  # the template gives the answer's last token again, or ends the turn otherwise
         held = session.tokens[0]
         if not (held and len(held) < len(ids) and ids[: len(held)] == held):
             session.reset()
             held = []
-        fed, answer = ids[len(held) :], list[str]()
+        fed, answer, finish = ids[len(held) :], list[str](), None
         watch = Stopwatch()  # of this turn: one that failed leaves nothing in it
         watch.open_seconds = self._open_seconds
-        for piece in watch.counted(generate(session, [fed], self._settings, self._tokenizer)):
-            self._write(piece)
-            answer.append(piece.text)
+        with interruptible() as asked_to_stop:
+            for piece in watch.counted(generate(session, [fed], speech.settings, speech.tokenizer)):
+                self._write(piece)
+                answer.append(piece.text)
+                finish = piece.finish
+                if asked_to_stop.is_set():
+                    break
         self._write(Piece(0, None, "\n", None))
-        self.messages = [*turns, {"role": "assistant", "content": "".join(answer)}]
+        if finish == "length":
+            self._say(cut_note(speech.settings.max_new))
+        reasoning, said = split_reasoning("".join(answer), begun=begins_reasoning(prompt))
+        thoughts = {"reasoning_content": reasoning} if reasoning else {}
+        self.messages, self.answered = [*turns, {"role": "assistant", "content": said, **thoughts}], True
         if self._stats:
             self._say(report(watch, session, self._opener.budget, prompt=len(fed)))
         self._open_seconds = 0.0
@@ -112,6 +149,27 @@ class _Chat:
             f"{cost.budget}: opened in {cost.open_seconds:.2f} s, "
             f"{cost.tokens} tokens fed again in {cost.prefill_seconds:.2f} s"
         )
+
+
+@contextmanager
+def interruptible() -> Iterator[Event]:
+    """Ctrl-C sets the event instead of ending the program, once: between two tokens a session is whole. A second one
+    interrupts as ever.
+    """
+    asked = Event()
+    if current_thread() is not main_thread():  # signals are the main thread's
+        yield asked
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(number, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _lines() -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.cli.stats import Stopwatch, report
+from elastic_runtime.cli.stats import Stopwatch, cut_note, report
 from elastic_runtime.errors import (
     FAULT,
     NO_ROOM,
@@ -28,8 +28,9 @@ from elastic_runtime.errors import (
     machine_error,
 )
 from elastic_runtime.fit.sizes import parse_size
+from elastic_runtime.format.jsonfile import parse_json
 from elastic_runtime.format.manifest import BudgetEntry
-from elastic_runtime.generation import Piece, Settings, generate
+from elastic_runtime.generation import Finish, Piece, Settings, check_settings, generate
 from elastic_runtime.opening import Opener
 from elastic_runtime.sampling import Sampling
 from elastic_runtime.session import Session
@@ -100,6 +101,7 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="elastic-runtime", prog_name="elastic-run")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--budget", default="auto", help="Name of a budget; auto: the largest that fits.  [default: auto]")
 @click.option("--vram", help="GPU memory to reckon with, such as 12GiB.  [default: what is free]")
@@ -117,6 +119,14 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option("--prompt", help="Text to continue; - reads standard input.")
 @click.option("--ids", help="Token ids to continue, such as 1,2,3.")
 @click.option("--chat", is_flag=True, help="Converse, a line a turn; /budget NAME switches.")
+@click.option("--system", metavar="TEXT", help="With --chat: the system prompt, such as /no_think.")
+@click.option(
+    "--template-arg",
+    "template_args",
+    multiple=True,
+    metavar="NAME=JSON",
+    help="With --chat: an argument of the chat template, such as enable_thinking=false; repeatable.",
+)
 @click.option("--max-new", type=int, default=256, show_default=True, help="Tokens to generate.")
 @click.option("--temperature", type=float, default=0.0, help="0: greedy.  [default: 0]")
 @click.option("--top-k", type=int, default=0, help="Sample among the k most likely; 0: all.  [default: 0]")
@@ -199,6 +209,9 @@ def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> N
         )
     if options["chat"] and options["as_json"]:
         raise InputError("--json", expected="one answer", found="--chat", todo="leave one of them out")
+    for name, option in (("system", "--system"), ("template_args", "--template-arg")):
+        if options[name] and not options["chat"]:
+            raise InputError(option, expected="--chat beside it", found="none", todo="add --chat, or leave it out")
     tokenizer = None if options["ids"] is not None else Tokenizer(opener.bundle.path)
     settings = Settings(
         max_new=options["max_new"],
@@ -206,11 +219,16 @@ def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> N
         stop_ids=() if options["ignore_eos"] else _stop_ids(opener.bundle, tokenizer),
         stop_texts=options["stop"],
     )
+    vocab_size = opener.bundle.budgets[0].widths.vocab_size
+    check_settings(settings, vocab_size, text=tokenizer is not None)  # before a model is loaded for nothing
     if options["chat"] and tokenizer:
-        from elastic_runtime.cli.chat import converse  # noqa: PLC0415
+        from elastic_runtime.cli.chat import Speech, converse  # noqa: PLC0415
 
-        sys.exit(converse(opener, tokenizer, settings, say=_say, write=_write, stats=options["stats"]))
+        arguments, system = _template_arguments(options["template_args"]), options["system"]
+        speech = Speech(tokenizer, settings, system=system, arguments=arguments)
+        sys.exit(converse(opener, speech, say=_say, write=_write, stats=options["stats"]))
     ids = _prompt_ids(options, tokenizer)
+    _check_prompt(ids, vocab_size, options["context"])
     watch = Stopwatch()
     session = opener.open()
     with session:
@@ -218,8 +236,8 @@ def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> N
         pieces = watch.counted(generate(session, [ids], settings, tokenizer))
         if options["as_json"]:
             click.echo(_json(list(pieces), session, opener.budget, said))
-        else:
-            _print(pieces, _write if tokenizer else _write_id)
+        elif _print(pieces, _write if tokenizer else _write_id) == "length":
+            _say(cut_note(settings.max_new))
         if options["stats"]:
             _say(report(watch, session, opener.budget, prompt=len(ids)))
 
@@ -242,6 +260,38 @@ def _stop_ids(bundle: Bundle, tokenizer: Tokenizer | None) -> tuple[int, ...]:
     """What ends a text ends one of ids too, although nothing is there that makes text of them."""
     vocab_size = bundle.budgets[0].widths.vocab_size
     return tokenizer.stop_ids(vocab_size) if tokenizer else stop_ids(bundle.path, vocab_size)
+
+
+def _check_prompt(ids: Sequence[int], vocab_size: int, context: int | None) -> None:
+    """What a session would say of a prompt, before there is one."""
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            todo = "encode the text with the tokenizer of this bundle"
+            raise InputError("token ids", expected=f"0 to {vocab_size - 1}", found=f"{token}"[:60], todo=todo)
+    if not ids:
+        todo = "begin with some text, or with the id that texts begin with"
+        raise InputError("prompt", expected="at least one token", found="none", todo=todo)
+    if context is not None and 1 <= context < len(ids):
+        expected, todo = (
+            f"at most {context} tokens, the context",
+            "shorten it, or open the bundle with a larger context",
+        )
+        raise InputError("prompt", expected=expected, found=f"{len(ids)}", todo=todo)
+
+
+def _template_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """`NAME=JSON` of each; what is no JSON is a text."""
+    found: dict[str, Any] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals or not name.isidentifier():
+            todo = "write it as in --template-arg enable_thinking=false"
+            raise InputError("--template-arg", expected="NAME=JSON", found=repr(item[:60]), todo=todo)
+        try:
+            found[name] = parse_json(f'{{"value": {value}}}'.encode("utf-8", "replace"), name)["value"]
+        except InputError:
+            found[name] = value
+    return found
 
 
 def _prompt_ids(options: dict[str, Any], tokenizer: Tokenizer | None) -> Sequence[int]:
@@ -275,10 +325,14 @@ def _stdin() -> str:
         ) from None
 
 
-def _print(pieces: Iterable[Piece], write: Callable[[Piece], None]) -> None:
+def _print(pieces: Iterable[Piece], write: Callable[[Piece], None]) -> Finish | None:
+    """Write them; returns why they ended."""
+    finish: Finish | None = None
     for piece in pieces:
         write(piece)
+        finish = piece.finish
     click.echo()
+    return finish
 
 
 def _write(piece: Piece) -> None:

@@ -60,6 +60,11 @@ def report(watch: Stopwatch, session: Session, budget: BudgetEntry | None, *, pr
     return "\n".join([*lines, *_floors(budget, len(session.tokens[0]))])
 
 
+def cut_note(max_new: int) -> str:
+    """What is said of an answer that did not come to its end."""
+    return f"cut after {max_new} tokens; --max-new allows more"
+
+
 def _where(backend: Backend) -> str:
     """The backend's name; onnxruntime's with the card, where it runs on one, for an engine is never elsewhere."""
     return f"{backend.name} on the card" if backend.name == "onnxruntime" and backend.device == "gpu" else backend.name

@@ -37,7 +37,7 @@ def stop_ids(
 
 def checked_ids(found: object, subject: str, todo: str) -> list[int]:
     """The ids that a config's `eos_token_id` holds, none where it is null. Raises InputError where it holds others."""
-    ids = found if isinstance(found, list) else [] if found is None else [found]
+    ids: list[Any] = found if isinstance(found, list) else [] if found is None else [found]
     if not all(type(i) is int for i in ids):
         raise InputError(subject, expected="an id or a list of ids", found=str(found), todo=todo)
     return ids

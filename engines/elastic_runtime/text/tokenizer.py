@@ -135,7 +135,7 @@ class Tokenizer:
             )
         given = dict(arguments or {})
         values = {**self._files.special, "add_generation_prompt": True, "tools": tools, "documents": None, **given}
-        return _templates().render(template, messages, **values)
+        return str(_templates().render(template, messages, **values))
 
     @property
     def has_template(self) -> bool:

@@ -9,12 +9,13 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import elastic_runtime
 from card_memory import apart
 from elastic_runtime import opening
 from elastic_runtime.cli import chat, run, stats
@@ -457,3 +458,103 @@ def test_ctrl_c_ends_quietly(demo_bundle: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"Traceback" not in errors
+
+
+# --------------------------------------------------------------------------------------------------- conversations
+
+
+def test_says_its_version(demo_bundle: Path) -> None:
+    done = _run("--version")
+    assert (done.returncode, done.stdout) == (0, f"elastic-run, version {elastic_runtime.__version__}\n")
+
+
+BEFORE = [
+    (["--prompt", "x", "--max-new", "0"], "max_new: expected at least 1, found 0."),
+    (["--prompt", "x", "--stop", ""], "stop: expected texts of at least one character"),
+    (["--prompt", ""], "prompt: expected at least one token, found none."),
+    (["--prompt", "hello", "--context", "3"], "prompt: expected at most 3 tokens, the context, found 5."),
+    (["--ids", "264"], "token ids: expected 0 to 263, found 264."),
+    (["--ids", "-1"], "token ids: expected 0 to 263, found -1."),
+    (["--prompt", "x", "--system", "s"], "--system: expected --chat beside it, found none."),
+    (["--chat", "--template-arg", "thinking"], "--template-arg: expected NAME=JSON, found 'thinking'."),
+    (["--chat", "--max-new", "0"], "max_new: expected at least 1, found 0."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), BEFORE, ids=[" ".join(arguments) for arguments, _ in BEFORE])
+def test_no_model_is_loaded_for_a_typing_error(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+) -> None:
+    monkeypatch.setattr(opening.Opener, "open", lambda self: pytest.fail("a model was loaded"))
+    done = _run(demo_bundle, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")  # the first line: not even the device was named
+    assert text in done.stderr
+
+
+def test_a_conversation_has_a_system_prompt_and_arguments(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, Any]] = []
+    ours = chat.Tokenizer.render
+
+    def render(self: Any, messages: Any, **options: Any) -> str:
+        seen.append(([dict(m) for m in messages], options["arguments"]))
+        return ours(self, messages, **options)
+
+    monkeypatch.setattr(chat.Tokenizer, "render", render)
+    arguments = ("--template-arg", "enable_thinking=false", "--template-arg", "effort=low")
+    done = _run(
+        demo_bundle, "--chat", "--budget", "small", "--max-new", 3, "--system", "/no_think", *arguments, data=b"hi\n"
+    )
+    assert done.returncode == 0
+    system = {"role": "system", "content": "/no_think"}
+    assert [messages for messages, _ in seen][1] == [system, {"role": "user", "content": "hi"}]
+    assert {json.dumps(given) for _, given in seen} == {'{"enable_thinking": false, "effort": "low"}'}
+
+
+def test_an_answer_that_was_cut_is_said_to_be(demo_bundle: Path) -> None:
+    for arguments, data in ((("--prompt", "a"), b""), (("--chat",), b"a\n")):
+        done = _run(demo_bundle, *arguments, "--budget", "small", "--max-new", 2, "--ignore-eos", data=data)
+        assert "cut after 2 tokens; --max-new allows more" in done.stderr
+        assert "cut" not in done.stdout
+
+
+def test_only_the_word_itself_switches_budgets(demo_bundle: Path) -> None:
+    done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 2, data=b"/budgetary review please\n")
+    assert done.returncode == 0
+    assert "error" not in done.stderr
+    assert done.stdout
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_conversation(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    def write(piece: Any) -> None:
+        written.append(piece.text)
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run, "_write", write)
+    before = signal.getsignal(signal.SIGINT)
+    done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 30, "--ignore-eos", data=b"hi\nho\n")
+    assert done.returncode == 0
+    assert written[3] == "\n"  # the end of the first answer, after three tokens
+    assert len(written) == 3 + 1 + 30 + 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_reasoning_is_kept_apart_of_what_was_said(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, texts = chat.generate, iter(["<think>hm</think>Yes.", "No."])
+    seen: list[list[Any]] = []
+
+    def generate(*arguments: Any) -> Any:
+        text = next(texts)
+        for number, piece in enumerate(ours(*arguments)):
+            yield replace(piece, text=text if number == 0 else "")
+
+    render = chat.Tokenizer.render
+    monkeypatch.setattr(chat, "generate", generate)
+    monkeypatch.setattr(
+        chat.Tokenizer, "render", lambda self, m, **o: (seen.append([dict(x) for x in m]), render(self, m, **o))[1]
+    )
+    _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 2, data=b"hi\nho\n")
+    assert seen[-1][1] == {"role": "assistant", "content": "Yes.", "reasoning_content": "hm"}
