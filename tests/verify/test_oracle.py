@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from elastic_export.reference import budget_masks, empty_state
-from elastic_export.verify import Oracle
 from elastic_export.verify.masked import MaskedParent
-from elastic_export.verify.oracle import cut_state, spread_state
+from elastic_export.verify.oracle import Oracle, cut_state, spread_state
 from elastic_export.verify.plan import walk
 from elastic_export.verify.verify import stored_weight
 from elastic_runtime.errors import InputError

@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from elastic_export.layers.budget import Budget
-from elastic_export.verify import Oracle, Subject, verify_budgets
+from elastic_export.verify.oracle import Oracle
+from elastic_export.verify.verify import Subject, verify_budgets
 from elastic_export.weights.source import Held
 
 

@@ -10,15 +10,9 @@ from elastic_export.bundle.versions import versions
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.job import ExportJob
-from elastic_export.verify import (
-    Plan,
-    Subject,
-    make_oracle,
-    make_plan,
-    report_of,
-    require_passed,
-    verify_budgets,
-)
+from elastic_export.verify.plan import Plan, make_plan
+from elastic_export.verify.report import report_of
+from elastic_export.verify.verify import Subject, make_oracle, require_passed, verify_budgets
 from elastic_export.weights.modes import Weights
 from elastic_runtime.format.golden import write_golden
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from elastic_export.bundle.results import BudgetResult
 from elastic_export.bundle.versions import versions
 from elastic_export.plan.job import ExportJob
-from elastic_export.verify import engines_not_run, no_verification, report_of
+from elastic_export.verify.report import engines_not_run, no_verification, report_of
 from elastic_runtime.format.records import encode
 
 

@@ -11,7 +11,7 @@ from elastic_export.checkpoint.conversion import Conversion
 from elastic_export.emit import EmittedModel
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.layers.budget import Budget
-from elastic_export.verify import Verification
+from elastic_export.verify.verify import Verification
 from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.manifest import EngineEntry, Manifest
 
