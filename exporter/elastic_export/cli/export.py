@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from elastic_export.bundle.entries import check_destination
+from elastic_export.bundle.forecast import check_machine, forecast
 from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
@@ -19,6 +20,7 @@ from elastic_export.cli.summary import plan_json, result_json, summary
 from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.engine.flavour import flavour
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
+from elastic_export.plan.machine import this_machine
 from elastic_export.products import PRODUCTS, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.interface import PRECISIONS
@@ -54,6 +56,8 @@ _OPTIONS = (
     click.option("--allow-unfit", is_flag=True, help="Build even where no budget fits a target."),
     click.option("--allow-oversize", is_flag=True,
                  help="Keep engines above the bounds on their size and scratch memory; the report says so."),
+    click.option("--allow-short", is_flag=True,
+                 help="Begin even where memory or disk look too short; both are estimates."),
     click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
     click.option("--distrust", is_flag=True,
                  help="Digest again what has not changed by its size and time since an earlier export."),
@@ -71,18 +75,31 @@ def export_options(function: F) -> F:
     return function
 
 
-def run_export(
+def run_export(*, dry_run: bool, as_json: bool, **given: Any) -> None:
+    """Plan, print what fits, build, print the summary."""
+    progress = ConsoleProgress()
+    job = checked_job(progress, **given)
+    print_plan(job, as_json=as_json, alone=dry_run)
+    if dry_run:
+        return
+    from elastic_export.compile import export  # noqa: PLC0415  # torch takes seconds to import; a plan needs none
+
+    result = export(job, progress, command=sys.argv)
+    click.echo(result_json(result) if as_json else summary(result))
+    if job.demo:
+        progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
+
+
+def checked_job(
+    progress: ConsoleProgress,
     *,
     checkpoint: str | None,
     budgets_file: Path | None,
     ignore_tensors: tuple[str, ...],
     ignore_config: tuple[str, ...],
-    dry_run: bool,
-    as_json: bool,
     **rest: Any,
-) -> None:
-    """Plan, print what fits, build, print the summary."""
-    progress = ConsoleProgress()
+) -> ExportJob:
+    """The request of a command line, as far as it can be checked without the machine; warnings are said."""
     folder = resolve_checkpoint(checkpoint, os.environ)
     demo = folder is None
     if demo:
@@ -100,19 +117,22 @@ def run_export(
     flavour(job.product.name).check_targets(job.capabilities)
     if job.product.experimental:
         progress.say(f"{job.product.called} is experimental: nobody has run a build with it")
-    if as_json and dry_run:
-        click.echo(plan_json(job))
-    else:
-        click.echo(job.table(), err=as_json)
-    _check_fit(job)
-    if dry_run:
-        return
-    from elastic_export.compile import export  # noqa: PLC0415  # torch takes seconds to import; a plan needs none
+    return job
 
-    result = export(job, progress, command=sys.argv)
-    click.echo(result_json(result) if as_json else summary(result))
-    if demo:
-        progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
+
+def print_plan(job: ExportJob, *, as_json: bool, alone: bool) -> None:
+    """Print what fits and what the run takes, and refuse what cannot end.
+
+    With `as_json` standard output is a program's: the plan goes there as JSON where it is `alone`, else to standard
+    error.
+    """
+    found = forecast(job, this_machine(job.options.output, min(job.checkpoint.shards, default=None)))
+    if as_json and alone:
+        click.echo(plan_json(job, found))
+    else:
+        click.echo(f"{job.table()}\n{found.text()}", err=as_json)
+    _check_fit(job)
+    check_machine(found, job)
 
 
 def _check_fit(job: ExportJob) -> None:
@@ -151,6 +171,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         require_fit=given["require_fit"],
         allow_unfit=given["allow_unfit"],
         allow_oversize=given["allow_oversize"],
+        allow_short=given["allow_short"],
         distrust=given["distrust"],
         debug=given["debug"],
     )

@@ -12,6 +12,7 @@ from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.records import encode
 
 if TYPE_CHECKING:
+    from elastic_export.bundle.forecast import Forecast
     from elastic_export.bundle.results import BudgetResult, ExportResult
     from elastic_export.engine.engine_facts import EngineFacts
     from elastic_export.plan.job import ExportJob
@@ -89,8 +90,8 @@ def _checks(budget: BudgetResult) -> dict[str, Any]:
     return {c.name: {"error": c.comparison.worst.error, "top1": c.comparison.top1} for c in budget.verification.checks}
 
 
-def plan_json(job: ExportJob) -> str:
-    """What `--dry-run --json` prints: the table for programs."""
+def plan_json(job: ExportJob, found: Forecast) -> str:
+    """What `--dry-run --json` prints: the table for programs, and what the run takes."""
     contexts, batch = job.options.max_contexts, job.options.max_batch
 
     def vram(budget: BudgetSize) -> dict[str, int]:
@@ -113,4 +114,4 @@ def plan_json(job: ExportJob) -> str:
         }
         for budget in job.sizes
     ]
-    return json.dumps({"precision": job.precision, "budgets": budgets}, indent=1)
+    return json.dumps({"precision": job.precision, "budgets": budgets, "takes": found.document()}, indent=1)
