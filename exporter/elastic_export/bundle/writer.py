@@ -157,7 +157,7 @@ class BundleWriter:
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
         assert self._stage is not None, "use the writer in a with statement"
-        external = tuple(entry.result() for entry in self._external)
+        external = (*manifest.external_weights, *(entry.result() for entry in self._external))
         manifest = replace(manifest, files=self._entries(), external_weights=external)
         self._digests.check_unchanged()
         self._link_unchanged(manifest.files)

@@ -15,6 +15,8 @@ from elastic_export.cli.budgets import budgets
 from elastic_export.cli.doctor import doctor
 from elastic_export.cli.export import export_options, run_export
 from elastic_export.cli.inspect import inspect
+from elastic_export.cli.merge import merge
+from elastic_export.cli.plan import plan
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
 from elastic_runtime.errors import FAULT, BuildError, ElasticError, InternalError, internal_error, machine_error
@@ -48,7 +50,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
         )
 
 
-for command in (verify, inspect, targets, budgets, doctor):
+for command in (plan, merge, verify, inspect, targets, budgets, doctor):
     cli.add_command(command)
 
 
