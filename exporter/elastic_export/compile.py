@@ -20,7 +20,7 @@ from elastic_export.engine.flavour import check_builder
 from elastic_export.layers.budget import Budget
 from elastic_export.passes.order import sub_model_graph
 from elastic_export.plan.job import ExportJob
-from elastic_export.progress import Progress
+from elastic_export.progress import Progress, folder_gauge
 from elastic_export.trace.trace import trace_parent
 from elastic_export.verify.slices import check_slices
 from elastic_export.weights.modes import Weights, make_weights
@@ -47,7 +47,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
         results = [_sub_model(job, budget, parent, weights, writer, progress) for budget in job.budgets]
         if job.options.verify:  # all in one pass over the parent; before any engine: a wrong file is not worth building
             with progress.step("verify"):
-                prove(job, results, weights, writer)
+                prove(job, results, weights, writer, progress)
         for result in results:
             build_engines(job, result, writer.folder(result.budget.name), progress)
             write_report(job, result, writer.folder(result.budget.name))
@@ -57,6 +57,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
         with progress.step("bundle"):  # last: digests are of files that nobody changes any more
             for companion in job.checkpoint.companions():
                 writer.place(companion, companion.name)
+            progress.watch(writer.gauge())
             manifest = writer.finish(manifest_of(job, results))
         run = writer.record(record.document(writer.output, manifest, results, progress.seconds()))
     return ExportResult(writer.output, manifest, tuple(results), run)
@@ -70,6 +71,8 @@ def _sub_model(
     with step("passes", budget.name):
         graph = sub_model_graph(job, budget, parent, weights.stored, dumps_of(job.options, budget.name))
     with step("onnx", budget.name):
+        if job.options.weights != "shared":
+            progress.watch(folder_gauge(folder, job.size_of(budget).weight_bytes))
         model, file, embed = budget.architecture(job.parent), folder / "model.onnx", weights.embedded()
         emitted = emit_model(graph, model, file, precision=job.precision, every_token=job.every_token, embed=embed)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)  # before anybody cuts weights by them

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from elastic_export.bundle import forecast as module
-from elastic_export.bundle.forecast import check_machine, disk_needed, duration, forecast
+from elastic_export.bundle.forecast import check_machine, disk_needed, forecast
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
+from elastic_export.plan.fit_table import duration
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_export.plan.machine import Machine, Space
 from elastic_export.plan.work import Rates, Work

@@ -13,7 +13,7 @@ from elastic_export.engine.cost import engine_cost
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.activation import size_bound
-from elastic_export.plan.fit_table import size_text
+from elastic_export.plan.fit_table import duration, size_text
 from elastic_export.plan.job import ExportJob
 from elastic_export.plan.machine import Machine, Space, existing_folder
 from elastic_export.plan.work import Cost, Work
@@ -186,13 +186,6 @@ def _less_disk(job: ExportJob) -> list[str]:
     if job.options.weights != "shared":
         ways.append("use --weights shared" if job.precision == job.checkpoint.dtype else "ask for fewer budgets")
     return ways
-
-
-def duration(seconds: float) -> str:
-    """Two figures at most: 40 s, 12 min, 2.5 h."""
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _plan(job: ExportJob) -> Plan:

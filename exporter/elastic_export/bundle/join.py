@@ -205,8 +205,8 @@ def _check_same_budget(name: str, parts: Sequence[Part]) -> None:
         theirs = graph_files(other.manifest.files, name)
         for path in sorted({*mine, *theirs}):
             if path not in mine or path not in theirs:
-                words = ["none" if path not in files else "one" for files in (mine, theirs)]
-                raise _apart(first, other, path, *words, todo="export both with the same options")
+                expected, found = ("one" if path in files else "none" for files in (mine, theirs))
+                raise _apart(first, other, path, expected, found, "export both with the same options")
             _check_equal(_Taken(first, mine[path]), _Taken(other, theirs[path]), path)
 
 

@@ -10,14 +10,18 @@ from elastic_export.bundle.versions import versions
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.job import ExportJob
+from elastic_export.progress import Gauge, Progress
 from elastic_export.verify.plan import Plan, make_plan
 from elastic_export.verify.report import report_of
 from elastic_export.verify.verify import Subject, make_oracle, require_passed, verify_budgets
 from elastic_export.weights.modes import Weights
 from elastic_runtime.format.golden import write_golden
+from elastic_runtime.format.safetensors import itemsize
 
 
-def prove(job: ExportJob, results: Sequence[BudgetResult], weights: Weights, writer: BundleWriter) -> None:
+def prove(
+    job: ExportJob, results: Sequence[BudgetResult], weights: Weights, writer: BundleWriter, progress: Progress
+) -> None:
     """Verify the files of all budgets and write the golden run of each beside it.
 
     Raises:
@@ -27,7 +31,9 @@ def prove(job: ExportJob, results: Sequence[BudgetResult], weights: Weights, wri
         Subject(result.budget, result.emitted, weights.source(result.budget), _plan(job, result.budget, writer))
         for result in results
     ]
-    verifications = verify_budgets(make_oracle(job.checkpoint, job.precision), subjects)
+    oracle, size = make_oracle(job.checkpoint, job.precision), itemsize(job.checkpoint.dtype)
+    progress.watch(Gauge(size * oracle.elements, lambda: size * oracle.passed))
+    verifications = verify_budgets(oracle, subjects)
     for result, verification in zip(results, verifications, strict=True):
         name = result.budget.name
         if not verification.passed:

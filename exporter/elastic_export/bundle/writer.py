@@ -43,6 +43,7 @@ from elastic_export.bundle.staging import Stage, recover
 from elastic_export.checkpoint.demo import cache_folder
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
+from elastic_export.progress import Gauge
 from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.jsonfile import read_json
@@ -133,6 +134,10 @@ class BundleWriter:
         """Spare `finish` reading a file of the stage whose bytes were digested as they were written."""
         relative = file.relative_to(self.path).as_posix()
         self._known[relative] = entry_at_hand(FileEntry(relative, file.stat().st_size, digest))
+
+    def gauge(self) -> Gauge:
+        """How far the digests are that `finish` waits for."""
+        return self._digests.gauge()
 
     def check_addable(self, manifest: Manifest) -> None:
         """Whether a manifest with these checkpoint and options may be added, before anything is built."""

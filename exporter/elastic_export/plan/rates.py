@@ -35,7 +35,7 @@ def measure_rates(shard: Path | None) -> Rates:
     operations = 2.0 * _ROWS * _WIDE * _WIDE
     fewer, narrower = many[:, : _WIDE // 2].astype(double), square[: _WIDE // 2, : _WIDE // 2].astype(double)
     values, result = _random(_ELEMENTS), np.empty(_ELEMENTS, np.float32)
-    data = values[: _DIGESTED // 4]
+    data = values[: _DIGESTED // 4].tobytes()
     moved = values.nbytes / _best(lambda: np.multiply(values, 2.0, out=result)) * 2  # each is read, and written
     read = _disk_rate(shard) if shard is not None else moved
     return Rates(

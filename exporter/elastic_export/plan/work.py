@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Rates:
 
     def seconds(self, work: Work) -> float:
         """How long a work takes, its parts one after the other."""
-        return sum(getattr(work, kind.name) / getattr(self, kind.name) for kind in fields(work))
+        return sum(amount / rate for amount, rate in zip(astuple(work), astuple(self), strict=True))
 
 
 @dataclass(frozen=True)
