@@ -55,7 +55,7 @@ class Rates:
 
     def seconds(self, work: Work) -> float:
         """How long a work takes, its parts one after the other."""
-        return sum(amount / rate for amount, rate in zip(astuple(work), astuple(self), strict=True))
+        return float(sum(amount / rate for amount, rate in zip(astuple(work), astuple(self), strict=True)))
 
 
 @dataclass(frozen=True)
