@@ -29,9 +29,9 @@ from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.plan import Plan, make_plan
 from elastic_export.verify.verify import Subject, Verification, make_oracle, require_passed, verify_budgets
 from elastic_export.weights.recipe import shared_recipe
-from elastic_export.weights.source import Held
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
+from elastic_runtime.ort.weight_source import Held
 from synthetic import write_checkpoint
 
 Array = np.ndarray[Any, Any]

@@ -14,8 +14,8 @@ from elastic_export.verify.masked import MaskedParent
 from elastic_export.verify.oracle import Oracle, cut_state, spread_state
 from elastic_export.verify.plan import walk
 from elastic_export.verify.verify import Subject, make_oracle, stored_weight, verify_budgets
-from elastic_export.weights.source import Held
 from elastic_runtime.errors import InputError
+from elastic_runtime.ort.weight_source import Held
 from masked_parent import load_reference
 
 

@@ -113,7 +113,7 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
     costs["weights"] = Cost(0, _copied(job))
     costs["passes and files"] = Cost(_cut(job), _written(job, models))
     if options.verify:
-        costs["verify"] = _verification(job)
+        costs["verify"] = _verification(job, machine)
     builds = [
         engine_cost(len(model.pattern), options.ops, len(engine.capabilities), _embedded(job, budget))
         for budget, model in zip(job.budgets, models, strict=True)
@@ -193,9 +193,10 @@ def _plan(job: ExportJob) -> Plan:
     return make_plan(vocab=job.parent.vocab_size, max_tokens=options.max_tokens, max_context=min(options.max_contexts))
 
 
-def _verification(job: ExportJob) -> Cost:
+def _verification(job: ExportJob, machine: Machine) -> Cost:
     narrow = job.precision != "fp32"
-    return verification_cost(job.parent, job.budgets, _plan(job), narrow=narrow, every_token=job.every_token)
+    sides, every = min(2, machine.processors), job.every_token
+    return verification_cost(job.parent, job.budgets, _plan(job), narrow=narrow, every_token=every, sides=sides)
 
 
 def _shards(job: ExportJob) -> int:

@@ -17,7 +17,7 @@ from elastic_export.verify.plan import Plan
 
 _WIDE, _DOUBLE = 4, 8  # bytes of float32 and of float64
 #: Rows up to which a product waits for its matrix rather than for the processor.
-_FEW_ROWS = 16
+FEW_ROWS = 16
 #: Tokens up to which the reference's scan goes token by token; each then goes over the state this often.
 _STEPWISE, _PASSES = 16, 9
 #: Elements of a block: of the head's matrix (way.py), and of one that is converted to float64 (mixers.py).
@@ -48,7 +48,13 @@ class _Calls:
 
 
 def verification_cost(
-    parent: Architecture, budgets: Sequence[Budget], plan: Plan, *, narrow: bool, every_token: bool = False
+    parent: Architecture,
+    budgets: Sequence[Budget],
+    plan: Plan,
+    *,
+    narrow: bool,
+    every_token: bool = False,
+    sides: int = 2,
 ) -> Cost:
     """Memory and work of `verify_budgets`.
 
@@ -56,8 +62,9 @@ def verification_cost(
         parent: whose layers are gone through once.
         budgets: those that are verified on the way.
         plan: the calls of each.
-        narrow: whether the precision is a narrow one, whose roundings are judged layer by layer.
+        narrow: whether the precision is a narrow one, whose file has a rounded twin besides.
         every_token: whether all tokens have logits, not each row's last one alone.
+        sides: tasks side by side (workers.py); a task is a budget's exact side or its rounded one.
     """
     calls, models = _Calls.of(plan), [budget.architecture(parent) for budget in budgets]
     held = sum(_held(parent, model, calls, narrow=narrow, every_token=every_token) for model in models)
@@ -66,17 +73,18 @@ def verification_cost(
     for layer in parent.layers():
         here = _Layer(parent, layer, calls)
         reading = here.parameters * (_WIDE + 2)
-        passing = [0]
+        pieces = list[_Layer]()
         work += Work(read=2 * here.parameters, moved=reading)
         for model, layers in zip(models, kept, strict=True):
             if layer.index in layers:
                 piece = _Layer(model, layers[layer.index], calls)
-                passing.append(_passing(here, piece, narrow=narrow))
+                pieces.append(piece)
                 work += _work(here, piece, calls, narrow=narrow)
-        most = max(most, _WIDE * here.parameters + max(passing))
+        most = max(most, _WIDE * here.parameters + _passing(here, pieces, sides))
     for model in models:
         work += _head(parent, model, calls, narrow=narrow, every_token=every_token)
-    blocks = 2 * _BLOCK * (_WIDE + 2)  # of the parent's head and of a file's
+    block = min(_BLOCK, parent.vocab_size * parent.hidden_size)  # of the parent's head, and of each side's
+    blocks = (1 + sides) * block * (_WIDE + 2)
     return Cost(held + max(most, blocks), work)
 
 
@@ -102,6 +110,11 @@ class _Layer:
         """Elements of its linear layers."""
         return sum(self._sizes(matrices=True))
 
+    @property
+    def largest(self) -> int:
+        """Elements of its largest tensor: loaded as it is stored before it is widened."""
+        return max(self._sizes(matrices=False))
+
     def state(self, *, scanned: bool = False) -> int:
         """Elements of one sequence's states, or of those alone that a scan goes over."""
         return sum(
@@ -123,37 +136,43 @@ def _held(parent: Architecture, model: Architecture, calls: _Calls, *, narrow: b
     twins, tokens = 1 + narrow, sum(calls.fed)
     streams = tokens * parent.hidden_size + twins * calls.padded * model.hidden_size
     asked, given = (tokens, calls.padded) if every_token else (len(calls.fed), calls.rows * len(calls.tokens))
-    logits = (asked + given) * twins * parent.vocab_size  # the masked parent and a twin, the judge and another
+    logits = (2 * asked + twins * given) * parent.vocab_size  # of the masked parent, the judge and the twins
     return _WIDE * (streams + logits)
 
 
-def _passing(here: _Layer, piece: _Layer, *, narrow: bool) -> int:
-    """Bytes while a budget is at a layer, beside the parent's weights.
-
-    The piece's weights, its records of every call (stream, branch, sum, and the states between calls), and the masked
-    parent's new states of every feed; then, with the first records still there, those of the rounded twin and the
-    judge's states in float64, before and after, with the narrower ones that are compared.
+def _passing(here: _Layer, pieces: Sequence[_Layer], sides: int) -> int:
+    """Bytes while all budgets are at a layer, beside the parent's weights: what the longer side of the largest piece
+    takes, the judged one; meanwhile the exact side of another; and the masked parent's states of every budget.
     """
+    largest = sorted(pieces, key=lambda piece: piece.parameters, reverse=True)[:sides]
+    if not largest:
+        return 0  # skipped by all
+    weights = _WIDE * sum(piece.parameters for piece in largest)
+    exact = _exact(here, largest[-1]) if sides > 1 else 0
+    states = _WIDE * len(pieces) * len(here.calls.fed) * here.state()
+    return weights + states + exact + max(2 * largest[0].largest, _judged(here, largest[0]))
+
+
+def _exact(here: _Layer, piece: _Layer) -> int:
+    """Activations of the masked parent, and the states before and after the call that the float32 twin is at."""
     calls = here.calls
-    weights = _WIDE * piece.parameters + 2 * piece.matrices  # a copy as it is stored, before it is widened
+    return _WIDE * (3 * sum(calls.fed) * here.widest + 2 * calls.rows * piece.state())
+
+
+def _judged(here: _Layer, piece: _Layer) -> int:
+    """The rounded twin's records of every call (stream, branch, sum, and the states between calls), the judge's states
+    and activations in float64, before and after, and a block of a matrix converted to it.
+    """
+    calls, fed, tokens = here.calls, len(here.calls.fed), sum(here.calls.fed)
     records = 3 * calls.padded * piece.model.hidden_size + (len(calls.tokens) + 1) * calls.rows * piece.state()
-    fed, tokens = len(calls.fed), sum(calls.fed)
-    reference = fed * here.state() + 3 * tokens * here.widest
-    if not narrow:
-        return weights + _WIDE * (records + reference)
-    judged = _DOUBLE * (2 * fed * here.state() + 3 * tokens * here.widest) + _WIDE * 2 * fed * piece.state()
-    converted = _DOUBLE * min(here.matrices, _BLOCK)
-    return weights + _WIDE * (2 * records + fed * here.state()) + judged + converted
+    judge = 2 * fed * here.state() + 3 * tokens * here.widest + min(here.matrices, _BLOCK)
+    return _WIDE * (records + fed * piece.state()) + _DOUBLE * judge
 
 
 def _work(here: _Layer, piece: _Layer, calls: _Calls, *, narrow: bool) -> Work:
     """One budget at one layer."""
     tokens, twins = sum(calls.fed), 1 + narrow
-    many, few = _rows(calls)
-    work = Work(
-        products=2.0 * tokens * here.matrices,
-        moved=piece.parameters * (2 + 2 + _WIDE) + _scan(here, calls, _WIDE),
-    )
+    many, few = _rows(calls, together=not piece.state())
     twin = Work(
         products=2.0 * many * piece.matrices,
         few_rows=_WIDE * few * piece.matrices,
@@ -161,17 +180,22 @@ def _work(here: _Layer, piece: _Layer, calls: _Calls, *, narrow: bool) -> Work:
         moved=_WIDE * 8 * calls.rows * len(calls.tokens) * piece.state(),
         steps=_PIECE_STEPS,
     )
-    work += twin * twins
-    if narrow:
-        work += Work(products=2.0 * tokens * here.matrices, double_products=2.0 * tokens * here.matrices)
-        work += Work(moved=(_WIDE + _DOUBLE) * here.matrices + _scan(here, calls, _WIDE) + _scan(here, calls, _DOUBLE))
-    return work
+    parent = Work(products=2.0 * tokens * here.matrices, moved=_scan(here, calls, _WIDE))
+    converted = (_WIDE + _DOUBLE) * here.matrices
+    judge = Work(double_products=2.0 * tokens * here.matrices, moved=converted + _scan(here, calls, _DOUBLE))
+    return twin * twins + parent + judge + Work(moved=piece.parameters * (2 + 2 + _WIDE))
 
 
-def _rows(calls: _Calls) -> tuple[int, int]:
-    """Rows in all calls of many, and the number of calls of few."""
-    rows = [calls.rows * tokens for tokens in calls.tokens]
-    return sum(n for n in rows if n > _FEW_ROWS), sum(n <= _FEW_ROWS for n in rows)
+def _rows(calls: _Calls, *, together: bool, last: bool = False) -> tuple[int, int]:
+    """Rows in all runs of many, and the number of runs of few.
+
+    Calls of as many tokens run `together` where nothing is carried from one to the next (shipped.py). `last`: one row a
+    sequence, whatever the tokens are.
+    """
+    each = [(tokens, calls.tokens.count(tokens)) for tokens in set(calls.tokens)]
+    runs = each if together else [(tokens, 1) for tokens in calls.tokens]
+    rows = [calls.rows * count * (1 if last else tokens) for tokens, count in runs]
+    return sum(n for n in rows if n > FEW_ROWS), sum(n <= FEW_ROWS for n in rows)
 
 
 def _scan(here: _Layer, calls: _Calls, itemsize: int) -> int:
@@ -184,8 +208,8 @@ def _head(parent: Architecture, model: Architecture, calls: _Calls, *, narrow: b
     """Embedding and head of one budget: the head's rows in blocks, each of them a piece of its own."""
     twins, matrix = 1 + narrow, parent.vocab_size * parent.hidden_size
     own, blocks = parent.vocab_size * model.hidden_size, -(-matrix // _BLOCK)
-    many, few = _rows(calls) if every_token else (0, len(calls.tokens))
+    many, few = _rows(calls, together=True, last=not every_token)
     asked = sum(calls.fed) if every_token else len(calls.fed)
     side = Work(products=2.0 * asked * matrix)
     twin = Work(products=2.0 * many * own, few_rows=_WIDE * few * own, steps=_PIECE_STEPS * (1 + blocks))
-    return (side + twin) * twins + Work(read=2 * matrix, moved=(2 + _WIDE) * (matrix + own))
+    return side * 2 + twin * twins + Work(read=2 * matrix, moved=(2 + _WIDE) * (matrix + own))
