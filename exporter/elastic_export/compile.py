@@ -21,7 +21,7 @@ from elastic_export.emit import emit_model
 from elastic_export.engine.flavour import check_builder
 from elastic_export.passes.order import sub_model_graph
 from elastic_export.plan.job import ExportJob
-from elastic_export.progress import Progress
+from elastic_export.progress import Progress, folder_gauge
 from elastic_export.trace.trace import trace_parent
 from elastic_export.verify.slices import check_slices
 from elastic_export.weights.modes import Weights, make_weights
@@ -51,7 +51,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
         _make_models(job, made, weights, writer, progress)
         if job.options.verify and made:  # in one pass over the parent, and before an engine is built of a wrong file
             with progress.step("verify"):
-                prove(job, made, weights, old, writer)
+                prove(job, made, weights, old, writer, progress)
         build_engines(job, results, old, writer, progress)
         for result in results:
             write_report(job, result, old, writer)
@@ -60,6 +60,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
         check_targets(job, results)  # again, by the builder's scratch memory instead of the estimate
         with progress.step("bundle"):  # last: digests are of files that nobody changes any more
             ship_companions(job.checkpoint, writer.path)
+            progress.watch(writer.gauge())
             manifest = writer.finish(manifest_of(job, results))
         run = writer.record(record.document(writer.output, manifest, results, progress.seconds()))
     return ExportResult(writer.output, manifest, tuple(results), run, (job.ops.note,) if job.ops.note else ())
@@ -85,6 +86,8 @@ def _make_model(
     with step("passes", budget.name):
         graph = sub_model_graph(job, budget, parent, weights.stored, dumps_of(job.options, budget.name))
     with step("onnx", budget.name):
+        if job.options.weights != "shared":
+            progress.watch(folder_gauge(folder, job.size_of(budget).weight_bytes))
         model, file, embed = budget.architecture(job.parent), folder / "model.onnx", weights.embedded()
         emitted = emit_model(graph, model, file, precision=job.precision, every_token=job.every_token, embed=embed)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)  # before anybody cuts weights by them

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """How far a step is, asked from another thread while it runs: `done()` bytes of about `total`."""
+
+    total: int
+    done: Callable[[], int]
+
+
+def folder_gauge(folder: Path, total: int) -> Gauge:
+    """By what a folder holds already, for whoever writes into it."""
+    return Gauge(total, lambda: sum(path.stat().st_size for path in folder.iterdir() if path.is_file()))
 
 
 class Progress:
@@ -41,6 +56,9 @@ class Progress:
     def end(self, name: str, subject: str, taken: float) -> None:
         """A step ended."""
         logger.info("%s %s: %.1f s", name, subject, taken)
+
+    def watch(self, gauge: Gauge) -> None:
+        """What runs now is as far as this gauge says; silent progress does not ask it."""
 
     def say_all(self, texts: Iterable[str]) -> None:
         """Several things a user should know."""

@@ -32,7 +32,8 @@ from elastic_export.layers.mlp import MLP
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
-from elastic_export.verify import Subject, Verification, make_oracle, make_plan, verify_budgets
+from elastic_export.verify.plan import make_plan
+from elastic_export.verify.verify import Subject, Verification, make_oracle, verify_budgets
 from elastic_export.weights.recipe import shared_recipe
 from elastic_runtime.ort.weight_source import Array, Recipe, WeightSource
 

@@ -16,34 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
-from elastic_export.cli.main import main
 from elastic_export.engine.build_folder import BuildFaultError
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.manifest_reader import NAME
 from elastic_runtime.verify.verified import Verified
-from synthetic import BUDGETS_12B, NANO_12B, random_architecture, write_checkpoint, write_sparse_checkpoint
-
-Run = tuple[int, str, str]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: str) -> Run:
-        monkeypatch.setattr(sys, "argv", ["elastic-export", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture(scope="session")
-def sparse_12b(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sparse") / "Nemotron-Elastic-12B"
-    write_sparse_checkpoint(folder, NANO_12B, BUDGETS_12B)
-    return folder
-
+from synthetic import random_architecture, write_checkpoint
 
 BAD_REQUESTS = [
     (["--budget", "all"], "--target: expected GPU classes such as rtx5080, found nothing"),
@@ -412,7 +389,9 @@ def test_unfit_checkpoint_faults_exit_2(run, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--checkpoint", "--output"])
-def test_a_plan_refuses_names_that_are_no_text(tmp_path: Path, run: Callable[..., Run], option: str) -> None:
+def test_a_plan_refuses_names_that_are_no_text(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]], option: str
+) -> None:
     """Before anything is built, which they would be the end of."""
     name = str(tmp_path / os.fsdecode(b"ck\xff"))
     if option == "--checkpoint":

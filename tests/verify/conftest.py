@@ -25,16 +25,9 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
-from elastic_export.verify import (
-    Oracle,
-    Plan,
-    Subject,
-    Verification,
-    make_oracle,
-    make_plan,
-    require_passed,
-    verify_budgets,
-)
+from elastic_export.verify.oracle import Oracle
+from elastic_export.verify.plan import Plan, make_plan
+from elastic_export.verify.verify import Subject, Verification, make_oracle, require_passed, verify_budgets
 from elastic_export.weights.recipe import shared_recipe
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.weights import WeightRecipe, iter_weights

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from elastic_export.reference import budget_masks, empty_state
-from elastic_export.verify import Oracle
 from elastic_export.verify.masked import MaskedParent
-from elastic_export.verify.oracle import cut_state, spread_state
+from elastic_export.verify.oracle import Oracle, cut_state, spread_state
 from elastic_export.verify.plan import walk
-from elastic_export.verify.verify import stored_weight
+from elastic_export.verify.verify import Subject, make_oracle, stored_weight, verify_budgets
 from elastic_runtime.errors import InputError
+from elastic_runtime.ort.weight_source import Held
 from masked_parent import load_reference
 
 
@@ -142,3 +142,12 @@ def test_cut_and_spread_are_inverse(compiled: Any) -> None:
         spread = spread_state(kept, part, shape)
         np.testing.assert_array_equal(cut_state(spread, part), kept)
         assert np.count_nonzero(spread) == kept.size
+
+
+def test_what_was_passed_in_the_end_is_all_there_is(compiled: Any) -> None:
+    model = compiled("bf16")
+    oracle = make_oracle(model.checkpoint, "bf16")
+    assert oracle.passed == 0
+    weights = Held(model.load(model.recipe(model.emitted)))
+    verify_budgets(oracle, [Subject(model.budget, model.emitted, weights, model.plan)])
+    assert oracle.passed == oracle.elements

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elastic_export.verify import Plan, make_plan
-from elastic_export.verify.plan import walk
+from elastic_export.verify.plan import Plan, make_plan, walk
 
 
 @settings(max_examples=200, deadline=None)

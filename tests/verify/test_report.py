@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.verify import engines_not_run, no_verification, report_of, require_passed
 from elastic_export.verify.compare import Comparison, Difference
+from elastic_export.verify.report import engines_not_run, no_verification, report_of
 from elastic_export.verify.tolerance import TOLERANCES
+from elastic_export.verify.verify import require_passed
 from elastic_runtime.errors import BuildError
 
 

@@ -11,8 +11,10 @@ import onnx
 import pytest
 
 from elastic_export.layers.budget import Budget
-from elastic_export.verify import Oracle, Subject, verify_budgets, way
+from elastic_export.verify import way
+from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.shipped import ShippedFile
+from elastic_export.verify.verify import Subject, verify_budgets
 from elastic_runtime.ort.weight_source import Held
 
 

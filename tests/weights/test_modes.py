@@ -26,7 +26,7 @@ from elastic_export.passes import budget_passes, run_passes
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
-from elastic_export.verify import stored_weight
+from elastic_export.verify.verify import stored_weight
 from elastic_export.weights.modes import Weights, make_weights
 from synthetic import write_checkpoint
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of
+from elastic_export.progress import Gauge
 from elastic_export.weights.read_ahead import Span, read_ahead
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import FileEntry
@@ -35,6 +36,11 @@ class Digests:
         self._pool = ThreadPoolExecutor(_threads(), "digest")
         self._stopped = threading.Event()
         self._sources: dict[Path, FileState] = {}
+        self._counting, self._asked, self._done = threading.Lock(), 0, 0
+
+    def gauge(self) -> Gauge:
+        """Bytes digested of those that have been asked for so far."""
+        return Gauge(self._asked, lambda: self._done)
 
     def of_source(self, file: Path, relative: str, *, trust: bool) -> Future[FileEntry]:
         """The entry `relative` for a file that others could change: a shard of the checkpoint.
@@ -80,11 +86,15 @@ class Digests:
         return FileEntry(relative, size, digest)
 
     def _digest(self, file: Path) -> tuple[int, str]:
+        with self._counting:
+            self._asked += file.stat().st_size
         return streamed_digest(file, on_bytes=self._go_on)
 
     def _go_on(self, count: int) -> None:
         if self._stopped.is_set():
             raise InterruptedError("nobody waits for the digest any more")
+        with self._counting:
+            self._done += count
 
 
 def streamed_digest(file: Path, *, on_bytes: Callable[[int], None]) -> tuple[int, str]:

@@ -12,20 +12,22 @@ from elastic_export.bundle.versions import versions
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.emit import EmittedModel
 from elastic_export.plan.job import ExportJob
-from elastic_export.verify import (
-    Subject,
-    make_oracle,
-    make_plan,
-    report_of,
-    require_passed,
-    verify_budgets,
-)
+from elastic_export.progress import Gauge, Progress
+from elastic_export.verify.plan import make_plan
+from elastic_export.verify.report import report_of
+from elastic_export.verify.verify import Subject, make_oracle, require_passed, verify_budgets
 from elastic_export.weights.modes import Weights
 from elastic_runtime.format.golden import write_golden
+from elastic_runtime.format.safetensors import itemsize
 
 
 def prove(
-    job: ExportJob, results: Sequence[BudgetResult], weights: Weights, standing: Standing, writer: BundleWriter
+    job: ExportJob,
+    results: Sequence[BudgetResult],
+    weights: Weights,
+    standing: Standing,
+    writer: BundleWriter,
+    progress: Progress,
 ) -> None:
     """Verify the files of budgets that were made and write the golden run of each beside it.
 
@@ -41,7 +43,9 @@ def prove(
         plan = make_plan(vocab=job.parent.vocab_size, max_tokens=tokens, max_context=context)
         source = weights.source(result.budget)
         subjects.append(Subject(result.budget, cast(EmittedModel, result.model), source, plan))
-    verifications = verify_budgets(make_oracle(job.checkpoint, job.precision), subjects)
+    oracle, size = make_oracle(job.checkpoint, job.precision), itemsize(job.checkpoint.dtype)
+    progress.watch(Gauge(size * oracle.elements, lambda: size * oracle.passed))
+    verifications = verify_budgets(oracle, subjects)
     for result, verification in zip(results, verifications, strict=True):
         name = result.budget.name
         if not verification.passed:

@@ -10,7 +10,7 @@ from elastic_export.bundle.standing import Standing
 from elastic_export.bundle.versions import versions
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.plan.job import ExportJob
-from elastic_export.verify import engines_not_run, no_verification, report_of
+from elastic_export.verify.report import engines_not_run, no_verification, report_of
 from elastic_runtime.format.records import encode
 
 #: What a kept model's report still says of it: the checks where they are asked for, and what a conversion took.

@@ -20,7 +20,7 @@ from elastic_runtime.format.manifest import EngineEntry, Manifest
 
 if TYPE_CHECKING:
     from elastic_export.emit import ModelFile
-    from elastic_export.verify import Verification
+    from elastic_export.verify.verify import Verification
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
+from elastic_export.progress import Gauge
 from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.interface import OpsMode
@@ -169,6 +170,10 @@ class BundleWriter:
         for entry in files:
             self.keep(entry, entry.path)
 
+    def gauge(self) -> Gauge:
+        """How far the digests are that `finish` waits for."""
+        return self._digests.gauge()
+
     def check_addable(self, manifest: Manifest) -> None:
         """Whether a manifest with these checkpoint and options may be added, before anything is built."""
         if self._add and self.previous is not None:
@@ -196,7 +201,7 @@ class BundleWriter:
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
         assert self._stage is not None, "use the writer in a with statement"
-        external = tuple(entry.result() for entry in self._external.values())
+        external = (*manifest.external_weights, *(entry.result() for entry in self._external.values()))
         manifest = replace(manifest, files=self._entries(), external_weights=external)
         for entry in manifest.files:
             if self._kept.get(entry.path, entry) != entry:

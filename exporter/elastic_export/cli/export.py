@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from elastic_export.bundle.entries import check_destination
+from elastic_export.bundle.forecast import check_machine, forecast
 from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.reader import Checkpoint
@@ -21,6 +22,7 @@ from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.engine.flavour import flavour
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_export.plan.limits import MAX_TOKENS
+from elastic_export.plan.machine import this_machine
 from elastic_export.plan.ops_modes import OPS_WISHES
 from elastic_export.products import PRODUCTS, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
@@ -65,6 +67,8 @@ _OPTIONS = (
     click.option("--allow-unfit", is_flag=True, help="Build even where no budget fits a target."),
     click.option("--allow-oversize", is_flag=True,
                  help="Keep engines above the bounds on their size and scratch memory; the report says so."),
+    click.option("--allow-short", is_flag=True,
+                 help="Begin even where memory or disk look too short; both are estimates."),
     click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
     click.option("--distrust", is_flag=True,
                  help="Digest again what has not changed by its size and time since an earlier export."),
@@ -84,18 +88,34 @@ def export_options(function: F) -> F:
     return function
 
 
-def run_export(
+def run_export(*, dry_run: bool, as_json: bool, **given: Any) -> None:
+    """Plan, print what fits, build, print the summary."""
+    progress = ConsoleProgress()
+    job = checked_job(progress, **given)
+    if dry_run:
+        print_plan(job, as_json=as_json, alone=True)
+        return
+    result = unchanged(job, progress)
+    if result is None:
+        print_plan(job, as_json=as_json, alone=False)
+        result = _compiled(job, progress)
+    else:
+        click.echo(job.table(), err=as_json)
+    click.echo(result_json(result) if as_json else summary(result))
+    if job.demo:
+        progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
+
+
+def checked_job(
+    progress: ConsoleProgress,
     *,
     checkpoint: str | None,
     budgets_file: Path | None,
     ignore_tensors: tuple[str, ...],
     ignore_config: tuple[str, ...],
-    dry_run: bool,
-    as_json: bool,
     **rest: Any,
-) -> None:
-    """Plan, print what fits, build, print the summary."""
-    progress = ConsoleProgress()
+) -> ExportJob:
+    """The request of a command line, as far as it can be checked without the machine; warnings are said."""
     folder = resolve_checkpoint(checkpoint, os.environ)
     demo = folder is None
     if demo:
@@ -117,17 +137,22 @@ def run_export(
         progress.say(f"{job.product.called} is experimental: nobody has run a build with it")
     if job.ops.note:
         progress.say(job.ops.note)
-    if as_json and dry_run:
-        click.echo(plan_json(job))
+    return job
+
+
+def print_plan(job: ExportJob, *, as_json: bool, alone: bool) -> None:
+    """Print what fits and what the run takes, and refuse what cannot end.
+
+    With `as_json` standard output is a program's: the plan goes there as JSON where it is `alone`, else to standard
+    error.
+    """
+    found = forecast(job, this_machine(job.options.output, min(job.checkpoint.shards, default=None)))
+    if as_json and alone:
+        click.echo(plan_json(job, found))
     else:
-        click.echo(job.table(), err=as_json)
+        click.echo(f"{job.table()}\n{found.text()}", err=as_json)
     _check_fit(job)
-    if dry_run:
-        return
-    result = unchanged(job, progress) or _compiled(job, progress)
-    click.echo(result_json(result) if as_json else summary(result))
-    if demo:
-        progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
+    check_machine(found, job)
 
 
 def _compiled(job: ExportJob, progress: ConsoleProgress) -> ExportResult:
@@ -175,6 +200,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         require_fit=given["require_fit"],
         allow_unfit=given["allow_unfit"],
         allow_oversize=given["allow_oversize"],
+        allow_short=given["allow_short"],
         distrust=given["distrust"],
         jobs=given["jobs"],
         debug=given["debug"],

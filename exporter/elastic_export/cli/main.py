@@ -15,6 +15,8 @@ from elastic_export.cli.budgets import budgets
 from elastic_export.cli.doctor import doctor
 from elastic_export.cli.export import export_options, run_export
 from elastic_export.cli.inspect import inspect
+from elastic_export.cli.merge import merge
+from elastic_export.cli.plan import plan
 from elastic_export.cli.plugins import plugins
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
@@ -49,7 +51,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
         )
 
 
-for command in (verify, inspect, targets, budgets, plugins, doctor):
+for command in (plan, merge, verify, inspect, targets, budgets, plugins, doctor):
     cli.add_command(command)
 
 

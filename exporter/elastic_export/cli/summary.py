@@ -12,6 +12,7 @@ from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.records import encode
 
 if TYPE_CHECKING:
+    from elastic_export.bundle.forecast import Forecast
     from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResult
     from elastic_export.plan.job import ExportJob
     from elastic_runtime.format.manifest import BudgetEntry
@@ -105,8 +106,8 @@ def _checks(budget: BudgetResult) -> dict[str, dict[str, Any]]:
     }
 
 
-def plan_json(job: ExportJob) -> str:
-    """What `--dry-run --json` prints: the table for programs."""
+def plan_json(job: ExportJob, found: Forecast) -> str:
+    """What `--dry-run --json` prints: the table for programs, and what the run takes."""
     contexts, batch = job.options.max_contexts, job.options.max_batch
 
     def vram(budget: BudgetSize) -> dict[str, int]:
@@ -130,4 +131,5 @@ def plan_json(job: ExportJob) -> str:
         for budget in job.sizes
     ]
     notes = [job.ops.note] if job.ops.note else []
-    return json.dumps({"precision": job.precision, "notes": notes, "budgets": budgets}, indent=1)
+    takes = found.document()
+    return json.dumps({"precision": job.precision, "notes": notes, "budgets": budgets, "takes": takes}, indent=1)

@@ -56,6 +56,13 @@ def size_text(count: int) -> str:
     return f"{count} B"
 
 
+def duration(seconds: float) -> str:
+    """Two figures at most: 40 s, 12 min, 2.5 h."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def align(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
     """Columns two spaces apart; headings (the first row) and the columns in `left` start together, others end so."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

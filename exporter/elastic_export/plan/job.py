@@ -58,6 +58,7 @@ class ExportOptions:
     require_fit: bool = False
     allow_unfit: bool = False
     allow_oversize: bool = False
+    allow_short: bool = False
     distrust: bool = False
     jobs: int | None = None
     debug: bool = False

@@ -43,15 +43,24 @@ class Oracle:
         read: reads its tensors.
         prefix: name of the backbone in the checkpoint.
 
+    Attributes:
+        passed: elements that were read so far, of `elements`.
+
     Methods raise InputError where a value is not finite: whoever compares with a NaN learns nothing of a file, and the
     fault lies in the checkpoint. It names the tensor that holds one, else the layer that computes one.
     """
 
     def __init__(self, arch: Architecture, read: Read, prefix: str) -> None:
-        self.architecture, self._read = arch, read
+        self.architecture, self._read, self.passed = arch, read, 0
         with torch.device("meta"):
             self._model = ElasticModel(arch, prefix)
         self._shapes = {name: state.shape for name, state in empty_state(arch, 1, 1, torch.float32, "meta").items()}
+
+    @property
+    def elements(self) -> int:
+        """All that is read once in a pass: every tensor but the embedding."""
+        embedding = self.architecture.vocab_size * self.architecture.hidden_size
+        return self.architecture.parameters() - embedding
 
     def embed(self, ids: Ints, masks: Masks) -> Tensor:
         """Token ids [N] -> the residual stream [1, N, d]."""
@@ -91,7 +100,9 @@ class Oracle:
 
     def head_rows(self, first: int, count: int) -> Tensor:
         """Rows of the head's matrix."""
-        return torch.from_numpy(self._read(f"{_HEAD}.weight", slice(first, first + count)))
+        rows = torch.from_numpy(self._read(f"{_HEAD}.weight", slice(first, first + count)))
+        self.passed += rows.numel()
+        return rows
 
     def check_layer(self, stream: Tensor, block: Block) -> None:
         """What a layer has computed, with its weights still at hand."""
@@ -124,6 +135,7 @@ class Oracle:
         weights = {key: torch.from_numpy(self._read(f"{name}.{key}")) for key, _ in module.named_parameters()}
         module.load_state_dict(weights, assign=True)
         yield
+        self.passed += sum(weight.numel() for weight in weights.values())
         module.to("meta")
 
 

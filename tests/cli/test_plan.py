@@ -1,0 +1,97 @@
+"""`plan`, `merge`, what a run takes and the machines that are refused; the reckoning is in bundle/test_forecast.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from elastic_export.cli import export as module
+from elastic_export.plan.machine import Machine, Space, this_machine
+
+SMALL = Space(300 << 20, "the memory limit of its control group (0.5 GiB)")
+ASKED = ("--budget", "all", "--target", "rtx5080,rtx4090,rtx5090")
+
+
+def of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "this_machine", lambda output, shard: machine)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Machine:
+    return this_machine(tmp_path, None)
+
+
+def test_a_plan_is_a_dry_run(run, tmp_path, monkeypatch, here) -> None:
+    monkeypatch.chdir(tmp_path)
+    of(here, monkeypatch)
+    code, planned, _ = run("plan", *ASKED)
+    assert (code, run(*ASKED, "--dry-run")[:2]) == (0, (0, planned))
+    assert planned.splitlines()[-1].startswith("this run takes about ")
+    code, text, _ = run("plan", *ASKED, "--json")
+    assert (code, run(*ASKED, "--dry-run", "--json")[:2]) == (0, (0, text))
+    takes = json.loads(text)["takes"]
+    assert takes["memory_bytes"] == max(stage["memory_bytes"] for stage in takes["stages"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_matrix_is_one_line_of_jobs_that_are_exports(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("plan", *ASKED, "--matrix")
+    targets = "rtx5080,rtx4090,rtx5090"
+    assert (code, out.count("\n")) == (0, 1)
+    assert json.loads(out) == {
+        "include": [{"name": name, "budget": name, "target": targets} for name in ("large", "medium", "small")]
+    }
+    code, out, _ = run("plan", "--budget", "large,small", *ASKED[2:], "--matrix", "--by", "target")
+    assert code == 0
+    assert json.loads(out)["include"] == [  # cards of one compute capability share their engine
+        {"name": "rtx5080-rtx5090", "budget": "large,small", "target": "rtx5080,rtx5090"},
+        {"name": "rtx4090", "budget": "large,small", "target": "rtx4090"},
+    ]
+
+
+def test_a_matrix_of_what_cannot_be_built_is_refused(run, sparse_12b) -> None:
+    code, out, err = run("plan", "--checkpoint", str(sparse_12b), "--budget", "12b", "--target", "rtx5080", "--matrix")
+    assert (code, out) == (2, "")
+    assert "at least one budget that fits it" in err
+    code, _, err = run("plan", "--budget", "none", "--target", "rtx5080", "--matrix")
+    assert (code, "none" in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", [(), ("--dry-run",), ("--json",)])
+def test_a_machine_with_too_little_memory_is_refused_before_anything_is_built(
+    run, tmp_path, monkeypatch, here, command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of(replace(here, memory=SMALL), monkeypatch)
+    code, out, err = run(*ASKED, *command)
+    assert code == 1
+    assert "memory: expected about" in err
+    assert "found 300.0 MiB on the memory limit of its control group (0.5 GiB)" in err
+    assert ("VRAM@16k" in out) == (command != ("--json",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_refused_with_what_would_do(run, tmp_path, monkeypatch, here, sparse_12b) -> None:
+    monkeypatch.chdir(tmp_path)
+    of(replace(here, memory=None, disk=Space(10**10, "the file system of /x")), monkeypatch)
+    asked = ("--checkpoint", str(sparse_12b), "--budget", "all", "--target", "rtx5080")
+    code, _, err = run("plan", *asked, "--weights", "sliced")
+    assert code == 1
+    assert "free for the bundle, found 9.3 GiB on the file system of /x. Free some space, name an --output on" in err
+    assert run("plan", *asked)[0] == 0  # shards that are linked take no room
+    assert run("plan", *asked, "--weights", "sliced", "--allow-short")[0] == 0
+
+
+def test_merge_joins_bundles_and_names_what_is_wrong(run, tmp_path, demo_bundle) -> None:
+    code, out, _ = run("merge", str(demo_bundle), "--output", str(tmp_path / "out"))
+    assert code == 0
+    assert out.splitlines()[0] == "large: rtx5080 at 2048"
+    assert f"bundle {tmp_path}/out: " in out
+    code, _, err = run("merge", str(demo_bundle), str(tmp_path / "none"), "--output", str(tmp_path / "more"))
+    assert (code, "none: expected a bundle, found no such folder" in err) == (2, True)
+    assert not (tmp_path / "more").exists()
+    assert run("merge", "--output", str(tmp_path / "more"))[0] == 2
