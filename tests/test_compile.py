@@ -18,11 +18,11 @@ import pytest
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult
 from elastic_export.ops.mamba2_mixer import body
-from elastic_export.verify.onnx_model import OnnxModel
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.golden import read_golden
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
+from elastic_runtime.ort.onnx_model import OnnxModel
 from small_export import ARCH, SMALL, contents, run, write_small
 
 # One worker: it exports once what the tests share.

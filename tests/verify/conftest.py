@@ -36,9 +36,9 @@ from elastic_export.verify import (
     verify_budgets,
 )
 from elastic_export.weights.recipe import shared_recipe
-from elastic_export.weights.source import Held
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
+from elastic_runtime.ort.weight_source import Held
 from synthetic import write_checkpoint
 
 Array = np.ndarray[Any, Any]

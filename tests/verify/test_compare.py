@@ -74,6 +74,38 @@ def test_pooled_is_over_all_rows() -> None:
     assert (found.share, found.call) == (1 / 4, 1)
 
 
+def heads_off(count: int, by: float, heads: int = 128) -> float:
+    """The pooled error of a state of which so many heads are off by so much of their size."""
+    right = random(heads, 4, 8)
+    wrong = right.copy()
+    wrong[:count] *= 1 + by
+    tally = Tally(pooled=True)
+    tally.add_state("ssm_state.0", 0, right, right, 0)
+    tally.add_state("ssm_state.0", 1, wrong, right, 0)
+    return tally.comparison().worst.error
+
+
+def test_a_head_whose_time_step_rounded_differently_does_not_count_and_more_heads_do() -> None:
+    assert heads_off(3, 0.5) == 0.0
+    assert heads_off(4, 0.5) > 0.02
+    assert heads_off(1, 0.5, heads=8) == 0.0
+    assert heads_off(2, 0.5, heads=8) > 0.1
+    assert heads_off(1, 0.5, heads=1) > 0.3, "the only one"
+    assert heads_off(128, 0.002) == pytest.approx(0.002 * 0.5**0.5, rel=1e-3), "the rest is as far off as before"
+
+
+def test_a_head_that_is_no_number_counts() -> None:
+    assert heads_off(1, float("nan")) == float("inf")
+
+
+def test_a_head_counts_where_rows_do() -> None:
+    tally, right = Tally(), random(128, 4, 8)
+    wrong = right.copy()
+    wrong[0] *= 1.5
+    tally.add_state("ssm_state.0", 0, wrong, right, 0)
+    assert tally.comparison().worst.error > 0.03
+
+
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"x: \(3,\) against \(4,\)"):
         Tally().add("x", 0, random(3), random(4))

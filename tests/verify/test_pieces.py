@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx import ModelProto, NodeProto, helper
 
-from elastic_export.verify.onnx_model import OnnxModel
-from elastic_export.verify.pieces import Piece, check_pieces, cut, shared_nodes
 from elastic_export.verify.plan import walk
 from elastic_runtime.errors import BuildError, ElasticError, InternalError
+from elastic_runtime.ort.onnx_model import OnnxModel
+from elastic_runtime.ort.pieces import Piece, check_pieces, cut, shared_nodes
 
 LAYERS = (0, 1, 3, 4)
 Pieces = list[Piece]

@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from elastic_export.graph.facts import clone_with_facts, facts_of
+from elastic_export.layers.mlp import MLP
 from elastic_export.verify.attributes import check_attributes
-from elastic_export.verify.onnx_model import OnnxModel
 from elastic_export.verify.plan import POISON
 from elastic_export.verify.slices import check_slices
+from elastic_runtime.ort.onnx_model import OnnxModel
 
 
 def norm_of_layer(model: onnx.ModelProto, number: int) -> None:
@@ -71,6 +72,18 @@ def test_a_fault_of_the_head_shows_in_the_logits(compiled: Any) -> None:
     assert [d.tensor for d in found.checks[1].failures] == ["logits"]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_a_fault_is_named_by_its_layer(compiled: Any, precision: str) -> None:
+    """Layers behind the faulty one compute from what it gave, and are not blamed; a float32 model's neither."""
+    model = compiled(precision)
+    faulty = onnx.load(model.emitted.path)
+    next(node for node in faulty.graph.node if node.op_type == "Relu").op_type = "Identity"
+    found = model.verify(model.rewritten(faulty))
+    [layer] = [i for i, kind, _ in model.arch.layers() if kind is MLP and i in model.budget.kept_layers(model.arch)]
+    assert {d.tensor for d in found.checks[1].failures} == {f"branch.{layer}"}
+    assert "logits" in {d.tensor for d in found.checks[0].failures}
+
+
 def test_unwritten_rows_are_poisoned_in_both_runs(compiled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, fills, empty = compiled("bf16"), list[float](), OnnxModel.empty_state
 
@@ -80,8 +93,9 @@ def test_unwritten_rows_are_poisoned_in_both_runs(compiled: Any, monkeypatch: py
 
     monkeypatch.setattr(OnnxModel, "empty_state", filling)
     assert model.verify(model.emitted).passed
-    layers = len(model.budget.kept_layers(model.arch))
-    assert fills == [POISON] * (2 * layers)
+    kept = set(model.budget.kept_layers(model.arch))
+    carrying = [index for index, kind, _ in model.arch.layers() if index in kept and kind.states]
+    assert fills == [POISON] * (2 * len(carrying))
 
 
 def test_every_layer_and_state_is_compared(compiled: Any) -> None:

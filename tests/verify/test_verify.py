@@ -6,12 +6,14 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 from elastic_export.layers.budget import Budget
-from elastic_export.verify import Oracle, Subject, verify_budgets
-from elastic_export.weights.source import Held
+from elastic_export.verify import Oracle, Subject, verify_budgets, way
+from elastic_export.verify.shipped import ShippedFile
+from elastic_runtime.ort.weight_source import Held
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +51,29 @@ def test_the_parents_layers_are_read_once_for_all(compiled: Any, subjects: list[
     assert set(read) == set(model.checkpoint.tensors)
     more = {name: count for name, count in read.items() if count > 1}
     assert more == {"backbone.embeddings.weight": len(subjects)}, "rows of each plan's ids"
+
+
+@pytest.mark.parametrize("every_token", [False, True])
+def test_the_head_in_blocks_is_the_head(compiled: Any, monkeypatch: pytest.MonkeyPatch, every_token: bool) -> None:
+    """Rows of the file's matrix too, where logits are of all tokens as well; a fault in the last block shows."""
+    model = compiled("bf16", every_token=every_token)
+    whole, given = model.verify(model.emitted), list[int]()
+    monkeypatch.setattr(way, "_BLOCK", 50 * model.arch.hidden_size)
+    run = ShippedFile.head
+
+    def noting(self: ShippedFile, piece: Any, weights: Any) -> None:
+        given.append(len(weights["lm_head.weight"]))
+        run(self, piece, weights)
+
+    monkeypatch.setattr(ShippedFile, "head", noting)
+    blocks = model.verify(model.emitted)
+    assert given == [count for count in (50, 50, 31) for _ in ("float32", "rounded")]
+    np.testing.assert_allclose(blocks.golden.logits, whole.golden.logits, rtol=1e-5, atol=1e-6)
+    assert [check.passed for check in blocks.checks] == [True, True, True]
+
+    def faulty(name: str, array: Any) -> Any:
+        return np.concatenate([array[:-2], array[-1:], array[-2:-1]]) if name == "lm_head.weight" else array
+
+    weights = [(name, faulty(name, array)) for name, array in model.load(model.recipe(model.emitted))]
+    [found] = verify_budgets(model.oracle, [Subject(model.budget, model.emitted, Held(weights), model.plan)])
+    assert [d.tensor for d in found.checks[0].failures] == ["logits"]

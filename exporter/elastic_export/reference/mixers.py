@@ -111,12 +111,13 @@ def declare(module: nn.Module, name: str, shape: tuple[int, ...]) -> None:
     module.register_parameter(last, nn.Parameter(torch.empty(shape), requires_grad=False))
 
 
-_CONVERTED = 1 << 24  # elements at a time: 128 MiB of float64, where a whole matrix of a 12B takes 840
+_CONVERTED = 1 << 22  # elements at a time: 32 MiB of float64, where a whole matrix of a 12B takes 840
 
 
 def multiply(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., in] times weight [out, in]: [..., out] in the dtype of x; another weight is converted block by block."""
     if weight.dtype == x.dtype:
         return F.linear(x, weight)
-    blocks = torch.split(weight, max(1, _CONVERTED // weight.shape[1]))
-    return torch.cat([F.linear(x, block.to(x.dtype)) for block in blocks], dim=-1)
+    rows = max(1, _CONVERTED // weight.shape[1])
+    converted = torch.empty(min(rows, len(weight)), weight.shape[1], dtype=x.dtype)  # one for all: pages cost time
+    return torch.cat([F.linear(x, converted[: len(block)].copy_(block)) for block in torch.split(weight, rows)], dim=-1)

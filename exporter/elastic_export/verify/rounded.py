@@ -1,10 +1,10 @@
-"""The check of narrow models: every layer by itself, from the same inputs, with the same roundings on both sides.
+"""Every layer by itself, from the same inputs, with the same roundings on both sides: faults are named by layer.
 
 End to end two correct narrow runs drift apart: a sum that differs in its last bit rounds the other way here and there,
 and ten layers on that is a per cent, as much as a real fault. So the rounded twin is recorded with its residual stream,
-and the oracle computes each layer from the twin's own stream and states, in float64 (and in float32, to see how far two
-right implementations are apart on this model). What is left are single flipped roundings
-(1e-4); a norm, a time step or a state in the narrow dtype stands out by ten times that.
+and the oracle computes each layer from the twin's own stream and states, in float64 (and in float32 where a layer
+is outside the table's bounds, to see how far two right implementations are apart on it). What is left are single
+flipped roundings (1e-4); a norm, a time step or a state in the narrow dtype stands out by ten times that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel
 from elastic_export.graph.facts import StateSlice, tensor_slices
 from elastic_export.reference import Masks
@@ -29,27 +30,31 @@ from elastic_export.verify.masked import Fed, feeds, last_tokens
 from elastic_export.verify.oracle import Array, Oracle, cut_state, spread_state
 from elastic_export.verify.plan import Plan
 from elastic_export.verify.shipped import Passed
+from elastic_export.verify.tolerance import TOLERANCES
+
+#: A layer's branch [N, d'] of all tokens, and of each feed the states after it by the parent's names.
+_Layer = tuple[Array, list[dict[str, Array]]]
 
 
 class Judge:
-    """Recomputes the layers of a rounded twin with the masked parent.
+    """Recomputes the layers of a twin with the masked parent.
 
     Attributes:
         logits: [n, V] after the head, of each feed's last token or of all tokens.
     """
 
-    def __init__(
-        self, oracle: Oracle, masks: Masks, emitted: EmittedModel, plan: Plan, storage: torch.dtype, *, every: bool
-    ) -> None:
+    def __init__(self, oracle: Oracle, masks: Masks, emitted: EmittedModel, plan: Plan, *, every: bool) -> None:
         self._oracle, self._masks, self._slices = oracle, masks, emitted.state_slices
-        self._round, self._arch, self._plan, self._every = rounding_to(storage), oracle.architecture, plan, every
+        self._arch, self._plan, self._every = oracle.architecture, plan, every
+        self._round = rounding_to(DTYPES[emitted.precision].torch)
+        self._tolerance = TOLERANCES["rounded"][emitted.precision]
         parts = tensor_slices(emitted.weight_sources.values())
         embeddings = next(part for part in parts if part.tensor.endswith("embeddings.weight"))
         self._hidden, self.fed = positions(embeddings.runs[1]), sorted(feeds(plan), key=lambda fed: (fed.call, fed.row))
         self.tally, self._noise = Tally(pooled=True), Tally(pooled=True)
 
     def comparison(self) -> Comparison:
-        """The twin against the oracle in float64, beside the oracle's own float32 against its float64."""
+        """The twin against the oracle in float64; beside it, where that was measured, the oracle's own float32."""
         noise = {found.tensor: found for found in self._noise.comparison().differences}
         found = self.tally.comparison()
         differences = [
@@ -66,29 +71,38 @@ class Judge:
         if {part.input for part in parts.values()} != set(passed[0].before):
             self.tally.add_missing(f"branch.{block.index}")  # a layer of another kind
             return
-        exact, exact_states = self._run(passed, block, parts, torch.float64)
-        narrow, narrow_states = self._run(passed, block, parts, torch.float32)
+        for fed in self.fed:
+            record, tokens = passed[fed.call], (fed.row, slice(fed.count))
+            summed = self._round(torch.from_numpy(record.stream[tokens] + record.branch[tokens])).numpy()
+            self.tally.add(f"residual.{block.index}", fed.call, record.total[tokens], summed)
+        branch, exact = f"branch.{block.index}", self._run(passed, block, parts, torch.float64)
+        self._hold(self.tally, branch, parts, self._taken(passed, parts), exact)
+        found = self.tally.differences([branch, *(part.input for part in parts.values())])
+        if not all(self._tolerance.holds(difference) for difference in found):
+            self._hold(self._noise, branch, parts, self._run(passed, block, parts, torch.float32), exact)
+
+    def _hold(self, tally: Tally, branch: str, parts: Mapping[str, StateSlice], ours: _Layer, theirs: _Layer) -> None:
+        """One implementation of a layer against another."""
         start = 0
         for number, fed in enumerate(self.fed):
-            record, tokens = passed[fed.call], slice(start, start + fed.count)
-            stream, branch, total = (
-                value[fed.row, : fed.count] for value in (record.stream, record.branch, record.total)
-            )
-            summed = self._round(torch.from_numpy(stream + branch)).numpy()
-            self.tally.add(f"residual.{block.index}", fed.call, total, summed)
-            self.tally.add(f"branch.{block.index}", fed.call, branch, exact[tokens])
-            self._noise.add(f"branch.{block.index}", fed.call, narrow[tokens], exact[tokens])
+            tokens, end = slice(start, start + fed.count), fed.at + fed.count
+            tally.add(branch, fed.call, ours[0][tokens], theirs[0][tokens])
             for name, part in parts.items():
-                ours, end = record.after[part.input][fed.row], fed.at + fed.count
-                theirs = exact_states[number][name]
-                self.tally.add_state(part.input, fed.call, ours, theirs, end)
-                self._noise.add_state(part.input, fed.call, narrow_states[number][name], theirs, end)
+                tally.add_state(part.input, fed.call, ours[1][number][name], theirs[1][number][name], end)
             start += fed.count
+
+    def _taken(self, passed: Sequence[Passed], parts: Mapping[str, StateSlice]) -> _Layer:
+        """What the twin computed."""
+        branch = np.concatenate([passed[fed.call].branch[fed.row, : fed.count] for fed in self.fed])
+        states = [
+            {name: passed[fed.call].after[part.input][fed.row] for name, part in parts.items()} for fed in self.fed
+        ]
+        return branch, states
 
     def _run(
         self, passed: Sequence[Passed], block: Block, parts: Mapping[str, StateSlice], dtype: torch.dtype
-    ) -> tuple[Array, list[dict[str, Array]]]:
-        """The branch [N, d'] of all tokens and the new states of each feed, computed in `dtype`."""
+    ) -> _Layer:
+        """What the parent's block computes from the same streams and states in `dtype`."""
         shapes = {
             name: state.shape[1:] for name, state in self._oracle.states_of(block.index, self._plan.context).items()
         }

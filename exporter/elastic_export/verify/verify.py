@@ -6,8 +6,7 @@ every file's piece go through it, outputs and states are compared and dropped, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +26,10 @@ from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.plan import Plan
 from elastic_export.verify.tolerance import TOLERANCES, Tolerance
 from elastic_export.verify.way import Way, head_blocks
-from elastic_export.weights.source import WeightSource
+from elastic_export.verify.workers import workers_for
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.golden import Golden
+from elastic_runtime.ort.weight_source import WeightSource
 
 #: What each check compares the file with.
 AGAINST = {
@@ -45,7 +45,6 @@ _TAKEN_NARROW = tuple(
     for tensor in kind.tensors
     if tensor.operand and op.contract.dtype_of(tensor.operand) == ACTIVATIONS
 )
-_WIDE = 1024  # channels from which on more threads pay
 
 
 @dataclass(frozen=True)
@@ -126,50 +125,35 @@ class Subject:
 def verify_budgets(oracle: Oracle, subjects: Sequence[Subject]) -> list[Verification]:
     """Run the plans on both sides and compare logits and every state after each call.
 
-    Memory: one layer of the parent and one piece of one file in float32, and of every budget the streams and the logits
-    of all calls on both sides.
+    Memory: one layer of the parent and the pieces of two files that compute it in float32, and of every budget the
+    streams and the logits of all calls on both sides.
 
     Raises:
         InputError: a value of the parent is not finite, or the weights are not those of the file.
         BuildError, InternalError: a file is none that onnxruntime runs, or has not the layers of its budget.
     """
-    with _threads_for(oracle.architecture.hidden_size), torch.inference_mode():
-        ways = [Way(oracle, s.budget, s.emitted, s.weights, s.plan) for s in subjects]
+    with workers_for(oracle.architecture.hidden_size) as workers, torch.inference_mode():
+        ways = [Way(oracle, s.budget, s.emitted, s.weights, s.plan, workers.threads) for s in subjects]
         for index, _, _ in oracle.architecture.layers():
             with oracle.loaded_layer(index) as block:
-                for way in ways:
-                    way.layer(block)
+                workers.run(task for way in ways for task in way.layer(block))
         with oracle.loaded_norm():
             for way in ways:
                 way.begin_head()
         blocks = head_blocks(oracle.architecture)
         for first, count in blocks:
             weight = oracle.head_rows(first, count)
-            for way in ways:
-                way.head(first, weight)
+            workers.run(task for way in ways for task in way.head(first, weight))
         return [_verification(way, subject, blocks) for way, subject in zip(ways, subjects, strict=True)]
 
 
 def _verification(way: Way, subject: Subject, blocks: Sequence[tuple[int, int]]) -> Verification:
     precision, emitted = subject.emitted.precision, subject.emitted
     way.finish(blocks)
-    checks = [Check("float32", TOLERANCES["float32"][precision], way.float32())]
-    if way.judge is not None:
-        checks.append(Check("rounded", TOLERANCES["rounded"][precision], way.judge.comparison()))
     attributes = check_attributes(way.file, emitted.architecture)
-    checks.append(Check("attributes", TOLERANCES["attributes"][precision], attributes))
+    found = {"float32": way.float32(), "rounded": way.judge.comparison(), "attributes": attributes}
+    checks = [Check(name, TOLERANCES[name][precision], comparison) for name, comparison in found.items()]
     return Verification(subject.budget.name, subject.plan, tuple(checks), way.golden())
-
-
-@contextmanager
-def _threads_for(width: int) -> Iterator[None]:
-    """One PyTorch thread for a small model: its ops end before the others have met, and on a busy machine they wait."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if width < _WIDE else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def require_passed(verification: Verification) -> None:

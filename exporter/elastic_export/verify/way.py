@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
 from torch import Tensor
 
-from elastic_export.dtypes import DTYPES
 from elastic_export.emit import EmittedModel
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
@@ -17,25 +16,26 @@ from elastic_export.reference.model import Block
 from elastic_export.verify.compare import Comparison, Tally
 from elastic_export.verify.masked import MaskedParent
 from elastic_export.verify.oracle import Array, Oracle
-from elastic_export.verify.pieces import cut
 from elastic_export.verify.plan import Plan
 from elastic_export.verify.rounded import Judge
-from elastic_export.verify.shipped import (
-    ShippedFile,
+from elastic_export.verify.shipped import Passed, ShippedFile, real_logits
+from elastic_export.verify.workers import Shared, Task
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.format.golden import Golden
+from elastic_runtime.format.sketch import Sketch, sketch, written_rows
+from elastic_runtime.ort.piece_weights import (
     embedding_weights,
     head_matrix,
     head_of,
     head_weights,
     piece_weights,
-    real_logits,
     tables,
 )
-from elastic_export.weights.source import WeightSource
-from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.format.golden import Golden
-from elastic_runtime.format.sketch import Sketch, sketch, written_rows
+from elastic_runtime.ort.pieces import Piece, cut
 from elastic_runtime.ort.twin import is_weight
+from elastic_runtime.ort.weight_source import WeightSource
 
+_Rows = tuple[Piece, dict[str, Array]]  # a piece of the head for some rows, and their weights
 _AGAIN = "export the bundle again"
 _BLOCK = 1 << 24  # elements of the head's matrix at a time: 64 MiB in float32
 
@@ -49,15 +49,21 @@ def head_blocks(arch: Architecture) -> list[tuple[int, int]]:
 class Way:
     """A budget under verification; the caller asks of it what the next weights of the parent are for.
 
-    The float32 twin is fed its own stream from end to end. The rounded one is too, and the `judge` (None for a float32
-    model) holds each of its layers alone against the parent.
+    The float32 twin is fed its own stream from end to end. The rounded one is too (of a float32 model it is the same),
+    and the `judge` holds each of its layers alone against the parent.
 
     Raises (when made): see `cut`; InputError, BuildError: `weights` are not those of the file, or not of the parent's
     tokens.
     """
 
     def __init__(
-        self, oracle: Oracle, budget: Budget, emitted: EmittedModel, weights: WeightSource, plan: Plan
+        self,
+        oracle: Oracle,
+        budget: Budget,
+        emitted: EmittedModel,
+        weights: WeightSource,
+        plan: Plan,
+        threads: int = 0,
     ) -> None:
         arch, narrow = oracle.architecture, emitted.precision != "fp32"
         every, masks = len(emitted.logits.shape) == 3, budget_masks(arch, budget)
@@ -71,9 +77,9 @@ class Way:
         self._matrix = head_matrix(self._head)
         _check_vocabulary(self.file, arch.vocab_size, {self._matrix, *tables(first)} - {None})
         self._parent = MaskedParent(oracle, masks, emitted.state_slices, plan, every_token=every)
-        self._twins = [ShippedFile(plan, arch.vocab_size, rounded=rounded) for rounded in (False, True)[: 1 + narrow]]
-        storage = DTYPES[emitted.precision].torch
-        self.judge = Judge(oracle, masks, emitted, plan, storage, every=every) if narrow else None
+        vocab, roundings = arch.vocab_size, (False, True)[: 1 + narrow]
+        self._twins = [ShippedFile(plan, vocab, rounded=rounded, threads=threads) for rounded in roundings]
+        self.judge = Judge(oracle, masks, emitted, plan, every=every)
         self._tally, self._sketches = Tally(), dict[str, Sketch]()
         self._ends = np.cumsum([step.length for step in plan.steps], axis=0)
         if pieces:
@@ -81,44 +87,65 @@ class Way:
             for twin in self._twins:
                 twin.embed(first, held)
 
-    def layer(self, block: Block) -> None:
-        """The parent's next layer, kept or not."""
-        self._parent.layer(block)
+    def layer(self, block: Block) -> list[Task]:
+        """What the parent's next layer, kept or not, is for; the tasks may run side by side."""
         if block.index not in self._pieces:
-            return
+            return [lambda: self._parent.layer(block)]
         piece = self._pieces[block.index]
-        weights = piece_weights(piece, self._source)
-        passed = self._twins[0].layer(piece, weights)
+        weights = Shared(len(self._twins), lambda: piece_weights(piece, self._source))
+
+        def passed(twin: ShippedFile) -> Iterator[Passed]:
+            return twin.layer(piece, weights.take())
+
+        if len(self._twins) == 1:
+            return [lambda: self._both(block, list(passed(self._twins[0])))]
+        return [
+            lambda: self._exact_layer(block, passed(self._twins[0])),
+            lambda: self.judge.layer(list(passed(self._twins[1])), block),
+        ]
+
+    def _both(self, block: Block, passed: Sequence[Passed]) -> None:
+        self._exact_layer(block, passed)
+        self.judge.layer(passed, block)
+
+    def _exact_layer(self, block: Block, passed: Iterable[Passed]) -> None:
+        """Parent and float32 twin."""
+        self._parent.layer(block)
         for call, record in enumerate(passed):
             expected = self._parent.states(call)
             self._tally.add_states(call, record.after, expected, self._ends[call].tolist())
         for name, states in expected.items():
             self._sketches[name] = sketch(written_rows(states, self._ends[-1]) if "cache" in name else states)
-        if self.judge is not None:
-            self.judge.layer(self._twins[1].layer(piece, weights), block)
 
     def begin_head(self) -> None:
         """After the last layer, with the final norm's weight loaded."""
         self._parent.begin_head()
-        if self.judge is not None:
-            self.judge.begin_head(self._twins[1].streams)
+        self.judge.begin_head(self._twins[-1].streams)
         if self._matrix is None:
-            self._run_head(0, None)
+            weights = piece_weights(self._head, self._source)
+            for twin in self._twins:
+                twin.head(self._head, weights)
 
-    def head(self, first: int, weight: Tensor) -> None:
-        """Rows of the parent's head, from `first` on."""
+    def head(self, first: int, weight: Tensor) -> list[Task]:
+        """What rows of the parent's head, from `first` on, are for; the tasks may run side by side."""
+        rows = Shared(len(self._twins), lambda: self._head_rows(first, len(weight)))
+        return [lambda: self._exact_head(first, weight, rows), lambda: self._rounded_head(first, weight, rows)]
+
+    def _exact_head(self, first: int, weight: Tensor, rows: Shared[_Rows]) -> None:
         self._parent.head(first, weight)
-        if self.judge is not None:
-            self.judge.head(first, weight)
         if self._matrix is not None:
-            self._run_head(first, len(weight))
+            self._twins[0].head(*rows.take())
+
+    def _rounded_head(self, first: int, weight: Tensor, rows: Shared[_Rows]) -> None:
+        self.judge.head(first, weight)
+        for twin in self._twins[1:] if self._matrix is not None else ():
+            twin.head(*rows.take())
 
     def finish(self, blocks: Sequence[tuple[int, int]]) -> None:
         """After the last rows: compare the logits."""
         self._oracle.check_head(self._parent.logits, blocks)
         self._compare_logits(self._tally, self._twins[0], self._parent)
-        if self.judge is not None:
-            self._compare_logits(self.judge.tally, self._twins[1], self.judge)
+        self._compare_logits(self.judge.tally, self._twins[-1], self.judge)
 
     def float32(self) -> Comparison:
         """The float32 twin from end to end against the parent."""
@@ -144,14 +171,10 @@ class Way:
             states={part.input: self._sketches[part.input] for part in self._slices if part.input in self._sketches},
         )
 
-    def _run_head(self, first: int, rows: int | None) -> None:
-        if self._matrix is None or rows is None:
-            piece, weights = self._head, piece_weights(self._head, self._source)
-        else:
-            piece = head_of(self._head, self._matrix, rows)
-            weights = head_weights(self._head, self._source, self._matrix, first, rows)
-        for twin in self._twins:
-            twin.head(piece, weights)
+    def _head_rows(self, first: int, count: int) -> _Rows:
+        assert self._matrix is not None
+        weights = head_weights(self._head, self._source, self._matrix, first, count)
+        return head_of(self._head, self._matrix, count), weights
 
     def _compare_logits(self, tally: Tally, twin: ShippedFile, side: MaskedParent | Judge) -> None:
         for (call, row), expected in sorted(self._logits_of(side).items(), key=lambda item: item[0]):

@@ -17,8 +17,8 @@ from elastic_export.plan.job import ExportJob
 from elastic_export.weights.initialised import write_initialised
 from elastic_export.weights.recipe import shared_recipe, sliced_recipe
 from elastic_export.weights.sliced import write_sliced
-from elastic_export.weights.source import OutsideTensors, Recipe, WeightSource
 from elastic_runtime.format.weights import WeightRecipe
+from elastic_runtime.ort.weight_source import OutsideTensors, Recipe, WeightSource
 
 RECIPE = "weights.json"
 

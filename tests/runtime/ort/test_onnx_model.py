@@ -10,8 +10,8 @@ import onnx
 import onnx.parser
 import pytest
 
-from elastic_export.verify.onnx_model import OnnxModel
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.ort.onnx_model import OnnxModel
 
 TEXT = """<ir_version: 11, opset_import: ["": 24]>
 tiny (int64[B,T] input_ids, int64[B] position, int64[B] length, bfloat16[B,4] "conv_state.0",

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from elastic_export.weights.source import Held, OutsideTensors, Recipe, WeightSource
 from elastic_runtime.format.safetensors import itemsize
 from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe
+from elastic_runtime.ort.weight_source import Held, OutsideTensors, Recipe, WeightSource
 
 WHOLE = np.arange(60, dtype=np.float32).reshape(10, 6)
 ROWS, COLUMNS = ((1, 2), (4, 1), (6, 3)), ((0, 2), (3, 3))

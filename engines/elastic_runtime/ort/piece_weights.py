@@ -1,0 +1,147 @@
+"""The weights of a file's pieces in float32, one piece at a time: layers whole, table and head by rows."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto
+
+from elastic_runtime.backend import Ints
+from elastic_runtime.errors import BuildError
+from elastic_runtime.ort.backend_onnx import widened
+from elastic_runtime.ort.pieces import Piece
+from elastic_runtime.ort.weight_source import WeightSource
+
+Array = npt.NDArray[np.float32]
+#: Ops behind the head's product that change no value but its type.
+_MOVED = ("Cast", "Identity")
+
+
+def piece_weights(piece: Piece, source: WeightSource) -> dict[str, Array]:
+    """A piece's weights in float32."""
+    return {name: _widened(_checked(piece, name, source.load(name))) for name in piece.weights}
+
+
+def tables(piece: Piece) -> set[str]:
+    """Weights of which rows are picked by the token ids, and nothing else is read."""
+    nodes = piece.model.graph.node
+    by_token = [n for n in nodes if n.op_type == "Gather" and not _axis(n) and n.input[1] == "input_ids"]
+    elsewhere = {name for n in nodes if n not in by_token for name in n.input}
+    return {n.input[0] for n in by_token}.intersection(piece.weights) - elsewhere
+
+
+def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str, Array]:
+    """As `piece_weights`; of a table that tokens pick rows from, the rows of `ids` alone.
+
+    The others are zero, in memory that nobody touches. No node of the piece can read them: see `tables`.
+    """
+    picked, weights = tables(piece), dict[str, Array]()
+    for value in piece.model.graph.input:
+        if value.name in piece.weights and value.name in picked:
+            table = _untouched([d.dim_value for d in value.type.tensor_type.shape.dim])
+            for row in np.unique(ids):
+                found = _checked(piece, value.name, source.rows(value.name, int(row), 1), rows=1)
+                table[row] = _widened(found)[0]
+            weights[value.name] = table
+        elif value.name in piece.weights:
+            weights[value.name] = _widened(_checked(piece, value.name, source.load(value.name)))
+    return weights
+
+
+def _untouched(shape: Sequence[int]) -> Array:
+    """Zeros that take memory by the small page where they are written, not by the large ones that numpy asks for."""
+    memory = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(shape)
+
+
+def head_matrix(piece: Piece) -> str | None:
+    """The weight whose rows can be given in blocks, each for its own part of the logits; None where the piece is not
+    made so: the logits must be one product with it, and nothing but conversions and the return of [N, V] to [B, T, V]
+    behind.
+    """
+    makers, widths = _makers(piece.model), []
+    node = makers["logits"]
+    while node.op_type in _MOVED or (node.op_type == "Reshape" and _width(piece.model, makers, node)):
+        widths += [] if node.op_type in _MOVED else [_width(piece.model, makers, node)]
+        node = makers[node.input[0]]
+    if node.op_type != "Gemm" or len(node.input) != 2 or not _attribute(node, "transB") or node.input[1] in makers:
+        return None
+    [matrix] = [value for value in piece.model.graph.input if value.name == node.input[1]]
+    readers = [other for other in piece.model.graph.node if matrix.name in other.input]
+    rows = matrix.type.tensor_type.shape.dim[0].dim_value
+    return matrix.name if len(readers) == 1 and all(width == rows for width in widths) else None
+
+
+def head_of(piece: Piece, matrix: str, rows: int) -> Piece:
+    """The piece with that many rows of its matrix."""
+    model = ModelProto()
+    model.CopyFrom(piece.model)
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name in (matrix, "logits"):
+            dims = value.type.tensor_type.shape.dim
+            dims[0 if value.name == matrix else len(dims) - 1].dim_value = rows
+    makers = _makers(model)
+    node = makers["logits"]
+    while node.op_type != "Gemm":
+        if node.op_type == "Reshape":
+            joined = makers[node.input[1]]
+            name = f"{joined.input[-1]}.{matrix}"  # of its own: another node may read the constant that was there
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([rows], np.int64), name))
+            joined.input[-1] = name
+        node = makers[node.input[0]]
+    return Piece(piece.name, model, piece.stream, piece.branch, piece.result)
+
+
+def _makers(model: ModelProto) -> dict[str, onnx.NodeProto]:
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+def _width(model: ModelProto, makers: Mapping[str, onnx.NodeProto], node: onnx.NodeProto) -> int | None:
+    """The last extent that a Reshape gives whose shape is joined of other extents and a constant, for it alone."""
+    joined = makers.get(node.input[1])
+    alone = sum(node.input[1] in other.input for other in model.graph.node) == 1
+    if joined is None or joined.op_type != "Concat" or not alone:
+        return None
+    [last] = [tensor for tensor in model.graph.initializer if tensor.name == joined.input[-1]] or [None]
+    return None if last is None or list(last.dims) != [1] else int(onnx.numpy_helper.to_array(last)[0])
+
+
+def head_weights(piece: Piece, source: WeightSource, matrix: str, first: int, count: int) -> dict[str, Array]:
+    """The weights of `head_of`, rows of the matrix from `first` on."""
+    whole = {name: _widened(_checked(piece, name, source.load(name))) for name in piece.weights if name != matrix}
+    return whole | {matrix: _widened(_checked(piece, matrix, source.rows(matrix, first, count), rows=count))}
+
+
+def _checked(piece: Piece, name: str, array: npt.NDArray[Any], rows: int | None = None) -> npt.NDArray[Any]:
+    """What the file asks for; of the shape onnxruntime says it, whole inputs are given to it."""
+    [value] = [value for value in piece.model.graph.input if value.name == name]
+    wanted = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+    if array.dtype != wanted or (rows is not None and list(array.shape) != [rows, *shape[1:]]):
+        expected = f"{wanted} {[rows, *shape[1:]] if rows else shape}"
+        found = f"{array.dtype} {list(array.shape)}"
+        raise BuildError(
+            f"weight {name} of {piece.name}", expected=expected, found=found, todo="export the bundle again"
+        )
+    return array
+
+
+def _widened(array: npt.NDArray[Any]) -> Array:
+    """A float32 array of its own, or a float32 one itself."""
+    return widened(np.require(array, requirements=["C", "A"]))
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return int(_attribute(node, "axis") or 0)
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> Any:
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), None)
