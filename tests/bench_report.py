@@ -18,7 +18,7 @@ class Row:
 
     step: str
     seconds: float
-    memory: float | None = None
+    memory: int | None = None
 
     def line(self) -> str:
         """For a terminal."""
@@ -65,7 +65,7 @@ def with_report(page: str, command: str, report: Report) -> str:
     )
 
 
-def _gigabytes(memory: float | None) -> str:
+def _gigabytes(memory: int | None) -> str:
     return "-" if memory is None else f"{memory / 1e9:.2f}"
 
 
@@ -73,4 +73,4 @@ def _read_row(line: str) -> Row:
     found = _ROW.fullmatch(line)
     if found is None:
         raise ValueError(f"no row of a report: {line}")
-    return Row(found[1], float(found[2]), None if found[3] == "-" else float(found[3]) * 1e9)
+    return Row(found[1], float(found[2]), None if found[3] == "-" else round(float(found[3]) * 1e9))

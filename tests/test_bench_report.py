@@ -16,7 +16,9 @@ from random_checkpoint import SHAPES
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 FILLED = dict(reports_in(README))
-REPORT = Report("`elastic-export --budget all` of x", (Row("trace", 1.25, 3.3e9), Row("cp, and sync, 2.8 GB", 12.0)))
+REPORT = Report(
+    "`elastic-export --budget all` of x", (Row("trace", 1.25, 3_300_000_000), Row("cp, and sync, 2.8 GB", 12.0))
+)
 PAGE = """# Title
 
 <!-- tests/bench/x.py --shape 1b4 -->
@@ -33,7 +35,7 @@ ROWS = st.builds(
     Row,
     st.from_regex(r"[a-z0-9][a-z0-9 ,.]*", fullmatch=True).map(str.strip),
     st.integers(0, 99_999).map(lambda tenths: tenths / 10),
-    st.none() | st.integers(0, 9_999).map(lambda hundredths: hundredths * 1e7),
+    st.none() | st.integers(0, 9_999).map(lambda hundredths: hundredths * 10_000_000),
 )
 
 
