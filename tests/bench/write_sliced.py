@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -89,6 +90,8 @@ def _compare(checkpoint: Checkpoint, arguments: argparse.Namespace) -> float:
         )
     assert digests == {shard: file_digest(shard)[1] for shard in digests}
     shutil.rmtree(written)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"resident memory at most, Python and its libraries among it: {most / 1e6:.2f} GB")
     return statistics.median(theirs) / statistics.median(ours)
 
 

@@ -107,8 +107,8 @@ def test_what_a_consumer_loads_is_the_slice(
 def test_sliced_shards_are_not_read_again_for_their_digests(
     job_of: Callable[..., ExportJob], parent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, read, digest = job_of(weights="sliced"), list[str](), digests.file_digest
-    monkeypatch.setattr(digests, "file_digest", lambda path, **more: read.append(path.name) or digest(path, **more))
+    job, read, digest = job_of(weights="sliced"), list[str](), digests.streamed_digest
+    monkeypatch.setattr(digests, "streamed_digest", lambda path, **more: read.append(path.name) or digest(path, **more))
     with BundleWriter(job.options.output) as writer:
         weights = make_weights(job, writer)
         weights.bind(HALF, emitted_of(job, parent, weights, writer.folder("half") / "model.onnx"))

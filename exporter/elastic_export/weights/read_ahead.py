@@ -28,6 +28,11 @@ class Span:
     offset: int
     size: int
 
+    @property
+    def blocks(self) -> slice:
+        """The bytes of the file's blocks that it touches."""
+        return slice(self.offset // BLOCK * BLOCK, -(-(self.offset + self.size) // BLOCK) * BLOCK)
+
 
 def read_ahead(spans: Iterable[Span], *, past_cache: bool = False) -> Generator[memoryview, None, None]:
     """The bytes of each span, which stay until the next ones are taken; whoever takes not all of them closes it.
@@ -38,8 +43,7 @@ def read_ahead(spans: Iterable[Span], *, past_cache: bool = False) -> Generator[
     Args:
         spans: of any files.
         past_cache: leave the page cache as it is: what it holds comes from there, all else past it, which spares the
-            processor a copy, and others the pages that would have to go. For what is not read again soon; spans begin
-            at multiples of `BLOCK`.
+            processor a copy, and others the pages that would have to go. For what is not read again soon.
 
     Raises:
         InputError: a file cannot be read, or not as far.
@@ -55,7 +59,7 @@ def read_ahead(spans: Iterable[Span], *, past_cache: bool = False) -> Generator[
         for span in spans:
             if span.file not in files:
                 files[span.file] = stack.enter_context(_Opened(span.file, past_cache=past_cache))
-            size = -(-span.size // BLOCK) * BLOCK
+            size = span.blocks.stop - span.blocks.start
             buffer = free.pop() if free else mmap.mmap(-1, size)
             if len(buffer) < size:
                 buffer = mmap.mmap(-1, size)
@@ -91,20 +95,21 @@ class _Opened:
         plain, way = self._descriptors[0], self._descriptors[-1]
         if way != plain and _in_cache(plain, span):
             way = plain
-        # Past the cache whole blocks are read; those behind the span are nobody's, and the file may end before them.
-        data, done = memoryview(buffer)[: span.size if way == plain else None], 0
-        while done < span.size:
+        # Whole blocks, as past the cache nothing else can be read; the file may end before the last one does.
+        begin = span.blocks.start
+        data, lead, done = memoryview(buffer)[: span.blocks.stop - begin], span.offset - begin, 0
+        while done < lead + span.size:
             try:
-                count = os.preadv(way, [data[done:]], span.offset + done)
+                count = os.preadv(way, [data[done:]], begin + done)
             except OSError as error:
                 if way == plain or error.errno != errno.EINVAL:
                     raise _unreadable(span.file, error) from None
                 way = plain  # the system wants larger blocks, or something else of them
                 continue
             if not count:
-                raise _shrunk(span, span.offset + done)
+                raise _shrunk(span, begin + done)
             done += count
-        return data[: span.size]
+        return data[lead : lead + span.size]
 
 
 def _in_cache(descriptor: int, span: Span) -> bool:

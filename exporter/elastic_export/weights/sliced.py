@@ -163,7 +163,7 @@ def _write_shard(
     # transformers refuses a file whose metadata does not say which framework's layout it has.
     header, entries = encode_header({part.name: (part.dtype, part.shape) for part in parts}, {"format": "pt"})
     bands = [band for part in parts for band in _bands(checkpoint.tensors[part.parent_name], part)]
-    with DigestedFile(path) as out, closing(read_ahead(band.span for band in bands)) as read:
+    with DigestedFile(path) as out, closing(read_ahead((band.span for band in bands), past_cache=True)) as read:
         out.room(len(header))[:] = header
         for band, data in zip(bands, read, strict=True):
             _cut(band, data, out, conversion)
