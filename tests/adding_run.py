@@ -63,6 +63,17 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     print(f"sources: {Path(elastic_export.__file__).parent}")
     checkpoint, bundle = write(place / "checkpoint"), place / "bundle"
-    what = ("--checkpoint", checkpoint, "--budget", "all", "--target", "rtx3080-12gb", "--output", bundle)
+    what = (
+        "--checkpoint",
+        checkpoint,
+        "--budget",
+        "all",
+        "--target",
+        "rtx3080-12gb",
+        "--output",
+        bundle,
+        "--ops",
+        "plugin",
+    )
     command(*what, "--max-tokens", 16, "--max-context", 64, "--debug")
     command("verify", bundle)

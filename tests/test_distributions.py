@@ -20,7 +20,7 @@ from elastic_export.products import PRODUCTS
 ROOT = Path(__file__).parents[1]
 OURS = {"elastic_export", "elastic_runtime"}
 #: What is imported under another name than it is installed, or by its name as text only.
-INSTALLED_AS = {"google": "protobuf"}
+INSTALLED_AS = {"google": "protobuf", "yaml": "pyyaml"}
 PRELOADED = {"tbb"}
 
 

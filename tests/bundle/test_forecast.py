@@ -71,7 +71,7 @@ def test_verification_holds_a_layer_of_the_parent_and_one_of_a_file_in_float32(p
     layer = 4 * 2 * 5120 * 20480
     for budgets, most in (("6b", 2.5), ("all", 4.0)):
         verified = forecast(plan(budgets=budgets), machine())
-        plain = forecast(plan(budgets=budgets, verify=False), machine())
+        plain = forecast(plan(budgets=budgets, verify=False, jobs=1, ops="plugin"), machine())
         assert verified.largest.name == "verify"
         assert verified.memory - plain.memory < most * layer
         assert verified.memory > layer
@@ -178,7 +178,8 @@ def test_what_just_fits_is_not_refused_and_unknown_memory_neither(plan: Plan) ->
 
 
 def test_weights_inside_are_held_three_times(plan: Plan) -> None:
-    shared, inside = (forecast(plan("tiny", weights=mode, verify=False), machine()) for mode in ("shared", "embedded"))
+    options: dict[str, Any] = {"verify": False, "jobs": 1}
+    shared, inside = (forecast(plan("tiny", weights=mode, **options), machine()) for mode in ("shared", "embedded"))
     engines = [next(s.memory for s in found.stages if s.name == "engines") for found in (shared, inside)]
     assert engines[1] - engines[0] == 3 * plan("tiny").sizes[0].weight_bytes
 
@@ -196,6 +197,20 @@ def test_the_line_and_the_document_say_the_same(plan: Plan) -> None:
         "verify",
         "engines",
     ]
+
+
+def test_engines_are_built_side_by_side_where_the_machine_has_room(plan: Plan) -> None:
+    """Two processors build two at a time, in half the time, and hold twice as much; little memory builds one."""
+
+    def engines(memory: int = 1000 * GB, jobs: int | None = None) -> Any:
+        found = forecast(plan("tiny", verify=False, jobs=jobs), machine(memory))
+        return next(stage for stage in found.stages if stage.name == "engines")
+
+    one, two = engines(jobs=1), engines()
+    process = 2 * one.memory - two.memory
+    assert one.seconds == pytest.approx(2 * two.seconds)
+    assert 0 < process < one.memory < two.memory
+    assert engines(memory=2 * GB) == one
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_an_engine_with_other_bytes_is_refused(tmp_path: Path, export: Callable)
 
     export(tmp_path / "a", {"big": [("rtx5080", 1024)]})
     export(tmp_path / "b", {"big": [("rtx5080", 1024)]}, before_finish=rebuild)
-    with pytest.raises(InputError, match="budget big, the engine of rtx5080 at 1024: expected as in"):
+    with pytest.raises(InputError, match="budget big, the plugin engine of rtx5080 at 1024: expected as in"):
         join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 

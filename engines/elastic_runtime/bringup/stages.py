@@ -72,7 +72,7 @@ class Place:
             for engine in budget.engines:
                 if engine.file == self.engine:
                     return bundle, budget, engine
-        raise BuildError(self.engine, expected="an engine of the bundle", found="none")
+        raise BuildError(self.engine, expected="an engine of the bundle", found="none", todo="name one of its files")
 
     def backend(self, say: Callable[[str], None] = print, *, cache: str = "kernels") -> EngineBackend:
         """The engine, opened as a session does; kernels are kept in a folder of the report."""

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.fit.sizes import parse_size
 
 _MIB = 1 << 20
@@ -114,9 +114,15 @@ def _described(text: str) -> Target:
             todo="leave the bandwidth out where it is not known, or take one that `elastic-export targets` lists",
         )
     capability, memory, bandwidth = parts.groups()
-    vram = parse_size(memory, subject) // _MIB
+    with advised("write the memory as in 24GiB"):
+        vram = parse_size(memory, subject) // _MIB
     if vram <= _OTHERS:
-        raise InputError(subject, expected=f"more memory than the {_OTHERS} MiB of driver and desktop", found=memory)
+        raise InputError(
+            subject,
+            expected=f"more memory than the {_OTHERS} MiB of driver and desktop",
+            found=memory,
+            todo="give the memory of the whole card, as in 24GiB",
+        )
     return Target(
         re.sub("[^a-z0-9.]", "-", text.lower()),
         f"a card of {memory}",

@@ -62,7 +62,10 @@ class LayeredTwin:
         self.vocab_size = int(shapes["logits"][-1])
         if self._matrix is not None and shapes[self._matrix][0] != self.vocab_size:
             found = f"{shapes[self._matrix][0]} rows of {self._matrix}"
-            raise BuildError("model.onnx", expected=f"{self.vocab_size} logits as its output says", found=found)
+            todo = "export the bundle again"
+            raise BuildError(
+                "model.onnx", expected=f"{self.vocab_size} logits as its output says", found=found, todo=todo
+            )
 
     def run(self, calls: Sequence[Call], context: int, take: Callable[[str, Array], None]) -> list[Floats]:
         """All calls of new sequences, one after the other.
@@ -190,7 +193,8 @@ def _check_all_held(model: ModelProto, pieces: Sequence[Piece]) -> None:
     left += [value.name for value in (*model.graph.input, *model.graph.initializer) if value.name not in held]
     left += [_function(f) for f in model.functions if _function(f) not in held]
     if left:
-        raise BuildError("model.onnx", expected="nothing but what the layers need", found=left[0])
+        todo = "export the bundle again"
+        raise BuildError("model.onnx", expected="nothing but what the layers need", found=left[0], todo=todo)
 
 
 def _function(function: FunctionProto) -> str:

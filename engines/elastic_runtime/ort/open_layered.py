@@ -43,7 +43,10 @@ def open_layered(bundle: Bundle, budget: BudgetEntry) -> LayeredTwin:
     except (MemoryError, UnavailableError):
         raise
     except Exception as error:  # a file of somebody else's is not what the cut asks for in ways that nobody lists
-        raise NotLayeredError(budget.model, expected="a file to cut into its layers", found=_reason(error)) from error
+        todo = "it is run whole, or export the bundle again"
+        raise NotLayeredError(
+            budget.model, expected="a file to cut into its layers", found=_reason(error), todo=todo
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from elastic_export.engine.cost import engine_cost
-from elastic_export.engine.side_by_side import builds_at_once
+from elastic_export.engine.side_by_side import builds_on
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.activation import size_bound
@@ -120,7 +120,8 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
         for budget, model in zip(job.budgets, models, strict=True)
         for engine in job.engines
     ]
-    sides = options.jobs or builds_at_once(weights_inside=options.weights == "embedded")
+    free = None if machine.memory is None else machine.memory.free
+    sides = options.jobs or builds_on(machine.processors, free, weights_inside=options.weights == "embedded")
     if builds:  # each in a process of its own, so many side by side
         most = sum(sorted(build.memory for build in builds)[-sides:])
         costs["engines"] = Cost(most, sum((build.work for build in builds), Work()))

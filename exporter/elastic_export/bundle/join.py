@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from elastic_export.bundle.evidence import complete_report
-from elastic_export.bundle.merge import check_same, graph_files
+from elastic_export.bundle.merge import check_same, free_name, graph_files
 from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import check_file
@@ -42,6 +42,10 @@ class _Taken:
 
     part: Part
     entry: FileEntry
+
+
+#: By target, context and ops mode.
+_Engines = dict[tuple[str, int, str], tuple[EngineEntry, _Taken]]
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def _join_budget(name: str, parts: Sequence[Part]) -> _Joined:
         for entry in lead.manifest.files
         if entry.path.split("/")[0] == name and entry.path not in beside
     }
-    engines: dict[tuple[str, int], tuple[EngineEntry, _Taken]] = {}
+    engines: _Engines = {}
     report = read_json(_report(lead, budget.report)) if budget.report else None
     for part in (lead, *(part for part in parts if part is not lead)):
         moved = _add_engines(name, part, engines)
@@ -183,17 +187,15 @@ def _join_budget(name: str, parts: Sequence[Part]) -> _Joined:
     return _Joined(replace(budget, engines=tuple(engine for engine, _ in engines.values())), files, report)
 
 
-def _add_engines(name: str, part: Part, engines: dict[tuple[str, int], tuple[EngineEntry, _Taken]]) -> dict[str, str]:
+def _add_engines(name: str, part: Part, engines: _Engines) -> dict[str, str]:
     """Add a part's engines to those there are; returns old path -> new path of those that were added."""
     moved, paths = dict[str, str](), {engine.file for engine, _ in engines.values()}
     for engine in _budget(part, name).engines:
-        key, taken = (engine.target, engine.max_context), _Taken(part, _listed(part, engine.file))
+        key, taken = (engine.target, engine.max_context, engine.ops), _Taken(part, _listed(part, engine.file))
         if key in engines:
-            _check_equal(engines[key][1], taken, f"budget {name}, the engine of {key[0]} at {key[1]}")
+            _check_equal(engines[key][1], taken, f"budget {name}, the {key[2]} engine of {key[0]} at {key[1]}")
             continue
-        path = engine.file
-        if path in paths:
-            path = str(PurePosixPath(path).with_name(f"{engine.target}.{engine.max_context}.engine"))
+        path = free_name(engine, paths)
         engines[key], moved[engine.file] = (replace(engine, file=path), taken), path
     return moved
 

@@ -138,22 +138,16 @@ def _kept_engines(
         check_same_graph(old, budget.name, new.files)
     taken, result = {entry.path for entry in new.files}, []
     for engine in staying:
-        path = engine.file
-        if path in taken:
-            path = str(PurePosixPath(path).with_name(_full_name(engine, taken)))
+        path = free_name(engine, taken)
         result.append((replace(engine, file=path), path, _listed(old, engine.file)))
     return result
 
 
-def _full_name(engine: EngineEntry, taken: Collection[str]) -> str:
-    """A file name that says what tells the engine from the one that has its name now."""
-    by_context = f"{engine.target}.{engine.max_context}.engine"
-    folder = PurePosixPath(engine.file).parent
-    return (
-        by_context
-        if str(folder / by_context) not in taken
-        else f"{engine.target}.{engine.max_context}.{engine.ops}.engine"
-    )
+def free_name(engine: EngineEntry, taken: Collection[str]) -> str:
+    """The engine's file; where that is `taken`, one whose name says what tells it from the engine that has it."""
+    stem, file = f"{engine.target}.{engine.max_context}", PurePosixPath(engine.file)
+    names = (engine.file, *(str(file.with_name(f"{name}.engine")) for name in (stem, f"{stem}.{engine.ops}")))
+    return next((name for name in names if name not in taken), names[-1])
 
 
 def _listed(manifest: Manifest, path: str) -> FileEntry:

@@ -42,8 +42,12 @@ class Machine:
 
 def this_machine(output: Path, shard: Path | None) -> Machine:
     """The machine we are on, for a bundle at `output` of a checkpoint that has the file `shard`."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(free_memory(), free_disk(output), processors, measure_rates(shard))
+    return Machine(free_memory(), free_disk(output), processors(), measure_rates(shard))
+
+
+def processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_disk(output: Path) -> Space | None:
