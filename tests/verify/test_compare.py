@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_export.verify.compare import Comparison, Tally
+from elastic_export.verify.compare import Comparison, Difference, Tally
 from elastic_export.verify.plan import Plan, Step
 from elastic_export.verify.shipped import real_logits
 
@@ -74,28 +74,36 @@ def test_pooled_is_over_all_rows() -> None:
     assert (found.share, found.call) == (1 / 4, 1)
 
 
-def heads_off(count: int, by: float, heads: int = 128) -> float:
-    """The pooled error of a state of which so many heads are off by so much of their size."""
+def heads_off(count: int, by: float, heads: int = 128) -> Difference:
+    """A pooled state of which so many heads are off by so much of their size."""
     right = random(heads, 4, 8)
     wrong = right.copy()
     wrong[:count] *= 1 + by
-    tally = Tally(pooled=True)
+    tally = Tally(pooled=True, flip=2.0**-6)
+    tally.add_state("ssm_state.0", 0, wrong, right, 0)
+    return tally.comparison().worst
+
+
+def test_heads_whose_time_step_rounded_differently_do_not_count_and_more_heads_do() -> None:
+    """Two of 128, and none of fewer than fifty."""
+    assert (heads_off(2, 0.01).error, heads_off(2, 0.01).left_out) == (0.0, 2)
+    assert heads_off(3, 0.01).error > 5e-4
+    assert (heads_off(1, 0.01, heads=49).left_out, heads_off(1, 0.01, heads=50).left_out) == (0, 1)
+    assert heads_off(1, 0.01, heads=8).error > 2e-3
+    assert heads_off(128, 0.002).error == pytest.approx(0.002, rel=1e-3), "what is off everywhere stays so"
+
+
+@pytest.mark.parametrize("by", [0.02, -1.0, float("nan")])
+def test_a_head_that_no_rounding_explains_counts(by: float) -> None:
+    assert heads_off(1, by).left_out <= 2
+    assert not heads_off(1, by).error < 1e-3
+
+
+def test_a_missing_state_counts_whatever_else_is_there() -> None:
+    tally, right = Tally(pooled=True, flip=2.0**-6), random(128, 4, 8)
+    tally.add_missing("ssm_state.0")
     tally.add_state("ssm_state.0", 0, right, right, 0)
-    tally.add_state("ssm_state.0", 1, wrong, right, 0)
-    return tally.comparison().worst.error
-
-
-def test_a_head_whose_time_step_rounded_differently_does_not_count_and_more_heads_do() -> None:
-    assert heads_off(3, 0.5) == 0.0
-    assert heads_off(4, 0.5) > 0.02
-    assert heads_off(1, 0.5, heads=8) == 0.0
-    assert heads_off(2, 0.5, heads=8) > 0.1
-    assert heads_off(1, 0.5, heads=1) > 0.3, "the only one"
-    assert heads_off(128, 0.002) == pytest.approx(0.002 * 0.5**0.5, rel=1e-3), "the rest is as far off as before"
-
-
-def test_a_head_that_is_no_number_counts() -> None:
-    assert heads_off(1, float("nan")) == float("inf")
+    assert tally.comparison().worst.error == float("inf")
 
 
 def test_a_head_counts_where_rows_do() -> None:

@@ -1,4 +1,4 @@
-"""The check of narrow models: a fault in one layer shows in that layer and nowhere else."""
+"""Each layer by itself: a fault in one layer shows in that layer and nowhere else."""
 
 from __future__ import annotations
 

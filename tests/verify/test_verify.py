@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from elastic_export.layers.budget import Budget
-from elastic_export.verify import way
+from elastic_export.verify import way, workers
 from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.shipped import ShippedFile
 from elastic_export.verify.verify import Subject, verify_budgets
+from elastic_runtime.errors import InputError
 from elastic_runtime.ort.weight_source import Held
 
 
@@ -79,3 +82,45 @@ def test_the_head_in_blocks_is_the_head(compiled: Any, monkeypatch: pytest.Monke
     weights = [(name, faulty(name, array)) for name, array in model.load(model.recipe(model.emitted))]
     [found] = verify_budgets(model.oracle, [Subject(model.budget, model.emitted, Held(weights), model.plan)])
     assert [d.tensor for d in found.checks[0].failures] == ["logits"]
+
+
+def test_side_by_side_is_as_one_after_the_other(
+    compiled: Any, subjects: list[Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As models of a thousand channels run: budgets and twins in two threads. The fault is found, a NaN is named."""
+    oracle, threads = compiled("bf16").oracle, set[str]()
+    alone = verify_budgets(oracle, subjects)
+    monkeypatch.setattr(workers, "_WIDE", 1)
+    layer = ShippedFile.layer
+
+    def noting(self: ShippedFile, *arguments: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return layer(self, *arguments)
+
+    monkeypatch.setattr(ShippedFile, "layer", noting)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = verify_budgets(oracle, subjects)
+        assert [found.checks for found in together] == [found.checks for found in alone]
+        assert [found.passed for found in together] == [True, True, False]
+        assert len(threads) == 2
+        assert threading.main_thread().name not in threads
+        with pytest.raises(
+            InputError, match=r"tensor backbone\.layers\.4\.mixer\.\w+(\.weight)?: expected finite values"
+        ):
+            verify_budgets(_with_a_nan(compiled("bf16"), 4), subjects)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def _with_a_nan(model: Any, layer: int) -> Oracle:
+    def read(name: str, rows: Any = slice(None)) -> Any:
+        array = model.oracle._read(name, rows)
+        if name.startswith(f"backbone.layers.{layer}.mixer."):
+            array = array.copy()
+            array.flat[0] = np.nan
+        return array
+
+    return Oracle(model.arch, read, model.checkpoint.prefix)

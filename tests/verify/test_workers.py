@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -64,6 +66,41 @@ def test_the_first_failure_in_order_is_raised_and_all_threads_come_back(width: i
     with pytest.raises(ValueError, match="first"), workers_for(width) as workers:
         workers.run([lambda: None, failing("first"), failing("second")])
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_failure_is_raised_when_the_other_task_has_ended() -> None:
+    """It may still be using what the caller gives back after a failure."""
+    failed, ended = threading.Event(), list[bool]()
+
+    def failing() -> None:
+        failed.set()
+        raise ValueError("at once")
+
+    def slow() -> None:
+        failed.wait(20)
+        time.sleep(0.2)
+        ended.append(True)
+
+    with workers_for(WIDE) as workers:
+        with pytest.raises(ValueError, match="at once"):
+            workers.run([failing, slow])
+        assert ended == [True]
+
+
+def test_two_who_ask_at_once_are_given_the_same() -> None:
+    made = list[object]()
+
+    def make() -> object:
+        time.sleep(0.1)
+        made.append(object())
+        return made[-1]
+
+    shared = Shared(2, make)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: shared.take(), range(2))
+    assert first is second
+    assert len(made) == 1
 
 
 def test_what_is_shared_is_made_once_and_gone_after_its_last_user() -> None:

@@ -119,5 +119,7 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
     if weight.dtype == x.dtype:
         return F.linear(x, weight)
     rows = max(1, _CONVERTED // weight.shape[1])
-    converted = torch.empty(min(rows, len(weight)), weight.shape[1], dtype=x.dtype)  # one for all: pages cost time
+    converted = torch.empty(
+        min(rows, len(weight)), weight.shape[1], dtype=x.dtype, device=x.device
+    )  # one for all: pages cost time
     return torch.cat([F.linear(x, converted[: len(block)].copy_(block)) for block in torch.split(weight, rows)], dim=-1)

@@ -20,8 +20,8 @@ _WIDE, _DOUBLE = 4, 8  # bytes of float32 and of float64
 FEW_ROWS = 16
 #: Tokens up to which the reference's scan goes token by token; each then goes over the state this often.
 _STEPWISE, _PASSES = 16, 9
-#: Elements of a block: of the head's matrix (way.py), and of one that is converted to float64 (mixers.py).
-_BLOCK = 1 << 24
+#: Elements of a block: of the head's matrix (way.py), and of a matrix that is converted to float64 (mixers.py).
+_BLOCK, _CONVERTED = 1 << 24, 1 << 22
 #: Rounds of `Work.steps` to cut out a piece, make its twin and a session of it: measured on the demo, whose weights
 #: take no time.
 _PIECE_STEPS = 1.5e6
@@ -141,22 +141,17 @@ def _held(parent: Architecture, model: Architecture, calls: _Calls, *, narrow: b
 
 
 def _passing(here: _Layer, pieces: Sequence[_Layer], sides: int) -> int:
-    """Bytes while all budgets are at a layer, beside the parent's weights: what the longer side of the largest piece
-    takes, the judged one; meanwhile the exact side of another; and the masked parent's states of every budget.
+    """Bytes while all budgets are at a layer, beside the parent's weights: the weights of the largest pieces, of as many
+    as there are sides, and the judged side of one of them; or the judges of as many, which have dropped their weights;
+    and the masked parent's states of every budget.
     """
     largest = sorted(pieces, key=lambda piece: piece.parameters, reverse=True)[:sides]
     if not largest:
         return 0  # skipped by all
     weights = _WIDE * sum(piece.parameters for piece in largest)
-    exact = _exact(here, largest[-1]) if sides > 1 else 0
     states = _WIDE * len(pieces) * len(here.calls.fed) * here.state()
-    return weights + states + exact + max(2 * largest[0].largest, _judged(here, largest[0]))
-
-
-def _exact(here: _Layer, piece: _Layer) -> int:
-    """Activations of the masked parent, and the states before and after the call that the float32 twin is at."""
-    calls = here.calls
-    return _WIDE * (3 * sum(calls.fed) * here.widest + 2 * calls.rows * piece.state())
+    judged = [_judged(here, piece) for piece in largest]
+    return states + max(weights + max(2 * largest[0].largest, judged[0]), sum(judged))
 
 
 def _judged(here: _Layer, piece: _Layer) -> int:
@@ -165,7 +160,7 @@ def _judged(here: _Layer, piece: _Layer) -> int:
     """
     calls, fed, tokens = here.calls, len(here.calls.fed), sum(here.calls.fed)
     records = 3 * calls.padded * piece.model.hidden_size + (len(calls.tokens) + 1) * calls.rows * piece.state()
-    judge = 2 * fed * here.state() + 3 * tokens * here.widest + min(here.matrices, _BLOCK)
+    judge = 2 * fed * here.state() + 3 * tokens * here.widest + min(here.matrices, _CONVERTED)
     return _WIDE * (records + fed * piece.state()) + _DOUBLE * judge
 
 

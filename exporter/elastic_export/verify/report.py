@@ -18,7 +18,8 @@ SCHEMA = "elastic-report/1"
 _MEASURES = {
     "float32": "end to end: relative L2 error of logits and of every state after every call, the worst row and call",
     "rounded": "layer by layer from the same inputs: relative L2 error of branch, sum and states, all rows and calls; "
-    "of SSM states without the 2 % of heads that are furthest off, in which one time step may have rounded differently",
+    "of SSM states without the heads that one time step may have moved by its rounding, `heads_left_out`; `noise` is "
+    "measured of layers that are outside the check's tolerance",
     "attributes": "read back from the file: relative difference of every norm's and mixer's attributes, the worst node",
 }
 
@@ -101,6 +102,8 @@ def _tensor(tolerance: Tolerance, found: Difference) -> dict[str, Any]:
         figures["share_bound"] = share
     if found.noise or found.noise_share:
         figures |= {"noise": found.noise, "noise_share": found.noise_share}
+    if found.left_out:
+        figures["heads_left_out"] = found.left_out
     return figures
 
 

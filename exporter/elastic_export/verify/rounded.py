@@ -51,7 +51,8 @@ class Judge:
         parts = tensor_slices(emitted.weight_sources.values())
         embeddings = next(part for part in parts if part.tensor.endswith("embeddings.weight"))
         self._hidden, self.fed = positions(embeddings.runs[1]), sorted(feeds(plan), key=lambda fed: (fed.call, fed.row))
-        self.tally, self._noise = Tally(pooled=True), Tally(pooled=True)
+        flip = 2 * torch.finfo(DTYPES[emitted.precision].torch).eps
+        self.tally, self._noise = Tally(pooled=True, flip=flip), Tally(pooled=True, flip=flip)
 
     def comparison(self) -> Comparison:
         """The twin against the oracle in float64; beside it, where that was measured, the oracle's own float32."""

@@ -125,8 +125,9 @@ class Subject:
 def verify_budgets(oracle: Oracle, subjects: Sequence[Subject]) -> list[Verification]:
     """Run the plans on both sides and compare logits and every state after each call.
 
-    Memory: one layer of the parent and the pieces of two files that compute it in float32, and of every budget the
-    streams and the logits of all calls on both sides.
+    Memory: one layer of the parent and the pieces of two files that compute it in float32, of two budgets at a time
+    what the rounded twin recorded and the judge's states and activations in float64, and of every budget the streams
+    and the logits of all calls on both sides.
 
     Raises:
         InputError: a value of the parent is not finite, or the weights are not those of the file.

@@ -99,15 +99,22 @@ class Way:
             return twin.layer(piece, weights.take())
 
         if len(self._twins) == 1:
-            return [lambda: self._both(block, list(passed(self._twins[0])))]
+            return [lambda: self._both(block, passed(self._twins[0]))]
         return [
             lambda: self._exact_layer(block, passed(self._twins[0])),
             lambda: self.judge.layer(list(passed(self._twins[1])), block),
         ]
 
-    def _both(self, block: Block, passed: Sequence[Passed]) -> None:
-        self._exact_layer(block, passed)
-        self.judge.layer(passed, block)
+    def _both(self, block: Block, passed: Iterable[Passed]) -> None:
+        kept = list[Passed]()
+
+        def noted() -> Iterator[Passed]:
+            for record in passed:
+                kept.append(record)
+                yield record
+
+        self._exact_layer(block, noted())
+        self.judge.layer(kept, block)
 
     def _exact_layer(self, block: Block, passed: Iterable[Passed]) -> None:
         """Parent and float32 twin."""

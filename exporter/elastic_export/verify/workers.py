@@ -77,7 +77,7 @@ def workers_for(width: int) -> Iterator[Workers]:
         if sides == 1:
             yield Workers(None, threads)
         else:
-            pool = ThreadPoolExecutor(sides, initializer=torch.set_num_threads, initargs=(threads,))
+            pool = ThreadPoolExecutor(sides)
             try:
                 yield Workers(pool, threads)
             finally:
