@@ -141,9 +141,9 @@ def _held(parent: Architecture, model: Architecture, calls: _Calls, *, narrow: b
 
 
 def _passing(here: _Layer, pieces: Sequence[_Layer], sides: int) -> int:
-    """Bytes while all budgets are at a layer, beside the parent's weights: the weights of the largest pieces, of as many
-    as there are sides, and the judged side of one of them; or the judges of as many, which have dropped their weights;
-    and the masked parent's states of every budget.
+    """Bytes while all budgets are at a layer, beside the parent's weights: the weights of the largest pieces, of as
+    many as there are sides, and the judged side of one of them; or the judges of as many, which have dropped their
+    weights; and the masked parent's states of every budget.
     """
     largest = sorted(pieces, key=lambda piece: piece.parameters, reverse=True)[:sides]
     if not largest:
