@@ -45,9 +45,9 @@ class Comparison:
 
 #: Share of an SSM state's heads of which each may have had a time step that rounded to the other side: one rounding
 #: that changes all the head takes in of a token. An empirical trim of the heads furthest off, measured on random
-#: weights: in a 12B one head of 112 held 97 % of a state's squared error (1.6e-3 with it, 2.6e-4 without), itself off by
-#: 8e-3. What it gives up: a fault that only the rounded twin has, in the written states of so few heads, and no larger
-#: than such a rounding. The check in float32 compares every head.
+#: weights: in a 12B one head of 112 held 97 % of a state's squared error (1.6e-3 with it, 2.6e-4 without), itself off
+#: by 8e-3. What it gives up: a fault that only the rounded twin has, in the written states of so few heads, and no
+#: larger than such a rounding. The check in float32 compares every head.
 FLIPPED = 0.02
 
 
