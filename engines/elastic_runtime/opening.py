@@ -126,7 +126,7 @@ class Opener:
             LostError: nor could the old one be opened again; `session` is closed.
         """
         rows, start = [list(row) for row in session.tokens], time.perf_counter()
-        found, at_least = self._find_place(quiet=True), max(map(len, rows)) + 1
+        found, at_least = self._place_again(), max(map(len, rows)) + 1
         if isinstance(found, OnnxCard):
             found = given_back(found, session.backend, self.request.vram)
         then = replace(found, free=found.free + _held(session)) if isinstance(found, Card) else found
@@ -187,6 +187,15 @@ class Opener:
         if request.backend == "auto" and found and found.compute_capability in self._served():
             return found
         return self._without_engine(found, quiet=quiet)
+
+    def _place_again(self) -> Place:
+        """Where a switch starts: on a place of the kind that the open session has, with what is free there now.
+
+        A session that fell back from an engine would fall back again, and a switch refuses to.
+        """
+        if self.budget is None or isinstance(self._place, Card):
+            return self._find_place(quiet=True)
+        return None if self._place is None else self._without_engine(find_card(), self._no_engine, quiet=True)
 
     def _without_engine(
         self, found: Card | None, reason: UnavailableError | None = None, *, quiet: bool = False
