@@ -177,6 +177,17 @@ def test_an_engine_that_only_loading_shows_not_to_run_is_left_as_well(both: Bund
         run(both, refuses=".engine", backend="tensorrt-rtx")
 
 
+def test_the_native_engine_takes_the_place_of_one_that_does_not_load(both: Bundle, make: Make, tmp_path: Path) -> None:
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    opener, said = make(both, installed=installed, refuses=".plugin.engine", budget="small", context=64)
+    session = opener.open()
+    backend: Any = session.backend
+    assert backend.what == "small/rtx5080.engine"
+    warning = "warning: {0}/rtx5080.engine in place of {0}/rtx5080.plugin.engine: the engine: expected TensorRT to run"
+    assert [text.startswith(warning.format("small")) for text in said] == [True]
+    session.close()
+
+
 @pytest.mark.parametrize(("cuda", "device"), [(True, "gpu"), (False, "cpu")])
 @pytest.mark.parametrize("how", [{}, {"refuses": ".engine"}])
 def test_a_session_that_no_engine_serves_switches_where_it_runs(
