@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,13 +97,7 @@ class Opener:
         """
         wish = name or self.request.budget
         budget, place = self._settle(wish, self._find_place())
-        try:
-            backend = self._backend(budget, place)
-        except UnavailableError as error:  # what only loading an engine shows
-            if not isinstance(place, Card):
-                raise
-            budget, place = self._settle(wish, self._without_engine(place, error))
-            backend = self._backend(budget, place)
+        budget, place, backend = self._load(wish, budget, place)
         opened = _closing_on_failure(backend, lambda: Session(backend, batch=self.request.batch))
         self.budget = budget
         if opened.backend.device == "gpu" and isinstance(place, OnnxCard):
@@ -126,7 +120,7 @@ class Opener:
             LostError: nor could the old one be opened again; `session` is closed.
         """
         rows, start = [list(row) for row in session.tokens], time.perf_counter()
-        found, at_least = self._find_place(quiet=True), max(map(len, rows)) + 1
+        found, at_least = self._place_again(), max(map(len, rows)) + 1
         if isinstance(found, OnnxCard):
             found = given_back(found, session.backend, self.request.vram)
         then = replace(found, free=found.free + _held(session)) if isinstance(found, Card) else found
@@ -136,7 +130,7 @@ class Opener:
         pending, old, old_place = session.pending, self.budget, self._place
         try:
             session.close()
-            backend = self._backend(budget, self._now(place), at_least, len(rows))
+            budget, _, backend = self._load(name, budget, self._now(place), at_least, len(rows), switching=True)
             opened = _closing_on_failure(backend, lambda: Session(backend, batch=len(rows)))
             middle = time.perf_counter()
             logits = _closing_on_failure(backend, lambda: _feed(opened, rows, pending))
@@ -188,6 +182,15 @@ class Opener:
             return found
         return self._without_engine(found, quiet=quiet)
 
+    def _place_again(self) -> Place:
+        """Where a switch starts: on a place of the kind that the open session has, with what is free there now.
+
+        A session that fell back from an engine would fall back again, and a switch refuses to.
+        """
+        if self.budget is None or isinstance(self._place, Card):
+            return self._find_place(quiet=True)
+        return None if self._place is None else self._without_engine(find_card(), self._no_engine, quiet=True)
+
     def _without_engine(
         self, found: Card | None, reason: UnavailableError | None = None, *, quiet: bool = False
     ) -> Place:
@@ -230,17 +233,50 @@ class Opener:
         """
         return self._find_place(quiet=True) if isinstance(place, Card) else place
 
+    def _load(
+        self,
+        name: str,
+        budget: BudgetEntry,
+        place: Place,
+        at_least: int = 1,
+        rows: int | None = None,
+        *,
+        switching: bool = False,
+    ) -> tuple[BudgetEntry, Place, Backend]:
+        """The backend, of what was settled; where only loading an engine shows that it does not run, of the next best
+        thing, as if that engine were not there.
+        """
+        failed = dict[str, UnavailableError]()
+        while True:
+            try:
+                return budget, place, self._backend(budget, place, at_least, rows)
+            except UnavailableError as error:
+                if not isinstance(place, Card):
+                    raise
+                from elastic_runtime.tensorrt.open_tensorrt import select_engine  # noqa: PLC0415
+
+                failed[select_engine(budget, self.request, place, at_least=at_least).file] = error
+                budget, place = self._settle(name, place, at_least, rows, switching=switching, failed=failed)
+
     def _settle(
-        self, name: str, place: Place, at_least: int = 1, rows: int | None = None, *, switching: bool = False
+        self,
+        name: str,
+        place: Place,
+        at_least: int = 1,
+        rows: int | None = None,
+        *,
+        switching: bool = False,
+        failed: Mapping[str, UnavailableError] | None = None,
     ) -> tuple[BudgetEntry, Place]:
         """The budget, and where it runs: one without an engine that runs on the card runs there under onnxruntime, one
         that has no room there either on the CPU.
 
-        Switching, no engine gives way, and what the CPU has free is for `_check` to say: a session holds some of it.
+        Engines that `failed` to load are left out. Switching, the last engine does not give way, and what the CPU has
+        free is for `_check` to say: a session holds some of it.
         """
         if isinstance(place, Card):
             try:
-                return self._budget_with_engine(name, place, at_least), place
+                return self._budget_with_engine(name, place, at_least, failed or {}), place
             except UnavailableError as error:
                 if switching:
                     raise
@@ -252,7 +288,9 @@ class Opener:
                 self._fall_back(place.card, error)
         return self._pick(name, at_least) if switching else self._fitting_cpu(name, at_least, rows), None
 
-    def _budget_with_engine(self, name: str, found: Card, at_least: int) -> BudgetEntry:
+    def _budget_with_engine(
+        self, name: str, found: Card, at_least: int, failed: Mapping[str, UnavailableError]
+    ) -> BudgetEntry:
         """The budget with the engines that run on the card; says where a better one does not.
 
         Raises:
@@ -260,7 +298,7 @@ class Opener:
         """
         from elastic_runtime.tensorrt.engine_choice import choose_engine  # noqa: PLC0415  # only where there is a card
 
-        chosen = choose_engine(self.bundle, name, self.request, found, at_least=at_least)
+        chosen = choose_engine(self.bundle, name, self.request, found, at_least=at_least, failed=failed)
         if chosen.warning:
             self._say(chosen.warning)
         return chosen.budget

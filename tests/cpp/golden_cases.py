@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from elastic_runtime.format.manifest import (
     InputPort,
     Manifest,
     OutputPort,
+    Plugin,
     Precision,
     Status,
     Widths,
@@ -55,7 +57,7 @@ CONTEXTS = (4096, 8192, 16384)
 
 
 def manifest_12b() -> str:
-    """A bundle of the family's shape with engines for 4k, 8k and 16k, and one portable engine for the 4b."""
+    """A bundle of the family's shape with engines for 4k, 8k and 16k; the 4b has portable ones, native and plugin."""
     budgets = [_budget(name, *numbers) for name, numbers in FAMILY.items()]
     paths = [path for b in budgets for path in (b.model, *(e.file for e in b.engines))]
     files = tuple(FileEntry(path, 1, NONE) for path in paths)
@@ -71,6 +73,8 @@ def _budget(name: str, parameters: int, state: int, kv: int, activation: int) ->
     engines = [_engine(f"{name}/rtx5080.{c}.engine", "rtx5080", ("12.0",), c, activation) for c in CONTEXTS]
     if name == "4b":
         engines.append(_engine("4b/rtx.engine", "rtx", ("8.6", "8.9", "12.0"), 4096, activation + 1))
+        plugin = _engine("4b/rtx.plugin.engine", "rtx", ("8.9",), 4096, activation + 2)
+        engines.append(replace(plugin, ops="plugin", plugin=Plugin("libelastic_plugins.so", "rtx-1.7")))
     widths = Widths(131072, 5120, (20480,), (128,), 80, 8, 128, 4, 40, 8, 128)
     return BudgetEntry(
         name, parameters, "M-*", 3, (0, 1, 2), widths, True, 2 * parameters, state, kv, (),

@@ -281,6 +281,28 @@ TEST(device_plugins_come_from_the_named_folder_alone) {
   CHECK_EQ(THROWN(UnavailableError, plugin_source(engine, scratch("nowhere"), true)).found, "no such file");
 }
 
+TEST(device_a_native_engine_takes_the_place_of_one_without_its_library) {
+  const Bundle bundle = make_bundle();
+  std::vector<BudgetEntry> budgets = bundle.manifest().budgets;
+  EngineEntry native = budgets[0].engines[0];
+  native.ops = "native";
+  native.plugin.reset();
+  native.file = "b/native.engine";
+  budgets[0].engines = {native, budgets[0].engines[0]};
+  const Request request{64 * kGib, 1, 1, {}};
+  std::vector<std::string> said;
+  const auto left = [&](std::vector<BudgetEntry> whole, const std::optional<fs::path>& folder) {
+    leave_out_without_plugins(whole, request, folder, false, [&](const std::string& text) { said.push_back(text); });
+    return choose(whole, request).chosen()->engine->file;
+  };
+  CHECK_EQ(left(budgets, bundle.path()), bundle.budget("b").engines[0].file);
+  CHECK(said.empty());
+  CHECK_EQ(left(budgets, std::nullopt), "b/native.engine");
+  CHECK_EQ(said.size(), 1u);
+  CHECK_EQ(said[0].rfind("warning: b/native.engine in place of " + bundle.budget("b").engines[0].file + ": ", 0), 0u);
+  CHECK_EQ(THROWN(UnavailableError, left(bundle.manifest().budgets, std::nullopt)).found, "none named");
+}
+
 TEST(device_library_inside_an_engine_runs_where_it_is_known_or_vouched_for) {
   const std::string header = std::string(
                                  "\x7f"

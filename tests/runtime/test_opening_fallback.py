@@ -69,22 +69,27 @@ def plugin_only(both: Bundle) -> Bundle:
 
 
 Opened = tuple[str, str, str, list[str]]
+Make = Callable[..., tuple[Opener, list[str]]]
 Open = Callable[..., Opened]
 
 
 @pytest.fixture
-def run(both: Bundle, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """`run(bundle, cuda=…, installed=…, loads=…, **request)`: backend, device, what was opened, what was said."""
+def make(both: Bundle, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """`make(bundle, cuda=…, installed=…, refuses=…, **request)`: an opener, and the list of what it says.
+
+    No engine loads whose file's name ends with `refuses`.
+    """
 
     def ask(
-        bundle: Bundle, *, cuda: bool = True, installed: Path | None = None, loads: bool = True, **request: Any
-    ) -> Opened:
+        bundle: Bundle, *, cuda: bool = True, installed: Path | None = None, refuses: str = "none", **request: Any
+    ) -> tuple[Opener, list[str]]:
         said = list[str]()
 
         def engine(bundle: Bundle, budget: Any, wishes: Any, card: Card, **rest: Any) -> Any:
-            if not loads:
+            file = select_engine(budget, wishes, card).file
+            if file.endswith(refuses):
                 raise UnavailableError("the engine", expected="TensorRT to run it", found="an old driver")
-            return Backend("tensorrt-rtx", "gpu", select_engine(budget, wishes, card).file)
+            return Backend("tensorrt-rtx", "gpu", file)
 
         def onnx(bundle: Bundle, budget: Any, *, place: Any, **rest: Any) -> Any:
             return Backend("onnxruntime", "cpu" if place is None else "gpu", budget.name)
@@ -102,7 +107,18 @@ def run(both: Bundle, monkeypatch: pytest.MonkeyPatch) -> Open:
         monkeypatch.setattr(opening, "open_onnx", onnx)
         monkeypatch.setattr(engine_opening, "open_tensorrt", engine)
         monkeypatch.setattr(engine_opening, "installed_version", lambda: both.budgets[0].engines[0].version)
-        with Opener(bundle, Request(**request), say=said.append).open() as session:
+        return Opener(bundle, Request(**request), say=said.append), said
+
+    return ask
+
+
+@pytest.fixture
+def run(make: Make) -> Open:
+    """As `make`, and opens: backend, device, what was opened, what was said."""
+
+    def ask(bundle: Bundle, **how: Any) -> Opened:
+        opener, said = make(bundle, **how)
+        with opener.open() as session:
             backend: Any = session.backend
             return backend.name, backend.device, backend.what, said
 
@@ -154,11 +170,34 @@ def test_what_was_asked_for_by_name_stays(plugin_only: Bundle, run: Open) -> Non
 
 
 def test_an_engine_that_only_loading_shows_not_to_run_is_left_as_well(both: Bundle, run: Open) -> None:
-    *found, said = run(both, loads=False)
+    *found, said = run(both, refuses=".engine")
     assert found == ["onnxruntime", "gpu", "large"]
     assert said[-1].endswith("no engine runs here: the engine: expected TensorRT to run it, found an old driver.")
     with pytest.raises(UnavailableError, match="an old driver"):
-        run(both, loads=False, backend="tensorrt-rtx")
+        run(both, refuses=".engine", backend="tensorrt-rtx")
+
+
+def test_the_native_engine_takes_the_place_of_one_that_does_not_load(both: Bundle, make: Make, tmp_path: Path) -> None:
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    opener, said = make(both, installed=installed, refuses=".plugin.engine", budget="small", context=64)
+    session = opener.open()
+    backend: Any = session.backend
+    assert backend.what == "small/rtx5080.engine"
+    warning = "warning: {0}/rtx5080.engine in place of {0}/rtx5080.plugin.engine: the engine: expected TensorRT to run"
+    assert [text.startswith(warning.format("small")) for text in said] == [True]
+    session.close()
+
+
+@pytest.mark.parametrize(("cuda", "device"), [(True, "gpu"), (False, "cpu")])
+@pytest.mark.parametrize("how", [{}, {"refuses": ".engine"}])
+def test_a_session_that_no_engine_serves_switches_where_it_runs(
+    plugin_only: Bundle, both: Bundle, make: Make, cuda: bool, device: str, how: dict[str, Any]
+) -> None:
+    opener, _ = make(both if how else plugin_only, cuda=cuda, budget="small", context=64, **how)
+    session, _, cost = opener.switch(opener.open(), "medium")
+    backend: Any = session.backend
+    assert (backend.name, backend.device, backend.what, cost.budget) == ("onnxruntime", device, "medium", "medium")
+    session.close()
 
 
 def test_a_named_budget_without_room_on_the_cpu_names_one_that_has(

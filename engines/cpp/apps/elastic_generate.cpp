@@ -1,5 +1,6 @@
 // elastic_generate: a bundle, a prompt, tokens on standard output. Errors go to standard error, exit 2 or 1;
 // Ctrl-C ends with 130, a reader that is gone with 141.
+#include <algorithm>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "elastic_runtime/bundle.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/onnx_backend.h"
+#include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/sha256.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "options.h"
@@ -48,21 +50,27 @@ Plan plan(const Bundle& bundle, const app::Options& options, const std::optional
   if (on_gpu && !device) throw UnavailableError("--device gpu", "an NVIDIA GPU with a driver", "none");
   if (!is_auto && !on_gpu) return {&bundle.budget(options.budget), nullptr};
   if (is_auto && !on_gpu && !options.vram) return {&choose_on_host(bundle, host_context(options)), nullptr};
-  const Choice choice = bundle.choose(request_of(options, device));
-  if (is_auto) {
-    const Reckoning* chosen = choice.chosen();
-    if (!chosen) throw BuildError("--budget auto", "a budget that fits", "none", "see:\n" + choice.explain());
-    return {chosen->budget, on_gpu ? chosen->engine : nullptr};
+  std::vector<BudgetEntry> budgets = bundle.manifest().budgets;
+  if (!is_auto) budgets = {bundle.budget(options.budget)};
+  const Request request = request_of(options, device);
+  if (on_gpu) {
+    std::optional<fs::path> plugins;
+    if (options.plugins) plugins = fs::u8path(*options.plugins);
+    leave_out_without_plugins(budgets, request, plugins, options.trust_engine, say);
   }
-  const BudgetEntry& budget = bundle.budget(options.budget);
-  for (const Reckoning& reckoning : choice.reckonings) {
-    if (reckoning.budget != &budget) continue;
-    if (!reckoning.fits())
-      throw UnavailableError("budget " + repr(options.budget), "one that fits " + device->name,
-                             reckoning.refusal);
-    return {reckoning.budget, reckoning.engine};
+  const Choice choice = choose(budgets, request);
+  const Reckoning* chosen = choice.chosen();
+  if (!chosen && is_auto)
+    throw BuildError("--budget auto", "a budget that fits", "none", "see:\n" + choice.explain());
+  if (!chosen) {
+    throw UnavailableError("budget " + repr(options.budget), "one that fits " + device->name,
+                           choice.reckonings.front().refusal);
   }
-  return {};
+  const BudgetEntry& budget = bundle.budget(chosen->budget->name);
+  if (!on_gpu) return {&budget, nullptr};
+  const auto engine = std::find_if(budget.engines.begin(), budget.engines.end(),
+                                   [&](const EngineEntry& e) { return e.file == chosen->engine->file; });
+  return {&budget, &*engine};
 }
 
 Session open_session(const Bundle& bundle, const Plan& plan, const app::Options& options,

@@ -16,27 +16,29 @@ bool serves(const EngineEntry& engine, const std::optional<std::string>& capabil
 }
 
 bool is_better(const EngineEntry& a, const EngineEntry& b) {
-  return std::tie(a.max_context, a.activation, a.target) < std::tie(b.max_context, b.activation, b.target);
+  const bool a_native = a.ops == "native", b_native = b.ops == "native";
+  return std::tie(a.max_context, a_native, a.activation, a.target) <
+         std::tie(b.max_context, b_native, b.activation, b.target);
 }
 
 bool is_smaller(const EngineEntry& a, const EngineEntry& b) {
   return std::tie(a.max_context, a.max_batch) < std::tie(b.max_context, b.max_batch);
 }
 
-/// The engine that serves, and its need; where none fits, the one with the smallest context.
+/// The engine that serves, and its need; where none fits, the one that needs the least.
 std::pair<const EngineEntry*, VramNeed> serving(const BudgetEntry& budget,
                                                 std::vector<const EngineEntry*> able,
                                                 const Request& request) {
   std::sort(able.begin(), able.end(), [](auto* a, auto* b) { return is_better(*a, *b); });
-  const auto need = [&](const EngineEntry* engine) {
-    return vram_needed(budget.size(*engine), engine->max_context, request.batch);
-  };
-  std::pair<const EngineEntry*, VramNeed> best{able.front(), need(able.front())};
-  if (request.context) return best;
+  std::pair<const EngineEntry*, VramNeed> best{nullptr, {}};
   for (const EngineEntry* engine : able) {
-    const VramNeed own = need(engine);
-    const bool is_larger = best.second.total > request.vram || engine->max_context > best.first->max_context;
-    if (own.total <= request.vram && is_larger) best = {engine, own};
+    const VramNeed own = vram_needed(budget.size(*engine), engine->max_context, request.batch);
+    const bool fits = own.total <= request.vram;
+    const bool best_fits = best.first && best.second.total <= request.vram;
+    const bool takes_over = best_fits
+                            ? fits && !request.context && engine->max_context > best.first->max_context
+                            : fits || !best.first || own.total < best.second.total;
+    if (takes_over) best = {engine, own};
   }
   return best;
 }

@@ -1,5 +1,6 @@
 #include "elastic_runtime/plugin_library.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include "elastic_runtime/error.h"
@@ -100,6 +101,37 @@ PluginSource plugin_source(const EngineEntry& engine, const std::optional<std::f
   if (!engine.plugin->carried) return {outside(engine, folder), false};
   check_known(engine, folder, trusted);
   return {std::nullopt, true};
+}
+
+void leave_out_without_plugins(std::vector<BudgetEntry>& budgets, const Request& request,
+                               const std::optional<std::filesystem::path>& folder, bool trusted,
+                               const std::function<void(const std::string&)>& warn) {
+  std::optional<UnavailableError> first;
+  std::string left;
+  while (true) {
+    const Choice choice = choose(budgets, request);
+    const Reckoning* chosen = choice.chosen();
+    if (!chosen && first) throw *first;
+    if (!chosen) return;
+    const std::string file = chosen->engine->file;
+    try {
+      plugin_source(*chosen->engine, folder, trusted);
+    } catch (const UnavailableError& error) {
+      if (!first) {
+        first.emplace(error);
+        left = file;
+      }
+      for (BudgetEntry& budget : budgets) {
+        const auto is_it = [&](const EngineEntry& engine) { return engine.file == file; };
+        budget.engines.erase(std::remove_if(budget.engines.begin(), budget.engines.end(), is_it),
+                             budget.engines.end());
+      }
+      continue;
+    }
+    if (first && warn)
+      warn("warning: " + printable(file) + " in place of " + printable(left) + ": " + first->what());
+    return;
+  }
 }
 
 void check_code(const Bundle& bundle, const EngineEntry& engine) {

@@ -152,7 +152,11 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option("--json", "as_json", is_flag=True, help="What was generated, by what, and the warnings, as JSON.")
 @click.option("--explain", is_flag=True, help="Print what every budget needs, and which is chosen.")
 @click.option("--verify", is_flag=True, help="Check all files and replay the golden runs.")
-@click.option("--require-engine", is_flag=True, help="With --verify: fail where no engine was run.")
+@click.option(
+    "--require-engine",
+    is_flag=True,
+    help="With --verify: fail where no engine of a budget and context ran.",
+)
 @click.option("--bring-up", is_flag=True, help="Try the bundle's engines on this card, in stages, and write a report.")
 @click.option("--report", type=click.Path(path_type=Path), default="bring-up.zip", show_default=True, help="Its file.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")

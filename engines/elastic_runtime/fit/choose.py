@@ -74,9 +74,10 @@ def choose(
 ) -> Choice:
     """Reckon every budget; see `Choice`.
 
-    Of the engines for enough context and batch (and for the card, where it is named) one serves: with a context asked
-    for the one with the smallest, since caches are allocated for all of it; without, the one with the largest that
-    fits the memory. Then decide the least activation memory, then the target's name.
+    Of the engines for enough context and batch (and for the card, where it is named) that fit the memory one serves:
+    with a context asked for one with the smallest, since caches are allocated for all of it; without, one with the
+    largest. Then a plugin engine comes before a native one; then decide the least activation memory and the target's
+    name.
 
     Args:
         budgets: of a manifest.
@@ -126,11 +127,13 @@ def _reckon(budget: BudgetEntry, wish: _Wish) -> Reckoning:
 
 
 def _serving(budget: BudgetEntry, able: list[EngineEntry], wish: _Wish) -> tuple[EngineEntry, VramNeed]:
-    """The engine that serves, and its need; where none fits, the one with the smallest context."""
-    smallest_first = sorted(able, key=lambda e: (e.max_context, e.activation, e.target))
-    needs = [(e, vram_needed(budget.size(e), context=e.max_context, batch=wish.batch)) for e in smallest_first]
+    """The engine that serves, and its need; where none fits, the one that needs the least."""
+    best_first = sorted(able, key=lambda e: (e.max_context, e.ops == "native", e.activation, e.target))
+    needs = [(e, vram_needed(budget.size(e), context=e.max_context, batch=wish.batch)) for e in best_first]
     fitting = [pair for pair in needs if pair[1].total <= wish.vram]
-    if not wish.largest or not fitting:
-        return needs[0]
+    if not fitting:
+        return min(needs, key=lambda pair: pair[1].total)
+    if not wish.largest:
+        return fitting[0]
     most = max(engine.max_context for engine, _ in fitting)
     return next(pair for pair in fitting if pair[0].max_context == most)

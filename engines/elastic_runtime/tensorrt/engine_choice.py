@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
@@ -11,6 +13,8 @@ from elastic_runtime.fit.choose import Choice, Reckoning, choose
 from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.tensorrt.open_tensorrt import Wishes, check_runs, select_engine
 from elastic_runtime.tensorrt.preflight import check_memory
+
+NONE: Mapping[str, UnavailableError] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -21,20 +25,37 @@ class Chosen:
     warning: str
 
 
-def choose_engine(bundle: Bundle, name: str, wishes: Wishes, card: Card, *, at_least: int = 1) -> Chosen:
+def choose_engine(
+    bundle: Bundle,
+    name: str,
+    wishes: Wishes,
+    card: Card,
+    *,
+    at_least: int = 1,
+    failed: Mapping[str, UnavailableError] = NONE,
+) -> Chosen:
     """The budget of that name, or with `auto` the largest that has an engine which runs and fits.
+
+    Args:
+        bundle: where it lies.
+        name: of a budget, or `auto`.
+        wishes: of the request.
+        card: with the memory that is free.
+        at_least: tokens that must be possible, whatever the wishes say.
+        failed: engines that loading showed not to run, by file, and why.
 
     Raises:
         InputError: no such budget.
-        UnavailableError: none runs, for the reason that the best one does not, or none fits.
+        UnavailableError: none runs, for the reason that the first one that was loaded or else the best one does not, or
+            none fits.
     """
     whole = bundle.budgets if name == "auto" else (bundle.budget(name),)
-    able, refused = _runnable(whole, wishes, card)
+    able, refused = _runnable(whole, wishes, card, failed)
     best, choice = (_reckon(budgets, wishes, card, at_least) for budgets in (whole, able))
     reasons = [refused[r.engine.file] for r in best.reckonings if r.engine is not None and r.engine.file in refused]
     if choice.chosen is None:
         if reasons and not any(budget.engines for budget in able):
-            raise reasons[0]
+            raise next(iter(failed.values()), reasons[0])
         if name != "auto":  # says more about one budget
             engine = select_engine(able[0], wishes, card, at_least=at_least)
             check_memory(able[0], engine, card, batch=wishes.batch)
@@ -44,13 +65,15 @@ def choose_engine(bundle: Bundle, name: str, wishes: Wishes, card: Card, *, at_l
 
 
 def _runnable(
-    budgets: tuple[BudgetEntry, ...], wishes: Wishes, card: Card
+    budgets: tuple[BudgetEntry, ...], wishes: Wishes, card: Card, failed: Mapping[str, UnavailableError]
 ) -> tuple[tuple[BudgetEntry, ...], dict[str, UnavailableError]]:
     """The budgets with the engines that can run on the card, and why not the others for its class, by file."""
-    able, refused = [], dict[str, UnavailableError]()
+    able, refused = [], dict(failed)
     for budget in budgets:
         engines = []
-        for engine in (e for e in budget.engines if card.compute_capability in e.compute_capabilities):
+        for engine in budget.engines:
+            if engine.file in failed or card.compute_capability not in engine.compute_capabilities:
+                continue
             try:
                 check_runs(engine, wishes, card)
             except UnavailableError as error:

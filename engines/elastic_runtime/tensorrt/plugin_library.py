@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from elastic_runtime.errors import InputError, UnavailableError
+from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.format.engine_code import Code, HostCode, host_code
 from elastic_runtime.format.manifest import CarriedLibrary, EngineEntry
 from elastic_runtime.format.manifest_reader import DamageError
@@ -47,13 +47,25 @@ def plugin_source(engine: EngineEntry, capability: str, *, given: Path | None, t
         trusted: the caller vouches for the code inside the engine.
 
     Raises:
-        UnavailableError: there is no library that fits, or the one inside is known to nobody here.
-        InputError: the folder holds no libraries, or a description is damaged.
-        BuildError: the library is not the one that its description is of.
+        UnavailableError: there is no library that fits, or the one inside is known to nobody here; the installed
+            package is damaged or of a later format, which leaves the engines that need none.
+        InputError: the folder that was named holds no libraries, or its description is damaged.
+        BuildError: the library there is not the one that its description is of.
     """
     if engine.plugin is None:
         return PluginSource()
-    libraries = read_libraries(given) if given is not None else installed_libraries()
+    if given is not None:
+        return _source(engine, capability, read_libraries(given), trusted=trusted)
+    try:
+        return _source(engine, capability, installed_libraries(), trusted=trusted)
+    except UnavailableError:
+        raise
+    except (InputError, BuildError) as error:
+        raise UnavailableError(error.subject, expected=error.expected, found=error.found, todo=error.todo) from error
+
+
+def _source(engine: EngineEntry, capability: str, libraries: PluginLibraries | None, *, trusted: bool) -> PluginSource:
+    assert engine.plugin is not None, "asked for an engine with plugins"
     if engine.plugin.carried is None:
         return PluginSource(library=_outside(engine, capability, libraries))
     _check_known(engine, engine.plugin.carried, libraries, trusted=trusted)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic_runtime.driver.device import Device
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, UnavailableError
 from elastic_runtime.format.manifest import EngineEntry
 from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, Executors
 from elastic_runtime.tensorrt.engine_cache import write_kernels
@@ -95,8 +95,8 @@ class TrtEngine:
         say: hears TensorRT's warnings and errors.
 
     Raises:
-        UnavailableError: TensorRT says that the engine cannot run here.
-        BuildError: it refuses plugin library or engine.
+        UnavailableError: TensorRT says that the engine cannot run here, or refuses the plugin library.
+        BuildError: it refuses the engine.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class TrtEngine:
         if warning := check_validity(trt, self._runtime, entry.file, data):
             say(warning)
         if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
-            raise BuildError(
+            raise UnavailableError(
                 str(plugin),
                 expected="a library that TensorRT registers",
                 found="a refusal",

@@ -49,7 +49,7 @@ def verify_bundle(
 
     Args:
         path: its folder.
-        require_engine: whether an engine that was not run is a failure.
+        require_engine: whether it is a failure that for a budget, target and context no engine was run.
         say: hears what is being done.
         external: the folder of the parent's shards where the bundle only names them.
         plugins: a folder of plugin libraries; without it the installed elastic-plugins serves.
@@ -76,7 +76,19 @@ def verify_bundle(
         say(f"{budget.name}: replaying its golden run on the CPU")
         models.append(_model(bundle, budget, say))
         engines += [_engine(bundle, budget, engine, request, say) for engine in budget.engines]
-    return replace(result, models=tuple(models), engines=tuple(engines))
+    return replace(
+        result, models=tuple(models), engines=tuple(engines), alternatives=_alternatives(bundle, find_card())
+    )
+
+
+def _alternatives(bundle: Bundle, card: Card | None) -> tuple[tuple[str, ...], ...]:
+    """See `Verified`."""
+    groups: dict[tuple[str, str, int], list[str]] = {}
+    for budget in bundle.budgets:
+        for engine in budget.engines:
+            if card is None or card.compute_capability in engine.compute_capabilities:
+                groups.setdefault((budget.name, engine.target, engine.max_context), []).append(engine.file)
+    return tuple(map(tuple, groups.values()))
 
 
 def _damage(bundle: Bundle) -> tuple[str, ...]:

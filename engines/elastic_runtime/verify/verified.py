@@ -44,7 +44,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verified:
-    """The whole verification. `damaged` names every file that is not the one that was written, with what is wrong."""
+    """The whole verification. `damaged` names every file that is not the one that was written, with what is wrong.
+
+    `alternatives` are the engines for this card, or all where there is none, by what they serve: a budget, a target and
+    a context. Where an engine is required, one of each such group has to run: a native engine stands beside a plugin
+    engine for machines without a plugin library.
+    """
 
     bundle: str
     files: int
@@ -53,12 +58,12 @@ class Verified:
     models: tuple[Outcome, ...] = ()
     engines: tuple[Outcome, ...] = ()
     require_engine: bool = False
+    alternatives: tuple[tuple[str, ...], ...] = ()
 
     @property
     def passed(self) -> bool:
         """No file is damaged, nothing that was to run failed, and what must run was run."""
-        missing = self.require_engine and (not self.engines or any(o.not_run for o in self.engines))
-        return not self.damaged and not missing and not any(o.failed for o in (*self.models, *self.engines))
+        return not self.damaged and not self._missing() and not any(o.failed for o in (*self.models, *self.engines))
 
     @property
     def replayed(self) -> bool:
@@ -71,12 +76,21 @@ class Verified:
         lines += [f"  {text}" for text in self.damaged]
         lines += [f"  not in the manifest, ignored: {name}" for name in self.unlisted]
         lines += [f"  {outcome.text()}" for outcome in (*self.models, *self.engines)]
-        if self.require_engine and not self.engines and not self.damaged:
-            lines.append("  an engine was required, the bundle has none")
-        if self.require_engine and any(o.not_run for o in self.engines):
-            lines.append("  an engine was required to run and was not")
+        lines += [f"  {text}" for text in self._missing()]
         good = "verified" if self.replayed else "digests hold; nothing was replayed"
         return "\n".join([*lines, good if self.passed else "NOT VERIFIED"])
+
+    def _missing(self) -> list[str]:
+        """Which engines were required to run and did not; nothing of a damaged bundle, where none was tried."""
+        if not self.require_engine or self.damaged:
+            return []
+        if not self.engines:
+            return ["an engine was required, the bundle has none"]
+        if not self.alternatives:
+            return ["an engine was required, the bundle has none for this card"]
+        idle = {outcome.file for outcome in self.engines if outcome.not_run}
+        missing = (files for files in self.alternatives if idle.issuperset(files))
+        return [f"an engine was required to run and was not: {' or '.join(files)}" for files in missing]
 
     def to_json(self) -> str:
         """The same for programs: `passed`, `replayed`, and the fields of this record and of those in it."""

@@ -77,6 +77,20 @@ def test_without_a_context_the_largest_engine_that_fits_serves(budgets: Budgets)
     assert short.engine == budgets[1].engines[-1]
 
 
+@pytest.mark.parametrize("context", [None, 16384])
+def test_of_engines_side_by_side_the_plugin_one_serves_whatever_its_activation(
+    budgets: Budgets, context: int | None
+) -> None:
+    native = budgets[-1].engines[-1]
+    plugin = replace(native, ops="plugin", file="plugin.engine", activation=native.activation + 1)
+    for engines in ((native, plugin), (plugin, native)):
+        budget = replace(budgets[-1], engines=engines)
+        assert choose((budget,), vram=32 * GIB, context=context).engine == plugin
+        assert choose((budget,), vram=TOTALS["12b", 16384], context=context).engine == native  # a byte too few
+        (short,) = choose((budget,), vram=GIB, context=context).reckonings
+        assert short.engine == native  # the least that would do
+
+
 def test_a_transcript_asks_for_its_room_besides(budgets: Budgets) -> None:
     contexts = {
         (context, at_least): choose(budgets, vram=32 * GIB, context=context, at_least=at_least).engine.max_context  # type: ignore[union-attr]

@@ -130,6 +130,28 @@ def test_a_swapped_file_of_the_package_is_refused(source: Source, tmp_path: Path
         source(b"vtrt", listed=False, installed=installed)
 
 
+def test_a_damaged_package_stops_its_engines_alone_where_a_damaged_named_folder_is_an_error(
+    entry: EngineEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = replace(entry, plugin=Plugin("libelastic_plugins.so", "rtx-1.7"))
+    folder = write_libraries(tmp_path / "installed", LIBRARY)
+    monkeypatch.setattr(plugin_library, "installed_libraries", lambda: plugin_library.read_libraries(folder))
+
+    def refused(engine: EngineEntry, subject: Path) -> None:
+        text = refusal(UnavailableError, lambda: plugin_source(engine, "12.0", given=None, trusted=False))
+        with pytest.raises(ElasticError) as caught:
+            plugin_source(engine, "12.0", given=folder, trusted=False)
+        assert not isinstance(caught.value, UnavailableError)
+        assert text == str(caught.value)
+        assert text.startswith(str(subject))
+
+    (folder / "libelastic_plugins.0.so").write_bytes(OTHER)
+    refused(outside, folder / "libelastic_plugins.0.so")
+    (folder / "libraries.json").write_text('{"schema": "elastic-plugins/2"}')
+    for engine in (entry, outside):
+        refused(engine, folder / "libraries.json")
+
+
 def test_a_library_for_linux_runs_nowhere_else(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     text = refusal(UnavailableError, lambda: source(LIBRARY, trusted=True))

@@ -214,7 +214,7 @@ def test_a_plugin_library_is_registered_before_the_engine(trt: Any, opened: Call
     names = trt.WORLD.names()
     assert names.index("IPluginRegistry.load_library") < names.index("Runtime.deserialize_cuda_engine")
     trt.WORLD.answers = {"IPluginRegistry.load_library": None}
-    with pytest.raises(BuildError, match="expected a library that TensorRT registers, found a refusal"):
+    with pytest.raises(UnavailableError, match="expected a library that TensorRT registers, found a refusal"):
         opened(plugin=tmp_path / "lib.so")
 
 

@@ -29,7 +29,7 @@ from elastic_runtime.format.manifest_reader import read_manifest
 from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remembered
 from elastic_runtime.verify.bundle_verification import verify_bundle
-from elastic_runtime.verify.verified import Verified
+from elastic_runtime.verify.verified import Outcome, Verified
 
 SEED = 8
 WITHOUT_TORCH = """
@@ -356,11 +356,11 @@ def test_the_files_of_two_budgets_swapped_fail(copy: Path) -> None:
 @pytest.fixture
 def card(copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """A machine with a card whose engines are played by the twins; what they were opened with is noted."""
-    noted: dict[str, Any] = {"factor": 1.0}
+    noted: dict[str, Any] = {"factor": 1.0, "refusal": ()}
 
     def open_engine(bundle: Bundle, budget: Any, engine: Any, wishes: Any, card: Card, *, say: Any) -> Any:
         noted["plugins"], noted["batch"] = wishes.plugin_folder, wishes.batch
-        if noted.get("refusal"):
+        if engine.file in noted["refusal"]:
             raise UnavailableError(engine.file, expected="a library", found="none")
         backend = open_onnx(bundle, budget, context=512, max_tokens=64, threads=1)
         call = backend.call
@@ -402,8 +402,47 @@ def test_an_engine_verified_on_a_card_says_which_and_when_and_is_remembered(
 
 
 def test_an_engine_that_this_machine_cannot_run_is_listed(copy: Path, card: dict[str, Any]) -> None:
-    card["refusal"] = True
+    card["refusal"] = ("small/rtx5080.engine",)
     result = verify_bundle(copy)
     assert result.passed
     assert "small/rtx5080.engine: not run: small/rtx5080.engine: expected a library, found none." in result.text()
     assert not verify_bundle(copy, require_engine=True).passed
+
+
+def _with_more_engines(bundle: Path, *more: dict[str, Any]) -> None:
+    """As many engines more of the small budget, unlike its first in what is named; their files are its copies."""
+    manifest = read_manifest(bundle)
+    (budget,) = manifest.budgets
+    first = budget.engines[0]
+    for changes in more:
+        shutil.copyfile(bundle / first.file, bundle / changes["file"])
+    engines = (first, *(replace(first, **changes) for changes in more))
+    files = (*manifest.files, *(replace(manifest.files[0], path=changes["file"]) for changes in more))
+    reseal(bundle, budgets=(replace(budget, engines=engines),), files=files)
+
+
+def test_of_engines_side_by_side_one_that_ran_is_enough() -> None:
+    native, idle = Outcome("native"), Outcome("native", not_run="no memory")
+    plugin = Outcome("plugin", not_run="no library")
+    for engines, passed in (((native, plugin), True), ((idle, plugin), False)):
+        result = Verified("b", 3, (), (), (), engines, require_engine=True, alternatives=(("native", "plugin"),))
+        assert result.passed == passed
+        assert ("  an engine was required to run and was not: native or plugin" in result.text().splitlines()) != passed
+
+
+def test_an_engine_of_each_context_and_target_for_the_card_is_required_and_none_of_another_card(
+    copy: Path, card: dict[str, Any]
+) -> None:
+    other, short = "small/other.engine", "small/short.engine"
+    _with_more_engines(
+        copy,
+        {"file": other, "target": "rtx4090", "compute_capabilities": ("8.9",)},
+        {"file": short, "max_context": 512},
+    )
+    result = verify_bundle(copy, require_engine=True)
+    assert f"{other}: not run" in result.text()
+    assert result.passed
+    card["refusal"] = (short,)
+    result = verify_bundle(copy, require_engine=True)
+    assert f"  an engine was required to run and was not: {short}" in result.text().splitlines()
+    assert not result.passed

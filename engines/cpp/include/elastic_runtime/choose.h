@@ -42,10 +42,10 @@ struct Request {
   std::optional<std::string> compute_capability;  ///< such as `12.0`; none leaves the card open
 };
 
-/// Of the engines for enough context and batch one serves: with a context asked for the one with the
-/// smallest, since caches are allocated for all of it; without, the one with the largest that fits the
-/// memory. Then decide the least activation memory, then the target's name. Throws InputError: vram, context
-/// or batch below 1.
+/// Of the engines for enough context and batch that fit the memory one serves: with a context asked for one
+/// with the smallest, since caches are allocated for all of it; without, one with the largest. Then a plugin
+/// engine comes before a native one; then decide the least activation memory and the target's name. Throws
+/// InputError: vram, context or batch below 1.
 Choice choose(const std::vector<BudgetEntry>& budgets, const Request& request);
 
 /// A warning about an engine that no card has run yet; empty where one has.

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/choose.h"
 
 namespace elastic {
 
@@ -30,6 +33,13 @@ struct PluginSource {
 /// of the folder's.
 PluginSource plugin_source(const EngineEntry& engine, const std::optional<std::filesystem::path>& folder,
                            bool trusted);
+
+/// Takes out of `budgets`, one after the other, the engines that `choose` would take for the request and whose
+/// plugins are not found, so that the next best serves: the native one beside a plugin engine. `warn` hears of
+/// it. Throws UnavailableError, the first one's reason: nothing fits without them.
+void leave_out_without_plugins(std::vector<BudgetEntry>& budgets, const Request& request,
+                               const std::optional<std::filesystem::path>& folder, bool trusted,
+                               const std::function<void(const std::string&)>& warn);
 
 /// Whether an engine file holds the library that its entry lists, byte for byte, and no other code for the
 /// host. TensorRT for RTX 1.7.1 loads a library inside an engine while it reads it, whatever
