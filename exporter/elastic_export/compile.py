@@ -92,5 +92,5 @@ def _make_model(
         emitted = emit_model(graph, model, file, precision=job.precision, every_token=job.every_token, embed=embed)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)  # before anybody cuts weights by them
         result.model, result.conversion = emitted, weights.bind(budget, emitted)
-        writer.check_graph(budget.name, job.asked)
+        writer.check_graph(budget.name, job.asked(budget.name))
     progress.say_all(result.warnings())

@@ -118,7 +118,7 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
     builds = [
         engine_cost(len(model.pattern), engine.ops, len(engine.capabilities), _embedded(job, budget))
         for budget, model in zip(job.budgets, models, strict=True)
-        for engine in job.engines
+        for engine in job.engines_of(budget)
     ]
     free = None if machine.memory is None else machine.memory.free
     sides = options.jobs or builds_on(machine.processors, free, weights_inside=options.weights == "embedded")
@@ -146,7 +146,7 @@ def disk_needed(job: ExportJob) -> int:
             size_bound(model, len(engine.capabilities), options.max_batch)
             + _embedded(job, budget)
             + (engine.library.entry.size if engine.library is not None else 0)
-            for engine in job.engines
+            for engine in job.engines_of(budget)
         )
         golden = 4 * plan.ids.shape[0] * len(plan.steps) * model.vocab_size if options.verify else 0
         own = 0 if options.weights == "shared" else weights
@@ -250,6 +250,6 @@ def _written(job: ExportJob, models: Sequence[Architecture]) -> Work:
 
 def _digested(job: ExportJob) -> Work:
     """What is read again only to be digested; sliced weights are digested as they are written."""
-    embedded = sum(_embedded(job, budget) for budget in job.budgets) * (1 + len(job.engines))
+    embedded = sum(_embedded(job, budget) * (1 + len(job.engines_of(budget))) for budget in job.budgets)
     shards = _shards(job) if job.options.weights == "shared" else 0
     return Work(digested=shards + embedded, read=shards)

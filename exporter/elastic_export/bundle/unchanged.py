@@ -64,7 +64,7 @@ def _budgets(job: ExportJob, manifest: Manifest, standing: Standing) -> tuple[Bu
         if entry is None or kept is None:
             return None
         result = BudgetResult(budget, job.size_of(budget), kept, report=kept.report)
-        for engine in job.engines:
+        for engine in job.engines_of(budget):
             found = standing.engine(budget.name, engine, manifest.files)
             if found is None:
                 return None
@@ -102,7 +102,7 @@ def _with_kept(job: ExportJob, manifest: Manifest, budget: BudgetEntry) -> Budge
         return budget
     before = manifest.budget(budget.name)
     assert before is not None, "it has been found there"
-    stay = staying_engines(manifest, budget.name, job.asked)
+    stay = staying_engines(manifest, budget.name, job.asked(budget.name))
     return replace(budget, engines=(*budget.engines, *stay), golden=budget.golden or before.golden)
 
 
