@@ -21,10 +21,10 @@ from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResult
 from elastic_export.bundle.staging import recover
 from elastic_export.bundle.standing import Standing, standing_of
+from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress
 from elastic_runtime.errors import ElasticError
-from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import BudgetEntry, FileEntry, Manifest, ordered
 
@@ -108,8 +108,8 @@ def _with_kept(job: ExportJob, manifest: Manifest, budget: BudgetEntry) -> Budge
 
 def _same_sources(job: ExportJob, manifest: Manifest, standing: Standing) -> bool:
     """Whether what the bundle has of the checkpoint's own files, in it or outside, is what the checkpoint has now."""
-    options, companions = job.options, job.checkpoint.companions()
-    found = {file.name: FileEntry(file.name, *file_digest(file)) for file in companions}
+    options = job.options
+    found = {entry.path: entry for entry in shipped_digests(job.checkpoint)}
     shards = standing.sources() if options.weights == "shared" else ()
     inside, outside = ((), shards) if options.external_weights else (shards, ())
     wanted = {**found, **{f"weights/{e.path}": replace(e, path=f"weights/{e.path}") for e in inside}}
