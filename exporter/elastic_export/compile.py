@@ -63,7 +63,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
             progress.watch(writer.gauge())
             manifest = writer.finish(manifest_of(job, results))
         run = writer.record(record.document(writer.output, manifest, results, progress.seconds()))
-    return ExportResult(writer.output, manifest, tuple(results), run, (job.ops.note,) if job.ops.note else ())
+    return ExportResult(writer.output, manifest, tuple(results), run, job.said)
 
 
 def _make_models(

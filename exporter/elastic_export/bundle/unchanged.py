@@ -52,8 +52,7 @@ def unchanged(job: ExportJob, progress: Progress) -> ExportResult | None:
     for result in budgets:
         check_fit(job, result)
     check_targets(job, budgets)
-    notes = (job.ops.note,) if job.ops.note else ()
-    return ExportResult(output, manifest, budgets, _record(output, manifest), notes, changed=False)
+    return ExportResult(output, manifest, budgets, _record(output, manifest), job.said, changed=False)
 
 
 def _budgets(job: ExportJob, manifest: Manifest, standing: Standing) -> tuple[BudgetResult, ...] | None:

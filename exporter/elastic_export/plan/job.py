@@ -117,6 +117,11 @@ class ExportJob:
         return self.options.logits == "all"
 
     @property
+    def said(self) -> tuple[str, ...]:
+        """All that a user should be told, of the checkpoint, its text and the ops modes: what `--json` has as notes."""
+        return (*self.checkpoint.warnings, *self.notes, *((self.ops.note,) if self.ops.note else ()))
+
+    @property
     def capabilities(self) -> dict[str, tuple[str, ...]]:
         """The compute capabilities that engines of each target hold, by its name."""
         return {target.name: engine.capabilities for engine in self.engines for target in engine.targets}
