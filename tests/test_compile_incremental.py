@@ -134,6 +134,33 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 # ------------------------------------------------------------------------------------------------------- nothing to do
 
 
+@pytest.mark.parametrize("weights", ["shared", "sliced"])
+def test_files_that_are_shipped_in_a_folder_or_written_anew_are_no_change(
+    tmp_path: Path, checkpoint: Path, seen: Seen, weights: str
+) -> None:
+    """Chat templates with names lie in a folder; which ids end a text may stand in config.json alone."""
+    config, template = checkpoint / "config.json", checkpoint / "additional_chat_templates" / "tool.jinja"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": 2}))
+    template.parent.mkdir()
+    template.write_text("{{ messages }}")
+    options = {"weights": weights}
+    first = run(checkpoint, tmp_path / "out", seen, **options)
+    inside = "" if weights == "shared" else "half/"
+    assert {f"{inside}generation_config.json", f"{inside}additional_chat_templates/tool.jinja"} <= paths(first)
+    again = run(checkpoint, tmp_path / "out", seen, **options)
+    assert (again.changed, again.manifest) == (False, first.manifest)
+    template.write_text("{{ messages[0] }}")
+    assert run(checkpoint, tmp_path / "out", seen, **options).changed
+    template.rename(checkpoint / "tool.jinja")
+    moved = run(checkpoint, tmp_path / "out", seen, **options)
+    assert f"{inside}tool.jinja" in paths(moved)
+    assert f"{inside}additional_chat_templates/tool.jinja" not in paths(moved)
+
+
+def paths(result: ExportResult) -> set[str]:
+    return {entry.path for entry in result.manifest.files}
+
+
 def test_a_second_run_does_nothing_and_says_so(tmp_path: Path, checkpoint: Path, seen: Seen) -> None:
     first = run(checkpoint, tmp_path / "out", seen, verify=True)
     assert (first.changed, seen.verified) == (True, ["full", "half"])

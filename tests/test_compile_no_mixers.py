@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from elastic_export.bundle.forecast import disk_needed
+from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.compile import ExportResult, export
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.plan.job import ExportOptions, plan_job
+from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
+from elastic_export.plan.ops_modes import OpsWish
 from elastic_export.progress import Progress
 from elastic_runtime.verify.bundle_verification import verify_bundle
 from synthetic import write_checkpoint
@@ -24,13 +30,21 @@ PLAIN = Budget("plain", 40, (64,), (8,), 12, 8, (0, 1))
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """All three budgets as plugin and as native engines, as by default where there is no library."""
-    folder = tmp_path_factory.mktemp("mixers")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = random_weights(ARCH, np.random.default_rng(5))
-    write_checkpoint(folder / "tiny", ARCH, weights, [FULL, ATTENTION, PLAIN], "bf16", 1)
-    options = ExportOptions("all", "rtx5080", folder / "out", ops="plugin,native", max_tokens=16, max_contexts=(64,))
-    return export(plan_job(Checkpoint.open(folder / "tiny"), options, demo=False), Progress())
+    folder = tmp_path_factory.mktemp("mixers") / "tiny"
+    return write_checkpoint(folder, ARCH, weights, [FULL, ATTENTION, PLAIN], "bf16", 1)
+
+
+def plan(checkpoint: Path, output: Path, ops: OpsWish = "plugin,native", **more: Any) -> ExportJob:
+    options = ExportOptions("all", "rtx5080", output, ops=ops, max_tokens=16, max_contexts=(64,), **more)
+    return plan_job(Checkpoint.open(checkpoint), options, demo=False)
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path) -> ExportResult:
+    """All three budgets as plugin and as native engines, as by default where there is no library."""
+    return export(plan(checkpoint, checkpoint.parent / "out"), Progress())
 
 
 def test_the_options_speak_of_the_engines_not_of_the_request(exported: ExportResult) -> None:
@@ -58,3 +72,36 @@ def test_they_verify(exported: ExportResult) -> None:
     assert (plain.state, plain.state_name) == (0.0, "")
     assert plain.text().endswith(", no states")
     assert all(replay is not None and 0 < replay.logits < 1e-5 for replay in replays.values())
+
+
+def test_the_same_export_again_has_nothing_to_do(exported: ExportResult, checkpoint: Path) -> None:
+    again = unchanged(plan(checkpoint, exported.output), Progress())
+    assert again is not None
+    assert again.manifest == exported.manifest
+
+
+@pytest.mark.parametrize("add", [False, True])
+def test_plugins_beside_an_older_bundle_of_native_engines(
+    tmp_path: Path, exported: ExportResult, checkpoint: Path, add: bool
+) -> None:
+    """The native engines of the two budgets without a mixer stand for both modes, and each is listed once."""
+    native = export(plan(checkpoint, tmp_path / "out", "native"), Progress())
+    both = export(plan(checkpoint, tmp_path / "out", add=add), Progress())
+    assert listed(both) == listed(exported)
+    assert [engine.facts is None for result in both.budgets for engine in result.engines].count(True) == 3
+    assert listed(native) == {name: engines[-1:] for name, engines in listed(both).items()}
+    alone = plan(checkpoint, tmp_path / "out", "plugin", add=True)
+    again = unchanged(alone, Progress())
+    assert again is not None
+    assert again.manifest == both.manifest
+
+
+def listed(result: ExportResult) -> dict[str, list[str]]:
+    return {budget.name: sorted(engine.ops for engine in budget.engines)[::-1] for budget in result.manifest.budgets}
+
+
+def test_a_forecast_counts_the_engines_that_are_built(checkpoint: Path, tmp_path: Path) -> None:
+    one, both = (plan(checkpoint, tmp_path / "out", ops) for ops in ("plugin", "plugin,native"))
+    assert [len(both.engines_of(budget)) for budget in both.budgets] == [2, 1, 1]
+    full = disk_needed(replace(both, budgets=(FULL,))) - disk_needed(replace(one, budgets=(FULL,)))
+    assert disk_needed(both) - disk_needed(one) == full > 0

@@ -63,7 +63,7 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
             progress.watch(writer.gauge())
             manifest = writer.finish(manifest_of(job, results))
         run = writer.record(record.document(writer.output, manifest, results, progress.seconds()))
-    return ExportResult(writer.output, manifest, tuple(results), run, (job.ops.note,) if job.ops.note else ())
+    return ExportResult(writer.output, manifest, tuple(results), run, job.said)
 
 
 def _make_models(
@@ -92,5 +92,5 @@ def _make_model(
         emitted = emit_model(graph, model, file, precision=job.precision, every_token=job.every_token, embed=embed)
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)  # before anybody cuts weights by them
         result.model, result.conversion = emitted, weights.bind(budget, emitted)
-        writer.check_graph(budget.name, job.asked)
+        writer.check_graph(budget.name, job.asked(budget.name))
     progress.say_all(result.warnings())

@@ -5,7 +5,8 @@
 
 Makes the checkpoint in DIR (a folder below the temporary one unless given) where it is not there yet, exports it beside
 it, deletes the bundle, then copies and digests the same bytes with the system's tools. What follows `--` goes to
-`elastic-export`; unless it says otherwise: all budgets for an rtx5080, without verification unless --verify is given.
+`elastic-export`; unless it says otherwise: plugin engines of all budgets for an rtx5080, without verification unless
+--verify is given.
 Remembered digests are kept in DIR too and forgotten before the run. With --delete the checkpoint goes as well.
 
 With --peer the nearest other exporter runs as well: PYTHON is of an environment with `tensorrt-edgellm[export]`. It
@@ -45,7 +46,7 @@ from random_checkpoint import SHAPES, check_room, delete_random_checkpoint, writ
 _PAUSE = 0.1
 _STEP = re.compile(r"  (\S.*?) +(\d+\.\d) s\n?")  # as cli/terminal.py says that a step has ended
 _PEER_COPIES = 3  # of the weights: what tensorrt-edgellm holds in memory at most, with room to spare
-_DEFAULTS = {"--budget": ["all"], "--target": ["rtx5080"]}
+_DEFAULTS = {"--budget": ["all"], "--target": ["rtx5080"], "--ops": ["plugin"]}
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
     shape, folder = arguments.shape, arguments.folder
     options = [*([] if arguments.verify else ["--no-verify"]), *arguments.options]
     for name, value in _DEFAULTS.items():
-        options += [] if name in options else [name, *value]
+        options += [] if any(option.split("=")[0] == name for option in options) else [name, *value]
     load = os.getloadavg()[0]
     smaller = _fits_peer(shape) if arguments.peer else shape
     with _checkpoint(folder, shape, keep=not arguments.delete) as checkpoint:
@@ -121,7 +122,7 @@ def _checkpoint(folder: Path, shape: str, *, keep: bool) -> Iterator[Path]:
 def _export(checkpoint: Path, folder: Path, options: list[str]) -> list[Row]:
     """Our steps, and the whole at last."""
     output, cache, ends = folder / "bundle", folder / "cache", list[tuple[str, float, float]]()
-    shutil.rmtree(cache, ignore_errors=True)
+    _clear(output, cache)  # of a run that was ended: an export over a bundle keeps of it what it can
     command = [sys.executable, "-m", "elastic_export", "--checkpoint", str(checkpoint), "--output", str(output)]
 
     def hear(line: str) -> None:
@@ -133,9 +134,15 @@ def _export(checkpoint: Path, folder: Path, options: list[str]) -> list[Row]:
     samples = _run_sampled([*command, *options], hear, {"ELASTIC_CACHE": str(cache)})
     record = json.loads(run_record_file(output).read_text())
     rows = [Row(name, taken, _most(samples, end - taken - _PAUSE, end)) for name, taken, end in ends]
-    shutil.rmtree(output)
-    run_record_file(output).unlink()
+    _clear(output)
     return [*rows, Row("whole", record["seconds"]["whole"], _most(samples))]
+
+
+def _clear(*folders: Path) -> None:
+    """Remove folders, and the record of the run that made one."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        run_record_file(folder).unlink(missing_ok=True)
 
 
 def _fits_peer(most: str) -> str:
@@ -191,6 +198,7 @@ def _most(samples: Iterable[Sample], begin: float = 0, end: float = math.inf) ->
 def _system_tools(checkpoint: Path, folder: Path) -> list[Row]:
     shards = sorted(map(str, checkpoint.glob("*.safetensors")))
     size, copies = sum(Path(shard).stat().st_size for shard in shards), folder / "copies"
+    _clear(copies)
     copies.mkdir()
     tools = {
         "cp, and sync": lambda: _run(f'cp --reflink=never "$@" {copies} && sync {copies}/*', shards),

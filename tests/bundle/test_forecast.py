@@ -135,6 +135,7 @@ def test_shards_of_another_file_system_are_copied_but_for_those_that_an_older_bu
             "memory: expected about {memory} free for verify, found 95.4 MiB on this machine. Close other programs or",
         ),
         ({"verify": False}, {"memory": GB // 10}, "free for engines, found 95.4 MiB on this machine. Close other"),
+        ({"verify": False, "jobs": 2}, {"memory": GB // 10}, "on this machine. Use --jobs 1, close other programs"),
         (
             {},
             {"disk": GB // 10},
@@ -175,6 +176,19 @@ def test_what_just_fits_is_not_refused_and_unknown_memory_neither(plan: Plan) ->
     assert unknown.text().endswith(" of disk")
     there = unknown.document()["machine"]
     assert (there["free_memory_bytes"], there["free_disk_bytes"]) == (None, None)
+
+
+def test_nothing_is_refused_for_what_an_older_bundle_may_spare(plan: Plan) -> None:
+    job = plan()
+    short = forecast(job, machine(memory=GB // 10, disk=GB // 10))
+    assert "from nothing" not in short.text()
+    job.options.output.mkdir()
+    (job.options.output / "manifest.json").write_text("{}")
+    over = forecast(job, machine(memory=GB // 10, disk=GB // 10))
+    assert over.text().startswith("this run takes, from nothing, about ")
+    check_machine(over, job)
+    with pytest.raises(BuildError):
+        check_machine(forecast(replace(job, options=replace(job.options, debug=True)), over.machine), job)
 
 
 def test_weights_inside_are_held_three_times(plan: Plan) -> None:

@@ -13,6 +13,7 @@ from elastic_export.bundle.join import join_bundles
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import FileEntry
 from elastic_runtime.format.manifest_reader import NAME, DamageError, read_manifest
 
@@ -48,6 +49,37 @@ def test_the_parts_stay_as_they_are(tmp_path: Path, export: Callable, tree: Call
     before = tree(tmp_path / "a"), tree(tmp_path / "b")
     join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert (tree(tmp_path / "a"), tree(tmp_path / "b")) == before
+
+
+def test_the_order_of_the_names_is_none_of_the_manifest(tmp_path: Path, export: Callable, tree: Callable) -> None:
+    for name, options in (("a", {"verify": True}), ("b", {"verify": False})):
+        export(tmp_path / name, {"big": WHOLE["big"]})
+        manifest = read_manifest(tmp_path / name)
+        (tmp_path / name / NAME).write_text(replace(manifest, options=dict(manifest.options) | options).to_json())
+    one, _ = join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "one")
+    other, _ = join_bundles([tmp_path / "b", tmp_path / "a"], tmp_path / "other")
+    assert tree(one) == tree(other)
+
+
+@pytest.mark.parametrize("modes", [["plugin", "native"], ["native"]])
+def test_engines_of_another_ops_mode_stand_beside(tmp_path: Path, export: Callable, modes: list[str]) -> None:
+    """A part with both modes, or with native engines alone, and one with plugin engines."""
+    export(tmp_path / "a", {"big": [("rtx5080", 1024)]})
+    export(tmp_path / "b", {"big": [("rtx5080", 1024)]})
+    manifest = read_manifest(tmp_path / "b")
+    [budget], native = manifest.budgets, "big/rtx5080.native.engine"
+    [engine] = budget.engines
+    (tmp_path / "b" / native).write_text("native")
+    entry = FileEntry(native, *file_digest(tmp_path / "b" / native))
+    engines = {"plugin": engine, "native": replace(engine, ops="native", plugin=None, file=native)}
+    files = tuple(f for f in manifest.files if f.path != engine.file or "plugin" in modes)
+    budget = replace(budget, engines=tuple(engines[mode] for mode in modes))
+    changed = replace(manifest, budgets=(budget,), files=(*files, entry))
+    (tmp_path / "b" / NAME).write_text(changed.to_json())
+    _, joined = join_bundles([tmp_path / "b", tmp_path / "a"], tmp_path / "out")
+    found = {e.ops: (tmp_path / "out" / e.file).read_text() for e in joined.budgets[0].engines}
+    assert found == {"plugin": "engine for rtx5080 at 1024 ", "native": "native"}
+    assert len(joined.budgets[0].engines) == 2
 
 
 def test_an_engine_of_another_context_under_the_same_name_gets_its_context_into_it(

@@ -53,6 +53,28 @@ def test_a_matrix_is_one_line_of_jobs_that_are_exports(run, tmp_path, monkeypatc
     ]
 
 
+def test_jobs_of_a_described_target_are_exports_too(run) -> None:
+    """Its name, which files have, describes it no more."""
+    text = "sm89:24GiB:1008GBps"
+    for by in ("budget", "target"):
+        code, out, _ = run("plan", "--budget", "small", "--target", f"{text},rtx5080", "--matrix", "--by", by)
+        jobs = json.loads(out)["include"]
+        assert (code, {name for job in jobs for name in job["target"].split(",")}) == (0, {text, "rtx5080"})
+        assert not any(":" in job["name"] for job in jobs)
+        for job in jobs:
+            assert run("plan", "--budget", job["budget"], "--target", job["target"], "--matrix")[0] == 0
+
+
+def test_programs_hear_what_people_do(run, sparse_12b) -> None:
+    """The checkpoint has no tokenizer; no engine carries a library."""
+    asked = ("--checkpoint", str(sparse_12b), "--budget", "6b", "--target", "rtx5080", "--allow-short")
+    code, out, err = run("plan", *asked, "--json")
+    assert code == 0
+    notes = json.loads(out)["notes"]
+    assert notes
+    assert [line for line in err.splitlines() if line.startswith("note: ")] == [f"note: {note}" for note in notes]
+
+
 def test_a_matrix_of_what_cannot_be_built_is_refused(run, sparse_12b) -> None:
     code, out, err = run("plan", "--checkpoint", str(sparse_12b), "--budget", "12b", "--target", "rtx5080", "--matrix")
     assert (code, out) == (2, "")
@@ -89,7 +111,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_would_do(run, tmp_path, m
 def test_merge_joins_bundles_and_names_what_is_wrong(run, tmp_path, demo_bundle) -> None:
     code, out, _ = run("merge", str(demo_bundle), "--output", str(tmp_path / "out"))
     assert code == 0
-    assert out.splitlines()[0] == "large: rtx5080 at 2048"
+    assert out.splitlines()[0] == "large: rtx5080 at 2048, native"
     assert f"bundle {tmp_path}/out: " in out
     code, _, err = run("merge", str(demo_bundle), str(tmp_path / "none"), "--output", str(tmp_path / "more"))
     assert (code, "none: expected a bundle, found no such folder" in err) == (2, True)

@@ -22,7 +22,7 @@ from elastic_export.engine.prepare import engine_request
 from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.side_by_side import builds_at_once
-from elastic_export.ops.plugins import plugin_of, plugins_of
+from elastic_export.ops.plugins import plugin_of
 from elastic_export.plan.job import EngineJob, ExportJob
 from elastic_export.progress import Progress
 from elastic_runtime.fit.targets import Target
@@ -52,7 +52,10 @@ def build_engines(
         BuildError: a build failed, or `--require-fit` and an engine does not.
     """
     with _builders(job) as builds:
-        begun = [[_begin(job, result, e, standing, writer, builds) for e in job.engines] for result in results]
+        begun = [
+            [_begin(job, result, engine, standing, writer, builds) for engine in job.engines_of(result.budget)]
+            for result in results
+        ]
         for result, engines in zip(results, begun, strict=True):
             for engine in engines:
                 result.engines += engine if isinstance(engine, list) else _finish(job, result, engine, progress)
@@ -97,8 +100,6 @@ def _begin(
         return [_keep(job, result, engine, target, kept, writer) for target in engine.targets]
     if result.model is None:  # its budget was kept, so nobody had to know it so far
         result.model = _read_model(job, result, writer.folder(name))
-    if not _differs(job, result.model, engine):
-        return []
     first = writer.folder(name) / engine.file(engine.targets[0])
     request = engine_request(job, result.model, engine, first)
     return _Begun(engine, request, origin_of_engine(job, engine, name, files), builds.begin(request))
@@ -123,11 +124,6 @@ def _finish(job: ExportJob, result: BudgetResult, begun: _Begun, progress: Progr
         for target in engine.targets
     ]
     return [EngineResult(entry, facts.report(), facts.size, origin, facts) for entry in entries]
-
-
-def _differs(job: ExportJob, model: ModelFile, engine: EngineJob) -> bool:
-    """Of a sub-model without a layer that a plugin could serve the engines of both modes are one."""
-    return engine.ops == job.ops.modes[0] or bool(plugins_of("plugin", model.ops))
 
 
 def _keep(

@@ -21,6 +21,7 @@ from elastic_export.plan.work import Cost, Work
 from elastic_export.verify.cost import verification_cost
 from elastic_export.verify.plan import Plan, make_plan
 from elastic_runtime.errors import BuildError
+from elastic_runtime.format.manifest_reader import NAME
 
 #: Our process with torch, onnx and onnxruntime in it, before it has a graph, and the graphs by layer: 0.33 GB with the
 #: two layers of a small model, 0.39 GB with the 12B's 62 and its three budgets.
@@ -55,12 +56,14 @@ class Forecast:
         beside: seconds of the digests, which are computed meanwhile.
         disk: bytes that the bundle adds to its file system.
         machine: on which.
+        over: whether a bundle stands at the output, of which much may stay: what it spares is not known here.
     """
 
     stages: tuple[Stage, ...]
     beside: float
     disk: int
     machine: Machine
+    over: bool = False
 
     @property
     def memory(self) -> int:
@@ -83,9 +86,10 @@ class Forecast:
         free = ["" if space is None else f" of {size_text(space.free)} free" for space in (memory, disk)]
         longest = max(self.stages, key=lambda stage: stage.seconds)
         of_it = f", {duration(longest.seconds)} of it {longest.name}" if len(self.stages) > 1 else ""
+        nothing = ", from nothing," if self.over else ""
         return (
-            f"this run takes about {duration(self.seconds)} here{of_it}; {size_text(self.memory)} of memory{free[0]}; "
-            f"{size_text(self.disk)} of disk{free[1]}"
+            f"this run takes{nothing} about {duration(self.seconds)} here{of_it}; "
+            f"{size_text(self.memory)} of memory{free[0]}; {size_text(self.disk)} of disk{free[1]}"
         )
 
     def document(self) -> dict[str, Any]:
@@ -118,7 +122,7 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
     builds = [
         engine_cost(len(model.pattern), engine.ops, len(engine.capabilities), _embedded(job, budget))
         for budget, model in zip(job.budgets, models, strict=True)
-        for engine in job.engines
+        for engine in job.engines_of(budget)
     ]
     free = None if machine.memory is None else machine.memory.free
     sides = options.jobs or builds_on(machine.processors, free, weights_inside=options.weights == "embedded")
@@ -130,7 +134,8 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
         seconds["engines"] /= min(sides, machine.processors, len(builds))
     stages = [Stage(name, process + cost.memory, seconds[name]) for name, cost in costs.items()]
     digests = machine.rates.seconds(_digested(job)) / min(_DIGESTS, machine.processors)
-    return Forecast(tuple(stages), digests, disk_needed(job), machine)
+    over = (options.output / NAME).is_file() and not options.debug
+    return Forecast(tuple(stages), digests, disk_needed(job), machine, over)
 
 
 def disk_needed(job: ExportJob) -> int:
@@ -146,7 +151,7 @@ def disk_needed(job: ExportJob) -> int:
             size_bound(model, len(engine.capabilities), options.max_batch)
             + _embedded(job, budget)
             + (engine.library.entry.size if engine.library is not None else 0)
-            for engine in job.engines
+            for engine in job.engines_of(budget)
         )
         golden = 4 * plan.ids.shape[0] * len(plan.steps) * model.vocab_size if options.verify else 0
         own = 0 if options.weights == "shared" else weights
@@ -155,12 +160,12 @@ def disk_needed(job: ExportJob) -> int:
 
 
 def check_machine(found: Forecast, job: ExportJob) -> None:
-    """Refuse a run that cannot end here, before anything is built.
+    """Refuse a run that cannot end here, before anything is built; not one that an older bundle may spare the most of.
 
     Raises:
         BuildError: memory or disk is too short, with the figures and what would do, unless `--allow-short`.
     """
-    if job.options.allow_short:
+    if job.options.allow_short or found.over:
         return
     memory, disk = found.machine.memory, found.machine.disk
     if memory is not None and found.memory > memory.free:
@@ -185,6 +190,8 @@ def _less_memory(found: Forecast, job: ExportJob) -> list[str]:
         ways.append("ask for one budget at a time, the others with --add")
     if job.options.weights == "embedded":
         ways.append("use --weights sliced")
+    if found.largest.name == "engines" and job.options.jobs not in (None, 1):
+        ways.append("use --jobs 1")
     return [*ways, "close other programs or use a larger machine"]
 
 
@@ -250,6 +257,6 @@ def _written(job: ExportJob, models: Sequence[Architecture]) -> Work:
 
 def _digested(job: ExportJob) -> Work:
     """What is read again only to be digested; sliced weights are digested as they are written."""
-    embedded = sum(_embedded(job, budget) for budget in job.budgets) * (1 + len(job.engines))
+    embedded = sum(_embedded(job, budget) * (1 + len(job.engines_of(budget))) for budget in job.budgets)
     shards = _shards(job) if job.options.weights == "shared" else 0
     return Work(digested=shards + embedded, read=shards)

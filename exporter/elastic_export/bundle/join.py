@@ -80,7 +80,7 @@ def join_bundles(
         files |= budget.files
     external = {entry.path: entry for part in parts for entry in part.manifest.external_weights}
     manifest = replace(
-        first.manifest,
+        parts[0].manifest,
         budgets=tuple(budget.entry for budget in joined),
         files=(),
         external_weights=tuple(external.values()),

@@ -24,6 +24,7 @@ from typing import Any
 from elastic_export.bundle.fingerprint import encoded
 from elastic_export.bundle.merge import graph_files
 from elastic_export.bundle.versions import versions
+from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.engine.packages import package_folder
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.contract import plugin_folder
@@ -47,8 +48,7 @@ def origin_of_model(job: ExportJob, budget: Budget, checkpoint: str) -> Origin:
         **_makers(job),
     }
     if options.weights == "sliced":  # tokenizer and licence lie beside the shards
-        files = [(file.name, *file_digest(file)) for file in job.checkpoint.companions()]
-        origin["companions"] = _digest(files)
+        origin["companions"] = _digest([astuple(entry) for entry in shipped_digests(job.checkpoint)])
     return origin
 
 

@@ -110,7 +110,7 @@ class Standing:
         that are asked for, and with `--add` those that stay beside them.
         """
         options, manifest = self._job.options, self.manifest
-        stay = staying_engines(manifest, budget, self._job.asked) if options.add and manifest else ()
+        stay = staying_engines(manifest, budget, self._job.asked(budget)) if options.add and manifest else ()
         tokens = min([options.max_tokens, *(engine.max_tokens for engine in stay)])
         return tokens, min([*options.max_contexts, *(engine.max_context for engine in stay)])
 

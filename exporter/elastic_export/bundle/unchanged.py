@@ -21,10 +21,10 @@ from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResult
 from elastic_export.bundle.staging import recover
 from elastic_export.bundle.standing import Standing, standing_of
+from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress
 from elastic_runtime.errors import ElasticError
-from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import BudgetEntry, FileEntry, Manifest, ordered
 
@@ -52,8 +52,7 @@ def unchanged(job: ExportJob, progress: Progress) -> ExportResult | None:
     for result in budgets:
         check_fit(job, result)
     check_targets(job, budgets)
-    notes = (job.ops.note,) if job.ops.note else ()
-    return ExportResult(output, manifest, budgets, _record(output, manifest), notes, changed=False)
+    return ExportResult(output, manifest, budgets, _record(output, manifest), job.said, changed=False)
 
 
 def _budgets(job: ExportJob, manifest: Manifest, standing: Standing) -> tuple[BudgetResult, ...] | None:
@@ -64,7 +63,7 @@ def _budgets(job: ExportJob, manifest: Manifest, standing: Standing) -> tuple[Bu
         if entry is None or kept is None:
             return None
         result = BudgetResult(budget, job.size_of(budget), kept, report=kept.report)
-        for engine in job.engines:
+        for engine in job.engines_of(budget):
             found = standing.engine(budget.name, engine, manifest.files)
             if found is None:
                 return None
@@ -102,14 +101,14 @@ def _with_kept(job: ExportJob, manifest: Manifest, budget: BudgetEntry) -> Budge
         return budget
     before = manifest.budget(budget.name)
     assert before is not None, "it has been found there"
-    stay = staying_engines(manifest, budget.name, job.asked)
+    stay = staying_engines(manifest, budget.name, job.asked(budget.name))
     return replace(budget, engines=(*budget.engines, *stay), golden=budget.golden or before.golden)
 
 
 def _same_sources(job: ExportJob, manifest: Manifest, standing: Standing) -> bool:
     """Whether what the bundle has of the checkpoint's own files, in it or outside, is what the checkpoint has now."""
-    options, companions = job.options, job.checkpoint.companions()
-    found = {file.name: FileEntry(file.name, *file_digest(file)) for file in companions}
+    options = job.options
+    found = {entry.path: entry for entry in shipped_digests(job.checkpoint)}
     shards = standing.sources() if options.weights == "shared" else ()
     inside, outside = ((), shards) if options.external_weights else (shards, ())
     wanted = {**found, **{f"weights/{e.path}": replace(e, path=f"weights/{e.path}") for e in inside}}

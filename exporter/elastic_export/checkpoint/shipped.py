@@ -3,41 +3,63 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from elastic_export.checkpoint.companions import check_file
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_runtime.format.digest import file_digest
+from elastic_runtime.format.manifest import FileEntry
 from elastic_runtime.text.eos import checked_ids, optional_json
 
 GENERATION = "generation_config.json"
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def ship_companions(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy them into a folder of the bundle.
+def shipped_files(checkpoint: Checkpoint) -> dict[str, Path | bytes]:
+    """Path in the bundle -> the checkpoint's file that is copied there, or what is written there in its place.
 
     generation_config.json says there which ids end a text, also where the checkpoint's config.json alone does: that one
     describes the parent, and does not travel.
 
     Raises:
         InputError: see `find_companions`, `generation_config`.
+    """
+    companions = checkpoint.companions()
+    files: dict[str, Path | bytes] = {file.relative_to(checkpoint.path).as_posix(): file for file in companions}
+    if (told := generation_config(checkpoint)) is not None:
+        files[GENERATION] = (json.dumps(told, indent=2) + "\n").encode()
+    return files
+
+
+def shipped_digests(checkpoint: Checkpoint) -> tuple[FileEntry, ...]:
+    """Path, size and sha256 of each, as they would be shipped now. Raises InputError: see `shipped_files`."""
+    return tuple(FileEntry(name, *_digest(source)) for name, source in sorted(shipped_files(checkpoint).items()))
+
+
+def ship_companions(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy them into a folder of the bundle.
+
+    Raises:
+        InputError: see `shipped_files`.
         FileExistsError: the folder has a file of that name.
     """
-    told = generation_config(checkpoint)
-    for companion in checkpoint.companions():
-        if told is not None and companion.name == GENERATION:
-            continue
-        target = folder / companion.relative_to(checkpoint.path)
+    for name, source in shipped_files(checkpoint).items():
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with companion.open("rb") as source, target.open("xb") as copy:
-            while piece := source.read(1 << 20):
-                copy.write(piece)
-    if told is not None:
-        with (folder / GENERATION).open("x", encoding="utf-8") as file:
-            json.dump(told, file, indent=2)
-            file.write("\n")
+        with target.open("xb") as copy:
+            if isinstance(source, bytes):
+                copy.write(source)
+                continue
+            with source.open("rb") as file:
+                shutil.copyfileobj(file, copy)
+
+
+def _digest(source: Path | bytes) -> tuple[int, str]:
+    return (len(source), sha256(source).hexdigest()) if isinstance(source, bytes) else file_digest(source)
 
 
 def generation_config(checkpoint: Checkpoint) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ def merge(bundles: tuple[Path, ...], output: Path, force: bool) -> None:
     with ConsoleProgress().step("merge", what=f"{len(bundles)} bundles"):
         written, manifest = join_bundles(bundles, output, force=force, say=ConsoleProgress().say)
     for budget in manifest.budgets:
-        engines = ", ".join(f"{engine.target} at {engine.max_context}" for engine in budget.engines)
+        engines = "; ".join(f"{engine.target} at {engine.max_context}, {engine.ops}" for engine in budget.engines)
         click.echo(f"{budget.name}: {engines or 'no engine'}")
     total = sum(entry.size for entry in manifest.files)
     click.echo(f"bundle {written}: {len(manifest.files)} files, {size_text(total)}")

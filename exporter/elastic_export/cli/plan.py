@@ -10,6 +10,7 @@ import click
 from elastic_export.cli.export import checked_job, export_options, print_plan
 from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.plan.job import ExportJob
+from elastic_runtime.fit.targets import select_targets
 
 
 @click.command()
@@ -42,12 +43,19 @@ def matrix_of(job: ExportJob, by: str) -> list[dict[str, str]]:
     Targets of one compute capability stay together, since they share engines; so do the contexts of a target.
     """
     budgets = ",".join(budget.name for budget in job.budgets)
-    targets = ",".join(target.name for target in job.targets)
+    texts = _texts(job)
+    targets = ",".join(texts.values())
     if by == "budget":
         jobs = [{"budget": budget.name, "target": targets} for budget in job.budgets]
         names = [budget.name for budget in job.budgets]
     else:
         groups = dict.fromkeys(tuple(target.name for target in engine.targets) for engine in job.engines)
-        jobs = [{"budget": budgets, "target": ",".join(group)} for group in groups]
+        jobs = [{"budget": budgets, "target": ",".join(texts[name] for name in group)} for group in groups]
         names = ["-".join(group) for group in groups]
     return [{"name": name, **shared} for name, shared in zip(names, jobs, strict=True)]
+
+
+def _texts(job: ExportJob) -> dict[str, str]:
+    """What --target takes, by the target's name: that of a described one (`sm89:24GiB`) describes it no more."""
+    given = (text.strip() for text in job.options.targets.split(","))
+    return {select_targets(text)[0].name: text for text in given if text}

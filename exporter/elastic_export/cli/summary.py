@@ -130,6 +130,5 @@ def plan_json(job: ExportJob, found: Forecast) -> str:
         }
         for budget in job.sizes
     ]
-    notes = [job.ops.note] if job.ops.note else []
-    takes = found.document()
+    notes, takes = list(job.said), found.document()
     return json.dumps({"precision": job.precision, "notes": notes, "budgets": budgets, "takes": takes}, indent=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import MAX_TOKENS, check_contracts, check_limits
-from elastic_export.plan.ops_modes import Library, OpsPlan, OpsWish, capabilities_of, plan_ops
+from elastic_export.plan.ops_modes import Library, OpsPlan, OpsWish, capabilities_of, plan_ops, takes_plugins
 from elastic_export.plan.reckoning import budget_size
 from elastic_export.plan.text import check_text
 from elastic_export.products import TENSORRT_RTX, Product, ProductName, product_of
@@ -85,7 +85,10 @@ class EngineJob:
 
 @dataclass(frozen=True)
 class ExportJob:
-    """A request that is known to be sound: what to build, of what size. `notes`: what a user should be told of it."""
+    """A request that is known to be sound: what to build, of what size. `notes`: what a user should be told of it.
+
+    `engines` are those of a budget with layers of every kind; what one of its budgets gets says `engines_of`.
+    """
 
     checkpoint: Checkpoint
     demo: bool
@@ -114,14 +117,27 @@ class ExportJob:
         return self.options.logits == "all"
 
     @property
+    def said(self) -> tuple[str, ...]:
+        """All that a user should be told, of the checkpoint, its text and the ops modes: what `--json` has as notes."""
+        return (*self.checkpoint.warnings, *self.notes, *((self.ops.note,) if self.ops.note else ()))
+
+    @property
     def capabilities(self) -> dict[str, tuple[str, ...]]:
         """The compute capabilities that engines of each target hold, by its name."""
         return {target.name: engine.capabilities for engine in self.engines for target in engine.targets}
 
-    @property
-    def asked(self) -> frozenset[tuple[str, int, OpsMode]]:
-        """(target, max_context, ops mode) of every engine that is built for each budget."""
-        return frozenset((t.name, engine.max_context, engine.ops) for engine in self.engines for t in engine.targets)
+    def engines_of(self, budget: Budget) -> tuple[EngineJob, ...]:
+        """The engines of one of its budgets: where none of its layers takes a plugin, those of both modes are one."""
+        if takes_plugins(budget.architecture(self.parent)):
+            return self.engines
+        one = (engine for engine in self.engines if engine.ops == self.ops.modes[0])
+        return tuple(replace(engine, ops="native", library=None) for engine in one)
+
+    def asked(self, name: str) -> frozenset[tuple[str, int, OpsMode]]:
+        """(target, max_context, ops mode) of every engine of the budget of that name."""
+        [budget] = (budget for budget in self.budgets if budget.name == name)
+        engines = self.engines_of(budget)
+        return frozenset((t.name, engine.max_context, engine.ops) for engine in engines for t in engine.targets)
 
     def size_of(self, budget: Budget) -> BudgetSize:
         """What the memory of one of its budgets depends on."""

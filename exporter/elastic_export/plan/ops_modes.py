@@ -112,9 +112,14 @@ def plan_ops(
     return OpsPlan(modes, libraries, _note(modes, missing, len(capabilities)))
 
 
+def takes_plugins(model: Architecture) -> bool:
+    """Whether a plugin could serve a layer of the model; else its engine is native and needs no library."""
+    return any(op.plugin and op.count(model) for op in SHIPPED.values())
+
+
 def _no_plugins(product: Product, models: Sequence[Architecture]) -> str | None:
     """What to say where no engine can have plugins, nothing where no layer wants one; None where they can."""
-    if not any(op.plugin and op.count(model) for op in SHIPPED.values() for model in models):
+    if not any(takes_plugins(model) for model in models):
         return ""
     if not product.plugins:
         return f"native engines alone: {product.called} puts no plugin in place of a function body"
