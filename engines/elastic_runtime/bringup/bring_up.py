@@ -135,7 +135,8 @@ def _run(name: str, place: Place, number: int) -> Step:
     arguments.append(TRUSTED if place.trust_engine else "")
     started = time.monotonic()
     with log.open("wb") as words:
-        command = [sys.executable, "-m", "elastic_runtime.bringup.child", *arguments]
+        # -P: the folder that this is called from may be the download, and its numpy.py is not to run
+        command = [sys.executable, "-P", "-m", "elastic_runtime.bringup.child", *arguments]
         try:
             code = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, timeout=STAGES[name][1], check=False

@@ -103,6 +103,20 @@ def test_a_stage_that_crashes_or_hangs_ends_alone(
     assert json.loads((tmp_path / "00-machine.json").read_text("utf-8")) == step.result
 
 
+def test_nothing_of_the_folder_that_it_is_called_from_runs(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Called as `cd BUNDLE; elastic-run . --bring-up`, with modules of the download's own beside the manifest."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(demo_bundle, bundle)
+    for name in ("numpy.py", "json.py"):
+        (bundle / name).write_text("open('ran', 'w').close()\n")
+    monkeypatch.chdir(bundle)
+    step = module._run("machine", Place(Path(), tmp_path), 0)
+    assert not (bundle / "ran").exists()
+    assert "found" in step.result, step.result
+
+
 @pytest.mark.timeout(900)
 def test_a_whole_report_on_the_stand_in(demo_bundle: Path, tmp_path: Path) -> None:
     """Every stage of an engine, each in its process: uploads, bindings, states that swap, all the way to the logits of
