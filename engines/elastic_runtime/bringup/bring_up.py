@@ -67,8 +67,12 @@ def bring_up(
         The stages that were run, in order.
 
     Raises:
-        InputError: not a bundle, or the folder beside `out` is there already.
+        InputError: not a bundle, `out` is no name of a zip, or it or the folder beside it is there already. No stage
+            was begun then.
     """
+    if out.suffix != ".zip":  # the folder would have the zip's name
+        expected, todo = "a file name that ends in .zip", "name it as in --report bring-up.zip"
+        raise InputError("the report", expected=expected, found=repr(out.name), todo=todo)
     bundle, folder = Bundle.open(path), out.with_suffix("")
     if folder.exists() or out.exists():
         there = out if out.exists() else folder

@@ -45,6 +45,17 @@ def test_without_a_card_it_says_what_it_can_and_cannot_do(
         bring_up(demo_bundle, out, say=said.append)
 
 
+@pytest.mark.parametrize("name", ["report", "", "report.tar"])
+def test_a_report_that_is_no_zip_is_refused_before_the_first_stage(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_run", lambda *_: pytest.fail("a stage began"))
+    with pytest.raises(InputError, match=r"expected a file name that ends in \.zip"):
+        bring_up(demo_bundle, Path(name), say=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _planned(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, card: Card, **given: Any) -> list[Any]:
     """The stages that are run, without running them."""
     monkeypatch.setattr(module, "find_card", lambda: card)
@@ -115,6 +126,50 @@ def test_nothing_of_the_folder_that_it_is_called_from_runs(
     step = module._run("machine", Place(Path(), tmp_path), 0)
     assert not (bundle / "ran").exists()
     assert "found" in step.result, step.result
+
+
+class _Small:
+    """A backend of a tiny context: a position beyond it is a write beyond the caches."""
+
+    vocab_size = 11
+    max_batch = 1
+    graphs = "none"
+
+    def __init__(self, max_context: int, max_tokens: int) -> None:
+        self.max_context, self.max_tokens = max_context, max_tokens
+        self.calls = 0
+
+    def start(self, batch: int) -> None:
+        assert batch == 1
+
+    def call(self, ids: Any, position: Any, length: Any) -> Any:
+        assert 1 <= length[0] <= self.max_tokens
+        assert 0 <= position[0] <= self.max_context - length[0]
+        self.calls += 1
+        return np.zeros((1, self.vocab_size), np.float32)
+
+    def call_size(self, wanted: int, most: int) -> int:
+        return min(wanted, most, self.max_tokens)
+
+    def memory(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("max_context", "max_tokens"), [(1, 1), (20, 512), (64, 16), (65, 65), (100, 64), (4096, 512)])
+@pytest.mark.parametrize("stage", ["context", "speed"])
+def test_no_stage_leaves_a_small_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, max_context: int, max_tokens: int
+) -> None:
+    backend = _Small(max_context, max_tokens)
+    monkeypatch.setattr(Place, "backend", lambda *_, **__: backend)
+    found = STAGES[stage][0](Place(tmp_path, tmp_path))
+    assert backend.calls
+    if stage == "speed":
+        assert all(0 <= int(start) < max_context for start in found["decode_seconds"])
+        assert (max_context > 64) == (list(found["decode_seconds"]) != ["0"])
 
 
 @pytest.mark.timeout(900)
