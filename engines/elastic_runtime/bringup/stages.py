@@ -64,10 +64,11 @@ class Place:
     engine: str = ""
     plugins: Path | None = None
     trust_engine: bool = False
+    external: Path | None = None  # where the parent's shards lie
 
     def opened(self) -> tuple[Bundle, BudgetEntry, EngineEntry]:
         """The bundle, and the engine with its budget. Raises BuildError: there is no such engine in it."""
-        bundle = Bundle.open(self.bundle)
+        bundle = Bundle.open(self.bundle, external=self.external)
         for budget in bundle.budgets:
             for engine in budget.engines:
                 if engine.file == self.engine:
@@ -96,7 +97,7 @@ def machine(place: Place) -> Found:
         "packages": {name: version for name, version in versions.items() if version},
         "package_cuda": package_cuda(),
         "driver_cuda": driver_version(),
-        "manifest": encode(Bundle.open(place.bundle).manifest),
+        "manifest": encode(Bundle.open(place.bundle, external=place.external).manifest),
     }
     try:
         found["card"] = encode(card())

@@ -56,6 +56,21 @@ def test_a_report_that_is_no_zip_is_refused_before_the_first_stage(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_stage_is_told_where_the_weights_are(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a bundle that holds its weights a folder of them is refused, here and in a stage's process."""
+    text = "holds its weights, found one"
+    with pytest.raises(InputError, match=text):
+        bring_up(demo_bundle, tmp_path / "r.zip", external=tmp_path, say=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
+    place = Place(demo_bundle, tmp_path, external=tmp_path)
+    with pytest.raises(InputError, match=text):
+        place.opened()
+    step = module._run("machine", place, 0)
+    assert text in step.result["error"]
+
+
 def _planned(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, card: Card, **given: Any) -> list[Any]:
     """The stages that are run, without running them."""
     monkeypatch.setattr(module, "find_card", lambda: card)
@@ -194,7 +209,7 @@ def test_a_whole_report_on_the_stand_in(demo_bundle: Path, tmp_path: Path) -> No
     found = {}
     for name in list(STAGES)[1:]:
         result = tmp_path / f"{name}.json"
-        arguments = [name, demo_bundle, tmp_path, result, "small/rtx5080.engine", "", ""]
+        arguments = [name, demo_bundle, tmp_path, result, "small/rtx5080.engine", "", "", ""]
         command = [sys.executable, "-m", "elastic_runtime.bringup.child", *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
