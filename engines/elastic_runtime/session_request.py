@@ -56,6 +56,21 @@ class Request:
                 raise InputError(name, expected=f"at least {least}", found=str(value), todo="name a larger one")
             if value > most:
                 raise InputError(name, expected=f"at most {most}", found="more", todo="name a smaller one")
+        if not isinstance(self.budget, str):
+            raise InputError("budget", expected="a name", found=show(self.budget), todo="give it as a str")
+        if type(self.trust_engine) is not bool:  # "no" is true, and lets code run
+            found = show(self.trust_engine)
+            raise InputError("trust_engine", expected="True or False", found=found, todo="give it as a bool")
+        for name in ("plugin_folder", "cache_folder"):
+            if (folder := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _folder(name, folder))
+
+
+def _folder(name: str, value: object) -> Path:
+    """A path, or the text of one."""
+    if isinstance(value, str | Path) and value != "":
+        return Path(value)
+    raise InputError(name, expected="a folder", found=show(value) or "nothing", todo="give its path")
 
 
 _NAMES = {"backend": get_args(BackendName), "device": get_args(DeviceWish), "weights": get_args(WeightForm)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,12 @@ def test_what_is_sound() -> None:
         ({"batch": 0}, "batch: expected at least 1, found 0. Name a larger one."),
         ({"batch": True}, "batch: expected a whole number, found True. Give it as an int."),
         ({"threads": -5}, "threads: expected at least 0, found -5. Name a larger one."),
+        ({"budget": 3}, "budget: expected a name, found 3. Give it as a str."),
+        ({"trust_engine": "no"}, "trust_engine: expected True or False, found no. Give it as a bool."),
+        ({"trust_engine": 1}, "trust_engine: expected True or False, found 1. Give it as a bool."),
+        ({"plugin_folder": 3}, "plugin_folder: expected a folder, found 3. Give its path."),
+        ({"plugin_folder": ""}, "plugin_folder: expected a folder, found nothing. Give its path."),
+        ({"cache_folder": b"a"}, "cache_folder: expected a folder, found b'a'. Give its path."),
         ({"threads": 100_000}, "threads: expected at most 1024, found more. Name a smaller one."),
     ],
 )
@@ -35,3 +42,8 @@ def test_what_is_not(options: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError) as caught:
         Request(**options)
     assert str(caught.value) == text
+
+
+def test_a_folder_may_be_named_by_text() -> None:
+    request = Request(plugin_folder="a/b", cache_folder="c")  # type: ignore[arg-type]  # of a program without mypy
+    assert (request.plugin_folder, request.cache_folder) == (Path("a/b"), Path("c"))

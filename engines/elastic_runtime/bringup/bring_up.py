@@ -50,6 +50,7 @@ def bring_up(
     *,
     plugins: Path | None = None,
     trust_engine: bool = False,
+    external: Path | None = None,
     minutes: float = 12,
     say: Say,
 ) -> list[Step]:
@@ -60,6 +61,7 @@ def bring_up(
         out: the zip to write; the stages' files lie beside it, in a folder of its name.
         plugins: a folder of plugin libraries.
         trust_engine: the caller vouches for the libraries inside engines.
+        external: the folder of the parent's shards where the bundle only names them.
         minutes: after which no stage is begun any more.
         say: hears of every stage.
 
@@ -67,9 +69,13 @@ def bring_up(
         The stages that were run, in order.
 
     Raises:
-        InputError: not a bundle, or the folder beside `out` is there already.
+        InputError: not a bundle, `out` is no name of a zip, or it or the folder beside it is there already. No stage
+            was begun then.
     """
-    bundle, folder = Bundle.open(path), out.with_suffix("")
+    if out.suffix != ".zip":  # the folder would have the zip's name
+        expected, todo = "a file name that ends in .zip", "name it as in --report bring-up.zip"
+        raise InputError("the report", expected=expected, found=repr(out.name), todo=todo)
+    bundle, folder = Bundle.open(path, external=external), out.with_suffix("")
     if folder.exists() or out.exists():
         there = out if out.exists() else folder
         raise InputError(
@@ -85,7 +91,7 @@ def bring_up(
         if time.monotonic() > end:
             notes.append(f"{name} {engine}: not begun, {minutes:g} minutes were over")
             continue
-        steps.append(_run(name, Place(path, folder, engine, plugins, trust_engine), len(steps)))
+        steps.append(_run(name, Place(path, folder, engine, plugins, trust_engine, external), len(steps)))
         say(steps[-1].text())
     (folder / "summary.txt").write_text(_summary(notes, steps), "utf-8")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -132,10 +138,11 @@ def _run(name: str, place: Place, number: int) -> Step:
     label = f"{number:02}-{name}"
     result, log = place.folder / f"{label}.json", place.folder / f"{label}.log"
     arguments = [name, str(place.bundle), str(place.folder), str(result), place.engine, str(place.plugins or "")]
-    arguments.append(TRUSTED if place.trust_engine else "")
+    arguments += [TRUSTED if place.trust_engine else "", str(place.external or "")]
     started = time.monotonic()
     with log.open("wb") as words:
-        command = [sys.executable, "-m", "elastic_runtime.bringup.child", *arguments]
+        # -P: the folder that this is called from may be the download, and its numpy.py is not to run
+        command = [sys.executable, "-P", "-m", "elastic_runtime.bringup.child", *arguments]
         try:
             code = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, timeout=STAGES[name][1], check=False

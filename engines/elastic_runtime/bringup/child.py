@@ -1,6 +1,6 @@
 """One stage in a process of its own.
 
-    python -m elastic_runtime.bringup.child STAGE BUNDLE FOLDER RESULT ENGINE PLUGINS TRUSTED
+    python -m elastic_runtime.bringup.child STAGE BUNDLE FOLDER RESULT ENGINE PLUGINS TRUSTED WEIGHTS
 
 What it found is in the file RESULT when it ends well or with an error; a crash of TensorRT leaves none, and its words
 are in the log that the parent keeps.
@@ -22,8 +22,9 @@ from elastic_runtime.errors import ElasticError
 def main(arguments: list[str]) -> int:
     """Run the stage; 0 also where it found an error, which is a finding."""
     faulthandler.enable()
-    stage, bundle, folder, result, engine, plugins, trusted = arguments
-    place = Place(Path(bundle), Path(folder), engine, Path(plugins) if plugins else None, trusted == TRUSTED)
+    stage, bundle, folder, result, engine, plugins, trusted, weights = arguments
+    given, external = (Path(path) if path else None for path in (plugins, weights))
+    place = Place(Path(bundle), Path(folder), engine, given, trusted == TRUSTED, external)
     found: dict[str, Any]
     try:
         found = {"found": STAGES[stage][0](place)}

@@ -134,8 +134,8 @@ class _Chat:
                 if asked_to_stop.is_set():
                     break
         self._write(Piece(0, None, "\n", None))
-        if finish == "length":
-            self._say(cut_note(speech.settings.max_new))
+        if note := cut_note(finish, speech.settings, session):
+            self._say(note)
         reasoning, said = split_reasoning("".join(answer), begun=begins_reasoning(prompt))
         thoughts = {"reasoning_content": reasoning} if reasoning else {}
         self.messages, self.answered = [*turns, {"role": "assistant", "content": said, **thoughts}], True

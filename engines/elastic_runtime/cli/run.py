@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from elastic_runtime.bundle import Bundle
+from elastic_runtime.cli.options import check_beside
 from elastic_runtime.cli.stats import Stopwatch, cut_note, report
 from elastic_runtime.errors import (
     FAULT,
@@ -167,6 +168,7 @@ def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, bri
     internal error, to be reported; 130 interrupted; 141 nobody reads the output.
     """
     with _quiet_when_nobody_reads():
+        check_beside(click.get_current_context(), bring_up=bring_up, verify=verify)
         if bring_up:
             _bring_up(bundle, options)
             return
@@ -240,8 +242,8 @@ def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> N
         pieces = watch.counted(generate(session, [ids], settings, tokenizer))
         if options["as_json"]:
             click.echo(_json(list(pieces), session, opener.budget, said))
-        elif _print(pieces, _write if tokenizer else _write_id) == "length":
-            _say(cut_note(settings.max_new))
+        elif note := cut_note(_print(pieces, _write if tokenizer else _write_id), settings, session):
+            _say(note)
         if options["stats"]:
             _say(report(watch, session, opener.budget, prompt=len(ids)))
 
@@ -292,9 +294,10 @@ def _template_arguments(given: Sequence[str]) -> dict[str, Any]:
             todo = "write it as in --template-arg enable_thinking=false"
             raise InputError("--template-arg", expected="NAME=JSON", found=repr(item[:60]), todo=todo)
         try:
-            found[name] = parse_json(f'{{"value": {value}}}'.encode("utf-8", "replace"), name)["value"]
+            parsed = parse_json(f'{{"value": {value}}}'.encode("utf-8", "replace"), name)
         except InputError:
-            found[name] = value
+            parsed = {}
+        found[name] = parsed["value"] if len(parsed) == 1 else value  # of two it is no value: `1, "b": 2`
     return found
 
 
@@ -371,7 +374,8 @@ def _bring_up(bundle: Path, options: dict[str, Any]) -> None:
     from elastic_runtime.bringup.bring_up import bring_up  # noqa: PLC0415
 
     report, trusted = options["report"], options["trust_engine"]
-    steps = bring_up(bundle, report, plugins=options["plugin_folder"], trust_engine=trusted, say=_say)
+    plugins, external = options["plugin_folder"], options["weights_folder"]
+    steps = bring_up(bundle, report, plugins=plugins, trust_engine=trusted, external=external, say=_say)
     click.echo((report.with_suffix("") / "summary.txt").read_text("utf-8"), nl=False)
     if any("found" not in step.result for step in steps):
         sys.exit(1)

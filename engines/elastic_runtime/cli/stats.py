@@ -10,7 +10,7 @@ from elastic_runtime.driver.free_memory import find_card, resident
 from elastic_runtime.fit.targets import load_targets
 from elastic_runtime.fit.vram import bandwidth_floor, gib
 from elastic_runtime.format.manifest import BudgetEntry
-from elastic_runtime.generation import Piece
+from elastic_runtime.generation import Finish, Piece, Settings
 from elastic_runtime.session import Session
 
 
@@ -60,9 +60,13 @@ def report(watch: Stopwatch, session: Session, budget: BudgetEntry | None, *, pr
     return "\n".join([*lines, *_floors(budget, len(session.tokens[0]))])
 
 
-def cut_note(max_new: int) -> str:
-    """What is said of an answer that did not come to its end."""
-    return f"cut after {max_new} tokens; --max-new allows more"
+def cut_note(finish: Finish | None, settings: Settings, session: Session) -> str:
+    """What is said of an answer that did not come to its end; empty of another."""
+    if finish == "length":
+        return f"cut after {settings.max_new} tokens; --max-new allows more"
+    if finish == "context":
+        return f"cut at the end of the context of {session.backend.max_context} tokens; --context allows more"
+    return ""
 
 
 def _where(backend: Backend) -> str:

@@ -6,8 +6,10 @@ libraries themselves, which carry the same facts as legible text (plugins/common
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
+import os
 import re
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +93,28 @@ class PluginLibraries:
 
 
 def installed_libraries() -> PluginLibraries | None:
-    """Those of the package elastic-plugins, whose code does not run; None where it is not installed.
+    """Those of the distribution elastic-plugins, whose code does not run; None where it is not installed.
+
+    They vouch for code inside engines. So a folder of that name is not enough, nor is one in the current folder, which
+    may be a download and is on the path of `python -m`: an installer must have left its record elsewhere.
 
     Raises:
         InputError: its description is damaged.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    folder = Path(spec.origin).parent if spec is not None and spec.origin is not None else None
-    return read_libraries(folder) if folder is not None and (folder / NAME).is_file() else None
+    path = [entry for entry in sys.path if not _is_here(entry)]
+    for found in importlib.metadata.distributions(name=PACKAGE, path=path):
+        folder = Path(str(found.locate_file(PACKAGE)))
+        if (folder / NAME).is_file():
+            return read_libraries(folder)
+    return None
+
+
+def _is_here(entry: str) -> bool:
+    """Whether an entry of the path is the current folder."""
+    try:
+        return not entry or Path(entry).samefile(os.curdir)
+    except OSError:  # one of the two is not there
+        return False
 
 
 def read_libraries(folder: Path) -> PluginLibraries:

@@ -48,14 +48,14 @@ def find_template(folder: Path, config: Mapping[str, Any], *, tools: bool) -> st
     return found if isinstance(found, str) else None
 
 
-def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) -> str:
+def render(template: str, messages: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> str:
     """The text that a template makes of a conversation; `values` are what else it sees.
 
     Raises:
         InputError: the template refuses the messages, or is none.
     """
     try:
-        return template_environment().from_string(template).render(messages=_plain(messages), **values)
+        return template_environment().from_string(template).render({**values, "messages": _plain(messages)})
     except Exception as error:  # a template computes: it may divide by zero or count beyond all bounds
         found = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
         raise InputError(

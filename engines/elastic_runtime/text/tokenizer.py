@@ -20,6 +20,8 @@ from elastic_runtime.text.stream import StopText, TextStream, clean_up, decoder_
 __all__ = ["Message", "StopText", "TextStream", "Tokenizer"]
 
 Message = Mapping[str, Any]
+#: What a template is given besides its arguments, by parameters of `Tokenizer.render`.
+_FILLED = {"messages", "tools"}
 
 
 class Tokenizer:
@@ -126,7 +128,8 @@ class Tokenizer:
             arguments: the template's own, such as `enable_thinking`.
 
         Raises:
-            InputError: the bundle has no template, or it refuses the messages.
+            InputError: the bundle has no template, it refuses the messages, or an argument has the name of another
+                parameter.
         """
         template = self._template(tools=bool(tools))
         if template is None:
@@ -134,8 +137,11 @@ class Tokenizer:
                 "chat", expected="a chat template in tokenizer_config.json", found="none", todo="use --prompt"
             )
         given = dict(arguments or {})
+        for name in _FILLED & given.keys():
+            todo = "leave it out: the conversation gives it"
+            raise InputError(name, expected="an argument of the template's own", found="one that is taken", todo=todo)
         values = {**self._files.special, "add_generation_prompt": True, "tools": tools, "documents": None, **given}
-        return str(_templates().render(template, messages, **values))
+        return str(_templates().render(template, messages, values))
 
     @property
     def has_template(self) -> bool:

@@ -45,6 +45,32 @@ def test_without_a_card_it_says_what_it_can_and_cannot_do(
         bring_up(demo_bundle, out, say=said.append)
 
 
+@pytest.mark.parametrize("name", ["report", "", "report.tar"])
+def test_a_report_that_is_no_zip_is_refused_before_the_first_stage(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_run", lambda *_: pytest.fail("a stage began"))
+    with pytest.raises(InputError, match=r"expected a file name that ends in \.zip"):
+        bring_up(demo_bundle, Path(name), say=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_stage_is_told_where_the_weights_are(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a bundle that holds its weights a folder of them is refused, here and in a stage's process."""
+    text = "holds its weights, found one"
+    with pytest.raises(InputError, match=text):
+        bring_up(demo_bundle, tmp_path / "r.zip", external=tmp_path, say=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
+    place = Place(demo_bundle, tmp_path, external=tmp_path)
+    with pytest.raises(InputError, match=text):
+        place.opened()
+    step = module._run("machine", place, 0)
+    assert text in step.result["error"]
+
+
 def _planned(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, card: Card, **given: Any) -> list[Any]:
     """The stages that are run, without running them."""
     monkeypatch.setattr(module, "find_card", lambda: card)
@@ -103,6 +129,64 @@ def test_a_stage_that_crashes_or_hangs_ends_alone(
     assert json.loads((tmp_path / "00-machine.json").read_text("utf-8")) == step.result
 
 
+def test_nothing_of_the_folder_that_it_is_called_from_runs(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Called as `cd BUNDLE; elastic-run . --bring-up`, with modules of the download's own beside the manifest."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(demo_bundle, bundle)
+    for name in ("numpy.py", "json.py"):
+        (bundle / name).write_text("open('ran', 'w').close()\n")
+    monkeypatch.chdir(bundle)
+    step = module._run("machine", Place(Path(), tmp_path), 0)
+    assert not (bundle / "ran").exists()
+    assert "found" in step.result, step.result
+
+
+class _Small:
+    """A backend of a tiny context: a position beyond it is a write beyond the caches."""
+
+    vocab_size = 11
+    max_batch = 1
+    graphs = "none"
+
+    def __init__(self, max_context: int, max_tokens: int) -> None:
+        self.max_context, self.max_tokens = max_context, max_tokens
+        self.calls = 0
+
+    def start(self, batch: int) -> None:
+        assert batch == 1
+
+    def call(self, ids: Any, position: Any, length: Any) -> Any:
+        assert 1 <= length[0] <= self.max_tokens
+        assert 0 <= position[0] <= self.max_context - length[0]
+        self.calls += 1
+        return np.zeros((1, self.vocab_size), np.float32)
+
+    def call_size(self, wanted: int, most: int) -> int:
+        return min(wanted, most, self.max_tokens)
+
+    def memory(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("max_context", "max_tokens"), [(1, 1), (20, 512), (64, 16), (65, 65), (100, 64), (4096, 512)])
+@pytest.mark.parametrize("stage", ["context", "speed"])
+def test_no_stage_leaves_a_small_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, max_context: int, max_tokens: int
+) -> None:
+    backend = _Small(max_context, max_tokens)
+    monkeypatch.setattr(Place, "backend", lambda *_, **__: backend)
+    found = STAGES[stage][0](Place(tmp_path, tmp_path))
+    assert backend.calls
+    if stage == "speed":
+        assert all(0 <= int(start) < max_context for start in found["decode_seconds"])
+        assert (max_context > 64) == (list(found["decode_seconds"]) != ["0"])
+
+
 @pytest.mark.timeout(900)
 def test_a_whole_report_on_the_stand_in(demo_bundle: Path, tmp_path: Path) -> None:
     """Every stage of an engine, each in its process: uploads, bindings, states that swap, all the way to the logits of
@@ -125,7 +209,7 @@ def test_a_whole_report_on_the_stand_in(demo_bundle: Path, tmp_path: Path) -> No
     found = {}
     for name in list(STAGES)[1:]:
         result = tmp_path / f"{name}.json"
-        arguments = [name, demo_bundle, tmp_path, result, "small/rtx5080.engine", "", ""]
+        arguments = [name, demo_bundle, tmp_path, result, "small/rtx5080.engine", "", "", ""]
         command = [sys.executable, "-m", "elastic_runtime.bringup.child", *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -477,6 +477,13 @@ BEFORE = [
     (["--ids", "-1"], "token ids: expected 0 to 263, found -1."),
     (["--prompt", "x", "--system", "s"], "--system: expected --chat beside it, found none."),
     (["--chat", "--template-arg", "thinking"], "--template-arg: expected NAME=JSON, found 'thinking'."),
+    (["--chat", "--template-arg", "messages=3"], "messages: expected an argument of the template's own"),
+    (["--verify", "--json"], "--verify: expected no --json beside it, found it."),
+    (["--verify", "--chat"], "--verify: expected no --chat beside it, found it."),
+    (["--explain", "--verify"], "--verify: expected no --explain beside it, found it."),
+    (["--bring-up", "--context", "64"], "--bring-up: expected no --context beside it, found it."),
+    (["--bring-up", "--json"], "--bring-up: expected no --json beside it, found it."),
+    (["--bring-up", "--verify"], "--bring-up: expected no --verify beside it, found it."),
     (["--chat", "--max-new", "0"], "max_new: expected at least 1, found 0."),
 ]
 
@@ -509,6 +516,48 @@ def test_a_conversation_has_a_system_prompt_and_arguments(demo_bundle: Path, mon
     system = {"role": "system", "content": "/no_think"}
     assert [messages for messages, _ in seen][1] == [system, {"role": "user", "content": "hi"}]
     assert {json.dumps(given) for _, given in seen} == {'{"enable_thinking": false, "effort": "low"}'}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("a=1", 1),
+        ("a= [1, {}] ", [1, {}]),
+        ("a=low", "low"),
+        ('a=1, "b": 2', '1, "b": 2'),
+        ('a=1, "value": 2', '1, "value": 2'),
+        ("a=1}", "1}"),
+        ("a=", ""),
+    ],
+)
+def test_an_argument_of_the_template_is_one_value_or_a_text(given: str, expected: object) -> None:
+    assert run._template_arguments([given]) == {"a": expected}
+
+
+def test_an_answer_that_fills_the_context_is_said_to_be_cut(demo_bundle: Path) -> None:
+    for arguments, data in ((("--prompt", "a"), b""), (("--chat",), b"a\n")):
+        done = _run(demo_bundle, *arguments, "--budget", "small", "--context", 40, "--ignore-eos", data=data)
+        assert done.returncode == 0
+        assert "cut at the end of the context of 40 tokens; --context allows more" in done.stderr
+        assert "cut" not in done.stdout
+
+
+def test_a_bring_up_is_told_where_the_weights_are(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def tried(path: Path, out: Path, **wishes: Any) -> list[Any]:
+        asked.append(wishes["external"])
+        out.with_suffix("").mkdir()
+        (out.with_suffix("") / "summary.txt").write_text("a page\n")
+        return []
+
+    monkeypatch.setattr("elastic_runtime.bringup.bring_up.bring_up", tried)
+    out = tmp_path / "r.zip"
+    given = [str(demo_bundle), "--bring-up", "--weights-folder", str(tmp_path), "--report", str(out), "--debug"]
+    run.command.main(given, standalone_mode=False)
+    assert asked == [tmp_path]
 
 
 def test_an_answer_that_was_cut_is_said_to_be(demo_bundle: Path) -> None:

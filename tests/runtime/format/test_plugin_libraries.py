@@ -95,6 +95,19 @@ def test_the_package_is_found_and_its_code_does_not_run(tmp_path: Path, monkeypa
     (folder / "__init__.py").write_text("raise RuntimeError")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(plugin_libraries, "PACKAGE", folder.name)
+    assert installed_libraries() is None  # a folder of that name that nobody installed
+    _installed(folder)
     found = installed_libraries()
     assert found is not None
     assert found.path == folder
+    monkeypatch.chdir(tmp_path)  # a download may hold the record of an installation too
+    assert installed_libraries() is None
+    monkeypatch.syspath_prepend("")
+    assert installed_libraries() is None
+
+
+def _installed(folder: Path) -> None:
+    """The record that an installer leaves beside a package."""
+    record = folder.with_name(f"{folder.name}-0.1.0.dist-info")
+    record.mkdir()
+    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {folder.name}\nVersion: 0.1.0\n")

@@ -143,3 +143,16 @@ def test_the_messages_are_not_changed(tmp_path: Path) -> None:
     before = json.dumps(TALK)
     ours.render(TALK)
     assert json.dumps(TALK) == before
+
+
+@pytest.mark.parametrize("name", ["template", "self", "values", "context"])
+def test_an_argument_may_have_any_name_that_is_not_taken(tmp_path: Path, name: str) -> None:
+    ours, _ = both(tmp_path, chat_template="{{ messages | length }}{{ template }}")
+    assert ours.render(TALK, arguments={name: "x"}) == ("6x" if name == "template" else "6")
+
+
+@pytest.mark.parametrize("name", ["messages", "tools"])
+def test_what_the_conversation_fills_is_no_argument(tmp_path: Path, name: str) -> None:
+    ours, _ = both(tmp_path, chat_template="{{ messages | length }}")
+    with pytest.raises(InputError, match=f"^{name}: expected an argument of the template's own"):
+        ours.render(TALK, arguments={name: 3})
