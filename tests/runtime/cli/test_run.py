@@ -43,7 +43,8 @@ def _run(*arguments: object, data: bytes = b"") -> Done:
     )
     code = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["elastic-run", "--threads", "1", *map(str, arguments)])
+        threads = () if "--bring-up" in arguments else ("--threads", "1")
+        patch.setattr(sys, "argv", ["elastic-run", *threads, *map(str, arguments)])
         patch.setattr(sys, "stdin", given)
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
