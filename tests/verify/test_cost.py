@@ -10,11 +10,18 @@ import pytest
 import torch
 
 from elastic_export.layers.budget import Budget
-from elastic_export.verify import shipped
+from elastic_export.ops.mamba2_mixer import equations
+from elastic_export.reference import mixers
+from elastic_export.verify import cost, shipped, way
 from elastic_export.verify.cost import FEW_ROWS, verification_cost
 from elastic_export.verify.plan import make_plan
 from elastic_export.verify.verify import Subject, verify_budgets
 from elastic_runtime.ort.weight_source import Held
+
+
+def test_blocks_and_steps_are_those_of_who_works_in_them() -> None:
+    """A plan asks before torch is imported, so that the reckoning cannot take them from there."""
+    assert (cost._BLOCK, cost._CONVERTED, cost._STEPWISE) == (way._BLOCK, mixers._CONVERTED, equations.FEW)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
