@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elastic_export.plan.fit_table import align, parameters, size_text
@@ -23,16 +24,23 @@ def summary(result: ExportResult) -> str:
     heading = ["budget", "params", "layers", "weights", "verified error", "engines"]
     rows = [[*heading, "seconds: passes", "onnx", "engine"], *(_row(result, budget) for budget in result.budgets)]
     engines, files = sum(len(budget.engines) for budget in result.budgets), result.manifest.files
-    replay = f"elastic-export verify {result.output} --require engine"
+    output = _from_here(result.output)
+    replay = f"elastic-export verify {output} --require engine"
     same = "" if result.changed else "; nothing to do: this export would write the same"
     return "\n".join(
         [
             *align(rows, left=(0,)),
             "",
-            f"bundle {result.output}: {len(files)} files, {size_text(sum(file.size for file in files))}{same}",
+            f"bundle {output}: {len(files)} files, {size_text(sum(file.size for file in files))}{same}",
             f"{engines} engines are built and have run on no card: {replay}",
         ]
     )
+
+
+def _from_here(path: Path) -> Path:
+    """As a user in this folder would name it, shorter where it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _row(result: ExportResult, budget: BudgetResult) -> list[str]:
