@@ -13,17 +13,24 @@ from contextlib import suppress
 from pathlib import Path
 
 from elastic_runtime.cache_home import cache_home
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import EngineEntry, Manifest, Status
 from elastic_runtime.format.records import decode, encode
 
 
 def cache_folder(given: Path | None) -> Path:
-    """Where it is kept: as given, else ELASTIC_CACHE, else XDG_CACHE_HOME or ~/.cache."""
+    """Where it is kept: as given, else ELASTIC_CACHE, else XDG_CACHE_HOME or ~/.cache.
+
+    Where nobody knows a home (a container that runs under any user's number) it is a place that takes nothing, as a
+    full disk does: an engine runs without, and compiles its kernels again.
+    """
     if given is not None:
         return given
-    return cache_home(os.environ, "elastic-runtime") / "kernels"
+    try:
+        return cache_home(os.environ, "elastic-runtime") / "kernels"
+    except BuildError:
+        return Path(os.devnull) / "kernels"
 
 
 def kernels_file(folder: Path, manifest: Manifest, engine: EngineEntry, card: str) -> Path:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from elastic_runtime.format.manifest import FileEntry, Manifest, Status
-from elastic_runtime.tensorrt.engine_cache import cache_folder, forget, remember, remembered
+from elastic_runtime.tensorrt.engine_cache import (
+    cache_folder,
+    forget,
+    kernels_file,
+    remember,
+    remembered,
+    write_kernels,
+)
 
 STATUS = Status("verified", "GeForce RTX 5090", "2026-01-31")
 
@@ -37,6 +44,21 @@ def test_a_folder_that_takes_nothing_is_no_error(tmp_path: Path, manifest: Manif
     (tmp_path / "file").write_text("")
     remember(tmp_path / "file", manifest, manifest.budgets[0].engines[0], STATUS)
     forget(tmp_path / "file", manifest, manifest.budgets[0].engines[0], str(STATUS.card))
+
+
+def test_without_a_home_nothing_is_kept_and_nothing_fails(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("ELASTIC_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    folder, engine = cache_folder(None), manifest.budgets[0].engines[0]
+    remember(folder, manifest, engine, STATUS)
+    assert remembered(folder, manifest, engine, str(STATUS.card)) is None
+    assert not kernels_file(folder, manifest, engine, str(STATUS.card)).is_file()
+    write_kernels(kernels_file(folder, manifest, engine, str(STATUS.card)), b"kernels")
+    forget(folder, manifest, engine, str(STATUS.card))
 
 
 def test_where_compiled_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
