@@ -78,6 +78,8 @@ class _Opened:
         try:
             self._descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
             if past_cache:
+                # Or each look at the page cache would bring blocks there that nobody asked for.
+                os.posix_fadvise(self._descriptors[0], 0, 0, os.POSIX_FADV_RANDOM)
                 self._descriptors.append(open_direct(file, os.O_RDONLY))
         except OSError as error:
             self.__exit__()
