@@ -118,7 +118,8 @@ def run(source: Path, output: Path, seen: Seen, **options: Any) -> ExportResult:
     """An export as the command line makes it."""
     seen.built.clear(), seen.verified.clear(), seen.said.clear()
     job = plan(source, output, **options)
-    return unchanged(job, seen) or export(job, seen)
+    with digests.remembering_digests(distrust=job.options.distrust) as ours:
+        return unchanged(job, seen, ours) or export(job, seen, digests=ours)
 
 
 def inodes(folder: Path) -> dict[str, tuple[int, int]]:
@@ -408,8 +409,16 @@ def test_a_byte_changed_under_the_old_time_is_found_by_distrust(
         file.write(bytes([byte[0] ^ 1]))
     os.utime(shard, (1_600_000_000, 1_600_000_000))
     assert not run(checkpoint, tmp_path / "out", seen, verify=verify).changed, "nothing tells of it but the bytes"
+    read, streamed = list[str](), digests.streamed_digest
+
+    def noted(path: Path, **more: Any) -> tuple[int, str]:
+        read.append(str(path))
+        return streamed(path, **more)
+
+    monkeypatch.setattr(digests, "streamed_digest", noted)
     result = run(checkpoint, tmp_path / "out", seen, verify=verify, distrust=True)
     assert result.changed
+    assert read.count(str(shard)) == 1, "24 GB are read once, not by every part of an export that asks"
     assert (seen.built, seen.verified) == ([], ["full", "half"] if verify else []), "weights are inputs of the engines"
     assert "full: made again: other weights or another config" in seen.said
     assert Bundle.open(tmp_path / "out", "digests")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from elastic_export.bundle.digests import Digests
 from elastic_export.bundle.forecast import disk_needed
 from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.reader import Checkpoint
@@ -75,7 +76,7 @@ def test_they_verify(exported: ExportResult) -> None:
 
 
 def test_the_same_export_again_has_nothing_to_do(exported: ExportResult, checkpoint: Path) -> None:
-    again = unchanged(plan(checkpoint, exported.output), Progress())
+    again = unchanged(plan(checkpoint, exported.output), Progress(), Digests())
     assert again is not None
     assert again.manifest == exported.manifest
 
@@ -91,7 +92,7 @@ def test_plugins_beside_an_older_bundle_of_native_engines(
     assert [engine.facts is None for result in both.budgets for engine in result.engines].count(True) == 3
     assert listed(native) == {name: engines[-1:] for name, engines in listed(both).items()}
     alone = plan(checkpoint, tmp_path / "out", "plugin", add=True)
-    again = unchanged(alone, Progress())
+    again = unchanged(alone, Progress(), Digests())
     assert again is not None
     assert again.manifest == both.manifest
 

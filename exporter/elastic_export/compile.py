@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from elastic_export.bundle.built import build_engines
+from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.fits import build_remarks, check_targets
 from elastic_export.bundle.proof import prove
@@ -27,10 +28,13 @@ from elastic_export.verify.slices import check_slices
 from elastic_export.weights.modes import Weights, make_weights
 
 
-def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -> ExportResult:
+def export(
+    job: ExportJob, progress: Progress, *, command: Sequence[str] = (), digests: Digests | None = None
+) -> ExportResult:
     """Run a job and publish its bundle in one step; an error anywhere leaves an older bundle as it was.
 
     `progress` hears of steps and of what a user should know; `command` is the command line, for the run's record.
+    `digests` of the shards may have begun, and end here.
 
     Raises:
         InputError: the output cannot be written or is no bundle.
@@ -40,7 +44,11 @@ def export(job: ExportJob, progress: Progress, *, command: Sequence[str] = ()) -
     record = RunRecord(job, command)
     check_builder(job.product, job.capabilities)  # what is missing at the end is said at the beginning
     # The writer first: nobody waits for minutes to hear that he may not write.
-    with writer_of(job, progress.say) as writer, standing_of(job, writer.output, writer.previous, progress.say) as old:
+    digests = digests or remembering_digests(distrust=job.options.distrust)
+    with (
+        writer_of(job, progress.say, digests) as writer,
+        standing_of(job, writer.output, writer.previous, digests, progress.say) as old,
+    ):
         results = [BudgetResult(b, job.size_of(b), old.model(b)) for b in job.budgets]
         made = [result for result in results if result.kept is None]
         with progress.step("weights"):  # before any budget: recipes name these files, verification reads them there

@@ -1,30 +1,35 @@
-"""Digests of a bundle's files, computed beside the compile: hashing and reading leave Python to the others."""
+"""Digests of a bundle's files, computed beside the compile: those of large files in processes of their own."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
+from types import TracebackType
 
-from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of
+from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of, user_memo
+from elastic_export.bundle.digest_process import digest_apart
 from elastic_export.progress import Gauge
-from elastic_export.weights.read_ahead import Span, read_ahead
+from elastic_export.weights.streamed_digest import streamed_digest
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import FileEntry
 
 #: A smaller file is digested sooner than its memo would be worth keeping.
 LEAST_REMEMBERED = 64 << 20
-_PIECE = 4 << 20
+#: A smaller file is digested sooner than a process has begun.
+LEAST_APART = 64 << 20
 _MOST_THREADS = 4  # what reads faster than four of them can hash is rare
 
 
 class Digests:
-    """Begins digests at once and gives their results when asked for them.
+    """Begins digests at once and gives their results when asked for them; a file of others is read once.
+
+        with Digests() as digests:
+            digests.begin(shards)  # what reads them has yet to be imported
+            digests.of_source(shards[0], "weights/model.safetensors", trust=True).result()
 
     Args:
         memo: digests of files that have not changed since; None remembers nothing.
@@ -36,7 +41,21 @@ class Digests:
         self._pool = ThreadPoolExecutor(_threads(), "digest")
         self._stopped = threading.Event()
         self._sources: dict[Path, FileState] = {}
+        self._read: dict[tuple[Path, bool], Future[tuple[int, str]]] = {}
         self._counting, self._asked, self._done = threading.Lock(), 0, 0
+
+    def __enter__(self) -> Digests:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def begin(self, files: Iterable[Path]) -> None:
+        """Begin the digests of files that others could change, of which `of_source` will be asked."""
+        for file in files:
+            self._of_source(file.resolve(strict=True), trust=True)
 
     def gauge(self) -> Gauge:
         """Bytes digested of those that have been asked for so far."""
@@ -52,12 +71,11 @@ class Digests:
             relative: its path in the bundle.
             trust: whether what the memo says of it is believed.
         """
-        before = self.watch(file)
-        return self._pool.submit(self._source_entry, file, relative, before, trust=trust)
+        return _entry(relative, self._of_source(file, trust=trust))
 
     def of_ours(self, file: Path, relative: str) -> Future[FileEntry]:
         """The entry `relative` for a file that nobody changes any more."""
-        return self._pool.submit(lambda: FileEntry(relative, *self._digest(file)))
+        return _entry(relative, self._pool.submit(self._digest, file))
 
     def watch(self, file: Path) -> FileState:
         """Have `check_unchanged` compare a file with what it is now."""
@@ -73,22 +91,30 @@ class Digests:
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
 
-    def _source_entry(self, file: Path, relative: str, before: FileState, *, trust: bool) -> FileEntry:
+    def _of_source(self, file: Path, *, trust: bool) -> Future[tuple[int, str]]:
+        before = self.watch(file)
+        if (file, trust) not in self._read:
+            self._read[file, trust] = self._pool.submit(self._source_digest, file, before, trust=trust)
+        return self._read[file, trust]
+
+    def _source_digest(self, file: Path, before: FileState, *, trust: bool) -> tuple[int, str]:
         memo = self._memo if trust and before.size >= LEAST_REMEMBERED else None
         known = memo.recall(file, before) if memo is not None and not self._distrust else None
         if known is not None:
-            return FileEntry(relative, before.size, known)
+            return before.size, known
         begun = time.time_ns()
         size, digest = self._digest(file)
         _check_same(file, before)
         if memo is not None:
             memo.remember(file, before, digest, begun=begun)
-        return FileEntry(relative, size, digest)
+        return size, digest
 
     def _digest(self, file: Path) -> tuple[int, str]:
+        size = file.stat().st_size
         with self._counting:
-            self._asked += file.stat().st_size
-        return streamed_digest(file, on_bytes=self._go_on)
+            self._asked += size
+        digest = digest_apart if size >= LEAST_APART else streamed_digest
+        return digest(file, on_bytes=self._go_on)
 
     def _go_on(self, count: int) -> None:
         if self._stopped.is_set():
@@ -97,20 +123,25 @@ class Digests:
             self._done += count
 
 
-def streamed_digest(file: Path, *, on_bytes: Callable[[int], None]) -> tuple[int, str]:
-    """(size, sha256) of a file, read ahead and past the page cache: gigabytes are digested once and not used here.
+def remembering_digests(*, distrust: bool) -> Digests:
+    """Digests that know what earlier exports of this user have read."""
+    return Digests(user_memo(), distrust=distrust)
 
-    Args:
-        file: read as far as its size is now.
-        on_bytes: hears of every piece.
-    """
-    size, state = file.stat().st_size, hashlib.sha256()
-    spans = (Span(file, at, min(_PIECE, size - at)) for at in range(0, size, _PIECE))
-    with closing(read_ahead(spans, past_cache=True)) as pieces:
-        for piece in pieces:
-            state.update(piece)
-            on_bytes(len(piece))
-    return size, state.hexdigest()
+
+def _entry(relative: str, digest: Future[tuple[int, str]]) -> Future[FileEntry]:
+    """The entry `relative` for a file whose size and digest are computed."""
+    entry: Future[FileEntry] = Future()
+
+    def done(_: Future[tuple[int, str]]) -> None:
+        if digest.cancelled():
+            entry.cancel()
+        elif (error := digest.exception()) is not None:
+            entry.set_exception(error)
+        else:
+            entry.set_result(FileEntry(relative, *digest.result()))
+
+    digest.add_done_callback(done)
+    return entry
 
 
 def entry_at_hand(entry: FileEntry) -> Future[FileEntry]:

@@ -17,8 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from elastic_export.bundle.digest_memo import user_memo
-from elastic_export.bundle.digests import Digests
+from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.made_from import (
     Origin,
     checkpoint_digest,
@@ -78,14 +77,11 @@ class KeptEngine:
 
 @contextmanager
 def standing_of(
-    job: ExportJob, folder: Path, manifest: Manifest | None, say: Callable[[str], None]
+    job: ExportJob, folder: Path, manifest: Manifest | None, digests: Digests, say: Callable[[str], None]
 ) -> Iterator[Standing]:
     """The bundle at a job's output. With `--debug` nothing of it is kept: the graph of every budget is to be dumped."""
-    digests = Digests(user_memo(), distrust=job.options.distrust)
-    try:
-        yield Standing(job, folder, None if job.options.debug else manifest, digests, say)
-    finally:
-        digests.close()
+    with remembering_digests(distrust=job.options.distrust) as own:
+        yield Standing(job, folder, None if job.options.debug else manifest, digests, own, say)
 
 
 class Standing:
@@ -95,14 +91,22 @@ class Standing:
         job: what is exported.
         folder: where the bundle stands.
         manifest: its manifest; None where no bundle stands there, and nothing is kept.
-        digests: computes and remembers digests; of its own, as files of the older bundle may go at any time.
+        digests: of the checkpoint's shards.
+        own: of the older bundle's files, which may go at any time.
         say: hears why something is made again.
     """
 
     def __init__(
-        self, job: ExportJob, folder: Path, manifest: Manifest | None, digests: Digests, say: Callable[[str], None]
+        self,
+        job: ExportJob,
+        folder: Path,
+        manifest: Manifest | None,
+        digests: Digests,
+        own: Digests,
+        say: Callable[[str], None],
     ) -> None:
-        self._job, self.folder, self.manifest, self._digests, self._say = job, folder, manifest, digests, say
+        self._job, self.folder, self.manifest, self._say = job, folder, manifest, say
+        self._digests, self._own = digests, own
         self._whole: dict[str, bool] = {}
 
     def limits(self, budget: str) -> tuple[int, int]:
@@ -209,7 +213,7 @@ class Standing:
             if path.stat().st_size != entry.size:
                 return "of another size than the manifest says"
             same = [shard for shard in self._job.checkpoint.shards if shard.name == path.name and shard.samefile(path)]
-            known = self._shards[same[0]] if same else self._digests.of_source(path, entry.path, trust=True)
+            known = self._shards[same[0]] if same else self._own.of_source(path, entry.path, trust=True)
             return "" if known.result().sha256 == entry.sha256 else "damaged"
         except OSError as error:
             return error.strerror or "unreadable"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic_export.bundle.beside import run_record_file
+from elastic_export.bundle.digests import Digests
 from elastic_export.bundle.entries import kept_engine_entry, manifest_of
 from elastic_export.bundle.fits import check_fit, check_targets
 from elastic_export.bundle.merge import options_of, staying_engines
@@ -29,11 +30,11 @@ from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import BudgetEntry, FileEntry, Manifest, ordered
 
 
-def unchanged(job: ExportJob, progress: Progress) -> ExportResult | None:
+def unchanged(job: ExportJob, progress: Progress, digests: Digests) -> ExportResult | None:
     """The bundle at the job's output as a result, where every file of it is what this export would write; else None.
 
     Leftovers of killed exports are cleaned up, as every export does. `progress` hears of those, and of the step; why
-    something is made again is said when it is.
+    something is made again is said when it is. `digests` are of the shards.
 
     Raises:
         InputError: the output may not be written, or a shard changed while it was read.
@@ -45,7 +46,7 @@ def unchanged(job: ExportJob, progress: Progress) -> ExportResult | None:
         output, manifest = check_output(options.output, force=options.force, protect=protect)
     if manifest is None or options.debug:
         return None
-    with progress.step("compare"), standing_of(job, output, manifest, lambda text: None) as standing:
+    with progress.step("compare"), standing_of(job, output, manifest, digests, lambda _: None) as standing:
         budgets = _budgets(job, manifest, standing)
         if budgets is None or not _same(job, manifest, standing, budgets):
             return None

@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import Any
 
 from elastic_export.bundle.beside import failed_report, run_record_file
-from elastic_export.bundle.digest_memo import user_memo
 from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.evidence import complete_report, keeps_golden
@@ -316,10 +315,11 @@ class BundleWriter:
 
 
 @contextmanager
-def writer_of(job: ExportJob, say: Say) -> Iterator[BundleWriter]:
-    """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked."""
+def writer_of(job: ExportJob, say: Say, digests: Digests) -> Iterator[BundleWriter]:
+    """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked.
+    `digests` end with it.
+    """
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    digests = Digests(user_memo(), distrust=options.distrust)
     force, add = options.force, options.add
     with BundleWriter(options.output, force=force, add=add, protect=protect, say=say, digests=digests) as writer:
         if options.debug:

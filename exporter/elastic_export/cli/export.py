@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.entries import check_destination
 from elastic_export.bundle.forecast import check_machine, forecast
 from elastic_export.bundle.unchanged import unchanged
@@ -95,12 +96,13 @@ def run_export(*, dry_run: bool, as_json: bool, **given: Any) -> None:
     if dry_run:
         print_plan(job, as_json=as_json, alone=True)
         return
-    result = unchanged(job, progress)
-    if result is None:
-        print_plan(job, as_json=as_json, alone=False)
-        result = _compiled(job, progress)
-    else:
-        click.echo(job.table(), err=as_json)
+    with remembering_digests(distrust=job.options.distrust) as digests:
+        result = unchanged(job, progress, digests)
+        if result is None:
+            print_plan(job, as_json=as_json, alone=False)
+            result = _compiled(job, progress, digests)
+        else:
+            click.echo(job.table(), err=as_json)
     click.echo(result_json(result) if as_json else summary(result))
     if job.demo:
         progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
@@ -155,11 +157,12 @@ def print_plan(job: ExportJob, *, as_json: bool, alone: bool) -> None:
     check_machine(found, job)
 
 
-def _compiled(job: ExportJob, progress: ConsoleProgress) -> ExportResult:
+def _compiled(job: ExportJob, progress: ConsoleProgress, digests: Digests) -> ExportResult:
+    digests.begin(job.checkpoint.shards)
     # torch takes seconds to import; neither a plan nor a bundle that is there already needs it
     from elastic_export.compile import export  # noqa: PLC0415
 
-    return export(job, progress, command=sys.argv)
+    return export(job, progress, command=sys.argv, digests=digests)
 
 
 def _check_fit(job: ExportJob) -> None:

@@ -20,3 +20,9 @@ def package_folder(package: str) -> Path | None:
     """Folder of an importable package, or None; its code does not run."""
     spec = importlib.util.find_spec(package)
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+
+
+def package_roots() -> list[str]:
+    """Where our packages are imported from: what a process of ours has on its path, whatever it inherits."""
+    folders = (package_folder(name) for name in ("elastic_export", "elastic_runtime"))
+    return [str(folder.parent) for folder in folders if folder is not None]

@@ -37,7 +37,7 @@ from elastic_export.engine.build_folder import (
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.flavour import check_builder, flavour
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
-from elastic_export.engine.packages import package_folder
+from elastic_export.engine.packages import package_roots
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.rtx import check_header
 from elastic_export.plan.limits import check_precision, check_sizes
@@ -213,7 +213,7 @@ def child_environment(environment: Mapping[str, str], preloads: Sequence[str] = 
     """Environment of the build process: what it needs of ours, our packages, the private library folder, no chance."""
     kept = {name: environment[name] for name in KEPT_VARIABLES if name in environment}
     kept.update(dict.fromkeys(SINGLE_THREAD, "1"), PYTHONHASHSEED="0", PYTHONSAFEPATH="1", LC_ALL="C.UTF-8")
-    kept["PYTHONPATH"] = _joined([*_package_roots(), kept.get("PYTHONPATH", "")])
+    kept["PYTHONPATH"] = _joined([*package_roots(), kept.get("PYTHONPATH", "")])
     kept["LD_LIBRARY_PATH"] = _joined([LIBRARY_FOLDER, kept.get("LD_LIBRARY_PATH", "")])
     if preloads:
         kept["LD_PRELOAD"] = _joined(preloads)
@@ -261,11 +261,6 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)  # its session is its own, so the group is its own too
         child.wait()
-
-
-def _package_roots() -> list[str]:
-    folders = (package_folder(name) for name in ("elastic_export", "elastic_runtime"))
-    return [str(Path(folder).parent) for folder in folders if folder is not None]
 
 
 def _joined(paths: Sequence[str]) -> str:
