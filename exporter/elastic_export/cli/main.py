@@ -18,6 +18,7 @@ from elastic_export.cli.inspect import inspect
 from elastic_export.cli.merge import merge
 from elastic_export.cli.plan import plan
 from elastic_export.cli.plugins import plugins
+from elastic_export.cli.report import report
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
 from elastic_runtime.errors import FAULT, BuildError, ElasticError, InternalError, internal_error, machine_error
@@ -51,7 +52,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
         )
 
 
-for command in (plan, merge, verify, inspect, targets, budgets, plugins, doctor):
+for command in (plan, merge, verify, inspect, report, targets, budgets, plugins, doctor):
     cli.add_command(command)
 
 

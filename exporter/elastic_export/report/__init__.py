@@ -1,0 +1,1 @@
+"""A bundle as a page to be looked at."""

@@ -1,0 +1,163 @@
+"""The page of a bundle: whole, escaped, alone, and true to the bundle's reports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from changed_bundle import reseal
+from elastic_export.report.facts import facts_of
+from elastic_export.report.page import page_of
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import InputError
+from elastic_runtime.format.manifest import Checkpoint
+from elastic_runtime.format.manifest_reader import read_manifest
+
+
+class Page(HTMLParser):
+    """A page whose tags are closed in order; what it refers to, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self._open, self.references, self.tags, self._texts = list[str](), list[str](), list[str](), list[str]()
+        self.feed(page)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data")]
+        if tag != "meta":
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self._texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self._texts).split())
+
+
+@pytest.fixture
+def changed(demo_bundle: Path, tmp_path: Path) -> Callable[..., Bundle]:
+    """The demo with another report of its small budget, or another manifest."""
+
+    def change(report: Callable[[dict[str, Any]], object] | None = None, **manifest: object) -> Bundle:
+        folder = Path(shutil.copytree(demo_bundle, tmp_path / "changed", copy_function=shutil.copyfile))
+        file = folder / "small/report.json"
+        document = json.loads(file.read_text())
+        if report is not None:
+            report(document)
+        file.write_text(json.dumps(document))
+        reseal(folder, **manifest)
+        return Bundle.open(folder)
+
+    return change
+
+
+def test_the_page_says_what_the_bundle_is(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    page = Page(page_of(bundle))
+    assert not page.references, "it needs nothing beside it"
+    assert "script" not in page.tags
+    for budget in bundle.budgets:
+        assert budget.name in page.text
+        for engine in budget.engines:
+            assert engine.file in page.text
+    assert page.text.count("run on no card") == 3
+    assert "3 checks: an engine runs on a card of its target's class only" in page.text
+    assert "elastic-export verify BUNDLE --require engine" in page.text
+    report = json.loads((demo_bundle / "small/report.json").read_text())
+    worst = max(t["error"] / t["bound"] for t in report["checks"][1]["tensors"].values())
+    name = next(n for n, t in report["checks"][1]["tensors"].items() if t["error"] / t["bound"] == worst)
+    assert f"rounded passed; worst {name}:" in page.text
+
+
+def test_figures_are_at_the_layers_of_the_parent(demo_bundle: Path) -> None:
+    small = facts_of(Bundle.open(demo_bundle)).budgets[-1]
+    assert small.kept == "without the parent's layers 5, 6, 8"
+    chart = small.checks[1].chart
+    assert chart is not None
+    places = {dot.title.split(":")[0]: dot.x for dot in chart.dots}
+    assert places["ssm_state.2"] == places["branch.7"], "its third Mamba layer is the parent's layer 7"
+    assert small.bytes is not None
+    assert [bar.name for bar in small.bytes.bars][6] == "7 Mamba"
+
+
+def test_bytes_are_all_of_them(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    facts = facts_of(bundle)
+    for budget, found in zip(bundle.budgets, facts.budgets, strict=True):
+        assert found.bytes is not None
+        longest = max(rect.width for bar in found.bytes.bars for rect in bar.rects)
+        sizes: dict[str, int] = {}
+        for item in bundle.recipe(budget).inputs:
+            key = item.name.split(".mixer")[0].split(".norm")[0]
+            sizes[key] = sizes.get(key, 0) + item.nbytes
+        scale = max(sizes.values()) / longest
+        total = sum(rect.width for bar in found.bytes.bars for rect in bar.rects) * scale
+        assert total == pytest.approx(budget.weight_bytes, rel=1e-6)
+
+
+def test_names_that_are_markup_are_text(changed: Callable[..., Bundle], demo_bundle: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    checkpoint = Checkpoint(evil, read_manifest(demo_bundle).checkpoint.fingerprint)
+
+    def report(document: dict[str, Any]) -> None:
+        document["checks"][0]["against"] = evil
+        document["not_run"].append({"check": evil, "why": evil, "command": evil})
+        document["checks"][1]["tensors"][f"{evil}.3"] = document["checks"][1]["tensors"]["branch.0"]
+
+    page = page_of(changed(report, checkpoint=checkpoint))
+    assert "script" not in Page(page).tags
+    assert "&lt;script&gt;" in page
+
+
+def test_what_was_not_verified_and_what_failed_is_said(changed: Callable[..., Bundle]) -> None:
+    def report(document: dict[str, Any]) -> None:
+        document |= {"passed": None, "checks": [], "run": None}
+        document["not_run"].append({"check": "float32 and rounded", "why": "--no-verify was given", "command": "again"})
+
+    page = Page(page_of(changed(report)))
+    assert "not verified" in page.text
+    assert "Not verified." in page.text
+    assert "1 check: --no-verify was given" in page.text
+
+
+def test_an_error_that_is_no_number(changed: Callable[..., Bundle]) -> None:
+    def report(document: dict[str, Any]) -> None:
+        document["passed"] = document["checks"][0]["passed"] = False
+        document["checks"][0]["tensors"]["ssm_state.1"]["error"] = "nan"
+
+    page = Page(page_of(changed(report)))
+    assert "float32 failed; worst ssm_state.1: inf of" in page.text
+    assert "failed" in page.text
+
+
+FORMS: list[Callable[[dict[str, Any]], object]] = [
+    lambda document: document.update(checks=[{}]),
+    lambda document: document.update(checks=7),
+    lambda document: document["checks"][0].update(tensors={}),
+    lambda document: document["checks"][0]["tensors"].update(logits={"error": "much", "bound": 1}),
+    lambda document: document.update(not_run=[["why"]]),
+    lambda document: document.update(checks=None),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=range(len(FORMS)))
+def test_a_report_of_another_form_is_an_error_that_names_it(changed: Callable[..., Bundle], form: Any) -> None:
+    with pytest.raises(InputError, match=r"small/report\.json: expected a report as this version writes it"):
+        page_of(changed(form))
