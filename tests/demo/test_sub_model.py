@@ -85,6 +85,7 @@ def test_what_matters_most_is_first(ids: torch.Tensor) -> None:
     rows = weights["backbone.layers.0.mixer.in_proj.weight"]
     inner = 8 * 12
     rows[inner + 6 * 12 : inner + 7 * 12] *= 10  # head 6, of the second group
+    rows[5 * 12 : 6 * 12] *= 20  # the gate of head 5, which is not what is ranked
     found = {tuple(axis.field for axis in span): (index, order) for (span, index), order in
              orders(WIDE, weights, [ids]).items() if index in (None, 0, 1, 2)}  # fmt: skip
     assert found["hidden_size",][1][0] == 11
