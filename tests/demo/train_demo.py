@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from demo_text import VOCABULARY, Tokens, encoded, read_corpus, train_tokenizer
 from importance import layers_by_loss, orders, permuted
+from pack import read_tokenizer, write_trained
 from sub_model import SubModel, initial_parameters
-from training import Batches, Loss, Run, Training, bits_per_byte, elastic_loss, language_loss
+from training import TOKENS, Batches, Loss, Run, Training, bits_per_byte, elastic_loss, language_loss
 
 from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.checkpoint.demo import ARCHITECTURE
@@ -89,7 +90,13 @@ def text(folder: Path) -> None:
     for name in ("training", "held_out"):
         encoded(tokenizer, getattr(corpus, name)).tofile(folder / f"{name}.u16")
     (folder / "held_out.txt").write_text(corpus.held_out, "utf-8")
-    click.echo(f"{len(corpus.training.encode())} and {len(corpus.held_out.encode())} bytes, digest {corpus.digest}")
+    said = {
+        "training_bytes": len(corpus.training.encode()),
+        "held_out_bytes": len(corpus.held_out.encode()),
+        "sha256": corpus.digest,
+    }
+    (folder / "corpus.json").write_text(json.dumps(said, indent=1))
+    click.echo(json.dumps(said))
 
 
 def _tokens(folder: Path, name: str) -> Tokens:
@@ -167,6 +174,29 @@ def measure(folder: Path) -> None:
         rows["small, trained alone"] = bits_per_byte(SubModel(arch), parameters, tokens, size)
     for name, found in rows.items():
         click.echo(f"{name:32} {found:.4f}")
+
+
+@main.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.pass_obj
+def pack(folder: Path, output: Path) -> None:
+    """The elastic model as a checkpoint in a new folder OUTPUT, with what it is and how well each budget does."""
+    if output.exists():
+        raise click.ClickException(f"{output} is there: name a new folder")
+    parameters = torch.load(folder / "elastic.pt", weights_only=True)["parameters"]
+    tokens, size = _tokens(folder, "held_out"), os.path.getsize(folder / "held_out.txt")
+    rounded = {name: tensor.bfloat16().float() for name, tensor in parameters.items()}
+    said: dict[str, Any] = {"vocabulary": VOCABULARY, "tokens": TOKENS, "bytes": f"{_trained_bytes(folder):,}"}
+    for budget in read_budgets(folder):
+        said[f"{budget.name}_parameters"] = f"{budget.architecture(ARCH).parameters():,}"
+        said[f"{budget.name}_bits"] = f"{bits_per_byte(SubModel(ARCH, budget), rounded, tokens, size):.3f}"
+    card = (Path(__file__).parent / "model_card.md").read_text("utf-8").format(**said)
+    budgets = json.loads((folder / "budgets.json").read_text())
+    write_trained(output, ARCH, parameters, budgets, read_tokenizer(folder / "bpe.json"), card)
+
+
+def _trained_bytes(folder: Path) -> int:
+    return int(json.loads((folder / "corpus.json").read_text())["training_bytes"])
 
 
 if __name__ == "__main__":
