@@ -1,0 +1,203 @@
+"""Training of the demo, stage by stage; each resumes from its folder and may be cut by `--minutes`.
+
+    python tests/demo/train_demo.py FOLDER text              the text as tokens, their tokenizer
+    python tests/demo/train_demo.py FOLDER full              one model
+    python tests/demo/train_demo.py FOLDER sort              its axes by importance; the layers to leave out
+    python tests/demo/train_demo.py FOLDER elastic           the three budgets in it, by distillation from it
+    python tests/demo/train_demo.py FOLDER alone             the smallest budget as a model of its own, to compare with
+
+The step is the clock: batches, learning rates and budgets follow its number, so a run that was stopped and one that
+was not end in the same parameters, on one machine with one number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from demo_text import VOCABULARY, Tokens, encoded, read_corpus, train_tokenizer
+from importance import layers_by_loss, orders, permuted
+from pack import read_tokenizer, write_trained
+from sub_model import SubModel, initial_parameters
+from training import TOKENS, Batches, Loss, Run, Training, bits_per_byte, elastic_loss, language_loss
+
+from elastic_export.checkpoint.budgets import parse_budgets
+from elastic_export.checkpoint.demo import ARCHITECTURE
+from elastic_export.layers.budget import Budget
+
+ARCH = replace(ARCHITECTURE, vocab_size=VOCABULARY, ffn_sizes=(576,) * 5, mamba_head_dim=24)
+
+RUNS = {
+    "full": Run(steps=6000, muon=0.02, adamw=3e-3, seed=1),
+    "elastic": Run(steps=4000, muon=0.012, adamw=2e-3, seed=2, warm=0.03),
+    "alone": Run(steps=6000, muon=0.02, adamw=3e-3, seed=3),
+}
+
+
+def budgets_document(gone: list[int]) -> dict[str, Any]:
+    """The demo's budgets: hidden channels are dear, neurons and layers cheap. `gone`: layers, least missed first."""
+    return {
+        "large": {},
+        "medium": {
+            "hidden_size": 160,
+            "intermediate_size": 448,
+            "mamba_num_heads": 12,
+            "skip_layers": sorted(gone[:1]),
+        },
+        "small": {
+            "hidden_size": 112,
+            "intermediate_size": [256, 224, 224, 224, 288],
+            "mamba_num_heads": [12, 8, 8, 8, 8],
+            "mamba_head_dim": 16,
+            "num_attention_heads": 4,
+            "skip_layers": sorted(gone[:3]),
+        },
+    }
+
+
+def read_budgets(folder: Path) -> list[Budget]:
+    """The budgets that `sort` wrote, from the largest to the smallest."""
+    document = {"format": "elastic-budgets/1", "budgets": json.loads((folder / "budgets.json").read_text())}
+    return list(parse_budgets(document, ARCH, "budgets.json")[0].values())
+
+
+@click.group()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--threads", type=int, default=2, show_default=True)
+@click.pass_context
+def main(context: click.Context, folder: Path, threads: int) -> None:
+    """Train the demo in FOLDER."""
+    torch.set_flush_denormal(True)  # states decay into denormals, with which steps are ten times slower
+    torch.set_num_threads(threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    context.obj = folder
+
+
+@main.command()
+@click.pass_obj
+def text(folder: Path) -> None:
+    """The text as tokens, and their tokenizer."""
+    corpus = read_corpus()
+    tokenizer = train_tokenizer(corpus.training)
+    tokenizer.save(str(folder / "bpe.json"))
+    for name in ("training", "held_out"):
+        encoded(tokenizer, getattr(corpus, name)).tofile(folder / f"{name}.u16")
+    (folder / "held_out.txt").write_text(corpus.held_out, "utf-8")
+    said = {
+        "training_bytes": len(corpus.training.encode()),
+        "held_out_bytes": len(corpus.held_out.encode()),
+        "sha256": corpus.digest,
+    }
+    (folder / "corpus.json").write_text(json.dumps(said, indent=1))
+    click.echo(json.dumps(said))
+
+
+def _tokens(folder: Path, name: str) -> Tokens:
+    return np.fromfile(folder / f"{name}.u16", np.uint16)
+
+
+_MINUTES = click.option("--minutes", type=float, default=math.inf, help="Stop after so long; the next call goes on.")
+
+
+@main.command()
+@_MINUTES
+@click.pass_obj
+def full(folder: Path, minutes: float) -> None:
+    """One model of the parent's size."""
+    training = Training(folder / "full.pt", RUNS["full"], initial_parameters(ARCH, RUNS["full"].seed))
+    _train(folder, training, language_loss(SubModel(ARCH)), minutes)
+
+
+@main.command()
+@click.pass_obj
+def sort(folder: Path) -> None:
+    """The full model's axes by importance, and the layers to leave out."""
+    parameters = torch.load(folder / "full.pt", weights_only=True)["parameters"]
+    batches = Batches(_tokens(folder, "training"), seed=99)
+    ids = [batches(step)[:, :-1] for step in range(8)]
+    order = orders(ARCH, parameters, ids)
+    ranked = permuted(ARCH, parameters, order)
+    gone = layers_by_loss(ARCH, ranked, ids[0], 3)
+    torch.save(ranked, folder / "sorted.pt")
+    (folder / "budgets.json").write_text(json.dumps(budgets_document([layer for layer, _ in gone]), indent=1))
+    click.echo(f"layers least missed: {gone}")
+
+
+@main.command()
+@_MINUTES
+@click.pass_obj
+def elastic(folder: Path, minutes: float) -> None:
+    """All budgets in one model."""
+    teacher, run = torch.load(folder / "sorted.pt", weights_only=True), RUNS["elastic"]
+    training = Training(folder / "elastic.pt", run, teacher)
+    _train(folder, training, elastic_loss(ARCH, teacher, read_budgets(folder), run), minutes)
+
+
+@main.command()
+@_MINUTES
+@click.pass_obj
+def alone(folder: Path, minutes: float) -> None:
+    """The smallest budget's model, trained alone."""
+    arch = read_budgets(folder)[-1].architecture(ARCH)
+    training = Training(folder / "alone.pt", RUNS["alone"], initial_parameters(arch, RUNS["alone"].seed))
+    _train(folder, training, language_loss(SubModel(arch)), minutes)
+
+
+def _train(folder: Path, training: Training, loss: Loss, minutes: float) -> None:
+    done = training.go_on(loss, Batches(_tokens(folder, "training"), training.run.seed), minutes)
+    left = "done" if done else "call again"
+    click.echo(f"step {training.step} of {training.run.steps}, {training.minutes:.1f} minutes: {left}")
+
+
+@main.command()
+@click.pass_obj
+def measure(folder: Path) -> None:
+    """Bits per byte of the held-out text: before and after elastic training, and of the model trained alone."""
+    tokens, size = _tokens(folder, "held_out"), os.path.getsize(folder / "held_out.txt")
+    rows = {}
+    for name, file in (("full model's slice", "sorted.pt"), ("elastic", "elastic.pt")):
+        if (folder / file).exists():
+            state = torch.load(folder / file, weights_only=True)
+            parameters = state.get("parameters", state)
+            for budget in read_budgets(folder):
+                rows[f"{budget.name}, {name}"] = bits_per_byte(SubModel(ARCH, budget), parameters, tokens, size)
+    if (folder / "alone.pt").exists():
+        arch = read_budgets(folder)[-1].architecture(ARCH)
+        parameters = torch.load(folder / "alone.pt", weights_only=True)["parameters"]
+        rows["small, trained alone"] = bits_per_byte(SubModel(arch), parameters, tokens, size)
+    for name, found in rows.items():
+        click.echo(f"{name:32} {found:.4f}")
+
+
+@main.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.pass_obj
+def pack(folder: Path, output: Path) -> None:
+    """The elastic model as a checkpoint in a new folder OUTPUT, with what it is and how well each budget does."""
+    if output.exists():
+        raise click.ClickException(f"{output} is there: name a new folder")
+    parameters = torch.load(folder / "elastic.pt", weights_only=True)["parameters"]
+    tokens, size = _tokens(folder, "held_out"), os.path.getsize(folder / "held_out.txt")
+    rounded = {name: tensor.bfloat16().float() for name, tensor in parameters.items()}
+    said: dict[str, Any] = {"vocabulary": VOCABULARY, "tokens": TOKENS, "bytes": f"{_trained_bytes(folder):,}"}
+    for budget in read_budgets(folder):
+        said[f"{budget.name}_parameters"] = f"{budget.architecture(ARCH).parameters():,}"
+        said[f"{budget.name}_bits"] = f"{bits_per_byte(SubModel(ARCH, budget), rounded, tokens, size):.3f}"
+    card = (Path(__file__).parent / "model_card.md").read_text("utf-8").format(**said)
+    budgets = json.loads((folder / "budgets.json").read_text())
+    write_trained(output, ARCH, parameters, budgets, read_tokenizer(folder / "bpe.json"), card)
+
+
+def _trained_bytes(folder: Path) -> int:
+    return int(json.loads((folder / "corpus.json").read_text())["training_bytes"])
+
+
+if __name__ == "__main__":
+    main()
