@@ -90,12 +90,12 @@ def _measure(arguments: argparse.Namespace) -> Report:
         options += [] if any(option.split("=")[0] == name for option in options) else [name, *value]
     load = os.getloadavg()[0]
     smaller = _fits_peer(shape) if arguments.peer else shape
-    with _checkpoint(folder, shape, keep=not arguments.delete) as checkpoint:
+    with made_checkpoint(folder, shape, keep=not arguments.delete) as checkpoint:
         rows = [*_export(checkpoint, folder, options), *_system_tools(checkpoint, folder)]
         if arguments.peer and smaller == shape:
             rows.append(_peer(arguments.peer, checkpoint, folder))
     if arguments.peer and smaller != shape:
-        with _checkpoint(folder, smaller, keep=False) as checkpoint:
+        with made_checkpoint(folder, smaller, keep=False) as checkpoint:
             *_, whole = _export(checkpoint, folder, options)
             rows += [replace(whole, step=f"whole, {smaller}"), _peer(arguments.peer, checkpoint, folder)]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -105,7 +105,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
 
 
 @contextmanager
-def _checkpoint(folder: Path, shape: str, *, keep: bool) -> Iterator[Path]:
+def made_checkpoint(folder: Path, shape: str, *, keep: bool) -> Iterator[Path]:
     """A checkpoint of the shape, made where it is not there yet."""
     checkpoint = folder / shape
     if not checkpoint.exists():
@@ -131,11 +131,11 @@ def _export(checkpoint: Path, folder: Path, options: list[str]) -> list[Row]:
         else:
             print(line, end="", file=sys.stderr)
 
-    samples = _run_sampled([*command, *options], hear, {"ELASTIC_CACHE": str(cache)})
+    samples = run_sampled([*command, *options], hear, {"ELASTIC_CACHE": str(cache)})
     record = json.loads(run_record_file(output).read_text())
-    rows = [Row(name, taken, _most(samples, end - taken - _PAUSE, end)) for name, taken, end in ends]
+    rows = [Row(name, taken, most_memory(samples, end - taken - _PAUSE, end)) for name, taken, end in ends]
     _clear(output)
-    return [*rows, Row("whole", record["seconds"]["whole"], _most(samples))]
+    return [*rows, Row("whole", record["seconds"]["whole"], most_memory(samples))]
 
 
 def _clear(*folders: Path) -> None:
@@ -166,14 +166,14 @@ def _peer(python: Path, checkpoint: Path, folder: Path) -> Row:
         (source / "chat_template.jinja").write_text("{{ messages[0].content }}\n")
         command = [str(python), "-m", "tensorrt_edgellm.scripts.export", str(source), str(output)]
         start = time.monotonic()
-        samples = _run_sampled(command, lambda line: print(line, end="", file=sys.stderr))
+        samples = run_sampled(command, lambda line: print(line, end="", file=sys.stderr))
         taken = time.monotonic() - start
         size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     step = f"tensorrt-edgellm-export, {checkpoint.name}, {size / 1e9:.1f} GB written"
-    return Row(step, taken, _most(samples))
+    return Row(step, taken, most_memory(samples))
 
 
-def _run_sampled(
+def run_sampled(
     command: list[str], hear: Callable[[str], object], environment: Mapping[str, str] | None = None
 ) -> list[Sample]:
     """Run a command to its end; `hear` gets what it says on standard error, line by line."""
@@ -190,7 +190,7 @@ def _run_sampled(
     return samples
 
 
-def _most(samples: Iterable[Sample], begin: float = 0, end: float = math.inf) -> int:
+def most_memory(samples: Iterable[Sample], begin: float = 0, end: float = math.inf) -> int:
     """Bytes at most between two moments."""
     return max((sample.anonymous for sample in samples if begin <= sample.at <= end), default=0)
 

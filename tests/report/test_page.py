@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from changed_bundle import reseal
+from elastic_export.evaluate.result import Evaluation, Reference, Row, Source, Text
 from elastic_export.report.facts import facts_of
 from elastic_export.report.page import page_of
 from elastic_runtime.bundle import Bundle
@@ -161,3 +163,38 @@ FORMS: list[Callable[[dict[str, Any]], object]] = [
 def test_a_report_of_another_form_is_an_error_that_names_it(changed: Callable[..., Bundle], form: Any) -> None:
     with pytest.raises(InputError, match=r"small/report\.json: expected a report as this version writes it"):
         page_of(changed(form))
+
+
+def measured(bundle: Bundle, **changes: Any) -> Evaluation:
+    """What `evaluate --json` would write of the bundle's budgets."""
+    rows = tuple(
+        Row(budget.name, "fp32", budget.parameters, budget.weight_bytes, 7 << 30, 1.5 + number, 3.25, 0.125, 0.75)
+        for number, budget in enumerate(bundle.budgets)
+    )
+    text = Text("<b>held out</b>.txt", "0" * 64, 4096, 1021, 1, 1024, 1023, False)
+    found = Evaluation(
+        "elastic-export 0", Source("bundle", "demo", "bf16"), text, Reference("large", "fp32"), 16384, rows
+    )
+    return replace(found, **changes)
+
+
+def test_the_loss_of_each_budget(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    facts = facts_of(bundle, measured(bundle))
+    assert facts.loss is not None
+    assert [bar.text for bar in facts.loss.bars.bars] == ["1.500", "2.500", "3.500"]
+    assert facts.loss.rows[1] == ("medium", "fp32", "2.5000", "3.25", "0.125", "75.0%", "7.0 GiB")
+    page = Page(page_of(bundle, measured(bundle)))
+    assert "<b>held out</b>.txt: 1,021 tokens, 4,096 bytes" in page.text
+    assert "Not measured" in Page(page_of(bundle)).text
+
+
+def test_of_an_evaluation_the_bundle_s_budgets_alone(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    found = measured(bundle)
+    others = tuple(replace(row, parameters=row.parameters + 1) for row in found.rows)
+    facts = facts_of(bundle, replace(found, rows=(*others[:2], found.rows[2])))
+    assert facts.loss is not None
+    assert [row[0] for row in facts.loss.rows] == ["small"]
+    with pytest.raises(InputError, match="the evaluation: expected budgets of the bundle: large of 3389104"):
+        facts_of(bundle, replace(found, rows=others))

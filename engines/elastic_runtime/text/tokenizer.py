@@ -56,7 +56,36 @@ class Tokenizer:
                 found=f"an invalid byte at {error.start}",
                 todo="give the text in UTF-8",
             ) from None
-        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+        return list(self._encoded(text, special=special).ids)
+
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text, nothing added, and which characters [start, end) of it each is; several ids may be one
+        character. Where characters are left out silently (`loses`), what follows them is told too early.
+        """
+        processor, self._tokenizer.post_processor = self._tokenizer.post_processor, None
+        try:  # it might trim blanks from the spans that the ids do have
+            found = self._encoded(text, special=False)
+        finally:
+            self._tokenizer.post_processor = processor
+        return list(found.ids), list(found.offsets)
+
+    def _encoded(self, text: str, *, special: bool) -> Any:
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=special)
+        except Exception as error:  # the library raises bare Exception: of a word that it has no id for, say
+            raise InputError(
+                str(self._folder / "tokenizer.json"),
+                expected="ids of any text",
+                found=str(error),
+                todo="correct it in the checkpoint, or give another text",
+            ) from error
+
+    def loses(self, text: str) -> bool:
+        """Whether a part of a text has no id, or the one of everything unknown."""
+        ids, spans = self.spans(text)
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        lost = unknown is not None and self._tokenizer.token_to_id(unknown) in ids
+        return lost or bool(text[spans[-1][1] if spans else 0 :].strip())
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, special tokens are left out unless asked for.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from elastic_export.layers.all_kinds import ELASTIC_AXES, KIND_OF_AXIS
 from elastic_export.layers.architecture import Architecture
@@ -20,6 +20,8 @@ from elastic_export.layers.axis import Axis
 from elastic_export.layers.budget import Budget
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.format.jsonfile import json_type, read_json
+
+Named = TypeVar("Named")
 
 FORMAT = "elastic-budgets/1"
 FILE_NAME = "elastic_config.json"
@@ -89,8 +91,8 @@ def budgets_document(parent: Architecture, budgets: Iterable[Budget]) -> dict[st
     return {"format": FORMAT, "budgets": {budget.name: budget_document(parent, budget) for budget in budgets}}
 
 
-def select_budgets(budgets: Mapping[str, Budget], request: str) -> list[Budget]:
-    """The budgets of `--budget all|NAME,…`, in the file's order whatever the request's.
+def select_budgets(budgets: Mapping[str, Named], request: str) -> list[Named]:
+    """The budgets, or what else has their names, of `--budget all|NAME,…`, in the file's order whatever the request's.
 
     Raises:
         InputError: an unknown name (with the nearest ones), a name twice, or none at all.
@@ -158,7 +160,7 @@ def _within(value: object, most: int, step: int) -> str:
     return f"{max(1, min(value, most) // step) * step} would do"
 
 
-def _shown(name: str, budgets: Mapping[str, Budget]) -> str:
+def _shown(name: str, budgets: Iterable[str]) -> str:
     lower = {known.lower(): known for known in budgets}
     near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)
     return f"{name!r} (nearest: {', '.join(lower[match] for match in near)})" if near else repr(name)

@@ -11,7 +11,9 @@ from elastic_runtime.errors import InputError
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-def resolve_checkpoint(argument: str | None, environ: Mapping[str, str]) -> Path | None:
+def resolve_checkpoint(
+    argument: str | None, environ: Mapping[str, str], *, subject: str = "--checkpoint"
+) -> Path | None:
     """The checkpoint's folder; None where neither `argument` nor ELASTIC_CHECKPOINT is given: the demo model.
 
     Nothing is downloaded.
@@ -19,11 +21,12 @@ def resolve_checkpoint(argument: str | None, environ: Mapping[str, str]) -> Path
     Args:
         argument: the value of `--checkpoint`: a folder, or `OWNER/NAME` of a cached repository.
         environ: the environment, for ELASTIC_CHECKPOINT.
+        subject: what errors call `argument`.
 
     Raises:
         InputError: an empty value, or neither a folder nor in the cache (with the download command).
     """
-    source, value = "--checkpoint", argument
+    source, value = subject, argument
     if value is None:
         source, value = "ELASTIC_CHECKPOINT", environ.get("ELASTIC_CHECKPOINT")
     if value is None:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from elastic_export import __version__
 from elastic_export.cli.budgets import budgets
 from elastic_export.cli.doctor import doctor
+from elastic_export.cli.evaluate import evaluate
 from elastic_export.cli.export import export_options, run_export
 from elastic_export.cli.inspect import inspect
 from elastic_export.cli.merge import merge
@@ -52,7 +53,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
         )
 
 
-for command in (plan, merge, verify, inspect, report, targets, budgets, plugins, doctor):
+for command in (plan, merge, verify, evaluate, inspect, report, targets, budgets, plugins, doctor):
     cli.add_command(command)
 
 

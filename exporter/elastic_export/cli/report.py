@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,17 +11,25 @@ from elastic_export.report.page import page_of
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 
+if TYPE_CHECKING:
+    from elastic_export.evaluate.result import Evaluation
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--evaluation",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="What `evaluate --json` wrote: the loss of each budget.",
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False),
               help="The page.  [default: BUNDLE.html beside the bundle]")  # fmt: skip
-def report(bundle: Path, output: Path | None) -> None:
-    """Write a page about a bundle: what fits which card, errors, sizes, and what nobody has run yet.
+def report(bundle: Path, output: Path | None, evaluation: Path | None) -> None:
+    """Write a page about a bundle: what fits which card, loss where it was measured, errors, sizes, what nobody has run.
 
     One HTML file that needs nothing beside it.
     """
-    page = page_of(Bundle.open(bundle))
+    page = page_of(Bundle.open(bundle), None if evaluation is None else _read(evaluation))
     folder = bundle.resolve()
     file = output or folder.with_name(f"{folder.name}.html")
     beside = file.with_name(f".{file.name}.new")
@@ -36,3 +45,9 @@ def report(bundle: Path, output: Path | None) -> None:
             todo="name another place with --output",
         ) from error
     click.echo(str(file))
+
+
+def _read(file: Path) -> Evaluation:
+    from elastic_export.evaluate.result import Evaluation  # noqa: PLC0415  # imports torch
+
+    return Evaluation.read(file)

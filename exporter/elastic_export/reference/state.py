@@ -41,3 +41,14 @@ def empty_state(model: Architecture, batch: int, max_context: int, dtype: torch.
         port.name: torch.zeros([d if isinstance(d, int) else sizes[d] for d in port.shape], dtype=dtype, device=device)
         for port in state_ports_of(model, "float32")
     }
+
+
+def layer_state(model: Architecture, layer: Layer, batch: int, max_context: int, dtype: torch.dtype) -> State:
+    """`empty_state` of one layer; empty for most kinds."""
+    sizes = {"B": batch, "S": max_context}
+    return {
+        f"{state.kind}.{layer.ordinal}": torch.zeros(
+            [d if isinstance(d, int) else sizes[d] for d in _shape(model, state, layer)], dtype=dtype
+        )
+        for state in layer.kind.states
+    }

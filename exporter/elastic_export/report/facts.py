@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elastic_export.layers.all_kinds import KIND_OF
 from elastic_export.plan.fit_table import parameters, short, size_text
@@ -20,6 +20,9 @@ from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
 from elastic_runtime.format.paths import inside
 from elastic_runtime.format.records import show
+
+if TYPE_CHECKING:
+    from elastic_export.evaluate.result import Evaluation
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _TENSOR = re.compile(r"(\w+)\.(\d+)")
@@ -70,6 +73,16 @@ class EngineFacts:
 
 
 @dataclass(frozen=True)
+class LossFacts:
+    """What the budgets cost on a text: bars of bits per byte, a table, and what was measured on what."""
+
+    bars: Bars
+    rows: tuple[tuple[str, ...], ...]
+    text: str
+    against: str
+
+
+@dataclass(frozen=True)
 class NotRun:
     """Checks that nobody has run: how many there are of the kind, why, and what runs them."""
 
@@ -90,16 +103,17 @@ class BundleFacts:
     size: str
     budgets: tuple[BudgetFacts, ...]
     fits: tuple[tuple[str, Bars], ...]
+    loss: LossFacts | None
     engines: tuple[EngineFacts, ...]
     not_run: tuple[NotRun, ...]
     versions: Mapping[str, str]
 
 
-def facts_of(bundle: Bundle) -> BundleFacts:
+def facts_of(bundle: Bundle, evaluation: Evaluation | None = None) -> BundleFacts:
     """What there is to say.
 
     Raises:
-        InputError: a report or a recipe cannot be read.
+        InputError: a report or a recipe cannot be read, or the evaluation is of other budgets.
     """
     manifest, reports = bundle.manifest, {budget: _report(bundle, budget) for budget in bundle.budgets}
     pairs = [(budget, engine) for budget in bundle.budgets for engine in budget.engines]
@@ -112,6 +126,7 @@ def facts_of(bundle: Bundle) -> BundleFacts:
         size=size_text(sum(file.size for file in manifest.files)),
         budgets=tuple(_budget(bundle, budget, report) for budget, report in reports.items()),
         fits=_fits(pairs),
+        loss=None if evaluation is None else _loss(bundle, evaluation),
         engines=tuple(_engine(bundle, budget, engine) for budget, engine in pairs),
         not_run=_not_run(reports),
         versions=dict(manifest.versions),
@@ -229,6 +244,46 @@ def _fits(pairs: list[tuple[BudgetEntry, EngineEntry]]) -> tuple[tuple[str, Bars
         )
         found[engine.target].setdefault((-budget.parameters, str(engine.max_context), engine.ops), bar)
     return tuple((target, bars_of(list(bars.values()))) for target, bars in sorted(found.items()))
+
+
+def _loss(bundle: Bundle, evaluation: Evaluation) -> LossFacts:
+    """By budget and precision, those of the bundle alone; the parameters tell whether they are the same budgets."""
+    counts = {budget.name: budget.parameters for budget in bundle.budgets}
+    rows = [row for row in evaluation.rows if counts.get(row.budget) == row.parameters]
+    if not rows:
+        names = ", ".join(dict.fromkeys(f"{row.budget} of {row.parameters} parameters" for row in evaluation.rows))
+        raise InputError(
+            "the evaluation",
+            expected="budgets of the bundle: " + ", ".join(f"{name} of {count}" for name, count in counts.items()),
+            found=show(names),
+            todo="evaluate this bundle: elastic-export evaluate BUNDLE --text FILE --json FILE",
+        )
+    text, against = evaluation.text, evaluation.reference
+    bars = [
+        Bar(
+            f"{row.budget}, {row.precision}",
+            (Part("bits per byte", row.bits_per_byte),),
+            f"{row.bits_per_byte:.3f}",
+        )
+        for row in rows
+    ]
+    return LossFacts(
+        bars=bars_of(bars),
+        rows=tuple(
+            (
+                row.budget,
+                row.precision,
+                f"{row.bits_per_byte:.4f}",
+                "" if row.perplexity is None else f"{row.perplexity:.4g}",
+                f"{row.kl_divergence:.4g}",
+                f"{row.top1_agreement:.1%}",
+                f"{row.vram_bytes / GIB:.1f} GiB",
+            )
+            for row in rows
+        ),
+        text=f"{show(text.name)}: {text.tokens:,} tokens, {text.bytes:,} bytes, windows of {text.context}",
+        against=f"{show(against.budget)} in {against.precision}",
+    )
 
 
 def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry) -> EngineFacts:

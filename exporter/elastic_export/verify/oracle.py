@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from elastic_export.graph.facts import StateSlice
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.kind import EMBEDDINGS
-from elastic_export.reference import ElasticModel, Masks, State, empty_state
+from elastic_export.reference import ElasticModel, Masks, State
 from elastic_export.reference.call import Call
 from elastic_export.reference.model import Block
+from elastic_export.reference.state import layer_state
 from elastic_runtime.errors import InputError
 
 Array = npt.NDArray[np.float32]
@@ -54,7 +55,6 @@ class Oracle:
         self.architecture, self._read, self.passed = arch, read, 0
         with torch.device("meta"):
             self._model = ElasticModel(arch, prefix)
-        self._shapes = {name: state.shape for name, state in empty_state(arch, 1, 1, torch.float32, "meta").items()}
 
     @property
     def elements(self) -> int:
@@ -81,12 +81,7 @@ class Oracle:
 
     def states_of(self, index: int, context: int) -> State:
         """The states of a new sequence that layer `index` carries on, [1, …]; empty for most kinds."""
-        _, kind, ordinal = list(self.architecture.layers())[index]
-        names = [f"{state.kind}.{ordinal}" for state in kind.states]
-        caches = {
-            name: (*self._shapes[name][:2], context, *self._shapes[name][3:]) for name in names if "cache" in name
-        }
-        return {name: torch.zeros(caches.get(name, self._shapes[name])) for name in names}
+        return layer_state(self.architecture, list(self.architecture.layers())[index], 1, context, torch.float32)
 
     @contextmanager
     def loaded_norm(self) -> Iterator[None]:

@@ -92,10 +92,7 @@ def make_oracle(checkpoint: Checkpoint, precision: str) -> Oracle:
     """The parent of a checkpoint, its weights rounded as an export of `precision` stores them."""
 
     def read(name: str, rows: slice | npt.NDArray[np.int64] = slice(None)) -> npt.NDArray[np.float32]:
-        weight = stored_weight(checkpoint, name, precision, rows)
-        if name.endswith(_TAKEN_NARROW):
-            weight = convert(weight, precision, name)
-        read = weight.astype(np.float32)
+        read = taken(stored_weight(checkpoint, name, precision, rows), name, precision).astype(np.float32)
         checkpoint.release(name)  # that was a copy, and the pages of a whole checkpoint are much memory
         return read
 
@@ -108,6 +105,11 @@ def stored_weight(
     """A tensor, or some rows of it, in the dtype in which an export of `precision` stores it."""
     dtype = stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, precision)
     return convert(checkpoint.read(name)[rows], dtype, name)
+
+
+def taken(weight: npt.NDArray[Any], name: str, precision: str) -> npt.NDArray[Any]:
+    """A stored tensor in the dtype in which a model of `precision` computes with it."""
+    return convert(weight, precision, name) if name.endswith(_TAKEN_NARROW) else weight
 
 
 @dataclass(frozen=True)

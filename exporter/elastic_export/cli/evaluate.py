@@ -1,0 +1,169 @@
+"""`elastic-export evaluate`: what budgets and precisions cost on a text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from elastic_export.checkpoint.budgets import FILE_NAME
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.resolve import resolve_checkpoint
+from elastic_export.cli.lenient import lenient_options
+from elastic_export.cli.terminal import ConsoleProgress
+from elastic_export.plan.machine import free_memory
+from elastic_export.plan.rates import measure_rates
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import InputError
+from elastic_runtime.fit.vram import check_count
+from elastic_runtime.format.interface import PRECISIONS, Precision
+from elastic_runtime.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from elastic_export.evaluate.result import Evaluation, Source
+    from elastic_export.evaluate.sub_model import SubModel
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("path", metavar="CHECKPOINT|BUNDLE")
+@click.option("--text", "text", type=_FILE, required=True, help="What is scored, in UTF-8.")
+@click.option("--budget", default="all", show_default=True, metavar="all|NAME,…", help="Sub-models to evaluate.")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    metavar="NAME,…",
+    help=f"Of {', '.join(PRECISIONS)}: fp32 computes the stored weights in float32; bf16 and fp16 round "
+    "weights and what is kept between ops as engines do.",
+)
+@click.option("--context", type=int, default=1024, show_default=True, help="Tokens of a window.")
+@click.option("--stride", type=int, help="Tokens from window to window.  [default: each token is in one]")
+@click.option("--tokens", type=int, help="Score at most so many, the first ones.  [default: all]")
+@click.option("--tokenizer", "tokenizer", type=_FILE, metavar="DIR", help="Folder of tokenizer.json, if not PATH.")
+@click.option("--budgets", "budgets_file", type=_FILE, help=f"Budget file instead of {FILE_NAME}.")
+@click.option("--weights-folder", type=_FILE, help="Where the shards of a bundle with external weights are.")
+@click.option("--max-context", type=int, default=16384, show_default=True, help="Tokens that VRAM is reckoned for.")
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result there, as JSON.")
+@click.option("--plot", "plot_file", type=_FILE, metavar="FILE.svg", help="Write a picture of it there.")
+@click.option("--allow-short", is_flag=True, help="Begin even where memory looks too short.")
+@lenient_options
+def evaluate(path: str, **options: Any) -> None:  # fmt: skip
+    """Score a text with the budgets of a checkpoint, or of a bundle, in several precisions.
+
+    Bits per byte and perplexity of the text; KL divergence from and agreement on the most likely token with the parent
+    in fp32 (of a bundle: with its largest budget). Weights are read a layer at a time, once for all budgets. How well a
+    model reasons is not measured.
+    """
+    progress = ConsoleProgress()
+    precisions = _precisions(options["precision"])
+    check_count("--max-context", options["max_context"])
+    for option in ("json_file", "plot_file"):
+        _check_output(options[option])
+    found = _evaluation(Path(path), precisions, options, progress)
+    click.echo(found.table())
+    _write(options["json_file"], found.to_json)
+    if options["plot_file"] is not None:
+        from elastic_export.evaluate.plot import plot  # noqa: PLC0415  # only who wants one
+
+        _write(options["plot_file"], lambda: plot(found))
+
+
+def _evaluation(
+    path: Path, precisions: list[Precision], options: dict[str, Any], progress: ConsoleProgress
+) -> Evaluation:
+    # torch takes seconds to import; a request at fault is told at once
+    from elastic_export.evaluate.cost import check_memory, cost_text, evaluation_cost, weight_bytes  # noqa: PLC0415
+    from elastic_export.evaluate.evaluate import evaluate as run  # noqa: PLC0415
+    from elastic_export.evaluate.passage import read_passage  # noqa: PLC0415
+    from elastic_export.evaluate.result import Reference, evaluation  # noqa: PLC0415
+
+    source, folder, models, parent, shard = _opened(path, precisions, options, progress)
+    passage = read_passage(
+        options["text"],
+        _tokenizer(options["tokenizer"] or folder),
+        vocab=parent.architecture.vocab_size,
+        context=options["context"],
+        stride=options["stride"],
+        tokens=options["tokens"],
+    )
+    progress.say_all(passage.notes)
+    subjects = [(model, precision) for model in models for precision in precisions]
+    reference: tuple[SubModel, Precision] = (parent, "fp32")
+    if reference not in subjects:
+        subjects.insert(0, reference)
+    cost, memory = evaluation_cost(subjects, passage), free_memory()
+    progress.say(cost_text(cost, measure_rates(shard), memory))
+    if not options["allow_short"]:
+        check_memory(cost, memory)
+    total = sum(weight_bytes(model) for model, _ in subjects)
+    scores = run(subjects, subjects.index(reference), passage, progress, total)
+    rows = [(model.name, model.architecture, p, score) for (model, p), score in zip(subjects, scores, strict=True)]
+    return evaluation(source, passage, rows, Reference(parent.name, "fp32"), options["max_context"])
+
+
+def _opened(
+    path: Path, precisions: list[Precision], options: dict[str, Any], progress: ConsoleProgress
+) -> tuple[Source, Path, list[SubModel], SubModel, Path | None]:
+    """Whose weights, the tokenizer's folder, what to evaluate, what to compare with, a file to time reading."""
+    from elastic_export.evaluate.from_bundle import bundle_models  # noqa: PLC0415
+    from elastic_export.evaluate.from_checkpoint import checkpoint_models  # noqa: PLC0415
+    from elastic_export.evaluate.result import Source  # noqa: PLC0415
+
+    if (path / "manifest.json").is_file():
+        bundle = Bundle.open(path, external=options["weights_folder"])
+        manifest = bundle.manifest
+        if wrong := [p for p in precisions if p not in ("fp32", manifest.precision)]:
+            expected = " or ".join(dict.fromkeys(("fp32", manifest.precision)))
+            found, todo = f"{wrong[0]}, which the bundle does not ship", "evaluate the checkpoint in it"
+            raise InputError("--precision", expected=expected, found=found, todo=todo)
+        models, parent = bundle_models(bundle, options["budget"])
+        return Source("bundle", manifest.checkpoint.name, manifest.precision), path, models, parent, None
+    folder = resolve_checkpoint(str(path), os.environ, subject=str(path))
+    assert folder is not None
+    asked = options["budgets_file"] is not None or options["budget"] != "all" or (folder / FILE_NAME).exists()
+    checkpoint = Checkpoint.open(
+        folder,
+        budgets_file=options["budgets_file"],
+        ignore_tensors=options["ignore_tensors"],
+        ignore_config=options["ignore_config"],
+        require_budgets=asked,
+    )
+    progress.say_all(checkpoint.warnings)
+    if not asked:
+        progress.say(f"{folder}: no {FILE_NAME}, so that the parent alone is evaluated")
+    models, parent = checkpoint_models(checkpoint, options["budget"])
+    models = models or [parent]
+    return Source("checkpoint", checkpoint.name, checkpoint.dtype), folder, models, parent, min(checkpoint.shards)
+
+
+def _precisions(text: str) -> list[Precision]:
+    names = [name.strip() for name in text.split(",")]
+    for index, name in enumerate(names):
+        if name not in PRECISIONS or name in names[:index]:
+            expected = f"of {', '.join(PRECISIONS)}, each once"
+            raise InputError("--precision", expected=expected, found=repr(text), todo="write fp32,bf16")
+    return cast("list[Precision]", names)
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    if not (folder / "tokenizer.json").is_file():
+        todo = "name the folder of the model's with --tokenizer"
+        raise InputError(str(folder), expected="tokenizer.json", found="no such file", todo=todo)
+    return Tokenizer(folder)
+
+
+def _check_output(file: Path | None) -> None:
+    """Told before minutes of work rather than after."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        found = "a folder" if file.is_dir() else "no such folder"
+        raise InputError(str(file), expected="a file in a folder that exists", found=found, todo="name another file")
+
+
+def _write(file: Path | None, text: Callable[[], str]) -> None:
+    if file is not None:
+        file.write_text(text(), encoding="utf-8")

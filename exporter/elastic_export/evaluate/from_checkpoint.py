@@ -1,0 +1,86 @@
+"""The sub-models of a checkpoint, sliced out of its shards tensor by tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from elastic_export.checkpoint.budgets import select_budgets
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.evaluate.sub_model import SubModel
+from elastic_export.layers.budget import Budget
+from elastic_export.layers.kept import slice_array, tensor_runs
+from elastic_export.runs import runs_shape
+
+Array = npt.NDArray[Any]
+#: What the parent is called where no budget of its file is all of it; no budget can have that name.
+PARENT = "(parent)"
+
+
+class SlicedTensors:
+    """The tensors of one sub-model (a `WeightSource`); copies, so that pages of the shards can be given back."""
+
+    def __init__(self, checkpoint: Checkpoint, budget: Budget) -> None:
+        self._checkpoint = checkpoint
+        self._runs = tensor_runs(checkpoint.architecture, budget, checkpoint.prefix)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all kept tensors."""
+        return frozenset(self._runs)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one, without reading it."""
+        return runs_shape(self._runs[name])
+
+    def load(self, name: str) -> Array:
+        """One tensor, as it is stored."""
+        return self._copied(name, slice_array(self._checkpoint.read(name), self._runs[name]))
+
+    def rows(self, name: str, first: int, count: int) -> Array:
+        """Rows of a tensor whose first axis is kept whole."""
+        _, *others = self._runs[name]
+        part = self._checkpoint.read(name)[first : first + count]
+        return self._copied(name, slice_array(part, (((0, count),), *others)))
+
+    def _copied(self, name: str, found: Array) -> Array:
+        copied = found if found.flags.writeable else np.array(found)
+        self._checkpoint.release(name)
+        return copied
+
+
+def checkpoint_models(checkpoint: Checkpoint, request: str) -> tuple[list[SubModel], SubModel]:
+    """The sub-models that `request` (`all` or names) asks for, and the parent, which they are compared with.
+
+    The parent is one of them where a budget keeps all of it.
+
+    Raises:
+        InputError: see `select_budgets`.
+    """
+    arch = checkpoint.architecture
+    asked = select_budgets(checkpoint.budgets, request) if checkpoint.budgets else []
+    full = Budget.full(arch, PARENT)
+    same = [budget for budget in checkpoint.budgets.values() if _is_full(budget, full)]
+    models = [_model(checkpoint, budget) for budget in asked]
+    name = same[0].name if same else PARENT
+    found = next((model for model in models if model.name == name), None)
+    parent = found or _model(checkpoint, same[0] if same else full)
+    return models, parent
+
+
+def _is_full(budget: Budget, full: Budget) -> bool:
+    return Budget(**{**vars(full), "name": budget.name}) == budget
+
+
+def _model(checkpoint: Checkpoint, budget: Budget) -> SubModel:
+    arch = checkpoint.architecture
+    return SubModel(
+        budget.name,
+        budget.architecture(arch),
+        budget.kept_layers(arch),
+        checkpoint.prefix,
+        checkpoint.dtype,
+        SlicedTensors(checkpoint, budget),
+    )

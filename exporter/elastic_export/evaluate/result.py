@@ -1,0 +1,192 @@
+"""What an evaluation found: as records, which are the JSON file's schema, and as a table.
+
+`elastic-evaluation/1`: every field required, no other allowed, all numbers finite (`elastic_runtime.format.records`).
+
+    {"schema": "elastic-evaluation/1", "producer": "elastic-export 0.1.0",
+     "subject": {"kind": "checkpoint", "name": "Nemotron-Elastic-12B", "dtype": "bf16"},
+     "text": {"name": "held_out.txt", "sha256": "…", "bytes": 4096, "tokens": 1021, "windows": 1, "context": 1024,
+              "stride": 1023, "whole": false},
+     "reference": {"budget": "12b", "precision": "fp32"}, "vram_context": 16384,
+     "rows": [{"budget": "12b", "precision": "fp32", "parameters": 12310001152, "weight_bytes": …, "vram_bytes": …,
+               "bits_per_byte": …, "perplexity": …, "kl_divergence": 0.0, "top1_agreement": 1.0}]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from elastic_export import __version__
+from elastic_export.evaluate.passage import Passage
+from elastic_export.evaluate.score import Scored
+from elastic_export.layers.architecture import Architecture
+from elastic_export.plan.fit_table import align, parameters, short, size_text
+from elastic_export.plan.reckoning import budget_size
+from elastic_runtime.errors import InputError, advised
+from elastic_runtime.fit.vram import gib, vram_needed
+from elastic_runtime.format.interface import Precision
+from elastic_runtime.format.jsonfile import read_json
+from elastic_runtime.format.records import decode, encode, show
+
+SCHEMA = "elastic-evaluation/1"
+_LARGEST = math.log(1e300)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose weights were evaluated; `dtype` is that of its matrices."""
+
+    kind: Literal["checkpoint", "bundle"]
+    name: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """What was scored, see `Passage`; `sha256` is that of the file, `bytes` and `tokens` those scored."""
+
+    name: str
+    sha256: str
+    bytes: int
+    tokens: int
+    windows: int
+    context: int
+    stride: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Reference:
+    """With which row the others are compared."""
+
+    budget: str
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sub-model in one precision.
+
+    Attributes:
+        budget, precision: which.
+        parameters: of the sub-model.
+        weight_bytes: of its weights in that precision.
+        vram_bytes: that an engine of it needs with caches of `vram_context` tokens, estimated (`fit.vram_needed`).
+        bits_per_byte: L / (ln 2 · B), L = Σ -log q(token) over the scored tokens, B their bytes of UTF-8: no matter
+            which the tokenizer is (Gao et al. 2020, The Pile, arXiv 2101.00027, section 3.1).
+        perplexity: exp(L / T), by token; None where that is no number.
+        kl_divergence: (1 / T)·Σ KL(p ‖ q), nats a token: p is what the reference says of the next token (Kullback and
+            Leibler 1951).
+        top1_agreement: share of tokens before which reference and sub-model find the same one most likely; of equal
+            logits the lowest id.
+    """
+
+    budget: str
+    precision: Precision
+    parameters: int
+    weight_bytes: int
+    vram_bytes: int
+    bits_per_byte: float
+    perplexity: float | None
+    kl_divergence: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The whole result; rows in the order of the request, the reference first where it was not asked for."""
+
+    producer: str
+    subject: Source
+    text: Text
+    reference: Reference
+    vram_context: int
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> str:
+        """The text of the JSON file."""
+        return json.dumps({"schema": SCHEMA, **encode(self)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Evaluation:
+        """Read such a file. Raises InputError that names the field."""
+        with advised("evaluate again"):
+            document = read_json(path)
+            if (schema := document.pop("schema", None)) != SCHEMA:
+                raise InputError(f"{path}: schema", expected=repr(SCHEMA), found=show(schema))
+            return decode(cls, document, str(path))
+
+    def best(self) -> list[Row]:
+        """The rows that no other with as little VRAM, or less, beats in bits per byte: by VRAM, the smallest first."""
+        found: list[Row] = []
+        for row in sorted(self.rows, key=lambda row: (row.vram_bytes, row.bits_per_byte)):
+            if not found or row.bits_per_byte < found[-1].bits_per_byte:
+                found.append(row)
+        return found
+
+    def table(self) -> str:
+        """For people."""
+        heading = ["budget", "precision", "params", f"VRAM@{short(self.vram_context)}", "bits/byte", "perplexity"]
+        best = self.best()
+        rows = [[*heading, "KL", "top-1", ""], *([*_cells(row), "*" if row in best else ""] for row in self.rows)]
+        text, against = self.text, self.reference
+        part = "all" if text.whole else "the first part"
+        return "\n".join(
+            [
+                *align(rows, left=(0, 1)),
+                f"{text.name}: {part} of it, {text.tokens} tokens, {text.bytes} bytes, windows of {text.context} "
+                f"every {text.stride}",
+                f"KL (nats a token) and top-1 against {against.budget} in {against.precision}; * best within its VRAM, "
+                "which is estimated",
+                f"weights of the {self.subject.kind} {self.subject.name}, {self.subject.dtype}; loss on a text is no "
+                "measure of reasoning",
+            ]
+        )
+
+
+def evaluation(
+    subject: Source,
+    passage: Passage,
+    found: Sequence[tuple[str, Architecture, Precision, Scored]],
+    reference: Reference,
+    vram_context: int,
+) -> Evaluation:
+    """What scores mean: (budget, its architecture, precision, its scores) by row."""
+    text = Text(
+        passage.name,
+        passage.sha256,
+        passage.nbytes,
+        passage.tokens,
+        len(passage.windows),
+        passage.context,
+        passage.stride,
+        passage.whole,
+    )
+    rows = tuple(_row(name, arch, precision, scored, text, vram_context) for name, arch, precision, scored in found)
+    return Evaluation(f"elastic-export {__version__}", subject, text, reference, vram_context, rows)
+
+
+def _row(name: str, arch: Architecture, precision: Precision, scored: Scored, text: Text, context: int) -> Row:
+    size, mean = budget_size(name, arch, precision), scored.nats / text.tokens
+    return Row(
+        budget=name,
+        precision=precision,
+        parameters=size.parameters,
+        weight_bytes=size.weight_bytes,
+        vram_bytes=vram_needed(size, context=context).total,
+        bits_per_byte=scored.nats / (math.log(2) * text.bytes),
+        perplexity=math.exp(mean) if mean < _LARGEST else None,
+        kl_divergence=max(0.0, scored.divergence / text.tokens),  # of equal distributions what rounding leaves of 0
+        top1_agreement=scored.agreed / text.tokens,
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    vram = f"{gib(row.vram_bytes)} GiB" if row.vram_bytes >= 1 << 30 else size_text(row.vram_bytes)
+    perplexity = "-" if row.perplexity is None else f"{row.perplexity:.4g}"
+    figures = [f"{row.bits_per_byte:.4f}", perplexity, f"{row.kl_divergence:.4g}", f"{row.top1_agreement:.1%}"]
+    return [row.budget, row.precision, parameters(row.parameters), vram, *figures]

@@ -1,0 +1,116 @@
+"""What a bundle ships is evaluated as the checkpoint that it was made of, whichever way it holds the weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.evaluate.evaluate import evaluate
+from elastic_export.evaluate.from_bundle import bundle_models
+from elastic_export.evaluate.from_checkpoint import checkpoint_models
+from elastic_export.evaluate.passage import Passage, Window
+from elastic_export.evaluate.score import Scored
+from elastic_export.evaluate.sub_model import SubModel
+from elastic_export.progress import Progress
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.errors import InputError
+from small_export import ARCH, run, write_small
+
+pytestmark = [pytest.mark.xdist_group("evaluated bundles"), pytest.mark.usefixtures("exports_trace_once")]
+
+
+def passage() -> Passage:
+    """Random ids: the small parent has no tokenizer."""
+    ids = np.random.default_rng(1).integers(0, ARCH.vocab_size, 50)
+    windows = (Window(ids[:30], 29), Window(ids[30:], 19))
+    return Passage("ids", "", windows, 48, 48, (), 30, 30, True)
+
+
+def scores(models: tuple[list[SubModel], SubModel], precision: str = "fp32") -> dict[str, Scored]:
+    asked, reference = models
+    subjects = [(reference, "fp32"), *((model, precision) for model in asked)]
+    found = evaluate(subjects, 0, passage(), Progress())[1:]
+    return {model.name: scored for model, scored in zip(asked, found, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def bundle_of(tmp_path_factory: pytest.TempPathFactory, exported: Callable[..., Path]) -> Callable[..., Path]:
+    """`bundle_of(weights=…, …)`: a bundle of both budgets, made once each."""
+    made: dict[tuple[Any, ...], Path] = {}
+
+    def bundle(**options: Any) -> Path:
+        key = tuple(sorted(options.items()))
+        if key not in made:
+            made[key] = exported(tmp_path_factory.mktemp("bundle") / "out", **options)
+        return made[key]
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint."""
+    return write_small(tmp_path_factory.mktemp("small") / "model")
+
+
+@pytest.fixture(scope="session")
+def exported(model_folder: Path) -> Callable[..., Path]:
+    """`exported(output, **options)`: an export of it."""
+
+    def export(output: Path, **options: Any) -> Path:
+        run(model_folder, output, budgets="all", verify=False, **options)
+        return output
+
+    return export
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"weights": "shared"}, {"weights": "sliced"}, {"weights": "embedded"}, {"external_weights": True}],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_a_bundle_scores_as_its_checkpoint(
+    options: dict[str, Any], bundle_of: Callable[..., Path], model_folder: Path
+) -> None:
+    external = model_folder if options.get("external_weights") else None
+    bundle = Bundle.open(bundle_of(**options), external=external)
+    assert scores(bundle_models(bundle, "all")) == scores(checkpoint_models(Checkpoint.open(model_folder), "all"))
+
+
+def test_converted_weights_are_those_that_ship(bundle_of: Callable[..., Path], model_folder: Path) -> None:
+    bundle = Bundle.open(bundle_of(weights="sliced", precision="fp16"))
+    shipped = scores(bundle_models(bundle, "small"), "fp16")["small"]
+    assert shipped.nats == scores(checkpoint_models(Checkpoint.open(model_folder), "small"), "fp16")["small"].nats
+
+
+def test_the_largest_budget_of_a_bundle_is_what_others_are_compared_with(bundle_of: Callable[..., Path]) -> None:
+    asked, reference = bundle_models(Bundle.open(bundle_of(weights="shared")), "small")
+    assert ([model.name for model in asked], reference.name) == (["small"], "full")
+
+
+def test_external_weights_are_asked_for_and_an_unknown_budget_is_named(bundle_of: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="--weights-folder"):
+        bundle_models(Bundle.open(bundle_of(external_weights=True)), "all")
+    with pytest.raises(InputError, match=r"smal.*nearest: small"):
+        bundle_models(Bundle.open(bundle_of(weights="shared")), "smal")
+
+
+def test_a_file_of_other_widths_than_the_manifest_is_refused(bundle_of: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle_of(weights="shared"), folder)
+    bundle = Bundle.open(folder)
+    model = onnx.load(folder / "small" / "model.onnx", load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "state_size":
+                attribute.i += 1
+    onnx.save(model, folder / "small" / "model.onnx")
+    with pytest.raises(InputError, match=r"small/model\.onnx: expected the widths of the manifest"):
+        bundle_models(bundle, "all")

@@ -1,0 +1,109 @@
+"""Figures, table, JSON and picture of an evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from elastic_export.evaluate.passage import Passage, Window
+from elastic_export.evaluate.plot import plot
+from elastic_export.evaluate.result import Evaluation, Reference, Source, evaluation
+from elastic_export.evaluate.score import Scored
+from elastic_runtime.errors import InputError
+from small_text_model import ARCH, EVEN, SMALL
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def result(*nats: float, tokens: int = 8, nbytes: int = 20) -> Evaluation:
+    """Of three sub-models; one window of `tokens` after a first one."""
+    passage = Passage(
+        "a <b>.txt", "ab" * 32, (Window(np.zeros(tokens + 1, np.int64), tokens),), tokens, nbytes, (), 16, 15, True
+    )
+    models = [("full", ARCH), ("small", SMALL.architecture(ARCH)), ("even", EVEN.architecture(ARCH))]
+    found = [(name, arch, "fp32", Scored(n, n / 2, 4)) for (name, arch), n in zip(models, nats, strict=True)]
+    return evaluation(Source("checkpoint", "model & co", "bf16"), passage, found, Reference("full", "fp32"), 4096)  # type: ignore[arg-type]
+
+
+def test_figures_are_what_their_formulas_say() -> None:
+    row = result(16.0, 24.0, 32.0).rows[1]
+    assert row.bits_per_byte == pytest.approx(24 / math.log(2) / 20)
+    assert row.perplexity == pytest.approx(math.exp(3))
+    assert row.kl_divergence == pytest.approx(12 / 8)
+    assert row.top1_agreement == 0.5
+    assert row.parameters == SMALL.architecture(ARCH).parameters()
+    assert row.weight_bytes == 4 * row.parameters
+
+
+def test_a_perplexity_beyond_all_numbers_is_none(tmp_path: Path) -> None:
+    found = result(8e4, 24.0, 32.0)
+    assert found.rows[0].perplexity is None
+    assert "   -  " in found.table()
+    (tmp_path / "found.json").write_text(found.to_json())
+    assert Evaluation.read(tmp_path / "found.json") == found
+
+
+def test_the_best_rows_are_those_that_no_smaller_one_beats() -> None:
+    assert [row.budget for row in result(16.0, 24.0, 32.0).best()] == ["small", "full"]  # even is larger than small
+    assert [row.budget for row in result(16.0, 12.0, 14.0).best()] == ["small"]
+
+
+def test_the_table_says_what_was_scored_and_how() -> None:
+    lines = result(16.0, 24.0, 32.0).table().splitlines()
+    assert lines[0].split() == ["budget", "precision", "params", "VRAM@4k", "bits/byte", "perplexity", "KL", "top-1"]
+    assert lines[2].split()[:2] == ["small", "fp32"]
+    assert lines[2].split()[-4:] == ["20.09", "1.5", "50.0%", "*"]
+    assert lines[4] == "a <b>.txt: all of it, 8 tokens, 20 bytes, windows of 16 every 15"
+    assert "no measure of reasoning" in lines[-1]
+
+
+def test_json_is_read_back_as_it_was_and_is_strict(tmp_path: Path) -> None:
+    found, path = result(16.0, 24.0, 32.0), tmp_path / "found.json"
+    path.write_text(found.to_json())
+    assert Evaluation.read(path) == found
+    document = json.loads(path.read_text())
+    for spoilt, message in (
+        (document | {"schema": "elastic-evaluation/2"}, "schema: expected 'elastic-evaluation/1'"),
+        (document | {"more": 1}, "only the fields"),
+        ({name: value for name, value in document.items() if name != "text"}, "the field 'text'"),
+    ):
+        path.write_text(json.dumps(spoilt))
+        with pytest.raises(InputError, match=message):
+            Evaluation.read(path)
+
+
+def test_the_picture_has_every_row_in_both_panels_and_needs_nothing_else() -> None:
+    found = result(16.0, 24.0, 32.0)
+    svg = ET.fromstring(plot(found))
+    assert svg.tag == f"{SVG}svg"
+    titles = [title.text for title in svg.iter(f"{SVG}title")]
+    assert titles == 2 * [
+        f"{row.budget} in fp32: {row.bits_per_byte:.4f} bits per byte" for row in result(16, 24, 32).rows
+    ]
+    texts = [text.text for text in svg.iter(f"{SVG}text")]
+    assert texts[0] == "model & co on a <b>.txt: 8 tokens, 20 bytes"
+    assert all(texts.count(name) == 2 for name in ("full", "small", "even"))
+    assert not [key for element in svg.iter() for key in element.attrib if "href" in key]
+
+
+def test_points_lie_where_their_values_are() -> None:
+    """More bits per byte is higher up, more parameters further right, and ticks agree with the points."""
+    svg = ET.fromstring(plot(result(16.0, 24.0, 32.0)))
+    dots = [c for c in svg.iter(f"{SVG}circle") if c.find(f"{SVG}title") is not None][:3]
+    full, small, even = ((float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in dots)
+    assert small[0] < even[0] < full[0]
+    assert even[1] < small[1] < full[1]
+    assert even[1] - small[1] == pytest.approx(small[1] - full[1], abs=0.11)
+
+
+@pytest.mark.parametrize("nats", [0.0, 24.0])
+def test_rows_that_are_equal_have_a_picture_too(nats: float) -> None:
+    found = result(nats, nats, nats)
+    equal = replace(found, rows=tuple(replace(row, parameters=5, vram_bytes=7) for row in found.rows))
+    assert plot(equal).count("<circle") == 7  # three, twice, and the legend's

@@ -1,0 +1,33 @@
+"""A small checkpoint with a tokenizer of bytes and three budgets, and a text to score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elastic_export.checkpoint.demo import byte_tokenizer
+from elastic_export.checkpoint.json_files import write_json
+from elastic_export.checkpoint.synthetic import random_weights
+from elastic_export.layers.budget import Budget
+from small_checkpoint import PARENT
+from synthetic import write_checkpoint
+
+ARCH = replace(PARENT, vocab_size=264)
+FULL = Budget.full(ARCH, "full")
+#: The first cuts every axis; the second has one width for all layers of a kind, as other tools know models.
+SMALL = Budget("small", 20, (30, 21, 37), (4, 6, 2), 7, 4, (3, 7))
+EVEN = Budget("even", 16, (25,) * 3, (4,) * 3, 10, 4, (2,))
+TEXT = "Ein Satz, zwei Sätze; 三つ目の文 – und so weiter.\n\tA line with 😀 in it, then some more of the same.\n" * 3
+
+
+def write_source(folder: Path, change: Callable[[dict[str, Any]], None] = lambda weights: None) -> Path:
+    weights = dict(random_weights(ARCH, np.random.default_rng(11)))
+    weights["lm_head.weight"] = 8 * weights["lm_head.weight"]  # else all tokens are about as likely
+    change(weights)
+    write_checkpoint(folder, ARCH, weights, [FULL, SMALL, EVEN], shards=2, fp32_vectors=True)
+    write_json(folder / "tokenizer.json", byte_tokenizer())
+    return folder
