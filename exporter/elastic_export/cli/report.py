@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False),
               help="The page.  [default: BUNDLE.html beside the bundle]")  # fmt: skip
 def report(bundle: Path, output: Path | None, evaluation: Path | None) -> None:
-    """Write a page about a bundle: what fits which card, loss where it was measured, errors, sizes, what nobody has run.
+    """Write a page about a bundle: what fits which card, loss where it was measured, errors, sizes, what was not run.
 
     One HTML file that needs nothing beside it.
     """
