@@ -17,9 +17,11 @@ from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend
 from elastic_runtime.tensorrt.open_tensorrt import open_engine
 from elastic_runtime.tensorrt.preflight import load_tensorrt
 
-#: How a stage is called, from within bring_up or another stage. -P: the folder that this is called from may be the
-#: download, and its numpy.py is not to run.
-CHILD = ("-P", "-m", "elastic_runtime.bringup.child")
+#: For every Python that is started. -P: the folder that this is called from may be the download, and its numpy.py is
+#: not to run. -u: what was said is in the log when a process is ended.
+OPTIONS = ("-P", "-u")
+#: How a stage is called, from within bring_up or another stage.
+CHILD = (*OPTIONS, "-m", "elastic_runtime.bringup.child")
 
 
 @dataclass(frozen=True)

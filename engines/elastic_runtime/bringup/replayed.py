@@ -1,7 +1,8 @@
 """A golden run with everything kept: not whether it passes, but what every call gave and how far off that is.
 
 Arrays, by name: `logits.<row>.<call>` float16 [V], `<state>.<row>.<call>` the sketch of a state after that call
-(format/sketch.py), and of the demo `<state>.<row>` its states after the last one, whole, as float32.
+(format/sketch.py), and of the demo `<state>.<row>` its states after the last one as float32, caches as far as
+the run reaches.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def replay_kept(backend: Backend, run: Golden, *, whole_states: bool) -> tuple[F
                 seen = np.asarray(_specified(name, values, run.position[call][one] + length), np.float32)
                 _keep(arrays, wrong, f"{name}.{row}.{call}", sketch(seen), seen)
         for name, values in states.items():
-            last.setdefault(name, []).append(np.asarray(values, np.float32))
+            last.setdefault(name, []).append(np.asarray(_within(name, values, run), np.float32))
     if whole_states:
         arrays |= {f"{name}.{row}": values for name, rows in last.items() for row, values in enumerate(rows)}
     return {"calls": calls, "states": _states_off(last, run), "not_finite": wrong}, arrays
@@ -115,11 +116,16 @@ def _compared(logits: Array, reference: Array) -> Found:
 
 def _states_off(last: Mapping[str, list[Array]], run: Golden) -> Found:
     """By name; a state that only one side has is off by inf."""
-    off = {name: number(float("inf")) for name in {*last, *run.states}}
+    off = {name: number(float("inf")) for name in sorted({*last, *run.states})}
     for name in last.keys() & run.states.keys():
         values = np.concatenate(last[name])
         off[name] = number(relative_error(sketch(_specified(name, values, run.ends)), run.states[name]))
     return off
+
+
+def _within(name: str, values: Array, run: Golden) -> Array:
+    """A cache cut to what the run reaches: one of the whole context may be larger than main memory, a row each."""
+    return values[:, :, : int(run.ends.max())] if "cache" in name else values
 
 
 def _specified(name: str, values: Array, ends: npt.NDArray[np.int64]) -> Array:

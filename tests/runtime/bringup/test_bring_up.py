@@ -22,6 +22,7 @@ from elastic_runtime.bringup.place import Place
 from elastic_runtime.bringup.plan import Step, Task
 from elastic_runtime.bringup.results import Found
 from elastic_runtime.bringup.stages import STAGES
+from elastic_runtime.cli.run import command
 from elastic_runtime.errors import InputError
 
 Program = Callable[[str, str], Path]
@@ -57,6 +58,23 @@ def test_no_time_is_refused(demo_bundle: Path, tmp_path: Path, minutes: float) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_passes_on_what_it_is_given(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def tried(path: Path, out: Path, **wishes: Any) -> list[Step]:
+        asked.append((wishes["minutes"], wishes["sources"]))
+        out.with_suffix("").mkdir()
+        (out.with_suffix("") / "summary.txt").write_text("a page\n")
+        return []
+
+    monkeypatch.setattr(module, "bring_up", tried)
+    given = [str(demo_bundle), "--bring-up", "--minutes", "3.5", "--plugin-sources", "src"]
+    command.main([*given, "--report", str(tmp_path / "r.zip")], standalone_mode=False)
+    assert asked == [(3.5, Path("src"))]
+
+
 def test_without_a_card_it_says_what_it_can_and_cannot_do(demo_bundle: Path, tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "report.zip"
@@ -88,7 +106,7 @@ def test_every_stage_is_told_where_the_weights_are(demo_bundle: Path, tmp_path: 
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "signal 11 ended it"),
         ("import time; time.sleep(60)", "it took more than 1 s and was ended"),
-        ("import sys; open(sys.argv[5], 'w').write('{\"found\": ')", "it ended with 0"),  # half a result
+        ("import sys; open(sys.argv[6], 'w').write('{\"found\": ')", "it ended with 0"),  # half a result
     ],
 )
 def test_a_stage_that_crashes_or_hangs_ends_alone(
@@ -120,17 +138,25 @@ def test_nothing_of_the_folder_that_it_is_called_from_runs(
     assert not step.failed, step.result
 
 
+CARD = {"name": "RTX 5080", "compute_capability": "12.0", "total": 16 << 30, "free": 15 << 30}
+
+
 def _timed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
     """Stages that take that long by a clock of their own; gives the limits that they are given."""
     now, limits = [0.0], list[float]()
 
-    def run(self: Any, task: Task, label: str, left: float) -> Found:
-        limits.append(min(STAGES[task.stage].seconds, left))
-        now[0] += min(seconds, limits[-1])
-        card = {"name": "RTX 5080", "compute_capability": "12.0", "total": 16 << 30, "free": 15 << 30}
-        return {"found": {"card": card} if task.stage == "card" else {"not_run": "in a test"}}
+    def run(command: list[str], log: Path, limit: float) -> str:
+        stage, result, _ = command[-3:]
+        limits.append(limit)
+        now[0] += min(seconds, limit)
+        log.write_text("words")
+        if seconds > limit:
+            return f"it took more than {limit:g} s and was ended"
+        found = {"card": CARD} if stage == "card" else {"not_run": "in a test"}
+        Path(result).write_text(json.dumps({"found": found}))
+        return "it ended with 0"
 
-    monkeypatch.setattr(module._Report, "_result", run)
+    monkeypatch.setattr(module, "run_stage", run)
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return limits
 
@@ -138,13 +164,14 @@ def _timed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
 def test_all_stages_together_take_no_longer_than_the_minutes(
     demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = _timed(monkeypatch, 50)
-    steps = bring_up(demo_bundle, tmp_path / "r.zip", minutes=2.5, say=_silent)
-    assert [step.task.stage for step in steps] == ["machine", "card", "device", "engine"]
-    assert limits == [60, 30, 60, 20]  # the last one's is what is left
+    limits = _timed(monkeypatch, 29)
+    steps = bring_up(demo_bundle, tmp_path / "r.zip", minutes=2, say=_silent)
+    assert [step.task.stage for step in steps] == ["machine", "card", "device", "engine", "context"]
+    assert limits == [60, 30, 60, 33, 4]  # what is left
+    assert steps[-1].result["ended"] == "it took more than 4 s and was ended: 2 minutes were over"
     page = (tmp_path / "r" / "summary.txt").read_text("utf-8")
-    assert "context small/rtx5080.engine whole-graph-capture: not begun, 2.5 minutes were over" in page
-    assert "kernels: not begun, 2.5 minutes were over" in page
+    assert "context-again small/rtx5080.engine whole-graph-capture: not begun, 2 minutes were over" in page
+    assert "kernels: not begun, 2 minutes were over" in page
 
 
 def test_each_result_is_on_disk_before_the_next_stage_begins(
@@ -170,8 +197,8 @@ def test_an_interrupted_run_leaves_its_report_and_no_process(
     """While nvidia-smi hangs, which the first stage asks."""
     program("nvidia-smi", f"echo $$ > {tmp_path}/pid; exec sleep 30")
     out = tmp_path / "r.zip"
-    command = [sys.executable, "-m", "elastic_runtime.cli.run", demo_bundle, "--bring-up", "--report", out]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = [sys.executable, "-m", "elastic_runtime.cli.run", demo_bundle, "--bring-up", "--report", out]
+    running = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for _ in range(600):
         if (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text():
             break

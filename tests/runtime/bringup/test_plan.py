@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from elastic_runtime.bundle import Bundle
 Answer = Callable[[Task], Found | None]
 
 
-def _planned(bundle: Path, capability: str, answer: Answer = lambda task: None) -> tuple[list[Task], list[str]]:
+def _planned(
+    bundle: Path | Bundle, capability: str, answer: Answer = lambda task: None
+) -> tuple[list[Task], list[str]]:
     """Tasks and what was said, where every stage finds what `answer` gives, or nothing."""
     steps, said = list[Step](), list[str]()
     card = {"name": "a card", "compute_capability": capability, "total": 16 << 30, "free": 15 << 30}
-    for task in plan(Bundle.open(bundle), steps, said.append):
+    for task in plan(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), steps, said.append):
         result = answer(task) or {"found": {"card": card} if task.stage == "card" else {}}
         steps.append(Step(task, 0.5, result))
     return [step.task for step in steps], said
@@ -43,6 +46,16 @@ def test_the_smallest_budget_is_tried_first_and_every_mode_of_it(demo_bundle: Pa
     }
     assert [(task.stage, task.budget) for task in tasks[-4:-1]] == [("ort", b) for b in ("small", "medium", "large")]
     assert tasks[-1] == Task("kernels")
+
+
+def test_native_and_plugin_engine_of_a_budget_are_both_tried(demo_bundle: Path) -> None:
+    opened = Bundle.open(demo_bundle)
+    (native,) = opened.budget("small").engines
+    both = replace(opened.budget("small"), engines=(replace(native, file="small/plugin.engine"), native))
+    bundle = Bundle(opened.path, replace(opened.manifest, budgets=(both,)), None)
+    tasks, _ = _planned(bundle, "12.0")
+    golden = [(task.engine, task.mode) for task in tasks if task.stage == "golden"]
+    assert golden == [(engine.file, mode) for engine in both.engines for mode in MODES]
 
 
 def test_a_card_that_tensorrt_does_not_run_on_is_named_at_once(demo_bundle: Path) -> None:

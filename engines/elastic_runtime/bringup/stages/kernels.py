@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from elastic_runtime.bringup.place import Place
+from elastic_runtime.bringup.place import OPTIONS, Place
 from elastic_runtime.bringup.results import NOT_RUN, Found
 from elastic_runtime.errors import BuildError
 
@@ -30,7 +30,7 @@ def run(place: Place) -> Found:
     if shutil.which("nvcc") is None:
         return {NOT_RUN: "no nvcc on the PATH: install the CUDA toolkit, or put its bin/ there"}
     report = place.folder / "device_check.json"
-    command = [sys.executable, "-P", str(program), "--report", str(report)]
+    command = [sys.executable, *OPTIONS, str(program), "--report", str(report)]
     code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode  # its words go to the stage's log
     if code == _COULD_NOT:
         return {NOT_RUN: "device_check could not run here, its log says why"}

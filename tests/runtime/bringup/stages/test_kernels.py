@@ -62,3 +62,10 @@ def test_what_the_machine_lacks_is_no_failure(tmp_path: Path) -> None:
 def test_an_end_without_a_report_is_one(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"device_check\.py: expected a report, found none, it ended with 5"):
         kernels.run(Place(tmp_path, tmp_path, sources=_sources(tmp_path, "sys.exit(5)")))
+
+
+def test_what_it_said_is_in_the_log_also_where_it_was_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    body = "import os, signal; print('case_runner: 90 cases'); os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(BuildError, match="it ended with -9"):
+        kernels.run(Place(tmp_path, tmp_path, sources=_sources(tmp_path, body)))
+    assert capfd.readouterr().out == "case_runner: 90 cases\n"
