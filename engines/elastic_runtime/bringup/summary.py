@@ -96,7 +96,8 @@ def _speed(found: Found) -> Iterator[str]:
     for name in ("decode_seconds", "sample_seconds"):
         for where, times in found[name].items():
             label = f"decode at {where}" if name == "decode_seconds" else f"sampling, {where}"
-            yield f"{label}: median {_milli(times['median'])}, p95 {_milli(times['p95'])}"
+            enqueue = f", {_milli(times['enqueue']['median'])} to hand it over" if times.get("enqueue") else ""
+            yield f"{label}: median {_milli(times['median'])}{enqueue}, p95 {_milli(times['p95'])}"
     for tokens, times in found["prefill_seconds"].items():
         yield f"prefill of {tokens}: first {_milli(times[0])}, then {' '.join(map(_milli, times[1:]))}"
     memory = found["memory"]
@@ -126,7 +127,7 @@ def _rate(bytes_per_second: float) -> str:
 
 
 def _milli(seconds: float) -> str:
-    return f"{1000 * seconds:.2f} ms"
+    return f"{1000 * seconds:.3g} ms"
 
 
 _DETAILS: dict[str, Callable[[Found], Iterator[str]]] = {

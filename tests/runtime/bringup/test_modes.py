@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from elastic_runtime.bringup.modes import EAGER, LAZY, MODES, OWN_CAPTURE, WHOLE_GRAPH, pin
+from elastic_runtime.bringup.modes import EAGER, LAZY, MODES, OWN_CAPTURE, WHOLE_GRAPH, pin, time_enqueues
 from rtx_stand_in import load_stand_in
 
 
@@ -48,6 +48,23 @@ def test_the_bindings_are_not_loaded_for_the_mode_that_a_session_has(trt: Any) -
     assert trt.Runtime is before
 
 
+def test_every_run_of_a_context_is_timed(trt: Any) -> None:
+    seconds = time_enqueues(lambda: trt)
+    context = _context(trt)
+    assert [context.execute_async_v3(7) for _ in range(3)] == [True] * 3
+    assert len(seconds) == 3
+    assert min(seconds) > 0
+    assert trt.WORLD.calls("IExecutionContext.execute_async_v3") == [(0, 7)] * 3
+    trt.WORLD.answers["IExecutionContext.execute_async_v3"] = False
+    assert context.execute_async_v3(7) is False
+
+
+def test_a_context_that_is_refused_stays_none(trt: Any) -> None:
+    time_enqueues(lambda: trt)
+    trt.WORLD.answers["ICudaEngine.create_execution_context"] = None
+    assert _context(trt) is None
+
+
 def test_an_engine_that_is_refused_stays_none(trt: Any) -> None:
     pin(lambda: trt, MODES[LAZY])
     trt.WORLD.answers["Runtime.deserialize_cuda_engine"] = None
@@ -70,6 +87,6 @@ def test_the_real_bindings_take_a_runtime_of_ours(monkeypatch: pytest.MonkeyPatc
 
     logger = Logger()
     runtime = real.Runtime(logger)
-    assert type(runtime).__name__ == "Pinned"
+    assert type(runtime).__name__ == "Wrapped"
     assert runtime.deserialize_cuda_engine(b"no engine" * 100) is None
     assert heard

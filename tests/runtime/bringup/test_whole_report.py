@@ -53,6 +53,9 @@ def test_a_whole_report(stand_in_card: Path, tmp_path: Path) -> None:
 
     speed = steps[f"speed {ENGINE} whole-graph-capture"].found
     assert list(speed["decode_seconds"]) == ["0", "1792"]
+    for times in speed["decode_seconds"].values():
+        assert times["count"] == times["enqueue"]["count"] == 256
+        assert 0 < times["enqueue"]["median"] < times["median"]
     assert list(speed["prefill_seconds"]) == ["16", "64"]
     assert speed["upload"]["bytes"] == speed["memory"]["by_the_runtime"]["weights"]
     assert speed["memory"]["reckoned"]["total"] > speed["upload"]["bytes"]

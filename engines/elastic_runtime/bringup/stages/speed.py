@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from elastic_runtime.bringup.modes import time_enqueues
 from elastic_runtime.bringup.place import Place
 from elastic_runtime.bringup.results import Found
 from elastic_runtime.bringup.stages.measuring import Watch, spread, timed
@@ -21,6 +22,7 @@ from elastic_runtime.sampling import Sampler, Sampling
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend
 from elastic_runtime.tensorrt.call_size import SIZES
 from elastic_runtime.tensorrt.device_weights import upload_weights
+from elastic_runtime.tensorrt.preflight import load_tensorrt
 
 _STEPS = 256
 _MIDDLE = 4096  # tokens, or the last place where the steps still fit
@@ -32,11 +34,12 @@ def run(place: Place) -> Found:
     """Seconds of whole calls, logits in main memory at their end."""
     bundle, budget, engine = place.opened()
     found: Found = {"upload": _upload(bundle, budget)}
+    enqueues = time_enqueues(load_tensorrt)
     with Watch() as watch:
         started = time.perf_counter()
         with closing(place.backend()) as backend:
             found["open_seconds"] = time.perf_counter() - started
-            found |= {"decode_seconds": _decode(backend), "prefill_seconds": _prefill(backend)}
+            found |= {"decode_seconds": _decode(backend, enqueues), "prefill_seconds": _prefill(backend)}
             found["sample_seconds"] = _sample(_first_logits(backend))
             held = dict(backend.memory())
     need = vram_needed(budget.size(engine), context=engine.max_context, batch=1)
@@ -56,15 +59,20 @@ def _upload(bundle: Bundle, budget: BudgetEntry) -> Found | None:
     return {"bytes": arena.nbytes, "seconds": seconds, "bytes_per_second": arena.nbytes / seconds}
 
 
-def _decode(backend: EngineBackend) -> Found:
-    """By where the steps begin: at the beginning, in the middle, at the end of the context."""
+def _decode(backend: EngineBackend, enqueues: list[float]) -> Found:
+    """By where the steps begin: at the beginning, in the middle, at the end of the context.
+
+    Whole steps, and of each the part until the card has its work; of steps that this runtime recorded that part is not
+    known.
+    """
     ids, one, found = np.ones((1, 1), np.int64), np.ones(1, np.int64), Found()
     steps = min(_STEPS, backend.max_context)
     last = backend.max_context - steps
     for start in sorted({0, min(_MIDDLE, last), last}):
         backend.start(1)
+        enqueues.clear()
         times = [timed(partial(backend.call, ids, np.array([at]), one)) for at in range(start, start + steps)]
-        found[str(start)] = spread(times)
+        found[str(start)] = spread(times) | {"enqueue": spread(enqueues) if len(enqueues) == steps else None}
     return found
 
 

@@ -68,7 +68,7 @@ def test_no_stage_leaves_a_small_context(
     [(1, ["0"]), (256, ["0"]), (300, ["0", "44"]), (4096, ["0", "3840"]), (16384, ["0", "4096", "16128"])],
 )
 def test_steps_are_timed_at_the_beginning_at_4k_and_at_the_end(max_context: int, starts: list[str]) -> None:
-    found = _decode(_Small(max_context, 1))  # type: ignore[arg-type]
+    found = _decode(_Small(max_context, 1), [])  # type: ignore[arg-type]
     assert list(found) == starts
     assert {times["count"] for times in found.values()} == {min(256, max_context)}
 
