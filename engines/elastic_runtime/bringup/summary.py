@@ -58,6 +58,13 @@ def _engine(found: Found) -> Iterator[str]:
     yield f"{len(facts['tensors'])} tensors, scratch {facts['scratch']} bytes, {facts['aux_streams']} more streams"
 
 
+def _context(found: Found) -> Iterator[str]:
+    yield f"opened in {found['open_seconds']:.2f} s; {found['cache_bytes']} bytes of kernels are kept"
+    for tokens, times in found["call_seconds"].items():
+        yield f"calls of {tokens}: {', '.join(map(_milli, times))}"
+    yield from found["said"]
+
+
 def _golden(found: Found) -> Iterator[str]:
     bounds, calls = found["bounds"], len(found["calls"])
     yield (
@@ -135,6 +142,8 @@ _DETAILS: dict[str, Callable[[Found], Iterator[str]]] = {
     "card": _card,
     "device": _device,
     "engine": _engine,
+    "context": _context,
+    "context-again": _context,
     "golden": _golden,
     "ort": _ort,
     "speed": _speed,

@@ -14,7 +14,8 @@ from elastic_runtime.bringup.results import NOT_RUN, Found
 from elastic_runtime.errors import BuildError
 
 _CHECK = Path("mamba2_mixer") / "device_check.py"
-_COULD_NOT = 2  # its exit code where the machine lacks something, which it names in the log
+_COULD_NOT = 2  # its exit code where the machine lacks something, which it names
+_TAIL = 500  # characters of that
 
 
 def run(place: Place) -> Found:
@@ -29,13 +30,14 @@ def run(place: Place) -> Found:
         return {NOT_RUN: f"no sources of the plugins {where}: name a checkout's plugins/ with --plugin-sources"}
     if shutil.which("nvcc") is None:
         return {NOT_RUN: "no nvcc on the PATH: install the CUDA toolkit, or put its bin/ there"}
-    report = place.folder / "device_check.json"
+    report, words = place.folder / "device_check.json", place.folder / "device_check.err"
     command = [sys.executable, *OPTIONS, str(program), "--report", str(report)]
-    code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode  # its words go to the stage's log
+    with words.open("wb") as errors:  # its other words go to the stage's log
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=errors, check=False).returncode
     if code == _COULD_NOT:
-        return {NOT_RUN: "device_check could not run here, its log says why"}
+        return {NOT_RUN: words.read_text("utf-8", errors="replace").strip()[-_TAIL:]}
     if not report.is_file():
-        todo = "send the log of this stage"
+        todo = "send the log of this stage and device_check.err"
         raise BuildError(str(program), expected="a report", found=f"none, it ended with {code}", todo=todo)
     return {"report": json.loads(report.read_text("utf-8"))}
 
