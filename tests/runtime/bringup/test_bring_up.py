@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from elastic_runtime.bringup.place import Place
 from elastic_runtime.bringup.plan import Step, Task
 from elastic_runtime.bringup.results import Found
 from elastic_runtime.bringup.stages import STAGES
+from elastic_runtime.bringup.summary import summary
 from elastic_runtime.cli.run import command
 from elastic_runtime.errors import InputError
 
@@ -213,6 +215,43 @@ def test_an_interrupted_run_leaves_its_report_and_no_process(
     assert page.startswith("interrupted: the stages after the last one named here were not begun")
     hanging = Path("/proc") / (tmp_path / "pid").read_text().strip()
     assert not hanging.exists() or "Z" in (hanging / "stat").read_text().split()[2]
+
+
+def test_who_is_impatient_gets_a_whole_zip_too(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    def pressed_again(notes: list[str], steps: list[Step]) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return summary(notes, steps)
+
+    monkeypatch.setattr(module, "run_stage", interrupted)
+    monkeypatch.setattr(module, "summary", pressed_again)
+    with pytest.raises(KeyboardInterrupt):
+        bring_up(demo_bundle, tmp_path / "r.zip", say=_silent)
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        assert {"r/00-machine.json", "r/summary.txt"} == set(archive.namelist())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_no_file_of_the_zip_names_the_machine(demo_bundle: Path, tmp_path: Path, program: Program) -> None:
+    secrets = ("1324920012345", "4f1c9a3e-7b2d-4c58-9e10-5d6a7b8c9d0e", "secret-project")
+    serial, uuid, name = secrets
+    lines = (
+        "Product Name : RTX",
+        f"Serial Number : {serial}",
+        f"GPU UUID : GPU-{uuid}",
+        "Processes",
+        f"  Name : {name}",
+    )
+    program("nvidia-smi", "\n".join(f"echo '{line}'" for line in lines))
+    bring_up(demo_bundle, tmp_path / "r.zip", say=_silent)
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        everything = "".join(archive.read(file).decode("utf-8", errors="replace") for file in archive.namelist())
+    assert "Product Name : RTX" in everything
+    assert [secret for secret in secrets if secret in everything] == []
 
 
 def test_a_stage_that_is_killed_ends_alone_and_the_page_makes_sense(

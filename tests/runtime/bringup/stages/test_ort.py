@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,14 @@ def test_it_says_why_onnxruntime_does_not_take_the_card(demo_bundle: Path, tmp_p
         patch.setattr("elastic_runtime.ort.onnx_memory.CUDA", "NoSuchProvider")
         found = ort.run(_place(demo_bundle, tmp_path))
     assert found["not_run"].startswith("onnxruntime on a card: expected a CUDA execution provider that works, found ")
+
+
+def test_it_says_which_package_an_engines_consumer_would_need(
+    demo_bundle: Path, tmp_path: Path, card: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "elastic_runtime.ort.onnx_memory", None)  # as where onnxruntime is not installed
+    found = ort.run(_place(demo_bundle, tmp_path))
+    assert found["not_run"].startswith("the onnxruntime backend: expected the packages onnx and onnxruntime")
 
 
 def test_it_says_how_much_memory_there_would_have_to_be(demo_bundle: Path, tmp_path: Path, card: list[int]) -> None:
