@@ -48,6 +48,7 @@ def _replayed(place: Place, bundle: Bundle, budget: BudgetEntry, reference: Gold
         )
         with closing(backend):
             found, arrays = replay_kept(backend, reference, whole_states=bundle.manifest.demo)
+            watch.look()
             held = dict(backend.memory())
             profile = Path(backend.session.end_profiling())
     found |= judge(found, budget, BOUNDS["twin"])

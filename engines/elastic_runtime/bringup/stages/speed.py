@@ -41,6 +41,7 @@ def run(place: Place) -> Found:
             found["open_seconds"] = time.perf_counter() - started
             found |= {"decode_seconds": _decode(backend, enqueues), "prefill_seconds": _prefill(backend)}
             found["sample_seconds"] = _sample(_first_logits(backend))
+            watch.look()
             held = dict(backend.memory())
     need = vram_needed(budget.size(engine), context=engine.max_context, batch=1)
     return found | {"memory": {"taken_at_most": watch.taken, "reckoned": encode(need), "by_the_runtime": held}}

@@ -27,10 +27,19 @@ def test_the_peak_counts_and_not_what_is_left_at_the_end(monkeypatch: pytest.Mon
     assert watch.taken == 70
 
 
+def test_what_is_short_is_looked_at_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [100, 60]
+    monkeypatch.setattr(measuring, "find_card", lambda: Card("a card", "12.0", 200, free.pop(0)))
+    monkeypatch.setattr(measuring, "_EVERY", 60)
+    with Watch() as watch:
+        watch.look()
+    assert watch.taken == 40
+
+
 def test_memory_that_nobody_tells_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "find_card", lambda: None)
     with Watch() as watch:
-        pass
+        watch.look()
     assert watch.taken is None
 
 
