@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from elastic_runtime.bringup.modes import WHOLE_GRAPH
 from elastic_runtime.bringup.place import CHILD, Place
 from elastic_runtime.bringup.plan import Step, Task, plan
-from elastic_runtime.bringup.process import run_stage
+from elastic_runtime.bringup.process import TOO_LONG, WELL, run_stage
 from elastic_runtime.bringup.results import NOT_RUN, Found, read_result, write_result
 from elastic_runtime.bringup.stages import STAGES
 from elastic_runtime.bringup.summary import summary
@@ -107,7 +107,8 @@ class _Report:
         try:
             result = self._result(task, label, left)
         except BaseException as error:
-            result = {"ended": "it was interrupted", "kind": type(error).__name__}
+            told = "it was interrupted" if isinstance(error, KeyboardInterrupt) else f"it did not begin: {error}"
+            result = {"ended": told, "kind": type(error).__name__}
             raise
         finally:
             write_result(self.place.folder / f"{label}.json", {"task": task.text(), **result})
@@ -132,9 +133,9 @@ class _Report:
         command = [sys.executable, *CHILD, task.stage, str(result), place.to_json()]
         limit = STAGES[task.stage].seconds
         ended = run_stage(command, log, min(limit, left))
-        if found := read_result(result):
-            return found
-        if left < limit and "more than" in ended:
+        if found := read_result(result):  # what follows is the end of TensorRT and the driver, a finding as well
+            return found if ended == WELL else {**found, "ended": ended}
+        if left < limit and ended.startswith(TOO_LONG):
             ended += f": {self.minutes:g} minutes were over"
         return {"ended": ended, "last_words": log.read_text("utf-8", errors="replace")[-_TAIL:]}
 

@@ -41,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """A stage that was run. `result` holds `found`, or `error`, or `ended` (how)."""
+    """A stage that was run. `result` holds `found` or `error`, and `ended` (how) where it did not end well."""
 
     task: Task
     seconds: float
@@ -55,15 +55,16 @@ class Step:
     @property
     def failed(self) -> bool:
         """Whether it ended otherwise than by itself and well. What it found may be bad enough."""
-        return "found" not in self.result
+        return "found" not in self.result or "ended" in self.result
 
     def text(self) -> str:
         """One line."""
-        if self.failed:
+        if "found" not in self.result:
             return f"{self.task.text()}: {self.result.get('error') or self.result.get('ended')}"
         if reason := self.found.get(NOT_RUN):
             return f"{self.task.text()}: not run: {reason}"
-        return f"{self.task.text()}: done in {self.seconds:.1f} s"
+        ended = f", then {self.result['ended']}" if "ended" in self.result else ""
+        return f"{self.task.text()}: done in {self.seconds:.1f} s{ended}"
 
 
 def plan(bundle: Bundle, steps: Sequence[Step], say: Say) -> Iterator[Task]:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 _LAST = 5.0  # seconds that a process has to be gone after SIGKILL: one inside a driver that hangs never is
 
+#: How a process ended that ended by itself and well, and what is said first of one that was ended.
+WELL, TOO_LONG = "it ended with 0", "it took more than"
+
 
 def run_stage(command: Sequence[str], log: Path, seconds: float) -> str:
     """Run a command in a group of its own, its output in `log`; whatever is left of the group ends with it.
@@ -27,7 +30,7 @@ def run_stage(command: Sequence[str], log: Path, seconds: float) -> str:
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return f"it took more than {seconds:g} s and was ended{_end(process)}"
+            return f"{TOO_LONG} {seconds:g} s and was ended{_end(process)}"
         except BaseException:  # interrupted
             _end(process)
             raise

@@ -1,4 +1,7 @@
-"""What a stage found, as a file: `found`, or `error` and `kind`, or how it `ended` and its `last_words`."""
+"""What a stage found, as a file: `found`, or `error` and `kind`, or neither but its `last_words`.
+
+`ended` says how, where the process did not end by itself and well.
+"""
 
 from __future__ import annotations
 

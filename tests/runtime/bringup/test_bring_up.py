@@ -126,6 +126,31 @@ def test_a_stage_that_crashes_or_hangs_ends_alone(
     assert json.loads((folder / "00-machine.json").read_text("utf-8")) == {"task": "machine", **step.result}
 
 
+def test_a_crash_after_the_result_is_told_beside_it(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where TensorRT falls over its own feet at the end of the process."""
+    program = tmp_path / "python"
+    body = "import os, signal, sys\nopen(sys.argv[6], 'w').write('{\"found\": {\"lost\": 0}}')"
+    program.write_text(f"#!{sys.executable}\n{body}\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(module.sys, "executable", str(program))
+    step = _run(demo_bundle, tmp_path / "r", "life")
+    assert step.found == {"lost": 0}
+    assert step.failed
+    assert step.text().endswith(" s, then signal 11 ended it")
+
+
+def test_a_stage_that_cannot_begin_is_told_so(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.sys, "executable", str(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError):
+        bring_up(demo_bundle, tmp_path / "r.zip", say=_silent)
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        assert "machine: it did not begin: " in archive.read("r/summary.txt").decode()
+
+
 def test_nothing_of_the_folder_that_it_is_called_from_runs(
     demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_card_without_engines_is_told_how_to_get_some(demo_bundle: Path) -> No
         ({"found": {"not_run": "no golden run"}}, False),
         ({"found": {"within_bounds": False}}, True),
         ({"ended": "signal 11 ended it"}, True),
+        ({"found": {"within_bounds": True}, "ended": "signal 11 ended it"}, True),
         ({"error": "of TensorRT"}, True),
     ],
 )
