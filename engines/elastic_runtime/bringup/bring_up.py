@@ -1,47 +1,37 @@
-"""`elastic-run --bring-up BUNDLE`: the first run on a card, in stages, and a report to send to whoever mends things.
+"""`elastic-run BUNDLE --bring-up`: the first run on a card, in stages, and a report to send to whoever mends things.
 
 Each stage is a process of its own with a time limit: a crash or a hang inside TensorRT ends that stage and no other.
-Its JSON is on disk before the next begins. At the end there are a page of text and a zip of all.
+Its JSON is on disk before the next begins. At the end, also of a run that is interrupted, there are a page of text and
+a zip of all.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
+import signal
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from elastic_runtime.bringup.stages import STAGES, TRUSTED, Place
+from elastic_runtime.bringup.modes import WHOLE_GRAPH
+from elastic_runtime.bringup.place import CHILD, Place
+from elastic_runtime.bringup.plan import Step, Task, plan
+from elastic_runtime.bringup.process import TOO_LONG, WELL, run_stage
+from elastic_runtime.bringup.results import NOT_RUN, Found, read_result, write_result
+from elastic_runtime.bringup.stages import STAGES
+from elastic_runtime.bringup.summary import summary
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.free_memory import Card, find_card
 from elastic_runtime.errors import InputError
 
 Say = Callable[[str], None]
-#: Of TensorRT for RTX 1.7: its own ComputeCapability, and its support matrix.
-_RTX = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 _TAIL = 2000  # characters of a log that go into the text of a stage that crashed
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage that was run, of an engine or of none (empty). `result` holds `found`, `error` or `ended` (how)."""
-
-    name: str
-    engine: str
-    seconds: float
-    result: dict[str, Any]
-
-    def text(self) -> str:
-        """One line."""
-        what = f"{self.name} {self.engine}".strip()
-        if "found" in self.result:
-            return f"{what}: done in {self.seconds:.1f} s"
-        return f"{what}: {self.result.get('error') or self.result['ended']}"
+_LEAST = 1.0  # seconds: with less left no stage is begun
+_LEFT_OUT = (".cache", ".part")  # compiled kernels serve nobody else
 
 
 def bring_up(
@@ -51,6 +41,7 @@ def bring_up(
     plugins: Path | None = None,
     trust_engine: bool = False,
     external: Path | None = None,
+    sources: Path | None = None,
     minutes: float = 12,
     say: Say,
 ) -> list[Step]:
@@ -62,124 +53,135 @@ def bring_up(
         plugins: a folder of plugin libraries.
         trust_engine: the caller vouches for the libraries inside engines.
         external: the folder of the parent's shards where the bundle only names them.
-        minutes: after which no stage is begun any more.
+        sources: the folder of the plugins' sources, for their check of the kernels.
+        minutes: that all stages may take together; the one that runs then is ended.
         say: hears of every stage.
 
     Returns:
         The stages that were run, in order.
 
     Raises:
-        InputError: not a bundle, `out` is no name of a zip, or it or the folder beside it is there already. No stage
-            was begun then.
+        InputError: not a bundle, `out` is no name of a zip, it or the folder beside it is there already, or `minutes`
+            is no time. No stage was begun then.
+        KeyboardInterrupt: the run was interrupted, by Ctrl-C or a signal to end; the report of what was done is there.
     """
+    bundle, folder = Bundle.open(path, external=external), _folder(out, minutes)
+    place = Place(path, folder, plugins=plugins, trust_engine=trust_engine, external=external, sources=sources)
+    report = _Report(place, time.monotonic() + 60 * minutes, minutes, say)
+    with _signals_interrupt():
+        try:
+            for task in plan(bundle, report.steps, report.note):
+                report.run(task)
+        except KeyboardInterrupt:
+            report.note("interrupted: the stages after the last one named here were not begun")
+            raise
+        finally:
+            with _undisturbed():
+                report.write(out)
+    return report.steps
+
+
+@dataclass
+class _Report:
+    """Runs tasks, each to a file of its own, and makes a page and a zip of them."""
+
+    place: Place
+    end: float  # by the monotonic clock
+    minutes: float
+    say: Say
+    notes: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """To be said at once, and on the page."""
+        self.notes.append(text)
+        self.say(text)
+
+    def run(self, task: Task) -> None:
+        """Run one, unless there is no time left for it."""
+        left = self.end - time.monotonic()
+        if left < _LEAST:
+            self.note(f"{task.text()}: not begun, {self.minutes:g} minutes were over")
+            return
+        started, label = time.monotonic(), f"{len(self.steps):02}-{task.stage}"
+        try:
+            result = self._result(task, label, left)
+        except BaseException as error:
+            told = "it was interrupted" if isinstance(error, KeyboardInterrupt) else f"it did not begin: {error}"
+            result = {"ended": told, "kind": type(error).__name__}
+            raise
+        finally:
+            write_result(self.place.folder / f"{label}.json", {"task": task.text(), **result})
+            self.steps.append(Step(task, time.monotonic() - started, result))
+            self.say(self.steps[-1].text())
+
+    def write(self, out: Path) -> None:
+        """The page, and the zip of everything."""
+        page = self.place.folder / "summary.txt"
+        page.write_text(summary(self.notes, self.steps), "utf-8")
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(self.place.folder.rglob("*")):
+                if file.is_file() and file.suffix not in _LEFT_OUT:
+                    archive.write(file, file.relative_to(self.place.folder.parent).as_posix())
+        self.say(f"{out}: the report; {page} is a page of it")
+
+    def _result(self, task: Task, label: str, left: float) -> Found:
+        if task.refused:
+            return {"found": {NOT_RUN: task.refused}}
+        place = replace(self.place, engine=task.engine, budget=task.budget, mode=task.mode or WHOLE_GRAPH)
+        result, log = place.folder / f"{label}.json", place.folder / f"{label}.log"
+        command = [sys.executable, *CHILD, task.stage, str(result), place.to_json()]
+        limit = STAGES[task.stage].seconds
+        ended = run_stage(command, log, min(limit, left))
+        if found := read_result(result):  # what follows is the end of TensorRT and the driver, a finding as well
+            return found if ended == WELL else {**found, "ended": ended}
+        if left < limit and ended.startswith(TOO_LONG):
+            ended += f": {self.minutes:g} minutes were over"
+        return {"ended": ended, "last_words": log.read_text("utf-8", errors="replace")[-_TAIL:]}
+
+
+def _folder(out: Path, minutes: float) -> Path:
+    """The folder beside the zip, made. Raises InputError."""
+    if not minutes > 0:
+        raise InputError("minutes", expected="more than 0", found=f"{minutes:g}", todo="leave it out for 12")
     if out.suffix != ".zip":  # the folder would have the zip's name
         expected, todo = "a file name that ends in .zip", "name it as in --report bring-up.zip"
         raise InputError("the report", expected=expected, found=repr(out.name), todo=todo)
-    bundle, folder = Bundle.open(path, external=external), out.with_suffix("")
+    folder = out.with_suffix("")
     if folder.exists() or out.exists():
         there = out if out.exists() else folder
         raise InputError(
             str(there), expected="a new place for the report", found="something there", todo="name another"
         )
     folder.mkdir(parents=True)
-    found, end = find_card(), time.monotonic() + 60 * minutes
-    notes = list(_notes(bundle, found))
-    for note in notes:
-        say(note)
-    steps = list[Step]()
-    for name, engine in _plan(bundle, found):
-        if time.monotonic() > end:
-            notes.append(f"{name} {engine}: not begun, {minutes:g} minutes were over")
-            continue
-        steps.append(_run(name, Place(path, folder, engine, plugins, trust_engine, external), len(steps)))
-        say(steps[-1].text())
-    (folder / "summary.txt").write_text(_summary(notes, steps), "utf-8")
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.rglob("*")):
-            if file.is_file() and file.suffix != ".cache":  # compiled kernels serve nobody else
-                archive.write(file, file.relative_to(folder.parent).as_posix())
-    say(f"{out}: the report; {folder / 'summary.txt'} is a page of it")
-    return steps
+    return folder
 
 
-def _notes(bundle: Bundle, found: Card | None) -> Iterator[str]:
-    """What can be tried here and what cannot, said at once."""
-    if found is None:
-        yield "no NVIDIA card here, or no driver: only the machine is looked at; run this where the card is"
-        return
-    yield f"{found.name}, compute capability {found.compute_capability}"
-    if found.compute_capability not in _RTX:
-        yield (
-            f"TensorRT for RTX runs no engine on compute capability {found.compute_capability} (it takes "
-            f"{', '.join(_RTX)}): only the machine and the calls to the driver are tried"
-        )
-    elif not _engines(bundle, found):
-        yield f"the bundle has no engine for {found.compute_capability}: export it with a --target of that class"
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """A signal to end (a closed terminal, `timeout`) is an interruption, after which the report is written."""
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        raise KeyboardInterrupt(f"signal {number}")
+
+    with _handled(interrupt, "SIGTERM", "SIGHUP"):
+        yield
 
 
-def _engines(bundle: Bundle, found: Card) -> list[str]:
-    """Engines for that card, those of the smallest budget first: what fails there is the quickest to see."""
-    budgets = reversed(bundle.budgets)
-    return [e.file for b in budgets for e in b.engines if found.compute_capability in e.compute_capabilities]
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Whoever is impatient presses Ctrl-C twice."""
+    with _handled(signal.SIG_IGN, "SIGINT", "SIGTERM", "SIGHUP"):
+        yield
 
 
-def _plan(bundle: Bundle, found: Card | None) -> Iterator[tuple[str, str]]:
-    yield "machine", ""
-    if found is None:
-        return
-    yield "device", ""
-    if found.compute_capability in _RTX:
-        for engine in _engines(bundle, found):
-            for name in list(STAGES)[2:]:
-                yield name, engine
-
-
-def _run(name: str, place: Place, number: int) -> Step:
-    label = f"{number:02}-{name}"
-    result, log = place.folder / f"{label}.json", place.folder / f"{label}.log"
-    arguments = [name, str(place.bundle), str(place.folder), str(result), place.engine, str(place.plugins or "")]
-    arguments += [TRUSTED if place.trust_engine else "", str(place.external or "")]
-    started = time.monotonic()
-    with log.open("wb") as words:
-        # -P: the folder that this is called from may be the download, and its numpy.py is not to run
-        command = [sys.executable, "-P", "-m", "elastic_runtime.bringup.child", *arguments]
-        try:
-            code = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, timeout=STAGES[name][1], check=False
-            ).returncode
-            ended = f"it ended with {code}" if code >= 0 else f"signal {-code} ended it"
-        except subprocess.TimeoutExpired:
-            ended = f"it took more than {STAGES[name][1]} s and was ended"
-    seconds = time.monotonic() - started
-    if result.is_file():
-        found = json.loads(result.read_text("utf-8"))
-    else:
-        found = {"ended": ended, "last_words": log.read_text("utf-8", errors="replace")[-_TAIL:]}
-        result.write_text(json.dumps(found, indent=1), "utf-8")
-    return Step(name, place.engine, seconds, found)
-
-
-def _summary(notes: list[str], steps: list[Step]) -> str:
-    lines = [*notes, ""]
-    for step in steps:
-        lines.append(step.text())
-        lines += [f"    {line}" for line in _details(step)]
-    return "\n".join(lines) + "\n"
-
-
-def _details(step: Step) -> Iterator[str]:
-    """The numbers of a stage that a page has room for."""
-    found = step.result.get("found", {})
-    if step.name == "machine":
-        packages = " ".join(f"{name} {version}" for name, version in found.get("packages", {}).items())
-        yield f"{found.get('system')}, Python {found.get('python')}, driver of CUDA {found.get('driver_cuda')}"
-        yield packages
-        if "no_card" in found:
-            yield found["no_card"]
-    elif step.name == "golden" and "logits_off" in found:
-        worst = max(found["states_off"].items(), key=lambda pair: pair[1], default=("none", 0.0))
-        logits = max((max(row) for row in found["logits_off"] if row), default=0.0)
-        yield f"logits off by {logits:.3g} at most, states by {worst[1]:.3g} ({worst[0]})"
-    elif step.name != "engine":
-        for name, value in found.items():
-            yield f"{name} {json.dumps(value)[:160]}"
+@contextmanager
+def _handled(handler: Any, *names: str) -> Iterator[None]:
+    ours = threading.current_thread() is threading.main_thread()  # no other thread may say what a signal does
+    numbers = [getattr(signal, name) for name in names if ours and hasattr(signal, name)]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)

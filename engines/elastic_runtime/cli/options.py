@@ -6,7 +6,8 @@ import click
 
 from elastic_runtime.errors import InputError
 
-_BRING_UP = {"--bring-up", "--report", "--plugins", "--trust-engine", "--weights-folder", "--debug"}
+_BRING_UP = {"--bring-up", "--report", "--minutes", "--plugins", "--plugin-sources", "--trust-engine", "--debug"}
+_BRING_UP |= {"--weights-folder"}
 _NOT_WITH_VERIFY = {"--json", "--chat", "--explain"}
 
 

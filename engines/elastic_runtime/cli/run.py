@@ -160,6 +160,10 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 )
 @click.option("--bring-up", is_flag=True, help="Try the bundle's engines on this card, in stages, and write a report.")
 @click.option("--report", type=click.Path(path_type=Path), default="bring-up.zip", show_default=True, help="Its file.")
+@click.option("--minutes", type=float, default=12.0, show_default=True, help="What --bring-up may take in all.")
+@click.option(
+    "--plugin-sources", "sources", type=click.Path(path_type=Path), help="For --bring-up: a checkout's plugins/."
+)
 @click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
 def command(bundle: Path, explain: bool, verify: bool, require_engine: bool, bring_up: bool, **options: Any) -> None:
     """Run BUNDLE: stream the continuation of a prompt to standard output.
@@ -375,9 +379,10 @@ def _bring_up(bundle: Path, options: dict[str, Any]) -> None:
 
     report, trusted = options["report"], options["trust_engine"]
     plugins, external = options["plugin_folder"], options["weights_folder"]
-    steps = bring_up(bundle, report, plugins=plugins, trust_engine=trusted, external=external, say=_say)
+    limits = {"minutes": options["minutes"], "sources": options["sources"]}
+    steps = bring_up(bundle, report, plugins=plugins, trust_engine=trusted, external=external, say=_say, **limits)
     click.echo((report.with_suffix("") / "summary.txt").read_text("utf-8"), nl=False)
-    if any("found" not in step.result for step in steps):
+    if any(step.failed for step in steps):
         sys.exit(1)
 
 

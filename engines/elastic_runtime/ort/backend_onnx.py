@@ -9,6 +9,7 @@ smaller one took would stay taken beside the larger one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class OnnxBackend:
         max_batch: most rows.
         threads: of one op; 0 leaves the choice to onnxruntime.
         memory: where it computes and keeps weights and states; main memory unless given.
+        profile: what the file begins with that onnxruntime's profile of the session goes to; None: no profile.
 
     Raises:
         NoCudaError: onnxruntime does not start on the card, or fell back to the CPU; no weight was read.
@@ -61,12 +63,13 @@ class OnnxBackend:
         max_batch: int = 1,
         threads: int = 0,
         memory: Memory | None = None,
+        profile: Path | None = None,
     ) -> None:
         self._memory: Memory = memory or HostMemory()
         self.device = self._memory.device
         self.max_tokens, self.max_context, self.max_batch = max_tokens, max_context, max_batch
         twin = float32_twin(model, wide_weights=wide_weights)
-        self.session = _load(twin, threads, self._memory)
+        self.session = _load(twin, threads, self._memory, profile)
         self.weights = _bind_weights(twin, weights, self._memory)
         self._shapes = {
             value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
@@ -187,10 +190,12 @@ def widened(array: Array) -> Array:
     return array.astype(np.float32, copy=False)
 
 
-def _load(twin: onnx.ModelProto, threads: int, memory: Memory) -> Any:
+def _load(twin: onnx.ModelProto, threads: int, memory: Memory, profile: Path | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     providers = [(name, dict(settings)) for name, settings in memory.providers]
     try:  # without onnxruntime's own fallback, which prints to standard output
         session = onnxruntime.InferenceSession(

@@ -227,6 +227,7 @@ def open_onnx(
     threads: int = 0,
     files: dict[Path, MappedFile] | None = None,
     place: OnnxCard | None = None,
+    profile: Path | None = None,
 ) -> Backend:
     """The `Backend` that runs a budget's model.onnx.
 
@@ -242,6 +243,7 @@ def open_onnx(
         threads: of one op; 0 leaves the choice to onnxruntime.
         files: mappings to share with other budgets.
         place: the card to run on, weights always in float32; None is the CPU.
+        profile: what the file begins with that onnxruntime's profile goes to; None: no profile.
 
     Raises:
         NoCudaError: onnxruntime does not run on the card after all.
@@ -278,6 +280,7 @@ def open_onnx(
             max_batch=batch,
             threads=threads,
             memory=_memory(place),
+            profile=profile,
         )
     except (ElasticError, MemoryError):
         raise

@@ -8,7 +8,10 @@
 static struct { char* at; size_t size; } blocks[64];
 static int capturing, retained, streams, graphs_left, execs_left, refuses_graphs, broken_stream;
 static _Thread_local int context_set;  // as in the driver: a thread of its own begins with none
-static char stream_tag, graph_tag, exec_tag;
+static char stream_tag, graph_tag;
+// What an engine's stand-in asks for while it is recorded (fake_on_launch), done by every launch of the graph.
+static void (*recorded)(void);
+static struct { int used; void (*work)(void); } execs[8];
 
 static int known(uint64_t address, size_t size) {
   for (int i = 0; i < 64; ++i) {
@@ -115,12 +118,41 @@ int cuMemcpy2DAsync_v2(const Copy2D* c, void* stream) {
   copy_rows((char*)c->dstDevice, c->dstPitch, c->srcHost, c->srcPitch, c->WidthInBytes, c->Height);
   return 0;
 }
-int cuStreamBeginCapture_v2(void* stream, int mode) { capturing = 1; return stream == &stream_tag && mode == 1 ? 0 : INVALID; }
+int cuStreamBeginCapture_v2(void* stream, int mode) { capturing = 1; recorded = 0; return stream == &stream_tag && mode == 1 ? 0 : INVALID; }
 int cuStreamEndCapture(void* stream, void** graph) { *graph = &graph_tag; graphs_left += 1; int was = capturing; capturing = 0; return was && stream == &stream_tag ? 0 : INVALID; }
-int cuGraphInstantiateWithFlags(void** exec, void* graph, uint64_t flags) { *exec = &exec_tag; if (refuses_graphs) return 801; ++execs_left; return graph == &graph_tag && !flags ? 0 : INVALID; }
+int cuGraphInstantiateWithFlags(void** exec, void* graph, uint64_t flags) {
+  if (refuses_graphs) return 801;
+  for (int i = 0; i < 8; ++i) {
+    if (execs[i].used) continue;
+    execs[i].used = 1;
+    execs[i].work = recorded;
+    *exec = &execs[i];
+    ++execs_left;
+    return graph == &graph_tag && !flags ? 0 : INVALID;
+  }
+  return 2;
+}
 int cuGraphDestroy(void* graph) { graphs_left -= 1; return graph == &graph_tag ? 0 : INVALID; }
-int cuGraphLaunch(void* exec, void* stream) { return exec == &exec_tag && stream == &stream_tag ? 0 : INVALID; }
-int cuGraphExecDestroy(void* exec) { --execs_left; return exec == &exec_tag ? 0 : INVALID; }
+static int exec_of(void* exec) {
+  for (int i = 0; i < 8; ++i) if (exec == &execs[i] && execs[i].used) return i;
+  return -1;
+}
+int cuGraphLaunch(void* exec, void* stream) {
+  const int i = exec_of(exec);
+  if (i < 0 || stream != &stream_tag) return INVALID;
+  run_copies();
+  if (execs[i].work) execs[i].work();
+  return 0;
+}
+int cuGraphExecDestroy(void* exec) {
+  const int i = exec_of(exec);
+  if (i < 0) return INVALID;
+  execs[i].used = 0;
+  --execs_left;
+  return 0;
+}
+int fake_capturing(void) { return capturing; }
+void fake_on_launch(void (*work)(void)) { recorded = work; }
 int cuGetErrorName(int code, const char** name) {
   *name = code == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 101 ? "CUDA_ERROR_INVALID_DEVICE" : "CUDA_ERROR_INVALID_VALUE";
   return 0;
@@ -166,4 +198,9 @@ int nvmlDeviceGetMemoryInfo(void* device, unsigned long long* memory) {
   memory[0] = 34ull << 30; memory[1] = 31ull << 30; memory[2] = 3ull << 30;
   return 0;
 }
-int nvmlDeviceGetCudaComputeCapability(void* device, int* major, int* minor) { *major = 12; *minor = 0; return is_card(device) ? 0 : 2; }
+int nvmlDeviceGetCudaComputeCapability(void* device, int* major, int* minor) {
+  const char* told = getenv("FAKE_CAPABILITY");  // such as 9.0
+  *major = told ? told[0] - '0' : 12;
+  *minor = told ? told[2] - '0' : 0;
+  return is_card(device) ? 0 : 2;
+}
