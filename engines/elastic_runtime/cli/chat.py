@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +10,9 @@ from threading import Event, current_thread, main_thread
 from types import FrameType
 from typing import Any
 
+from elastic_runtime.cli.prompt import not_utf8, standard_input
 from elastic_runtime.cli.stats import Stopwatch, cut_note, report
-from elastic_runtime.errors import ElasticError, InputError
+from elastic_runtime.errors import ElasticError
 from elastic_runtime.generation import Piece, Settings, generate
 from elastic_runtime.opening import LostError, Opener
 from elastic_runtime.session import Session
@@ -174,17 +174,9 @@ def interruptible() -> Iterator[Event]:
 
 def _lines() -> Iterator[str]:
     """Standard input, line by line. Raises InputError where it is closed or no UTF-8."""
-    if sys.stdin is None:
-        raise InputError(
-            "standard input", expected="an open one", found="a closed one", todo="redirect a file to it, as in < FILE"
-        )
+    given = standard_input()
     try:
-        while line := sys.stdin.readline():
+        while line := given.readline():
             yield line.rstrip("\n")
     except UnicodeDecodeError as error:
-        raise InputError(
-            "standard input",
-            expected="UTF-8",
-            found=f"an invalid byte at {error.start}",
-            todo="convert it, as with iconv -t UTF-8",
-        ) from None
+        raise not_utf8(error) from None

@@ -18,7 +18,8 @@ import pytest
 import elastic_runtime
 from card_memory import apart
 from elastic_runtime import opening
-from elastic_runtime.cli import chat, run, stats
+from elastic_runtime.cli import chat, modes, run, stats
+from elastic_runtime.cli.options import template_arguments
 from elastic_runtime.cli.run import main
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InternalError
@@ -83,7 +84,7 @@ def test_ids_end_where_text_ends(demo_bundle: Path, monkeypatch: pytest.MonkeyPa
     def none(folder: Path) -> None:
         raise AssertionError("ids go without a tokenizer")
 
-    monkeypatch.setattr(run, "Tokenizer", none)
+    monkeypatch.setattr(modes, "Tokenizer", none)
     arguments = (demo_bundle, "--budget", "small", "--ids", "1,2", "--max-new", 6)
     every = _run(*arguments, "--ignore-eos").stdout.split()
     assert len(every) == 6
@@ -94,7 +95,7 @@ def test_ids_end_where_text_ends(demo_bundle: Path, monkeypatch: pytest.MonkeyPa
         asked.append((folder, vocab_size))
         return (end,)
 
-    monkeypatch.setattr(run, "stop_ids", ends)
+    monkeypatch.setattr(modes, "stop_ids", ends)
     assert _run(*arguments).stdout.split() == every[: every.index(str(end)) + 1]
     assert _run(*arguments, "--ignore-eos").stdout.split() == every
     assert asked == [(demo_bundle, 264)]
@@ -350,7 +351,7 @@ def test_whatever_goes_wrong_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("elastic_runtime.cli.run.Bundle.open", fail)
+    monkeypatch.setattr("elastic_runtime.cli.modes.Bundle.open", fail)
     done = _run(demo_bundle, "--ids", "1")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
     assert done.stderr.startswith(text)
@@ -532,7 +533,7 @@ def test_a_conversation_has_a_system_prompt_and_arguments(demo_bundle: Path, mon
     ],
 )
 def test_an_argument_of_the_template_is_one_value_or_a_text(given: str, expected: object) -> None:
-    assert run._template_arguments([given]) == {"a": expected}
+    assert template_arguments([given]) == {"a": expected}
 
 
 def test_an_answer_that_fills_the_context_is_said_to_be_cut(demo_bundle: Path) -> None:
@@ -583,7 +584,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(demo_bundle: Path, monke
         if len(written) == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(run, "_write", write)
+    monkeypatch.setattr(modes, "write_text", write)
     before = signal.getsignal(signal.SIGINT)
     done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 30, "--ignore-eos", data=b"hi\nho\n")
     assert done.returncode == 0
