@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from elastic_runtime.bundle import Bundle
+from elastic_runtime.bundle import Bundle, Check
 from elastic_runtime.cli.options import check_generation, request_of, template_arguments
 from elastic_runtime.cli.output import as_json, say, write_all, write_id, write_text
-from elastic_runtime.cli.prompt import check_prompt, prompt_ids
+from elastic_runtime.cli.prompt import check_prompt, longest_context, prompt_ids
 from elastic_runtime.cli.stats import Stopwatch, cut_note, report
 from elastic_runtime.generation import Settings, check_settings, generate
 from elastic_runtime.opening import Opener
@@ -29,7 +29,8 @@ def run(path: Path, options: dict[str, Any]) -> None:
         said.append(text)
         say(text)
 
-    opener = Opener(Bundle.open(path, external=options["weights_folder"]), request, say=say_and_keep)
+    check: Check = "digests" if options["check"] else "sizes"
+    opener = Opener(Bundle.open(path, check, external=options["weights_folder"]), request, say=say_and_keep)
     if options["explain"]:
         click.echo(opener.explain())
         return
@@ -42,7 +43,7 @@ def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> N
     settings = Settings(
         max_new=options["max_new"],
         sampling=Sampling(options["temperature"], options["top_k"], options["top_p"], options["seed"]),
-        stop_ids=() if options["ignore_eos"] else _stop_ids(opener.bundle, tokenizer),
+        stop_ids=options["stop_ids"] or (() if options["ignore_eos"] else _stop_ids(opener.bundle, tokenizer)),
         stop_texts=options["stop"],
     )
     vocab_size = opener.bundle.budgets[0].widths.vocab_size
@@ -54,7 +55,8 @@ def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> N
         speech = Speech(tokenizer, settings, system=system, arguments=arguments)
         sys.exit(converse(opener, speech, say=say, write=write_text, stats=options["stats"]))
     ids = prompt_ids(options, tokenizer)
-    check_prompt(ids, vocab_size, options["context"])
+    check_prompt(ids, vocab_size, longest_context(opener.bundle.budgets, opener.request))
+    as_text = tokenizer is not None and not options["print_ids"]
     watch = Stopwatch()
     session = opener.open()
     with session:
@@ -62,7 +64,7 @@ def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> N
         pieces = watch.counted(generate(session, [ids], settings, tokenizer))
         if options["as_json"]:
             click.echo(as_json(list(pieces), session, opener.budget, said))
-        elif note := cut_note(write_all(pieces, write_text if tokenizer else write_id), settings, session):
+        elif note := cut_note(write_all(pieces, write_text if as_text else write_id), settings, session):
             say(note)
         if options["stats"]:
             say(report(watch, session, opener.budget, prompt=len(ids)))

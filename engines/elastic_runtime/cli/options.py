@@ -39,8 +39,9 @@ def check_generation(options: dict[str, Any]) -> None:
         raise InputError(
             "request", expected="one of --prompt, --ids and --chat", found=found, todo="give one, as in --prompt Hello"
         )
-    if options["chat"] and options["as_json"]:
-        raise InputError("--json", expected="one answer", found="--chat", todo="leave one of them out")
+    for name, option in (("as_json", "--json"), ("print_ids", "--print-ids")):
+        if options[name] and options["chat"]:
+            raise InputError(option, expected="one answer", found="--chat", todo="leave one of them out")
     for name, option in (("system", "--system"), ("template_args", "--template-arg")):
         if options[name] and not options["chat"]:
             raise InputError(option, expected="--chat beside it", found="none", todo="add --chat, or leave it out")

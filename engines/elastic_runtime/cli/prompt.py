@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.manifest import BudgetEntry
+from elastic_runtime.ort.open_onnx import contexts_of
+from elastic_runtime.session_request import Request
 from elastic_runtime.text.tokenizer import Tokenizer
 
 
@@ -48,8 +51,8 @@ def prompt_ids(options: dict[str, Any], tokenizer: Tokenizer | None) -> Sequence
     return tokenizer.encode(_whole_input() if options["prompt"] == "-" else options["prompt"])
 
 
-def check_prompt(ids: Sequence[int], vocab_size: int, context: int | None) -> None:
-    """What a session would say of a prompt, before there is one. Raises InputError."""
+def check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:
+    """What a session of so many tokens would say of a prompt, before there is one. Raises InputError."""
     for token in ids:
         if not 0 <= token < vocab_size:
             todo = "encode the text with the tokenizer of this bundle"
@@ -57,12 +60,18 @@ def check_prompt(ids: Sequence[int], vocab_size: int, context: int | None) -> No
     if not ids:
         todo = "begin with some text, or with the id that texts begin with"
         raise InputError("prompt", expected="at least one token", found="none", todo=todo)
-    if context is not None and 1 <= context < len(ids):
+    if 1 <= context < len(ids):
         expected, todo = (
             f"at most {context} tokens, the context",
             "shorten it, or open the bundle with a larger context",
         )
         raise InputError("prompt", expected=expected, found=f"{len(ids)}", todo=todo)
+
+
+def longest_context(budgets: Sequence[BudgetEntry], request: Request) -> int:
+    """Tokens of the longest context that a session of the request can have, whatever fits here. Raises InputError."""
+    wanted = [budget for budget in budgets if request.budget in ("auto", budget.name)]
+    return max((contexts_of(budget, request.context)[0] for budget in wanted), default=0)
 
 
 def _whole_input() -> str:

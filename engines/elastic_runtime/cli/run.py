@@ -119,7 +119,14 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option("--top-k", type=int, default=0, help="Sample among the k most likely; 0: all.  [default: 0]")
 @click.option("--top-p", type=float, default=1.0, help="Sample among the most likely of this total.  [default: 1]")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--stop", multiple=True, help="Text at which to stop; may be given several times.")
+@click.option("--stop", multiple=True, help="Text at which to end, left out; repeatable.")
+@click.option(
+    "--stop-id",
+    "stop_ids",
+    type=int,
+    multiple=True,
+    help="Token at which to end, in place of the bundle's end-of-text tokens; repeatable.",
+)
 @click.option("--ignore-eos", is_flag=True, help="Go on past end-of-text tokens.")
 @click.option(
     "--weights", type=click.Choice(["auto", "float32", "stored"]), default="auto", help="Their form on the CPU."
@@ -135,8 +142,10 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option(
     "--trust-engine", is_flag=True, help="Run the plugin libraries inside engines: you know who made the bundle."
 )
+@click.option("--print-ids", is_flag=True, help="Print token ids in place of text.")
 @click.option("--stats", is_flag=True, help="Time to first token, tokens/s, memory; to standard error.")
 @click.option("--json", "as_json", is_flag=True, help="What was generated, by what, and the warnings, as JSON.")
+@click.option("--check", is_flag=True, help="First read every file and compare its digest.")
 @click.option("--explain", is_flag=True, help="Print what every budget needs, and which is chosen.")
 @click.option("--verify", is_flag=True, help="Check all files and replay the golden runs.")
 @click.option(

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,38 @@ def test_ids_end_where_text_ends(demo_bundle: Path, monkeypatch: pytest.MonkeyPa
     assert _run(*arguments).stdout.split() == every[: every.index(str(end)) + 1]
     assert _run(*arguments, "--ignore-eos").stdout.split() == every
     assert asked == [(demo_bundle, 264)]
+
+
+def test_ids_may_be_printed_of_a_text(demo_bundle: Path) -> None:
+    common = (demo_bundle, "--budget", "small", "--max-new", 6, "--ignore-eos")
+    text = _run(*common, "--prompt", "Hello", "--print-ids")
+    assert text.stdout == _run(*common, "--ids", ",".join(map(str, b"Hello"))).stdout
+    assert len(text.stdout.split()) == 6
+
+
+def test_a_token_that_is_named_ends_it_in_place_of_the_bundles(demo_bundle: Path) -> None:
+    common = (demo_bundle, "--budget", "small", "--ids", "1,2", "--max-new", 6)
+    every = _run(*common, "--ignore-eos").stdout.split()
+    end = every[2]
+    wanted = every[: every.index(end) + 1]
+    for arguments in (("--stop-id", end), ("--stop-id", 0, "--stop-id", end, "--ignore-eos")):
+        assert _run(*common, *arguments).stdout.split() == wanted
+
+
+def test_every_file_may_be_read_first(demo_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(demo_bundle, copy)
+    file = max((copy / "weights").glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    assert len(data) > 1 << 20  # smaller ones are read whenever a bundle is opened
+    data[-1] ^= 1
+    file.unlink()
+    file.write_bytes(data)
+    arguments = (copy, "--budget", "small", "--ids", "1", "--max-new", 1)
+    assert _run(*arguments).returncode == 0
+    done = _run(*arguments, "--check")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{file.name}: expected sha256 " in done.stderr
 
 
 def test_samples_by_seed(demo_bundle: Path) -> None:
@@ -475,8 +508,13 @@ BEFORE = [
     (["--prompt", "x", "--stop", ""], "stop: expected texts of at least one character"),
     (["--prompt", ""], "prompt: expected at least one token, found none."),
     (["--prompt", "hello", "--context", "3"], "prompt: expected at most 3 tokens, the context, found 5."),
+    (["--prompt", "x" * 2049], "prompt: expected at most 2048 tokens, the context, found 2049."),
+    (["--prompt", "x" * 2049, "--budget", "small"], "prompt: expected at most 2048 tokens, the context, found 2049."),
+    (["--ids", ",".join(["1"] * 2049)], "prompt: expected at most 2048 tokens, the context, found 2049."),
     (["--ids", "264"], "token ids: expected 0 to 263, found 264."),
     (["--ids", "-1"], "token ids: expected 0 to 263, found -1."),
+    (["--chat", "--print-ids"], "--print-ids: expected one answer, found --chat."),
+    (["--ids", "1", "--stop-id", "264"], "stop token: expected an id from 0 to 263, found 264."),
     (["--prompt", "x", "--system", "s"], "--system: expected --chat beside it, found none."),
     (["--chat", "--template-arg", "thinking"], "--template-arg: expected NAME=JSON, found 'thinking'."),
     (["--chat", "--template-arg", "messages=3"], "messages: expected an argument of the template's own"),
@@ -490,7 +528,7 @@ BEFORE = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text"), BEFORE, ids=[" ".join(arguments) for arguments, _ in BEFORE])
+@pytest.mark.parametrize(("arguments", "text"), BEFORE, ids=[" ".join(arguments)[:60] for arguments, _ in BEFORE])
 def test_no_model_is_loaded_for_a_typing_error(
     demo_bundle: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
 ) -> None:
