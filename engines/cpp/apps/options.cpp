@@ -40,7 +40,8 @@ std::int64_t count(const std::string& text, const std::string& name) {
   return value;
 }
 
-/// As many as elastic-run takes: onnxruntime starts every thread that it is asked for, and at 100,000 never ends.
+/// As many as elastic-run takes: onnxruntime starts every thread that it is asked for, and at 100,000 never
+/// ends.
 int threads(const std::string& text, const std::string& name) {
   constexpr int kMost = 1024;
   const int value = number<int>(text, name, "a whole number");
@@ -65,8 +66,8 @@ std::vector<std::int64_t> id_list(const std::string& text) {
 
 using Set = std::function<void(Options&, const std::string& name, const std::string& value)>;
 
-/// An option: its name, what its value is called (empty: it takes none), what it says in --help (a line break begins
-/// a line of its own), and what it does.
+/// An option: its name, what its value is called (empty: it takes none), what it says in --help (a line break
+/// begins a line of its own), and what it does.
 struct Option {
   std::string name, value, help;
   Set set;

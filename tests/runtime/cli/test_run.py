@@ -614,6 +614,13 @@ def test_only_the_word_itself_switches_budgets(demo_bundle: Path) -> None:
     assert done.stdout
 
 
+def test_help_is_no_turn(demo_bundle: Path) -> None:
+    done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 2, data=b"/help\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "/budget NAME" in done.stderr
+    assert "> " not in done.stderr  # nobody sits there
+
+
 def test_ctrl_c_ends_an_answer_and_not_the_conversation(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
 
