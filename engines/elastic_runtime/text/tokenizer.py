@@ -148,6 +148,11 @@ class Tokenizer:
         """Whether `render` has a template for a conversation without tools. Raises InputError about a file of one."""
         return self._template(tools=False) is not None
 
+    @property
+    def has_tool_template(self) -> bool:
+        """Whether a conversation with tools has a template of its own. Raises InputError about a file of one."""
+        return self._template(tools=True) not in (None, self._template(tools=False))
+
     def _template(self, *, tools: bool) -> str | None:
         found: str | None = _templates().find_template(self._folder, self._files.config, tools=tools)
         return found
