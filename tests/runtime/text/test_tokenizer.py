@@ -160,6 +160,16 @@ def test_reads_templates_of_newer_and_of_several_forms(folder: Path, tmp_path: P
     assert Tokenizer(tmp_path).chat([]) == [ord("b")]
 
 
+def test_a_folder_may_be_named_by_text(folder: Path) -> None:
+    assert Tokenizer(str(folder)).encode("a") == Tokenizer(folder).encode("a")
+
+
+@pytest.mark.parametrize("token", [-1, 1 << 32, 1 << 70])
+def test_refuses_ids_that_the_library_cannot_count(tokenizer: Tokenizer, token: int) -> None:
+    with pytest.raises(InputError, match=rf"token ids: expected 0 or more, of 32 bits, found {token}"):
+        tokenizer.decode([65, token])
+
+
 def test_refuses_what_is_no_text_or_no_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prompt: expected valid UTF-8, found an invalid byte at 1"):
         tokenizer.encode("a\udc80")
