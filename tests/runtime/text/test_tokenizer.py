@@ -170,6 +170,25 @@ def test_refuses_ids_that_the_library_cannot_count(tokenizer: Tokenizer, token: 
         tokenizer.decode([65, token])
 
 
+def test_what_the_library_fails_on_is_no_fault_of_ours(folder: Path, tmp_path: Path) -> None:
+    """It raises a bare Exception, or panics, which is no Exception at all."""
+    described = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    strip = {"type": "Strip", "content": "!", "start": 0, "stop": 99}  # counts back beyond the beginning
+    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "<unk>"}
+    told = r"tokenizer\.json: expected a tokenizer that encodes and decodes, found .* Correct it in the checkpoint and"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described | {"decoder": strip}), "utf-8")
+    ours = Tokenizer(tmp_path)
+    with pytest.raises(InputError, match=told):
+        ours.decode([ord("!")])
+    with pytest.raises(InputError, match=told):
+        ours.stream().push(ord("!"))
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "added_tokens": [], "model": words}), "utf-8"
+    )
+    with pytest.raises(InputError, match=told):
+        Tokenizer(tmp_path).encode("b")
+
+
 def test_refuses_what_is_no_text_or_no_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prompt: expected valid UTF-8, found an invalid byte at 1"):
         tokenizer.encode("a\udc80")
