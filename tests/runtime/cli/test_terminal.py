@@ -41,7 +41,7 @@ class Typist:
     def press(self, keys: str) -> None:
         os.write(self._keys, keys.encode())
 
-    def sees(self, pattern: str, seconds: float = 30) -> str:
+    def sees(self, pattern: str, seconds: float = 90) -> str:
         """What is shown up to and with the pattern, from where was looked last."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, self._seen[self._shown :])):
