@@ -14,6 +14,7 @@ from elastic_runtime.session import Session
 from elastic_runtime.text.tokenizer import StopText, Tokenizer
 
 Finish = Literal["stop_token", "stop_text", "length", "context"]
+_Left = tuple[tuple[int, ...], tuple[int | None, ...]]  # room and pending tokens of the rows
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,14 @@ def generate(
 
     Raises:
         InputError: a prompt longer than the context, with ids that are no ids, or an empty one for a row that was
-            never fed; nothing was fed then. An empty prompt otherwise goes on where the row was left.
+            never fed; nothing was fed then. An empty prompt otherwise goes on where the row was left. While iterating:
+            the session was used in between.
     """
     settings = settings or Settings()
     _check(session, prompts, settings, tokenizer)
     rows: dict[int, _Row] = {n: _Row(n, settings, tokenizer) for n in range(len(prompts))}
-    return _run(session, _begin(session, prompts), rows)
+    logits = _begin(session, prompts)
+    return _run(session, logits, rows, _left(session))
 
 
 def _begin(session: Session, prompts: Sequence[Sequence[int]]) -> Floats:
@@ -119,18 +122,34 @@ def _begin(session: Session, prompts: Sequence[Sequence[int]]) -> Floats:
         raise
 
 
-def _run(session: Session, logits: Floats, rows: dict[int, _Row]) -> Iterator[Piece]:
+def _run(session: Session, logits: Floats, rows: dict[int, _Row], left: _Left) -> Iterator[Piece]:
     while True:
         room = session.room
         for number, row in list(rows.items()):
+            _check_left(session, left)
             piece = row.next(logits[number], room[number])
             session.set_pending(number, piece.id)
+            left = _left(session)
             if piece.finish is not None:
                 del rows[number]
             yield piece
         if not rows:
             return
+        _check_left(session, left)
         logits = session.step(rows)
+        left = _left(session)
+
+
+def _left(session: Session) -> _Left:
+    """What shows that a session was fed, reset or told of another pending token."""
+    return session.room, session.pending
+
+
+def _check_left(session: Session, left: _Left) -> None:
+    """Whether nobody has used the session while the generation waited to be asked for more. Raises InputError."""
+    if _left(session) != left:
+        todo = "finish a generation, or leave it for good, before the session is used for another"
+        raise InputError("generation", expected="the session as it left it", found="it fed by another", todo=todo)
 
 
 def check_settings(settings: Settings, vocab_size: int, *, text: bool) -> None:

@@ -283,7 +283,7 @@ FILE_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (without_weights, "expected model.safetensors or model.safetensors.index.json, found neither."),
     "weights of another kind": (
         lambda f: (without_weights(f), (f / "pytorch_model.bin").write_text("x")),
-        "found neither, but pytorch_model.bin: convert them to safetensors.",
+        "found neither, but pytorch_model.bin. Save the checkpoint as safetensors",
     ),
     "both": (lambda f: shutil.copy(f / FIRST, f / "model.safetensors"), f"found both, and the index names {FIRST}, {SECOND} alone. Remove the one that does not belong to this checkpoint."),
     "shard missing": (lambda f: (f / SECOND).unlink(), f"expected the shard {SECOND}, found no such file. Download the checkpoint again: it is not complete."),

@@ -85,6 +85,18 @@ def test_a_whole_set_of_shards_needs_no_index(folder: Path) -> None:
             lambda f: shutil.copy(f / FIRST, f / "consolidated.safetensors"),
             f"found consolidated.safetensors, {FIRST}, {SECOND}, and no index.",
         ),
+        (
+            lambda f: ((f / FIRST).rename(f / "pytorch_model.bin"), (f / SECOND).unlink()),
+            "found neither, but pytorch_model.bin. Save the checkpoint as safetensors: transformers' save_pretrained",
+        ),
+        (
+            lambda f: ((f / FIRST).rename(f / "model-Q4_K_M.gguf"), (f / SECOND).unlink()),
+            "found neither, but model-Q4_K_M.gguf. Export the checkpoint that it was made from: what such a file holds",
+        ),
+        (
+            lambda f: ((f / FIRST).unlink(), (f / SECOND).unlink()),
+            "found neither. Name the folder that holds the checkpoint's shards, or download it again.",
+        ),
     ],
 )
 def test_what_is_there_without_an_index_is_listed(folder: Path, change: Callable[[Path], Any], message: str) -> None:

@@ -66,7 +66,7 @@ def test_greedy_ids_equal_onnxruntime_in_python_whatever_the_cut(
     wanted = _greedy(Bundle.open(demo_bundle), twins / f"{budget}.onnx", budget, IDS, 200)
     common = (host_program, demo_bundle, "--device", "cpu", "--budget", budget, "--model", twins / f"{budget}.onnx")
     for max_tokens in (64, 5, 1):
-        options = ("--max-tokens", max_tokens, "--max-new", 200, "--context", 256, "--no-eos", "--print-ids")
+        options = ("--max-tokens", max_tokens, "--max-new", 200, "--context", 256, "--ignore-eos", "--print-ids")
         done = _run(*common, *options, "--prompt", PROMPT)
         assert [int(line) for line in done.stdout.split()] == wanted, done.stderr
 
@@ -181,7 +181,7 @@ def _piped(*command: object) -> subprocess.Popen[str]:
     return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-ENDLESS = ("--ids", "1", "--max-new", "100000", "--no-eos", "--context", "100000", "--print-ids")
+ENDLESS = ("--ids", "1", "--max-new", "100000", "--ignore-eos", "--context", "100000", "--print-ids")
 
 
 @pytest.fixture(scope="session")
@@ -294,7 +294,8 @@ def test_what_this_machine_cannot_do_ends_with_1(program: Path, demo_bundle: Pat
 
 def test_auto_takes_the_largest_budget_that_fits_the_memory(host_program: Path, wide_bundle: Path) -> None:
     bundle = Bundle.open(wide_bundle)
-    common = (host_program, wide_bundle, "--device", "cpu", "--ids", "1,2,3", "--max-new", 3, "--print-ids", "--no-eos")
+    common = (host_program, wide_bundle, "--device", "cpu", "--ids", "1,2,3", "--max-new", 3)
+    common += ("--print-ids", "--ignore-eos")
     wanted = _run(*common, "--budget", "large").stdout
     assert len(wanted.split()) == 3
     assert _run(*common).stdout == wanted
@@ -306,7 +307,7 @@ def test_auto_takes_the_largest_budget_that_fits_the_memory(host_program: Path, 
 
 
 def test_top_k_zero_is_no_limit(small: tuple[object, ...]) -> None:
-    common = (*small, "--ids", "1", "--max-new", 8, "--temperature", 2, "--seed", 3, "--print-ids", "--no-eos")
+    common = (*small, "--ids", "1", "--max-new", 8, "--temperature", 2, "--seed", 3, "--print-ids", "--ignore-eos")
     assert _run(*common, "--top-k", 0).stdout == _run(*common).stdout != ""
 
 

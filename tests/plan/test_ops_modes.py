@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from elastic_export.plan import ops_modes
-from elastic_export.plan.ops_modes import OpsPlan, find_libraries, plan_ops
+from elastic_export.plan.ops_modes import OpsPlan, built_folder, find_libraries, plan_ops
 from elastic_export.products import TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
 from plugin_libraries_folder import library_bytes, write_libraries
@@ -93,3 +94,22 @@ def test_named_then_installed_then_built(ask: Ask, tmp_path: Path) -> None:
     ask("auto")
     found.append(find_libraries(None))
     assert [libraries.path for libraries in found if libraries] == [folders["named"], folders["installed"], built]
+
+
+@pytest.mark.parametrize("place", [{}, {"ELASTIC_CACHE": "~/own"}, {"XDG_CACHE_HOME": "~/.cache"}])
+def test_without_a_home_nothing_was_built_before(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, place: dict[str, str]
+) -> None:
+    """As in a container that runs under any user's number: a checkpoint that is named needs no home."""
+
+    def unknown(_: object) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "ELASTIC_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+    assert built_folder() is None
+    assert ask("auto").modes == ("plugin", "native")

@@ -28,8 +28,12 @@ def folder(tmp_path: Path, demo: Path) -> Path:
     return shutil.copytree(demo, tmp_path / "ckpt", copy_function=os.link)
 
 
-def put(folder: Path, name: str, content: str | bytes | dict[str, Any]) -> None:
+def put(folder: Path, name: str, content: str | bytes | dict[str, Any] | None) -> None:
     (folder / name).unlink(missing_ok=True)  # a link to the module's own
+    if content is None:
+        (folder / name).mkdir()
+        return
+    (folder / name).parent.mkdir(exist_ok=True)
     text = json.dumps(content) if isinstance(content, dict) else content
     (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
 
@@ -61,6 +65,12 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "a template that divides by zero": ("chat_template.jinja", "{{ 1 // 0 }}", "found ZeroDivisionError"),
     "a template of what is undefined": ("chat_template.jinja", "{{ a.b.c }}", "found 'a' is undefined"),
     "a template that is no UTF-8": ("chat_template.jinja", b"ab\xff", "expected UTF-8, found an invalid byte at 2"),
+    "a template for tools that is not closed": (
+        "additional_chat_templates/tool_use.jinja",
+        "{% for t in tools %}{{ t.function.name }}",
+        "found Unexpected end of template",
+    ),
+    "a folder in its place": ("tokenizer.json", None, "expected a file, found a folder in its place"),
     "ids that are none": ("generation_config.json", {"eos_token_id": "</s>"}, "expected an id or a list of ids"),
     "a generation config that is cut": ("generation_config.json", b'{"eos', "expected valid JSON"),
 }
@@ -94,6 +104,15 @@ def test_a_template_may_refuse_what_it_was_not_made_for(folder: Path) -> None:
     put(folder, "chat_template.jinja", "{{ raise_exception('documents, please') }}")
     [note] = check_text(Checkpoint.open(folder))
     assert note == f"{folder}, chat template: refuses a single message: documents, please"
+
+
+def test_a_template_for_tools_may_refuse_too(folder: Path) -> None:
+    put(folder, "additional_chat_templates/default.jinja", "a")
+    put(folder, "additional_chat_templates/tool_use.jinja", "{{ raise_exception('one tool at most') }}")
+    assert check_text(Checkpoint.open(folder)) == (f"{folder}, chat template: refuses a tool: one tool at most",)
+    put(folder, "additional_chat_templates/tool_use.jinja", "{{ tools[0].usage.text }}")
+    [note] = check_text(Checkpoint.open(folder))
+    assert note.startswith(f"{folder}, chat template: fails on a tool of OpenAI's form: 'dict object' has no attribute")
 
 
 def test_ids_beyond_the_model_are_told(folder: Path) -> None:

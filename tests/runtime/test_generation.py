@@ -102,6 +102,33 @@ def test_leaving_the_iterator_feeds_nothing_more() -> None:
     assert session.tokens == [[1, 2]]
 
 
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_a_generation_does_not_go_on_in_a_session_that_another_has_fed(begun: int) -> None:
+    """Both would be wrong from then on, and no token would show it."""
+    session = Session(Counting(), batch=2)
+    first = generate(session, [[1, 2], [3]], Settings(max_new=4))
+    for _ in range(begun):
+        next(first)
+    second = generate(session, [[5], [6]], Settings(max_new=4))
+    pieces = [next(second)]
+    with pytest.raises(InputError, match=r"^generation: expected the session as it left it, found it fed by another"):
+        next(first)
+    pieces += second
+    alone = Session(Counting(), batch=2)
+    begin = generate(alone, [[1, 2], [3]], Settings(max_new=4))
+    for _ in range(begun):
+        next(begin)
+    assert pieces == list(generate(alone, [[5], [6]], Settings(max_new=4)))
+
+
+def test_a_generation_that_has_ended_asks_nothing_of_the_session() -> None:
+    session = Session(Counting())
+    first = generate(session, [[1, 2]], Settings(max_new=1))
+    assert next(first).finish == "length"
+    list(generate(session, [[5]], Settings(max_new=1)))
+    assert list(first) == []
+
+
 def test_text_stops_inside_a_token_and_is_streamed(tokenizer: Tokenizer) -> None:
     session = Session(Counting())  # 65, then twice as much each time: A, \x82, \x04 ...
     pieces = list(generate(session, [[64]], Settings(max_new=1), tokenizer))

@@ -118,7 +118,7 @@ std::optional<ByteTokenizer> tokenizer_of(const Bundle& bundle, const app::Optio
 
 void run(Session& session, const Bundle& bundle, const app::Options& options) {
   GenerateOptions settings = options.generate;
-  if (settings.stop_ids.empty() && options.stop_at_eos)
+  if (settings.stop_ids.empty() && !options.ignore_eos)
     settings.stop_ids = eos_ids(bundle.path(), session.shape().vocab);
   const std::optional<ByteTokenizer> tokenizer = tokenizer_of(bundle, options);
   const bool as_ids = options.print_ids || !tokenizer;
@@ -135,7 +135,8 @@ void run(Session& session, const Bundle& bundle, const app::Options& options) {
 
 void main_of(const std::vector<std::string>& arguments) {
   const app::Options options = app::parse(arguments);
-  if (options.help) return app::print(app::kHelp);
+  if (options.help) return app::print(app::help());
+  if (options.version) return app::print(app::version());
   std::optional<fs::path> external;
   if (options.external) external = fs::u8path(*options.external);
   const Bundle bundle = Bundle::open(fs::u8path(options.bundle),

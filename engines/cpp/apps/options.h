@@ -1,4 +1,4 @@
-// The command line of elastic_generate.
+// The command line of elastic_generate. What means the same as in elastic-run has the same name there.
 #pragma once
 
 #include <optional>
@@ -17,13 +17,17 @@ struct Options {
   std::int64_t max_tokens = 256;
   int threads = 0;
   bool explain = false, weights_digest = false, full_check = false, print_ids = false, help = false,
-       stop_at_eos = true, trust_engine = false;
+       version = false, ignore_eos = false, trust_engine = false;
   elastic::GenerateOptions generate;
 };
 
-/// Throws elastic::InputError about an argument.
+/// Throws elastic::InputError about an argument: what can be said without a bundle is said here.
 Options parse(const std::vector<std::string>& arguments);
 
-extern const char* const kHelp;
+/// What --help prints.
+std::string help();
+
+/// What --version prints.
+std::string version();
 
 }  // namespace app

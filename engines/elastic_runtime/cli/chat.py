@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,14 +11,15 @@ from types import FrameType
 from typing import Any
 
 from elastic_runtime.cli.stats import Stopwatch, cut_note, report
-from elastic_runtime.errors import ElasticError, InputError
+from elastic_runtime.cli.turns import HELP, are_typed, turns
+from elastic_runtime.errors import ElasticError
 from elastic_runtime.generation import Piece, Settings, generate
 from elastic_runtime.opening import LostError, Opener
 from elastic_runtime.session import Session
 from elastic_runtime.text.reasoning import begins_reasoning, split_reasoning
 from elastic_runtime.text.tokenizer import Message, Tokenizer
 
-_SWITCH = "/budget"
+_SWITCH, _HELP = "/budget", "/help"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def converse(
     stats: bool = False,
 ) -> int:
     """Read turns from standard input until it ends. An error of one turn is said, and the conversation goes on; Ctrl-C
-    ends an answer, and between answers the conversation.
+    ends an answer, and where turns are not typed it ends the conversation between answers.
 
     Args:
         opener: of the bundle.
@@ -67,7 +67,9 @@ def converse(
     speech.tokenizer.render(trial, arguments=speech.arguments)  # before a model is loaded for nothing
     chat = _Chat(opener, speech, say, write, stats)
     try:
-        for line in _lines():
+        if are_typed():
+            say(f"{chat.where}: type a turn and Enter; /help says what else")
+        for line in turns():
             chat.turn(line)
     finally:
         if not chat.lost:
@@ -95,11 +97,19 @@ class _Chat:
         watch.opened()
         self._open_seconds = watch.open_seconds  # said once, with the first answer
 
+    @property
+    def where(self) -> str:
+        """The budget and what runs it, for people."""
+        budget = self._opener.budget
+        return f"budget {budget.name if budget else '-'} on {self.session.backend.name}"
+
     def turn(self, line: str) -> None:
         """One line. Raises LostError where no session is left."""
         try:
             if line.split(maxsplit=1)[:1] == [_SWITCH]:
                 self._switch(line.removeprefix(_SWITCH).strip())
+            elif line.strip() == _HELP:
+                self._say(HELP)
             elif line:
                 self._answer(line)
         except LostError:
@@ -170,21 +180,3 @@ def interruptible() -> Iterator[Event]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _lines() -> Iterator[str]:
-    """Standard input, line by line. Raises InputError where it is closed or no UTF-8."""
-    if sys.stdin is None:
-        raise InputError(
-            "standard input", expected="an open one", found="a closed one", todo="redirect a file to it, as in < FILE"
-        )
-    try:
-        while line := sys.stdin.readline():
-            yield line.rstrip("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "standard input",
-            expected="UTF-8",
-            found=f"an invalid byte at {error.start}",
-            todo="convert it, as with iconv -t UTF-8",
-        ) from None

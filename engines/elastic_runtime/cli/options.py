@@ -1,10 +1,16 @@
-"""Options that do not go together."""
+"""Options that do not go together, and what the others ask for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import click
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
+from elastic_runtime.fit.sizes import parse_size
+from elastic_runtime.format.jsonfile import parse_json
+from elastic_runtime.session_request import Request
 
 _BRING_UP = {"--bring-up", "--report", "--minutes", "--plugins", "--plugin-sources", "--trust-engine", "--debug"}
 _BRING_UP |= {"--weights-folder"}
@@ -24,3 +30,52 @@ def check_beside(context: click.Context, *, bring_up: bool, verify: bool) -> Non
         if (bring_up and name not in _BRING_UP) or (verify and not bring_up and name in _NOT_WITH_VERIFY):
             what = "--bring-up" if bring_up else "--verify"
             raise InputError(what, expected=f"no {name} beside it", found="it", todo="leave one of them out")
+
+
+def check_generation(options: dict[str, Any]) -> None:
+    """Whether there is one thing to generate from, and beside it what goes with it. Raises InputError."""
+    given = [name for name in ("prompt", "ids", "chat") if options[name] not in (None, False)]
+    if len(given) != 1:
+        found = " and ".join(f"--{name}" for name in given) or "none"
+        raise InputError(
+            "request", expected="one of --prompt, --ids and --chat", found=found, todo="give one, as in --prompt Hello"
+        )
+    for name, option in (("as_json", "--json"), ("print_ids", "--print-ids")):
+        if options[name] and options["chat"]:
+            raise InputError(option, expected="one answer", found="--chat", todo="leave one of them out")
+    for name, option in (("system", "--system"), ("template_args", "--template-arg")):
+        if options[name] and not options["chat"]:
+            raise InputError(option, expected="--chat beside it", found="none", todo="add --chat, or leave it out")
+
+
+def request_of(options: dict[str, Any]) -> Request:
+    """What to open. Raises InputError about an option."""
+    with advised("leave --vram out to reckon with what is free"):
+        vram = parse_size(options["vram"], "--vram") if options["vram"] is not None else None
+    return Request(
+        budget=options["budget"],
+        backend=options["backend"],
+        device=options["device"],
+        vram=vram,
+        context=options["context"],
+        weights=options["weights"],
+        threads=options["threads"],
+        plugin_folder=options["plugin_folder"],
+        trust_engine=options["trust_engine"],
+    )
+
+
+def template_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """`NAME=JSON` of each; what is no JSON is a text. Raises InputError."""
+    found: dict[str, Any] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals or not name.isidentifier():
+            todo = "write it as in --template-arg enable_thinking=false"
+            raise InputError("--template-arg", expected="NAME=JSON", found=repr(item[:60]), todo=todo)
+        try:
+            parsed = parse_json(f'{{"value": {value}}}'.encode("utf-8", "replace"), name)
+        except InputError:
+            parsed = {}
+        found[name] = parsed["value"] if len(parsed) == 1 else value  # of two it is no value: `1, "b": 2`
+    return found

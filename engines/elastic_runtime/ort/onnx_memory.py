@@ -7,6 +7,7 @@ three small inputs go to the card and the logits come back; zeroing passes throu
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any, Protocol
@@ -18,10 +19,12 @@ import onnx
 from elastic_runtime.backend import DeviceName
 from elastic_runtime.errors import BuildError, NoCudaError
 from elastic_runtime.ort.library import onnxruntime
+from elastic_runtime.ort.overheard import Overheard, overheard
 
 Array = npt.NDArray[Any]
 CUDA = "CUDAExecutionProvider"
 _KIND = "cuda"  # onnxruntime's word for the card's memory
+_UNLOADED = re.compile(r"Failed to load library .* with error: (.*)")  # in its log alone; the exception does not say
 _ONNX_TYPES = {"bfloat16": onnx.TensorProto.BFLOAT16}  # those that NumPy lacks, and onnxruntime asks for by number
 
 
@@ -173,10 +176,14 @@ def check_cuda(index: int = 0) -> None:
         raise NoCudaError(f"onnxruntime {onnxruntime.__version__} without one")
     with redirect_stdout(io.StringIO()):  # it prints what it does not find, and standard output is ours
         onnxruntime.preload_dlls()  # those that pip installed are on no loader path
+    log = Overheard()
     try:
-        onnxruntime.OrtValue.ortvalue_from_shape_and_type((1,), np.float32, _KIND, index)
+        with overheard() as log:  # a line of its own, in colour, before ours
+            onnxruntime.OrtValue.ortvalue_from_shape_and_type((1,), np.float32, _KIND, index)
     except Exception as error:
-        raise NoCudaError("one whose CUDA libraries, driver or card do not answer") from error
+        reason = _UNLOADED.search(log.text)
+        found = "one whose CUDA libraries, driver or card do not answer"
+        raise NoCudaError(f"one that does not load: {reason[1].strip()}" if reason else found) from error
 
 
 def check_providers(session: Any, memory: Memory) -> None:

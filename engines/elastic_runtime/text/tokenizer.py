@@ -6,7 +6,8 @@ reference, whole and token by token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +46,8 @@ class Tokenizer:
         """The ids of a text, never cut short nor padded; `special` lets the tokenizer add what it begins a text with.
 
         Raises:
-            InputError: text that is no Unicode (a lone surrogate, as invalid UTF-8 of a command line becomes).
+            InputError: text that is no Unicode (a lone surrogate, as invalid UTF-8 of a command line becomes), or that
+                the tokenizer fails on.
         """
         try:
             text.encode("utf-8")
@@ -70,15 +72,8 @@ class Tokenizer:
         return list(found.ids), list(found.offsets)
 
     def _encoded(self, text: str, *, special: bool) -> Any:
-        try:
+        with self._answers():
             return self._tokenizer.encode(text, add_special_tokens=special)
-        except Exception as error:  # the library raises bare Exception: of a word that it has no id for, say
-            raise InputError(
-                str(self._folder / "tokenizer.json"),
-                expected="ids of any text",
-                found=str(error),
-                todo="correct it in the checkpoint, or give another text",
-            ) from error
 
     def loses(self, text: str) -> bool:
         """Whether a part of a text has no id, or the one of everything unknown."""
@@ -91,14 +86,15 @@ class Tokenizer:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, special tokens are left out unless asked for.
 
         Raises:
-            InputError: an id below 0 or beyond 32 bits.
+            InputError: an id below 0 or beyond 32 bits, or ids that the tokenizer fails on.
         """
         for token in ids:
             if not 0 <= token < 1 << 32:
                 raise InputError(
                     "token ids", expected="0 or more, of 32 bits", found=str(token), todo="give ids of this tokenizer"
                 )
-        text = str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
+        with self._answers():
+            text = str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))
         return clean_up(text) if self.cleans_up else text
 
     def stream(self) -> TextStream:
@@ -107,7 +103,8 @@ class Tokenizer:
 
     def raw(self, ids: Sequence[int]) -> str:
         """The text of ids before spaces are cleaned up (`stream.Decodes`)."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        with self._answers():
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def token(self, token: int) -> str | None:
         """A token as it stands in the vocabulary; None for a special one, and for an id without one."""
@@ -176,6 +173,28 @@ class Tokenizer:
     def has_template(self) -> bool:
         """Whether `render` has a template for a conversation without tools. Raises InputError about a file of one."""
         return self._template(tools=False) is not None
+
+    @property
+    def has_tool_template(self) -> bool:
+        """Whether a conversation with tools has a template of its own. Raises InputError about a file of one."""
+        return self._template(tools=True) not in (None, self._template(tools=False))
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        """Around calls of the library, which raises bare Exception, or panics, where a tokenizer makes no sense for a
+        text. Raises InputError then.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if type(error) is not Exception and type(error).__module__ != "pyo3_runtime":
+                raise
+            raise InputError(
+                str(self._folder / "tokenizer.json"),
+                expected="a tokenizer that encodes and decodes",
+                found=f"{type(error).__name__}: {error}",
+                todo="correct it in the checkpoint and export again; token ids need none",
+            ) from error
 
     def _template(self, *, tools: bool) -> str | None:
         found: str | None = _templates().find_template(self._folder, self._files.config, tools=tools)

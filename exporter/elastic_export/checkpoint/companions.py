@@ -40,7 +40,7 @@ def find_companions(directory: Path) -> tuple[Path, ...]:
     named = [path for path in directory.iterdir() if is_companion(path.name)]
     folder = directory / TEMPLATES
     named += [path for path in folder.iterdir() if path.suffix == ".jinja"] if folder.is_dir() else []
-    found = sorted(path for path in named if path.is_file() or _is_broken(path))
+    found = sorted(path for path in named if path.is_file() or _is_broken(path) or _is_folder(path))
     for path in found:
         check_file(path)
     return tuple(found)
@@ -50,12 +50,15 @@ def check_file(path: Path) -> None:
     """Look into a file of a checkpoint before anything is made of it; whether there must be one, its reader says.
 
     Raises:
-        InputError: a link to nothing, a file that may not be read here, or a Git LFS pointer.
+        InputError: a link to nothing, a folder, a file that may not be read here, or a Git LFS pointer.
     """
     subject = str(path)
     if _is_broken(path):
         todo = "download the checkpoint again: it is not complete"
         raise InputError(subject, expected="a file", found="a link to one that is not there", todo=todo)
+    if _is_folder(path):
+        todo = "download the file; a container makes such a folder where it is to mount a file that is not there"
+        raise InputError(subject, expected="a file", found="a folder in its place", todo=todo)
     if not path.is_file():
         return
     try:
@@ -67,6 +70,11 @@ def check_file(path: Path) -> None:
     if beginning.startswith(_POINTERS):
         todo = f"fetch it: git lfs pull in {path.parent}, or hf download"
         raise InputError(subject, expected="the file itself", found="a Git LFS pointer in its place", todo=todo)
+
+
+def _is_folder(path: Path) -> bool:
+    """A folder that is called as a file is; LICENSES, say, may be one."""
+    return path.suffix in (".json", ".jinja") and path.is_dir()
 
 
 def _is_broken(path: Path) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from elastic_export.checkpoint import experts
 from elastic_export.checkpoint.quantised import FULL_ONES, describe
 from elastic_export.checkpoint.shards import shorten
 from elastic_export.layers.all_kinds import AXES, KIND_OF, KIND_OF_AXIS, KINDS
@@ -27,8 +28,6 @@ LAYER_LISTS = ("layers_block_type", "layer_types")
 #: Normal numbers of float32, in which norms and time steps are computed whatever the model's dtype. A bound above the
 #: largest is none: tools that cannot write Infinity write 1e308.
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
-#: Layers that published models have and the table has not, by letter and by type.
-_EXPERTS = ("E", "moe")
 _LETTER_OF_TYPE = {name: kind.letter for kind in KINDS for name in kind.types}
 _LETTERS = ", ".join(list(KIND_OF)[:-1]) + f" or {list(KIND_OF)[-1]}"
 _MEANINGS = ", ".join(f"{kind.letter} is {kind.noun}" for kind in KINDS)
@@ -242,15 +241,14 @@ class _Reader:
     def _pattern_list(self, key: str, value: object) -> str:
         if not isinstance(value, list) or not value:
             raise self.fault(key, "a list of layer types", json_type(value), "write one type a layer: mamba, mlp, …")
-        known = _LETTER_OF_TYPE | {_EXPERTS[1]: _EXPERTS[0]}
+        known = _LETTER_OF_TYPE | {experts.TYPE: experts.LETTER}
         letters = (known.get(item, "?") if isinstance(item, str) else "?" for item in value)
         return "".join(self._letter(key, i, letter, value[i]) for i, letter in enumerate(letters))
 
     def _letter(self, key: str, index: int, letter: str, shown: object) -> str:
-        if letter == _EXPERTS[0]:
-            expected, todo = "a Mamba-2, MLP or attention layer", "export a dense model of the family"
-            found = "a mixture of experts, as the Nemotron 3 models have (30B-A3B and the nested ones in it)"
-            raise self.fault(f"{key}, layer {index}", expected, found, todo)
+        if letter == experts.LETTER:
+            where = f"{self._subject}, {key}, layer {index}"
+            raise experts.mixture(where, "a Mamba-2, MLP or attention layer")
         if letter not in KIND_OF:
             kinds = _LETTERS if key == "hybrid_override_pattern" else ", ".join(_LETTER_OF_TYPE)
             todo = f"correct it: {_MEANINGS}; other layers are not supported"

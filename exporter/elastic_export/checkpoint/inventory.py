@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
+from elastic_export.checkpoint.experts import mixture, of_experts
 from elastic_export.checkpoint.quantised import named_so, quantised
 from elastic_export.checkpoint.renamed import in_words, near_names, same_tails
 from elastic_export.checkpoint.shards import ignored, shorten
@@ -87,8 +88,8 @@ def check_inventory(
         described: what a file beside the weights says of their quantisation.
 
     Raises:
-        InputError: quantised weights, an adapter, missing and unknown tensors (listed), a wrong shape or dtype,
-            matrices of several dtypes.
+        InputError: quantised weights, a mixture of experts, an adapter, missing and unknown tensors (listed), a wrong
+            shape or dtype, matrices of several dtypes.
     """
     shapes = architecture.tensor_shapes(prefix)
     unknown, missing = [name for name in found if name not in shapes], [name for name in shapes if name not in found]
@@ -120,6 +121,8 @@ def _check_plain(
         raise quantised(f"{subject}, tensor {odd!r}", f"it is in {stored[odd]}", described)
     if missing and (sign := named_so(found)):
         raise quantised(f"{subject}, tensor {sign!r}", "a full one has none of that name", described)
+    if missing and (sign := of_experts(found)):
+        raise mixture(f"{subject}, tensor {sign!r}", "the layers that config.json gives")
     adapter = next((name for name in found if ".lora_" in name), "")
     if missing and adapter:
         todo = "merge it into the model that it was trained on, and export what comes out"

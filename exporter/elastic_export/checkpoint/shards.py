@@ -25,6 +25,7 @@ _COUNTED = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<of>\d+)\.safetensors
 _SHOWN = 8
 
 _COMPLETE = "name the folder that holds the checkpoint's shards, or download it again"
+_CONVERT = "save the checkpoint as safetensors: transformers' save_pretrained reads it and does"
 _REINDEX = "take index and shards from one save of the checkpoint"
 _DAMAGED = "copy or download the shard again: it is damaged or not complete"
 
@@ -77,8 +78,10 @@ def _without_index(directory: Path) -> list[Path]:
             todo = f"download what is missing of the shards, or their index as {INDEX}"
     else:
         others = weight_files(directory)
-        found = f"neither, but {shorten(others)}: convert them to safetensors" if others else "neither"
-        todo = _COMPLETE
+        found = f"neither, but {shorten(others)}" if others else "neither"
+        todo = _CONVERT if others else _COMPLETE
+        if others and all(name.endswith(".gguf") for name in others):
+            todo = "export the checkpoint that it was made from: what such a file holds is mostly quantised"
     raise InputError(str(directory), expected=f"{SINGLE} or {INDEX}", found=found, todo=todo)
 
 

@@ -18,7 +18,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.plan.limits import check_plugins
 from elastic_export.products import Product
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import CarriedLibrary
@@ -53,7 +53,7 @@ def built_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
     """Where `elastic-export plugins build` puts libraries; None where there is no home for it."""
     try:
         return cache_folder(environ) / "plugins"
-    except RuntimeError:  # of expanduser: no HOME, and a user that the system does not know
+    except BuildError:
         return None
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.shipped import generation_config
 from elastic_runtime.errors import InputError
@@ -9,6 +12,19 @@ from elastic_runtime.text.tokenizer import Tokenizer
 
 #: Several scripts, a character of several tokens, spaces at both ends.
 _TRIAL = " Hello, wörld! 你好 🙂\n "
+#: As OpenAI's interface has it, which most templates are made for.
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "The sum of two numbers",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "number", "description": "One of them"}},
+            "required": ["a"],
+        },
+    },
+}
 _CORRECT = "correct it, or take it out of the checkpoint: token ids need none"
 
 
@@ -33,42 +49,32 @@ def check_text(checkpoint: Checkpoint) -> tuple[str, ...]:
         notes.append(f"{checkpoint.path / 'tokenizer.json'}: gives id {max(ids)}, and the model knows {vocabulary} ids")
     if tokenizer.has_template:
         notes += _tried_template(checkpoint, tokenizer)
+    if tokenizer.has_tool_template:
+        notes += _tried_template(checkpoint, tokenizer, _TOOL)
     return tuple(notes)
 
 
 def _tried(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[int]:
     subject = str(checkpoint.path / "tokenizer.json")
-    try:
-        ids = tokenizer.encode(_TRIAL)
-        stream = tokenizer.stream()
-        text = "".join([*map(stream.push, ids), stream.finish()])
-        whole = tokenizer.decode(ids)
-    except BaseException as error:
-        if isinstance(error, InputError) or not _is_the_librarys(error):
-            raise
-        found = f"{type(error).__name__}: {error}"
-        raise InputError(
-            subject, expected="a tokenizer that encodes and decodes", found=found, todo=_CORRECT
-        ) from error
+    ids = tokenizer.encode(_TRIAL)
+    stream = tokenizer.stream()
+    text = "".join([*map(stream.push, ids), stream.finish()])
+    whole = tokenizer.decode(ids)
     if text != whole:
         raise InputError(subject, expected=f"{whole!r}, token by token too", found=repr(text), todo=_CORRECT)
     return ids
 
 
-def _is_the_librarys(error: BaseException) -> bool:
-    """Whether the `tokenizers` library raised it: a bare Exception, or a panic, which is none."""
-    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
-
-
-def _tried_template(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[str]:
-    from jinja2.exceptions import TemplateError  # noqa: PLC0415  # a checkpoint without a template goes without
+def _tried_template(checkpoint: Checkpoint, tokenizer: Tokenizer, tool: Mapping[str, Any] | None = None) -> list[str]:
+    from jinja2.exceptions import TemplateError, TemplateSyntaxError  # noqa: PLC0415  # without a template, without
 
     try:
-        tokenizer.render([{"role": "user", "content": "Hello"}])
+        tokenizer.render([{"role": "user", "content": "Hello"}], tools=[tool] if tool else None)
     except InputError as error:
+        subject, what = f"{checkpoint.path}, chat template", "a tool" if tool else "a single message"
         if type(error.__cause__) is TemplateError:  # its own refusal: it may ask for something else
-            return [f"{checkpoint.path}, chat template: refuses a single message: {error.found}"]
-        raise InputError(
-            f"{checkpoint.path}, {error.subject}", expected=error.expected, found=error.found, todo=_CORRECT
-        ) from error
+            return [f"{subject}: refuses {what}: {error.found}"]
+        if tool and not isinstance(error.__cause__, TemplateSyntaxError):  # made for tools of another form, maybe
+            return [f"{subject}: fails on {what} of OpenAI's form: {error.found}"]
+        raise InputError(subject, expected=error.expected, found=error.found, todo=_CORRECT) from error
     return []

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pytest
 import elastic_runtime
 from card_memory import apart
 from elastic_runtime import opening
-from elastic_runtime.cli import chat, run, stats
+from elastic_runtime.cli import chat, modes, run, stats
+from elastic_runtime.cli.options import template_arguments
 from elastic_runtime.cli.run import main
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InternalError
@@ -83,7 +85,7 @@ def test_ids_end_where_text_ends(demo_bundle: Path, monkeypatch: pytest.MonkeyPa
     def none(folder: Path) -> None:
         raise AssertionError("ids go without a tokenizer")
 
-    monkeypatch.setattr(run, "Tokenizer", none)
+    monkeypatch.setattr(modes, "Tokenizer", none)
     arguments = (demo_bundle, "--budget", "small", "--ids", "1,2", "--max-new", 6)
     every = _run(*arguments, "--ignore-eos").stdout.split()
     assert len(every) == 6
@@ -94,10 +96,42 @@ def test_ids_end_where_text_ends(demo_bundle: Path, monkeypatch: pytest.MonkeyPa
         asked.append((folder, vocab_size))
         return (end,)
 
-    monkeypatch.setattr(run, "stop_ids", ends)
+    monkeypatch.setattr(modes, "stop_ids", ends)
     assert _run(*arguments).stdout.split() == every[: every.index(str(end)) + 1]
     assert _run(*arguments, "--ignore-eos").stdout.split() == every
     assert asked == [(demo_bundle, 264)]
+
+
+def test_ids_may_be_printed_of_a_text(demo_bundle: Path) -> None:
+    common = (demo_bundle, "--budget", "small", "--max-new", 6, "--ignore-eos")
+    text = _run(*common, "--prompt", "Hello", "--print-ids")
+    assert text.stdout == _run(*common, "--ids", ",".join(map(str, b"Hello"))).stdout
+    assert len(text.stdout.split()) == 6
+
+
+def test_a_token_that_is_named_ends_it_in_place_of_the_bundles(demo_bundle: Path) -> None:
+    common = (demo_bundle, "--budget", "small", "--ids", "1,2", "--max-new", 6)
+    every = _run(*common, "--ignore-eos").stdout.split()
+    end = every[2]
+    wanted = every[: every.index(end) + 1]
+    for arguments in (("--stop-id", end), ("--stop-id", 0, "--stop-id", end, "--ignore-eos")):
+        assert _run(*common, *arguments).stdout.split() == wanted
+
+
+def test_every_file_may_be_read_first(demo_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(demo_bundle, copy)
+    file = max((copy / "weights").glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    assert len(data) > 1 << 20  # smaller ones are read whenever a bundle is opened
+    data[-1] ^= 1
+    file.unlink()
+    file.write_bytes(data)
+    arguments = (copy, "--budget", "small", "--ids", "1", "--max-new", 1)
+    assert _run(*arguments).returncode == 0
+    done = _run(*arguments, "--check")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{file.name}: expected sha256 " in done.stderr
 
 
 def test_samples_by_seed(demo_bundle: Path) -> None:
@@ -350,7 +384,7 @@ def test_whatever_goes_wrong_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("elastic_runtime.cli.run.Bundle.open", fail)
+    monkeypatch.setattr("elastic_runtime.cli.modes.Bundle.open", fail)
     done = _run(demo_bundle, "--ids", "1")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
     assert done.stderr.startswith(text)
@@ -474,8 +508,13 @@ BEFORE = [
     (["--prompt", "x", "--stop", ""], "stop: expected texts of at least one character"),
     (["--prompt", ""], "prompt: expected at least one token, found none."),
     (["--prompt", "hello", "--context", "3"], "prompt: expected at most 3 tokens, the context, found 5."),
+    (["--prompt", "x" * 2049], "prompt: expected at most 2048 tokens, the context, found 2049."),
+    (["--prompt", "x" * 2049, "--budget", "small"], "prompt: expected at most 2048 tokens, the context, found 2049."),
+    (["--ids", ",".join(["1"] * 2049)], "prompt: expected at most 2048 tokens, the context, found 2049."),
     (["--ids", "264"], "token ids: expected 0 to 263, found 264."),
     (["--ids", "-1"], "token ids: expected 0 to 263, found -1."),
+    (["--chat", "--print-ids"], "--print-ids: expected one answer, found --chat."),
+    (["--ids", "1", "--stop-id", "264"], "stop token: expected an id from 0 to 263, found 264."),
     (["--prompt", "x", "--system", "s"], "--system: expected --chat beside it, found none."),
     (["--chat", "--template-arg", "thinking"], "--template-arg: expected NAME=JSON, found 'thinking'."),
     (["--chat", "--template-arg", "messages=3"], "messages: expected an argument of the template's own"),
@@ -489,7 +528,7 @@ BEFORE = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text"), BEFORE, ids=[" ".join(arguments) for arguments, _ in BEFORE])
+@pytest.mark.parametrize(("arguments", "text"), BEFORE, ids=[" ".join(arguments)[:60] for arguments, _ in BEFORE])
 def test_no_model_is_loaded_for_a_typing_error(
     demo_bundle: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
 ) -> None:
@@ -532,7 +571,7 @@ def test_a_conversation_has_a_system_prompt_and_arguments(demo_bundle: Path, mon
     ],
 )
 def test_an_argument_of_the_template_is_one_value_or_a_text(given: str, expected: object) -> None:
-    assert run._template_arguments([given]) == {"a": expected}
+    assert template_arguments([given]) == {"a": expected}
 
 
 def test_an_answer_that_fills_the_context_is_said_to_be_cut(demo_bundle: Path) -> None:
@@ -575,6 +614,13 @@ def test_only_the_word_itself_switches_budgets(demo_bundle: Path) -> None:
     assert done.stdout
 
 
+def test_help_is_no_turn(demo_bundle: Path) -> None:
+    done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 2, data=b"/help\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "/budget NAME" in done.stderr
+    assert "> " not in done.stderr  # nobody sits there
+
+
 def test_ctrl_c_ends_an_answer_and_not_the_conversation(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
 
@@ -583,7 +629,7 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(demo_bundle: Path, monke
         if len(written) == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(run, "_write", write)
+    monkeypatch.setattr(modes, "write_text", write)
     before = signal.getsignal(signal.SIGINT)
     done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 30, "--ignore-eos", data=b"hi\nho\n")
     assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,6 +185,42 @@ def test_a_provider_that_is_listed_must_also_answer(
     with pytest.raises(NoCudaError, match="found one whose CUDA libraries, driver or card do not answer"):
         check_cuda()
     assert capsys.readouterr().out == ""
+
+
+LINE = (
+    "\x1b[1;31m2026-11-27 02:16:39.4 [E:onnxruntime:Default, provider_bridge_ort.cc:2458 operator()] "
+    "provider_bridge_ort.cc:2043 onnxruntime::Provider& onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : "
+    "FAIL : Failed to load library /lib/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open "
+    "shared object file: No such file or directory\n\x1b[m\n"
+)  # as onnxruntime-gpu 1.31.1 writes it
+
+
+def test_what_onnxruntime_says_by_itself_is_the_reason_and_no_line_before_ours(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def value(*_: Any) -> None:
+        os.write(2, LINE.encode())
+        raise RuntimeError("CUDA Provider not available, can't get interface for it")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", value)
+    with pytest.raises(NoCudaError, match=r"found one that does not load: libcublasLt\.so\.13: cannot open"):
+        check_cuda()
+    assert capfd.readouterr().err == ""
+
+
+def test_what_it_says_where_nothing_fails_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(
+        onnxruntime.OrtValue, "ortvalue_from_shape_and_type", lambda *_: os.write(2, b"a warning\n") and None
+    )
+    check_cuda()
+    os.write(2, b"and on\n")
+    assert capfd.readouterr().err == "a warning\nand on\n"
 
 
 def test_a_card_that_is_full_or_fails_is_a_plain_error(monkeypatch: pytest.MonkeyPatch) -> None:

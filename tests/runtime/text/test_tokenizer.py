@@ -160,6 +160,35 @@ def test_reads_templates_of_newer_and_of_several_forms(folder: Path, tmp_path: P
     assert Tokenizer(tmp_path).chat([]) == [ord("b")]
 
 
+def test_a_folder_may_be_named_by_text(folder: Path) -> None:
+    assert Tokenizer(str(folder)).encode("a") == Tokenizer(folder).encode("a")
+
+
+@pytest.mark.parametrize("token", [-1, 1 << 32, 1 << 70])
+def test_refuses_ids_that_the_library_cannot_count(tokenizer: Tokenizer, token: int) -> None:
+    with pytest.raises(InputError, match=rf"token ids: expected 0 or more, of 32 bits, found {token}"):
+        tokenizer.decode([65, token])
+
+
+def test_what_the_library_fails_on_is_no_fault_of_ours(folder: Path, tmp_path: Path) -> None:
+    """It raises a bare Exception, or panics, which is no Exception at all."""
+    described = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    strip = {"type": "Strip", "content": "!", "start": 0, "stop": 99}  # counts back beyond the beginning
+    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "<unk>"}
+    told = r"tokenizer\.json: expected a tokenizer that encodes and decodes, found .* Correct it in the checkpoint and"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described | {"decoder": strip}), "utf-8")
+    ours = Tokenizer(tmp_path)
+    with pytest.raises(InputError, match=told):
+        ours.decode([ord("!")])
+    with pytest.raises(InputError, match=told):
+        ours.stream().push(ord("!"))
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "added_tokens": [], "model": words}), "utf-8"
+    )
+    with pytest.raises(InputError, match=told):
+        Tokenizer(tmp_path).encode("b")
+
+
 def test_refuses_what_is_no_text_or_no_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prompt: expected valid UTF-8, found an invalid byte at 1"):
         tokenizer.encode("a\udc80")

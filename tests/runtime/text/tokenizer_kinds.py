@@ -141,11 +141,26 @@ def across_tokens() -> Tokenizer:
     return tokenizer
 
 
+def word_piece_as_it_stands() -> Tokenizer:
+    """Without the spaces that its decoder removes by default."""
+    tokenizer = word_piece()
+    tokenizer.decoder = decoders.WordPiece("##", cleanup=False)
+    return tokenizer
+
+
+def bytes_in_a_chain() -> Tokenizer:
+    """Byte pairs whose decoder is one link of a chain, behind one that looks at single tokens."""
+    tokenizer = byte_level()
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("e", "E"), decoders.ByteLevel()])
+    return tokenizer
+
+
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     function.__name__: function
     for function in (
         byte_level, byte_level_with_bos, byte_fallback, byte_fallback_without_strip, metaspace_bpe, unigram, word_piece,
         word_level, suffixed, letters_of_speech, across_tokens,
+        word_piece_as_it_stands, bytes_in_a_chain,
     )
 }  # fmt: skip
 
