@@ -10,7 +10,7 @@ from elastic_runtime.backend import Floats
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.records import show
 from elastic_runtime.sampling import Sampler, Sampling, is_integer
-from elastic_runtime.session import Session
+from elastic_runtime.session import Hold, Session
 from elastic_runtime.text.tokenizer import StopText, Tokenizer
 
 Finish = Literal["stop_token", "stop_text", "length", "context"]
@@ -82,7 +82,8 @@ def generate(
     """Feed one prompt a row after what the rows already hold, and yield tokens as they are sampled.
 
     The last token of a row was given out and not fed: it is pending (`Session.pending`), and the next prompt follows
-    it. So does one after leaving the iterator, which stops the generation.
+    it. So does one after leaving the iterator, which stops the generation. An iterator raises InputError when anybody
+    else has moved the session since, rather than go on from states that are not its own.
 
     Args:
         session: of as many rows as prompts.
@@ -97,7 +98,8 @@ def generate(
     settings = settings or Settings()
     _check(session, prompts, settings, tokenizer)
     rows: dict[int, _Row] = {n: _Row(n, settings, tokenizer) for n in range(len(prompts))}
-    return _run(session, _begin(session, prompts), rows)
+    logits = _begin(session, prompts)
+    return _run(session, logits, rows, session.hold())
 
 
 def _begin(session: Session, prompts: Sequence[Sequence[int]]) -> Floats:
@@ -119,18 +121,34 @@ def _begin(session: Session, prompts: Sequence[Sequence[int]]) -> Floats:
         raise
 
 
-def _run(session: Session, logits: Floats, rows: dict[int, _Row]) -> Iterator[Piece]:
-    while True:
-        room = session.room
-        for number, row in list(rows.items()):
-            piece = row.next(logits[number], room[number])
-            session.set_pending(number, piece.id)
-            if piece.finish is not None:
-                del rows[number]
-            yield piece
-        if not rows:
-            return
-        logits = session.step(rows)
+def _run(session: Session, logits: Floats, rows: dict[int, _Row], hold: Hold) -> Iterator[Piece]:
+    try:
+        while True:
+            room = session.room
+            for number, row in list(rows.items()):
+                _check_hold(hold)
+                piece = row.next(logits[number], room[number])
+                session.set_pending(number, piece.id)
+                if piece.finish is not None:
+                    del rows[number]
+                yield piece
+            if not rows:
+                return
+            _check_hold(hold)
+            logits = session.step(rows)
+            hold.renew()
+    finally:
+        hold.end()
+
+
+def _check_hold(hold: Hold) -> None:
+    if not hold.lasts():
+        raise InputError(
+            "generation",
+            expected="the session as it left it",
+            found="one that was fed, reset or restored since, or on which another generation began",
+            todo="finish one before the next, or open a session for each",
+        )
 
 
 def check_settings(settings: Settings, vocab_size: int, *, text: bool) -> None:

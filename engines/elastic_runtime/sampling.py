@@ -186,7 +186,7 @@ def _leading(
         rest, weights = rest[inside], None if weights is None else weights[inside]
     shares = np.ones(rest.size) if weights is None else weights
     count = int(np.searchsorted(before + np.cumsum(shares), wanted, "left")) + 1  # of equal logits, by their ids
-    stays = keys <= rest[0]
+    stays: npt.NDArray[np.bool_] = keys <= rest[0]
     if count < rest.size:
         stays[np.flatnonzero(keys == rest[0])[count:]] = False
     return stays

@@ -278,6 +278,7 @@ def open_onnx(
             max_batch=batch,
             threads=threads,
             memory=_memory(place),
+            origin=bundle.origin(budget),
         )
     except (ElasticError, MemoryError):
         raise
