@@ -1,7 +1,9 @@
-// Ids, and the time they take, for logits on standard input: what holds the samplers of both languages together.
+// Ids, and the time they take, for logits on standard input: what holds the samplers of both languages
+// together.
 //
-// A case is int64 V, double temperature, int64 top_k, double top_p, uint64 seed, int64 draws and float[V], as this
-// machine lays them out. The line of a case: its ids, then after `|` the least and the median of milliseconds a token.
+// A case is int64 V, double temperature, int64 top_k, double top_p, uint64 seed, int64 draws and float[V], as
+// this machine lays them out. The line of a case: its ids, then after `|` the least and the median of
+// milliseconds a token.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -22,8 +24,8 @@ bool read(T* values, std::size_t count) {
 int main() {
   std::int64_t count = 0, draws = 0;
   elastic::Sampling sampling;
-  while (read(&count, 1) && read(&sampling.temperature, 1) && read(&sampling.top_k, 1) && read(&sampling.top_p, 1) &&
-         read(&sampling.seed, 1) && read(&draws, 1)) {
+  while (read(&count, 1) && read(&sampling.temperature, 1) && read(&sampling.top_k, 1) &&
+         read(&sampling.top_p, 1) && read(&sampling.seed, 1) && read(&draws, 1)) {
     std::vector<float> logits(static_cast<std::size_t>(count));
     if (!read(logits.data(), logits.size())) return 1;
     elastic::Sampler sampler(sampling);

@@ -74,7 +74,8 @@ std::uint64_t random_word(std::uint64_t seed, std::uint64_t n) {
 double exact_exp(double x) {
   if (x < -708) return 0;
   const double y = x * 1.4426950408889634 + 0.5;
-  std::int64_t k = static_cast<std::int64_t>(y);  // floor(y): std::floor and std::ldexp are calls of a library
+  std::int64_t k =
+      static_cast<std::int64_t>(y);  // floor(y): std::floor and std::ldexp are calls of a library
   if (static_cast<double>(k) > y) --k;
   const double whole = static_cast<double>(k);
   const double r = (x - whole * 0.693147180369123816490) - whole * 1.90821492927058770002e-10;
