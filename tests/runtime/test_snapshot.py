@@ -160,6 +160,19 @@ def test_what_it_does_not_fit_is_named_and_nothing_changes(make: Make) -> None:
     assert _bits(session) == before
 
 
+def test_states_of_other_shapes_are_refused_where_nothing_else_tells_them_apart(make: Make) -> None:
+    session, other = make(budget="large"), make(budget="medium")
+    assert session.backend.states().keys() == other.backend.states().keys()
+    session.prefill([PROMPT])
+    before = _bits(session)
+    forged = replace(other.snapshot(), origin=session.backend.origin)
+    with pytest.raises(
+        InputError, match=r"snapshot: expected states that this backend saved.*, found those of another m"
+    ):
+        session.restore(forged)
+    assert _bits(session) == before
+
+
 def test_devices_and_closed_sessions_are_refused(make: Make) -> None:
     session = make()
     session.prefill([[1]])

@@ -9,6 +9,7 @@
 
 #include "call_size.h"
 #include "cuda_memory.h"
+#include "device_states.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
@@ -21,43 +22,6 @@ namespace {
 
 using nvinfer1::Dims;
 using nvinfer1::IExecutionContext;
-
-std::size_t element_size(nvinfer1::DataType type) {
-  switch (type) {
-    case nvinfer1::DataType::kINT64:
-      return 8;
-    case nvinfer1::DataType::kFLOAT:
-      return 4;
-    case nvinfer1::DataType::kHALF:
-    case nvinfer1::DataType::kBF16:
-      return 2;
-    default:
-      return 0;
-  }
-}
-
-/// A state and its buffers: one when the engine works in place (`must`), two that change places after each
-/// call.
-struct State {
-  std::string input, output;
-  std::size_t row_bytes = 0;
-  bool in_place = false;
-  StateBlock block;  // of one sequence
-  cuda::Device buffers[2];
-
-  void* read(int side) const { return buffers[in_place ? 0 : side].get(); }
-  void* write(int side) const { return buffers[in_place ? 0 : 1 - side].get(); }
-};
-
-/// The kept rows of every state of `batch` sequences, on the device or in main memory.
-struct SavedDeviceStates : SavedStates {
-  std::int64_t bytes() const override { return static_cast<std::int64_t>(size); }
-
-  std::int64_t rows = 0, batch = 0;
-  std::size_t size = 0;
-  std::vector<cuda::Device> device;  // one of them is empty
-  std::vector<std::vector<std::byte>> host;
-};
 
 class TensorRtBackend : public Backend {
  public:
@@ -86,7 +50,7 @@ class TensorRtBackend : public Backend {
   }
 
   void reset(std::int64_t batch) override {
-    for (State& state : states_) {
+    for (DeviceState& state : states_) {
       for (const cuda::Device& buffer : state.buffers) {
         if (buffer) zero(buffer.get(), state.row_bytes * static_cast<std::size_t>(shape_.max_batch));
       }
@@ -105,7 +69,7 @@ class TensorRtBackend : public Backend {
   std::unique_ptr<SavedStates> save(std::int64_t rows, Place place) const override {
     auto saved = std::make_unique<SavedDeviceStates>();
     saved->rows = rows, saved->batch = batch_;
-    for (const State& state : states_) {
+    for (const DeviceState& state : states_) {
       const std::size_t kept = state.block.kept(rows), height = blocks(state), bytes = kept * height;
       saved->size += bytes;
       const void* from = state.read(side_);
@@ -126,7 +90,7 @@ class TensorRtBackend : public Backend {
     const auto& saved = saved_by<SavedDeviceStates>(states);
     side_ = 0;
     for (std::size_t n = 0; n < states_.size(); ++n) {
-      const State& state = states_[n];
+      const DeviceState& state = states_[n];
       const std::size_t kept = state.block.kept(saved.rows), height = blocks(state);
       zero(state.read(0), state.row_bytes * static_cast<std::size_t>(shape_.max_batch));
       const bool here = !saved.device.empty();
@@ -162,7 +126,7 @@ class TensorRtBackend : public Backend {
   };
 
   /// Blocks of a state of all sequences under way.
-  std::size_t blocks(const State& state) const {
+  std::size_t blocks(const DeviceState& state) const {
     return state.block.height * static_cast<std::size_t>(batch_);
   }
 
@@ -201,7 +165,7 @@ class TensorRtBackend : public Backend {
     const auto& engine = loaded_.engine();
     for (const OutputPort& port : entry.outputs) {
       if (!port.input) continue;
-      State state{*port.input, port.name, 0, *port.alias == "must", {}, {}};
+      DeviceState state{*port.input, port.name, 0, *port.alias == "must", {}, {}};
       const Dims dims = engine.getTensorShape(state.input.c_str());
       const std::size_t element = element_size(engine.getTensorDataType(state.input.c_str()));
       state.row_bytes = element;
@@ -241,7 +205,7 @@ class TensorRtBackend : public Backend {
   }
 
   void bind_states(IExecutionContext& context, int side) {
-    for (const State& state : states_) {
+    for (const DeviceState& state : states_) {
       set_address(context, state.input, state.read(side));
       set_address(context, state.output, state.write(side));
     }
@@ -253,7 +217,7 @@ class TensorRtBackend : public Backend {
     for (const TokenBuffer* buffer : {&ids_, &position_, &length_})
       known[buffer->name] = buffer->device.get();
     for (const auto& [name, memory] : weights_) known[name] = memory.get();
-    for (const State& state : states_)
+    for (const DeviceState& state : states_)
       known[state.input] = state.read(side), known[state.output] = state.write(side);
     const auto& engine = loaded_.engine();
     for (int i = 0; i < engine.getNbIOTensors(); ++i) {
@@ -276,7 +240,7 @@ class TensorRtBackend : public Backend {
     set(ids_.name, tokens);
     set(position_.name, 0);
     set(length_.name, 0);
-    for (const State& state : states_) set(state.input, 0);
+    for (const DeviceState& state : states_) set(state.input, 0);
   }
 
   void upload(TokenBuffer& buffer, const std::int64_t* values, std::size_t count) {
@@ -349,7 +313,7 @@ class TensorRtBackend : public Backend {
   cuda::Device logits_;
   cuda::Pinned<float> host_logits_;
   std::size_t logits_count_ = 0;
-  std::vector<State> states_;
+  std::vector<DeviceState> states_;
   std::map<std::string, cuda::Device> weights_;
   cuda::Graph graphs_[2];
   bool warm_[2] = {false, false};

@@ -30,10 +30,14 @@ _Prepared = tuple[Any, tuple[Buffer, ...], Floats]  # a call: binding, token inp
 
 
 class OnnxStates:
-    """`SavedStates` of this backend: buffers where it computes, or arrays in main memory; `rows` its caches had."""
+    """`SavedStates` of this backend: buffers where it computes, or arrays in main memory. `rows` is how many its caches
+    had, `shapes` are the model's own, with their symbols.
+    """
 
-    def __init__(self, parts: dict[str, Array | Buffer], device: DeviceName, rows: int) -> None:
-        self.parts, self.device, self.rows = parts, device, rows
+    def __init__(
+        self, parts: dict[str, Array | Buffer], device: DeviceName, rows: int, shapes: Mapping[str, tuple[Any, ...]]
+    ) -> None:
+        self.parts, self.device, self.rows, self.shapes = parts, device, rows, shapes
 
     @property
     def nbytes(self) -> int:
@@ -140,15 +144,17 @@ class OnnxBackend:
             axis, size = self._row_axis(name)
             part = buffer.head(axis, size or max(rows, 1))  # values of no bytes are none
             parts[name] = part if device == self.device else part.read()
-        return OnnxStates(parts, device, self._rows)
+        return OnnxStates(parts, device, self._rows, self._shapes)
 
     def load(self, saved: SavedStates) -> None:
         """See `Backend.load`. Caches get as many rows as they had: over others, the last bits of sums are others."""
         self._check_open()
         if not isinstance(saved, OnnxStates):
             raise not_of_this_backend("those of another")
-        if saved.parts.keys() != self._shapes.keys():
-            raise not_of_this_backend("none, for it was closed" if not saved.parts else "those of another model")
+        if saved.shapes != self._shapes:
+            raise not_of_this_backend("those of another model")
+        if not saved.parts:
+            raise not_of_this_backend("none, for it was closed")
         self._current = 0
         if self._rows != saved.rows:
             self._allocate(saved.rows)
