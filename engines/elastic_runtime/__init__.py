@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from elastic_runtime.sampling import Sampling
     from elastic_runtime.session import Session
     from elastic_runtime.session_request import Request
+    from elastic_runtime.snapshot import Snapshot
     from elastic_runtime.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Sampling",
     "Session",
     "Settings",
+    "Snapshot",
     "Tokenizer",
     "UnavailableError",
     "WeightRecipe",
@@ -69,6 +71,7 @@ if not TYPE_CHECKING:  # a type checker that sees it takes any name for one of o
         "Sampling": "sampling",
         "Session": "session",
         "Settings": "generation",
+        "Snapshot": "snapshot",
         "Tokenizer": "text.tokenizer",
         "UnavailableError": "errors",
         "WeightRecipe": "format.weights",

@@ -6,6 +6,7 @@ Backends: ort/backend_onnx.py (onnxruntime) and tensorrt/backend_tensorrt.py (an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,6 +17,27 @@ from elastic_runtime.errors import InputError
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 DeviceName = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a backend runs: the digest of its bundle's manifest, and the budget's name; empty where it has none."""
+
+    bundle: str = ""
+    budget: str = ""
+
+
+class SavedStates(Protocol):
+    """A copy of all states, of the kind of the backend that made it. `device` is where it lies."""
+
+    device: DeviceName
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes there."""
+
+    def free(self) -> None:
+        """Give its memory back; again does nothing. So does the end of the last reference to it."""
 
 
 class Backend(Protocol):
@@ -30,6 +52,7 @@ class Backend(Protocol):
     max_context: int
     max_batch: int
     vocab_size: int
+    origin: Origin
 
     def start(self, batch: int) -> None:
         """Forget all sequences and begin `batch` new ones."""
@@ -46,6 +69,16 @@ class Backend(Protocol):
         Rows of length 0 keep their states; their logits are unspecified. The result is valid until the next call.
         """
 
+    def save(self, rows: int, device: DeviceName) -> SavedStates:
+        """A copy of every state, of caches the first `rows` rows, in the memory of its own device or of the CPU."""
+
+    def load(self, saved: SavedStates) -> None:
+        """Put the states back as they were, where as many sequences are under way; the copy stays as it is.
+
+        Raises InputError, and nothing has changed, about one that another kind of backend made, of states of another
+        shape or dtype, or one that was freed.
+        """
+
     def states(self) -> Mapping[str, npt.NDArray[Any]]:
         """A copy of every state by its input name, for comparisons."""
 
@@ -59,3 +92,8 @@ class Backend(Protocol):
 def closed(name: str) -> InputError:
     """For a backend that is used after its end."""
     return InputError(f"{name} backend", expected="an open one", found="one that was closed", todo="open a new session")
+
+
+def not_of_this_backend(found: str, todo: str = "prefill again") -> InputError:
+    """For saved states that a backend cannot load."""
+    return InputError("snapshot", expected="states that this backend saved, or one like it", found=found, todo=todo)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from elastic_runtime.backend import Origin
 from elastic_runtime.driver.free_memory import card
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.choose import Choice, choose
@@ -76,6 +78,10 @@ class Bundle:
                 todo="name one of them, or auto for the largest that fits",
             )
         return found
+
+    def origin(self, budget: BudgetEntry) -> Origin:
+        """What a backend of that budget runs."""
+        return Origin(hashlib.sha256(self.manifest.to_json().encode()).hexdigest(), budget.name)
 
     def choose(
         self,

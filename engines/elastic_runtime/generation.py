@@ -10,11 +10,10 @@ from elastic_runtime.backend import Floats
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.records import show
 from elastic_runtime.sampling import Sampler, Sampling, is_integer
-from elastic_runtime.session import Session
+from elastic_runtime.session import Hold, Session
 from elastic_runtime.text.tokenizer import StopText, Tokenizer
 
 Finish = Literal["stop_token", "stop_text", "length", "context"]
-_Left = tuple[tuple[int, ...], tuple[int | None, ...]]  # room and pending tokens of the rows
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,8 @@ def generate(
     """Feed one prompt a row after what the rows already hold, and yield tokens as they are sampled.
 
     The last token of a row was given out and not fed: it is pending (`Session.pending`), and the next prompt follows
-    it. So does one after leaving the iterator, which stops the generation.
+    it. So does one after leaving the iterator, which stops the generation. An iterator raises InputError when anybody
+    else has moved the session since, rather than go on from states that are not its own.
 
     Args:
         session: of as many rows as prompts.
@@ -100,7 +100,7 @@ def generate(
     _check(session, prompts, settings, tokenizer)
     rows: dict[int, _Row] = {n: _Row(n, settings, tokenizer) for n in range(len(prompts))}
     logits = _begin(session, prompts)
-    return _run(session, logits, rows, _left(session))
+    return _run(session, logits, rows, session.hold())
 
 
 def _begin(session: Session, prompts: Sequence[Sequence[int]]) -> Floats:
@@ -122,34 +122,34 @@ def _begin(session: Session, prompts: Sequence[Sequence[int]]) -> Floats:
         raise
 
 
-def _run(session: Session, logits: Floats, rows: dict[int, _Row], left: _Left) -> Iterator[Piece]:
-    while True:
-        room = session.room
-        for number, row in list(rows.items()):
-            _check_left(session, left)
-            piece = row.next(logits[number], room[number])
-            session.set_pending(number, piece.id)
-            left = _left(session)
-            if piece.finish is not None:
-                del rows[number]
-            yield piece
-        if not rows:
-            return
-        _check_left(session, left)
-        logits = session.step(rows)
-        left = _left(session)
+def _run(session: Session, logits: Floats, rows: dict[int, _Row], hold: Hold) -> Iterator[Piece]:
+    try:
+        while True:
+            room = session.room
+            for number, row in list(rows.items()):
+                _check_hold(hold)
+                piece = row.next(logits[number], room[number])
+                session.set_pending(number, piece.id)
+                if piece.finish is not None:
+                    del rows[number]
+                yield piece
+            if not rows:
+                return
+            _check_hold(hold)
+            logits = session.step(rows)
+            hold.renew()
+    finally:
+        hold.end()
 
 
-def _left(session: Session) -> _Left:
-    """What shows that a session was fed, reset or told of another pending token."""
-    return session.room, session.pending
-
-
-def _check_left(session: Session, left: _Left) -> None:
-    """Whether nobody has used the session while the generation waited to be asked for more. Raises InputError."""
-    if _left(session) != left:
-        todo = "finish a generation, or leave it for good, before the session is used for another"
-        raise InputError("generation", expected="the session as it left it", found="it fed by another", todo=todo)
+def _check_hold(hold: Hold) -> None:
+    if not hold.lasts():
+        raise InputError(
+            "generation",
+            expected="the session as it left it",
+            found="one that was fed, reset or restored since, or on which another generation began",
+            todo="finish one before the next, or open a session for each",
+        )
 
 
 def check_settings(settings: Settings, vocab_size: int, *, text: bool) -> None:

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from elastic_runtime.backend import Backend, Floats
+from elastic_runtime.backend import Backend, DeviceName, Floats
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.records import show
+from elastic_runtime.snapshot import Snapshot
 
 _ENCODE = "encode text with Tokenizer first"
 Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+
+class Hold:
+    """One generation's claim that a session stands where it left it. It ends when anybody else moves the session, with
+    the next generation on it, and with the last reference.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._moves = session, session.moves
+
+    def renew(self) -> None:
+        """After a step of one's own."""
+        self._moves = self._session.moves
+
+    def end(self) -> None:
+        """The generation is over, whoever still refers to it."""
+        self._moves = -1
+
+    def lasts(self) -> bool:
+        """Whether nobody has come between."""
+        return self._session.holds(self) and self._moves == self._session.moves
 
 
 class Session:
@@ -33,6 +56,8 @@ class Session:
 
     def __init__(self, backend: Backend, *, batch: int = 1) -> None:
         self.backend = backend
+        self._moves = 0
+        self._holder: Callable[[], Hold | None] = lambda: None  # weak: a generation that was left claims nothing
         self.reset(batch)
 
     def __enter__(self) -> Session:
@@ -80,6 +105,7 @@ class Session:
                 found=str(batch),
                 todo="take fewer rows, or open the bundle with a larger batch",
             )
+        self._moves += 1
         self.backend.start(batch)
         self.tokens: list[list[int]] = [[] for _ in range(batch)]  # what each row was fed: the transcript
         self._pending: dict[int, int] = {}
@@ -155,12 +181,88 @@ class Session:
         ids = [[self._pending[row]] if row in rows else [] for row in range(self.batch)]
         return self._decode([token for (token,) in ids]) if all(ids) else self._feed(ids)
 
+    def snapshot(self, *, device: DeviceName | None = None) -> Snapshot:
+        """The session as it stands, to come back to with `restore`.
+
+        Args:
+            device: `cpu` for a copy in main memory; None leaves it where the session computes.
+
+        Raises:
+            InputError: the session is closed, computes on no such device, or is generating: draws made and text held
+                back belong to the iterator.
+            BuildError: the card has no room for it; the session stays as it is.
+        """
+        if (holder := self._holder()) is not None and holder.lasts():
+            todo = "run the iterator to its end, or close it"
+            raise InputError("snapshot", expected="a session between generations", found="one at work", todo=todo)
+        here = self.backend.device
+        if device not in (None, "cpu", here):
+            todo = "leave it out for a copy beside the states"
+            raise InputError("device", expected=" or ".join(sorted({"cpu", here})), found=show(device), todo=todo)
+        states = self.backend.save(int(self._position.max()), device or here)
+        tokens = tuple(map(tuple, self.tokens))
+        return Snapshot(
+            self.backend.origin,
+            self.backend.name,
+            self.backend.max_context,
+            tokens,
+            self.pending,
+            self._logits.copy(),
+            states,
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Stand again as at a snapshot, of this session or of one like it: what follows is, bit for bit, what would
+        have followed then.
+
+        Raises:
+            InputError: it is of another bundle, budget, backend, context or batch, or was closed; nothing has changed.
+            BuildError: the card failed; the session begins anew.
+        """
+        if not isinstance(snapshot, Snapshot):
+            todo = "give what Session.snapshot gave"
+            raise InputError("snapshot", expected="a Snapshot", found=type(snapshot).__name__, todo=todo)
+        backend = self.backend
+        _check_same("bundle", backend.origin.bundle, snapshot.origin.bundle)
+        _check_same("budget", backend.origin.budget, snapshot.origin.budget)
+        _check_same("backend", backend.name, snapshot.backend)
+        _check_same("context", backend.max_context, snapshot.context)
+        _check_same("batch", self.batch, snapshot.batch)
+        try:
+            backend.load(snapshot.states)
+        except InputError:
+            raise
+        except BaseException:
+            self.reset()
+            raise
+        self._moves += 1
+        self.tokens = [list(row) for row in snapshot.tokens]
+        self._pending = {row: token for row, token in enumerate(snapshot.pending) if token is not None}
+        self._position = np.array([len(row) for row in self.tokens], np.int64)
+        self._logits = snapshot.logits.copy()
+
+    def hold(self) -> Hold:
+        """For a generation that begins: the one before it has lost its hold then."""
+        hold = Hold(self)
+        self._holder = weakref.ref(hold)
+        return hold
+
+    def holds(self, hold: Hold) -> bool:
+        """Whether that generation is the last that began."""
+        return self._holder() is hold
+
+    @property
+    def moves(self) -> int:
+        """A number that changes whenever the states do."""
+        return self._moves
+
     def close(self) -> None:
         """Give the backend's memory back; closing again does nothing."""
         self.backend.close()
 
     def _feed(self, ids: list[list[int]]) -> Floats:
         """Ids that were checked, in as many calls as it takes."""
+        self._moves += 1
         logits: Floats = self._logits.copy()  # what decode left is the backend's own and changes with a call
         self._logits, done = logits, np.zeros(self.batch, np.int64)
         total = np.array([len(row) for row in ids], np.int64)
@@ -182,6 +284,7 @@ class Session:
 
     def _decode(self, tokens: list[int]) -> Floats:
         """One token to every row, as `_feed` in one call."""
+        self._moves += 1
         self._logits = self.backend.call(np.array(tokens, np.int64)[:, None], self._position, self._one)
         for row, token in enumerate(tokens):
             self._advance(row, [token])
@@ -234,3 +337,10 @@ class Session:
                     todo="encode the text with the tokenizer of this bundle",
                 )
         return [int(value) for value in values]
+
+
+def _check_same(what: str, mine: object, its: object) -> None:
+    """Raise InputError about a snapshot that differs in that."""
+    if its != mine:
+        todo = "restore it where it was taken, or prefill again"
+        raise InputError(f"snapshot's {what}", expected=str(mine) or "none", found=str(its) or "none", todo=todo)

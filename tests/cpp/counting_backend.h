@@ -21,6 +21,18 @@ class CountingBackend : public elastic::Backend {
 
   const elastic::SessionShape& shape() const override { return shape_; }
   std::int64_t memory() const override { return 0; }
+  elastic::Origin origin() const override { return {"bundle", "budget", "counting"}; }
+
+  std::unique_ptr<elastic::SavedStates> save(std::int64_t rows, elastic::Place) const override {
+    auto saved = std::make_unique<Saved>();
+    saved->sums = sums_, saved->counts = counts_, saved->rows = rows;
+    return saved;
+  }
+
+  void load(const elastic::SavedStates& states) override {
+    const auto& saved = dynamic_cast<const Saved&>(states);
+    sums_ = saved.sums, counts_ = saved.counts;
+  }
 
   void reset(std::int64_t batch) override {
     sums_.assign(static_cast<std::size_t>(batch), 0);
@@ -35,6 +47,12 @@ class CountingBackend : public elastic::Backend {
   }
 
  private:
+  struct Saved : elastic::SavedStates {
+    std::int64_t bytes() const override { return 8 * rows; }
+    std::vector<std::int64_t> sums, counts;
+    std::int64_t rows = 0;
+  };
+
   void run_row(const elastic::Call& call, std::int64_t row, float* logits) {
     const auto index = static_cast<std::size_t>(row);
     CHECK(call.length[row] >= 0 && call.length[row] <= call.tokens);

@@ -182,8 +182,11 @@ def slice_digests(cases: dict[str, Any], folder: Path) -> list[str]:
     return [hashlib.sha256(a.tobytes()).hexdigest() for _, a in iter_weights(recipe, folder, external=folder)]
 
 
-#: count, seed, scale, step of the logits; the large step makes many of them equal
-LOGITS = [(64, 1, 12.0, 0.001), (64, 2, 8.0, 1.0), (1000, 3, 20.0, 1e-06), (7, 4, 2000.0, 0.01)]
+#: count, seed, scale, step of the logits, draws; the large steps make many of them equal, as bfloat16 does
+LOGITS = [
+    (64, 1, 12.0, 0.001, 12), (64, 2, 8.0, 1.0, 12), (1000, 3, 20.0, 1e-06, 12), (7, 4, 2000.0, 0.01, 12),
+    (131072, 5, 16.0, 0.0625, 1),
+]  # fmt: skip
 #: temperature, top_k, top_p, seed
 SETTINGS = [
     (0, 0, 1, 0), (1, 0, 1, 1), (0.7, 0, 1, 7), (1.5, 5, 1, 8), (1, 1, 1, 9), (0.8, 40, 0.95, 10), (1, 0, 0.5, 11),
@@ -202,8 +205,8 @@ def logits(count: int, seed: int, scale: float, step: float, draw: int) -> np.nd
 def sampler_cases(sample: Callable[..., list[int]]) -> dict[str, Any]:
     """Ids for every group of logits and every setting; `sample(rows, temperature=, top_k=, top_p=, seed=)` draws."""
     groups = []
-    for count, seed, scale, step in LOGITS:
-        rows = [logits(count, seed, scale, step, draw) for draw in range(12)]
+    for count, seed, scale, step, draws in LOGITS:
+        rows = [logits(count, seed, scale, step, draw) for draw in range(draws)]
         cases = []
         for temperature, top_k, top_p, own in SETTINGS:
             ids = sample(rows, temperature=temperature, top_k=top_k, top_p=top_p, seed=own)
@@ -224,28 +227,23 @@ def reference_sample(
 def _draw(
     row: np.ndarray[Any, np.dtype[np.float32]], temperature: float, top_k: int, top_p: float, seed: int, n: int
 ) -> int:
-    order = sorted((i for i, x in enumerate(row) if x != -np.inf), key=lambda i: (-float(row[i]), i))
+    scale = 2.0 ** (53 - math.ceil(math.log2(len(row))))
+    largest = max(float(x) for x in row)
+    weights = [math.floor(_exp((float(x) - largest) / temperature) * scale + 0.5) for x in row]  # sums are exact
+    order = sorted(range(len(row)), key=lambda i: (-float(row[i]), i))
     order = order[:top_k] if top_k else order
-    weights = [_exp((float(row[i]) - float(row[order[0]])) / temperature) for i in order]
     if top_p < 1:
-        wanted, total, kept = top_p * _sum(weights), 0.0, 0
-        while kept < len(weights) and total < wanted:
-            total, kept = total + weights[kept], kept + 1
-        weights = weights[:kept]
-    target = (int(splitmix64(seed, n, 1)[0]) >> 11) * 2.0**-53 * _sum(weights)
-    total = 0.0
-    for i, weight in zip(order, weights, strict=False):
-        total += weight
+        wanted, total, kept = top_p * float(sum(weights[i] for i in order)), 0, 0
+        while total < wanted:
+            total, kept = total + weights[order[kept]], kept + 1
+        order = order[:kept]
+    target = (int(splitmix64(seed, n, 1)[0]) >> 11) * 2.0**-53 * float(sum(weights[i] for i in order))
+    total = 0
+    for i in sorted(order):
+        total += weights[i]
         if total > target:
             return i
-    return order[len(weights) - 1]
-
-
-def _sum(values: list[float]) -> float:
-    total = 0.0  # not sum(): from Python 3.12 on it compensates
-    for value in values:
-        total += value
-    return total
+    raise AssertionError("a running sum that ends above every target")
 
 
 def _exp(x: float) -> float:

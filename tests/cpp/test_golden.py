@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elastic_runtime.errors import InputError
 from elastic_runtime.generation import Settings, generate
+from elastic_runtime.sampling import Sampler, Sampling
 from elastic_runtime.session import Session
 
 HERE = Path(__file__).parent
@@ -56,6 +59,30 @@ def test_a_seal_below_the_top_level_is_no_traceback() -> None:
 
     with pytest.raises(InputError, match="the field 'producer'"):
         parse_manifest(seal(f'{{"schema": "elastic-bundle/1", "x": {{"seal": "{EMPTY}"}}}}').encode())
+
+
+_LOGITS = st.one_of(
+    st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=1, max_size=40),  # many of them equal
+    st.lists(st.floats(-60, 60, width=32) | st.just(-np.inf), min_size=1, max_size=40),
+    st.lists(st.sampled_from([0.0, -0.0, 1e-45, 1.0, -np.inf]), min_size=1, max_size=40),
+)
+
+
+@given(
+    logits=_LOGITS.filter(lambda row: max(row) > -np.inf),
+    temperature=st.sampled_from([1e-3, 0.6, 1.0, 30.0]),
+    top_k=st.sampled_from([0, 1, 3, 20, 2**63 - 1]),
+    top_p=st.sampled_from([1.0, 0.95, 0.5, 1e-9]),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_a_sampler_does_what_the_plain_algorithm_says(
+    cases: dict[str, Any], logits: list[float], temperature: float, top_k: int, top_p: float, seed: int
+) -> None:
+    rows = [np.array(logits, np.float32)] * 3
+    sampler = Sampler(Sampling(temperature, top_k, top_p, seed))
+    assert [sampler.sample(row) for row in rows] == cases["reference_sample"](
+        rows, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
 
 
 class _Summing:

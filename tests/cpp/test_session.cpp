@@ -167,3 +167,57 @@ TEST(session_refuses) {
   CHECK_EQ(THROWN(InputError, fixture.session.reset(4)).expected, "1 to 3");
   CHECK_EQ(THROWN(InputError, fixture.session.reset(0)).found, "0");
 }
+
+TEST(session_goes_back_to_a_snapshot_as_often_as_one_likes) {
+  Fixture fixture;
+  fixture.session.reset(2);
+  fixture.session.feed({{1, 2, 3, 4, 5}, {6}});
+  fixture.session.set_pending(1, 7);
+  const Snapshot saved = fixture.session.snapshot();
+  CHECK_EQ(saved.bytes(), 8 * 5 + 2 * 16 * 4);  // the rows of the longest, and the logits
+  const std::vector<float> logits(fixture.session.logits(), fixture.session.logits() + 32);
+  const auto follows = [&] {
+    const float* next = fixture.session.feed({{1}, {2}});
+    return std::vector<std::int64_t>{fixture.peak(next, 0), fixture.peak(next, 1)};
+  };
+  const auto wanted = follows();
+  for (int i = 0; i < 2; ++i) {
+    fixture.session.reset(2);
+    fixture.session.feed({{9}, {9}});
+    fixture.session.restore(saved);
+    CHECK(fixture.session.positions() == std::vector<std::int64_t>({5, 1}));
+    CHECK(!fixture.session.pending()[0]);
+    CHECK_EQ(fixture.session.pending()[1].value_or(-1), 7);
+    CHECK(std::vector<float>(fixture.session.logits(), fixture.session.logits() + 32) == logits);
+    CHECK(follows() == wanted);
+  }
+}
+
+TEST(session_refuses_a_snapshot_of_another) {
+  Fixture fixture, other({16, 30, 4, 3});
+  fixture.session.feed({{1, 2}});
+  const auto refused = [&](const Snapshot& snapshot) {
+    return std::string(THROWN(InputError, fixture.session.restore(snapshot)).what());
+  };
+  CHECK_EQ(refused(other.session.snapshot()),
+           "snapshot's context: expected 20, found 30. Restore it where it was taken, or prefill again.");
+  Fixture rows;
+  rows.session.reset(2);
+  CHECK_EQ(refused(rows.session.snapshot()),
+           "snapshot's batch: expected 1, found 2. Restore it where it was taken, or prefill again.");
+  CHECK_EQ(fixture.session.positions()[0], 2);
+}
+
+TEST(session_that_a_callback_moves_ends_the_generation) {
+  Fixture fixture;
+  const OnToken moves = [&](std::size_t, std::int64_t, std::string_view) {
+    fixture.session.feed({{1}});
+    return true;
+  };
+  GenerateOptions options;
+  CHECK_EQ(
+      std::string(THROWN(InputError, generate(fixture.session, {{1, 2}}, options, nullptr, moves)).what()),
+      "generation: expected the session as it left it, found one that was fed, reset or restored since, or "
+      "on "
+      "which another generation began. Finish one before the next, or open a session for each.");
+}

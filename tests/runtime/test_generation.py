@@ -111,7 +111,7 @@ def test_a_generation_does_not_go_on_in_a_session_that_another_has_fed(begun: in
         next(first)
     second = generate(session, [[5], [6]], Settings(max_new=4))
     pieces = [next(second)]
-    with pytest.raises(InputError, match=r"^generation: expected the session as it left it, found it fed by another"):
+    with pytest.raises(InputError, match=r"^generation: expected the session as it left it, found one that was fed"):
         next(first)
     pieces += second
     alone = Session(Counting(), batch=2)
@@ -178,3 +178,47 @@ def test_refuses(prompts: list[list[int]], settings: dict[str, Any], text: str) 
     with pytest.raises(InputError) as caught:
         _run(prompts, **settings)
     assert str(caught.value).startswith(text)
+
+
+def test_of_two_generations_on_a_session_the_older_one_ends_with_an_error() -> None:
+    session = Session(Counting())
+    older = generate(session, [[1, 2]])
+    assert next(older).id == 4
+    newer = generate(session, [[5]])
+    got = [next(newer).id]
+    with pytest.raises(InputError) as caught:
+        next(older)
+    assert str(caught.value) == (
+        "generation: expected the session as it left it, found one that was fed, reset or restored since, or on which "
+        "another generation began. Finish one before the next, or open a session for each."
+    )
+    got += [next(newer).id, next(newer).id]  # it has lost nothing
+    fresh = generate(Session(Counting()), [[1, 2, 4, 5]])
+    assert got == [next(fresh).id for _ in range(3)]
+
+
+def test_an_older_generation_that_has_not_begun_ends_so_too() -> None:
+    session = Session(Counting(), batch=2)
+    older, newer = generate(session, [[1], [2]]), generate(session, [[3], [4]])
+    assert [next(newer).row, next(newer).row] == [0, 1]
+    with pytest.raises(InputError, match="generation: expected the session as it left it"):
+        next(older)
+
+
+@pytest.mark.parametrize("move", [lambda s: s.prefill([[1]]), lambda s: s.decode([1]), lambda s: s.reset()])
+def test_a_generation_on_a_session_that_was_moved_ends_with_an_error(move: Any) -> None:
+    session = Session(Counting())
+    pieces = generate(session, [[1, 2]])
+    next(pieces)
+    move(session)
+    with pytest.raises(InputError, match="generation: expected the session as it left it"):
+        next(pieces)
+
+
+def test_between_two_rows_of_a_step_a_moved_session_is_found_too() -> None:
+    session = Session(Counting(), batch=2)
+    pieces = generate(session, [[1], [2]])
+    assert next(pieces).row == 0
+    session.reset()
+    with pytest.raises(InputError, match="generation: expected the session as it left it"):
+        next(pieces)

@@ -98,7 +98,7 @@ def test_the_golden_table_is_the_demos_file(demo_bundle: Path) -> None:
 def test_the_formulas_are_those_of_the_code() -> None:
     page = " ".join(PAGE.split())
     assert f"0x{sketch.SEED:X}" in PAGE
-    for text, module in (("1. order", sampling), ("z = (z ^ (z >> 30))", sketch)):
+    for text, module in (("1. weight", sampling), ("z = (z ^ (z >> 30))", sketch)):
         doc = module.__doc__ or ""
         for line in doc[doc.index(text) :].split("\n\n")[0].splitlines():
             formula = re.split(r" {2,}\(|, as sketch|, `| in doubles| \(ln 2", line.strip())[0]

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.sketch import splitmix64
-from elastic_runtime.sampling import Sampler, Sampling, exact_exp
+from elastic_runtime.sampling import Sampler, Sampling, _Scratch, _weights, exact_exp
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "sampler.json").read_text("utf-8"))["groups"]
 
@@ -58,6 +59,37 @@ def test_frequencies_follow_the_softmax() -> None:
     sampler = Sampler(Sampling(1.0, seed=3))
     counts = Counter(sampler.sample(logits) for _ in range(4000))
     assert [counts[i] / 4000 for i in range(3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_logits_of_16_bits_are_drawn_from_as_their_float32s(dtype: Any) -> None:
+    logits = np.random.default_rng(1).normal(size=300).astype(dtype)
+    narrow, wide = Sampler(Sampling(2.0, 50, 0.9, 4)), Sampler(Sampling(2.0, 50, 0.9, 4))
+    assert [narrow.sample(logits) for _ in range(20)] == [wide.sample(logits.astype(np.float32)) for _ in range(20)]
+
+
+def test_of_equal_logits_at_the_edge_the_lowest_ids_stay() -> None:
+    logits = np.array([1, 0, 1, 2, 1, 0, 1], np.float32)
+    for settings in (Sampling(9.0, top_k=3), Sampling(1e9, top_p=0.42)):  # three of seven weigh 0.43 of all
+        sampler = Sampler(settings)
+        assert {sampler.sample(logits) for _ in range(60)} == {0, 2, 3}
+
+
+def test_what_weighs_nothing_is_never_drawn_and_what_weighs_least_may_be() -> None:
+    logits = np.zeros(131072, np.float32)
+    logits[1:] = -25.0  # half a unit of 2^-36 and more: exp(-25.0) * 2^36 = 0.95
+    drawn = [Sampler(Sampling(1.0, seed=seed)).sample(logits) for seed in range(20)]
+    assert drawn == [0] * 20
+    weights = _weights(_Scratch(2), logits, np.array([0, 1]), 0.0, 1.0)
+    assert weights.tolist() == [2.0**36, 1.0]
+    assert _weights(_Scratch(2), logits, np.array([0, 1]), 0.0, 0.97).tolist() == [2.0**36, 0.0]
+
+
+def test_shorter_logits_after_longer_ones_are_drawn_from_alone() -> None:
+    logits = np.random.default_rng(2).normal(size=500).astype(np.float32)
+    sampler, other = Sampler(Sampling(1.0, 0, 0.9, 3)), Sampler(Sampling(1.0, 0, 0.9, 3))
+    sampler.sample(logits), other.sample(logits[:9])
+    assert [sampler.sample(logits[:9]) for _ in range(20)] == [other.sample(logits[:9]) for _ in range(20)]
 
 
 def test_masked_logits_are_never_drawn() -> None:

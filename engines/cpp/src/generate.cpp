@@ -107,7 +107,15 @@ class Generation {
     row.done = ends(row, id, options_, session_.positions()[index], shape.max_context, row.result.stop);
     if (row.done) text += row.stream.finish();
     row.result.text += text;
-    if (!on_token_ || on_token_(index, id, text)) return true;
+    if (!on_token_) return true;
+    const std::uint64_t moves = session_.moves();
+    const bool goes_on = on_token_(index, id, text);
+    if (session_.moves() != moves) {
+      throw InputError("generation", "the session as it left it",
+                       "one that was fed, reset or restored since, or on which another generation began",
+                       "finish one before the next, or open a session for each");
+    }
+    if (goes_on) return true;
     for (Row& other : rows_) {
       if (!other.done) other.result.stop = Stop::kCaller;
     }

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "elastic_runtime/error.h"
+#include "elastic_runtime/sha256.h"
 #include "files.h"
 #include "onnx_api.h"
+#include "state_block.h"
 #include "system.h"
 
 namespace elastic {
@@ -48,14 +50,28 @@ void check_precision(const Bundle& bundle, const BudgetEntry& budget, const Onnx
 struct State {
   const Port* port;
   bool in_place;
+  StateBlock block;
   std::vector<std::byte> buffers[2];
   Owned<OrtValue> values[2];
+};
+
+/// The kept rows of every state, one after the other.
+struct SavedOnnxStates : SavedStates {
+  std::int64_t bytes() const override {
+    std::size_t sum = 0;
+    for (const std::vector<std::byte>& part : parts) sum += part.size();
+    return static_cast<std::int64_t>(sum);
+  }
+
+  std::int64_t rows = 0;
+  std::vector<std::vector<std::byte>> parts;
 };
 
 class OnnxBackend : public Backend {
  public:
   OnnxBackend(const Bundle& bundle, const BudgetEntry& budget, const OnnxOptions& options)
-      : shape_{budget.widths.vocab_size, options.max_context,
+      : origin_{file_digest(bundle.path() / "manifest.json").sha256, budget.name, "onnxruntime"},
+        shape_{budget.widths.vocab_size, options.max_context,
                std::min(options.max_tokens, options.max_context), options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
         model_(options.model ? *options.model : bundle.file(budget.model), options.threads) {
@@ -68,11 +84,16 @@ class OnnxBackend : public Backend {
   void reset(std::int64_t batch) override {
     for (State& state : states_) {
       std::vector<std::int64_t> shape = state.port->shape;
-      std::size_t bytes = onnx::element_size(state.port->type);
+      const std::size_t size = onnx::element_size(state.port->type);
+      state.block = {1, size, 0};
       for (std::size_t i = 0; i < shape.size(); ++i) {
-        if (shape[i] < 0) shape[i] = state.port->symbols[i] == "S" ? shape_.max_context : batch;
-        bytes *= static_cast<std::size_t>(shape[i]);
+        const bool is_rows = shape[i] < 0 && state.port->symbols[i] == "S";
+        if (shape[i] < 0) shape[i] = is_rows ? shape_.max_context : batch;
+        if (is_rows) state.block = {state.block.whole / size, size, size};
+        state.block.whole *= static_cast<std::size_t>(shape[i]);
+        if (state.block.row != 0 && !is_rows) state.block.row *= static_cast<std::size_t>(shape[i]);
       }
+      const std::size_t bytes = state.block.height * state.block.whole;
       for (int side = 0; side < 2; ++side) {
         std::vector<std::byte>& buffer = state.buffers[state.in_place ? 0 : side];
         if (side == 0 || !state.in_place) buffer.assign(bytes, std::byte{0});
@@ -99,6 +120,34 @@ class OnnxBackend : public Backend {
     for (std::size_t row = 0; every_token_ && row < rows; ++row) {
       const auto last = static_cast<std::size_t>(std::max<std::int64_t>(call.length[row] - 1, 0));
       std::memcpy(logits + row * vocab, target + (row * tokens + last) * vocab, vocab * sizeof(float));
+    }
+  }
+
+  Origin origin() const override { return origin_; }
+
+  std::unique_ptr<SavedStates> save(std::int64_t rows, Place) const override {
+    auto saved = std::make_unique<SavedOnnxStates>();
+    saved->rows = rows;
+    for (const State& state : states_) {
+      const std::size_t kept = state.block.kept(rows);
+      const std::byte* from = state.buffers[state.in_place ? 0 : side_].data();
+      std::vector<std::byte>& part = saved->parts.emplace_back(state.block.height * kept);
+      for (std::size_t i = 0; i < state.block.height && kept != 0; ++i)
+        std::memcpy(part.data() + i * kept, from + i * state.block.whole, kept);
+    }
+    return saved;
+  }
+
+  void load(const SavedStates& states) override {
+    const auto& saved = saved_by<SavedOnnxStates>(states);
+    side_ = 0;
+    for (std::size_t n = 0; n < states_.size(); ++n) {
+      const StateBlock& block = states_[n].block;
+      const std::size_t kept = block.kept(saved.rows);
+      std::vector<std::byte>& to = states_[n].buffers[0];
+      std::fill(to.begin(), to.end(), std::byte{0});
+      for (std::size_t i = 0; i < block.height && kept != 0; ++i)
+        std::memcpy(to.data() + i * block.whole, saved.parts[n].data() + i * kept, kept);
     }
   }
 
@@ -158,7 +207,7 @@ class OnnxBackend : public Backend {
   void bind_states() {
     for (const Port& port : model_.inputs()) {
       if (is_state(port.name)) {
-        states_.push_back({&port, port.name.find("_cache.") != std::string::npos, {}, {}});
+        states_.push_back({&port, port.name.find("_cache.") != std::string::npos, {}, {}, {}});
         continue;
       }
       const bool known = port.name == "input_ids" || port.name == "position" || port.name == "length" ||
@@ -197,6 +246,7 @@ class OnnxBackend : public Backend {
     side_ = 1 - side_;
   }
 
+  Origin origin_;
   SessionShape shape_;
   bool every_token_;
   onnx::Model model_;

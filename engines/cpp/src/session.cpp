@@ -6,6 +6,20 @@
 #include "elastic_runtime/error.h"
 
 namespace elastic {
+namespace {
+
+/// Throws about a snapshot that differs in that.
+void check_same(const std::string& what, const std::string& mine, const std::string& its) {
+  if (mine == its) return;
+  throw InputError("snapshot's " + what, mine.empty() ? "none" : mine, its.empty() ? "none" : its,
+                   "restore it where it was taken, or prefill again");
+}
+
+}  // namespace
+
+std::int64_t Snapshot::bytes() const {
+  return states_->bytes() + static_cast<std::int64_t>(logits_.size() * sizeof(float));
+}
 
 Session::Session(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) { reset(1); }
 
@@ -13,6 +27,7 @@ void Session::reset(std::int64_t batch) {
   const std::int64_t most = shape().max_batch;
   if (batch < 1 || batch > most)
     throw InputError("batch", "1 to " + std::to_string(most), std::to_string(batch));
+  ++moves_;
   backend_->reset(batch);
   const auto rows = static_cast<std::size_t>(batch);
   positions_.assign(rows, 0);
@@ -32,6 +47,38 @@ const float* Session::feed(const Rows& rows, const std::vector<bool>& go_on) {
   };
   while (!is_done()) call(ids, fed);
   return logits_.data();
+}
+
+Snapshot Session::snapshot(Place place) const {
+  Snapshot made;
+  made.origin_ = backend_->origin();
+  made.context_ = shape().max_context;
+  made.positions_ = positions_;
+  made.pending_ = pending_;
+  made.logits_ = logits_;
+  made.states_ = backend_->save(*std::max_element(positions_.begin(), positions_.end()), place);
+  return made;
+}
+
+void Session::restore(const Snapshot& snapshot) {
+  const Origin mine = backend_->origin();
+  check_same("bundle", mine.bundle, snapshot.origin_.bundle);
+  check_same("budget", mine.budget, snapshot.origin_.budget);
+  check_same("backend", mine.backend, snapshot.origin_.backend);
+  check_same("context", std::to_string(shape().max_context), std::to_string(snapshot.context_));
+  check_same("batch", std::to_string(positions_.size()), std::to_string(snapshot.positions_.size()));
+  try {
+    backend_->load(*snapshot.states_);
+  } catch (const InputError&) {
+    throw;
+  } catch (...) {
+    reset(static_cast<std::int64_t>(positions_.size()));
+    throw;
+  }
+  ++moves_;
+  positions_ = snapshot.positions_;
+  pending_ = snapshot.pending_;
+  logits_ = snapshot.logits_;
 }
 
 void Session::set_pending(std::size_t row, std::optional<std::int64_t> id) {
@@ -87,6 +134,7 @@ std::int64_t Session::next_tokens(const Rows& rows, const std::vector<std::size_
 
 void Session::call(const Rows& rows, std::vector<std::size_t>& fed) {
   if (before_call_) before_call_();
+  ++moves_;
   const std::size_t batch = rows.size();
   const std::int64_t tokens = next_tokens(rows, fed);
   ids_.assign(batch * static_cast<std::size_t>(tokens), 0);

@@ -9,9 +9,12 @@
 
 #include "call_size.h"
 #include "cuda_memory.h"
+#include "device_states.h"
 #include "elastic_runtime/error.h"
+#include "elastic_runtime/sha256.h"
 #include "files.h"
 #include "staging.h"
+#include "state_block.h"
 #include "tensorrt_engine.h"
 
 namespace elastic {
@@ -20,37 +23,12 @@ namespace {
 using nvinfer1::Dims;
 using nvinfer1::IExecutionContext;
 
-std::size_t element_size(nvinfer1::DataType type) {
-  switch (type) {
-    case nvinfer1::DataType::kINT64:
-      return 8;
-    case nvinfer1::DataType::kFLOAT:
-      return 4;
-    case nvinfer1::DataType::kHALF:
-    case nvinfer1::DataType::kBF16:
-      return 2;
-    default:
-      return 0;
-  }
-}
-
-/// A state and its buffers: one when the engine works in place (`must`), two that change places after each
-/// call.
-struct State {
-  std::string input, output;
-  std::size_t row_bytes = 0;
-  bool in_place = false;
-  cuda::Device buffers[2];
-
-  void* read(int side) const { return buffers[in_place ? 0 : side].get(); }
-  void* write(int side) const { return buffers[in_place ? 0 : 1 - side].get(); }
-};
-
 class TensorRtBackend : public Backend {
  public:
   TensorRtBackend(const Bundle& bundle, const BudgetEntry& budget, const EngineEntry& entry,
                   const TensorRtOptions& options)
-      : shape_{budget.widths.vocab_size, entry.max_context, entry.max_tokens, options.max_batch},
+      : origin_{file_digest(bundle.path() / "manifest.json").sha256, budget.name, "tensorrt-rtx"},
+        shape_{budget.widths.vocab_size, entry.max_context, entry.max_tokens, options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
         use_graph_(options.cuda_graph),
         warn_(options.warn),
@@ -72,7 +50,7 @@ class TensorRtBackend : public Backend {
   }
 
   void reset(std::int64_t batch) override {
-    for (State& state : states_) {
+    for (DeviceState& state : states_) {
       for (const cuda::Device& buffer : state.buffers) {
         if (buffer) zero(buffer.get(), state.row_bytes * static_cast<std::size_t>(shape_.max_batch));
       }
@@ -84,6 +62,43 @@ class TensorRtBackend : public Backend {
     }
     batch_ = batch;
     side_ = 0;
+  }
+
+  Origin origin() const override { return origin_; }
+
+  std::unique_ptr<SavedStates> save(std::int64_t rows, Place place) const override {
+    auto saved = std::make_unique<SavedDeviceStates>();
+    saved->rows = rows, saved->batch = batch_;
+    for (const DeviceState& state : states_) {
+      const std::size_t kept = state.block.kept(rows), height = blocks(state), bytes = kept * height;
+      saved->size += bytes;
+      const void* from = state.read(side_);
+      if (place == Place::kDevice) {
+        saved->device.push_back(cuda::allocate(bytes, "a snapshot"));
+        copy(saved->device.back().get(), kept, from, state.block.whole, kept, height,
+             cudaMemcpyDeviceToDevice);
+      } else {
+        saved->host.emplace_back(bytes);
+        copy(saved->host.back().data(), kept, from, state.block.whole, kept, height, cudaMemcpyDeviceToHost);
+      }
+    }
+    cuda::check(cudaStreamSynchronize(stream_.get()), "saving the states");
+    return saved;
+  }
+
+  void load(const SavedStates& states) override {
+    const auto& saved = saved_by<SavedDeviceStates>(states);
+    side_ = 0;
+    for (std::size_t n = 0; n < states_.size(); ++n) {
+      const DeviceState& state = states_[n];
+      const std::size_t kept = state.block.kept(saved.rows), height = blocks(state);
+      zero(state.read(0), state.row_bytes * static_cast<std::size_t>(shape_.max_batch));
+      const bool here = !saved.device.empty();
+      const void* from = here ? saved.device[n].get() : saved.host[n].data();
+      copy(state.read(0), state.block.whole, from, kept, kept, height,
+           here ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice);
+    }
+    cuda::check(cudaStreamSynchronize(stream_.get()), "restoring the states");
   }
 
   void run(const Call& call, float* logits) override {
@@ -109,6 +124,20 @@ class TensorRtBackend : public Backend {
     cuda::Device device;
     cuda::Pinned<std::int64_t> host;
   };
+
+  /// Blocks of a state of all sequences under way.
+  std::size_t blocks(const DeviceState& state) const {
+    return state.block.height * static_cast<std::size_t>(batch_);
+  }
+
+  void copy(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t width,
+            std::size_t height, cudaMemcpyKind kind) const {
+    if (width == 0) return;
+    const auto pitches = height == 1 ? std::pair(width, width) : std::pair(to_pitch, from_pitch);
+    cuda::check(
+        cudaMemcpy2DAsync(to, pitches.first, from, pitches.second, width, height, kind, stream_.get()),
+        "copying the states");
+  }
 
   void zero(void* memory, std::size_t bytes) {
     cuda::check(cudaMemsetAsync(memory, 0, bytes, stream_.get()), "clearing memory");
@@ -136,11 +165,20 @@ class TensorRtBackend : public Backend {
     const auto& engine = loaded_.engine();
     for (const OutputPort& port : entry.outputs) {
       if (!port.input) continue;
-      State state{*port.input, port.name, 0, *port.alias == "must", {}};
+      DeviceState state{*port.input, port.name, 0, *port.alias == "must", {}, {}};
       const Dims dims = engine.getTensorShape(state.input.c_str());
-      state.row_bytes = element_size(engine.getTensorDataType(state.input.c_str()));
-      for (int i = 1; i < dims.nbDims; ++i)
-        state.row_bytes *= static_cast<std::size_t>(std::max<std::int64_t>(dims.d[i], 0));
+      const std::size_t element = element_size(engine.getTensorDataType(state.input.c_str()));
+      state.row_bytes = element;
+      state.block = {1, state.row_bytes, 0};
+      for (int i = 1; i < dims.nbDims; ++i) {
+        const auto size = static_cast<std::size_t>(std::max<std::int64_t>(dims.d[i], 0));
+        const auto axis = static_cast<std::size_t>(i);
+        const bool is_rows = axis < port.shape.size() && port.shape[axis].symbol == "S";
+        if (is_rows) state.block = {state.row_bytes / element, element, element};
+        state.block.whole *= size;
+        if (state.block.row != 0 && !is_rows) state.block.row *= size;
+        state.row_bytes *= size;
+      }
       if (dims.nbDims < 2 || state.row_bytes == 0) loaded_.fail("a state " + state.input + " of known size");
       const std::size_t bytes = state.row_bytes * static_cast<std::size_t>(shape_.max_batch);
       for (int side = 0; side < (state.in_place ? 1 : 2); ++side)
@@ -167,7 +205,7 @@ class TensorRtBackend : public Backend {
   }
 
   void bind_states(IExecutionContext& context, int side) {
-    for (const State& state : states_) {
+    for (const DeviceState& state : states_) {
       set_address(context, state.input, state.read(side));
       set_address(context, state.output, state.write(side));
     }
@@ -179,7 +217,7 @@ class TensorRtBackend : public Backend {
     for (const TokenBuffer* buffer : {&ids_, &position_, &length_})
       known[buffer->name] = buffer->device.get();
     for (const auto& [name, memory] : weights_) known[name] = memory.get();
-    for (const State& state : states_)
+    for (const DeviceState& state : states_)
       known[state.input] = state.read(side), known[state.output] = state.write(side);
     const auto& engine = loaded_.engine();
     for (int i = 0; i < engine.getNbIOTensors(); ++i) {
@@ -202,7 +240,7 @@ class TensorRtBackend : public Backend {
     set(ids_.name, tokens);
     set(position_.name, 0);
     set(length_.name, 0);
-    for (const State& state : states_) set(state.input, 0);
+    for (const DeviceState& state : states_) set(state.input, 0);
   }
 
   void upload(TokenBuffer& buffer, const std::int64_t* values, std::size_t count) {
@@ -265,6 +303,7 @@ class TensorRtBackend : public Backend {
     std::memcpy(logits, host_logits_.get(), static_cast<std::size_t>(call.batch) * vocab * sizeof(float));
   }
 
+  Origin origin_;
   SessionShape shape_;
   bool every_token_, use_graph_, asked_ = false;
   std::function<void(const std::string&)> warn_;
@@ -274,7 +313,7 @@ class TensorRtBackend : public Backend {
   cuda::Device logits_;
   cuda::Pinned<float> host_logits_;
   std::size_t logits_count_ = 0;
-  std::vector<State> states_;
+  std::vector<DeviceState> states_;
   std::map<std::string, cuda::Device> weights_;
   cuda::Graph graphs_[2];
   bool warm_[2] = {false, false};

@@ -15,6 +15,7 @@ from elastic_runtime.cli.turns import HELP, are_typed, turns
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.generation import Piece, Settings, generate
 from elastic_runtime.opening import LostError, Opener
+from elastic_runtime.prefix import Prefix, lasting
 from elastic_runtime.session import Session
 from elastic_runtime.text.reasoning import begins_reasoning, split_reasoning
 from elastic_runtime.text.tokenizer import Message, Tokenizer
@@ -94,6 +95,7 @@ class _Chat:
         self.code, self.lost, self.answered = 0, False, False
         watch = Stopwatch()
         self.session: Session = opener.open()
+        self._prefix = Prefix(self.session)
         watch.opened()
         self._open_seconds = watch.open_seconds  # said once, with the first answer
 
@@ -122,20 +124,16 @@ class _Chat:
     def _answer(self, text: str) -> None:
         """One answer; a turn that fails is not part of the conversation.
 
-        What the session already holds is fed only where the template gives the same ids again.
+        What the session or its copy already holds is not fed again where the template gives the same ids again.
         """
         turns: list[Message] = [*self.messages, {"role": "user", "content": text}]
         speech, session = self._speech, self.session
         prompt = speech.tokenizer.render(turns, arguments=speech.arguments)
         ids = speech.tokenizer.encode(prompt, special=False)
-        session.set_pending(0, None)  # the template gives the answer's last token again, or ends the turn otherwise
-        held = session.tokens[0]
-        if not (held and len(held) < len(ids) and ids[: len(held)] == held):
-            session.reset()
-            held = []
-        fed, answer, finish = ids[len(held) :], list[str](), None
+        answer, finish = list[str](), None
         watch = Stopwatch()  # of this turn: one that failed leaves nothing in it
         watch.open_seconds = self._open_seconds
+        fed = self._prefix.advance(ids, lasting(speech.tokenizer, turns, ids, speech.arguments))
         with interruptible() as asked_to_stop:
             for piece in watch.counted(generate(session, [fed], speech.settings, speech.tokenizer)):
                 self._write(piece)
@@ -150,11 +148,12 @@ class _Chat:
         thoughts = {"reasoning_content": reasoning} if reasoning else {}
         self.messages, self.answered = [*turns, {"role": "assistant", "content": said, **thoughts}], True
         if self._stats:
-            self._say(report(watch, session, self._opener.budget, prompt=len(fed)))
+            self._say(report(watch, session, self._opener.budget, prompt=self._prefix.fed + len(fed)))
         self._open_seconds = 0.0
 
     def _switch(self, name: str) -> None:
         self.session, _, cost = self._opener.switch(self.session, name)
+        self._prefix = Prefix(self.session)
         self._say(
             f"{cost.budget}: opened in {cost.open_seconds:.2f} s, "
             f"{cost.tokens} tokens fed again in {cost.prefill_seconds:.2f} s"

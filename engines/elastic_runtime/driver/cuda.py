@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from elastic_runtime.driver.blocks import Block
-from elastic_runtime.driver.device import Array
+from elastic_runtime.driver.device import Array, Rows
 from elastic_runtime.driver.staging import Staging
 from elastic_runtime.errors import BuildError
 
@@ -64,6 +64,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemsetD8Async": (c_uint64, c_ubyte, c_size_t, c_void_p),
     "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
     "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
+    "cuMemcpyDtoDAsync_v2": (c_uint64, c_uint64, c_size_t, c_void_p),
     "cuMemcpy2DAsync_v2": (c_void_p, c_void_p),
     "cuMemAllocHost_v2": (c_void_p, c_size_t),
     "cuMemFreeHost": (c_void_p,),
@@ -128,6 +129,27 @@ class CudaDevice:
     def upload(self, address: int, array: Array) -> None:
         """See `Device`: pageable memory is staged by the driver before the call returns."""
         self._copy(address, array.ctypes.data, array.nbytes)
+
+    def copy(self, target: int, source: int, rows: Rows) -> None:
+        """See `Device`."""
+        if rows.height == 1 or rows.width == rows.target_pitch == rows.source_pitch:
+            self._do("cuMemcpyDtoDAsync_v2", target, source, rows.height * rows.width, self.stream)
+        elif max(rows.target_pitch, rows.source_pitch) > _MOST_PITCH:
+            for row in range(rows.height):
+                at = (target + row * rows.target_pitch, source + row * rows.source_pitch)
+                self._do("cuMemcpyDtoDAsync_v2", *at, rows.width, self.stream)
+        else:
+            copy = _Copy2D(
+                srcMemoryType=_DEVICE,
+                srcDevice=source,
+                srcPitch=rows.source_pitch,
+                dstMemoryType=_DEVICE,
+                dstDevice=target,
+                dstPitch=rows.target_pitch,
+                WidthInBytes=rows.width,
+                Height=rows.height,
+            )
+            self._do("cuMemcpy2DAsync_v2", byref(copy), self.stream)
 
     def upload_blocks(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
         """See `Device`: through page-locked buffers, which are kept until `finish_uploads`."""

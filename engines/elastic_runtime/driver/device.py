@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -11,6 +12,16 @@ from elastic_runtime.driver.blocks import Block
 
 ALIGNMENT = 256  # bytes: what bindings of an engine must have
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`height` rows of `width` bytes, `target_pitch` and `source_pitch` bytes apart. None is empty."""
+
+    height: int
+    width: int
+    target_pitch: int
+    source_pitch: int
 
 
 class Device(Protocol):
@@ -32,6 +43,9 @@ class Device(Protocol):
 
     def upload(self, address: int, array: Array) -> None:
         """Copy a contiguous array; it may be changed afterwards."""
+
+    def copy(self, target: int, source: int, rows: Rows) -> None:
+        """Copy rows of bytes within the device."""
 
     def upload_blocks(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
         """Strided copies from the bytes of `source`, which may change when this returns."""

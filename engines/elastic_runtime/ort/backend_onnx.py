@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from elastic_runtime.backend import Floats, Ints, closed
+from elastic_runtime.backend import DeviceName, Floats, Ints, Origin, SavedStates, closed, not_of_this_backend
 from elastic_runtime.errors import BuildError, InputError, NoCudaError
 from elastic_runtime.ort.advice import UPDATE
 from elastic_runtime.ort.library import onnxruntime
@@ -28,6 +28,26 @@ _QUIET = 3  # errors only: a warning per call says that TensorScatter copies, wh
 _FIRST_ROWS = 256  # of a cache that grows
 _Bank = dict[str, Buffer]  # one set of states, by input name
 _Prepared = tuple[Any, tuple[Buffer, ...], Floats]  # a call: binding, token inputs, logits
+
+
+class OnnxStates:
+    """`SavedStates` of this backend: buffers where it computes, or arrays in main memory. `rows` is how many its caches
+    had, `shapes` are the model's own, with their symbols.
+    """
+
+    def __init__(
+        self, parts: dict[str, Array | Buffer], device: DeviceName, rows: int, shapes: Mapping[str, tuple[Any, ...]]
+    ) -> None:
+        self.parts, self.device, self.rows, self.shapes = parts, device, rows, shapes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts.values())
+
+    def free(self) -> None:
+        """See `SavedStates`."""
+        self.parts = {}
 
 
 class OnnxBackend:
@@ -43,6 +63,7 @@ class OnnxBackend:
         threads: of one op; 0 leaves the choice to onnxruntime.
         memory: where it computes and keeps weights and states; main memory unless given.
         profile: what the file begins with that onnxruntime's profile of the session goes to; None: no profile.
+        origin: the bundle and budget of the model.
 
     Raises:
         NoCudaError: onnxruntime does not start on the card, or fell back to the CPU; no weight was read.
@@ -64,7 +85,9 @@ class OnnxBackend:
         threads: int = 0,
         memory: Memory | None = None,
         profile: Path | None = None,
+        origin: Origin = Origin(),  # noqa: B008  # frozen
     ) -> None:
+        self.origin = origin
         self._memory: Memory = memory or HostMemory()
         self.device = self._memory.device
         self.max_tokens, self.max_context, self.max_batch = max_tokens, max_context, max_batch
@@ -115,6 +138,36 @@ class OnnxBackend:
             ) from error
         self._current = 1 - self._current
         return logits[np.arange(self._batch), np.maximum(length - 1, 0)] if self._every_token else logits
+
+    def save(self, rows: int, device: DeviceName) -> OnnxStates:
+        """A copy of the bank that is read next (`Backend.save`)."""
+        self._check_open()
+        parts: dict[str, Array | Buffer] = {}
+        for name, buffer in self._banks[self._current].items():
+            axis, size = self._row_axis(name)
+            part = buffer.head(axis, size or max(rows, 1))  # values of no bytes are none
+            parts[name] = part if device == self.device else part.read()
+        return OnnxStates(parts, device, self._rows, self._shapes)
+
+    def load(self, saved: SavedStates) -> None:
+        """See `Backend.load`. Caches get as many rows as they had: over others, the last bits of sums are others."""
+        self._check_open()
+        if not isinstance(saved, OnnxStates):
+            raise not_of_this_backend("those of another")
+        if saved.shapes != self._shapes:
+            raise not_of_this_backend("those of another model")
+        if not saved.parts:
+            raise not_of_this_backend("none, for it was closed")
+        self._current = 0
+        if self._rows != saved.rows:
+            self._allocate(saved.rows)
+        for name, buffer in self._banks[0].items():
+            buffer.spread(saved.parts[name], self._row_axis(name)[0])
+
+    def _row_axis(self, name: str) -> tuple[int, int | None]:
+        """The axis of a cache's rows, which are as many as there are; for another state its last axis and all of it."""
+        shape = self._shapes[name]
+        return (shape.index("S"), None) if "S" in shape else (len(shape) - 1, int(shape[-1]))
 
     def states(self) -> Mapping[str, Array]:
         """A copy of every state."""

@@ -1,7 +1,7 @@
 """Where the onnxruntime backend keeps weights, states and inputs: main memory, or the card of its CUDA provider.
 
 Everything goes through onnxruntime's own values, so a card needs no second library. Between calls of the model only
-three small inputs go to the card and the logits come back; zeroing passes through main memory, once a sequence.
+three small inputs go to the card and the logits come back; zeroing and copies of states stay on it (card_copies.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ import onnx
 
 from elastic_runtime.backend import DeviceName
 from elastic_runtime.errors import BuildError, NoCudaError
+from elastic_runtime.ort.card_copies import CardCopies
 from elastic_runtime.ort.library import onnxruntime
 from elastic_runtime.ort.overheard import Overheard, overheard
 
@@ -50,6 +52,12 @@ class Buffer(Protocol):
 
     def read(self) -> Array:
         """The content; in main memory the array itself and no copy."""
+
+    def head(self, axis: int, rows: int) -> Buffer:
+        """A copy of the first `rows`, at least one, of an axis, in the same place. Of float32, as states are."""
+
+    def spread(self, part: Array | Buffer, axis: int) -> None:
+        """Take over what `head` of this axis gave, or its content; the other rows become zero. The part stays."""
 
 
 class Memory(Protocol):
@@ -87,6 +95,17 @@ class HostBuffer:
         """See `Buffer`."""
         return self.array
 
+    def head(self, axis: int, rows: int) -> HostBuffer:
+        """See `Buffer`."""
+        return HostBuffer(self.array[(*[slice(None)] * axis, slice(rows))].copy())
+
+    def spread(self, part: Array | Buffer, axis: int) -> None:
+        """See `Buffer`."""
+        given = part if isinstance(part, np.ndarray) else part.read()
+        here, beyond = [slice(None)] * axis, given.shape[axis]
+        self.array[(*here, slice(None, beyond))] = given
+        self.array[(*here, slice(beyond, None))] = 0
+
 
 class HostMemory:
     """Main memory; a `Memory`."""
@@ -107,8 +126,8 @@ class HostMemory:
 class CudaBuffer:
     """A `Buffer` on a card. Raises BuildError when the card has no room or fails."""
 
-    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], index: int) -> None:
-        self._shape, self._dtype, self._index = tuple(shape), dtype, index
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], index: int, copies: CardCopies) -> None:
+        self._shape, self._dtype, self._index, self._copies = tuple(shape), dtype, index, copies
         self.nbytes = int(np.prod(self._shape, dtype=np.int64)) * dtype.itemsize
         try:
             self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self._shape, dtype, _KIND, index)
@@ -124,8 +143,11 @@ class CudaBuffer:
             raise self._failed(f"it to take {self.nbytes} bytes", error) from error
 
     def zero(self) -> None:
-        """See `Buffer`."""
-        self.write(np.zeros(self._shape, self._dtype))  # pages that nobody writes cost no memory
+        """See `Buffer`; where it lies, for the caches of a sequence are many times what else crosses."""
+        if self._dtype == np.float32:
+            self._copies.zero(self.value, self._shape)
+        else:
+            self.write(np.zeros(self._shape, self._dtype))
 
     def read(self) -> Array:
         """See `Buffer`: a copy in main memory."""
@@ -133,6 +155,24 @@ class CudaBuffer:
             return np.array(self.value.numpy())
         except Exception as error:
             raise self._failed(f"it to give {self.nbytes} bytes", error) from error
+
+    def head(self, axis: int, rows: int) -> CudaBuffer:
+        """See `Buffer`."""
+        part = self._like((*self._shape[:axis], rows, *self._shape[axis + 1 :]))
+        self._copies.cut(self.value, part.value, len(self._shape), axis, rows)
+        return part
+
+    def spread(self, part: Array | Buffer, axis: int) -> None:
+        """See `Buffer`; an array is on the card twice for a moment."""
+        if isinstance(part, np.ndarray):
+            array, part = part, self._like(part.shape)
+            part.write(array)
+        assert isinstance(part, CudaBuffer)
+        missing = self._shape[axis] - part._shape[axis]
+        self._copies.spread(part.value, self.value, len(self._shape), axis, missing)
+
+    def _like(self, shape: Sequence[int]) -> CudaBuffer:
+        return CudaBuffer(shape, self._dtype, self._index, self._copies)
 
     def _failed(self, expected: str, error: Exception) -> BuildError:
         todo = "close what uses the card, or take a smaller budget or context, or --device cpu"
@@ -154,15 +194,19 @@ class CudaMemory:
         options = {"device_id": str(index), "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
         self.providers: Sequence[tuple[str, Mapping[str, str]]] = ((CUDA, options), ("CPUExecutionProvider", {}))
 
+    @cached_property
+    def _copies(self) -> CardCopies:
+        return CardCopies(self.providers)
+
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> CudaBuffer:
         """See `Memory`: a new value holds whatever the card's memory held."""
-        buffer = CudaBuffer(shape, np.dtype(dtype), self._index)
+        buffer = CudaBuffer(shape, np.dtype(dtype), self._index, self._copies)
         buffer.zero()
         return buffer
 
     def holding(self, array: Array) -> CudaBuffer:
         """See `Memory`: a copy, so that the array may go."""
-        buffer = CudaBuffer(array.shape, array.dtype, self._index)
+        buffer = CudaBuffer(array.shape, array.dtype, self._index, self._copies)
         buffer.write(array)
         return buffer
 

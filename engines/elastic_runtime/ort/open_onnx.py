@@ -281,6 +281,7 @@ def open_onnx(
             threads=threads,
             memory=_memory(place),
             profile=profile,
+            origin=bundle.origin(budget),
         )
     except (ElasticError, MemoryError):
         raise

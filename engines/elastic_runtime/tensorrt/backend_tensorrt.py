@@ -18,12 +18,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from elastic_runtime.backend import DeviceName, Floats, Ints, closed
+from elastic_runtime.backend import DeviceName, Floats, Ints, Origin, SavedStates, closed, not_of_this_backend
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import EngineEntry, OutputPort
 from elastic_runtime.tensorrt.call_size import call_size
-from elastic_runtime.tensorrt.device_states import DeviceStates, nbytes, sized
+from elastic_runtime.tensorrt.device_states import DeviceStates, SavedDeviceStates, nbytes, sized
 
 DECODE, PREFILL = 0, 1  # profiles: T = 1, and 1 <= T <= max_tokens
 _TOKENS = ("input_ids", "position", "length")
@@ -77,6 +77,7 @@ class EngineBackend:
         batch: most rows.
         vocab_size: V.
         scratch: bytes of activation memory, for `memory`.
+        origin: the bundle and budget of the engine.
         on_close: called when the backend is closed, before memory is given back.
         say: hears of an engine or a card that does not record decode steps.
 
@@ -97,11 +98,13 @@ class EngineBackend:
         batch: int,
         vocab_size: int,
         scratch: int = 0,
+        origin: Origin = Origin(),  # noqa: B008  # frozen
         on_close: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.max_tokens, self.max_context, self.max_batch = entry.max_tokens, entry.max_context, batch
         self.vocab_size, self._entry, self._device, self._executors = vocab_size, entry, device, executors
+        self.origin = origin
         self._weights, self._scratch, self._on_close = weights, scratch, on_close
         self._logits_port: OutputPort = next(port for port in entry.outputs if port.input is None)
         self._graphs: dict[int, Any] = {}
@@ -150,6 +153,18 @@ class EngineBackend:
             self._executors.prefill.enqueue(self._device.stream)
         self._states.swap()
         return self._read_logits(tokens, length)
+
+    def save(self, rows: int, device: DeviceName) -> SavedDeviceStates:
+        """See `Backend.save`."""
+        self._check_open()
+        return self._states.save(self._batch, rows, device)
+
+    def load(self, saved: SavedStates) -> None:
+        """See `Backend.load`."""
+        self._check_open()
+        if not isinstance(saved, SavedDeviceStates):
+            raise not_of_this_backend("those of another")
+        self._states.load(saved)
 
     def states(self) -> Mapping[str, npt.NDArray[Any]]:
         """A copy of every state."""

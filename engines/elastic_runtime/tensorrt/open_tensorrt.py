@@ -201,6 +201,7 @@ def _load(
             batch=wishes.batch,
             vocab_size=budget.widths.vocab_size,
             scratch=opened.scratch,
+            origin=bundle.origin(budget),
             on_close=opened.close,
             say=say,
         )

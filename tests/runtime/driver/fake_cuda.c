@@ -104,18 +104,25 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t count, void* stream) {
   memcpy(to, (void*)from, count);
   return 0;
 }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t count, void* stream) {
+  run_copies();
+  if (!known(to, count) || !known(from, count) || stream != &stream_tag || !context_set) return INVALID;
+  memcpy((void*)to, (void*)from, count);
+  return 0;
+}
 typedef struct {  // CUDA_MEMCPY2D of cuda.h
   size_t srcXInBytes, srcY; int srcMemoryType; const void* srcHost; uint64_t srcDevice; void* srcArray; size_t srcPitch;
   size_t dstXInBytes, dstY; int dstMemoryType; void* dstHost; uint64_t dstDevice; void* dstArray; size_t dstPitch;
   size_t WidthInBytes, Height;
 } Copy2D;
 int cuMemcpy2DAsync_v2(const Copy2D* c, void* stream) {
-  if (c->srcMemoryType != 1 || c->dstMemoryType != 2 || stream != &stream_tag || !c->WidthInBytes || !c->Height) return INVALID;
+  if ((c->srcMemoryType != 1 && c->srcMemoryType != 2) || c->dstMemoryType != 2 || stream != &stream_tag || !c->WidthInBytes || !c->Height) return INVALID;
   if (c->srcPitch > 0x7fffffff || c->dstPitch > 0x7fffffff) return INVALID;  // CU_DEVICE_ATTRIBUTE_MAX_PITCH
   if (c->WidthInBytes > c->srcPitch || c->WidthInBytes > c->dstPitch || !context_set) return INVALID;
   if (c->srcXInBytes || c->srcY || c->dstXInBytes || c->dstY || c->srcArray || c->dstArray) return INVALID;
   if (!known(c->dstDevice, (c->Height - 1) * c->dstPitch + c->WidthInBytes)) return INVALID;
-  copy_rows((char*)c->dstDevice, c->dstPitch, c->srcHost, c->srcPitch, c->WidthInBytes, c->Height);
+  if (c->srcMemoryType == 2 && !known(c->srcDevice, (c->Height - 1) * c->srcPitch + c->WidthInBytes)) return INVALID;
+  copy_rows((char*)c->dstDevice, c->dstPitch, c->srcMemoryType == 2 ? (const char*)c->srcDevice : c->srcHost, c->srcPitch, c->WidthInBytes, c->Height);
   return 0;
 }
 int cuStreamBeginCapture_v2(void* stream, int mode) { capturing = 1; recorded = 0; return stream == &stream_tag && mode == 1 ? 0 : INVALID; }

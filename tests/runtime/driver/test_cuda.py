@@ -15,6 +15,7 @@ import pytest
 from elastic_runtime.driver import cuda, free_memory
 from elastic_runtime.driver.blocks import Block, strided_blocks
 from elastic_runtime.driver.cuda import CudaDevice
+from elastic_runtime.driver.device import Rows
 from elastic_runtime.errors import BuildError, InputError
 
 
@@ -63,6 +64,25 @@ def test_strided_copies_are_slices(device: CudaDevice) -> None:
     device.download(address, found)
     assert np.array_equal(found, kept)
     device.free(address)
+
+
+@pytest.mark.parametrize("most_pitch", [cuda._MOST_PITCH, 10], ids=["in one copy", "row by row"])
+def test_rows_are_copied_within_the_card(device: CudaDevice, most_pitch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_MOST_PITCH", most_pitch)
+    wide, found = np.arange(5 * 12, dtype=np.uint8).reshape(5, 12), np.zeros((5, 12), np.uint8)
+    source, packed, target = (device.allocate(60) for _ in range(3))
+    device.upload(source, wide)
+    device.zero(target, 60)
+    device.copy(packed, source, Rows(5, 7, target_pitch=7, source_pitch=12))
+    device.copy(target, packed, Rows(5, 7, target_pitch=12, source_pitch=7))
+    device.download(target, found)
+    assert np.array_equal(found[:, :7], wide[:, :7])
+    assert not found[:, 7:].any()
+    device.copy(target, source, Rows(5, 12, target_pitch=12, source_pitch=12))
+    device.download(target, found)
+    assert np.array_equal(found, wide)
+    for address in (source, packed, target):
+        device.free(address)
 
 
 def test_graphs_are_recorded_launched_and_dropped(device: CudaDevice) -> None:

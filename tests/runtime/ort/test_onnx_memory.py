@@ -19,6 +19,7 @@ from elastic_runtime.errors import BuildError, NoCudaError
 from elastic_runtime.format.weights import iter_weights
 from elastic_runtime.ort import backend_onnx, onnx_memory
 from elastic_runtime.ort.backend_onnx import OnnxBackend
+from elastic_runtime.ort.card_copies import CardCopies
 from elastic_runtime.ort.onnx_memory import CudaMemory, HostMemory, Memory, check_cuda
 
 
@@ -87,6 +88,20 @@ def test_a_decode_step_sends_three_inputs_and_fetches_nothing(
     for position in range(2, 7):
         _call(backend, ids, position)
     assert crossed == {"written": 3 * 5}
+    backend.close()
+
+
+def test_a_new_sequence_sends_nothing_to_the_card(make: Callable[..., OnnxBackend], crossed: Counter[str]) -> None:
+    """Its states are set to zero where they lie: caches of a long context are gigabytes."""
+    backend = make(ApartMemory())
+    for position in range(2):  # the first call writes the other bank
+        _call(backend, np.array([[65]]), position)
+    assert any(buffer.read().any() for buffer in backend._banks[0].values())
+    crossed.clear()
+    backend.start(1)
+    backend.start(2)
+    assert crossed == {}
+    assert not any(state.any() for state in backend.states().values())
     backend.close()
 
 
@@ -238,7 +253,10 @@ def test_a_card_that_is_full_or_fails_is_a_plain_error(monkeypatch: pytest.Monke
         "budget or context, or --device cpu."
     )
     monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", lambda *_: Value())
+    buffer = onnx_memory.CudaBuffer((3, 2), np.dtype(np.float32), 0, CardCopies(HostMemory.providers))
     with pytest.raises(BuildError, match="card 0: expected it to take 24 bytes"):
-        CudaMemory().zeros((3, 2), np.float32)
+        buffer.write(np.zeros((3, 2)))
     with pytest.raises(BuildError, match="card 0: expected it to give 24 bytes"):
-        onnx_memory.CudaBuffer((3, 2), np.dtype(np.float32), 0).read()
+        buffer.read()
+    with pytest.raises(BuildError, match="card: expected onnxruntime's ConstantOfShape to run, found"):
+        buffer.zero()

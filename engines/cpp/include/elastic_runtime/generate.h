@@ -37,7 +37,8 @@ using OnToken = std::function<bool(std::size_t row, std::int64_t id, std::string
 /// on where the row was left.
 /// @param tokenizer null where there is none: then only ids come out
 /// Throws InputError as `Session::feed` does, for an empty prompt of an empty row, and for stop strings
-/// without a tokenizer; nothing was fed then.
+/// without a tokenizer; nothing was fed then. Throws it too when `on_token` has moved the session: what would
+/// follow is not of this generation.
 std::vector<Generated> generate(Session& session, const std::vector<std::vector<std::int64_t>>& prompts,
                                 const GenerateOptions& options, const ByteTokenizer* tokenizer = nullptr,
                                 const OnToken& on_token = {});

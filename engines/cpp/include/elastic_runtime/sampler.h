@@ -6,16 +6,20 @@
 //
 //   greedy (temperature 0): the largest logit; of equal ones the lowest id. No random word is used.
 //
-//   otherwise:
-//   1. order     candidates sorted by (logit descending, id ascending); -inf left out
-//   2. top-k     the first k of them, all where there are fewer (k = 0: all)
-//   3. weight    w[i] = e((double(l[i]) - double(l[first])) / temperature), temperature a double
-//   4. top-p     total = w[0] + w[1] + ... from left to right; the shortest prefix whose running sum is >=
-//   top_p * total
-//                stays (top_p = 1: all stay)
-//   5. draw      u = (word(seed, n) >> 11) * 2^-53, n the number of draws made before from this seed;
-//                total of what stayed, from left to right; the first candidate whose running sum is > u *
-//                total, or the last candidate
+//   otherwise, with weights that are whole numbers, so that their sums are exact in any order and nothing has
+//   to be sorted:
+//   1. weight    w[i] = floor(e((double(l[i]) - double(l_max)) / temperature) * 2^s + 0.5), all in doubles,
+//                s = 53 - ceil(log2 V): all V of them add up to at most 2^53, below which doubles hold every
+//                whole number. It is 0 from about (s + 1) * ln 2 temperatures below l_max on, and for -inf
+//   2. top-k     the first k candidates in the order (logit descending, id ascending); k = 0: all
+//   3. top-p     of these the shortest prefix in that order with a sum >= top_p * (the sum of all of them);
+//                1: all
+//   4. draw      u = (word(seed, n) >> 11) * 2^-53, n the number of draws made before from this seed; in the
+//                order of ids, the first that stayed whose running sum is > u * (the sum of all that stayed)
+//
+//   No weight is off by more than 2^-(s+1) of the sum through rounding, and all of them together by at most
+//   V * 2^-(s+1): 7e-12 and 1e-6 for V = 131072. u times a sum S <= 2^53 is below S after rounding, so step 4
+//   always ends at a candidate, and never at one of weight 0.
 //
 //   word(seed, n), splitmix64, all arithmetic modulo 2^64 (the generator of sketch.py):
 //       z = seed + (n + 1) * 0x9E3779B97F4A7C15
@@ -56,16 +60,21 @@ class Sampler {
 
  private:
   struct Candidate {
-    float logit;
-    std::int64_t id;
+    std::uint32_t key;  ///< orders as logits do, the largest logit first
+    std::uint32_t id;
+    double weight;
   };
-  void order(const float* logits, std::size_t count);
+  void weigh(const float* logits, std::size_t count, double largest);
+  template <typename Measure>
+  void keep_leading(const Measure& measure, double wanted);
+  double total() const;
   std::int64_t draw();
 
   Sampling sampling_;
   std::uint64_t draws_ = 0;
-  std::vector<Candidate> candidates_;  // kept between calls: the vocabulary is large
-  std::vector<double> weights_;
+  std::vector<Candidate> candidates_;  // in the order of ids; kept between calls: the vocabulary is large
+  std::vector<std::uint32_t> inside_;
+  std::vector<double> sums_;
 };
 
 /// Word `n` of the generator, from 0.

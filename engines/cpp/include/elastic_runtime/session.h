@@ -25,6 +25,21 @@ struct Call {
   const std::int64_t* length = nullptr;    ///< [B] real tokens of the row, 0..T
 };
 
+/// What a backend runs: the digest of its bundle's manifest, the budget's name, the backend's kind.
+struct Origin {
+  std::string bundle, budget, backend;
+};
+
+/// Where a copy of states lies.
+enum class Place { kDevice, kHost };
+
+/// A copy of all states, of the kind of the backend that made it. Its memory goes with it.
+class SavedStates {
+ public:
+  virtual ~SavedStates() = default;
+  virtual std::int64_t bytes() const = 0;
+};
+
 /// Device code behind one interface: weights, states and the model's run. Sessions drive it.
 class Backend {
  public:
@@ -47,6 +62,38 @@ class Backend {
 
   /// Bytes held on the device: weights, states, caches, scratch.
   virtual std::int64_t memory() const = 0;
+
+  virtual Origin origin() const = 0;
+
+  /// A copy of every state, of caches the first `rows` rows, beside the states or in main memory.
+  virtual std::unique_ptr<SavedStates> save(std::int64_t rows, Place place) const = 0;
+
+  /// Put the states back as they were, where as many sequences are under way; rows beyond those of the copy
+  /// become zero. Throws InputError, and nothing has changed, about one that another kind of backend made.
+  virtual void load(const SavedStates& saved) = 0;
+};
+
+/// A session as it stood at one moment: what `Session::snapshot` gives and `Session::restore` takes, as often
+/// as one likes. Copies share the states. For B rows of which the longest has P tokens it takes B * (state
+/// bytes + P * KV bytes a token) of the backend's dtypes, and 4 * B * V.
+class Snapshot {
+ public:
+  /// Bytes of states and logits.
+  std::int64_t bytes() const;
+
+  /// Tokens in each row's state.
+  const std::vector<std::int64_t>& positions() const { return positions_; }
+
+ private:
+  friend class Session;
+  Snapshot() = default;
+
+  Origin origin_;
+  std::int64_t context_ = 0;
+  std::vector<std::int64_t> positions_;
+  std::vector<std::optional<std::int64_t>> pending_;
+  std::vector<float> logits_;
+  std::shared_ptr<const SavedStates> states_;
 };
 
 /// Sequences in progress on one backend. Prefill and decode are the same call: `feed`.
@@ -81,6 +128,18 @@ class Session {
   /// Say which token comes first when the row is fed again; none: none does. Throws InputError about the id.
   void set_pending(std::size_t row, std::optional<std::int64_t> id);
 
+  /// The session as it stands, to come back to with `restore`. Throws BuildError where the device has no
+  /// room.
+  Snapshot snapshot(Place place = Place::kDevice) const;
+
+  /// Stand again as at a snapshot, of this session or of one like it: what follows is, bit for bit, what
+  /// would have followed then. Throws InputError about one of another bundle, budget, backend, context or
+  /// batch, and nothing has changed; BuildError when the device fails, and the session begins anew.
+  void restore(const Snapshot& snapshot);
+
+  /// A number that changes whenever the states do.
+  std::uint64_t moves() const { return moves_; }
+
   /// `hook` is called before every call of the model. What it throws ends `feed` there: tokens of earlier
   /// calls were fed, the others not.
   void before_call(std::function<void()> hook) { before_call_ = std::move(hook); }
@@ -101,6 +160,7 @@ class Session {
   std::vector<std::optional<std::int64_t>> pending_;
   std::vector<std::int64_t> ids_, call_positions_, lengths_;
   std::vector<float> logits_, call_logits_;
+  std::uint64_t moves_ = 0;
 };
 
 }  // namespace elastic
