@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from elastic_runtime import opening
 from elastic_runtime.backend import Floats
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import ElasticError, NoCudaError, UnavailableError
 from elastic_runtime.format.manifest import EngineEntry, Plugin
-from elastic_runtime.opening import Opener
+from elastic_runtime.opening import Opener, candidates, loading, places
+from elastic_runtime.ort.open_onnx import OnnxCard, plan_cpu
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
 from elastic_runtime.tensorrt import plugin_library
@@ -97,14 +97,14 @@ def make(both: Bundle, monkeypatch: pytest.MonkeyPatch) -> Make:
         def onnx_card(found: Card, **rest: Any) -> Any:
             if not cuda:
                 raise NoCudaError("onnxruntime without one")
-            return opening.OnnxCard(found, found.free)
+            return OnnxCard(found, found.free)
 
         libraries = None if installed is None else plugin_library.read_libraries(installed)
         monkeypatch.setattr(plugin_library, "installed_libraries", lambda: libraries)
-        monkeypatch.setattr(opening, "find_card", lambda: CARD)
-        monkeypatch.setattr(opening, "card", lambda: CARD)
-        monkeypatch.setattr(opening, "onnx_card", onnx_card)
-        monkeypatch.setattr(opening, "open_onnx", onnx)
+        monkeypatch.setattr(places, "find_card", lambda: CARD)
+        monkeypatch.setattr(places, "card", lambda: CARD)
+        monkeypatch.setattr(places, "onnx_card", onnx_card)
+        monkeypatch.setattr(loading, "open_onnx", onnx)
         monkeypatch.setattr(engine_opening, "open_tensorrt", engine)
         monkeypatch.setattr(engine_opening, "installed_version", lambda: both.budgets[0].engines[0].version)
         return Opener(bundle, Request(**request), say=said.append), said
@@ -205,7 +205,7 @@ def test_a_named_budget_without_room_on_the_cpu_names_one_that_has(
 ) -> None:
     needs = {b.name: _cpu_bytes(plugin_only, b.name) for b in plugin_only.budgets}
     assert needs["small"] < needs["large"]
-    monkeypatch.setattr(opening, "free_ram", lambda: needs["small"])
+    monkeypatch.setattr(candidates, "free_ram", lambda: needs["small"])
     with pytest.raises(ElasticError) as caught:
         run(plugin_only, cuda=False, budget="large", context=64)
     assert "Take the budget small, which fits, a smaller context, or run its engine on a card." in str(caught.value)
@@ -213,5 +213,5 @@ def test_a_named_budget_without_room_on_the_cpu_names_one_that_has(
 
 
 def _cpu_bytes(bundle: Bundle, name: str) -> int:
-    plan = opening.plan_cpu(bundle, bundle.budget(name), context=64, rows=1, weights="auto", free=0)
+    plan = plan_cpu(bundle, bundle.budget(name), context=64, rows=1, weights="auto", free=0)
     return plan.need.least("auto")
