@@ -79,11 +79,16 @@ class Candidates:
             plan = self._plan(budget, free, at_least, rows)
             plan.need.form(self._request.weights, free, budget.name)
             return
-        from elastic_runtime.tensorrt.open_tensorrt import check_engine, select_engine  # noqa: PLC0415
+        from elastic_runtime.tensorrt.open_tensorrt import (  # noqa: PLC0415
+            check_engine,
+            read_checked,
+            select_engine,
+        )
 
         then = replace(place, free=place.free + held)
         engine = select_engine(budget, self._request, then, at_least=at_least)
-        check_engine(self._bundle, budget, engine, self._request, then)
+        check_engine(budget, engine, self._request, then)
+        read_checked(self._bundle, engine)
 
     def choice(self, found: Card | None, at_least: int = 1) -> Choice:
         """The reckoning of every budget at the memory that is named or free on the card."""

@@ -21,7 +21,7 @@ from elastic_runtime.format.paths import inside
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights
 from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered
-from elastic_runtime.tensorrt.plugin_library import PluginSource, check_code, plugin_source
+from elastic_runtime.tensorrt.plugin_library import PluginSource, plugin_source, read_engine
 from elastic_runtime.tensorrt.preflight import (
     check_card,
     check_driver,
@@ -138,24 +138,27 @@ def open_engine(
     say: Say,
 ) -> Backend:
     """That engine. Raises UnavailableError where it cannot run, BuildError where device or TensorRT fail."""
-    plugins = check_engine(bundle, budget, engine, wishes, card)
+    plugins = check_engine(budget, engine, wishes, card)
     kept = remembered(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
     if warning := untested(engine, kept):
         say(warning)
     return _load(bundle, budget, engine, wishes, card, plugins, files, say)
 
 
-def check_engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
-    """Whether the engine can run there now; where its plugins come from.
+def check_engine(budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
+    """Whether the engine can run there now; where its plugins come from. Its file is not read: `read_checked` does.
 
     Raises:
         UnavailableError: it cannot.
-        DamageError: it holds code that the manifest does not list.
     """
     plugins = check_runs(engine, wishes, card)
-    check_code(engine, inside(bundle.path, engine.file, engine.file))
     check_memory(budget, engine, card, batch=wishes.batch)
     return plugins
+
+
+def read_checked(bundle: Bundle, engine: EngineEntry) -> bytes:
+    """The engine's file. Raises DamageError where it holds code that the manifest does not list."""
+    return read_engine(engine, inside(bundle.path, engine.file, engine.file))
 
 
 def check_runs(engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
@@ -179,14 +182,16 @@ def _load(
     """The backend; what was made before a failure is given back."""
     from elastic_runtime.tensorrt.trt_engine import TrtEngine  # noqa: PLC0415
 
-    trt, path = load_tensorrt(), bundle.path / engine.file
+    data = read_checked(bundle, engine)
+    trt = load_tensorrt()
     cache = kernels_file(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
     with ExitStack() as undo:
         device = CudaDevice()
         undo.callback(device.close)
         opened = TrtEngine(
-            trt, engine, path, device, plugin=plugins.library, host_code=plugins.carried, cache=cache, say=say
+            trt, engine, data, device, plugin=plugins.library, host_code=plugins.carried, cache=cache, say=say
         )
+        del data  # as large as the model, where an engine has its weights inside
         undo.callback(opened.close)
         opened.check_locations()
         opened.check_aliases()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.manifest import Status
+from elastic_runtime.format.manifest_reader import DamageError
 from elastic_runtime.opening import LostError, Opener, places
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
 from elastic_runtime.tensorrt import trt_engine
 from elastic_runtime.tensorrt.backend_tensorrt import Executors
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remember
+from plugin_libraries_folder import library_bytes
 
 GIB = 1 << 30
 CARD = Card("GeForce RTX 5080", "12.0", 16 * GIB, 15 * GIB)
@@ -89,8 +92,8 @@ def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
     class Engine:
         scratch = 5
 
-        def __init__(self, trt: Any, entry: Any, path: Path, device: Any, **rest: Any) -> None:
-            asked.append({"entry": entry, "path": path, **rest})
+        def __init__(self, trt: Any, entry: Any, data: bytes, device: Any, **rest: Any) -> None:
+            asked.append({"entry": entry, "data": data, **rest})
             self._entry = entry
 
         def tensors(self) -> set[str]:
@@ -129,7 +132,7 @@ def test_with_a_card_the_engine_is_opened_with_its_weights(bundle: Bundle, card:
     assert session.backend.name == "tensorrt-rtx"
     assert session.backend.memory()["scratch"] == 5
     assert device.uploaded == bundle.recipe(budget).nbytes
-    assert asked[0]["path"] == bundle.path / "large/rtx5080.engine"
+    assert asked[0]["data"] == (bundle.path / "large/rtx5080.engine").read_bytes()
     digest = next(entry.sha256 for entry in bundle.manifest.files if entry.path == "large/rtx5080.engine")
     assert asked[0]["cache"] == tmp_path / "kernels" / f"{digest[:16]}-GeForce-RTX-5080.cache"
     assert said == [f"large/rtx5080.engine was built and has not been run on a card yet: {said[0].split(': ', 1)[1]}"]
@@ -310,3 +313,24 @@ def test_a_package_that_does_not_load_leaves_no_device_open(
     with pytest.raises(UnavailableError, match="expected it to load"):
         Opener(bundle, Request(budget="small", backend="tensorrt-rtx")).open()
     assert made == []
+
+
+def test_tensorrt_gets_the_bytes_that_were_looked_into(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever swaps the file after the look has his code run by nobody."""
+    _, asked = card
+    moved = replace(bundle, path=tmp_path / "moved")
+    shutil.copytree(bundle.path, moved.path)
+    file = moved.path / "small/rtx5080.engine"
+    checked = file.read_bytes()
+
+    def load() -> str:
+        file.write_bytes(b"vtrt" + library_bytes("swapped"))
+        return "trt"
+
+    monkeypatch.setattr(engine_opening, "load_tensorrt", load)
+    Opener(moved, Request(budget="small")).open().close()
+    assert asked[0]["data"] == checked
+    with pytest.raises(DamageError, match="expected no code for the host in it"):
+        Opener(moved, Request(budget="small")).open()

@@ -61,13 +61,12 @@ def opened(trt: Any, tmp_path: Path) -> Callable[..., Rig]:
         trt.Tensor("key_cache.0", True, (-1,)),
         trt.Tensor("key_cache_out.0", False, (-1,), aliased="key_cache.0"),
     ]
-    (tmp_path / "x.engine").write_bytes(b"engine" * 20)
 
     def make(plugin: Path | None = None, host_code: bool = False) -> Rig:
         memory, said = Memory(trt.WORLD.events), list[str]()
         cache = tmp_path / "cache" / "kernels"
         plugins: Any = {"plugin": plugin, "host_code": host_code}
-        engine = TrtEngine(trt, Entry, tmp_path / "x.engine", memory, **plugins, cache=cache, say=said.append)  # type: ignore[arg-type]
+        engine = TrtEngine(trt, Entry, b"engine" * 20, memory, **plugins, cache=cache, say=said.append)  # type: ignore[arg-type]
         return Rig(engine, memory, said)
 
     return make
