@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card, free_ram
-from elastic_runtime.errors import BuildError, UnavailableError
+from elastic_runtime.errors import BuildError, ElasticError, UnavailableError
 from elastic_runtime.fit.choose import Choice
 from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.opening.places import Place, Places
@@ -101,6 +101,34 @@ class Candidates:
             batch=request.batch,
             compute_capability=found.compute_capability if found else None,
         )
+
+    def explain(self, found: Card | None) -> str:
+        """The reckoning of every budget, the engines that cannot run on the card, and what serves where none can.
+
+        Nothing is loaded, so an engine may be refused yet when it is.
+
+        Args:
+            found: the card; None where memory was named for one that is not here: then engines of all cards count.
+
+        Raises:
+            InputError: vram or context are absurd.
+        """
+        if found is None:
+            return self.choice(None).explain()
+        from elastic_runtime.tensorrt.engine_choice import explain_engines  # noqa: PLC0415
+
+        choice, refused = explain_engines(self._bundle, self._request, found)
+        instead = [] if choice.chosen else [self._instead(found)]
+        return "\n".join([choice.explain(), *refused, *instead])
+
+    def _instead(self, found: Card) -> str:
+        """What opening comes to where no engine serves."""
+        try:
+            budget, place = self.settle(self._request.budget, found)
+        except ElasticError as error:
+            return f"nothing runs here: {error}"
+        where = "the CPU" if place is None else found.name
+        return f"what runs here instead: {budget.name} on {where} with onnxruntime, in float32 arithmetic"
 
     def _budget_with_engine(
         self, name: str, found: Card, at_least: int, failed: Mapping[str, UnavailableError]

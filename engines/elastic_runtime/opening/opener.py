@@ -85,5 +85,8 @@ class Opener:
         return opened, logits, cost
 
     def explain(self) -> str:
-        """The reckoning of every budget at the memory given or free. Raises InputError where neither is known."""
-        return self._candidates.choice(self._places.to_reckon_with()).explain()
+        """The reckoning of every budget at the memory given or free, and what `open` would come to as far as it shows
+        before anything is loaded. Raises InputError where no memory is known.
+        """
+        places = Places(self.bundle, self.request, ignore)  # nothing is opened, so nobody is to hear of it
+        return Candidates(self.bundle, self.request, places, ignore).explain(places.to_reckon_with())

@@ -103,8 +103,15 @@ class Places:
         self._say(running_on(place.card, self._no_engine))
 
     def to_reckon_with(self) -> Card | None:
-        """The card whose memory counts; None where another was named. Raises InputError where neither is known."""
-        return card() if self._request.vram is None else None
+        """The card whose memory counts; None where memory was named and no card here has engines in the bundle.
+
+        Raises:
+            InputError: no card, and no memory named.
+        """
+        if self._request.vram is None:
+            return card()
+        found = find_card()
+        return found if found and found.compute_capability in self._served() else None
 
     def _served(self) -> set[str]:
         return {c for b in self._bundle.budgets for e in b.engines for c in e.compute_capabilities}

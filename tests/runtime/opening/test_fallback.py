@@ -106,6 +106,7 @@ def make(both: Bundle, monkeypatch: pytest.MonkeyPatch) -> Make:
         monkeypatch.setattr(places, "onnx_card", onnx_card)
         monkeypatch.setattr(loading, "open_onnx", onnx)
         monkeypatch.setattr(engine_opening, "open_tensorrt", engine)
+        monkeypatch.setattr(engine_opening, "read_checked", lambda *_: b"vtrt")
         monkeypatch.setattr(engine_opening, "installed_version", lambda: both.budgets[0].engines[0].version)
         return Opener(bundle, Request(**request), say=said.append), said
 
@@ -215,3 +216,63 @@ def test_a_named_budget_without_room_on_the_cpu_names_one_that_has(
 def _cpu_bytes(bundle: Bundle, name: str) -> int:
     plan = plan_cpu(bundle, bundle.budget(name), context=64, rows=1, weights="auto", free=0)
     return plan.need.least("auto")
+
+
+def test_what_is_explained_is_what_opening_takes(both: Bundle, make: Make, tmp_path: Path) -> None:
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    head, *lines = make(both, installed=installed)[0].explain().splitlines()
+    assert head == "15.0 GiB, 1 tokens or more x 1:"
+    assert [line.rsplit(": ", 1)[1] for line in lines] == ["chosen", "fits", "fits"]
+    opener, said = make(both)
+    chosen, *lines = opener.explain().splitlines()[1:]
+    assert chosen.endswith(": chosen")
+    assert lines[2].startswith("large/rtx5080.plugin.engine does not run here: libelastic_plugins.so: expected")
+    assert len(lines) == 5
+    assert said == []
+    opener.open().close()
+    assert said[0].startswith("warning: large/rtx5080.engine in place of large/rtx5080.plugin.engine")
+
+
+@pytest.mark.parametrize(("cuda", "where"), [(True, "GeForce RTX 5080"), (False, "the CPU")])
+@pytest.mark.parametrize("how", [{}, {"vram": GIB * 12}])
+def test_no_engine_is_marked_as_chosen_that_cannot_run(
+    plugin_only: Bundle, make: Make, cuda: bool, where: str, how: dict[str, int]
+) -> None:
+    opener, said = make(plugin_only, cuda=cuda, **how)
+    _, *lines = opener.explain().splitlines()
+    assert lines[:3] == [f"  {name}: no engine that runs here" for name in ("large", "medium", "small")]
+    assert NO_LIBRARY.format("large/rtx5080.plugin.engine") in lines[3]
+    assert lines[6:] == [f"what runs here instead: large on {where} with onnxruntime, in float32 arithmetic"]
+    assert said == []
+    opener.open().close()
+    assert opener.budget == plugin_only.budget("large")
+
+
+def test_where_nothing_runs_the_explanation_says_so(plugin_only: Bundle, make: Make) -> None:
+    opener, _ = make(plugin_only, backend="tensorrt-rtx")
+    assert opener.explain().splitlines()[-1].startswith("nothing runs here: libelastic_plugins.so: expected elastic")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_switch_takes_the_next_engine_where_one_does_not_load(
+    both: Bundle, plugin_only: Bundle, make: Make, tmp_path: Path, native: bool
+) -> None:
+    """The native one beside it. Where there is none the session would leave the card: the old budget opens again."""
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    bundle = both if native else plugin_only
+    opener, said = make(bundle, installed=installed, refuses="medium/rtx5080.plugin.engine", budget="small", context=64)
+    session = opener.open()
+    if native:
+        session, _, cost = opener.switch(session, "medium")
+        assert cost.budget == "medium"
+        assert [text.partition(": ")[2].partition(":")[0] for text in said] == [
+            "medium/rtx5080.engine in place of medium/rtx5080.plugin.engine"
+        ]
+    else:
+        with pytest.raises(UnavailableError, match="an old driver"):
+            opener.switch(session, "medium")
+    backend: Any = session.backend
+    assert backend.what == ("medium/rtx5080.engine" if native else "small/rtx5080.plugin.engine")
+    assert opener.budget
+    assert opener.budget.name == ("medium" if native else "small")
+    session.close()
