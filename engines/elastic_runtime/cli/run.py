@@ -17,6 +17,7 @@ import click
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.cli.options import check_beside
 from elastic_runtime.cli.stats import Stopwatch, cut_note, report
+from elastic_runtime.cli.streams import speak_utf8
 from elastic_runtime.errors import (
     FAULT,
     NO_ROOM,
@@ -48,6 +49,7 @@ def main() -> None:
     try:
         if sys.stdout is None:
             raise BuildError("standard output", expected="an open one", found="a closed one", todo="use > /dev/null")
+        speak_utf8()
         command.main(standalone_mode=False)
     except Exception as error:  # the last border: nothing may leave as a traceback
         if "--debug" in sys.argv[1:]:

@@ -27,6 +27,7 @@ from elastic_runtime.tensorrt.preflight import (
     check_driver,
     check_memory,
     check_version,
+    crowded,
     installed_version,
     load_tensorrt,
     package_cuda,
@@ -140,8 +141,9 @@ def open_engine(
     """That engine. Raises UnavailableError where it cannot run, BuildError where device or TensorRT fail."""
     plugins = check_engine(budget, engine, wishes, card)
     kept = remembered(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
-    if warning := untested(engine, kept):
-        say(warning)
+    for warning in (untested(engine, kept), crowded(budget, engine, card, batch=wishes.batch)):
+        if warning:
+            say(warning)
     return _load(bundle, budget, engine, wishes, card, plugins, files, say)
 
 

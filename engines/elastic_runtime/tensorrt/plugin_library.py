@@ -56,6 +56,8 @@ def plugin_source(engine: EngineEntry, capability: str, *, given: Path | None, t
         return PluginSource()
     if given is not None:
         return _source(engine, capability, read_libraries(given), trusted=trusted)
+    if not sys.platform.startswith("linux"):
+        raise _for_linux(engine.file, "elastic-plugins, which are for Linux")
     try:
         return _source(engine, capability, installed_libraries(), trusted=trusted)
     except UnavailableError:
@@ -110,12 +112,7 @@ def _check_known(
     engine: EngineEntry, carried: CarriedLibrary, libraries: PluginLibraries | None, *, trusted: bool
 ) -> None:
     if not sys.platform.startswith("linux"):
-        raise UnavailableError(
-            engine.file,
-            expected=f"a plugin library for {sys.platform}",
-            found=f"{carried.file} in it, which is for Linux",
-            todo="take an engine of native ops: export with --ops native",
-        )
+        raise _for_linux(engine.file, f"{carried.file} in it, which is for Linux")
     known = {library.sha256 for library in libraries.libraries} if libraries is not None else set()
     if trusted or carried.sha256 in known:
         return
@@ -127,6 +124,11 @@ def _check_known(
         todo="install the elastic-plugins that it was exported with, or, if you trust whoever made the bundle, say so"
         " with --trust-engine",
     )
+
+
+def _for_linux(file: str, found: str) -> UnavailableError:
+    todo = "take an engine of native ops: export with --ops native"
+    return UnavailableError(file, expected=f"a plugin library for {sys.platform}", found=found, todo=todo)
 
 
 def _outside(engine: EngineEntry, capability: str, libraries: PluginLibraries | None) -> Path:

@@ -152,7 +152,21 @@ def test_a_damaged_package_stops_its_engines_alone_where_a_damaged_named_folder_
         refused(engine, folder / "libraries.json")
 
 
-def test_a_library_for_linux_runs_nowhere_else(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_for_linux_runs_nowhere_else(source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor is anybody sent for one: elastic-plugins are for Linux. A library that the caller built and names serves."""
+    installed = write_libraries(tmp_path / "installed", LIBRARY)
     monkeypatch.setattr(sys, "platform", "win32")
-    text = refusal(UnavailableError, lambda: source(LIBRARY, trusted=True))
-    assert "expected a plugin library for win32, found a.so in it, which is for Linux. Take an engine of native" in text
+    native = "Take an engine of native ops: export with --ops native."
+    for engine, how in (
+        (LIBRARY, {"trusted": True}),
+        (b"vtrt", {"listed": False}),
+        (LIBRARY, {"installed": installed}),
+    ):
+        text = refusal(UnavailableError, lambda e=engine, h=how: source(e, **h))  # type: ignore[misc]
+        assert text.endswith(
+            f"expected a plugin library for win32, found elastic-plugins, which are for Linux. {native}"
+        )
+    text = refusal(UnavailableError, lambda: source(LIBRARY, trusted=True, given=installed))
+    assert f"expected a plugin library for win32, found a.so in it, which is for Linux. {native}" in text
+    found = source(b"vtrt", listed=False, given=installed)
+    assert found.library == installed / "libelastic_plugins.0.so"
