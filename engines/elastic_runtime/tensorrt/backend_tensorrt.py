@@ -147,7 +147,7 @@ class EngineBackend:
         else:
             self._set_shapes(self._executors.prefill, tokens)
             self._bind_states(self._executors.prefill, self._states.side)
-            self._executors.prefill.enqueue(self._device.stream)
+            self._run(self._executors.prefill)
         self._states.swap()
         return self._read_logits(tokens, length)
 
@@ -209,7 +209,7 @@ class EngineBackend:
 
         The first run of each is a plain one: it compiles kernels and allocates, which cannot be recorded.
         """
-        side, stream = self._states.side, self._device.stream
+        side = self._states.side
         executor = self._executors.decode[side]
         if self.graphs == "not asked for yet":
             self.graphs = self._who_records(executor)
@@ -218,8 +218,16 @@ class EngineBackend:
         if side in self._graphs:
             self._device.launch(self._graphs[side])
             return
-        executor.enqueue(stream)
+        self._run(executor)
         self._warm.add(side)
+
+    def _run(self, executor: Executor) -> None:
+        """One plain run. TensorRT refuses every one on a lost card and blames the engine: the card is asked."""
+        try:
+            executor.enqueue(self._device.stream)
+        except BuildError:
+            self._device.synchronize()
+            raise
 
     def _who_records(self, executor: Executor) -> Graphs:
         """Asked once, when shapes and addresses are set, on which the answer may depend."""
