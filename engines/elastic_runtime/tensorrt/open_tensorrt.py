@@ -20,7 +20,7 @@ from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.paths import inside
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights
-from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered
+from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered, unkept
 from elastic_runtime.tensorrt.plugin_library import PluginSource, plugin_source, read_engine
 from elastic_runtime.tensorrt.preflight import (
     check_card,
@@ -140,11 +140,16 @@ def open_engine(
 ) -> Backend:
     """That engine. Raises UnavailableError where it cannot run, BuildError where device or TensorRT fail."""
     plugins = check_engine(budget, engine, wishes, card)
-    kept = remembered(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
-    for warning in (untested(engine, kept), crowded(budget, engine, card, batch=wishes.batch)):
+    folder = cache_folder(wishes.cache_folder)
+    kernels = kernels_file(folder, bundle.manifest, engine, card.name)
+    for warning in (
+        untested(engine, remembered(folder, bundle.manifest, engine, card.name)),
+        crowded(budget, engine, card, batch=wishes.batch),
+        unkept(kernels),
+    ):
         if warning:
             say(warning)
-    return _load(bundle, budget, engine, wishes, card, plugins, files, say)
+    return _load(bundle, budget, engine, wishes, kernels, plugins, files, say)
 
 
 def check_engine(budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
@@ -176,7 +181,7 @@ def _load(
     budget: BudgetEntry,
     engine: EngineEntry,
     wishes: Wishes,
-    card: Card,
+    kernels: Path,
     plugins: PluginSource,
     files: dict[Path, MappedFile] | None,
     say: Say,
@@ -186,12 +191,11 @@ def _load(
 
     data = read_checked(bundle, engine)
     trt = load_tensorrt()
-    cache = kernels_file(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
     with ExitStack() as undo:
         device = CudaDevice()
         undo.callback(device.close)
         opened = TrtEngine(
-            trt, engine, data, device, plugin=plugins.library, host_code=plugins.carried, cache=cache, say=say
+            trt, engine, data, device, plugin=plugins.library, host_code=plugins.carried, cache=kernels, say=say
         )
         del data  # as large as the model, where an engine has its weights inside
         undo.callback(opened.close)
