@@ -111,13 +111,13 @@ def select_engine(budget: BudgetEntry, wishes: Wishes, card: Card, *, at_least: 
     )
     (reckoning,) = choice.reckonings
     if reckoning.engine is None:
-        expected = f"an engine for {card.name}"
-        raise UnavailableError(
-            f"budget {budget.name!r}",
-            expected=expected,
-            found=reckoning.refusal,
-            todo="take a smaller context, export for this card with --target, or take the backend onnxruntime",
+        expected, todo = (
+            f"an engine for {card.name}",
+            "export for this card with --target, or take the backend onnxruntime",
         )
+        if any(card.compute_capability in each.compute_capabilities for each in budget.engines):
+            todo = f"take a smaller context, {todo}"
+        raise UnavailableError(f"budget {budget.name!r}", expected=expected, found=reckoning.refusal, todo=todo)
     if wishes.vram is not None and reckoning.need and not reckoning.fits:
         raise UnavailableError(
             f"budget {budget.name!r} on {card.name}",
@@ -142,14 +142,15 @@ def open_engine(
     plugins = check_engine(budget, engine, wishes, card)
     folder = cache_folder(wishes.cache_folder)
     kernels = kernels_file(folder, bundle.manifest, engine, card.name)
+    nowhere = unkept(kernels)
     for warning in (
         untested(engine, remembered(folder, bundle.manifest, engine, card.name)),
         crowded(budget, engine, card, batch=wishes.batch),
-        unkept(kernels),
+        nowhere,
     ):
         if warning:
             say(warning)
-    return _load(bundle, budget, engine, wishes, kernels, plugins, files, say)
+    return _load(bundle, budget, engine, wishes, None if nowhere else kernels, plugins, files, say)
 
 
 def check_engine(budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
@@ -181,7 +182,7 @@ def _load(
     budget: BudgetEntry,
     engine: EngineEntry,
     wishes: Wishes,
-    kernels: Path,
+    kernels: Path | None,
     plugins: PluginSource,
     files: dict[Path, MappedFile] | None,
     say: Say,

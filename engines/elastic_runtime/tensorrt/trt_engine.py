@@ -301,7 +301,8 @@ class TrtEngine:
             with suppress(OSError, RuntimeError):  # one that cannot be read is made anew
                 read = cache.deserialize(self._cache_path.read_bytes())
         if not read:
-            self._say(f"compiling the kernels of {self._entry.file} for this card, once: up to half a minute")
+            once = "" if self._cache_path is None else ", once"
+            self._say(f"compiling the kernels of {self._entry.file} for this card{once}: up to half a minute")
         return cache
 
 

@@ -334,3 +334,24 @@ def test_tensorrt_gets_the_bytes_that_were_looked_into(
     assert asked[0]["data"] == checked
     with pytest.raises(DamageError, match="expected no code for the host in it"):
         Opener(moved, Request(budget="small")).open()
+
+
+def test_a_card_of_another_class_is_sent_for_an_engine_and_not_for_a_smaller_context(bundle: Bundle, card: Any) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        engine_opening.select_engine(bundle.budget("small"), Request(), replace(CARD, compute_capability="8.9"))
+    assert str(caught.value) == (
+        "budget 'small': expected an engine for GeForce RTX 5080, found no engine for compute capability 8.9. "
+        "Export for this card with --target, or take the backend onnxruntime."
+    )
+
+
+def test_where_kernels_cannot_be_kept_it_is_said_and_the_engine_runs(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, asked = card
+    said: list[str] = []
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "file"))
+    Opener(bundle, Request(budget="small"), say=said.append).open().close()
+    assert asked[0]["cache"] is None
+    assert said[1].startswith(f"warning: {tmp_path / 'file' / 'kernels'}: compiled kernels cannot be kept there (Not a")

@@ -62,9 +62,9 @@ def opened(trt: Any, tmp_path: Path) -> Callable[..., Rig]:
         trt.Tensor("key_cache_out.0", False, (-1,), aliased="key_cache.0"),
     ]
 
-    def make(plugin: Path | None = None, host_code: bool = False) -> Rig:
+    def make(plugin: Path | None = None, host_code: bool = False, kept: bool = True) -> Rig:
         memory, said = Memory(trt.WORLD.events), list[str]()
-        cache = tmp_path / "cache" / "kernels"
+        cache = tmp_path / "cache" / "kernels" if kept else None
         plugins: Any = {"plugin": plugin, "host_code": host_code}
         engine = TrtEngine(trt, Entry, b"engine" * 20, memory, **plugins, cache=cache, say=said.append)  # type: ignore[arg-type]
         return Rig(engine, memory, said)
@@ -161,6 +161,9 @@ def test_that_kernels_are_compiled_is_said_before_and_while_it_lasts(
     warm = opened()
     assert warm.said == []
     warm.engine.close()
+    nowhere = opened(kept=False)
+    assert nowhere.said == ["compiling the kernels of x.engine for this card: up to half a minute"]
+    nowhere.engine.close()
     trt.WORLD.answers = {"IRuntimeCache.deserialize": False}  # of another driver
     other = opened()
     assert other.said == [compiling]
