@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,6 @@ GIB = 1 << 30
 H200 = Card("H200", "9.0", 141 * GIB, 100 * GIB)  # no engine of the demo's is for it
 RTX = Card("GeForce RTX 5080", "12.0", 16 * GIB, 15 * GIB)
 ON_CARD = "running on H200 with onnxruntime, in float32 arithmetic"
-
-
-@pytest.fixture
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
 
 
 @pytest.fixture

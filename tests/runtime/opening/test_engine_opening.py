@@ -2,125 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from counting_card import CARD, GIB
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver import free_memory
-from elastic_runtime.driver.device import ALIGNMENT
-from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.manifest import Status
-from elastic_runtime.format.manifest_reader import DamageError
 from elastic_runtime.opening import LostError, Opener, places
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
-from elastic_runtime.tensorrt import trt_engine
-from elastic_runtime.tensorrt.backend_tensorrt import Executors
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remember
-from plugin_libraries_folder import library_bytes
-
-GIB = 1 << 30
-CARD = Card("GeForce RTX 5080", "12.0", 16 * GIB, 15 * GIB)
-
-
-@pytest.fixture
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
-
-
-class Device:
-    """Only counts."""
-
-    stream = 1
-
-    def __init__(self) -> None:
-        self.held: dict[int, int] = {}
-        self.uploaded = 0
-        self.closed = False
-
-    def allocate(self, nbytes: int) -> int:
-        address = ALIGNMENT * 1000 * (len(self.held) + 1) + sum(self.held.values()) // ALIGNMENT * ALIGNMENT
-        self.held[address] = nbytes
-        return address
-
-    def upload_blocks(self, address: int, source: Any, blocks: Any) -> None:
-        self.uploaded += sum(block.width * block.height for block in blocks)
-
-    def finish_uploads(self) -> None:
-        pass
-
-    def host_buffer(self, nbytes: int) -> Any:
-        return np.zeros(nbytes, np.uint8)
-
-    def free_host_buffer(self, buffer: Any) -> None:
-        pass
-
-    def free(self, address: int) -> None:
-        del self.held[address]
-
-    def zero(self, address: int, nbytes: int) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Executor:
-    def set_shape(self, name: str, shape: Any) -> None:
-        pass
-
-    def set_address(self, name: str, address: int) -> None:
-        pass
-
-
-@pytest.fixture
-def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A machine with a card of the engines' class, except for the card."""
-    device, asked = Device(), list[dict[str, Any]]()
-
-    class Engine:
-        scratch = 5
-
-        def __init__(self, trt: Any, entry: Any, data: bytes, device: Any, **rest: Any) -> None:
-            asked.append({"entry": entry, "data": data, **rest})
-            self._entry = entry
-
-        def tensors(self) -> set[str]:
-            budget = next(b for b in bundle.budgets if self._entry.file in [e.file for e in b.engines])
-            names = {port.name for port in self._entry.inputs} | {port.name for port in self._entry.outputs}
-            return names | {item.name for item in bundle.recipe(budget).inputs}
-
-        def check_locations(self) -> None:
-            pass
-
-        def check_aliases(self) -> None:
-            pass
-
-        def executors(self) -> Executors:
-            return Executors((Executor(), Executor()), Executor())  # type: ignore[arg-type]
-
-        def close(self) -> None:
-            asked.append({})
-
-    monkeypatch.setattr(places, "find_card", lambda: CARD)
-    monkeypatch.setattr(places, "card", lambda: CARD)
-    monkeypatch.setattr(engine_opening, "CudaDevice", lambda: device)
-    monkeypatch.setattr(engine_opening, "installed_version", lambda: bundle.budgets[0].engines[0].version)
-    monkeypatch.setattr(engine_opening, "load_tensorrt", lambda: "trt")
-    monkeypatch.setattr(trt_engine, "TrtEngine", Engine)
-    monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path))
-    return device, asked
 
 
 def test_with_a_card_the_engine_is_opened_with_its_weights(bundle: Bundle, card: Any, tmp_path: Path) -> None:
@@ -313,45 +211,3 @@ def test_a_package_that_does_not_load_leaves_no_device_open(
     with pytest.raises(UnavailableError, match="expected it to load"):
         Opener(bundle, Request(budget="small", backend="tensorrt-rtx")).open()
     assert made == []
-
-
-def test_tensorrt_gets_the_bytes_that_were_looked_into(
-    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Whoever swaps the file after the look has his code run by nobody."""
-    _, asked = card
-    moved = replace(bundle, path=tmp_path / "moved")
-    shutil.copytree(bundle.path, moved.path)
-    file = moved.path / "small/rtx5080.engine"
-    checked = file.read_bytes()
-
-    def load() -> str:
-        file.write_bytes(b"vtrt" + library_bytes("swapped"))
-        return "trt"
-
-    monkeypatch.setattr(engine_opening, "load_tensorrt", load)
-    Opener(moved, Request(budget="small")).open().close()
-    assert asked[0]["data"] == checked
-    with pytest.raises(DamageError, match="expected no code for the host in it"):
-        Opener(moved, Request(budget="small")).open()
-
-
-def test_a_card_of_another_class_is_sent_for_an_engine_and_not_for_a_smaller_context(bundle: Bundle, card: Any) -> None:
-    with pytest.raises(UnavailableError) as caught:
-        engine_opening.select_engine(bundle.budget("small"), Request(), replace(CARD, compute_capability="8.9"))
-    assert str(caught.value) == (
-        "budget 'small': expected an engine for GeForce RTX 5080, found no engine for compute capability 8.9. "
-        "Export for this card with --target, or take the backend onnxruntime."
-    )
-
-
-def test_where_kernels_cannot_be_kept_it_is_said_and_the_engine_runs(
-    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    _, asked = card
-    said: list[str] = []
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "file"))
-    Opener(bundle, Request(budget="small"), say=said.append).open().close()
-    assert asked[0]["cache"] is None
-    assert said[1].startswith(f"warning: {tmp_path / 'file' / 'kernels'}: compiled kernels cannot be kept there (Not a")

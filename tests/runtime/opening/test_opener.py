@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +17,6 @@ from elastic_runtime.session import Session
 from elastic_runtime.session_request import Request
 
 GIB = 1 << 30
-
-
-@pytest.fixture
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
 
 
 def test_without_a_card_the_largest_budget_runs_on_the_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,6 @@ from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.opening import LostError, Opener, candidates, loading
 from elastic_runtime.session import Session
 from elastic_runtime.session_request import Request
-
-
-@pytest.fixture
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
 
 
 def test_switching_keeps_files_mapped_and_feeds_the_transcript_again(bundle: Bundle) -> None:
