@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elastic_runtime.backend import Backend, Floats
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import ElasticError, InputError
 from elastic_runtime.format.records import show
 
 _ENCODE = "encode text with Tokenizer first"
@@ -41,7 +41,11 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ElasticError:
+            if error is None:  # a lost card fails here too: what it failed at first is the one to tell
+                raise
 
     @property
     def batch(self) -> int:

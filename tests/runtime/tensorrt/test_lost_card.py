@@ -72,6 +72,11 @@ def entry() -> EngineEntry:
     return entry
 
 
+def _backend(entry: EngineEntry, card: Card, engine: Engine) -> EngineBackend:
+    executors = Executors((engine, engine), engine, replays=True)  # type: ignore[arg-type]
+    return EngineBackend(entry, card, executors, Arena(card, {}), batch=1, vocab_size=5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("ids", [[[1, 2, 3]], [[1]]])
 @pytest.mark.parametrize(
     ("lost", "subject"),
@@ -81,9 +86,7 @@ def test_the_card_is_named_where_it_failed_and_the_engine_where_it_did_not(
     entry: EngineEntry, ids: list[list[int]], lost: str, subject: str
 ) -> None:
     card, engine = Card(), Engine()
-    executors = Executors((engine, engine), engine, replays=True)  # type: ignore[arg-type]
-    backend = EngineBackend(entry, card, executors, Arena(card, {}), batch=1, vocab_size=5)  # type: ignore[arg-type]
-    session = Session(backend)
+    session = Session(_backend(entry, card, engine))
     session.prefill(ids)
     engine.refuses, card.lost = True, lost
     with pytest.raises(BuildError) as caught:
@@ -93,3 +96,19 @@ def test_the_card_is_named_where_it_failed_and_the_engine_where_it_did_not(
     assert len(session.tokens[0]) == len(ids[0])  # what failed is no part of the transcript
     card.lost = ""
     session.close()
+
+
+def test_what_failed_first_is_told_and_not_what_closing_met(entry: EngineEntry) -> None:
+    card = Card()
+    session = Session(_backend(entry, card, Engine()))
+
+    def use() -> None:
+        with session:
+            card.lost = "CUDA_ERROR_LAUNCH_FAILED (719)"
+            raise BuildError("card 0", expected="cuMemcpyDtoHAsync_v2 to succeed", found=card.lost)
+
+    with pytest.raises(BuildError, match="cuMemcpyDtoHAsync_v2"):
+        use()
+    other = Card()
+    with pytest.raises(BuildError, match="cuStreamSynchronize to succeed"), Session(_backend(entry, other, Engine())):
+        other.lost = "CUDA_ERROR_LAUNCH_FAILED (719)"
