@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from elastic_runtime.errors import UnavailableError
 from elastic_runtime.fit.choose import choose
 from elastic_runtime.fit.vram import gib
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
+from elastic_runtime.format.manifest_reader import DamageError
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.paths import inside
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, check_bindings
@@ -35,6 +37,7 @@ from elastic_runtime.tensorrt.preflight import (
 )
 
 Say = Callable[[str], None]
+_QUICK = 256 << 20  # bytes: digested in a fifth of a second
 
 
 class Wishes(Protocol):
@@ -165,8 +168,18 @@ def check_engine(budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card:
 
 
 def read_checked(bundle: Bundle, engine: EngineEntry) -> bytes:
-    """The engine's file. Raises DamageError where it holds code that the manifest does not list."""
-    return read_engine(engine, inside(bundle.path, engine.file, engine.file))
+    """The engine's file.
+
+    Raises:
+        DamageError: it holds code that the manifest does not list, or is not the file that was written (asked of those
+            that are quickly digested: not of one with a large model's weights inside).
+    """
+    path = inside(bundle.path, engine.file, engine.file)
+    data, entry = read_engine(engine, path), bundle.manifest.file(engine.file)
+    if entry is not None and len(data) <= _QUICK and (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
+        expected, todo = f"sha256 {entry.sha256[:12]}…", "copy the bundle again, or export it again"
+        raise DamageError(str(path), expected=expected, found=f"{found[:12]}…", todo=todo)
+    return data
 
 
 def check_runs(engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:

@@ -40,6 +40,22 @@ def test_tensorrt_gets_the_bytes_that_were_looked_into(
         Opener(moved, Request(budget="small")).open()
 
 
+@pytest.mark.parametrize("at", [0, -1])
+def test_an_engine_that_changed_is_refused_before_tensorrt_is_loaded(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at: int
+) -> None:
+    """Opening a bundle digests small files alone, and TensorRT takes whatever follows a sound header."""
+    moved = replace(bundle, path=tmp_path / "moved")
+    shutil.copytree(bundle.path, moved.path)
+    file = moved.path / "small/rtx5080.engine"
+    changed = bytearray(file.read_bytes())
+    changed[at] ^= 1
+    file.write_bytes(changed)
+    monkeypatch.setattr(engine_opening, "load_tensorrt", lambda: pytest.fail("TensorRT was loaded"))
+    with pytest.raises(DamageError, match=r"rtx5080\.engine: expected sha256 .* Copy the bundle again"):
+        Opener(moved, Request(budget="small")).open()
+
+
 def test_a_card_of_another_class_is_sent_for_an_engine_and_not_for_a_smaller_context(bundle: Bundle, card: Any) -> None:
     with pytest.raises(UnavailableError) as caught:
         engine_opening.select_engine(bundle.budget("small"), Request(), replace(CARD, compute_capability="8.9"))
