@@ -17,7 +17,7 @@ import click
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.cli.options import check_beside
 from elastic_runtime.cli.stats import Stopwatch, cut_note, report
-from elastic_runtime.cli.streams import speak_utf8
+from elastic_runtime.cli.streams import is_reader_gone, speak_utf8
 from elastic_runtime.errors import (
     FAULT,
     NO_ROOM,
@@ -85,7 +85,9 @@ def _quiet_when_nobody_reads() -> Iterator[None]:
     """A reader that has gone, as `| head` does, is no error: end as a process that SIGPIPE ends."""
     try:
         yield
-    except BrokenPipeError:  # caught here, since click would make exit code 1 of it
+    except OSError as error:  # caught here, since click would make exit code 1 of it
+        if not is_reader_gone(error):
+            raise
         _forget_output()
         _end(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
 

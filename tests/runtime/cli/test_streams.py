@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from elastic_runtime.cli.streams import speak_utf8
+from elastic_runtime.cli.streams import is_reader_gone, speak_utf8
 
 _ECHO = """
 import sys
@@ -40,3 +41,14 @@ def test_a_stream_that_is_none_or_of_no_file_is_left(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "stdout", other)
     speak_utf8()
     assert sys.stdout is other
+
+
+def test_a_reader_that_has_gone_is_known_by_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, invalid = BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.EINVAL, "Invalid argument")
+    assert is_reader_gone(gone)
+    assert not is_reader_gone(invalid)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert is_reader_gone(gone)
+    assert is_reader_gone(invalid)
+    assert not is_reader_gone(OSError(errno.EINVAL, "Invalid argument", "a file"))
+    assert not is_reader_gone(OSError(errno.ENOSPC, "No space left on device"))
