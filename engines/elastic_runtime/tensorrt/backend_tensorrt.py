@@ -10,7 +10,7 @@ is recorded here, and safely so because the kernels of decode are compiled befor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from elastic_runtime.backend import DeviceName, Floats, Ints, closed
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.errors import BuildError
-from elastic_runtime.format.manifest import EngineEntry, OutputPort
+from elastic_runtime.format.manifest import EngineEntry, InputPort, OutputPort
 from elastic_runtime.tensorrt.call_size import call_size
 from elastic_runtime.tensorrt.device_states import DeviceStates, nbytes, sized
 
@@ -104,6 +104,7 @@ class EngineBackend:
         self.vocab_size, self._entry, self._device, self._executors = vocab_size, entry, device, executors
         self._weights, self._scratch, self._on_close = weights, scratch, on_close
         self._logits_port: OutputPort = next(port for port in entry.outputs if port.input is None)
+        self._as_long_as_the_call = [port for port in entry.inputs if "T" in port.shape]
         self._graphs: dict[int, Any] = {}
         self._warm: set[int] = set()
         self.graphs: Graphs = "not asked for yet"
@@ -127,7 +128,7 @@ class EngineBackend:
         self._batch = batch
         self._states.zero()
         for executor in self._executors.all():
-            self._set_shapes(executor, 1)  # T = 1 is in both profiles; prefill sets its own with every call
+            self._set_shapes(executor, self._entry.inputs, 1)  # T = 1 is in both profiles
 
     def call_size(self, wanted: int, most: int) -> int:
         """One of a few lengths, so that TensorRT compiles kernels for no other (call_size.py)."""
@@ -145,7 +146,7 @@ class EngineBackend:
         if tokens == 1:
             self._decode()
         else:
-            self._set_shapes(self._executors.prefill, tokens)
+            self._set_shapes(self._executors.prefill, self._as_long_as_the_call, tokens)
             self._bind_states(self._executors.prefill, self._states.side)
             self._run(self._executors.prefill)
         self._states.swap()
@@ -199,9 +200,9 @@ class EngineBackend:
         for name, address in self._states.addresses(side).items():
             executor.set_address(name, address)
 
-    def _set_shapes(self, executor: Executor, tokens: int) -> None:
+    def _set_shapes(self, executor: Executor, ports: Iterable[InputPort], tokens: int) -> None:
         sizes = {"B": self._batch, "T": tokens, "S": self.max_context}
-        for port in self._entry.inputs:
+        for port in ports:
             executor.set_shape(port.name, sized(port.shape, sizes))
 
     def _decode(self) -> None:
