@@ -162,3 +162,14 @@ def test_a_plugin_library_is_registered_before_the_engine(trt: Any, opened: Call
     trt.WORLD.answers = {"IPluginRegistry.load_library": None}
     with pytest.raises(UnavailableError, match="expected a library that TensorRT registers, found a refusal"):
         opened(plugin=tmp_path / "lib.so")
+
+
+def test_what_tensorrt_says_of_an_engine_is_recorded_by_profile(trt: Any, opened: Callable[..., Any]) -> None:
+    """Contexts take turns on scratch of the larger profile; a report has each one's."""
+    rig = opened()
+    facts = rig.engine.facts()
+    assert (facts["scratch"], facts["scratch_of_profiles"], facts["aux_streams"]) == (1000, [512, 1000], 0)
+    assert [t["name"] for t in facts["tensors"]] == ["a", "key_cache.0", "key_cache_out.0"]
+    assert facts["tensors"][2]["aliased"] == "key_cache.0"
+    assert facts["tensors"][0]["shape"] == [-1]
+    rig.engine.close()
