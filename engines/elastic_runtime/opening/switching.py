@@ -85,7 +85,8 @@ class Switching:
         """Open the old budget again under its session. Raises LostError."""
         try:
             if old is None:
-                raise BuildError("session", expected="one of this opener", found="another")
+                todo = "switch it with the opener that opened it"
+                raise BuildError("session", expected="one of this opener", found="another", todo=todo)
             place = self._places.after_closing(self._loader.place)
             backend = self._loader.backend(old, place, max(map(len, rows)) + 1, len(rows))
             session.backend = backend

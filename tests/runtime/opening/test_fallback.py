@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -276,3 +277,18 @@ def test_a_switch_takes_the_next_engine_where_one_does_not_load(
     assert opener.budget
     assert opener.budget.name == ("medium" if native else "small")
     session.close()
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_on_windows_the_native_engine_serves_and_it_is_said_why(
+    both: Bundle, run: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    monkeypatch.setattr(sys, "platform", "win32")
+    *found, said = run(both, installed=installed, trust_engine=trusted)
+    assert found == ["tensorrt-rtx", "gpu", "large/rtx5080.engine"]
+    assert said == [
+        "warning: large/rtx5080.engine in place of large/rtx5080.plugin.engine: large/rtx5080.plugin.engine: expected "
+        "a plugin library for win32, found elastic-plugins, which are for Linux. Take an engine of native ops: export "
+        "with --ops native."
+    ]
