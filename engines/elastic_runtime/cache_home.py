@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,14 +10,16 @@ from elastic_runtime.errors import BuildError
 
 
 def cache_home(environ: Mapping[str, str], name: str) -> Path:
-    """The folder of ELASTIC_CACHE itself; without that `name` in XDG_CACHE_HOME, else in `~/.cache`.
+    """The folder of ELASTIC_CACHE itself; without that `name` in XDG_CACHE_HOME, else in LOCALAPPDATA on Windows and in
+    `~/.cache` elsewhere.
 
     Raises:
         BuildError: it lies in a home that nobody knows: HOME is not set, and the system has no entry of the user, as in
             a container that runs under any user's number.
     """
     own = environ.get("ELASTIC_CACHE")
-    folder = own or str(Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / name)
+    usual = environ.get("LOCALAPPDATA") if sys.platform == "win32" else None
+    folder = own or str(Path(environ.get("XDG_CACHE_HOME") or usual or "~/.cache") / name)
     try:
         return Path(folder).expanduser()
     except RuntimeError:

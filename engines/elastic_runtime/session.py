@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elastic_runtime.backend import Backend, DeviceName, Floats
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import ElasticError, InputError
 from elastic_runtime.format.records import show
 from elastic_runtime.snapshot import Snapshot
 
@@ -66,7 +66,11 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ElasticError:
+            if error is None:  # a lost card fails here too: what it failed at first is the one to tell
+                raise
 
     @property
     def batch(self) -> int:

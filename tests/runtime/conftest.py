@@ -14,7 +14,6 @@ from elastic_export.bundle.consumer_rules import RULES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.reckoning import budget_size, fits, widths
-from elastic_runtime import opening
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError
@@ -22,6 +21,7 @@ from elastic_runtime.fit.targets import load_targets
 from elastic_runtime.format.budget_size import Activation
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import BudgetEntry, Checkpoint, EngineEntry, FileEntry, Manifest, Status
+from elastic_runtime.opening import loading
 from family import SHAPES
 
 ACTIVATION = {"12b": 207_000_000, "9b": 190_000_000, "4b": 150_000_000}
@@ -129,11 +129,11 @@ def reseal() -> Callable[[str], bytes]:
 @pytest.fixture
 def large_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under onnxruntime budget large does not open; the others do."""
-    opened = opening.open_onnx
+    opened = loading.open_onnx
 
     def failing(bundle: Bundle, budget: BudgetEntry, **rest: Any) -> Backend:
         if budget.name == "large":
             raise BuildError("large", expected="luck", found="none")
         return opened(bundle, budget, **rest)
 
-    monkeypatch.setattr(opening, "open_onnx", failing)
+    monkeypatch.setattr(loading, "open_onnx", failing)

@@ -35,6 +35,16 @@ def test_the_order_of_the_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert cache_home({"ELASTIC_CACHE": "~/own"}, "x") == tmp_path / "own"
 
 
+def test_on_windows_the_applications_folder_is_the_usual_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"LOCALAPPDATA": "/users/ann/AppData/Local"}
+    assert cache_home(environ, "x").parts[-2:] == (".cache", "x")
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert cache_home(environ, "x") == Path("/users/ann/AppData/Local/x")
+    assert cache_home(environ | {"XDG_CACHE_HOME": "/xdg"}, "x") == Path("/xdg/x")
+    assert cache_home(environ | {"ELASTIC_CACHE": "/own"}, "x") == Path("/own")
+    assert cache_home({"LOCALAPPDATA": ""}, "x").parts[-2:] == (".cache", "x")
+
+
 @pytest.mark.usefixtures("nobody")
 @pytest.mark.parametrize("environ", [{}, {"ELASTIC_CACHE": "~/own"}, {"XDG_CACHE_HOME": "~/.cache"}])
 def test_a_user_without_a_home_hears_what_to_set(environ: dict[str, str]) -> None:

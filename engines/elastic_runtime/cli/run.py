@@ -15,6 +15,7 @@ import click
 
 from elastic_runtime.cli import modes
 from elastic_runtime.cli.options import check_beside
+from elastic_runtime.cli.streams import is_reader_gone, speak_utf8
 from elastic_runtime.errors import (
     FAULT,
     NO_ROOM,
@@ -34,6 +35,7 @@ def main() -> None:
     try:
         if sys.stdout is None:
             raise BuildError("standard output", expected="an open one", found="a closed one", todo="use > /dev/null")
+        speak_utf8()
         command.main(standalone_mode=False)
     except Exception as error:  # the last border: nothing may leave as a traceback
         if "--debug" in sys.argv[1:]:
@@ -69,7 +71,9 @@ def _quiet_when_nobody_reads() -> Iterator[None]:
     """A reader that has gone, as `| head` does, is no error: end as a process that SIGPIPE ends."""
     try:
         yield
-    except BrokenPipeError:  # caught here, since click would make exit code 1 of it
+    except OSError as error:  # caught here, since click would make exit code 1 of it
+        if not is_reader_gone(error):
+            raise
         _forget_output()
         _end(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
 

@@ -83,8 +83,7 @@ def _graphs(backend: Backend) -> list[str]:
 
 def _taken(backend: Backend) -> list[str]:
     """What the system says is taken: by this process, and of the card where one is used."""
-    held = resident()
-    lines = [f"process        {gib(held)} GiB resident, mapped files included"] if held is not None else []
+    lines = [f"process        {gib(resident())} GiB resident, mapped files included"]
     found = find_card() if backend.device == "gpu" else None
     if found:
         lines.append(f"card           {gib(found.used)} of {gib(found.total)} GiB of {found.name} in use")

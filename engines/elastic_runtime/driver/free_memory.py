@@ -152,13 +152,16 @@ def _available(meminfo: Path) -> int:
         lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
+        import psutil  # noqa: PLC0415  # a dependency there alone
+
+        return int(psutil.virtual_memory().available)
 
 
-def resident() -> int | None:
-    """Bytes of main memory that this process has, mapped files included; None where the system does not say."""
+def resident(root: Path = Path("/")) -> int:
+    """Bytes of main memory that this process has, mapped files included; `root` as in `free_ram`."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return int((root / "proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):  # not Linux
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+        import psutil  # noqa: PLC0415  # a dependency there alone
+
+        return int(psutil.Process().memory_info().rss)

@@ -161,35 +161,6 @@ def given_back(place: OnnxCard, backend: Backend, vram: int | None) -> OnnxCard:
     return replace(place, free=free if vram is None else min(vram, free))
 
 
-def running_on(place: OnnxCard, no_engine: UnavailableError | None) -> str:
-    """For people: that onnxruntime computes on the card, and why no engine does although there is one for it."""
-    reason = "" if no_engine is None else f"; no engine runs here: {no_engine}"
-    return f"running on {place.card.name} with onnxruntime, in float32 arithmetic{reason}"
-
-
-def why_cpu(
-    found: Card | None,
-    served: set[str] | None,
-    error: UnavailableError,
-    no_engine: UnavailableError | None = None,
-) -> str:
-    """The reason for people; `served` are the classes that engines are for, None where none was wanted, `no_engine` why
-    none of those for the card runs there.
-    """
-    if found is None:
-        return "no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic"
-    engines = (
-        ""
-        if served is None or found.compute_capability in served
-        else f" has compute capability {found.compute_capability}, the engines are for {', '.join(sorted(served))}"
-    )
-    reason = "" if no_engine is None else f"; no engine runs here: {no_engine}"
-    return (
-        f"{found.name}{engines}: running on the CPU with onnxruntime, in float32 arithmetic; on the card it "
-        f"expected {error.expected}, found {error.found}{reason}"
-    )
-
-
 def card_needed(budget: BudgetEntry, *, context: int, batch: int, precision: Precision) -> int:
     """Bytes that the float32 twin takes on a card: weights, two banks of states with whole caches, a margin (not
     measured).

@@ -10,7 +10,7 @@ is recorded here, and safely so because the kernels of decode are compiled befor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from elastic_runtime.backend import DeviceName, Floats, Ints, Origin, SavedStates, closed, not_of_this_backend
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.errors import BuildError
-from elastic_runtime.format.manifest import EngineEntry, OutputPort
+from elastic_runtime.format.manifest import EngineEntry, InputPort, OutputPort
 from elastic_runtime.tensorrt.call_size import call_size
 from elastic_runtime.tensorrt.device_states import DeviceStates, SavedDeviceStates, nbytes, sized
 
@@ -107,6 +107,7 @@ class EngineBackend:
         self.origin = origin
         self._weights, self._scratch, self._on_close = weights, scratch, on_close
         self._logits_port: OutputPort = next(port for port in entry.outputs if port.input is None)
+        self._as_long_as_the_call = [port for port in entry.inputs if "T" in port.shape]
         self._graphs: dict[int, Any] = {}
         self._warm: set[int] = set()
         self.graphs: Graphs = "not asked for yet"
@@ -130,7 +131,7 @@ class EngineBackend:
         self._batch = batch
         self._states.zero()
         for executor in self._executors.all():
-            self._set_shapes(executor, 1)  # T = 1 is in both profiles; prefill sets its own with every call
+            self._set_shapes(executor, self._entry.inputs, 1)  # T = 1 is in both profiles
 
     def call_size(self, wanted: int, most: int) -> int:
         """One of a few lengths, so that TensorRT compiles kernels for no other (call_size.py)."""
@@ -148,9 +149,9 @@ class EngineBackend:
         if tokens == 1:
             self._decode()
         else:
-            self._set_shapes(self._executors.prefill, tokens)
+            self._set_shapes(self._executors.prefill, self._as_long_as_the_call, tokens)
             self._bind_states(self._executors.prefill, self._states.side)
-            self._executors.prefill.enqueue(self._device.stream)
+            self._run(self._executors.prefill)
         self._states.swap()
         return self._read_logits(tokens, length)
 
@@ -214,9 +215,9 @@ class EngineBackend:
         for name, address in self._states.addresses(side).items():
             executor.set_address(name, address)
 
-    def _set_shapes(self, executor: Executor, tokens: int) -> None:
+    def _set_shapes(self, executor: Executor, ports: Iterable[InputPort], tokens: int) -> None:
         sizes = {"B": self._batch, "T": tokens, "S": self.max_context}
-        for port in self._entry.inputs:
+        for port in ports:
             executor.set_shape(port.name, sized(port.shape, sizes))
 
     def _decode(self) -> None:
@@ -224,7 +225,7 @@ class EngineBackend:
 
         The first run of each is a plain one: it compiles kernels and allocates, which cannot be recorded.
         """
-        side, stream = self._states.side, self._device.stream
+        side = self._states.side
         executor = self._executors.decode[side]
         if self.graphs == "not asked for yet":
             self.graphs = self._who_records(executor)
@@ -233,8 +234,16 @@ class EngineBackend:
         if side in self._graphs:
             self._device.launch(self._graphs[side])
             return
-        executor.enqueue(stream)
+        self._run(executor)
         self._warm.add(side)
+
+    def _run(self, executor: Executor) -> None:
+        """One plain run. TensorRT refuses every one on a lost card and blames the engine: the card is asked."""
+        try:
+            executor.enqueue(self._device.stream)
+        except BuildError:
+            self._device.synchronize()
+            raise
 
     def _who_records(self, executor: Executor) -> Graphs:
         """Asked once, when shapes and addresses are set, on which the answer may depend."""

@@ -38,6 +38,25 @@ def kernels_file(folder: Path, manifest: Manifest, engine: EngineEntry, card: st
     return folder / f"{_stem(manifest, engine, card)}.cache"
 
 
+def unkept(path: Path) -> str:
+    """A warning about kernels that could not be kept in that file, before they are compiled; empty where they could be,
+    and where the file is there: on a disk that cannot be written it serves all the same.
+    """
+    if path.is_file():
+        return ""
+    probe = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return (
+            f"warning: {path.parent}: compiled kernels cannot be kept there ({error.strerror}), so every start "
+            "compiles them again: name a folder that you can write with ELASTIC_CACHE"
+        )
+    return ""
+
+
 def write_kernels(path: Path, data: bytes) -> None:
     """Keep compiled kernels: the old file or the new one is there, whole, whatever ends this process meanwhile."""
     _write(path, data)
@@ -69,7 +88,7 @@ def remembered(folder: Path, manifest: Manifest, engine: EngineEntry, card: str)
 
 def _write(path: Path, data: bytes) -> None:
     # Under a name of this process first: another one that reads meanwhile finds the old file or the new one, whole.
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    scratch = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(data)
@@ -77,6 +96,10 @@ def _write(path: Path, data: bytes) -> None:
     except OSError:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}")
 
 
 def _status_file(folder: Path, manifest: Manifest, engine: EngineEntry, card: str) -> Path:

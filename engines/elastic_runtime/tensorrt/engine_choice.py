@@ -64,6 +64,21 @@ def choose_engine(
     return Chosen(choice.chosen.budget, _warning(best.chosen, choice.chosen, refused))
 
 
+def explain_engines(bundle: Bundle, wishes: Wishes, card: Card) -> tuple[Choice, list[str]]:
+    """The reckoning of every budget with the engines that can run on the card, and a line about each one that would
+    serve and cannot. Nothing is loaded: what only loading shows is not known yet. Raises InputError about the wishes.
+    """
+    able, refused = _runnable(bundle.budgets, wishes, card, NONE)
+    best, choice = (_reckon(budgets, wishes, card, 1) for budgets in (bundle.budgets, able))
+    engines = [r.engine.file for r in best.reckonings if r.engine is not None]
+    stuck = {b.name for b in able if not b.engines and any(e.file in refused for e in bundle.budget(b.name).engines)}
+    reckonings = (
+        replace(r, refusal="no engine that runs here") if r.budget.name in stuck else r for r in choice.reckonings
+    )
+    lines = [f"{file} does not run here: {refused[file]}" for file in engines if file in refused]
+    return replace(choice, reckonings=tuple(reckonings)), lines
+
+
 def _runnable(
     budgets: tuple[BudgetEntry, ...], wishes: Wishes, card: Card, failed: Mapping[str, UnavailableError]
 ) -> tuple[tuple[BudgetEntry, ...], dict[str, UnavailableError]]:

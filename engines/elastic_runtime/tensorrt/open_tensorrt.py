@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,17 +17,19 @@ from elastic_runtime.errors import UnavailableError
 from elastic_runtime.fit.choose import choose
 from elastic_runtime.fit.vram import gib
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
+from elastic_runtime.format.manifest_reader import DamageError
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.paths import inside
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights
-from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered
-from elastic_runtime.tensorrt.plugin_library import PluginSource, check_code, plugin_source
+from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered, unkept
+from elastic_runtime.tensorrt.plugin_library import PluginSource, plugin_source, read_engine
 from elastic_runtime.tensorrt.preflight import (
     check_card,
     check_driver,
     check_memory,
     check_version,
+    crowded,
     installed_version,
     load_tensorrt,
     package_cuda,
@@ -34,6 +37,7 @@ from elastic_runtime.tensorrt.preflight import (
 )
 
 Say = Callable[[str], None]
+_QUICK = 256 << 20  # bytes: digested in a fifth of a second
 
 
 class Wishes(Protocol):
@@ -110,13 +114,13 @@ def select_engine(budget: BudgetEntry, wishes: Wishes, card: Card, *, at_least: 
     )
     (reckoning,) = choice.reckonings
     if reckoning.engine is None:
-        expected = f"an engine for {card.name}"
-        raise UnavailableError(
-            f"budget {budget.name!r}",
-            expected=expected,
-            found=reckoning.refusal,
-            todo="take a smaller context, export for this card with --target, or take the backend onnxruntime",
+        expected, todo = (
+            f"an engine for {card.name}",
+            "export for this card with --target, or take the backend onnxruntime",
         )
+        if any(card.compute_capability in each.compute_capabilities for each in budget.engines):
+            todo = f"take a smaller context, {todo}"
+        raise UnavailableError(f"budget {budget.name!r}", expected=expected, found=reckoning.refusal, todo=todo)
     if wishes.vram is not None and reckoning.need and not reckoning.fits:
         raise UnavailableError(
             f"budget {budget.name!r} on {card.name}",
@@ -138,24 +142,44 @@ def open_engine(
     say: Say,
 ) -> Backend:
     """That engine. Raises UnavailableError where it cannot run, BuildError where device or TensorRT fail."""
-    plugins = check_engine(bundle, budget, engine, wishes, card)
-    kept = remembered(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
-    if warning := untested(engine, kept):
-        say(warning)
-    return _load(bundle, budget, engine, wishes, card, plugins, files, say)
+    plugins = check_engine(budget, engine, wishes, card)
+    folder = cache_folder(wishes.cache_folder)
+    kernels = kernels_file(folder, bundle.manifest, engine, card.name)
+    nowhere = unkept(kernels)
+    for warning in (
+        untested(engine, remembered(folder, bundle.manifest, engine, card.name)),
+        crowded(budget, engine, card, batch=wishes.batch),
+        nowhere,
+    ):
+        if warning:
+            say(warning)
+    return _load(bundle, budget, engine, wishes, None if nowhere else kernels, plugins, files, say)
 
 
-def check_engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
-    """Whether the engine can run there now; where its plugins come from.
+def check_engine(budget: BudgetEntry, engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
+    """Whether the engine can run there now; where its plugins come from. Its file is not read: `read_checked` does.
 
     Raises:
         UnavailableError: it cannot.
-        DamageError: it holds code that the manifest does not list.
     """
     plugins = check_runs(engine, wishes, card)
-    check_code(engine, inside(bundle.path, engine.file, engine.file))
     check_memory(budget, engine, card, batch=wishes.batch)
     return plugins
+
+
+def read_checked(bundle: Bundle, engine: EngineEntry) -> bytes:
+    """The engine's file.
+
+    Raises:
+        DamageError: it holds code that the manifest does not list, or is not the file that was written (asked of those
+            that are quickly digested: not of one with a large model's weights inside).
+    """
+    path = inside(bundle.path, engine.file, engine.file)
+    data, entry = read_engine(engine, path), bundle.manifest.file(engine.file)
+    if entry is not None and len(data) <= _QUICK and (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
+        expected, todo = f"sha256 {entry.sha256[:12]}…", "copy the bundle again, or export it again"
+        raise DamageError(str(path), expected=expected, found=f"{found[:12]}…", todo=todo)
+    return data
 
 
 def check_runs(engine: EngineEntry, wishes: Wishes, card: Card) -> PluginSource:
@@ -171,7 +195,7 @@ def _load(
     budget: BudgetEntry,
     engine: EngineEntry,
     wishes: Wishes,
-    card: Card,
+    kernels: Path | None,
     plugins: PluginSource,
     files: dict[Path, MappedFile] | None,
     say: Say,
@@ -179,14 +203,15 @@ def _load(
     """The backend; what was made before a failure is given back."""
     from elastic_runtime.tensorrt.trt_engine import TrtEngine  # noqa: PLC0415
 
-    trt, path = load_tensorrt(), bundle.path / engine.file
-    cache = kernels_file(cache_folder(wishes.cache_folder), bundle.manifest, engine, card.name)
+    data = read_checked(bundle, engine)
+    trt = load_tensorrt()
     with ExitStack() as undo:
         device = CudaDevice()
         undo.callback(device.close)
         opened = TrtEngine(
-            trt, engine, path, device, plugin=plugins.library, host_code=plugins.carried, cache=cache, say=say
+            trt, engine, data, device, plugin=plugins.library, host_code=plugins.carried, cache=kernels, say=say
         )
+        del data  # as large as the model, where an engine has its weights inside
         undo.callback(opened.close)
         opened.check_locations()
         opened.check_aliases()

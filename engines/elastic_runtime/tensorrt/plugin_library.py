@@ -38,7 +38,7 @@ class PluginSource:
 
 
 def plugin_source(engine: EngineEntry, capability: str, *, given: Path | None, trusted: bool) -> PluginSource:
-    """How an engine comes by its plugins on a card. Nothing is loaded, and the engine is not read: `check_code` does.
+    """How an engine comes by its plugins on a card. Nothing is loaded, and the engine is not read: `read_engine` does.
 
     Args:
         engine: its entry.
@@ -56,6 +56,8 @@ def plugin_source(engine: EngineEntry, capability: str, *, given: Path | None, t
         return PluginSource()
     if given is not None:
         return _source(engine, capability, read_libraries(given), trusted=trusted)
+    if not sys.platform.startswith("linux"):
+        raise _for_linux(engine.file, "elastic-plugins, which are for Linux")
     try:
         return _source(engine, capability, installed_libraries(), trusted=trusted)
     except UnavailableError:
@@ -72,24 +74,27 @@ def _source(engine: EngineEntry, capability: str, libraries: PluginLibraries | N
     return PluginSource(carried=True)
 
 
-def check_code(engine: EngineEntry, file: Path) -> None:
-    """Whether an engine file holds the library that its entry lists, byte for byte, and no other code for the host.
+def read_engine(engine: EngineEntry, file: Path) -> bytes:
+    """An engine file that holds the library that its entry lists, byte for byte, and no other code for the host.
+
+    TensorRT is to be given these bytes: a file that is read again may have changed meanwhile.
 
     Raises:
-        DamageError: it does not.
+        DamageError: it holds something else.
         InputError: it cannot be read.
     """
     carried = engine.plugin.carried if engine.plugin is not None else None
     listed = () if carried is None else (Code(carried.size, carried.sha256),)
     try:
-        found = host_code(file.read_bytes(), listed)
+        data = file.read_bytes()
     except OSError as error:
         todo = "make it readable, or copy the bundle again"
         raise InputError(
             str(file), expected="a readable engine", found=error.strerror or "an error", todo=todo
         ) from error
+    found = host_code(data, listed)
     if found == HostCode(listed, ()):
-        return
+        return data
     expected = f"the plugin library of sha256 {carried.sha256[:12]}… in it" if carried else "no code for the host in it"
     raise DamageError(
         engine.file, expected=f"{expected}, as the manifest lists it", found=_found(found, listed), todo=_LEAVE_IT
@@ -107,12 +112,7 @@ def _check_known(
     engine: EngineEntry, carried: CarriedLibrary, libraries: PluginLibraries | None, *, trusted: bool
 ) -> None:
     if not sys.platform.startswith("linux"):
-        raise UnavailableError(
-            engine.file,
-            expected=f"a plugin library for {sys.platform}",
-            found=f"{carried.file} in it, which is for Linux",
-            todo="take an engine of native ops: export with --ops native",
-        )
+        raise _for_linux(engine.file, f"{carried.file} in it, which is for Linux")
     known = {library.sha256 for library in libraries.libraries} if libraries is not None else set()
     if trusted or carried.sha256 in known:
         return
@@ -124,6 +124,11 @@ def _check_known(
         todo="install the elastic-plugins that it was exported with, or, if you trust whoever made the bundle, say so"
         " with --trust-engine",
     )
+
+
+def _for_linux(file: str, found: str) -> UnavailableError:
+    todo = "take an engine of native ops: export with --ops native"
+    return UnavailableError(file, expected=f"a plugin library for {sys.platform}", found=found, todo=todo)
 
 
 def _outside(engine: EngineEntry, capability: str, libraries: PluginLibraries | None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
 from typing import Any
 
 from elastic_runtime.driver.free_memory import Card
@@ -14,6 +15,7 @@ from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
 PACKAGE = "tensorrt-rtx"
 #: The first driver of each CUDA that the package is made for (NVIDIA's CUDA release notes, table 3).
 _DRIVERS = {13: "580", 12: "525"}
+_ROOMY = 0.9  # of what is free: programs come and go
 _ANEW = "install it again, and the driver that it needs"
 #: What `Runtime.get_engine_validity` finds, the first first: what is there, and what to do.
 _FAULTS = {
@@ -122,6 +124,23 @@ def check_memory(budget: BudgetEntry, engine: EngineEntry, card: Card, *, batch:
             found=f"{gib(card.free)} GiB of {gib(card.total)}",
             todo="close what uses the card, or take a smaller budget or an engine of a smaller context",
         )
+
+
+def crowded(budget: BudgetEntry, engine: EngineEntry, card: Card, *, batch: int) -> str:
+    """A warning where Windows may take main memory for the card's; empty elsewhere, and where there is room.
+
+    Its drivers refuse no program that asks for more than is free: they move memory out, and a decode step that reads
+    weights over PCIe takes many times as long.
+    """
+    need = vram_needed(budget.size(engine), context=engine.max_context, batch=batch).total
+    if sys.platform != "win32" or need <= _ROOMY * card.free:
+        return ""
+    return (
+        f"warning: budget {budget.name!r} takes {gib(need)} of the {gib(card.free)} GiB that are free on {card.name}; "
+        "where other programs take some of it meanwhile, Windows moves GPU memory to main memory without a word, and "
+        "decode becomes many times slower: close them, or have the driver refuse it (NVIDIA Control Panel, CUDA - "
+        "Sysmem Fallback Policy)"
+    )
 
 
 def load_tensorrt() -> Any:

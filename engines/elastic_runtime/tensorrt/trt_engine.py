@@ -87,7 +87,7 @@ class TrtEngine:
     Args:
         trt: the tensorrt_rtx module.
         entry: its entry in the manifest.
-        path: its file.
+        data: its file, as it was found to hold no code but what may run (plugin_library.py).
         device: where; scratch is allocated there, once for both profiles.
         plugin: the plugin library to register first, if any.
         host_code: whether the engine carries one, which was found to be known or vouched for (plugin_library.py).
@@ -103,7 +103,7 @@ class TrtEngine:
         self,
         trt: Any,
         entry: EngineEntry,
-        path: Path,
+        data: bytes,
         device: Device,
         *,
         plugin: Path | None,
@@ -119,7 +119,6 @@ class TrtEngine:
             self._runtime = trt.Runtime(_logger(trt, say))
         # As documented. TensorRT-RTX 1.7.1 loads a library inside an engine without it too, so it guards nothing.
         self._runtime.engine_host_code_allowed = host_code
-        data = path.read_bytes()
         if warning := check_validity(trt, self._runtime, entry.file, data):
             say(warning)
         if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
@@ -302,7 +301,8 @@ class TrtEngine:
             with suppress(OSError, RuntimeError):  # one that cannot be read is made anew
                 read = cache.deserialize(self._cache_path.read_bytes())
         if not read:
-            self._say(f"compiling the kernels of {self._entry.file} for this card, once: up to half a minute")
+            once = "" if self._cache_path is None else ", once"
+            self._say(f"compiling the kernels of {self._entry.file} for this card{once}: up to half a minute")
         return cache
 
 

@@ -18,12 +18,12 @@ import pytest
 
 import elastic_runtime
 from card_memory import apart
-from elastic_runtime import opening
 from elastic_runtime.cli import chat, modes, run, stats
 from elastic_runtime.cli.options import template_arguments
 from elastic_runtime.cli.run import main
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InternalError
+from elastic_runtime.opening import Opener, loading, places
 from elastic_runtime.verify.verified import Verified
 
 COMMAND = [sys.executable, "-m", "elastic_runtime.cli.run"]
@@ -224,7 +224,7 @@ def test_says_what_is_wrong(demo_bundle: Path, arguments: list[str], code: int, 
 def test_a_card_that_is_not_there_for_onnxruntime_is_a_clear_message(
     demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "find_card", lambda: None)
+    monkeypatch.setattr(places, "find_card", lambda: None)
     for backend in ("auto", "onnxruntime"):
         done = _run(demo_bundle, "--prompt", "x", "--device", "gpu", "--backend", backend)
         assert (done.returncode, done.stdout) == (1, "")
@@ -263,7 +263,7 @@ def test_json_says_what_was_generated_by_what_and_the_warnings(demo_bundle: Path
 
 def test_stats_say_where_it_ran(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card("H200", "9.0", 141 << 30, 100 << 30)
-    monkeypatch.setattr(opening, "find_card", lambda: card)
+    monkeypatch.setattr(places, "find_card", lambda: card)
     monkeypatch.setattr(stats, "find_card", lambda: card)
     arguments = ("--budget", "small", "--prompt", "Hello", "--max-new", 4, "--context", 64, "--ignore-eos", "--stats")
     shown = {}
@@ -345,14 +345,14 @@ def test_a_chat_without_one_answer_ends_with_its_error(demo_bundle: Path) -> Non
 
 
 def test_a_chat_whose_session_is_lost_ends(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, times = opening.open_onnx, iter(range(9))
+    opened, times = loading.open_onnx, iter(range(9))
 
     def once(*given: Any, **rest: Any) -> Any:
         if next(times):
             raise BuildError("model", expected="luck", found="none")
         return opened(*given, **rest)
 
-    monkeypatch.setattr(opening, "open_onnx", once)
+    monkeypatch.setattr(loading, "open_onnx", once)
     done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 4, data=b"hi\n/budget large\nho\n")
     assert done.returncode == 1
     assert "error: switch of budgets: expected budget 'small' to open again, found model" in done.stderr
@@ -532,7 +532,7 @@ BEFORE = [
 def test_no_model_is_loaded_for_a_typing_error(
     demo_bundle: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
 ) -> None:
-    monkeypatch.setattr(opening.Opener, "open", lambda self: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(Opener, "open", lambda self: pytest.fail("a model was loaded"))
     done = _run(demo_bundle, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")  # the first line: not even the device was named

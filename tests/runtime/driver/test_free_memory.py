@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from elastic_runtime.driver import free_memory
 
@@ -26,8 +31,7 @@ def _group(root: Path, path: str, limit: str, current: int, inactive: int = 0, a
 
 def test_here() -> None:
     assert 1 << 20 < free_memory.free_ram() < 1 << 50
-    held = free_memory.resident()
-    assert held is None or 1 << 20 < held < 1 << 40
+    assert 1 << 20 < free_memory.resident() < 1 << 40
 
 
 def test_without_a_group_it_is_the_kernels_estimate(tmp_path: Path) -> None:
@@ -59,3 +63,19 @@ def test_a_group_outside_of_what_is_visible_is_passed_over(tmp_path: Path) -> No
     _machine(tmp_path, "/../../host/pod")
     _group(tmp_path, "", "6000", 2000)
     assert free_memory.free_ram(tmp_path) == 4000
+
+
+def test_where_there_is_no_proc_psutil_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where the whole of the address space was taken for free memory."""
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=12345))
+    asked = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=FREE), Process=lambda: process)
+    monkeypatch.setitem(sys.modules, "psutil", asked)  # type: ignore[arg-type]
+    monkeypatch.delattr(os, "sysconf")
+    assert free_memory.free_ram(tmp_path) == FREE
+    assert free_memory.resident(tmp_path) == 12345
+
+
+def test_psutil_has_what_is_asked_of_it() -> None:
+    psutil = pytest.importorskip("psutil")
+    assert 1 << 20 < psutil.virtual_memory().available < 1 << 50
+    assert 1 << 20 < psutil.Process().memory_info().rss < 1 << 40

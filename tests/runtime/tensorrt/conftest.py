@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from elastic_runtime.format.manifest import OutputPort
+from elastic_runtime.tensorrt.trt_engine import TrtEngine
 from rtx_stand_in import load_stand_in
+
+ADDRESS = 4096
 
 
 @pytest.fixture
@@ -21,3 +27,54 @@ def trt() -> Iterator[Any]:
     gc.collect()
     assert module.WORLD.broken == []
     assert {name: count for name, count in module.WORLD.living.items() if count} == {}
+
+
+@dataclass
+class Memory:
+    """A device that writes its frees into the stand-in's events, to be seen among the ends of objects."""
+
+    events: list[tuple[str, tuple[Any, ...]]]
+    held: list[int] = field(default_factory=list)
+    stream: int = 5
+
+    def allocate(self, nbytes: int) -> int:
+        self.held.append(ADDRESS)
+        return ADDRESS
+
+    def free(self, address: int) -> None:
+        self.events.append(("scratch freed", ()))
+        self.held.remove(address)
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Entry:
+    file = "x.engine"
+    outputs = (OutputPort("key_cache_out.0", "float32", ("B",), "key_cache.0", "must"),)
+
+
+@dataclass
+class Rig:
+    engine: TrtEngine
+    memory: Memory
+    said: list[str]
+
+
+@pytest.fixture
+def opened(trt: Any, tmp_path: Path) -> Callable[..., Rig]:
+    """An engine with a cache file; the stand-in is told what to be before it is called."""
+    trt.WORLD.tensors = [
+        trt.Tensor("a", True, (-1,)),
+        trt.Tensor("key_cache.0", True, (-1,)),
+        trt.Tensor("key_cache_out.0", False, (-1,), aliased="key_cache.0"),
+    ]
+
+    def make(plugin: Path | None = None, host_code: bool = False, kept: bool = True) -> Rig:
+        memory, said = Memory(trt.WORLD.events), list[str]()
+        cache = tmp_path / "cache" / "kernels" if kept else None
+        plugins: Any = {"plugin": plugin, "host_code": host_code}
+        engine = TrtEngine(trt, Entry, b"engine" * 20, memory, **plugins, cache=cache, say=said.append)  # type: ignore[arg-type]
+        return Rig(engine, memory, said)
+
+    return make

@@ -15,6 +15,7 @@ from elastic_runtime.tensorrt.engine_cache import (
     kernels_file,
     remember,
     remembered,
+    unkept,
     write_kernels,
 )
 
@@ -46,6 +47,29 @@ def test_a_folder_that_takes_nothing_is_no_error(tmp_path: Path, manifest: Manif
     forget(tmp_path / "file", manifest, manifest.budgets[0].engines[0], str(STATUS.card))
 
 
+def test_kernels_that_could_not_be_kept_are_told_of_before_they_are_compiled(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "kernels" / "a.cache"
+    assert unkept(file) == ""
+    assert list((tmp_path / "new" / "kernels").iterdir()) == []
+    (tmp_path / "taken").write_text("")
+    assert unkept(tmp_path / "taken" / "a.cache") == (
+        f"warning: {tmp_path / 'taken'}: compiled kernels cannot be kept there (File exists), so every start compiles "
+        "them again: name a folder that you can write with ELASTIC_CACHE"
+    )
+
+
+def test_kernels_that_are_there_serve_on_a_disk_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", read_only)
+    assert "(Read-only file system), so every start compiles" in unkept(tmp_path / "a.cache")
+    (tmp_path / "a.cache").write_bytes(b"kernels")
+    assert unkept(tmp_path / "a.cache") == ""
+
+
 def test_without_a_home_nothing_is_kept_and_nothing_fails(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(path: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -57,6 +81,7 @@ def test_without_a_home_nothing_is_kept_and_nothing_fails(manifest: Manifest, mo
     remember(folder, manifest, engine, STATUS)
     assert remembered(folder, manifest, engine, str(STATUS.card)) is None
     assert not kernels_file(folder, manifest, engine, str(STATUS.card)).is_file()
+    assert "name a folder that you can write" in unkept(kernels_file(folder, manifest, engine, str(STATUS.card)))
     write_kernels(kernels_file(folder, manifest, engine, str(STATUS.card)), b"kernels")
     forget(folder, manifest, engine, str(STATUS.card))
 

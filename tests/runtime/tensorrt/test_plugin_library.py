@@ -15,7 +15,7 @@ from elastic_runtime.errors import BuildError, ElasticError, InputError, Unavail
 from elastic_runtime.format.manifest import CarriedLibrary, EngineEntry, Plugin
 from elastic_runtime.format.manifest_reader import DamageError
 from elastic_runtime.tensorrt import plugin_library
-from elastic_runtime.tensorrt.plugin_library import PluginSource, check_code, plugin_source
+from elastic_runtime.tensorrt.plugin_library import PluginSource, plugin_source, read_engine
 from plugin_libraries_folder import library_bytes, write_libraries
 
 #: Another library, of as many bytes as the first.
@@ -42,7 +42,7 @@ def source(entry: EngineEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / "a.engine").write_bytes(engine)
         asked = entry if listed else replace(entry, plugin=Plugin("libelastic_plugins.so", "rtx-1.7"))
         given = {"given": None, "trusted": False} | more
-        check_code(asked, tmp_path / "a.engine")
+        read_engine(asked, tmp_path / "a.engine")
         return plugin_source(asked, "12.0", **given)  # type: ignore[arg-type]
 
     return ask
@@ -82,13 +82,13 @@ def test_a_swapped_library_is_refused_whoever_vouches(source: Source, tmp_path: 
 def test_unlisted_code_is_refused_in_a_native_engine_too(entry: EngineEntry, tmp_path: Path) -> None:
     native, file = replace(entry, ops="native", plugin=None), tmp_path / "a.engine"
     file.write_bytes(b"vtrt" + LIBRARY)
-    text = refusal(DamageError, lambda: check_code(native, file))
+    text = refusal(DamageError, lambda: read_engine(native, file))
     assert "expected no code for the host in it, as the manifest lists it, found other code at byte 4" in text
     file.write_bytes(b"vtrt")
-    check_code(native, file)
+    assert read_engine(native, file) == b"vtrt"
     assert plugin_source(native, "12.0", given=None, trusted=False) == PluginSource()
     with pytest.raises(InputError, match=r"expected a readable engine, found No such file"):
-        check_code(native, tmp_path / "none")
+        read_engine(native, tmp_path / "none")
 
 
 def test_an_engine_without_a_library_takes_the_installed_or_the_named_one(source: Source, tmp_path: Path) -> None:
@@ -152,7 +152,21 @@ def test_a_damaged_package_stops_its_engines_alone_where_a_damaged_named_folder_
         refused(engine, folder / "libraries.json")
 
 
-def test_a_library_for_linux_runs_nowhere_else(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_for_linux_runs_nowhere_else(source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor is anybody sent for one: elastic-plugins are for Linux. A library that the caller built and names serves."""
+    installed = write_libraries(tmp_path / "installed", LIBRARY)
     monkeypatch.setattr(sys, "platform", "win32")
-    text = refusal(UnavailableError, lambda: source(LIBRARY, trusted=True))
-    assert "expected a plugin library for win32, found a.so in it, which is for Linux. Take an engine of native" in text
+    native = "Take an engine of native ops: export with --ops native."
+    for engine, how in (
+        (LIBRARY, {"trusted": True}),
+        (b"vtrt", {"listed": False}),
+        (LIBRARY, {"installed": installed}),
+    ):
+        text = refusal(UnavailableError, lambda e=engine, h=how: source(e, **h))  # type: ignore[misc]
+        assert text.endswith(
+            f"expected a plugin library for win32, found elastic-plugins, which are for Linux. {native}"
+        )
+    text = refusal(UnavailableError, lambda: source(LIBRARY, trusted=True, given=installed))
+    assert f"expected a plugin library for win32, found a.so in it, which is for Linux. {native}" in text
+    found = source(b"vtrt", listed=False, given=installed)
+    assert found.library == installed / "libelastic_plugins.0.so"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import UnavailableError
+from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.manifest import BudgetEntry, Status
 from elastic_runtime.tensorrt import preflight
 from elastic_runtime.tensorrt.preflight import (
@@ -16,6 +18,7 @@ from elastic_runtime.tensorrt.preflight import (
     check_driver,
     check_memory,
     check_version,
+    crowded,
     installed_version,
     load_tensorrt,
     package_cuda,
@@ -87,6 +90,23 @@ def test_not_enough_memory(budgets: tuple[BudgetEntry, ...]) -> None:
         "budget '12b' on GeForce RTX 5090: expected 24.0 GiB of free memory (weights 22.9 + states 0.1"
     )
     assert "found 12.0 GiB of 24.0. Close what uses the card" in text
+
+
+def test_windows_lends_main_memory_where_the_card_is_nearly_full(
+    budgets: tuple[BudgetEntry, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = budgets[-1]
+    engine = budget.engines[0]
+    need = vram_needed(budget.size(engine), context=engine.max_context, batch=1).total
+    tight, roomy = replace(CARD, free=need), replace(CARD, free=need * 10 // 9 + 10)
+    assert crowded(budget, engine, tight, batch=1) == ""
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert crowded(budget, engine, roomy, batch=1) == ""
+    text = crowded(budget, engine, tight, batch=1)
+    assert text.startswith(
+        "warning: budget '12b' takes 24.0 of the 24.0 GiB that are free on GeForce RTX 5090; where other programs"
+    )
+    assert "Windows moves GPU memory to main memory without a word" in text
 
 
 def test_an_engine_that_no_card_has_run_is_a_warning(budgets: tuple[BudgetEntry, ...]) -> None:

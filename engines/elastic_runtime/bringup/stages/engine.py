@@ -10,7 +10,7 @@ from elastic_runtime.bringup.results import Found
 from elastic_runtime.driver.cuda import CudaDevice
 from elastic_runtime.driver.free_memory import card
 from elastic_runtime.format.paths import inside
-from elastic_runtime.tensorrt.plugin_library import check_code, plugin_source
+from elastic_runtime.tensorrt.plugin_library import plugin_source, read_engine
 from elastic_runtime.tensorrt.preflight import load_tensorrt
 from elastic_runtime.tensorrt.trt_engine import TrtEngine
 
@@ -20,10 +20,10 @@ def run(place: Place) -> Found:
     bundle, _, entry = place.opened()
     file, said = inside(bundle.path, entry.file, entry.file), list[str]()
     source = plugin_source(entry, card().compute_capability, given=place.plugins, trusted=place.trust_engine)
-    check_code(entry, file)
+    data = read_engine(entry, file)
     plugins: Any = {"plugin": source.library, "host_code": source.carried}
     with closing(CudaDevice()) as opened:
-        read = TrtEngine(load_tensorrt(), entry, file, opened, **plugins, cache=None, say=said.append)
+        read = TrtEngine(load_tensorrt(), entry, data, opened, **plugins, cache=None, say=said.append)
         try:
             return {"facts": read.facts(), "said": said}
         finally:

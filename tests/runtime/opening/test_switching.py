@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from elastic_runtime import opening
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.opening import Opener
+from elastic_runtime.opening import LostError, Opener, candidates, loading
 from elastic_runtime.session import Session
 from elastic_runtime.session_request import Request
-
-
-@pytest.fixture
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
 
 
 def test_switching_keeps_files_mapped_and_feeds_the_transcript_again(bundle: Bundle) -> None:
@@ -26,13 +19,13 @@ def test_switching_keeps_files_mapped_and_feeds_the_transcript_again(bundle: Bun
     session = opener.open()
     rows = [[1, 2, 3, 4, 5], [9, 8, 7]]
     session.prefill(rows)
-    mapped = dict(opener._files)
+    mapped = dict(opener._loader.files)
     assert len(mapped) == 2
     session, logits, cost = opener.switch(session, "medium")
     assert session.tokens == rows
     assert (cost.budget, cost.tokens) == ("medium", 8)
     assert cost.open_seconds > 0 < cost.prefill_seconds
-    assert {path: id(file) for path, file in opener._files.items()} == {p: id(f) for p, f in mapped.items()}
+    assert {path: id(file) for path, file in opener._loader.files.items()} == {p: id(f) for p, f in mapped.items()}
     session.reset()
     np.testing.assert_array_equal(session.prefill(rows), logits)
     with pytest.raises(InputError, match="budget 'huge'"):
@@ -55,7 +48,7 @@ def test_a_switch_that_cannot_be_is_refused_before_the_old_session_closes(
     closed: list[int] = []
     close = session.backend.close
     session.backend.close = lambda: (closed.append(1), close())  # type: ignore[method-assign,func-returns-value,assignment]
-    monkeypatch.setattr(opening, "free_ram", lambda: 1 << 20)
+    monkeypatch.setattr(candidates, "free_ram", lambda: 1 << 20)
     with pytest.raises(BuildError, match="budget 'large' on the CPU: expected"):
         opener.switch(session, "large")
     assert not closed
@@ -87,8 +80,8 @@ def test_a_switch_that_leaves_no_session_says_both_reasons(bundle: Bundle, monke
     def failing(bundle: Bundle, budget: Any, **rest: Any) -> Any:
         raise BuildError(budget.name, expected="luck", found="none")
 
-    monkeypatch.setattr(opening, "open_onnx", failing)
-    with pytest.raises(opening.LostError) as caught:
+    monkeypatch.setattr(loading, "open_onnx", failing)
+    with pytest.raises(LostError) as caught:
         opener.switch(session, "large")
     assert "expected budget 'small' to open again, found small: expected luck" in str(caught.value)
     assert "the switch failed of: large: expected luck" in str(caught.value)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from card_memory import apart
-from elastic_runtime import opening
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import ElasticError, InputError, NoCudaError, UnavailableError
-from elastic_runtime.opening import Opener
+from elastic_runtime.opening import Opener, candidates, loading, places
 from elastic_runtime.ort import onnx_memory
 from elastic_runtime.ort.open_onnx import OnnxCard, card_needed, plan_card, ram_needed
 from elastic_runtime.session_request import Request
@@ -28,11 +26,6 @@ ON_CARD = "running on H200 with onnxruntime, in float32 arithmetic"
 
 
 @pytest.fixture
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
-
-
-@pytest.fixture
 def crossed() -> Iterator[Counter[str]]:
     with apart() as counts:
         yield counts
@@ -40,7 +33,7 @@ def crossed() -> Iterator[Counter[str]]:
 
 @pytest.fixture(autouse=True)
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "find_card", lambda: H200)
+    monkeypatch.setattr(places, "find_card", lambda: H200)
 
 
 def _need(bundle: Bundle, name: str, context: int = 64, rows: int = 1) -> int:
@@ -81,7 +74,7 @@ def test_the_card_gives_the_ids_of_the_cpu(bundle: Bundle, crossed: Counter[str]
 def test_the_cpu_is_taken_where_it_is_asked_for(
     bundle: Bundle, crossed: Counter[str], monkeypatch: pytest.MonkeyPatch, card: Card | None
 ) -> None:
-    monkeypatch.setattr(opening, "find_card", lambda: card)
+    monkeypatch.setattr(places, "find_card", lambda: card)
     assert _open(bundle, device="cpu") == ("cpu", "large", [])
     assert _open(bundle, device="cpu", backend="onnxruntime") == ("cpu", "large", [])
 
@@ -98,10 +91,10 @@ def test_an_engine_is_never_the_cpus(bundle: Bundle) -> None:
 def test_the_twin_must_fit_to_the_byte(bundle: Bundle, crossed: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     need = _need(bundle, "medium", rows=2)
     assert need < _need(bundle, "large", rows=2)
-    monkeypatch.setattr(opening, "find_card", lambda: replace(H200, free=need))
+    monkeypatch.setattr(places, "find_card", lambda: replace(H200, free=need))
     assert _open(bundle, batch=2) == ("gpu", "medium", [ON_CARD])
     assert _open(bundle, budget="medium", batch=2)[0] == "gpu"
-    monkeypatch.setattr(opening, "find_card", lambda: replace(H200, free=need - 1))
+    monkeypatch.setattr(places, "find_card", lambda: replace(H200, free=need - 1))
     assert _open(bundle, batch=2)[:2] == ("gpu", "small")
     device, _, said = _open(bundle, budget="medium", batch=2, backend="onnxruntime")
     assert (device, said) == (
@@ -154,7 +147,7 @@ def test_the_card_takes_the_largest_context_that_fits(bundle: Bundle) -> None:
 
 
 def _no_card(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(opening, "find_card", lambda: None)
+    patch.setattr(places, "find_card", lambda: None)
 
 
 def _no_provider(patch: pytest.MonkeyPatch) -> None:
@@ -242,11 +235,11 @@ def test_a_switch_stays_on_the_card_and_reckons_with_what_the_old_session_gives_
     session.prefill([[1, 2, 3]])
     held = sum(session.backend.memory().values())
     free = _need(bundle, "medium") - held
-    monkeypatch.setattr(opening, "find_card", lambda: replace(H200, free=free - 1))
+    monkeypatch.setattr(places, "find_card", lambda: replace(H200, free=free - 1))
     with pytest.raises(UnavailableError, match="budget 'medium' under onnxruntime on H200"):
         opener.switch(session, "medium")
     session.decode([1])
-    monkeypatch.setattr(opening, "find_card", lambda: replace(H200, free=free))
+    monkeypatch.setattr(places, "find_card", lambda: replace(H200, free=free))
     session, _, _ = opener.switch(session, "medium")
     assert (session.backend.device, session.tokens) == ("gpu", [[1, 2, 3, 1]])
     session.close()
@@ -261,11 +254,11 @@ def test_memory_on_the_card_is_none_that_the_cpu_gets_back(
     budget = bundle.budget("medium")
     need = ram_needed(budget, bundle.recipe(budget), context=64, batch=1, precision=bundle.manifest.precision)
     _no_card(monkeypatch)
-    monkeypatch.setattr(opening, "free_ram", lambda: need.stored - 1)
+    monkeypatch.setattr(candidates, "free_ram", lambda: need.stored - 1)
     with pytest.raises(UnavailableError, match="budget 'medium' on the CPU"):
         opener.switch(session, "medium")
     session.decode([1])  # the old one still lives
-    monkeypatch.setattr(opening, "free_ram", lambda: need.stored)
+    monkeypatch.setattr(candidates, "free_ram", lambda: need.stored)
     session, _, _ = opener.switch(session, "medium")
     assert session.backend.device == "cpu"
     session.close()
@@ -277,15 +270,15 @@ def test_a_switch_that_fails_goes_back_to_the_card(
     opener = Opener(bundle, Request(budget="small", device="gpu", context=64, threads=1))
     session = opener.open()
     session.prefill([[1, 2, 3]])
-    opened = opening.open_onnx
+    opened = loading.open_onnx
 
     def failing(bundle: Bundle, budget: Any, **rest: Any) -> Any:
         if budget.name == "large":
-            monkeypatch.setattr(opening, "find_card", lambda: replace(H200, free=0))  # as the driver counts then
+            monkeypatch.setattr(places, "find_card", lambda: replace(H200, free=0))  # as the driver counts then
             raise ElasticError("large", expected="luck", found="none")
         return opened(bundle, budget, **rest)
 
-    monkeypatch.setattr(opening, "open_onnx", failing)
+    monkeypatch.setattr(loading, "open_onnx", failing)
     with pytest.raises(ElasticError, match="large: expected luck"):
         opener.switch(session, "large")
     assert (session.backend.device, session.tokens) == ("gpu", [[1, 2, 3]])

@@ -7,118 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from elastic_runtime import opening
+from counting_card import CARD, GIB
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver import free_memory
-from elastic_runtime.driver.device import ALIGNMENT
-from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.fit.vram import vram_needed
 from elastic_runtime.format.manifest import Status
-from elastic_runtime.opening import Opener
+from elastic_runtime.opening import LostError, Opener, places
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
-from elastic_runtime.tensorrt import trt_engine
-from elastic_runtime.tensorrt.backend_tensorrt import Executors
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remember
-
-GIB = 1 << 30
-CARD = Card("GeForce RTX 5080", "12.0", 16 * GIB, 15 * GIB)
-
-
-@pytest.fixture
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
-
-
-class Device:
-    """Only counts."""
-
-    stream = 1
-
-    def __init__(self) -> None:
-        self.held: dict[int, int] = {}
-        self.uploaded = 0
-        self.closed = False
-
-    def allocate(self, nbytes: int) -> int:
-        address = ALIGNMENT * 1000 * (len(self.held) + 1) + sum(self.held.values()) // ALIGNMENT * ALIGNMENT
-        self.held[address] = nbytes
-        return address
-
-    def upload_blocks(self, address: int, source: Any, blocks: Any) -> None:
-        self.uploaded += sum(block.width * block.height for block in blocks)
-
-    def finish_uploads(self) -> None:
-        pass
-
-    def host_buffer(self, nbytes: int) -> Any:
-        return np.zeros(nbytes, np.uint8)
-
-    def free_host_buffer(self, buffer: Any) -> None:
-        pass
-
-    def free(self, address: int) -> None:
-        del self.held[address]
-
-    def zero(self, address: int, nbytes: int) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Executor:
-    def set_shape(self, name: str, shape: Any) -> None:
-        pass
-
-    def set_address(self, name: str, address: int) -> None:
-        pass
-
-
-@pytest.fixture
-def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A machine with a card of the engines' class, except for the card."""
-    device, asked = Device(), list[dict[str, Any]]()
-
-    class Engine:
-        scratch = 5
-
-        def __init__(self, trt: Any, entry: Any, path: Path, device: Any, **rest: Any) -> None:
-            asked.append({"entry": entry, "path": path, **rest})
-            self._entry = entry
-
-        def tensors(self) -> set[str]:
-            budget = next(b for b in bundle.budgets if self._entry.file in [e.file for e in b.engines])
-            names = {port.name for port in self._entry.inputs} | {port.name for port in self._entry.outputs}
-            return names | {item.name for item in bundle.recipe(budget).inputs}
-
-        def check_locations(self) -> None:
-            pass
-
-        def check_aliases(self) -> None:
-            pass
-
-        def executors(self) -> Executors:
-            return Executors((Executor(), Executor()), Executor())  # type: ignore[arg-type]
-
-        def close(self) -> None:
-            asked.append({})
-
-    monkeypatch.setattr(opening, "find_card", lambda: CARD)
-    monkeypatch.setattr(opening, "card", lambda: CARD)
-    monkeypatch.setattr(engine_opening, "CudaDevice", lambda: device)
-    monkeypatch.setattr(engine_opening, "installed_version", lambda: bundle.budgets[0].engines[0].version)
-    monkeypatch.setattr(engine_opening, "load_tensorrt", lambda: "trt")
-    monkeypatch.setattr(trt_engine, "TrtEngine", Engine)
-    monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path))
-    return device, asked
 
 
 def test_with_a_card_the_engine_is_opened_with_its_weights(bundle: Bundle, card: Any, tmp_path: Path) -> None:
@@ -130,7 +30,7 @@ def test_with_a_card_the_engine_is_opened_with_its_weights(bundle: Bundle, card:
     assert session.backend.name == "tensorrt-rtx"
     assert session.backend.memory()["scratch"] == 5
     assert device.uploaded == bundle.recipe(budget).nbytes
-    assert asked[0]["path"] == bundle.path / "large/rtx5080.engine"
+    assert asked[0]["data"] == (bundle.path / "large/rtx5080.engine").read_bytes()
     digest = next(entry.sha256 for entry in bundle.manifest.files if entry.path == "large/rtx5080.engine")
     assert asked[0]["cache"] == tmp_path / "kernels" / f"{digest[:16]}-GeForce-RTX-5080.cache"
     assert said == [f"large/rtx5080.engine was built and has not been run on a card yet: {said[0].split(': ', 1)[1]}"]
@@ -160,7 +60,7 @@ def test_the_context_of_a_card_follows_one_rule(bundle: Bundle, card: Any, monke
     budget = two.budget("small")
     needs = [vram_needed(budget.size(e), context=e.max_context).total for e in budget.engines]
     assert context(vram=needs[1] - 1) == 512
-    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=needs[1] - 1))
+    monkeypatch.setattr(places, "find_card", lambda: replace(CARD, free=needs[1] - 1))
     assert context() == 512
     assert Opener(two, Request(budget="small")).explain().startswith("15.0 GiB, 1 tokens or more x 1:")
 
@@ -190,7 +90,7 @@ def test_more_memory_than_is_free_may_be_named_and_none_of_it_is_taken_for_free(
     bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need = [r.need.total for r in bundle.choose(vram=GIB, context=1).reckonings if r.need]
-    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need[1]))
+    monkeypatch.setattr(places, "find_card", lambda: replace(CARD, free=need[1]))
     opener = Opener(bundle, Request(vram=15 * GIB))
     opener.open().close()
     assert opener.budget == bundle.budget("medium")
@@ -222,7 +122,7 @@ def test_a_session_that_does_not_close_is_lost_where_the_card_is(
 
     monkeypatch.setattr(device, "synchronize", broken)
     monkeypatch.setattr(device, "allocate", broken)
-    with pytest.raises(opening.LostError) as caught:
+    with pytest.raises(LostError) as caught:
         opener.switch(session, "medium")
     assert "expected budget 'small' to open again, found card 0: expected cuStreamSync" in str(caught.value)
     assert "the switch failed of: card 0: expected cuStreamSync" in str(caught.value)
@@ -239,12 +139,12 @@ def test_a_switch_on_a_card_reckons_with_what_the_old_session_gives_back(
     need = vram_needed(two.budget("medium").size(two.budget("medium").engines[0]), context=2048).total
     held = sum(session.backend.memory().values())
     backend = session.backend
-    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need - held - 1))
+    monkeypatch.setattr(places, "find_card", lambda: replace(CARD, free=need - held - 1))
     with pytest.raises(UnavailableError, match="budget 'medium' on GeForce RTX 5080: expected 0"):
         opener.switch(session, "medium")
     assert session.backend is backend
-    monkeypatch.setattr(opening, "find_card", lambda: replace(CARD, free=need - held))
-    opener._check(two.budget("medium"), opening.find_card(), session, 601)
+    monkeypatch.setattr(places, "find_card", lambda: replace(CARD, free=need - held))
+    opener._candidates.check(two.budget("medium"), places.find_card(), held=held, rows=1, at_least=601)
     session.tokens[0] = [1] * 2048
     with pytest.raises(UnavailableError, match="found no engine for this: the largest has 2048 tokens"):
         opener.switch(session, "medium")
@@ -266,7 +166,7 @@ def test_no_memory_is_not_taken_for_memory_that_was_not_named(bundle: Bundle, ca
     uses: list[Callable[[], object]] = [
         opener.open,
         opener.explain,
-        lambda: opener._choice(CARD),  # each refuses by itself: one behind the other would hide its fault
+        lambda: opener._candidates.choice(CARD),  # each refuses by itself: one behind the other would hide its fault
         lambda: engine_opening.select_engine(small, opener.request, CARD),
     ]
     for use in uses:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from elastic_runtime import opening
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.opening import Opener
+from elastic_runtime.opening import Opener, candidates, loading, places
 from elastic_runtime.ort import open_onnx as onnx_opening
 from elastic_runtime.ort.open_onnx import RamNeed, plan_cpu, ram_needed
 from elastic_runtime.session import Session
@@ -21,14 +19,9 @@ from elastic_runtime.session_request import Request
 GIB = 1 << 30
 
 
-@pytest.fixture
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
-
-
 def test_without_a_card_the_largest_budget_runs_on_the_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(opening, "find_card", lambda: None)
+    monkeypatch.setattr(places, "find_card", lambda: None)
     opener = Opener(bundle, Request(context=64, threads=1), say=said.append)
     with opener.open() as session:
         assert session.backend.name == "onnxruntime"
@@ -45,7 +38,7 @@ def test_a_session_that_does_not_come_to_be_closes_its_backend(bundle: Bundle, m
         backends.append(backend)
         raise BuildError("session", expected="luck", found="none")
 
-    monkeypatch.setattr(opening, "Session", broken)
+    monkeypatch.setattr(loading, "Session", broken)
     with pytest.raises(BuildError, match="session: expected luck, found none"):
         Opener(bundle, Request(budget="small", backend="onnxruntime", context=64, threads=1)).open()
     with pytest.raises(InputError, match="one that was closed"):
@@ -54,13 +47,13 @@ def test_a_session_that_does_not_come_to_be_closes_its_backend(bundle: Bundle, m
 
 def test_a_card_of_another_class_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(opening, "find_card", lambda: Card("H200", "9.0", GIB, GIB))
+    monkeypatch.setattr(places, "find_card", lambda: Card("H200", "9.0", GIB, GIB))
     Opener(bundle, Request(budget="small", threads=1), say=said.append).open().close()
     assert said[0].startswith("H200 has compute capability 9.0, the engines are for 12.0: running on the CPU")
 
 
 def test_memory_that_is_given_chooses(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "find_card", lambda: None)
+    monkeypatch.setattr(places, "find_card", lambda: None)
     need = [r.need.total for r in bundle.choose(vram=GIB, context=1).reckonings if r.need]
     assert need == sorted(need, reverse=True)
     opener = Opener(bundle, Request(vram=need[1], threads=1))
@@ -100,10 +93,10 @@ def test_rows_and_the_form_of_weights_count(bundle: Bundle, monkeypatch: pytest.
     monkeypatch.setattr(onnx_opening, "free_ram", lambda: need(32).stored - 1)
     with pytest.raises(BuildError, match="budget 'large' on the CPU"):
         Opener(bundle, request).open()
-    monkeypatch.setattr(opening, "find_card", lambda: None)
+    monkeypatch.setattr(places, "find_card", lambda: None)
     for weights, free, name in (("auto", need(1).stored, "large"), ("float32", need(1).float32 - 1, "medium")):
         monkeypatch.setattr(onnx_opening, "free_ram", lambda free=free: free)
-        monkeypatch.setattr(opening, "free_ram", lambda free=free: free)
+        monkeypatch.setattr(candidates, "free_ram", lambda free=free: free)
         opener = Opener(bundle, Request(weights=weights, context=4096, threads=1))  # type: ignore[arg-type]
         opener.open().close()
         assert opener.budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from elastic_runtime import opening
 from elastic_runtime.backend import Floats
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import ElasticError, NoCudaError, UnavailableError
 from elastic_runtime.format.manifest import EngineEntry, Plugin
-from elastic_runtime.opening import Opener
+from elastic_runtime.opening import Opener, candidates, loading, places
+from elastic_runtime.ort.open_onnx import OnnxCard, plan_cpu
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
 from elastic_runtime.tensorrt import plugin_library
@@ -97,15 +98,16 @@ def make(both: Bundle, monkeypatch: pytest.MonkeyPatch) -> Make:
         def onnx_card(found: Card, **rest: Any) -> Any:
             if not cuda:
                 raise NoCudaError("onnxruntime without one")
-            return opening.OnnxCard(found, found.free)
+            return OnnxCard(found, found.free)
 
         libraries = None if installed is None else plugin_library.read_libraries(installed)
         monkeypatch.setattr(plugin_library, "installed_libraries", lambda: libraries)
-        monkeypatch.setattr(opening, "find_card", lambda: CARD)
-        monkeypatch.setattr(opening, "card", lambda: CARD)
-        monkeypatch.setattr(opening, "onnx_card", onnx_card)
-        monkeypatch.setattr(opening, "open_onnx", onnx)
+        monkeypatch.setattr(places, "find_card", lambda: CARD)
+        monkeypatch.setattr(places, "card", lambda: CARD)
+        monkeypatch.setattr(places, "onnx_card", onnx_card)
+        monkeypatch.setattr(loading, "open_onnx", onnx)
         monkeypatch.setattr(engine_opening, "open_tensorrt", engine)
+        monkeypatch.setattr(engine_opening, "read_checked", lambda *_: b"vtrt")
         monkeypatch.setattr(engine_opening, "installed_version", lambda: both.budgets[0].engines[0].version)
         return Opener(bundle, Request(**request), say=said.append), said
 
@@ -205,7 +207,7 @@ def test_a_named_budget_without_room_on_the_cpu_names_one_that_has(
 ) -> None:
     needs = {b.name: _cpu_bytes(plugin_only, b.name) for b in plugin_only.budgets}
     assert needs["small"] < needs["large"]
-    monkeypatch.setattr(opening, "free_ram", lambda: needs["small"])
+    monkeypatch.setattr(candidates, "free_ram", lambda: needs["small"])
     with pytest.raises(ElasticError) as caught:
         run(plugin_only, cuda=False, budget="large", context=64)
     assert "Take the budget small, which fits, a smaller context, or run its engine on a card." in str(caught.value)
@@ -213,5 +215,80 @@ def test_a_named_budget_without_room_on_the_cpu_names_one_that_has(
 
 
 def _cpu_bytes(bundle: Bundle, name: str) -> int:
-    plan = opening.plan_cpu(bundle, bundle.budget(name), context=64, rows=1, weights="auto", free=0)
+    plan = plan_cpu(bundle, bundle.budget(name), context=64, rows=1, weights="auto", free=0)
     return plan.need.least("auto")
+
+
+def test_what_is_explained_is_what_opening_takes(both: Bundle, make: Make, tmp_path: Path) -> None:
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    head, *lines = make(both, installed=installed)[0].explain().splitlines()
+    assert head == "15.0 GiB, 1 tokens or more x 1:"
+    assert [line.rsplit(": ", 1)[1] for line in lines] == ["chosen", "fits", "fits"]
+    opener, said = make(both)
+    chosen, *lines = opener.explain().splitlines()[1:]
+    assert chosen.endswith(": chosen")
+    assert lines[2].startswith("large/rtx5080.plugin.engine does not run here: libelastic_plugins.so: expected")
+    assert len(lines) == 5
+    assert said == []
+    opener.open().close()
+    assert said[0].startswith("warning: large/rtx5080.engine in place of large/rtx5080.plugin.engine")
+
+
+@pytest.mark.parametrize(("cuda", "where"), [(True, "GeForce RTX 5080"), (False, "the CPU")])
+@pytest.mark.parametrize("how", [{}, {"vram": GIB * 12}])
+def test_no_engine_is_marked_as_chosen_that_cannot_run(
+    plugin_only: Bundle, make: Make, cuda: bool, where: str, how: dict[str, int]
+) -> None:
+    opener, said = make(plugin_only, cuda=cuda, **how)
+    _, *lines = opener.explain().splitlines()
+    assert lines[:3] == [f"  {name}: no engine that runs here" for name in ("large", "medium", "small")]
+    assert NO_LIBRARY.format("large/rtx5080.plugin.engine") in lines[3]
+    assert lines[6:] == [f"what runs here instead: large on {where} with onnxruntime, in float32 arithmetic"]
+    assert said == []
+    opener.open().close()
+    assert opener.budget == plugin_only.budget("large")
+
+
+def test_where_nothing_runs_the_explanation_says_so(plugin_only: Bundle, make: Make) -> None:
+    opener, _ = make(plugin_only, backend="tensorrt-rtx")
+    assert opener.explain().splitlines()[-1].startswith("nothing runs here: libelastic_plugins.so: expected elastic")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_switch_takes_the_next_engine_where_one_does_not_load(
+    both: Bundle, plugin_only: Bundle, make: Make, tmp_path: Path, native: bool
+) -> None:
+    """The native one beside it. Where there is none the session would leave the card: the old budget opens again."""
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    bundle = both if native else plugin_only
+    opener, said = make(bundle, installed=installed, refuses="medium/rtx5080.plugin.engine", budget="small", context=64)
+    session = opener.open()
+    if native:
+        session, _, cost = opener.switch(session, "medium")
+        assert cost.budget == "medium"
+        assert [text.partition(": ")[2].partition(":")[0] for text in said] == [
+            "medium/rtx5080.engine in place of medium/rtx5080.plugin.engine"
+        ]
+    else:
+        with pytest.raises(UnavailableError, match="an old driver"):
+            opener.switch(session, "medium")
+    backend: Any = session.backend
+    assert backend.what == ("medium/rtx5080.engine" if native else "small/rtx5080.plugin.engine")
+    assert opener.budget
+    assert opener.budget.name == ("medium" if native else "small")
+    session.close()
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_on_windows_the_native_engine_serves_and_it_is_said_why(
+    both: Bundle, run: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    installed = write_libraries(tmp_path / "installed", library_bytes("one"))
+    monkeypatch.setattr(sys, "platform", "win32")
+    *found, said = run(both, installed=installed, trust_engine=trusted)
+    assert found == ["tensorrt-rtx", "gpu", "large/rtx5080.engine"]
+    assert said == [
+        "warning: large/rtx5080.engine in place of large/rtx5080.plugin.engine: large/rtx5080.plugin.engine: expected "
+        "a plugin library for win32, found elastic-plugins, which are for Linux. Take an engine of native ops: export "
+        "with --ops native."
+    ]
