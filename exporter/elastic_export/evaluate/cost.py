@@ -19,7 +19,7 @@ from elastic_export.verify.way import head_blocks
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.safetensors import itemsize
 
-_PROCESS = 400_000_000  # torch, onnx, a tokenizer and Python
+_PROCESS = 550_000_000  # torch, onnx, a tokenizer and Python
 _SIDES = 2  # subjects that go through a layer at a time, see verify/workers.py
 _COPIES = 5  # float32 copies of a layer's widest intermediate that live at once
 _SCORES = 3  # scores, their masked copy and the softmax
