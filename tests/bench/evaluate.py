@@ -34,7 +34,17 @@ def main() -> None:
     parser.add_argument("--delete", action="store_true", help="remove the checkpoint afterwards")
     parser.add_argument("options", nargs="*", help="of elastic-export evaluate, behind --")
     arguments = parser.parse_args()
-    options = ["--text", str(_TEXT), "--tokenizer", str(demo_checkpoint()), "--tokens", "1024", *arguments.options]
+    options = [
+        "--text",
+        str(_TEXT),
+        "--tokenizer",
+        str(demo_checkpoint()),
+        "--tokens",
+        "1024",
+        "--context",
+        "1025",
+        *arguments.options,
+    ]
     load = os.getloadavg()[0]
     try:
         with made_checkpoint(arguments.folder, arguments.shape, keep=not arguments.delete) as checkpoint:

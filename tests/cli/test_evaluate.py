@@ -87,6 +87,7 @@ def test_a_checkpoint_without_budgets_is_its_parent_alone(run: Run, tmp_path: Pa
         (["--text", "none.txt"], "none.txt: expected a text file, found No such file or directory"),
         (["--tokenizer", "."], ".: expected tokenizer.json, found no such file"),
         (["--json", "no/such/folder.json"], "expected a file in a folder that exists, found no such folder"),
+        (["--weights-folder", "."], "--weights-folder: expected no such option, found it, but "),
         (["--plot", "."], "expected a file in a folder that exists, found a folder"),
     ],
 )  # fmt: skip
@@ -149,6 +150,9 @@ def test_a_bundle_is_evaluated_in_the_precision_that_it_ships(
     assert document["subject"] == {"kind": "bundle", "name": "elastic-demo", "dtype": "bf16"}
     assert document["reference"] == {"budget": "large", "precision": "fp32"}
     assert "weights of the bundle elastic-demo" in out
+    code, _, err = run("evaluate", str(demo_bundle), *request, "--budgets", "b.json")
+    assert code == 2
+    assert "--budgets: expected no such option, found it, but " in err
     code, _, err = run("evaluate", str(demo_bundle), *request, "--precision", "fp16")
     assert code == 2
     assert "--precision: expected fp32 or bf16, found fp16, which the bundle does not ship" in err

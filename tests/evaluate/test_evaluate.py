@@ -26,7 +26,7 @@ from elastic_export.reference.model import rounding_to
 from elastic_export.weights.sliced import write_sliced
 from elastic_runtime.errors import InputError
 from masked_parent import load_reference
-from small_text_model import ARCH, EVEN, FULL, SMALL, TEXT
+from small_text_model import ARCH, EVEN, FULL, SMALL, TEXT, WIDE
 
 TOLERANCE = 1e-4  # relative; 8e-8 is the worst seen in fp32, 2e-6 where roundings flip
 CONTEXT = 64
@@ -63,7 +63,8 @@ def masked(checkpoint: Checkpoint, budget: Budget, precision: str = "fp32") -> C
 
     def read(name: str) -> np.ndarray[Any, Any]:
         array = np.asarray(checkpoint.read(name))
-        return array if array.dtype == np.float32 else array.astype(DTYPES[precision].numpy)
+        stays = array.dtype == np.float32 and not name.endswith(WIDE)
+        return array if stays else array.astype(DTYPES[precision].numpy)
 
     model = load_reference(ARCH, read, every_token=True)
     masks = budget_masks(ARCH, budget)

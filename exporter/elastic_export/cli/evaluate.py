@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
@@ -82,49 +82,64 @@ def _evaluation(
     from elastic_export.evaluate.passage import read_passage  # noqa: PLC0415
     from elastic_export.evaluate.result import Reference, evaluation  # noqa: PLC0415
 
-    source, folder, models, parent, shard = _opened(path, precisions, options, progress)
+    bundled = (path / "manifest.json").is_file()
+    opened = _opened_bundle(path, precisions, options) if bundled else _opened_checkpoint(path, options, progress)
+    parent = opened.parent
     passage = read_passage(
         options["text"],
-        _tokenizer(options["tokenizer"] or folder),
+        _tokenizer(options["tokenizer"] or opened.folder),
         vocab=parent.architecture.vocab_size,
         context=options["context"],
         stride=options["stride"],
         tokens=options["tokens"],
     )
     progress.say_all(passage.notes)
-    subjects = [(model, precision) for model in models for precision in precisions]
+    subjects = [(model, precision) for model in opened.models for precision in precisions]
     reference: tuple[SubModel, Precision] = (parent, "fp32")
     if reference not in subjects:
         subjects.insert(0, reference)
     cost, memory = evaluation_cost(subjects, passage), free_memory()
-    progress.say(cost_text(cost, measure_rates(shard), memory))
+    progress.say(cost_text(cost, measure_rates(opened.shard), memory))
     if not options["allow_short"]:
         check_memory(cost, memory)
     total = sum(weight_bytes(model) for model, _ in subjects)
     scores = run(subjects, subjects.index(reference), passage, progress, total)
     rows = [(model.name, model.architecture, p, score) for (model, p), score in zip(subjects, scores, strict=True)]
-    return evaluation(source, passage, rows, Reference(parent.name, "fp32"), options["max_context"])
+    return evaluation(opened.source, passage, rows, Reference(parent.name, "fp32"), options["max_context"])
 
 
-def _opened(
-    path: Path, precisions: list[Precision], options: dict[str, Any], progress: ConsoleProgress
-) -> tuple[Source, Path, list[SubModel], SubModel, Path | None]:
-    """Whose weights, the tokenizer's folder, what to evaluate, what to compare with, a file to time reading."""
+class _Opened(NamedTuple):
+    """Whose weights, the tokenizer's folder, what to evaluate, what to compare with, a file to time reading with."""
+
+    source: Source
+    folder: Path
+    models: list[SubModel]
+    parent: SubModel
+    shard: Path | None
+
+
+def _opened_bundle(path: Path, precisions: list[Precision], options: dict[str, Any]) -> _Opened:
     from elastic_export.evaluate.from_bundle import bundle_models  # noqa: PLC0415
+    from elastic_export.evaluate.result import Source  # noqa: PLC0415
+
+    _refuse(options, ("budgets_file", "ignore_tensors", "ignore_config"), f"{path} is a bundle")
+    bundle = Bundle.open(path, external=options["weights_folder"])
+    manifest = bundle.manifest
+    if wrong := [p for p in precisions if p not in ("fp32", manifest.precision)]:
+        expected = " or ".join(dict.fromkeys(("fp32", manifest.precision)))
+        found, todo = f"{wrong[0]}, which the bundle does not ship", "evaluate the checkpoint in it"
+        raise InputError("--precision", expected=expected, found=found, todo=todo)
+    models, largest = bundle_models(bundle, options["budget"])
+    return _Opened(Source("bundle", manifest.checkpoint.name, manifest.precision), path, models, largest, None)
+
+
+def _opened_checkpoint(path: Path, options: dict[str, Any], progress: ConsoleProgress) -> _Opened:
     from elastic_export.evaluate.from_checkpoint import checkpoint_models  # noqa: PLC0415
     from elastic_export.evaluate.result import Source  # noqa: PLC0415
 
-    if (path / "manifest.json").is_file():
-        bundle = Bundle.open(path, external=options["weights_folder"])
-        manifest = bundle.manifest
-        if wrong := [p for p in precisions if p not in ("fp32", manifest.precision)]:
-            expected = " or ".join(dict.fromkeys(("fp32", manifest.precision)))
-            found, todo = f"{wrong[0]}, which the bundle does not ship", "evaluate the checkpoint in it"
-            raise InputError("--precision", expected=expected, found=found, todo=todo)
-        models, parent = bundle_models(bundle, options["budget"])
-        return Source("bundle", manifest.checkpoint.name, manifest.precision), path, models, parent, None
+    _refuse(options, ("weights_folder",), f"{path} is no bundle")
     folder = resolve_checkpoint(str(path), os.environ, subject=str(path))
-    assert folder is not None
+    assert folder is not None  # a path was given
     asked = options["budgets_file"] is not None or options["budget"] != "all" or (folder / FILE_NAME).exists()
     checkpoint = Checkpoint.open(
         folder,
@@ -137,8 +152,16 @@ def _opened(
     if not asked:
         progress.say(f"{folder}: no {FILE_NAME}, so that the parent alone is evaluated")
     models, parent = checkpoint_models(checkpoint, options["budget"])
-    models = models or [parent]
-    return Source("checkpoint", checkpoint.name, checkpoint.dtype), folder, models, parent, min(checkpoint.shards)
+    source = Source("checkpoint", checkpoint.name, checkpoint.dtype)
+    return _Opened(source, folder, models, parent, min(checkpoint.shards))
+
+
+def _refuse(options: dict[str, Any], names: Sequence[str], why: str) -> None:
+    """Options that would say nothing."""
+    for name in names:
+        if options[name]:
+            option = "--" + name.removesuffix("_file").replace("_", "-")
+            raise InputError(option, expected="no such option", found=f"it, but {why}", todo="leave it out")
 
 
 def _precisions(text: str) -> list[Precision]:
@@ -159,8 +182,13 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 def _check_output(file: Path | None) -> None:
     """Told before minutes of work rather than after."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        found = "a folder" if file.is_dir() else "no such folder"
+    if file is None:
+        return
+    folder = file.absolute().parent
+    found = "a folder" if file.is_dir() else "" if folder.is_dir() else "no such folder"
+    if not found and not os.access(file if file.exists() else folder, os.W_OK):
+        found = "one that may not be written"
+    if found:
         raise InputError(str(file), expected="a file in a folder that exists", found=found, todo="name another file")
 
 

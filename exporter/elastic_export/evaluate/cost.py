@@ -19,7 +19,7 @@ from elastic_export.verify.way import head_blocks
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.safetensors import itemsize
 
-_PROCESS = 400_000_000  # torch, onnx, a tokenizer and Python
+_PROCESS = 550_000_000  # torch, onnx, a tokenizer and Python
 _SIDES = 2  # subjects that go through a layer at a time, see verify/workers.py
 _COPIES = 5  # float32 copies of a layer's widest intermediate that live at once
 _SCORES = 3  # scores, their masked copy and the softmax
@@ -29,7 +29,7 @@ _SUMS = 4  # float64 numbers a token and subject
 
 def evaluation_cost(subjects: Sequence[Subject], passage: Passage) -> Cost:
     """Bytes of anonymous memory at the moment of most, and the work."""
-    tokens, together = sum(len(window.ids) for window in passage.windows), TOGETHER
+    tokens, together = sum(len(window.ids) for window in passage.windows), TOGETHER * 3 // 2
     context = max(len(window.ids) for window in passage.windows)
     models = [model for model, _ in subjects]
     streams = sum(4 * tokens * model.architecture.hidden_size + 8 * _SUMS * passage.tokens for model in models)
@@ -39,7 +39,7 @@ def evaluation_cost(subjects: Sequence[Subject], passage: Passage) -> Cost:
     head = sum(4 * rows * model.architecture.hidden_size for model in models) + 8 * _WIDE * rows * min(tokens, together)
     work = Work()
     for model in models:
-        used, passes = weight_elements(model.architecture), -(-tokens // together)
+        used, passes = weight_elements(model.architecture), max(1, round(tokens / TOGETHER))
         narrow = itemsize(model.dtype)
         work += Work(products=2.0 * tokens * used, moved=float(passes * used * (narrow + 4) + 2 * used * narrow))
     read = max(weight_bytes(model) for model in models)

@@ -54,7 +54,7 @@ class SlicedTensors:
 def checkpoint_models(checkpoint: Checkpoint, request: str) -> tuple[list[SubModel], SubModel]:
     """The sub-models that `request` (`all` or names) asks for, and the parent, which they are compared with.
 
-    The parent is one of them where a budget keeps all of it.
+    The parent is one of them where a budget that is asked for keeps all of it, and alone where there are no budgets.
 
     Raises:
         InputError: see `select_budgets`.
@@ -67,7 +67,7 @@ def checkpoint_models(checkpoint: Checkpoint, request: str) -> tuple[list[SubMod
     name = same[0].name if same else PARENT
     found = next((model for model in models if model.name == name), None)
     parent = found or _model(checkpoint, same[0] if same else full)
-    return models, parent
+    return models or [parent], parent
 
 
 def _is_full(budget: Budget, full: Budget) -> bool:

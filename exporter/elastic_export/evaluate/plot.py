@@ -58,7 +58,7 @@ def plot(found: Evaluation) -> str:
     vram = f"VRAM at {found.vram_context} tokens, GiB (estimated)"
     _panel(svg, 2 * _LEFT + _WIDTH + _GAP, found.rows, lambda row: row.vram_bytes / 2**30, vram, found.best())
     for place, precision in enumerate(dict.fromkeys(row.precision for row in found.rows)):
-        at = _LEFT + 70 * place
+        at = _LEFT + 70 * (place + 1)  # behind the name of the vertical axis
         _dot(svg, at, 36, precision)
         _text(svg, at + 10, 40, precision, anchor="start")
     return ET.tostring(svg, encoding="unicode") + "\n"

@@ -28,7 +28,7 @@ from elastic_export.verify.verify import taken
 from elastic_runtime.errors import InputError
 
 Array = npt.NDArray[Any]
-#: Tokens that go through a layer at once: what a 12B computes of so many takes half a GiB.
+#: Tokens that go through a layer at once, or half as many more: what a 12B computes of so many takes half a GiB.
 TOGETHER = 1024
 #: Tokens of a call at most, and elements of its attention scores [heads, tokens, context]: 128 MiB in float32.
 _CALL, _SCORES = 512, 1 << 25
@@ -158,10 +158,13 @@ def _groups(passage: Passage, most: int) -> Iterator[tuple[int, list[tuple[int, 
     """The calls of all windows, a window's one after the other, in groups that go through a layer together: the first
     token of each group, and of each of its calls (tokens of the window before it, its own).
     """
+    lengths = [len(window.ids) for window in passage.windows]
+    # As even as can be: each group widens all weights anew, and a last one of a few tokens would cost as much.
+    size = -(-sum(lengths) // max(1, round(sum(lengths) / TOGETHER)))
     group, begin = list[tuple[int, int]](), 0
-    for at, count in _calls([len(window.ids) for window in passage.windows], most):
-        taken = sum(size for _, size in group)
-        if group and taken + count > TOGETHER:
+    for at, count in _calls(lengths, most):
+        taken = sum(tokens for _, tokens in group)
+        if group and taken + count > size:
             yield begin, group
             group, begin = [], begin + taken
         group.append((at, count))
