@@ -172,12 +172,14 @@ def why_cpu(
     served: set[str] | None,
     error: UnavailableError,
     no_engine: UnavailableError | None = None,
+    no_card: ElasticError | None = None,
 ) -> str:
     """The reason for people; `served` are the classes that engines are for, None where none was wanted, `no_engine` why
-    none of those for the card runs there.
+    none of those for the card runs there, `no_card` why a driver that is here shows none.
     """
     if found is None:
-        return "no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic"
+        reason = "" if no_card is None else f"; {no_card}"
+        return f"no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic{reason}"
     engines = (
         ""
         if served is None or found.compute_capability in served
