@@ -33,13 +33,12 @@ const char* const kHelp =
   --explain              print what every budget needs, and stop
   --weights-digest       print the sha256 of every weight of the budget as it is cut, and stop
   --check                read every file and compare its digest first
-  --device auto|cpu|gpu  where to run (auto: the GPU where there is one, without falling back to the CPU)
+  --device auto|cpu|gpu  where to run (auto: an engine on the GPU, where none runs the CPU, and says why)
   --external-weights DIR where the parent's shards are, for a bundle that only names them
   --model FILE           another ONNX file of the same interface, such as a float32 twin (CPU)
   --max-tokens N         tokens of one call (256; CPU)
   --threads N            onnxruntime's threads (its own choice; CPU)
-  --plugins DIR          folder of plugin libraries, such as that of elastic-plugins; without one native
-                         engines serve (GPU)
+  --plugins DIR          folder of plugin libraries, such as that of elastic-plugins (GPU)
   --trust-engine         run the plugin library inside the engine: you know who made the bundle (GPU)
   --runtime-cache FILE   keep compiled kernels here (the user's cache, as elastic-run does; GPU)
 )";
