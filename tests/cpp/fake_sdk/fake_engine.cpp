@@ -4,6 +4,7 @@
 #include <NvInferRuntime.h>
 
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -76,7 +77,10 @@ std::thread logging_thread;
 void begin_logging(nvinfer1::ILogger& logger) {
   logging = true;
   logging_thread = std::thread([&logger] {
-    while (logging) logger.log(nvinfer1::ILogger::Severity::kWARNING, "a warning of a thread");
+    while (logging) {
+      logger.log(nvinfer1::ILogger::Severity::kWARNING, "a warning of a thread");
+      std::this_thread::sleep_for(std::chrono::microseconds(100));  // or others wait for a lock for ever
+    }
   });
 }
 
