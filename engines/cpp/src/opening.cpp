@@ -188,18 +188,7 @@ class Opening {
   Placement on_cpu() const {
     const BudgetEntry& budget = pick_for_cpu();
     const OnnxOptions host = host_options();
-    const std::int64_t free = free_ram();
-    try {
-      check_host_memory(bundle_, budget, host.max_context, host.max_batch, free);
-    } catch (const UnavailableError& error) {
-      for (const BudgetEntry& other : bundle_.manifest().budgets) {
-        if (host_bytes(bundle_, other, host.max_context, host.max_batch) <= free)
-          throw UnavailableError(error.subject, error.expected, error.found,
-                                 "take the budget " + other.name +
-                                     ", which fits, a smaller context, or run its engine on a card");
-      }
-      throw;
-    }
+    check_host_memory(bundle_, budget, host.max_context, host.max_batch, free_ram());
     return {&budget, nullptr, std::nullopt};
   }
 

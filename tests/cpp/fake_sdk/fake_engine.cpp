@@ -192,7 +192,10 @@ ICudaEngine* IRuntime::deserializeCudaEngine(const void* data, std::size_t size)
   }
   for (std::thread& thread : threads) thread.join();
   const std::string bytes(static_cast<const char*>(data), size);
-  require(bytes == fake::state().judged, "what was judged is what is read");
+  if (bytes != fake::state().judged) {
+    logger_.log(ILogger::Severity::kERROR, "other bytes than those that were judged");
+    return nullptr;
+  }
   if (fake::state().logs_on) begin_logging(logger_);
   if (bytes.rfind("engine", 0) == 0) return new ICudaEngine;
   logger_.log(ILogger::Severity::kERROR, "magic tag does not match");
