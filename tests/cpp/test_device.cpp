@@ -2,14 +2,18 @@
 #include <NvInferRuntime.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "call_size.h"
 #include "check.h"
+#include "device_bundle.h"
 #include "elastic_runtime/bundle.h"
 #include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/sha256.h"
@@ -27,53 +31,6 @@ namespace fs = std::filesystem;
 using Rows = std::vector<std::vector<std::int64_t>>;
 
 namespace {
-
-const char kManifest[] =
-    R"({"schema": "elastic-bundle/1", "seal": "0000000000000000000000000000000000000000000000000000000000000000",
-"producer": "test", "demo": false, "checkpoint": {"name": "p", "fingerprint": "f"}, "precision": "fp32", "weight_mode": "shared",
-"logits": "last", "options": {}, "versions": {}, "rules": [], "budgets": [{"name": "b", "parameters": 4, "pattern": "M*", "layers": 2,
-"kept_layers": [0, 1], "widths": {"vocab_size": 16, "hidden_size": 2, "ffn_sizes": [], "mamba_heads": [1], "mamba_head_dim": 1,
-"ssm_groups": 1, "ssm_state": 1, "conv_kernel": 2, "attention_heads": 1, "kv_heads": 1, "attention_head_dim": 1}, "scalar_widths": true,
-"weight_bytes": 16, "state_bytes": 8, "kv_bytes_per_token": 4, "states": [], "model": "model.onnx", "weights": "weights.json",
-"golden": null, "report": null, "engines": [{"target": "rtx", "compute_capabilities": ["8.9", "12.0"], "file": "a.engine",
-"flavour": "tensorrt-rtx", "version": "1.7.1.116", "ops": "plugin", "plugin": {"library": "libelastic_plugins.so",
-"abi": "tensorrt-rtx-1.7"}, "max_context": 20, "max_tokens": 4, "max_batch": 3, "inputs": [{"name": "conv_state.0", "dtype": "float32",
-"shape": ["B", 1, 1]}, {"name": "ssm_state.0", "dtype": "float32", "shape": ["B", 1, 1, 1]}, {"name": "key_cache.0", "dtype": "float32",
-"shape": ["B", 1, "S", 1]}], "outputs": [{"name": "logits", "dtype": "float32", "shape": ["B", 16], "input": null, "alias": null},
-{"name": "conv_state_out.0", "dtype": "float32", "shape": ["B", 1, 1], "input": "conv_state.0", "alias": "must_not"},
-{"name": "ssm_state_out.0", "dtype": "float32", "shape": ["B", 1, 1, 1], "input": "ssm_state.0", "alias": "must"},
-{"name": "key_cache_out.0", "dtype": "float32", "shape": ["B", 1, "S", 1], "input": "key_cache.0", "alias": "must"}], "activation": 512,
-"activation_measured": false, "status": {"state": "built", "card": null, "date": null}, "fits": {"context": 20, "batch": 1,
-"weights": 16, "states": 8, "caches": 80, "activation": 512, "activation_measured": false, "reserve": 1, "total": 617, "usable": null,
-"enough": null}}]}], "files": [)";
-
-void put(const fs::path& folder, const std::string& name, const std::string& data, std::string& files) {
-  std::ofstream(folder / name, std::ios::binary) << data;
-  files += (files.empty() ? "" : ", ") + ("{\"path\": \"" + name) +
-           "\", \"size\": " + std::to_string(data.size()) + ", \"sha256\": \"" + sha256(data) + "\"}";
-}
-
-/// A bundle of the fake engine; its weight is a corner of a parent of 3 x 3, so that it needs a strided copy:
-/// w[1][1] = 5.
-Bundle make_bundle(const std::string& engine = "engine", const std::string& abi = "rtx-1.7") {
-  fake::state() = {};
-  const fs::path folder = scratch("device");
-  const float parent[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-  std::string files;
-  put(folder, "a.engine", engine, files);
-  put(folder, "model.onnx", "", files);
-  put(folder, "parent.bin", std::string(reinterpret_cast<const char*>(parent), sizeof parent), files);
-  put(folder, "weights.json",
-      R"({"inputs": {"w": {"file": "parent.bin", "offset": 0, "dtype": "fp32", "parent_shape": [3, 3],
-      "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]]}}})",
-      files);
-  std::ofstream(folder / "libelastic_plugins.so", std::ios::binary)
-      << "\x7f"
-      << "ELF elastic-plugins-abi/1 {\"tensorrt\": \"" << abi << "\"}" << '\0' << "more";
-  std::ofstream(folder / "manifest.json", std::ios::binary)
-      << reseal(std::string(kManifest) + files + "], \"external_weights\": []}");
-  return Bundle::open(folder);
-}
 
 std::unique_ptr<Backend> backend_of(const Bundle& bundle, TensorRtOptions options = {}) {
   const BudgetEntry& budget = bundle.budget("b");
@@ -270,70 +227,6 @@ TEST(device_an_empty_runtime_cache_is_none) {
   CHECK_EQ(fs::file_size(*options.runtime_cache), 1u);  // and made anew
 }
 
-TEST(device_plugins_come_from_the_named_folder_alone) {
-  const Bundle bundle = make_bundle();  // which a library lies in, as in any folder that a stranger packs
-  const EngineEntry& engine = bundle.budget("b").engines[0];
-  CHECK_EQ(*plugin_source(engine, bundle.path(), false).library, bundle.path() / "libelastic_plugins.so");
-  for (const bool trusted : {false, true}) {
-    const UnavailableError error = THROWN(UnavailableError, plugin_source(engine, std::nullopt, trusted));
-    CHECK_EQ(error.expected + "|" + error.found, "a folder of plugin libraries|none named");
-  }
-  CHECK_EQ(THROWN(UnavailableError, plugin_source(engine, scratch("nowhere"), true)).found, "no such file");
-}
-
-TEST(device_a_native_engine_takes_the_place_of_one_without_its_library) {
-  const Bundle bundle = make_bundle();
-  std::vector<BudgetEntry> budgets = bundle.manifest().budgets;
-  EngineEntry native = budgets[0].engines[0];
-  native.ops = "native";
-  native.plugin.reset();
-  native.file = "b/native.engine";
-  budgets[0].engines = {native, budgets[0].engines[0]};
-  const Request request{64 * kGib, 1, 1, {}};
-  std::vector<std::string> said;
-  const auto left = [&](std::vector<BudgetEntry> whole, const std::optional<fs::path>& folder) {
-    leave_out_without_plugins(whole, request, folder, false, [&](const std::string& text) { said.push_back(text); });
-    return choose(whole, request).chosen()->engine->file;
-  };
-  CHECK_EQ(left(budgets, bundle.path()), bundle.budget("b").engines[0].file);
-  CHECK(said.empty());
-  CHECK_EQ(left(budgets, std::nullopt), "b/native.engine");
-  CHECK_EQ(said.size(), 1u);
-  CHECK_EQ(said[0].rfind("warning: b/native.engine in place of " + bundle.budget("b").engines[0].file + ": ", 0), 0u);
-  CHECK_EQ(THROWN(UnavailableError, left(bundle.manifest().budgets, std::nullopt)).found, "none named");
-}
-
-TEST(device_library_inside_an_engine_runs_where_it_is_known_or_vouched_for) {
-  const std::string header = std::string(
-                                 "\x7f"
-                                 "ELF\x02\x01\x01",
-                                 7) +
-                             std::string(9, '\0') + std::string("\x03\0\x3e\0\x01\0\0\0", 8);
-  const std::string library = header + "one", other = header + "two";
-  const auto carrying = [&](const std::string& inside) {
-    const Bundle bundle = make_bundle("vtrt" + inside);
-    EngineEntry engine = bundle.budget("b").engines[0];
-    engine.plugin->carried =
-        CarriedLibrary{"a.so", static_cast<std::int64_t>(library.size()), sha256(library), "rtx-1.7", {}};
-    return std::pair(bundle, engine);
-  };
-  const auto [bundle, engine] = carrying(library);
-  check_code(bundle, engine);
-  CHECK(plugin_source(engine, std::nullopt, true).carried);
-  const UnavailableError unknown = THROWN(UnavailableError, plugin_source(engine, bundle.path(), false));
-  CHECK_EQ(unknown.expected, "a plugin library in it that is known here");
-  std::ofstream(bundle.path() / "known.so", std::ios::binary) << library;
-  CHECK(plugin_source(engine, bundle.path(), false).carried);
-  for (const std::string& inside : {other, library + other, std::string()}) {
-    const auto [swapped, entry] = carrying(inside);
-    CHECK_EQ(THROWN(DamageError, check_code(swapped, entry)).todo,
-             "do not run it: get the bundle from where it was made");
-  }
-  EngineEntry native = engine;
-  native.plugin.reset();
-  CHECK_EQ(THROWN(DamageError, check_code(carrying(library).first, native)).found, "other code at byte 4");
-}
-
 TEST(device_kernels_are_shared_by_the_contexts_of_a_run) {
   const Bundle bundle = make_bundle();
   std::vector<std::string> heard;
@@ -353,7 +246,9 @@ TEST(device_kernels_are_shared_by_the_contexts_of_a_run) {
 TEST(device_kernels_are_kept_where_python_keeps_them) {
   const Bundle bundle = make_bundle();
   const EngineEntry& engine = bundle.budget("b").engines[0];
-  const auto place = [&] { return default_runtime_cache(bundle, engine, "Fake RTX 5080 (16 GB)").generic_string(); };
+  const auto place = [&] {
+    return default_runtime_cache(bundle, engine, "Fake RTX 5080 (16 GB)")->generic_string();
+  };
   const std::string name = sha256("engine").substr(0, 16) + "-Fake-RTX-5080-16-GB-.cache";
   for (const char* variable : {"ELASTIC_CACHE", "XDG_CACHE_HOME"}) unsetenv(variable);
   setenv("HOME", "/home/x", 1);
@@ -364,12 +259,12 @@ TEST(device_kernels_are_kept_where_python_keeps_them) {
   CHECK_EQ(place(), "/ours/kernels/" + name);
   EngineEntry unlisted = engine;
   unlisted.file = "other.engine";
-  CHECK_EQ(fs::path(default_runtime_cache(bundle, unlisted, "x")).filename().string(), "unlisted-x.cache");
+  CHECK_EQ(default_runtime_cache(bundle, unlisted, "x")->filename().string(), "unlisted-x.cache");
 }
 #endif
 
 TEST(device_hears_tensorrt_from_any_thread) {
-  const Bundle bundle = make_bundle("garbage");
+  const Bundle bundle = make_bundle({{"a.engine", "garbage"}});
   fake::state().threads_that_log = 4;
   std::size_t warnings = 0, others = 0;
   TensorRtOptions options;
@@ -414,11 +309,11 @@ TEST(device_refuses_tensors_that_are_not_the_cards) {
     return error.subject + "|" + error.found;
   };
   fake::state().on_host = "length";
-  CHECK_EQ(refused(), "engine a.engine: length|one of main memory");
+  CHECK_EQ(refused(), "a.engine: length|one of main memory");
   fake::state().shapes_of = "position";
-  CHECK_EQ(refused(), "engine a.engine: position|one of which TensorRT takes shapes");
+  CHECK_EQ(refused(), "a.engine: position|one of which TensorRT takes shapes");
   fake::state().aliases["conv_state_out.0"] = "conv_state.0";
-  CHECK_EQ(refused(), "engine a.engine: conv_state_out.0|that of conv_state.0");
+  CHECK_EQ(refused(), "a.engine: conv_state_out.0|that of conv_state.0");
   fake::state().aliases.erase("ssm_state_out.0");
   std::string heard;
   TensorRtOptions options;
@@ -457,40 +352,99 @@ TEST(device_refuses_before_it_allocates) {
   };
   fake::state().version[1] = 8;
   CHECK_EQ(refused(),
-           "engine a.engine: expected tensorrt-rtx 1.7.1, found tensorrt-rtx 1.8.1. Install that version, or "
+           "a.engine: expected tensorrt-rtx 1.7.1, found tensorrt-rtx 1.8.1. Install that version, or "
            "export "
            "the bundle for this one.");
   fake::state().has_device = false;
   CHECK_EQ(refused(),
-           "engine a.engine: expected an NVIDIA GPU with a driver, found none. Run the budget on the CPU.");
+           "a.engine: expected a card 0 of CUDA, found CUDA error 100. Look at the driver and "
+           "CUDA_VISIBLE_DEVICES, or run the budget on the CPU.");
   fake::state().minor = 1;
   CHECK_EQ(refused(),
-           "engine a.engine: expected a GPU of compute capability 8.9 or 12.0, found Fake RTX of 12.1. "
-           "Export the bundle "
-           "for this card.");
+           "a.engine: expected a card of compute capability 8.9, 12.0, found Fake RTX with 12.1. "
+           "Export the bundle for it with another --target.");
   fake::state().free_bytes = 644245094;
-  CHECK_EQ(refused(),
-           "engine a.engine: expected 0.6 GiB of free GPU memory, found 0.6 GiB. Take a smaller budget or "
-           "context.");
+  CHECK_EQ(
+      refused(),
+      "budget 'b' on Fake RTX: expected 0.6 GiB of free memory (weights 0.00 + states 0.00 + caches 0.00 at "
+      "20 "
+      "tokens x 1 + scratch 0.00 (estimated) + reserve 0.6 = 0.6 GiB), found 0.6 GiB of 1.6. Close what uses "
+      "the card, or take a smaller budget or an engine of a smaller context.");
   TensorRtOptions options;
   options.max_batch = 4;
   CHECK_EQ(refused(options), "batch: expected 1 to 3, found 4.");
   options.max_batch = 1;
-  options.plugins = scratch("no_plugins");
-  CHECK_EQ(refused(options),
-           "libelastic_plugins.so: expected the library in " + fs::path(*options.plugins).generic_string() +
-               ", found no such file. Install elastic-plugins, or build plugins/ with CMake, and name its "
-               "folder with --plugins.");
+  fake::state().refuses_plugins = true;
+  CHECK_EQ(refused(),
+           (bundle.path() / "libelastic_plugins.so").generic_string() +
+               ": expected a plugin library that can be loaded, found no reason given. Build plugins/ again "
+               "with the SDK of the TensorRT that is installed.");
 }
 
+TEST(device_a_card_that_is_gone_is_named_and_everything_given_back) {
+  const Bundle bundle = make_bundle();
+  for (int which = 1; which <= 9; ++which) {  // the allocations of an engine of one weight and three states
+    fake::state() = {};
+    fake::state().fails_at = which;
+    const BuildError error = THROWN(BuildError, backend_of(bundle));
+    CHECK_EQ(error.expected + "|" + error.found, "the GPU to do it|the device is gone");
+    CHECK_EQ(error.todo, "see whether nvidia-smi shows the card as sound, or run on the CPU");
+    CHECK_EQ(error.exit_code(), 1);
+    CHECK_EQ(fake::state().live_allocations, 0);
+  }
+}
+
+TEST(device_warns_from_one_thread_at_a_time) {
+  const Bundle bundle = make_bundle();
+  fake::state().logs_on = true;
+  std::atomic<int> inside{0};
+  std::size_t of_threads = 0, own = 0, met = 0;
+  TensorRtOptions options;
+  options.warn = [&](const std::string& text) {
+    met += ++inside > 1;
+    const bool from_thread = text == "TensorRT: a warning of a thread";
+    ++(from_thread ? of_threads : own);
+    if (!from_thread) std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the other thread goes on
+    --inside;
+  };
+  backend_of(bundle, options);
+  CHECK_EQ(own, 2u);  // that no card has run it, that kernels are compiled
+  CHECK_EQ(met, 0u);
+}
+
+TEST(device_what_was_looked_through_is_what_tensorrt_reads) {
+  const Bundle bundle = make_bundle();
+  fake::state().when_judged = [&] {
+    std::ofstream(bundle.path() / "a.engine", std::ios::binary) << "another engine";
+  };
+  backend_of(bundle);
+  CHECK_EQ(fake::state().judged, "engine");
+}
+
+#ifndef _WIN32
+TEST(device_kernels_are_kept_in_a_folder_that_is_made_or_nowhere) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.runtime_cache = fs::path(scratch("fresh")) / "elastic-runtime" / "kernels" / "a.cache";
+  backend_of(bundle, options);
+  CHECK_EQ(fs::file_size(*options.runtime_cache), 1u);
+  options.runtime_cache =
+      "/dev/null/kernels/a.cache";  // as a disk that takes nothing: an engine runs without
+  Session session(backend_of(bundle, options));
+  drive(session);
+}
+#endif
+
 TEST(device_refuses_wrong_plugins_and_engines) {
-  const Bundle other = make_bundle("engine", "rtx-1.6");
+  const Bundle other = make_bundle({{}}, library_bytes("rtx-1.6"));
   const UnavailableError error = THROWN(UnavailableError, backend_of(other));
-  CHECK_EQ(error.expected + "|" + error.found, "a library for tensorrt-rtx-1.7|one for rtx-1.6");
+  CHECK_EQ(error.expected + "|" + error.found, "libraries for rtx-1.7|those for rtx-1.6");
   CHECK_EQ(error.exit_code(), 1);
-  const Bundle broken = make_bundle("garbage");
+  const Bundle broken = make_bundle({{"a.engine", "garbage"}});
   CHECK_EQ(std::string(THROWN(BuildError, backend_of(broken)).what()),
-           "engine a.engine: expected an engine that can be read, found magic tag does not match.");
+           "a.engine: expected an engine that can be read, found magic tag does not match. Export the bundle "
+           "again "
+           "with the TensorRT that is installed.");
   CHECK_EQ(fake::state().live_allocations, 0);
 }
 

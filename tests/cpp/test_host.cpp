@@ -96,6 +96,11 @@ TEST(host_the_largest_that_fits_is_chosen) {
            "stored), found "
            "0.3 GiB. Take a smaller budget or context, or run its engine on a card.");
   CHECK_EQ(error.exit_code(), 1);
+  BudgetEntry larger = budget;
+  larger.name = "large";
+  larger.parameters *= 10;
+  CHECK_EQ(THROWN(UnavailableError, check_host_memory(bundle, larger, 10, 1, need)).todo,
+           "take the budget small, which fits, a smaller context, or run its engine on a card");
 }
 
 TEST(host_free_memory_is_read) {

@@ -284,12 +284,12 @@ def test_a_reader_that_is_gone_before_the_first_word(program: Path, demo_bundle:
 
 def test_what_this_machine_cannot_do_ends_with_1(program: Path, demo_bundle: Path) -> None:
     done = _run(program, demo_bundle, "--device", "gpu", "--budget", "small", "--ids", "1")
-    assert (done.returncode, done.stderr) == (
-        1, "elastic_generate: --device gpu: expected an NVIDIA GPU with a driver, found none.\n",
-    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("elastic_generate: device gpu: expected ")
+    assert done.stderr.endswith(" Look at the driver and CUDA_VISIBLE_DEVICES, or run on the CPU (--device cpu).\n")
     done = _run(program, demo_bundle, "--device", "cpu", "--vram", "1MiB", "--ids", "1")
     assert done.returncode == 1
-    assert done.stderr.startswith("elastic_generate: --budget auto: expected a budget that fits, found none. See:\n")
+    assert done.stderr.startswith("elastic_generate: bundle: expected a budget that fits, found none. See:\n")
 
 
 def test_auto_takes_the_largest_budget_that_fits_the_memory(host_program: Path, wide_bundle: Path) -> None:

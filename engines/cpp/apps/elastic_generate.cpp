@@ -1,17 +1,16 @@
 // elastic_generate: a bundle, a prompt, tokens on standard output. Errors go to standard error, exit 2 or 1;
 // Ctrl-C ends with 130, a reader that is gone with 141.
-#include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <string>
 #include <vector>
 
 #include "console.h"
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/device.h"
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/onnx_backend.h"
-#include "elastic_runtime/plugin_library.h"
+#include "elastic_runtime/opening.h"
 #include "elastic_runtime/sha256.h"
-#include "elastic_runtime/tensorrt_backend.h"
 #include "options.h"
 
 namespace {
@@ -19,80 +18,36 @@ namespace {
 using namespace elastic;
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kHostContext = 4096;
-
-/// What was decided before anything was loaded.
-struct Plan {
-  const BudgetEntry* budget = nullptr;
-  const EngineEntry* engine = nullptr;  // null: the CPU
-};
-
 void say(const std::string& text) { std::cerr << "elastic_generate: " << text << "\n"; }
 
 /// Between two pieces of work that take long: Ctrl-C ends the program here.
 void hear(std::size_t) { app::poll(); }
 
-std::int64_t host_context(const app::Options& options) { return options.context.value_or(kHostContext); }
-
-Request request_of(const app::Options& options, const std::optional<Device>& device) {
-  if (!options.vram && !device) {
-    throw InputError("--explain", "a GPU, or --vram with the memory to reckon with", "neither",
-                     "name it, as in --vram 12GiB");
-  }
-  Request request{options.vram ? *options.vram : device->free_bytes, options.context, 1, {}};
-  if (device) request.compute_capability = device->compute_capability;
+OpenRequest request_of(const app::Options& options) {
+  OpenRequest request;
+  request.budget = options.budget;
+  request.place = options.device == "cpu"   ? Place::kCpu
+                  : options.device == "gpu" ? Place::kGpu
+                                            : Place::kAuto;
+  request.vram = options.vram;
+  request.context = options.context;
+  if (options.plugins) request.card.plugins = fs::u8path(*options.plugins);
+  if (options.cache) request.card.runtime_cache = fs::u8path(*options.cache);
+  request.card.trust_engine = options.trust_engine;
+  if (options.model) request.host.model = fs::u8path(*options.model);
+  request.host.max_tokens = options.max_tokens;
+  request.host.threads = options.threads;
+  request.card.on_bytes = request.host.on_bytes = hear;
   return request;
 }
 
-Plan plan(const Bundle& bundle, const app::Options& options, const std::optional<Device>& device) {
-  const bool on_gpu = options.device == "gpu" || (options.device == "auto" && device);
-  const bool is_auto = options.budget == "auto";
-  if (on_gpu && !device) throw UnavailableError("--device gpu", "an NVIDIA GPU with a driver", "none");
-  if (!is_auto && !on_gpu) return {&bundle.budget(options.budget), nullptr};
-  if (is_auto && !on_gpu && !options.vram) return {&choose_on_host(bundle, host_context(options)), nullptr};
-  std::vector<BudgetEntry> budgets = bundle.manifest().budgets;
-  if (!is_auto) budgets = {bundle.budget(options.budget)};
-  const Request request = request_of(options, device);
-  if (on_gpu) {
-    std::optional<fs::path> plugins;
-    if (options.plugins) plugins = fs::u8path(*options.plugins);
-    leave_out_without_plugins(budgets, request, plugins, options.trust_engine, say);
-  }
-  const Choice choice = choose(budgets, request);
-  const Reckoning* chosen = choice.chosen();
-  if (!chosen && is_auto)
-    throw BuildError("--budget auto", "a budget that fits", "none", "see:\n" + choice.explain());
-  if (!chosen) {
-    throw UnavailableError("budget " + repr(options.budget), "one that fits " + device->name,
-                           choice.reckonings.front().refusal);
-  }
-  const BudgetEntry& budget = bundle.budget(chosen->budget->name);
-  if (!on_gpu) return {&budget, nullptr};
-  const auto engine = std::find_if(budget.engines.begin(), budget.engines.end(),
-                                   [&](const EngineEntry& e) { return e.file == chosen->engine->file; });
-  return {&budget, &*engine};
-}
-
-Session open_session(const Bundle& bundle, const Plan& plan, const app::Options& options,
-                     const std::optional<Device>& device) {
-  if (plan.engine) {
-    TensorRtOptions card;
-    if (options.plugins) card.plugins = fs::u8path(*options.plugins);
-    card.trust_engine = options.trust_engine;
-    if (options.cache) card.runtime_cache = fs::u8path(*options.cache);
-    if (!options.cache && device)
-      card.runtime_cache = default_runtime_cache(bundle, *plan.engine, device->name);
-    card.on_bytes = hear;
-    card.warn = say;
-    return Session(make_tensorrt_backend(bundle, *plan.budget, *plan.engine, card));
-  }
-  OnnxOptions host;
-  host.max_context = host_context(options);
-  host.max_tokens = options.max_tokens;
-  host.threads = options.threads;
-  host.on_bytes = hear;
-  if (options.model) host.model = fs::u8path(*options.model);
-  return Session(make_onnx_backend(bundle, *plan.budget, host));
+std::string explain(const Bundle& bundle, const app::Options& options) {
+  if (options.vram) return bundle.choose({*options.vram, options.context, 1, {}}).explain();
+  if (options.device == "cpu")
+    throw InputError("--explain", "a GPU, or --vram with the memory to reckon with", "neither",
+                     "name it, as in --vram 12GiB");
+  const Device device = find_device();
+  return bundle.choose({device.free_bytes, options.context, 1, device.compute_capability}).explain();
 }
 
 void print_digests(const Bundle& bundle, const BudgetEntry& budget) {
@@ -141,11 +96,12 @@ void main_of(const std::vector<std::string>& arguments) {
   if (options.external) external = fs::u8path(*options.external);
   const Bundle bundle = Bundle::open(fs::u8path(options.bundle),
                                      options.full_check ? Check::kDigests : Check::kSizes, external, hear);
-  const std::optional<Device> device = options.device == "cpu" ? std::nullopt : current_device();
-  if (options.explain) return app::print(bundle.choose(request_of(options, device)).explain() + "\n");
-  const Plan chosen = plan(bundle, options, device);
-  if (options.weights_digest) return print_digests(bundle, *chosen.budget);
-  Session session = open_session(bundle, chosen, options, device);
+  if (options.explain) return app::print(explain(bundle, options) + "\n");
+  const OpenRequest request = request_of(options);
+  if (options.weights_digest && options.budget != "auto")
+    return print_digests(bundle, bundle.budget(options.budget));
+  if (options.weights_digest) return print_digests(bundle, *place_of(bundle, request, say).budget);
+  Session session(open_backend(bundle, request, say).backend);
   run(session, bundle, options);
 }
 

@@ -120,7 +120,7 @@ const std::vector<Option>& options() {
       {"--check", "", "read every file and compare its digest first",
        [](Options& o, auto&, auto&) { o.full_check = true; }},
       {"--device", "auto|cpu|gpu",
-       "where to run (auto: the GPU where there is one, without falling back to the CPU)",
+       "where to run (auto: an engine on the GPU, where none runs the CPU, and says why)",
        [](Options& o, auto&, auto& v) { o.device = v; }},
       {"--weights-folder", "DIR", "where the parent's shards are, for a bundle that only names them",
        [](Options& o, auto&, auto& v) { o.external = v; }},
@@ -131,8 +131,7 @@ const std::vector<Option>& options() {
       {"--threads", "N", "onnxruntime's threads (its own choice; CPU)",
        [](Options& o, auto& n, auto& v) { o.threads = threads(v, n); }},
       {"--plugins", "DIR",
-       "folder of plugin libraries, such as that of elastic-plugins; without one native\n"
-       "engines serve (GPU)",
+       "folder of plugin libraries, such as that of elastic-plugins (GPU)",
        [](Options& o, auto&, auto& v) { o.plugins = v; }},
       {"--trust-engine", "", "run the plugin library inside the engine: you know who made the bundle (GPU)",
        [](Options& o, auto&, auto&) { o.trust_engine = true; }},

@@ -15,7 +15,10 @@ namespace elastic::cuda {
 inline void check(cudaError_t result, const char* what) {
   if (result == cudaSuccess) return;
   (void)cudaGetLastError();  // so that the next call does not report it again
-  throw BuildError(what, "the GPU to do it", cudaGetErrorString(result));
+  throw BuildError(what, "the GPU to do it", cudaGetErrorString(result),
+                   result == cudaErrorMemoryAllocation
+                       ? "close what uses the card, or take a smaller budget or context"
+                       : "see whether nvidia-smi shows the card as sound, or run on the CPU");
 }
 
 struct FreeDevice {

@@ -70,10 +70,17 @@ void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int
                        std::int64_t batch, std::int64_t free) {
   const std::int64_t need = host_bytes(bundle, budget, max_context, batch);
   if (need <= free) return;
+  const auto& budgets = bundle.manifest().budgets;
+  const auto other = std::find_if(budgets.begin(), budgets.end(), [&](const BudgetEntry& each) {
+    return host_bytes(bundle, each, max_context, batch) <= free;
+  });
+  const std::string smaller = other == budgets.end()
+                                  ? "take a smaller budget or context"
+                                  : "take the budget " + other->name + ", which fits, a smaller context";
   throw UnavailableError("budget " + repr(budget.name) + " on the CPU",
                          gib(need) + " GiB of free memory (float32 arithmetic, weights as stored)",
                          gib(std::max<std::int64_t>(free, 0)) + " GiB",
-                         "take a smaller budget or context, or run its engine on a card");
+                         smaller + ", or run its engine on a card");
 }
 
 }  // namespace elastic

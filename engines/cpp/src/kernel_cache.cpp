@@ -4,6 +4,7 @@
 
 #include "elastic_runtime/tensorrt_backend.h"
 #include "files.h"
+#include "system.h"
 
 namespace elastic {
 namespace {
@@ -13,13 +14,15 @@ std::string variable(const char* name) {
   return value ? value : "";
 }
 
-std::filesystem::path folder() {
+/// nullopt where it would lie in a home that nobody knows, as of a container that runs under any user's
+/// number.
+std::optional<std::filesystem::path> folder() {
   if (const std::string given = variable("ELASTIC_CACHE"); !given.empty()) return path_of(given) / "kernels";
-  std::string home = variable("HOME");
-  if (home.empty()) home = variable("USERPROFILE");
-  const std::string caches = variable("XDG_CACHE_HOME");
-  const std::filesystem::path all = caches.empty() ? path_of(home) / ".cache" : path_of(caches);
-  return all / "elastic-runtime" / "kernels";
+  if (const std::string caches = variable("XDG_CACHE_HOME"); !caches.empty())
+    return path_of(caches) / "elastic-runtime" / "kernels";
+  const std::filesystem::path home = home_folder();
+  if (home.empty()) return std::nullopt;
+  return home / ".cache" / "elastic-runtime" / "kernels";
 }
 
 /// Every run of other signs than letters and digits becomes one dash.
@@ -38,13 +41,15 @@ std::string plain(const std::string& text) {
 
 }  // namespace
 
-std::filesystem::path default_runtime_cache(const Bundle& bundle, const EngineEntry& engine,
-                                            const std::string& card) {
+std::optional<std::filesystem::path> default_runtime_cache(const Bundle& bundle, const EngineEntry& engine,
+                                                           const std::string& card) {
+  const std::optional<std::filesystem::path> place = folder();
+  if (!place) return std::nullopt;
   std::string digest = "unlisted";
   for (const FileEntry& file : bundle.manifest().files) {
     if (file.path == engine.file) digest = file.sha256.substr(0, 16);
   }
-  return folder() / path_of(digest + "-" + plain(card) + ".cache");
+  return *place / path_of(digest + "-" + plain(card) + ".cache");
 }
 
 }  // namespace elastic

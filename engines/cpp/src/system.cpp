@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -18,6 +19,8 @@
 #endif
 #include <windows.h>
 #else
+#include <dlfcn.h>
+#include <pwd.h>
 #include <unistd.h>
 #endif
 
@@ -103,6 +106,21 @@ std::int64_t free_ram() {
 
 std::int64_t process_id() { return static_cast<std::int64_t>(GetCurrentProcessId()); }
 
+std::filesystem::path home_folder() {
+  for (const wchar_t* name : {L"HOME", L"USERPROFILE"}) {
+    if (const wchar_t* value = _wgetenv(name); value && *value) return value;
+  }
+  return {};
+}
+
+void* load_system_library(const char* name) {
+  return LoadLibraryExA(name, nullptr, LOAD_LIBRARY_SEARCH_SYSTEM32);
+}
+
+void* library_function(void* library, const char* name) {
+  return reinterpret_cast<void*>(GetProcAddress(static_cast<HMODULE>(library), name));
+}
+
 #else
 
 std::int64_t free_ram() {
@@ -114,6 +132,16 @@ std::int64_t free_ram() {
 }
 
 std::int64_t process_id() { return getpid(); }
+
+std::filesystem::path home_folder() {
+  if (const char* value = std::getenv("HOME"); value && *value) return value;
+  const passwd* const user = getpwuid(getuid());
+  return user && user->pw_dir ? user->pw_dir : "";
+}
+
+void* load_system_library(const char* name) { return dlopen(name, RTLD_LAZY | RTLD_LOCAL); }
+
+void* library_function(void* library, const char* name) { return dlsym(library, name); }
 
 #endif
 

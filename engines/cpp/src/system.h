@@ -14,6 +14,16 @@ std::int64_t free_ram();
 /// The number of this process, for names that no other process uses.
 std::int64_t process_id();
 
+/// The user's home: HOME (USERPROFILE), else what the system knows of this user; empty where it knows none.
+std::filesystem::path home_folder();
+
+/// A library of the system or of a driver, by its name alone, as the system finds it (on Windows in its own
+/// folder and nowhere else, least of all in the current one); null where there is none. It stays loaded.
+void* load_system_library(const char* name);
+
+/// A function of it; null where it has none of that name.
+void* library_function(void* library, const char* name);
+
 /// MemAvailable of the text of /proc/meminfo, bytes; nothing there: the largest count.
 std::int64_t available_of(const std::string& meminfo);
 

@@ -26,13 +26,13 @@ using nvinfer1::IExecutionContext;
 class TensorRtBackend : public Backend {
  public:
   TensorRtBackend(const Bundle& bundle, const BudgetEntry& budget, const EngineEntry& entry,
-                  const TensorRtOptions& options)
+                  const PluginSource& plugins, const TensorRtOptions& options)
       : origin_{file_digest(bundle.path() / "manifest.json").sha256, budget.name, "tensorrt-rtx"},
         shape_{budget.widths.vocab_size, entry.max_context, entry.max_tokens, options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
         use_graph_(options.cuda_graph),
         warn_(options.warn),
-        loaded_(bundle, entry, options),
+        loaded_(bundle, entry, plugins, options),
         stream_(cuda::make_stream()) {
     make_token_buffers();
     make_states(entry);
@@ -325,10 +325,12 @@ class TensorRtBackend : public Backend {
 
 std::unique_ptr<Backend> make_tensorrt_backend(const Bundle& bundle, const BudgetEntry& budget,
                                                const EngineEntry& engine, const TensorRtOptions& options) {
-  trt::check_engine(budget, engine, options.max_batch);
+  const PluginSource plugins = trt::check_engine(budget, engine, options);
+  TensorRtOptions heard = options;
+  heard.warn = trt::one_at_a_time(options.warn);
   const std::string warning = untested(engine);
-  if (options.warn && !warning.empty()) options.warn(warning);
-  return std::make_unique<TensorRtBackend>(bundle, budget, engine, options);
+  if (heard.warn && !warning.empty()) heard.warn(warning);
+  return std::make_unique<TensorRtBackend>(bundle, budget, engine, plugins, heard);
 }
 
 }  // namespace elastic

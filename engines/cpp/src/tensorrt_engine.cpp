@@ -6,62 +6,32 @@
 #include <utility>
 
 #include "elastic_runtime/error.h"
+#include "elastic_runtime/json.h"
 #include "elastic_runtime/mapped_file.h"
 #include "elastic_runtime/plugin_library.h"
 #include "files.h"
 
-namespace elastic {
-
-bool has_tensorrt_backend() { return true; }
-
-std::optional<Device> current_device() {
-  int index = 0;
-  cudaDeviceProp properties{};
-  std::size_t free = 0, total = 0;
-  if (cudaGetDevice(&index) != cudaSuccess || cudaGetDeviceProperties(&properties, index) != cudaSuccess ||
-      cudaMemGetInfo(&free, &total) != cudaSuccess) {
-    (void)cudaGetLastError();  // no driver, no card: that is an answer
-    return std::nullopt;
-  }
-  return Device{properties.name, std::to_string(properties.major) + "." + std::to_string(properties.minor),
-                static_cast<std::int64_t>(free)};
-}
-
-}  // namespace elastic
-
 namespace elastic::trt {
-namespace {
-
-std::string library_version() {
-  return std::to_string(getInferLibMajorVersion()) + "." + std::to_string(getInferLibMinorVersion()) + "." +
-         std::to_string(getInferLibPatchVersion());
-}
-
-/// The first three numbers of `1.7.1.116`.
-std::string release_of(const std::string& version) {
-  std::size_t end = 0;
-  for (int dots = 0; end < version.size() && (version[end] != '.' || ++dots < 3); ++end) {
-  }
-  return version.substr(0, end);
-}
-
-std::string listed(const std::vector<std::string>& items) {
-  std::string text;
-  for (const std::string& item : items) text += (text.empty() ? "" : " or ") + item;
-  return text;
-}
-
-}  // namespace
 
 void Logger::log(Severity severity, const char* message) noexcept {
   if (severity > Severity::kWARNING) return;
-  const std::lock_guard<std::mutex> lock(mutex_);
   try {
-    if (severity <= Severity::kERROR) last_ = message;
+    if (severity <= Severity::kERROR) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      last_ = message;
+    }
     if (warn_) warn_(std::string("TensorRT: ") + message);
   } catch (...) {
-    last_.clear();  // no memory for words; TensorRT, which calls this, knows no exceptions
+    return;  // no memory for words, or the listener's own; TensorRT, which calls this, knows no exceptions
   }
+}
+
+std::function<void(const std::string&)> one_at_a_time(std::function<void(const std::string&)> warn) {
+  if (!warn) return warn;
+  return [warn = std::move(warn), mutex = std::make_shared<std::mutex>()](const std::string& text) {
+    const std::lock_guard<std::mutex> lock(*mutex);
+    warn(text);
+  };
 }
 
 std::string Logger::last() const {
@@ -71,59 +41,28 @@ std::string Logger::last() const {
 
 namespace {
 
-/// TensorRT for a newer CUDA than the driver's would only say that it cannot read the engine. Throws
-/// UnavailableError.
-void check_driver(const std::string& subject) {
-  int driver = 0;
-  const int made_for = CUDART_VERSION / 1000;
-  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0 || driver / 1000 >= made_for) return;
-  throw UnavailableError(
-      subject, "a driver that runs CUDA " + std::to_string(made_for),
-      "one for CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10),
-      "update NVIDIA's driver");
+/// The engine's bytes, read once: what was looked through is what TensorRT gets, whatever becomes of the
+/// file.
+std::string read_engine(const Bundle& bundle, const EngineEntry& entry) {
+  const std::filesystem::path path = bundle.file(entry.file);
+  std::error_code none;
+  const std::uintmax_t size = std::filesystem::file_size(path, none);
+  std::string bytes = read_bytes(path, none ? 0 : static_cast<std::size_t>(size), "a readable engine");
+  check_code(bytes, entry);
+  return bytes;
 }
 
 }  // namespace
 
-void check_engine(const BudgetEntry& budget, const EngineEntry& engine, std::int64_t batch) {
-  const std::string subject = "engine " + engine.file;
-  const std::string wanted = engine.flavour + " " + release_of(engine.version);
-  const std::string here = std::string(ELASTIC_TENSORRT_FLAVOUR) + " " + library_version();
-  if (wanted != here)
-    throw UnavailableError(subject, wanted, here, "install that version, or export the bundle for this one");
-  check_driver(subject);
-  const std::optional<Device> device = current_device();
-  if (!device)
-    throw UnavailableError(subject, "an NVIDIA GPU with a driver", "none", "run the budget on the CPU");
-  const auto& known = engine.compute_capabilities;
-  if (std::find(known.begin(), known.end(), device->compute_capability) == known.end()) {
-    throw UnavailableError(subject, "a GPU of compute capability " + listed(known),
-                           device->name + " of " + device->compute_capability,
-                           "export the bundle for this card");
-  }
-  if (batch < 1 || batch > engine.max_batch) {
-    throw InputError("batch", "1 to " + std::to_string(engine.max_batch), std::to_string(batch));
-  }
-  const VramNeed need = vram_needed(budget.size(engine), engine.max_context, batch);
-  if (need.total > device->free_bytes) {
-    throw UnavailableError(subject, gib(need.total) + " GiB of free GPU memory",
-                           gib(device->free_bytes) + " GiB", "take a smaller budget or context");
-  }
-}
-
-Engine::Engine(const Bundle& bundle, const EngineEntry& entry, const TensorRtOptions& options)
+Engine::Engine(const Bundle& bundle, const EngineEntry& entry, const PluginSource& plugins,
+               const TensorRtOptions& options)
     : warn_(options.warn),
       logger_(options.warn),
       file_(entry.file),
       cache_file_(options.runtime_cache),
       runtime_(nvinfer1::createInferRuntime(logger_)) {
   if (!runtime_) fail("a TensorRT runtime");
-  check_code(bundle, entry);
-  const MappedFile bytes(bundle.file(entry.file));
-  check_valid(bytes.data(), static_cast<std::int64_t>(bytes.size()));
-  load_plugins(entry, options);
-  engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
-  if (!engine_) fail("an engine that can be read");
+  read(read_engine(bundle, entry), plugins);
   if (engine_->getNbOptimizationProfiles() != 2) fail("an engine of two profiles");
   check_tensors(entry);
   read_cache();
@@ -143,13 +82,21 @@ Engine::~Engine() {
   }
 }
 
-void Engine::load_plugins(const EngineEntry& entry, const TensorRtOptions& options) {
-  const PluginSource source = plugin_source(entry, options.plugins, options.trust_engine);
+void Engine::read(const std::string& bytes, const PluginSource& plugins) {
+  check_valid(bytes.data(), static_cast<std::int64_t>(bytes.size()));
+  load_plugins(plugins);
+  engine_.reset(runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
+  if (!engine_)
+    fail("an engine that can be read", "export the bundle again with the TensorRT that is installed");
+}
+
+void Engine::load_plugins(const PluginSource& source) {
   runtime_->setEngineHostCodeAllowed(source.carried);
   if (!source.library) return;
   const std::string path = source.library->string();
   if (!runtime_->getPluginRegistry().loadLibrary(path.c_str())) {
-    throw UnavailableError(path, "a plugin library that can be loaded", logger_.last());
+    throw UnavailableError(path, "a plugin library that can be loaded", logger_.last(),
+                           "build plugins/ again with the SDK of the TensorRT that is installed");
   }
 }
 
@@ -175,7 +122,7 @@ void Engine::check_valid([[maybe_unused]] const void* data, [[maybe_unused]] std
   const auto validity = runtime_->getEngineValidity(data, size, &faults);
   const auto has = [&](Fault fault) { return (faults & static_cast<std::uint64_t>(fault)) != 0; };
   if (has(Fault::kMALFORMED_ENGINE)) {
-    throw BuildError("engine " + file_, "an engine of TensorRT-RTX", "something else",
+    throw BuildError(file_, "an engine of TensorRT-RTX", "something else",
                      "copy the bundle again, or export it again");
   }
   if (validity == nvinfer1::EngineValidity::kSUBOPTIMAL)
@@ -183,11 +130,9 @@ void Engine::check_valid([[maybe_unused]] const void* data, [[maybe_unused]] std
   if (validity != nvinfer1::EngineValidity::kINVALID) return;
   for (const Reason& reason : kReasons) {
     if (has(reason.fault))
-      throw UnavailableError("engine " + file_, "an engine that TensorRT-RTX can run here", reason.found,
-                             reason.todo);
+      throw UnavailableError(file_, "an engine that TensorRT-RTX can run here", reason.found, reason.todo);
   }
-  throw UnavailableError("engine " + file_, "an engine that TensorRT-RTX can run here",
-                         "a refusal without a reason",
+  throw UnavailableError(file_, "an engine that TensorRT-RTX can run here", "a refusal without a reason",
                          "install TensorRT-RTX again, and the driver that it needs");
 #endif
 }
@@ -200,7 +145,7 @@ void Engine::check_tensors(const EngineEntry& entry) const {
     const char* name = engine_->getIOTensorName(i);
     const bool on_card = engine_->getTensorLocation(name) == nvinfer1::TensorLocation::kDEVICE;
     if (on_card && !engine_->isShapeInferenceIO(name)) continue;
-    throw BuildError("engine " + file_ + ": " + name, "a tensor of the card's memory",
+    throw BuildError(file_ + ": " + name, "a tensor of the card's memory",
                      on_card ? "one of which TensorRT takes shapes" : "one of main memory",
                      "export the bundle again");
   }
@@ -210,7 +155,7 @@ void Engine::check_tensors(const EngineEntry& entry) const {
     const bool must = port.alias && *port.alias == "must";
     if (!shared && must && unsaid.empty()) unsaid = port.name;
     if (shared && (!must || shared != *port.input))
-      throw BuildError("engine " + file_ + ": " + port.name, must ? "that of " + *port.input : "its own buffer",
+      throw BuildError(file_ + ": " + port.name, must ? "that of " + *port.input : "its own buffer",
                        std::string("that of ") + shared, "export the bundle again");
   }
   if (!unsaid.empty())
@@ -285,6 +230,8 @@ void Engine::write_cache() const {
   if (!cache_ || !cache_file_) return;
   const std::unique_ptr<nvinfer1::IHostMemory> bytes(cache_->serialize());
   if (!bytes || bytes->size() == 0) return;
+  std::error_code none;
+  std::filesystem::create_directories(cache_file_->parent_path(), none);
   (void)replace_file(*cache_file_, bytes->data(),
                      bytes->size());  // where it cannot, the next start compiles again
 #endif
@@ -294,8 +241,8 @@ void Engine::enqueue(nvinfer1::IExecutionContext& context, cudaStream_t stream) 
   if (!context.enqueueV3(stream)) fail("the engine to run");
 }
 
-void Engine::fail(const std::string& what) const {
-  throw BuildError("engine " + file_, what, logger_.last());
+void Engine::fail(const std::string& what, const std::string& todo) const {
+  throw BuildError(file_, what, logger_.last(), todo);
 }
 
 }  // namespace elastic::trt

@@ -13,12 +13,14 @@
 
 #include "cuda_memory.h"
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/tensorrt_backend.h"
 
 namespace elastic::trt {
 
-/// Passes TensorRT's warnings and errors on, and keeps the last error for ours. TensorRT for RTX logs from the
-/// threads that compile kernels.
+/// Passes TensorRT's warnings and errors on, and keeps the last error for ours. TensorRT for RTX logs from
+/// the threads that compile kernels, while this library's own warnings come from the caller's: `warn` takes
+/// one at a time (`one_at_a_time`).
 class Logger : public nvinfer1::ILogger {
  public:
   explicit Logger(std::function<void(const std::string&)> warn) : warn_(std::move(warn)) {}
@@ -27,17 +29,22 @@ class Logger : public nvinfer1::ILogger {
 
  private:
   std::function<void(const std::string&)> warn_;
-  mutable std::mutex mutex_;  // of what follows, and of the calls of warn_
+  mutable std::mutex mutex_;  // of what follows
   std::string last_;
 };
 
-/// Whether this engine can run here: flavour, version, GPU class, free memory. Throws UnavailableError, and
-/// InputError about a batch that the engine was not built for.
-void check_engine(const BudgetEntry& budget, const EngineEntry& engine, std::int64_t batch);
+/// Whether this engine can run here now: card, flavour, version, driver, plugins, free memory; where its
+/// plugins come from. Throws as `check_runs`, and InputError about a batch that the engine was not built for.
+PluginSource check_engine(const BudgetEntry& budget, const EngineEntry& engine,
+                          const TensorRtOptions& options);
+
+/// `warn`, which is then called by one thread at a time, whichever copy of the result is called.
+std::function<void(const std::string&)> one_at_a_time(std::function<void(const std::string&)> warn);
 
 class Engine {
  public:
-  Engine(const Bundle& bundle, const EngineEntry& entry, const TensorRtOptions& options);
+  Engine(const Bundle& bundle, const EngineEntry& entry, const PluginSource& plugins,
+         const TensorRtOptions& options);
   ~Engine();  ///< writes the runtime cache
 
   nvinfer1::ICudaEngine& engine() const { return *engine_; }
@@ -59,12 +66,14 @@ class Engine {
   /// Enqueue on the stream. Throws BuildError with TensorRT's words.
   void enqueue(nvinfer1::IExecutionContext& context, cudaStream_t stream) const;
 
-  [[noreturn]] void fail(const std::string& what) const;
+  [[noreturn]] void fail(const std::string& what,
+                         const std::string& todo = "report it with what TensorRT says above") const;
 
  private:
   void check_valid(const void* data, std::int64_t size) const;
   void check_tensors(const EngineEntry& entry) const;
-  void load_plugins(const EngineEntry& entry, const TensorRtOptions& options);
+  void read(const std::string& bytes, const PluginSource& plugins);
+  void load_plugins(const PluginSource& plugins);
   std::unique_ptr<nvinfer1::IExecutionContext> make_context(int profile, bool replay, cudaStream_t stream);
   std::unique_ptr<nvinfer1::IRuntimeConfig> make_config(bool replay);
   void read_cache();

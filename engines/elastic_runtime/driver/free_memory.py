@@ -15,6 +15,13 @@ from pathlib import Path
 from elastic_runtime.driver.cuda import pci_bus_id
 from elastic_runtime.errors import BuildError, InputError
 
+#: NVML's errors of a machine whose card cannot be used; the rest are told by their number.
+_MISMATCH = 18
+_WORDS = {
+    9: "no driver that is loaded",
+    15: "a card that has fallen off the bus",
+    _MISMATCH: "a driver and a library of different versions",
+}
 _LIBRARIES = ("nvml.dll",) if sys.platform == "win32" else ("libnvidia-ml.so.1", "libnvidia-ml.so")
 
 
@@ -64,6 +71,22 @@ def find_card(index: int = 0) -> Card | None:
         return None
 
 
+def why_no_card(index: int = 0) -> InputError | None:
+    """Why `find_card` finds none on a machine that has NVIDIA's driver; None where it has not, or where there is one.
+
+    A driver that was updated without a restart looks like a machine without a card otherwise.
+    """
+    try:
+        _load()
+    except InputError:
+        return None
+    try:
+        card(index)
+    except InputError as error:
+        return error
+    return None
+
+
 def _bus_id(index: int) -> str | None:
     """Where CUDA's card of that number sits; None without CUDA's driver. Raises InputError where CUDA shows none."""
     try:
@@ -103,11 +126,14 @@ def _load() -> ctypes.CDLL:
 
 def _check(code: int, what: str) -> None:
     if code:
+        number = f"NVML error {code}"
         raise InputError(
             "GPU memory",
             expected=f"the NVIDIA driver to {what}",
-            found=f"NVML error {code}",
-            todo="name it with --vram",
+            found=f"{_WORDS[code]} ({number})" if code in _WORDS else number,
+            todo="restart the machine, which loads the driver that was installed"
+            if code == _MISMATCH
+            else "name it with --vram",
         )
 
 

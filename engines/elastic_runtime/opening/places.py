@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.free_memory import Card, card, find_card
-from elastic_runtime.errors import InputError, UnavailableError
+from elastic_runtime.driver.free_memory import Card, card, find_card, why_no_card
+from elastic_runtime.errors import InputError, NoCudaError, UnavailableError
 from elastic_runtime.opening.told import Say, running_on, why_cpu
 from elastic_runtime.ort.open_onnx import OnnxCard, given_back, onnx_card
 from elastic_runtime.session_request import Request
@@ -92,11 +92,14 @@ class Places:
 
     def fall_back(self, found: Card | None, error: UnavailableError, *, quiet: bool = False) -> None:
         """Say why the CPU is taken. Raises the error where the card was asked for."""
+        no_card = why_no_card() if found is None else None
+        if self._request.device == "gpu" and self._no_engine is not None:  # which is why onnxruntime was asked at all
+            raise NoCudaError(f"{error.found}; no engine runs here: {self._no_engine}")
         if self._request.device == "gpu":
-            raise error
+            raise error if no_card is None else _without_card("device gpu", no_card, "run on the CPU (--device cpu)")
         if not quiet:
             served = self._served() if self._request.backend == "auto" else None
-            self._say(why_cpu(found, served, error, self._no_engine))
+            self._say(why_cpu(found, served, error, self._no_engine, no_card))
 
     def say_running_on(self, place: OnnxCard) -> None:
         """Say that onnxruntime computes on the card, and why no engine does."""
@@ -122,7 +125,10 @@ def _card_for_an_engine() -> Card:
     try:
         return card()
     except InputError as error:
-        todo = "look at the driver and CUDA_VISIBLE_DEVICES, or take the backend onnxruntime"
-        raise UnavailableError(
-            "the backend tensorrt-rtx", expected=error.expected, found=error.found, todo=todo
-        ) from error
+        raise _without_card("the backend tensorrt-rtx", error, "take the backend onnxruntime") from error
+
+
+def _without_card(subject: str, error: InputError, instead: str) -> UnavailableError:
+    """The reason why there is no card, of what was asked for by name."""
+    todo = f"look at the driver and CUDA_VISIBLE_DEVICES, or {instead}"
+    return UnavailableError(subject, expected=error.expected, found=error.found, todo=todo)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from elastic_runtime.driver.free_memory import Card
-from elastic_runtime.errors import UnavailableError
+from elastic_runtime.errors import ElasticError, UnavailableError
 
 Say = Callable[[str], None]
 
@@ -25,6 +25,7 @@ def why_cpu(
     served: set[str] | None,
     error: UnavailableError,
     no_engine: UnavailableError | None = None,
+    no_card: ElasticError | None = None,
 ) -> str:
     """Why the CPU computes.
 
@@ -33,9 +34,11 @@ def why_cpu(
         served: the classes that engines are for; None where none was wanted.
         error: why onnxruntime does not take the card.
         no_engine: why none of the engines for the card runs there.
+        no_card: why a driver that is here shows no card.
     """
     if found is None:
-        return "no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic"
+        reason = "" if no_card is None else f"; {no_card}"
+        return f"no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic{reason}"
     engines = (
         ""
         if served is None or found.compute_capability in served

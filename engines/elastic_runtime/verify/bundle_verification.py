@@ -16,7 +16,7 @@ from pathlib import Path
 
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle, check_external, check_file
-from elastic_runtime.driver.free_memory import Card, find_card
+from elastic_runtime.driver.free_memory import Card, find_card, why_no_card
 from elastic_runtime.errors import ElasticError, UnavailableError
 from elastic_runtime.format.golden import Golden, read_golden
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
@@ -193,7 +193,8 @@ def _why_not(engine: EngineEntry, card: Card | None) -> str:
     """Why an engine cannot run here; empty where it can."""
     classes = ", ".join(engine.compute_capabilities)
     if card is None:
-        return f"no NVIDIA card here; it needs one of compute capability {classes}"
+        reason = why_no_card()
+        return f"no NVIDIA card here; it needs one of compute capability {classes}" + (f"; {reason}" if reason else "")
     if card.compute_capability not in engine.compute_capabilities:
         return f"{card.name} has compute capability {card.compute_capability}; it needs {classes}"
     return ""

@@ -112,10 +112,7 @@ class IRuntime {
   explicit IRuntime(ILogger& logger) : logger_(logger) {}
   IPluginRegistry& getPluginRegistry() noexcept { return registry_; }
   void setEngineHostCodeAllowed(bool) noexcept {}
-  EngineValidity getEngineValidity(const void*, std::int64_t, std::uint64_t* faults) const noexcept {
-    *faults = fake::state().faults;
-    return static_cast<EngineValidity>(fake::state().validity);
-  }
+  EngineValidity getEngineValidity(const void* data, std::int64_t size, std::uint64_t* faults) const noexcept;
   ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept;
 
  private:

@@ -60,26 +60,19 @@ cudaError_t cudaEventSynchronize(cudaEvent_t) { return run_what_is_underway(), c
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return std::free(event), cudaSuccess; }
 
 cudaError_t cudaGetDevice(int* device) {
-  return *device = 0, state().has_device ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"Fake RTX", state().major, state().minor};
-  return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
-  return *free = *total = state().free_bytes, cudaSuccess;
+  return *device = state().current_card, state().has_device ? cudaSuccess : cudaErrorNoDevice;
 }
 
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 const char* cudaGetErrorString(cudaError_t error) {
+  if (error == cudaErrorDeviceUnavailable) return "the device is gone";
   return error == cudaErrorMemoryAllocation ? "out of memory" : "an error";
 }
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   if (bytes > state().free_bytes) return cudaErrorMemoryAllocation;
+  if (state().fails_at > 0 && --state().fails_at == 0) return cudaErrorDeviceUnavailable;
   ++state().live_allocations;
   *memory = std::malloc(bytes);
   std::memset(*memory, 0xEE, bytes);  // nothing may rely on fresh memory

@@ -3,6 +3,8 @@
 // interface throws.
 #include <NvInferRuntime.h>
 
+#include <atomic>
+#include <chrono>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -68,11 +70,33 @@ void run(std::map<std::string, void*> at, std::int64_t batch, std::int64_t token
   }
 }
 
+std::atomic<bool> logging{false};
+std::thread logging_thread;
+
+/// As TensorRT for RTX does while it compiles kernels: from a thread of its own, beside the caller's.
+void begin_logging(nvinfer1::ILogger& logger) {
+  logging = true;
+  logging_thread = std::thread([&logger] {
+    while (logging) {
+      logger.log(nvinfer1::ILogger::Severity::kWARNING, "a warning of a thread");
+      std::this_thread::sleep_for(std::chrono::microseconds(100));  // or others wait for a lock for ever
+    }
+  });
+}
+
+void end_logging() {
+  logging = false;
+  if (logging_thread.joinable()) logging_thread.join();
+}
+
 }  // namespace
 
 namespace nvinfer1 {
 
-void* IPluginRegistry::loadLibrary(const char* path) noexcept { return fake::state().plugin = path, this; }
+void* IPluginRegistry::loadLibrary(const char* path) noexcept {
+  fake::state().plugin = path;
+  return fake::state().refuses_plugins ? nullptr : this;
+}
 
 bool IRuntimeCache::deserialize(const void* data, std::size_t size) noexcept {
   fake::state().cache_read = bytes = std::string(static_cast<const char*>(data), size);
@@ -133,6 +157,7 @@ Dims ICudaEngine::getTensorShape(const char* name) const noexcept { return tenso
 DataType ICudaEngine::getTensorDataType(const char* name) const noexcept { return tensor(name).type; }
 
 IExecutionContext* ICudaEngine::createExecutionContext(IRuntimeConfig* config) noexcept {
+  end_logging();
   if (config->strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED) return nullptr;
   fake::state().kernels.push_back(static_cast<int>(config->kernels));
   return new IExecutionContext;
@@ -141,6 +166,17 @@ IExecutionContext* ICudaEngine::createExecutionContext(IRuntimeConfig* config) n
 const char* ICudaEngine::getAliasedInputTensor(const char* name) const noexcept {
   const auto found = fake::state().aliases.find(name);
   return found == fake::state().aliases.end() ? nullptr : found->second.c_str();
+}
+
+EngineValidity IRuntime::getEngineValidity(const void* data, std::int64_t size,
+                                           std::uint64_t* faults) const noexcept {
+  const std::string bytes(static_cast<const char*>(data), static_cast<std::size_t>(size));
+  const std::string& refused = fake::state().refused;
+  fake::state().judged = bytes;
+  if (fake::state().when_judged) fake::state().when_judged();
+  *faults = bytes == refused ? static_cast<std::uint64_t>(EngineInvalidityDiagnostics::kOLD_CUDA_DRIVER)
+                             : fake::state().faults;
+  return bytes == refused ? EngineValidity::kINVALID : static_cast<EngineValidity>(fake::state().validity);
 }
 
 ICudaEngine* IRuntime::deserializeCudaEngine(const void* data, std::size_t size) noexcept {
@@ -155,7 +191,13 @@ ICudaEngine* IRuntime::deserializeCudaEngine(const void* data, std::size_t size)
     });
   }
   for (std::thread& thread : threads) thread.join();
-  if (std::string(static_cast<const char*>(data), size) == "engine") return new ICudaEngine;
+  const std::string bytes(static_cast<const char*>(data), size);
+  if (bytes != fake::state().judged) {
+    logger_.log(ILogger::Severity::kERROR, "other bytes than those that were judged");
+    return nullptr;
+  }
+  if (fake::state().logs_on) begin_logging(logger_);
+  if (bytes.rfind("engine", 0) == 0) return new ICudaEngine;
   logger_.log(ILogger::Severity::kERROR, "magic tag does not match");
   return nullptr;
 }

@@ -13,7 +13,7 @@
 namespace fake {
 
 struct State {
-  bool has_device = true, can_capture = true, recordable = true, replays_itself = false;
+  bool has_driver = true, has_device = true, can_capture = true, recordable = true, replays_itself = false;
   int validity = 0, driver = CUDART_VERSION;
   std::uint64_t faults = 0;
   std::string on_host, shapes_of;  // tensors by name
@@ -25,6 +25,15 @@ struct State {
   std::vector<std::function<void()>> underway;    // copies from it, which read it when they are waited for
   int major = 12, minor = 0, version[3] = {1, 7, 1};
   std::size_t free_bytes = std::size_t{8} << 30;
+  std::size_t context_bytes = std::size_t{1} << 30;  // taken when the first memory is
+  int nvml_error = 0, current_card = 0;
+  int fails_at = 0;       // of the allocations: that many succeed, then the card is gone; 0: none is
+  std::string asked_bus;  // where NVML was asked for a card
+  std::string refused;    // an engine of these bytes cannot run here, which only its header shows
+  std::string judged;     // the bytes of the last engine whose header was asked
+  std::function<void()> when_judged;
+  bool refuses_plugins = false;
+  bool logs_on = false;  // a thread logs from when an engine is read until its first context is made
   int enqueued = 0, replayed = 0, live_allocations = 0;
   std::string plugin, cache_read;
   std::function<void()>* capturing = nullptr;  // where the work of a stream goes instead of being done

@@ -226,6 +226,24 @@ def test_the_card_is_the_one_that_cuda_counts(library: Path, monkeypatch: pytest
         free_memory.card(1)
 
 
+def test_why_there_is_no_card_is_not_swallowed(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_memory, "_LIBRARIES", (str(library),))
+    monkeypatch.setattr(cuda, "_LIBRARY", str(library))
+    assert free_memory.why_no_card() is None  # there is one
+    refusal = ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "fake_nvml_error")
+    told = "GPU memory: expected the NVIDIA driver to start, found "
+    for code, found in (
+        (18, "a driver and a library of different versions (NVML error 18). Restart the machine, which loads the"),
+        (9, "no driver that is loaded (NVML error 9). Name it with --vram."),
+        (999, "NVML error 999. Name it with --vram."),
+    ):
+        monkeypatch.setattr(refusal, "value", code)
+        assert free_memory.find_card() is None
+        assert str(free_memory.why_no_card()).startswith(told + found)
+    monkeypatch.setattr(free_memory, "_LIBRARIES", ("libno-such-nvml.so.1",))
+    assert free_memory.why_no_card() is None  # and no driver is no news
+
+
 def test_the_driver_says_which_cuda_it_runs(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_LIBRARY", str(library))
     assert cuda.driver_version() == (13, 0)

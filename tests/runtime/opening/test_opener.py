@@ -9,7 +9,7 @@ import pytest
 
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.opening import Opener, candidates, loading, places
 from elastic_runtime.ort import open_onnx as onnx_opening
 from elastic_runtime.ort.open_onnx import RamNeed, plan_cpu, ram_needed
@@ -29,6 +29,17 @@ def test_without_a_card_the_largest_budget_runs_on_the_cpu(bundle: Bundle, monke
     assert opener.budget
     assert opener.budget.name == "large"
     assert said == ["no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic"]
+
+
+def test_a_driver_that_shows_no_card_is_said(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    reason = InputError("GPU memory", expected="the NVIDIA driver to start", found="NVML error 18", todo="restart")
+    monkeypatch.setattr(places, "find_card", lambda: None)
+    monkeypatch.setattr(places, "why_no_card", lambda: reason)
+    Opener(bundle, Request(budget="small", context=64, threads=1), say=said.append).open().close()
+    assert said == [f"no NVIDIA card here: running on the CPU with onnxruntime, in float32 arithmetic; {reason}"]
+    with pytest.raises(UnavailableError, match="device gpu: expected the NVIDIA driver to start, found NVML error 18"):
+        Opener(bundle, Request(device="gpu", context=64), say=said.append).open()
 
 
 def test_a_session_that_does_not_come_to_be_closes_its_backend(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

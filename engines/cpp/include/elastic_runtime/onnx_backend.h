@@ -46,7 +46,7 @@ const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context
 const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
                                   std::int64_t free);
 
-/// Throws UnavailableError when `free` bytes are not enough for a budget.
+/// Throws UnavailableError when `free` bytes are not enough for a budget; it names one that fits.
 void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
                        std::int64_t batch, std::int64_t free);
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/device.h"
 #include "elastic_runtime/session.h"
 
 namespace elastic {
@@ -26,29 +27,24 @@ struct TensorRtOptions {
   /// Hears how many bytes of weights are read next. What it throws ends the loading, and everything is given
   /// back.
   std::function<void(std::size_t)> on_bytes;
-  std::function<void(const std::string&)> warn;  ///< hears of what is no error, such as `untested`
-};
-
-/// A GPU as `choose` needs it.
-struct Device {
-  std::string name, compute_capability;  ///< such as `12.0`
-  std::int64_t free_bytes = 0;
+  /// Hears of what is no error, such as `untested`, and of TensorRT's warnings and errors; from any thread,
+  /// one call at a time.
+  std::function<void(const std::string&)> warn;
 };
 
 /// The file of an engine's compiled kernels for a card of that name: ELASTIC_CACHE, else XDG_CACHE_HOME or
-/// ~/.cache. The Python runtime's own, so that whichever comes first compiles.
-std::filesystem::path default_runtime_cache(const Bundle& bundle, const EngineEntry& engine,
-                                            const std::string& card);
+/// ~/.cache. The Python runtime's own, so that whichever comes first compiles. nullopt: nobody knows a home,
+/// and kernels are kept nowhere.
+std::optional<std::filesystem::path> default_runtime_cache(const Bundle& bundle, const EngineEntry& engine,
+                                                           const std::string& card);
 
 /// Whether this library was built with TensorRT.
 bool has_tensorrt_backend();
 
-/// The current CUDA device; nullopt where there is none, or no backend for it.
-std::optional<Device> current_device();
-
-/// Loads an engine. Throws UnavailableError before anything is allocated: built without TensorRT, an engine
-/// of another flavour, version or GPU class, a missing plugin library, not enough free memory; InputError: a
-/// batch that the engine was not built for. Throws BuildError: the device failed.
+/// Loads an engine. Throws UnavailableError before anything is allocated: built without TensorRT, no card or
+/// one of another class, an engine of another flavour or version, an old driver, a missing plugin library,
+/// not enough free memory; InputError: a batch that the engine was not built for. Throws BuildError: the
+/// device failed. `open_backend` of opening.h goes on to the next thing that runs.
 std::unique_ptr<Backend> make_tensorrt_backend(const Bundle& bundle, const BudgetEntry& budget,
                                                const EngineEntry& engine,
                                                const TensorRtOptions& options = {});

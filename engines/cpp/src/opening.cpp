@@ -1,0 +1,237 @@
+#include "elastic_runtime/opening.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "driver.h"
+#include "elastic_runtime/error.h"
+#include "elastic_runtime/json.h"
+#include "system.h"
+#include "tensorrt_build.h"
+
+namespace elastic {
+namespace {
+
+using Reasons = std::map<std::string, UnavailableError>;  // why engines do not run here, by file
+
+const char kNotOnCard[] = " (on a card only elastic-run drives that)";
+
+/// Copies of an engine in another list are known by their file.
+const EngineEntry* engine_of(const BudgetEntry& budget, const std::string& file) {
+  const auto found = std::find_if(budget.engines.begin(), budget.engines.end(),
+                                  [&](const EngineEntry& engine) { return engine.file == file; });
+  return found == budget.engines.end() ? nullptr : &*found;
+}
+
+class Opening {
+ public:
+  Opening(const Bundle& bundle, const OpenRequest& request, const Say& say)
+      : bundle_(bundle), request_(request), say_(say) {}
+
+  Placement place() {
+    if (request_.budget != "auto") (void)bundle_.budget(request_.budget);  // before anything is said
+    if (request_.place == Place::kCpu) return on_cpu();
+    Device device;
+    try {
+      device = find_device();
+    } catch (const InputError& error) {
+      return without_card(error);
+    }
+    const std::set<std::string> classes = served();
+    if (classes.count(device.compute_capability) == 0) return without_engine(device, classes);
+    try {
+      return on_card(device);
+    } catch (const UnavailableError& error) {
+      return instead_of(device, error);
+    }
+  }
+
+  Opened open() {
+    while (true) {
+      const Placement placement = place();
+      if (!placement.engine)
+        return {placement, make_onnx_backend(bundle_, *placement.budget, host_options())};
+      try {
+        return {placement, make_tensorrt_backend(bundle_, *placement.budget, *placement.engine,
+                                                 card_options(placement))};
+      } catch (const UnavailableError& error) {
+        if (!first_failed_) first_failed_.emplace(error);
+        failed_.emplace(placement.engine->file, error);
+      }
+    }
+  }
+
+ private:
+  void say(const std::string& text) const {
+    if (say_) say_(text);
+  }
+
+  /// onnxruntime's CPU has float32 kernels alone: `make_onnx_backend` refuses a 16-bit model without its
+  /// twin.
+  std::string going_to_cpu() const {
+    const bool runs = request_.host.model || bundle_.manifest().precision == "fp32";
+    return std::string(runs ? "running on" : "going on to") +
+           " the CPU with onnxruntime, in float32 arithmetic";
+  }
+
+  std::set<std::string> served() const {
+    std::set<std::string> classes;
+    for (const BudgetEntry& budget : bundle_.manifest().budgets) {
+      for (const EngineEntry& engine : budget.engines)
+        classes.insert(engine.compute_capabilities.begin(), engine.compute_capabilities.end());
+    }
+    return classes;
+  }
+
+  std::vector<BudgetEntry> wanted() const {
+    if (request_.budget == "auto") return bundle_.manifest().budgets;
+    return {bundle_.budget(request_.budget)};
+  }
+
+  /// There is no card, or the driver does not show one.
+  Placement without_card(const InputError& error) {
+    if (request_.place == Place::kGpu)
+      throw UnavailableError("device gpu", error.expected, error.found,
+                             "look at the driver and CUDA_VISIBLE_DEVICES, or run on the CPU (--device cpu)");
+    // No driver is no news; one that shows no card was updated without a restart, or worse.
+    say("no NVIDIA card here: " + going_to_cpu() + (load_nvml() ? std::string("; ") + error.what() : ""));
+    return on_cpu();
+  }
+
+  /// No engine is for a card of this class.
+  Placement without_engine(const Device& device, const std::set<std::string>& classes) {
+    std::string known;
+    for (const std::string& name : classes) known += (known.empty() ? "" : ", ") + name;
+    const std::string where = device.name + " has compute capability " + device.compute_capability;
+    if (request_.place == Place::kGpu)
+      throw UnavailableError(
+          "device gpu", "a card of compute capability " + known,
+          device.name + " with " + device.compute_capability,
+          "export the bundle for it with another --target, or run it with elastic-run, which tries "
+          "onnxruntime on the card");
+    say(where + ", the engines are for " + known + ": " + going_to_cpu() + kNotOnCard);
+    return on_cpu();
+  }
+
+  /// Of those for this card none runs.
+  Placement instead_of(const Device& device, const UnavailableError& reason) {
+    if (request_.place == Place::kGpu) throw reason;
+    say(device.name + ": " + going_to_cpu() + kNotOnCard + "; no engine runs here: " + reason.what());
+    return on_cpu();
+  }
+
+  Request request_for(const Device& device) const {
+    const std::int64_t vram = std::min(request_.vram.value_or(device.free_bytes), device.free_bytes);
+    return {std::max<std::int64_t>(vram, 1), request_.context, request_.batch, device.compute_capability};
+  }
+
+  /// The budgets with the engines alone that can run on that card; why not the others of its class.
+  std::vector<BudgetEntry> runnable(const std::vector<BudgetEntry>& whole, const Device& device,
+                                    Reasons& refused) const {
+    std::vector<BudgetEntry> able = whole;
+    for (BudgetEntry& budget : able) {
+      const auto leaves = [&](const EngineEntry& engine) {
+        const auto& known = engine.compute_capabilities;
+        if (failed_.count(engine.file) != 0) return true;
+        if (std::find(known.begin(), known.end(), device.compute_capability) == known.end()) return true;
+        try {
+          (void)check_runs(engine, device, request_.card);
+          return false;
+        } catch (const UnavailableError& error) {
+          refused.emplace(engine.file, error);
+          return true;
+        }
+      };
+      budget.engines.erase(std::remove_if(budget.engines.begin(), budget.engines.end(), leaves),
+                           budget.engines.end());
+    }
+    return able;
+  }
+
+  /// The best engine that runs and fits. Throws UnavailableError: none does, for the reason that the first
+  /// one that was loaded or else the best one does not.
+  Placement on_card(const Device& device) const {
+    const std::vector<BudgetEntry> whole = wanted();
+    Reasons refused = failed_;
+    const std::vector<BudgetEntry> able = runnable(whole, device, refused);
+    const Request request = request_for(device);
+    const Choice best = choose(whole, request), choice = choose(able, request);
+    const Reckoning *first = best.chosen(), *chosen = choice.chosen();
+    if (!chosen) fail(able, best, choice, refused, device);
+    if (first && refused.count(first->engine->file) != 0)
+      say("warning: " + printable(chosen->engine->file) + " in place of " + printable(first->engine->file) +
+          ": " + refused.at(first->engine->file).what());
+    const BudgetEntry& budget = bundle_.budget(chosen->budget->name);
+    return {&budget, engine_of(budget, chosen->engine->file), device};
+  }
+
+  [[noreturn]] void fail(const std::vector<BudgetEntry>& able, const Choice& best, const Choice& choice,
+                         const Reasons& refused, const Device& device) const {
+    const bool none_runs = std::all_of(able.begin(), able.end(),
+                                       [](const BudgetEntry& budget) { return budget.engines.empty(); });
+    for (const Reckoning& reckoning : best.reckonings) {
+      if (!none_runs || !reckoning.engine || refused.count(reckoning.engine->file) == 0) continue;
+      if (first_failed_) throw UnavailableError(*first_failed_);
+      throw UnavailableError(refused.at(reckoning.engine->file));
+    }
+    if (request_.budget != "auto")  // says more about one budget
+      throw UnavailableError("budget " + repr(request_.budget), "an engine that fits " + device.name,
+                             choice.reckonings.front().refusal, "see:\n" + choice.explain());
+    throw UnavailableError("bundle", "a budget that fits", "none", "see:\n" + choice.explain());
+  }
+
+  /// The budget for the CPU, where it fits. Throws UnavailableError about one that does not, naming one that
+  /// does.
+  Placement on_cpu() const {
+    const BudgetEntry& budget = pick_for_cpu();
+    const OnnxOptions host = host_options();
+    check_host_memory(bundle_, budget, host.max_context, host.max_batch, free_ram());
+    return {&budget, nullptr, std::nullopt};
+  }
+
+  const BudgetEntry& pick_for_cpu() const {
+    const OnnxOptions host = host_options();
+    if (request_.budget != "auto") return bundle_.budget(request_.budget);
+    if (!request_.vram) return choose_on_host(bundle_, host.max_context, host.max_batch);
+    const Choice choice = bundle_.choose({*request_.vram, request_.context, request_.batch, {}});
+    if (const Reckoning* chosen = choice.chosen()) return *chosen->budget;
+    throw BuildError("bundle", "a budget that fits", "none", "see:\n" + choice.explain());
+  }
+
+  TensorRtOptions card_options(const Placement& placement) const {
+    TensorRtOptions card = request_.card;
+    card.max_batch = request_.batch;
+    card.warn = say_;
+    if (!card.runtime_cache)
+      card.runtime_cache = default_runtime_cache(bundle_, *placement.engine, placement.device->name);
+    return card;
+  }
+
+  OnnxOptions host_options() const {
+    OnnxOptions host = request_.host;
+    host.max_batch = request_.batch;
+    if (request_.context) host.max_context = *request_.context;
+    return host;
+  }
+
+  const Bundle& bundle_;
+  const OpenRequest& request_;
+  const Say& say_;
+  Reasons failed_;
+  std::optional<UnavailableError> first_failed_;
+};
+
+}  // namespace
+
+Placement place_of(const Bundle& bundle, const OpenRequest& request, const Say& say) {
+  return Opening(bundle, request, say).place();
+}
+
+Opened open_backend(const Bundle& bundle, const OpenRequest& request, const Say& say) {
+  return Opening(bundle, request, say).open();
+}
+
+}  // namespace elastic

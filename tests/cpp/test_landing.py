@@ -1,0 +1,289 @@
+"""A default bundle on the stand-in card: what runs, what is said, how it ends; the C++ program and Python.
+
+The program is elastic_generate, linked with stand-ins for CUDA, TensorRT and the driver (fake_sdk/), the card being
+what ELASTIC_STAND_IN says. Python's card, TensorRT and driver are replaced to say the same. Both open the same bundle,
+whose engine and model compute the same, so that the ids show that it ran.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from elastic_runtime import opening
+from elastic_runtime.backend import Floats
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.driver.free_memory import Card
+from elastic_runtime.errors import ElasticError, InputError, UnavailableError
+from elastic_runtime.opening import Opener
+from elastic_runtime.session_request import Request
+from elastic_runtime.tensorrt import open_tensorrt as engine_opening
+from elastic_runtime.tensorrt import plugin_library
+from plugin_libraries_folder import library_bytes, write_libraries
+
+pytest.importorskip("onnx")
+from landing_bundle import PLUGIN, expected_ids, write_bundle
+
+GIB = 1 << 30
+LIBRARY = library_bytes("one")
+PROMPT, COUNT = [1, 2, 3], 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A place to land.
+
+    Args:
+        runs: the engine, `cpu`, or empty where nothing does.
+        says: words of a warning, or of the error, in C++ and in Python.
+        stand_in: facts of the card.
+        plugins: the folder of libraries that is named.
+        bundle: how its plugin engine comes by its library.
+        trust, device: of the request.
+        subject, exit: of the error; Python's subject where it is another one.
+    """
+
+    runs: str
+    says: tuple[str, ...] = ()
+    stand_in: str = ""
+    plugins: str = ""
+    bundle: str = "beside"
+    trust: bool = False
+    device: str = "auto"
+    subject: str = ""
+    exit: int = 0
+    in_python: str = ""
+
+
+PLUGINS, NATIVE, CPU = "b/p.engine", "b/n.engine", "cpu"
+IN_PLACE = "warning: b/n.engine in place of b/p.engine: "
+ON_CPU = "running on the CPU with onnxruntime, in float32 arithmetic"
+NO_ENGINE = "; no engine runs here: b/p.engine: "
+OLD_DRIVER = "expected a driver that runs CUDA 13"
+CASES = {
+    "the library": Case(PLUGINS, plugins="fits"),
+    "no library": Case(NATIVE, (IN_PLACE + "libelastic_plugins.so: expected ",)),
+    "no library, the card by name": Case(NATIVE, (IN_PLACE,), device="gpu"),
+    "a library of other headers": Case(
+        NATIVE, (IN_PLACE, "other: expected libraries for rtx-1.7, found those for rtx-1.6"), plugins="other"
+    ),
+    "a library for another card": Case(
+        NATIVE, (IN_PLACE, "expected a library for compute capability 12.0, found code for 90-real"), plugins="sm90"
+    ),
+    "a swapped library": Case("", ("as its libraries.json says, found ",), plugins="swapped", subject="/0.so", exit=1),
+    "a folder without one": Case("", ("found no such file",), plugins="empty", subject="/empty", exit=2),
+    "an old driver": Case(CPU, (ON_CPU, NO_ENGINE + OLD_DRIVER), "driver=12080", plugins="fits"),
+    "an old driver, the card by name": Case(
+        "", (OLD_DRIVER,), "driver=12080", plugins="fits", device="gpu", subject=PLUGINS, exit=1,
+        in_python="onnxruntime on a card",
+    ),
+    "another TensorRT": Case(CPU, (ON_CPU, NO_ENGINE + "expected tensorrt-rtx 1.7.1"), "version=8", plugins="fits"),
+    "no driver": Case(CPU, ("no NVIDIA card here: " + ON_CPU,), "has_driver=0"),
+    "a driver without a restart": Case(
+        CPU, (ON_CPU, "; GPU memory: expected the NVIDIA driver to start, found a driver and a library of different"),
+        "nvml_error=18",
+    ),
+    "the same, the card by name": Case(
+        "", ("a driver and a library of different",), "nvml_error=18", device="gpu", subject="device gpu", exit=1
+    ),
+    "another class": Case(CPU, ("Fake RTX has compute capability 12.1, the engines are for 12.0, 8.9: ",), "minor=1"),
+    "too little memory": Case(
+        CPU, (ON_CPU, "; no engine runs here: bundle: expected a budget that fits, found none"), "free_bytes=629145600"
+    ),
+    "a library inside, known": Case(PLUGINS, bundle="carried", plugins="fits"),
+    "a library inside, vouched for": Case(PLUGINS, bundle="carried", trust=True),
+    "a library inside, unknown": Case(
+        NATIVE, (IN_PLACE + "b/p.engine: expected a plugin library in it that is known here",), bundle="carried"
+    ),
+    "a library inside, swapped": Case(
+        "", ("do not run it: get the bundle from where it was made",), bundle="swapped", trust=True, subject=PLUGINS,
+        exit=1,
+    ),
+    "an engine that its header refuses": Case(
+        NATIVE, (IN_PLACE + "b/p.engine: expected an engine that TensorRT-RTX can run here",),
+        f"refused={PLUGIN.decode()}", plugins="fits",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("landing")
+    return {
+        "beside": write_bundle(folder / "beside"),
+        "carried": write_bundle(folder / "carried", carried=LIBRARY),
+        "swapped": write_bundle(folder / "swapped", carried=LIBRARY, inside=library_bytes("two")),
+    }
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("plugins")
+    found = {
+        "fits": write_libraries(folder / "fits", LIBRARY),
+        "other": write_libraries(folder / "other", LIBRARY, abi="rtx-1.6"),
+        "sm90": write_libraries(folder / "sm90", LIBRARY, architectures=["90-real"]),
+        "swapped": write_libraries(folder / "swapped", LIBRARY),
+        "empty": folder / "empty",
+    }
+    found["empty"].mkdir()
+    (found["swapped"] / "libelastic_plugins.0.so").write_bytes(library_bytes("two"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def stand_in(host_program: Path) -> Path:
+    return host_program.parent / "tests" / "elastic_generate_stand_in"
+
+
+Ended = tuple[str, int, str, str]  # what ran, exit, subject of the error, what was said
+Land = Callable[[Case], Ended]
+
+
+@pytest.fixture
+def cpp(stand_in: Path, bundles: dict[str, Path], plugins: dict[str, Path], tmp_path: Path) -> Land:
+    def land(case: Case) -> Ended:
+        command: list[Any] = [stand_in, bundles[case.bundle], "--device", case.device, "--no-eos", "--print-ids"]
+        command += ["--ids", ",".join(map(str, PROMPT)), "--max-new", COUNT]
+        command += ["--plugins", plugins[case.plugins]] if case.plugins else []
+        command += ["--trust-engine"] if case.trust else []
+        environ = {"ELASTIC_STAND_IN": case.stand_in, "ELASTIC_CACHE": str(tmp_path)}
+        done = _run(*command, **environ)
+        if done.returncode:
+            assert done.stdout == ""
+            (subject,) = re.findall(r"elastic_generate: (.*?): expected ", done.stderr.splitlines()[-1])
+            return "", done.returncode, subject, done.stderr
+        assert [int(word) for word in done.stdout.split()] == expected_ids(PROMPT, COUNT), done.stderr
+        *_, ran = re.findall(r"compiling the kernels of (\S+) |(?<=running on the )CPU", done.stderr) or [""]
+        return ran or CPU, 0, "", done.stderr
+
+    return land
+
+
+def _run(*command: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    words = [str(word) for word in command]
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | environ, timeout=60)
+
+
+class Engine:
+    """In place of a `Backend` of an engine; nothing is computed."""
+
+    name, device = "tensorrt-rtx", "gpu"
+    max_tokens, max_context, max_batch, vocab_size = 4, 20, 3, 16
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def start(self, batch: int) -> None:
+        pass
+
+    def call(self, *arguments: Any) -> Floats:
+        return np.zeros((1, 16), np.float32)
+
+    def memory(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def python(bundles: dict[str, Path], plugins: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Land:
+    def land(case: Case) -> Ended:
+        facts = dict(word.split("=") for word in case.stand_in.split())
+        free = int(facts.get("free_bytes", 8 * GIB))
+        card = Card("Fake RTX", f"12.{facts.get('minor', 0)}", free + GIB, free)
+        reason = InputError(
+            "GPU memory",
+            expected="the NVIDIA driver to start",
+            found="a driver and a library of different versions (NVML error 18)",
+        )
+        there = "has_driver" not in facts and "nvml_error" not in facts
+        driver = int(facts.get("driver", 13000))
+
+        def load(bundle: Bundle, budget: Any, engine: Any, *rest: Any) -> Any:
+            if facts.get("refused") == (bundle.path / engine.file).read_text():
+                raise UnavailableError(engine.file, expected="an engine that TensorRT-RTX can run here", found="no")
+            return Engine(engine.file)
+
+        monkeypatch.setattr(opening, "find_card", lambda: card if there else None)
+        monkeypatch.setattr(opening, "why_no_card", lambda: reason if "nvml_error" in facts else None)
+        monkeypatch.setattr(plugin_library, "installed_libraries", lambda: None)
+        monkeypatch.setattr(engine_opening, "installed_version", lambda: f"1.{facts.get('version', 7)}.1.116")
+        monkeypatch.setattr(engine_opening, "driver_version", lambda: (driver // 1000, driver % 1000 // 10))
+        monkeypatch.setattr(engine_opening, "package_cuda", lambda: 13)
+        monkeypatch.setattr(engine_opening, "_load", load)
+        monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path))
+        folder = plugins[case.plugins] if case.plugins else None
+        request = Request(device=case.device, plugin_folder=folder, trust_engine=case.trust)
+        said = list[str]()
+        try:
+            with Opener(Bundle.open(bundles[case.bundle]), request, say=said.append).open() as session:
+                backend: Any = session.backend
+                return (CPU if backend.device == "cpu" else backend.file), 0, "", "\n".join(said)
+        except ElasticError as error:
+            return "", error.exit_code, error.subject, "\n".join([*said, str(error)])
+
+    return land
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", CASES)
+def test_both_languages_run_the_same_and_say_why(cpp: Land, python: Land, name: str) -> None:
+    case = CASES[name]
+    for land, subject in ((cpp, case.subject), (python, case.in_python or case.subject)):
+        ran, code, found, said = land(case)
+        assert (ran, code) == (case.runs, case.exit), said
+        assert found.replace("libelastic_plugins.", "").endswith(subject)
+        for words in case.says:
+            assert words.lower() in said.lower()
+        assert said.count("warning: ") + said.count("running on ") == (1 if case.says and not case.exit else 0), said
+
+
+@pytest.mark.timeout(900)
+def test_a_card_that_is_gone_ends_it_with_advice(
+    stand_in: Path, bundles: dict[str, Path], plugins: dict[str, Path], tmp_path: Path
+) -> None:
+    common = (stand_in, bundles["beside"], "--ids", "1", "--plugins", plugins["fits"])
+    done = _run(*common, ELASTIC_STAND_IN="fails_at=3", ELASTIC_CACHE=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        ": expected the GPU to do it, found the device is gone. See whether nvidia-smi shows the card as sound, or run "
+        "on the CPU.\n"
+    )
+
+
+@pytest.mark.timeout(900)
+def test_kernels_are_kept_for_the_next_start_where_a_disk_takes_them(
+    stand_in: Path, bundles: dict[str, Path], plugins: dict[str, Path], tmp_path: Path
+) -> None:
+    common = (stand_in, bundles["beside"], "--ids", "1", "--max-new", 1, "--plugins", plugins["fits"])
+    for cache, compiles in ((tmp_path / "new", (True, False)), (Path(os.devnull) / "full", (True, True))):
+        for wanted in compiles:
+            done = _run(*common, ELASTIC_CACHE=str(cache))
+            assert (done.returncode, "compiling the kernels" in done.stderr) == (0, wanted), done.stderr
+
+
+@pytest.mark.timeout(900)
+def test_a_16_bit_bundle_says_why_no_engine_runs_and_what_the_cpu_needs(
+    stand_in: Path, demo_bundle: Path, twins: Path, tmp_path: Path
+) -> None:
+    environ = {"ELASTIC_STAND_IN": "driver=12080", "ELASTIC_CACHE": str(tmp_path)}
+    options = ("--ids", "1", "--max-new", 1, "--budget", "small")
+    done = _run(stand_in, demo_bundle, *options, **environ)
+    going, error = done.stderr.splitlines()
+    assert "Fake RTX: going on to the CPU with onnxruntime, in float32 arithmetic (on a card only elastic-run" in going
+    assert "; no engine runs here: small/rtx5080.engine: expected a driver that runs CUDA 13" in going
+    assert "expected a float32 model for onnxruntime's CPU, found bf16. Name its float32 twin" in error
+    assert done.returncode == 2
+    done = _run(stand_in, demo_bundle, *options, "--model", twins / "small.onnx", **environ)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "running on the CPU with onnxruntime" in done.stderr
