@@ -38,4 +38,5 @@ def read_formula(header: Path, name: str) -> str:
     Raises:
         KeyError: there is none of that name on one line.
     """
-    return dict(_FORMULA.findall(header.read_text(encoding="utf-8")))[name].replace(" ", "")
+    formulas: dict[str, str] = dict(_FORMULA.findall(header.read_text(encoding="utf-8")))
+    return formulas[name].replace(" ", "")
