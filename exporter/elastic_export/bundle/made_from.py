@@ -98,7 +98,7 @@ def differing(made: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
 
 @cache
 def exporter_digest() -> str:
-    """Of the sources of exporter and runtime, and of the ops' contracts and limits: the same wherever they are installed."""
+    """Of the sources of exporter and runtime, and of the ops' contracts and limits, wherever they are installed."""
     files = [file for name, patterns in _SOURCES.items() for file in _sources(name, patterns)]
     plugins = plugin_folder()
     read = (p for name in ("contract.json", LIMITS) for p in plugins.glob(f"*/{name}"))
