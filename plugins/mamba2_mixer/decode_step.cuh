@@ -280,12 +280,12 @@ __global__ void __launch_bounds__(kDecodeThreads, decode_resident_blocks<T>(kChu
   TokenLoads<T, kChunks> loads(view, place.end - place.begin, columns);
   const int64_t length = Input<int64_t>(args.length)[place.b];
   const T raw_dt = view.dt[0];
-  const HeadParam a_log(args, args.a_log, place.head), bias(args, args.dt_bias, place.head);
+  const HeadParam a_log(args, args.a_log, place.head), bias(args, args.dt_bias, place.head),
+      skip(args, args.d, place.head);
 
   // Compute.
   const bool real = length > 0;
   loads.finish(view, token, place.end - place.begin, columns, place.first_of_group, real);
-  const HeadParam skip(args, args.d, place.head);
   const float dt = time_step(to_float(raw_dt), bias.value(args.head_param), args.time_step_min, args.time_step_max);
   const Decay decay = decay_of(dt, -expf(a_log.value(args.head_param)));
   const float d = skip.value(args.head_param);
