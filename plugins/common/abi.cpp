@@ -14,13 +14,13 @@
 #define ELASTIC_ARCHITECTURES "host"
 #endif
 
-#define ELASTIC_ABI_JSON                              \
-  "{\"library\": \"" ELASTIC_LIBRARY_VERSION          \
-  "\", \"ops\": {\"Mamba2Mixer\": \"1\"}, "           \
-  "\"tensorrt\": \"" ELASTIC_TENSORRT_ABI             \
-  "\", "                                              \
-  "\"cuda\": \"" ELASTIC_CUDA_VERSION                 \
-  "\", "                                              \
+#define ELASTIC_ABI_JSON                     \
+  "{\"library\": \"" ELASTIC_LIBRARY_VERSION \
+  "\", \"ops\": {\"Mamba2Mixer\": \"1\"}, "  \
+  "\"tensorrt\": \"" ELASTIC_TENSORRT_ABI    \
+  "\", "                                     \
+  "\"cuda\": \"" ELASTIC_CUDA_VERSION        \
+  "\", "                                     \
   "\"architectures\": \"" ELASTIC_ARCHITECTURES "\"}"
 
 #if defined(__ELF__)
@@ -28,6 +28,4 @@ __attribute__((section(".elastic_abi"), used))
 #endif
 static const char elastic_abi_text[] = "elastic-plugins-abi/1 " ELASTIC_ABI_JSON;
 
-extern "C" const char* elastic_plugins_abi(void) {
-  return elastic_abi_text + sizeof(elastic::kAbiMarker) - 1;
-}
+extern "C" const char* elastic_plugins_abi(void) { return elastic_abi_text + sizeof(elastic::kAbiMarker) - 1; }

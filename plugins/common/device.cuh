@@ -12,23 +12,41 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
 #define ELASTIC_HD __host__ __device__ __forceinline__
 #define ELASTIC_D __device__ __forceinline__
 #define ELASTIC_UNROLL _Pragma("unroll")
+#define ELASTIC_ROLLED _Pragma("unroll 1")
 // One array of shared memory, 16-byte aligned. The shim gives each array a heap block of its own.
 #define ELASTIC_SHARED(type, name, count) __shared__ __align__(16) type name[count]
+// The array whose size in bytes the launch gives.
+#define ELASTIC_DYNAMIC_SHARED(type, name)                                \
+  extern __shared__ __align__(16) unsigned char elastic_dynamic_shared[]; \
+  type* const name = reinterpret_cast<type*>(elastic_dynamic_shared)
 
 namespace elastic {
 using float16 = __half;
 using bfloat16 = __nv_bfloat16;
 
+// A launch with `shared_bytes` of dynamic shared memory; above 48 KiB a kernel must be allowed them first.
 template <typename... Formal, typename... Actual>
-cudaError_t launch(void (*kernel)(Formal...), dim3 grid, dim3 block, cudaStream_t stream, Actual... args) {
+cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream,
+                               Actual... args) {
+  if (shared_bytes > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, args...);
+}
+template <typename... Formal, typename... Actual>
+cudaError_t launch(void (*kernel)(Formal...), dim3 grid, dim3 block, cudaStream_t stream, Actual... args) {
+  return launch_with_shared(kernel, grid, block, 0, stream, args...);
 }
 
 ELASTIC_D float to_float(float v) { return v; }
@@ -53,15 +71,101 @@ ELASTIC_D bfloat16 from_float<bfloat16>(float v) {
 // Within two ulp, without the branches of an exact division; 0 where b overflows to infinity.
 ELASTIC_D float quick_divide(float a, float b) { return __fdividef(a, b); }
 
-// 16 bytes from global to shared memory without passing through registers; a plain copy before sm_80.
-ELASTIC_D void copy_async16(float* shared, const float* global) {
+// A load of what no thread of the launch writes (ld.global.nc): it may pass every store and barrier.
+template <typename T>
+ELASTIC_D T load_constant(const T* from) {
+  static_assert(sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16, "one access");
+  T value;
+  if constexpr (sizeof(T) == 2) {
+    const auto word = __ldg(reinterpret_cast<const unsigned short*>(from));
+    __builtin_memcpy(&value, &word, sizeof value);
+  } else if constexpr (sizeof(T) == 4) {
+    const auto word = __ldg(reinterpret_cast<const unsigned*>(from));
+    __builtin_memcpy(&value, &word, sizeof value);
+  } else if constexpr (sizeof(T) == 8) {
+    const auto word = __ldg(reinterpret_cast<const uint2*>(from));
+    __builtin_memcpy(&value, &word, sizeof value);
+  } else {
+    const auto word = __ldg(reinterpret_cast<const uint4*>(from));
+    __builtin_memcpy(&value, &word, sizeof value);
+  }
+  return value;
+}
+
+// Brings a cache line to the second level, for a later load.
+ELASTIC_D void prefetch_l2(const void* line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); }
+
+// Adds one, or goes back to zero from `limit`; returns the value before. What this thread wrote before, and what it
+// was told of at a barrier, is there for whoever has seen the new value and then fences.
+ELASTIC_D unsigned atomic_inc_release(unsigned* address, unsigned limit) {
+  unsigned old;
+  asm volatile("atom.release.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(old) : "l"(address), "r"(limit) : "memory");
+  return old;
+}
+ELASTIC_D void fence_acquire() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
+ELASTIC_D float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
+ELASTIC_D float16 half_of_bits(unsigned short bits) { return __ushort_as_half(bits); }
+
+// kBytes (4 or 16) from global to shared memory without passing through registers; a plain copy before sm_80.
+template <int kBytes>
+ELASTIC_D void copy_async(void* shared, const void* global) {
+  static_assert(kBytes == 4 || kBytes == 16, "a width of cp.async that is used");
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(address), "l"(global) : "memory");
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(address), "l"(global) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(address), "l"(global) : "memory");
 #else
-  *reinterpret_cast<float4*>(shared) = *reinterpret_cast<const float4*>(global);
+  if constexpr (kBytes == 16)
+    *static_cast<float4*>(shared) = *static_cast<const float4*>(global);
+  else
+    *static_cast<float*>(shared) = *static_cast<const float*>(global);
 #endif
 }
+// Two neighbours of a fragment in one register, the first in the lower half.
+template <typename T>
+ELASTIC_D uint32_t pack_pair(float first, float second) {
+  const T pair[2] = {from_float<T>(first), from_float<T>(second)};
+  uint32_t bits;
+  __builtin_memcpy(&bits, pair, sizeof bits);
+  return bits;
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+// ldmatrix.x4: of four 8x8 matrices, whose rows the lanes name, to each lane its pair of each; all lanes of the warp.
+template <bool kTransposed>
+ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[4]) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+                 : "r"(address)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+// mma.m16n8k16 with float32 sums; all lanes of the warp.
+template <typename T>
+ELASTIC_D void multiply_add_fragments(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+#define ELASTIC_MMA(type, name)                                                                             \
+  template <>                                                                                               \
+  ELASTIC_D void multiply_add_fragments<type>(float(&d)[4], const uint32_t(&a)[4], const uint32_t(&b)[2]) { \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name                                     \
+                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                     \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                           \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                       \
+  }
+ELASTIC_MMA(float16, "f16")
+ELASTIC_MMA(bfloat16, "bf16")
+#undef ELASTIC_MMA
+#endif
+
 // Closes a group of copies; wait_async<n> waits until at most n groups are under way.
 ELASTIC_D void commit_async() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -99,8 +203,38 @@ ELASTIC_D void store_pack(T* to, const Pack<T, kCount>& pack) {
   *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
 }
 
-// The sum of `value` over the block, in every thread; the same order whatever the timing. kThreads: block
-// size.
+// Four floats that pass by once (evict first), and as other blocks of the launch have left them (not from the first
+// level of the cache).
+ELASTIC_D Pack<float, 4> pack_of(const float4& v) { return {{v.x, v.y, v.z, v.w}}; }
+ELASTIC_D Pack<float, 4> load_streaming(const float* from) {
+  return pack_of(__ldcs(reinterpret_cast<const float4*>(from)));
+}
+ELASTIC_D Pack<float, 4> load_shared_level(const float* from) {
+  return pack_of(__ldcg(reinterpret_cast<const float4*>(from)));
+}
+ELASTIC_D void store_streaming(float* to, const Pack<float, 4>& v) {
+  __stcs(reinterpret_cast<float4*>(to), float4{v.at[0], v.at[1], v.at[2], v.at[3]});
+}
+
+// A tensor, or a part of one, that the kernel only reads.
+template <typename T>
+class Input {
+ public:
+  ELASTIC_D explicit Input(const void* first) : first_(static_cast<const T*>(first)) {}
+  ELASTIC_D Input from(int64_t offset) const { return Input(first_ + offset); }
+
+  ELASTIC_D T operator[](int i) const { return load_constant(first_ + i); }
+  template <int kCount>
+  ELASTIC_D Pack<T, kCount> pack(int i) const {
+    return load_constant(reinterpret_cast<const Pack<T, kCount>*>(first_ + i));
+  }
+  ELASTIC_D const T* address(int64_t i) const { return first_ + i; }
+
+ private:
+  const T* __restrict__ first_;
+};
+
+// The sum of `value` over the block, in every thread; the same order whatever the timing. kThreads: block size.
 template <int kThreads>
 ELASTIC_D float block_sum(float value) {
   ELASTIC_SHARED(float, partial, kThreads / kWarp);

@@ -27,7 +27,7 @@ std::string check_types(const Args& args) {
   return "";
 }
 
-std::string check_pointers(const Args& a, const ElasticMamba2Plan& plan) {
+std::string check_pointers(const Args& a, ElasticMamba2Kernel kernel) {
   struct Named {
     const char* name;
     const void* pointer;
@@ -48,43 +48,32 @@ std::string check_pointers(const Args& a, const ElasticMamba2Plan& plan) {
                        {"workspace", a.workspace}};
   for (const Named& tensor : all)
     if (!tensor.pointer || reinterpret_cast<std::uintptr_t>(tensor.pointer) % kAlignment)
-      return std::string("Mamba2Mixer: ") + tensor.name +
-             ": expected a 16-byte aligned device pointer, found " +
+      return std::string("Mamba2Mixer: ") + tensor.name + ": expected a 16-byte aligned device pointer, found " +
              (tensor.pointer ? "an unaligned one" : "null");
-  if (plan.counters > 0 && !a.counters) return "Mamba2Mixer: counters: expected a device pointer, found null";
+  if (kernel == ELASTIC_MAMBA2_DECODE_STEP && !a.counters)
+    return "Mamba2Mixer: counters: expected a device pointer, found null";
   if (a.conv_state == a.conv_state_out)
     return "Mamba2Mixer: conv_state_out: expected another buffer than conv_state, found the same";
   return "";
 }
 
-// A plan made for another shape would read and write past the buffers.
-std::string check_plan(const Args& args, const ElasticMamba2Plan& plan) {
-  ElasticMamba2Plan fresh;
-  std::string fault = make_plan(args.shape, kernel_name(plan.kernel), 1, &fresh);
-  if (!fault.empty()) return fault;
-  const bool same = fresh.workspace_bytes == plan.workspace_bytes && fresh.counters == plan.counters &&
-                    fresh.vector_state == plan.vector_state && fresh.vector_conv == plan.vector_conv &&
-                    fresh.vector_scan == plan.vector_scan && fresh.wide_state == plan.wide_state;
-  const bool passes = plan.kernel != ELASTIC_MAMBA2_DECODE_STEP || plan.passes >= 1;
-  return same && passes ? "" : "Mamba2Mixer: plan: expected one made for this shape, found another";
-}
-
-Outcome dispatch(const Args& args, const ElasticMamba2Plan& plan, cudaStream_t stream) {
+Outcome dispatch(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stream) {
 #if !defined(ELASTIC_FLOAT32_ONLY)  // host tests of broken kernels build one type
-  if (args.activation == ELASTIC_FLOAT16) return launch_mixer<float16>(args, plan, stream);
-  if (args.activation == ELASTIC_BFLOAT16) return launch_mixer<bfloat16>(args, plan, stream);
+  if (args.activation == ELASTIC_FLOAT16) return launch_mixer<float16>(args, kernel, stream);
+  if (args.activation == ELASTIC_BFLOAT16) return launch_mixer<bfloat16>(args, kernel, stream);
 #endif
-  return launch_mixer<float>(args, plan, stream);
+  return launch_mixer<float>(args, kernel, stream);
 }
 
-int32_t ask_multiprocessors(int* count) {
-  int device = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess) error = cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
-  if (error == cudaSuccess) return ELASTIC_OK;
-  last_error =
-      std::string("Mamba2Mixer: multiprocessors of the current device: ") + cudaGetErrorString(error);
+int32_t fail(const char* what, cudaError_t error) {
+  last_error = std::string("Mamba2Mixer: ") + what + ": " + cudaGetErrorString(error);
   return ELASTIC_LAUNCH_FAILED;
+}
+
+cudaError_t ask_multiprocessors(int* count) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  return error == cudaSuccess ? cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device) : error;
 }
 
 }  // namespace
@@ -92,29 +81,31 @@ int32_t ask_multiprocessors(int* count) {
 
 using namespace elastic::mamba2;
 
-extern "C" int32_t elastic_mamba2_plan(const ElasticMamba2Shape* shape, const char* kernel,
-                                       int32_t multiprocessors, ElasticMamba2Plan* plan) {
-  if (!shape || !kernel || !plan)
-    return refuse("elastic_mamba2_plan: expected shape, kernel and plan, found null");
-  int count = multiprocessors;
-  if (count == 0)
-    if (const int32_t status = ask_multiprocessors(&count)) return status;
-  std::string fault = make_plan(*shape, kernel, count, plan);
-  return fault.empty() ? ELASTIC_OK : refuse(std::move(fault));
+extern "C" int32_t elastic_mamba2_requirements(const ElasticMamba2Shape* shape,
+                                               ElasticMamba2Requirements* requirements) {
+  if (!shape || !requirements)
+    return refuse("elastic_mamba2_requirements: expected shape and requirements, found null");
+  std::string fault = check_shape(*shape);
+  if (!fault.empty()) return refuse(std::move(fault));
+  *requirements = requirements_of(*shape);
+  return ELASTIC_OK;
 }
 
-extern "C" int32_t elastic_mamba2_enqueue(const ElasticMamba2Args* args, const ElasticMamba2Plan* plan,
-                                          void* stream) {
-  if (!args || !plan) return refuse("elastic_mamba2_enqueue: expected args and plan, found null");
-  std::string fault = check_types(*args);
-  if (fault.empty()) fault = check_plan(*args, *plan);
-  if (fault.empty()) fault = check_pointers(*args, *plan);
+extern "C" int32_t elastic_mamba2_enqueue(const ElasticMamba2Args* given, int32_t asked, void* stream) {
+  if (!given) return refuse("elastic_mamba2_enqueue: expected args, found null");
+  Args args = *given;
+  ElasticMamba2Kernel kernel = ELASTIC_MAMBA2_AUTO;
+  std::string fault = check_shape(args.shape);
+  if (fault.empty()) fault = choose_kernel(args.shape, asked, &kernel);
+  if (fault.empty()) fault = check_types(args);
+  if (fault.empty()) fault = check_pointers(args, kernel);
   if (!fault.empty()) return refuse(std::move(fault));
-  const Outcome outcome = dispatch(*args, *plan, static_cast<cudaStream_t>(stream));
+  if (args.multiprocessors < 1)
+    if (const cudaError_t error = ask_multiprocessors(&args.multiprocessors))
+      return fail("multiprocessors of the current device", error);
+  const Outcome outcome = dispatch(args, kernel, static_cast<cudaStream_t>(stream));
   if (outcome.error == cudaSuccess) return ELASTIC_OK;
-  last_error =
-      std::string("Mamba2Mixer: launch of ") + outcome.kernel + ": " + cudaGetErrorString(outcome.error);
-  return ELASTIC_LAUNCH_FAILED;
+  return fail((std::string("launch of ") + outcome.kernel).c_str(), outcome.error);
 }
 
 extern "C" const char* elastic_last_error(void) { return last_error.c_str(); }

@@ -1,37 +1,61 @@
 // Causal depthwise convolution and SiLU of all tokens, the new convolution state, and dt.
 //
-// Grid (channel blocks + head blocks, token tiles, B). A thread keeps the window of its channels in registers
-// and slides it over one tile of tokens; channels lie innermost, so neighbours read neighbours. The last
-// blocks of the first grid axis compute dt instead.
+// Grid (channel blocks + head blocks, token tiles, B). A thread keeps the window of its channels in registers and
+// slides it over one tile of tokens, a batch of them at a time: a batch is loaded as a whole before any of it is used.
+// Channels lie innermost, so neighbours read neighbours. The last blocks of the first grid axis compute dt instead.
 #pragma once
 
 #include "maths.h"
 #include "prefill_workspace.cuh"
-#include "tensors.cuh"
+#include "views.cuh"
 
 namespace elastic::mamba2 {
 
 constexpr int kConvThreads = 128;
-constexpr int kConvTokens = 16;  // a tile: K-1 tokens are read twice
+constexpr int kConvBatch = 8;  // tokens whose loads are under way together
+static_assert(kConvTokens % kConvBatch == 0, "a tile is whole batches");
 
-// Channels [channel, channel+kVec) of convolution input j of row b; j < 0 lies in the state.
+// What a thread reads and writes: kVec channels of row b.
 template <typename T, int kVec>
-ELASTIC_D Pack<T, kVec> conv_input(const Args& args, int b, int j, int channel) {
-  const Shape& shape = args.shape;
-  if (j >= 0) return load_pack<T, kVec>(projected_row<T>(args, b, j) + inner_channels(shape) + channel);
-  const int64_t slot = static_cast<int64_t>(shape.conv_width - 1 + j) * conv_channels(shape);
-  return load_pack<T, kVec>(static_cast<const T*>(args.conv_state) + conv_state_offset(shape, b) + slot +
-                            channel);
-}
+struct ConvView {
+  Input<T> tokens;  // of token 0
+  Input<T> state;   // of slot 0, the oldest
+  Input<T> weight;  // [kVec, K]
+  Input<T> bias;
+  T* fresh;    // slot 0 of the new state
+  float* out;  // of token 0
+  int width, channels;
+  int64_t pitch;  // from token to token of `projected`
+
+  ELASTIC_D ConvView(const Args& args, const PrefillWorkspace& workspace, int b, int channel)
+      : tokens(TokenView<T>(args, b, 0).channels.from(channel)),
+        state(Input<T>(args.conv_state).from(conv_state_offset(args.shape, b) + channel)),
+        weight(Input<T>(args.conv_weight).from(static_cast<int64_t>(channel) * args.shape.conv_width)),
+        bias(Input<T>(args.conv_bias).from(channel)),
+        fresh(static_cast<T*>(args.conv_state_out) + conv_state_offset(args.shape, b) + channel),
+        out(workspace.token(args.shape, b, 0) + channel),
+        width(args.shape.conv_width),
+        channels(conv_channels(args.shape)),
+        pitch(projected_width(args.shape)) {}
+
+  ELASTIC_D Pack<T, kVec> token(int t) const { return tokens.from(t * pitch).template pack<kVec>(0); }
+  // Input t of the convolution; t < 0 lies in the state. An address is chosen, not a load.
+  ELASTIC_D Pack<T, kVec> input(int t) const {
+    const int64_t slot = static_cast<int64_t>(width - 1 + t) * channels;
+    return Input<T>(t >= 0 ? tokens.address(t * pitch) : state.address(slot)).template pack<kVec>(0);
+  }
+};
 
 // The last K-1 raw inputs: those of this call, and of the old state where the call was shorter.
 template <typename T, int kVec>
-ELASTIC_D void write_conv_state(const Args& args, int b, int length, int channel) {
-  const Shape& shape = args.shape;
-  T* fresh = static_cast<T*>(args.conv_state_out) + conv_state_offset(shape, b) + channel;
-  for (int k = 0; k < shape.conv_width - 1; ++k)
-    store_pack(fresh + static_cast<int64_t>(k) * conv_channels(shape),
-               conv_input<T, kVec>(args, b, length - (shape.conv_width - 1) + k, channel));
+ELASTIC_D void write_conv_state(const ConvView<T, kVec>& view, int length) {
+  Pack<T, kVec> last[kMaxTaps - 1];
+  ELASTIC_UNROLL
+  for (int k = 0; k < kMaxTaps - 1; ++k)
+    if (k < view.width - 1) last[k] = view.input(length - (view.width - 1) + k);
+  ELASTIC_UNROLL
+  for (int k = 0; k < kMaxTaps - 1; ++k)
+    if (k < view.width - 1) store_pack(view.fresh + k * view.channels, last[k]);
 }
 
 // Right-aligned in kTaps slots: slot kTaps-1 meets the current token. Slots before kTaps-K stay unused.
@@ -40,22 +64,27 @@ struct ConvWindow {
   float weight[kTaps][kVec], input[kTaps][kVec], bias[kVec];
   int unused;
 
-  ELASTIC_D void start(const Args& args, int b, int first_token, int channel) {
-    const int width = args.shape.conv_width;
-    unused = kTaps - width;
+  ELASTIC_D void start(const ConvView<T, kVec>& view, int first_token) {
+    constexpr bool kWhole = kVec > 1;  // K is kTaps, and the weights of the channels are one piece
+    unused = kWhole ? 0 : kTaps - view.width;
+    // Load.
+    Pack<T, kTaps> taps[kVec] = {};
+    Pack<T, kVec> before[kTaps - 1] = {};
+    const Pack<T, kVec> biases = view.bias.template pack<kVec>(0);
     ELASTIC_UNROLL
-    for (int v = 0; v < kVec; ++v) bias[v] = to_float(static_cast<const T*>(args.conv_bias)[channel + v]);
+    for (int v = 0; v < kVec; ++v) taps[v] = load_taps<kWhole>(view, v);
     ELASTIC_UNROLL
-    for (int k = 0; k < kTaps; ++k) {
-      if (k < unused) continue;
+    for (int k = 0; k < kTaps - 1; ++k)
+      if (k >= unused) before[k] = view.input(first_token - (kTaps - 1) + k);
+    // Compute.
+    ELASTIC_UNROLL
+    for (int v = 0; v < kVec; ++v) {
+      bias[v] = to_float(biases.at[v]);
       ELASTIC_UNROLL
-      for (int v = 0; v < kVec; ++v) {
-        const int64_t at = static_cast<int64_t>(channel + v) * width + k - unused;
-        weight[k][v] = to_float(static_cast<const T*>(args.conv_weight)[at]);
-      }
-      if (k == kTaps - 1) continue;
-      set(k, conv_input<T, kVec>(args, b, first_token - (kTaps - 1) + k, channel));
+      for (int k = 0; k < kTaps; ++k) weight[k][v] = to_float(taps[v].at[k]);
     }
+    ELASTIC_UNROLL
+    for (int k = 0; k < kTaps - 1; ++k) set(k, before[k]);
   }
   ELASTIC_D void set(int k, const Pack<T, kVec>& values) {
     ELASTIC_UNROLL
@@ -76,26 +105,65 @@ struct ConvWindow {
   ELASTIC_D void slide() {
     ELASTIC_UNROLL
     for (int k = 0; k + 1 < kTaps; ++k) {
-      if (k < unused) continue;
       ELASTIC_UNROLL
       for (int v = 0; v < kVec; ++v) input[k][v] = input[k + 1][v];
     }
   }
+
+ private:
+  template <bool kWhole>
+  ELASTIC_D Pack<T, kTaps> load_taps(const ConvView<T, kVec>& view, int v) const {
+    if constexpr (kWhole) {
+      return view.weight.template pack<kTaps>(v * kTaps);
+    } else {
+      Pack<T, kTaps> taps = {};
+      ELASTIC_UNROLL
+      for (int k = 0; k < kTaps; ++k)
+        if (k >= unused) taps.at[k] = view.weight[v * view.width + k - unused];
+      return taps;
+    }
+  }
 };
 
+// Tokens [begin, end) of the thread's channels.
+template <typename T, int kVec, int kTaps>
+ELASTIC_D void convolve_tile(const ConvView<T, kVec>& view, int begin, int end) {
+  ConvWindow<T, kVec, kTaps> window;
+  window.start(view, begin);
+  for (int first = begin; first < end; first += kConvBatch) {
+    Pack<T, kVec> batch[kConvBatch];
+    ELASTIC_UNROLL
+    for (int i = 0; i < kConvBatch; ++i) batch[i] = view.token(first + i < end ? first + i : end - 1);
+    ELASTIC_UNROLL
+    for (int i = 0; i < kConvBatch; ++i) {
+      window.set(kTaps - 1, batch[i]);
+      if (first + i < end) store_pack(view.out + static_cast<int64_t>(first + i) * view.channels, window.value());
+      window.slide();
+    }
+  }
+}
+
+// dt of tokens [begin, end) of one head.
 template <typename T>
-ELASTIC_D void write_steps(const Args& args, const PrefillWorkspace& workspace, int b, int head, int begin,
-                           int end) {
-  const int column = projected_width(args.shape) - args.shape.heads + head;
-  const float bias = head_param(args, args.dt_bias, head);
-  float* steps = workspace.steps_of(args.shape, b, head);
-  for (int t = begin; t < end; ++t)
-    steps[t] = time_step(to_float(projected_row<T>(args, b, t)[column]), bias, args.time_step_min,
-                         args.time_step_max);
+ELASTIC_D void write_dt(const Args& args, const PrefillWorkspace& workspace, int b, int head, int begin, int end) {
+  const Input<T> raw = TokenView<T>(args, b, begin).dt.from(head);
+  float* const out = workspace.dt_of(args.shape, b, head);
+  const HeadParam bias(args, args.dt_bias, head);
+  T values[kConvTokens];
+  ELASTIC_UNROLL
+  for (int i = 0; i < kConvTokens; ++i) {
+    const int64_t token = begin + i < end ? i : 0;
+    values[i] = raw.from(token * projected_width(args.shape))[0];
+  }
+  ELASTIC_UNROLL
+  for (int i = 0; i < kConvTokens; ++i)
+    if (begin + i < end)
+      out[begin + i] =
+          time_step(to_float(values[i]), bias.value(args.head_param), args.time_step_min, args.time_step_max);
 }
 
 template <typename T, int kVec, int kTaps>
-__global__ void __launch_bounds__(kConvThreads) conv_prefill(Args args, PrefillWorkspace workspace) {
+__global__ void __launch_bounds__(kConvThreads, 5) conv_prefill(Args args, PrefillWorkspace workspace) {
   const Shape& shape = args.shape;
   const int b = static_cast<int>(blockIdx.z), length = real_tokens(args, b);
   const int begin = static_cast<int>(blockIdx.y) * kConvTokens;
@@ -104,20 +172,14 @@ __global__ void __launch_bounds__(kConvThreads) conv_prefill(Args args, PrefillW
   const int block = static_cast<int>(blockIdx.x), lane = static_cast<int>(threadIdx.x);
   if (block >= channel_blocks) {
     const int head = (block - channel_blocks) * kConvThreads + lane;
-    if (head < shape.heads) write_steps<T>(args, workspace, b, head, begin, end);
+    if (head < shape.heads && begin < end) write_dt<T>(args, workspace, b, head, begin, end);
     return;
   }
   const int channel = (block * kConvThreads + lane) * kVec;
   if (channel >= conv_channels(shape)) return;
-  if (begin == 0) write_conv_state<T, kVec>(args, b, length, channel);
-  if (begin >= end) return;
-  ConvWindow<T, kVec, kTaps> window;
-  window.start(args, b, begin, channel);
-  for (int t = begin; t < end; ++t) {
-    window.set(kTaps - 1, conv_input<T, kVec>(args, b, t, channel));
-    store_pack(workspace.token(shape, b, t) + channel, window.value());
-    window.slide();
-  }
+  const ConvView<T, kVec> view(args, workspace, b, channel);
+  if (begin == 0) write_conv_state(view, length);
+  if (begin < end) convolve_tile<T, kVec, kTaps>(view, begin, end);
 }
 
 }  // namespace elastic::mamba2

@@ -2,66 +2,72 @@
 #pragma once
 
 #include "maths.h"
-#include "tensors.cuh"
+#include "views.cuh"
 
 namespace elastic::mamba2 {
 
+// One row's convolution: its token, its states, and the parameters of all channels.
 template <typename T>
-ELASTIC_D const T* old_conv_state(const Args& args, int b, int channel) {
-  return static_cast<const T*>(args.conv_state) + conv_state_offset(args.shape, b) + channel;
-}
-template <typename T>
-ELASTIC_D T* new_conv_state(const Args& args, int b, int channel) {
-  return static_cast<T*>(args.conv_state_out) + conv_state_offset(args.shape, b) + channel;
-}
-template <typename T>
-ELASTIC_D T conv_token(const Args& args, int b, int channel) {
-  return projected_row<T>(args, b, 0)[inner_channels(args.shape) + channel];
-}
+struct DecodeConvView {
+  Input<T> token;         // [dc]
+  Input<T> state;         // [K-1, dc]
+  Input<T> weight, bias;  // [dc, K], [dc]
+  T* fresh;               // [K-1, dc]
+  int channels;
 
-// What one channel of a convolution of four taps, the family's width, needs; the weights are one access.
-template <typename T>
-struct FourTaps {
-  T window[4];
-  Pack<T, 4> weight;
-  T bias;
-
-  ELASTIC_D void load(const Args& args, int b, int channel) {
-    const T* old = old_conv_state<T>(args, b, channel);
-    const int channels = conv_channels(args.shape);
-    ELASTIC_UNROLL
-    for (int k = 0; k < 3; ++k) window[k] = old[k * channels];
-    window[3] = conv_token<T>(args, b, channel);
-    weight = load_pack<T, 4>(static_cast<const T*>(args.conv_weight) + channel * 4);
-    bias = static_cast<const T*>(args.conv_bias)[channel];
-  }
-  ELASTIC_D float value() const {
-    float sum = to_float(bias);
-    ELASTIC_UNROLL
-    for (int k = 0; k < 4; ++k) sum = fmaf(to_float(weight.at[k]), to_float(window[k]), sum);
-    return silu(sum);
-  }
-  ELASTIC_D void move_on(const Args& args, int b, int channel) const {
-    T* fresh = new_conv_state<T>(args, b, channel);
-    ELASTIC_UNROLL
-    for (int k = 1; k < 4; ++k) fresh[(k - 1) * conv_channels(args.shape)] = window[k];
-  }
+  ELASTIC_D DecodeConvView(const Args& args, int b)
+      : token(TokenView<T>(args, b, 0).channels),
+        state(Input<T>(args.conv_state).from(conv_state_offset(args.shape, b))),
+        weight(args.conv_weight),
+        bias(args.conv_bias),
+        fresh(static_cast<T*>(args.conv_state_out) + conv_state_offset(args.shape, b)),
+        channels(conv_channels(args.shape)) {}
 };
 
-// Any width; `writes`: move the channel's state on as well.
-template <typename T>
-ELASTIC_D float convolve_any(const Args& args, int b, int channel, bool writes) {
-  const int channels = conv_channels(args.shape), width = args.shape.conv_width;
-  const T *old = old_conv_state<T>(args, b, channel), current = conv_token<T>(args, b, channel);
-  const T* taps = static_cast<const T*>(args.conv_weight) + channel * width;
-  T* fresh = new_conv_state<T>(args, b, channel);
-  float sum = to_float(static_cast<const T*>(args.conv_bias)[channel]);
-  for (int k = 0; k < width; ++k) {
-    const T value = k == width - 1 ? current : old[k * channels];
-    sum = fmaf(to_float(taps[k]), to_float(value), sum);
-    if (writes && k > 0) fresh[(k - 1) * channels] = value;
+// What the convolution of kVec neighbouring channels needs, as it was loaded. A row of `projected` may begin anywhere, so
+// the token's values are loaded, and kept, one by one: to pack them would be to wait for them. All else is whole accesses.
+template <typename T, int kVec>
+struct TokenTaps {
+  static constexpr int kTaps = kDecodeTaps;
+  Pack<T, kVec> before[kTaps - 1];
+  T token[kVec];
+  Pack<T, kTaps> weight[kVec];
+  Pack<T, kVec> bias;
+
+  ELASTIC_D void load(const DecodeConvView<T>& view, int channel) {
+    ELASTIC_UNROLL
+    for (int k = 0; k < kTaps - 1; ++k) before[k] = view.state.template pack<kVec>(k * view.channels + channel);
+    ELASTIC_UNROLL
+    for (int v = 0; v < kVec; ++v) {
+      token[v] = view.token[channel + v];
+      weight[v] = view.weight.template pack<kTaps>((channel + v) * kTaps);
+    }
+    bias = view.bias.template pack<kVec>(channel);
   }
-  return silu(sum);
-}
+  ELASTIC_D Pack<float, kVec> value() const {
+    Pack<float, kVec> out;
+    ELASTIC_UNROLL
+    for (int v = 0; v < kVec; ++v) {
+      float sum = to_float(bias.at[v]);
+      ELASTIC_UNROLL
+      for (int k = 0; k < kTaps; ++k) sum = fmaf(to_float(weight[v].at[k]), to_float(input(k, v)), sum);
+      out.at[v] = silu(sum);
+    }
+    return out;
+  }
+  // The new state of the channels; where the token is not real, the old one bit for bit.
+  ELASTIC_D void move_on(const DecodeConvView<T>& view, int channel, bool real) const {
+    ELASTIC_UNROLL
+    for (int k = 1; k < kTaps; ++k) {
+      Pack<T, kVec> kept;
+      ELASTIC_UNROLL
+      for (int v = 0; v < kVec; ++v) kept.at[v] = real ? input(k, v) : input(k - 1, v);
+      store_pack(view.fresh + (k - 1) * view.channels + channel, kept);
+    }
+  }
+
+ private:
+  ELASTIC_D T input(int k, int v) const { return k == kTaps - 1 ? token[v] : before[k].at[v]; }
+};
 
 }  // namespace elastic::mamba2

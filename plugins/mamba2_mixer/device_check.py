@@ -115,7 +115,7 @@ def check_rows(name: str, command: Sequence[str], rows: dict[str, Case], folder:
     failures = []
     for row, case in rows.items():
         if name == "plugin_runner" and case.kernel != "auto":
-            continue  # an engine always leaves the choice to the plan
+            continue  # an engine always leaves the choice to the shape
         found = check_row(command, case, folder)
         if isinstance(found, str):
             failures.append(f"{name}, {row}: {found}")

@@ -1,5 +1,5 @@
-/* The C interface of libelastic_plugins: plan a call, size its buffers, put it on a stream. No TensorRT, no
- * torch. Functions return 0, or an ElasticStatus and leave a text in elastic_last_error(). */
+/* The C interface of libelastic_plugins: size the buffers of a call, put it on a stream. No TensorRT, no torch.
+ * Functions return 0, or an ElasticStatus and leave a text in elastic_last_error(). */
 #ifndef ELASTIC_MAMBA2_H
 #define ELASTIC_MAMBA2_H
 
@@ -22,31 +22,24 @@ typedef enum ElasticStatus {
 } ElasticStatus;
 
 typedef enum ElasticMamba2Kernel {
-  ELASTIC_MAMBA2_DECODE_STEP = 1, /* one launch, T = 1 */
-  ELASTIC_MAMBA2_SCAN_PREFILL = 2 /* three launches, any T */
+  ELASTIC_MAMBA2_AUTO = 0,        /* decode_step where it runs the shape, else scan_prefill */
+  ELASTIC_MAMBA2_DECODE_STEP = 1, /* one launch, T = 1; refused for shapes that it does not run (README.md) */
+  ELASTIC_MAMBA2_SCAN_PREFILL = 2 /* three launches, any shape */
 } ElasticMamba2Kernel;
 
-/* What runs for a shape, and what it needs: a pure function of the arguments of elastic_mamba2_plan. */
-typedef struct ElasticMamba2Plan {
-  int32_t kernel;       /* ElasticMamba2Kernel */
-  int32_t passes;       /* decode: how often a block takes up 16 rows of a head */
-  int32_t vector_state; /* decode: 16-byte accesses to the state */
-  int32_t vector_conv;  /* prefill: four channels a thread */
-  int32_t vector_scan;  /* prefill: 16-byte copies to shared memory */
-  int32_t wide_state;   /* N > 128 */
-  int32_t counters;     /* of Args.counters */
+/* What a call of a shape needs, whichever kernel runs it. */
+typedef struct ElasticMamba2Requirements {
+  uint64_t workspace_bytes; /* of Args.workspace; grows with B and with T */
+  int32_t counters;         /* of Args.counters; 0: none */
   int32_t reserved;
-  uint64_t workspace_bytes; /* of Args.workspace */
-} ElasticMamba2Plan;
+} ElasticMamba2Requirements;
 
-/* kernel: "auto", or the name of the one to be used or refused ("decode_step", "scan_prefill").
- * multiprocessors: of the device the call will run on; 0 asks the current device. */
-ELASTIC_API int32_t elastic_mamba2_plan(const ElasticMamba2Shape* shape, const char* kernel,
-                                        int32_t multiprocessors, ElasticMamba2Plan* plan);
+/* A pure function of the shape; needs no GPU. */
+ELASTIC_API int32_t elastic_mamba2_requirements(const ElasticMamba2Shape* shape,
+                                                ElasticMamba2Requirements* requirements);
 
-/* stream: a cudaStream_t. The plan is one that elastic_mamba2_plan made for args->shape. */
-ELASTIC_API int32_t elastic_mamba2_enqueue(const ElasticMamba2Args* args, const ElasticMamba2Plan* plan,
-                                           void* stream);
+/* kernel: an ElasticMamba2Kernel. stream: a cudaStream_t. */
+ELASTIC_API int32_t elastic_mamba2_enqueue(const ElasticMamba2Args* args, int32_t kernel, void* stream);
 
 /* The text of this thread's last failure: what, expected, found. */
 ELASTIC_API const char* elastic_last_error(void);

@@ -3,50 +3,98 @@
 
 #include "maths.h"
 #include "prefill_workspace.cuh"
-#include "tensors.cuh"
+#include "views.cuh"
 
 namespace elastic::mamba2 {
 
 constexpr int kNormThreads = 128;
+// Values a thread keeps between the two passes: groups of up to 1536 channels are read once.
+constexpr int kNormHeld = 12;
 
-constexpr int kNormHeld =
-    12;  // values a thread keeps between the two passes: groups of up to 1536 are read once
-
-// One block normalises one group of one token. `gated(c)`: the value q of inner channel c.
-template <typename T, typename Gated>
-ELASTIC_D void normalise_group(const Args& args, int group, T* out, Gated gated) {
-  const int channels = group_channels(args.shape), end = (group + 1) * channels;
-  const int first = group * channels + static_cast<int>(threadIdx.x), rest = first + kNormHeld * kNormThreads;
-  float held[kNormHeld], squares = 0.f;
-  ELASTIC_UNROLL
-  for (int i = 0; i < kNormHeld; ++i) {
-    const int c = first + i * kNormThreads;
-    held[i] = c < end ? gated(c) : 0.f;
-  }
-  ELASTIC_UNROLL
-  for (int i = 0; i < kNormHeld; ++i) squares = fmaf(held[i], held[i], squares);
-  for (int c = rest; c < end; c += kNormThreads) squares = fmaf(gated(c), gated(c), squares);
-  const float mean = block_sum<kNormThreads>(squares) / static_cast<float>(channels);
-  const float scale = 1.f / sqrtf(mean + args.epsilon);
-  const auto write = [&](int c, float q) {
-    out[c] = from_float<T>(q * scale * to_float(static_cast<const T*>(args.norm_weight)[c]));
+// Where the values q of a group come from in a prefill: y of the scan, gated here.
+template <typename T, int kVec>
+struct GatedValues {
+  struct Raw {
+    Pack<float, kVec> y;
+    Pack<T, kVec> z;
   };
+  Input<float> y;
+  Input<T> z;
+
+  ELASTIC_D Raw load(int c) const { return {y.template pack<kVec>(c), z.template pack<kVec>(c)}; }
+  ELASTIC_D static Pack<float, kVec> value(const Raw& raw) {
+    Pack<float, kVec> q;
+    ELASTIC_UNROLL
+    for (int v = 0; v < kVec; ++v) q.at[v] = raw.y.at[v] * silu(to_float(raw.z.at[v]));
+    return q;
+  }
+};
+
+template <int kVec>
+ELASTIC_D float sum_of_squares(const Pack<float, kVec>& q, float sum) {
   ELASTIC_UNROLL
-  for (int i = 0; i < kNormHeld; ++i)
-    if (first + i * kNormThreads < end) write(first + i * kNormThreads, held[i]);
-  for (int c = rest; c < end; c += kNormThreads) write(c, gated(c));
+  for (int v = 0; v < kVec; ++v) sum = fmaf(q.at[v], q.at[v], sum);
+  return sum;
 }
 
-// Grid (T*G, B). Rows at and past the length are left as they are.
-template <typename T>
+template <typename T, int kVec>
+ELASTIC_D void store_scaled(T* out, const Pack<float, kVec>& q, float scale, const Pack<T, kVec>& weight) {
+  Pack<T, kVec> scaled;
+  ELASTIC_UNROLL
+  for (int v = 0; v < kVec; ++v) scaled.at[v] = from_float<T>(q.at[v] * scale * to_float(weight.at[v]));
+  store_pack(out, scaled);
+}
+
+// One block normalises the `channels` values of one group. Values: as GatedValues.
+template <int kVec, typename T, typename Values>
+ELASTIC_D void normalise_group(const Values& values, Input<T> weight, T* out, int channels, float epsilon) {
+  constexpr int kPacks = kNormHeld / kVec, kStride = kNormThreads * kVec;
+  const int first = static_cast<int>(threadIdx.x) * kVec, rest = first + kPacks * kStride;
+
+  // Load. All of it is under way before the first value is waited for. Past the group's end a thread loads the group's
+  // first channels: at the end of a branch around the loads it would wait for them.
+  typename Values::Raw raw[kPacks];
+  Pack<T, kVec> weights[kPacks];
+  ELASTIC_UNROLL
+  for (int i = 0; i < kPacks; ++i) {
+    const int c = first + i * kStride < channels ? first + i * kStride : 0;
+    raw[i] = values.load(c);
+    weights[i] = weight.template pack<kVec>(c);
+  }
+
+  // Compute.
+  Pack<float, kVec> held[kPacks];
+  float squares = 0.f;
+  ELASTIC_UNROLL
+  for (int i = 0; i < kPacks; ++i) {
+    held[i] = Values::value(raw[i]);
+    if (first + i * kStride < channels) squares = sum_of_squares(held[i], squares);
+  }
+  for (int c = rest; c < channels; c += kStride) squares = sum_of_squares(Values::value(values.load(c)), squares);
+  const float mean = block_sum<kNormThreads>(squares) / static_cast<float>(channels);
+  const float scale = 1.f / sqrtf(mean + epsilon);
+
+  // Store.
+  ELASTIC_UNROLL
+  for (int i = 0; i < kPacks; ++i) {
+    const int c = first + i * kStride;
+    if (c < channels) store_scaled(out + c, held[i], scale, weights[i]);
+  }
+  for (int c = rest; c < channels; c += kStride)
+    store_scaled(out + c, Values::value(values.load(c)), scale, weight.template pack<kVec>(c));
+}
+
+// Grid (T, G, B). Rows at and past the length are left as they are. kVec channels are one access.
+template <typename T, int kVec>
 __global__ void __launch_bounds__(kNormThreads) gated_norm(Args args, PrefillWorkspace workspace) {
-  const int groups = args.shape.groups, b = static_cast<int>(blockIdx.y);
-  const int group = static_cast<int>(blockIdx.x) % groups, token = static_cast<int>(blockIdx.x) / groups;
+  const Shape& shape = args.shape;
+  const int token = static_cast<int>(blockIdx.x), group = static_cast<int>(blockIdx.y);
+  const int b = static_cast<int>(blockIdx.z), channels = group_channels(shape), first = group * channels;
   if (token >= real_tokens(args, b)) return;
-  const T* gate = projected_row<T>(args, b, token);
-  const float* y = workspace.token(args.shape, b, token);
-  normalise_group(args, group, output_row<T>(args, b, token),
-                  [&](int c) { return y[c] * silu(to_float(gate[c])); });
+  const GatedValues<T, kVec> values = {Input<float>(workspace.token(shape, b, token) + first),
+                                       TokenView<T>(args, b, token).z.from(first)};
+  normalise_group<kVec>(values, Input<T>(args.norm_weight).from(first), output_row<T>(args, b, token) + first, channels,
+                        args.epsilon);
 }
 
 }  // namespace elastic::mamba2

@@ -6,54 +6,47 @@
 #include "conv_prefill.cuh"
 #include "decode_step.cuh"
 #include "gated_norm.cuh"
+#include "select.h"
 
 namespace elastic::mamba2 {
 
 template <typename T>
-struct Launcher {
-  using Decode = void (*)(Args, int);
-  using Conv = void (*)(Args, PrefillWorkspace);
-
-  static Decode decode_kernel(const ElasticMamba2Plan& plan) {
-    if (plan.vector_state) return plan.wide_state ? decode_step<T, true, 2> : decode_step<T, true, 1>;
-    return plan.wide_state ? decode_step<T, false, 2> : decode_step<T, false, 1>;
-  }
-
-  static Outcome decode(const Args& args, const ElasticMamba2Plan& plan, cudaStream_t stream) {
-    const int tiles = divide_up(args.shape.head_dim, plan.passes * kDecodeRows);
-    const dim3 grid(tiles * args.shape.heads, args.shape.batch);
-    return {"decode_step",
-            launch(decode_kernel(plan), grid, dim3(kDecodeThreads), stream, args, plan.passes)};
-  }
-
-  static Outcome convolve(const Args& args, const ElasticMamba2Plan& plan, PrefillWorkspace workspace,
-                          cudaStream_t stream) {
-    const int per_block = kConvThreads * (plan.vector_conv ? 4 : 1);
-    const int blocks =
-        divide_up(conv_channels(args.shape), per_block) + divide_up(args.shape.heads, kConvThreads);
-    const dim3 grid(blocks, divide_up(args.shape.tokens, kConvTokens), args.shape.batch);
-    const Conv kernel = plan.vector_conv ? conv_prefill<T, 4, 4> : conv_prefill<T, 1, kMaxTaps>;
-    return {"conv_prefill", launch(kernel, grid, dim3(kConvThreads), stream, args, workspace)};
-  }
-
-  static Outcome normalise(const Args& args, PrefillWorkspace workspace, cudaStream_t stream) {
-    const dim3 grid(args.shape.tokens * args.shape.groups, args.shape.batch);
-    return {"gated_norm", launch(gated_norm<T>, grid, dim3(kNormThreads), stream, args, workspace)};
-  }
-
-  static Outcome prefill(const Args& args, const ElasticMamba2Plan& plan, cudaStream_t stream) {
-    const PrefillWorkspace workspace = {args.workspace + prefill_channels_at(args.shape), args.workspace};
-    Outcome outcome = convolve(args, plan, workspace, stream);
-    if (outcome.error == cudaSuccess) outcome = launch_scan(args, plan, workspace, stream);
-    if (outcome.error == cudaSuccess) outcome = normalise(args, workspace, stream);
-    return outcome;
-  }
-};
+Outcome launch_decode(const Args& args, cudaStream_t stream) {
+  const int passes = decode_passes(args.shape, args.multiprocessors);
+  const dim3 grid(args.shape.heads, divide_up(args.shape.head_dim, passes * kDecodeRows), args.shape.batch);
+  const auto kernel = wide_state(args.shape) ? decode_step<T, 2> : decode_step<T, 1>;
+  return {"decode_step", launch(kernel, grid, dim3(kDecodeThreads), stream, args, passes, heads_per_group(args.shape))};
+}
 
 template <typename T>
-Outcome launch_mixer(const Args& args, const ElasticMamba2Plan& plan, cudaStream_t stream) {
-  return plan.kernel == ELASTIC_MAMBA2_DECODE_STEP ? Launcher<T>::decode(args, plan, stream)
-                                                   : Launcher<T>::prefill(args, plan, stream);
+Outcome launch_conv(const Args& args, PrefillWorkspace workspace, cudaStream_t stream) {
+  const bool vector = vector_conv(args.shape);
+  const int channel_blocks = divide_up(conv_channels(args.shape), kConvThreads * (vector ? 4 : 1));
+  const dim3 grid(channel_blocks + divide_up(args.shape.heads, kConvThreads), divide_up(args.shape.tokens, kConvTokens),
+                  args.shape.batch);
+  const auto kernel = vector ? conv_prefill<T, 4, 4> : conv_prefill<T, 1, kMaxTaps>;
+  return {"conv_prefill", launch(kernel, grid, dim3(kConvThreads), stream, args, workspace)};
+}
+
+template <typename T>
+Outcome launch_norm(const Args& args, PrefillWorkspace workspace, cudaStream_t stream) {
+  const dim3 grid(args.shape.tokens, args.shape.groups, args.shape.batch);
+  const auto kernel = vector_norm(args.shape) ? gated_norm<T, 4> : gated_norm<T, 1>;
+  return {"gated_norm", launch(kernel, grid, dim3(kNormThreads), stream, args, workspace)};
+}
+
+template <typename T>
+Outcome launch_prefill(const Args& args, cudaStream_t stream) {
+  const PrefillWorkspace workspace = prefill_workspace(args);
+  Outcome outcome = launch_conv<T>(args, workspace, stream);
+  if (outcome.error == cudaSuccess) outcome = launch_scan(args, workspace, stream);
+  if (outcome.error == cudaSuccess) outcome = launch_norm<T>(args, workspace, stream);
+  return outcome;
+}
+
+template <typename T>
+Outcome launch_mixer(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stream) {
+  return kernel == ELASTIC_MAMBA2_DECODE_STEP ? launch_decode<T>(args, stream) : launch_prefill<T>(args, stream);
 }
 
 }  // namespace elastic::mamba2

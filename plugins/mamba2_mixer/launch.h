@@ -13,12 +13,11 @@ struct Outcome {
   cudaError_t error;
 };
 
-// The whole mixer for activations of type T.
+// The whole mixer for activations of type T, by a kernel that runs the shape; args.multiprocessors is known.
 template <typename T>
-Outcome launch_mixer(const Args& args, const ElasticMamba2Plan& plan, cudaStream_t stream);
+Outcome launch_mixer(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stream);
 
 // The scan works in float32 whatever T is.
-Outcome launch_scan(const Args& args, const ElasticMamba2Plan& plan, PrefillWorkspace workspace,
-                    cudaStream_t stream);
+Outcome launch_scan(const Args& args, PrefillWorkspace workspace, cudaStream_t stream);
 
 }  // namespace elastic::mamba2

@@ -1,5 +1,4 @@
 #include "launch.cuh"
 
-template elastic::mamba2::Outcome elastic::mamba2::launch_mixer<elastic::bfloat16>(const Args&,
-                                                                                   const ElasticMamba2Plan&,
+template elastic::mamba2::Outcome elastic::mamba2::launch_mixer<elastic::bfloat16>(const Args&, ElasticMamba2Kernel,
                                                                                    cudaStream_t);

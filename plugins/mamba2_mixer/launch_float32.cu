@@ -1,4 +1,3 @@
 #include "launch.cuh"
 
-template elastic::mamba2::Outcome elastic::mamba2::launch_mixer<float>(const Args&, const ElasticMamba2Plan&,
-                                                                       cudaStream_t);
+template elastic::mamba2::Outcome elastic::mamba2::launch_mixer<float>(const Args&, ElasticMamba2Kernel, cudaStream_t);

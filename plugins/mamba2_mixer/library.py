@@ -9,8 +9,8 @@ from ctypes import POINTER, c_char_p, c_float, c_int32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
-KERNELS = {1: "decode_step", 2: "scan_prefill"}
-
+#: ElasticMamba2Kernel.
+KERNELS = {"auto": 0, "decode_step": 1, "scan_prefill": 2}
 
 #: What precedes the JSON in the file, see common/abi.h.
 ABI_MARKER = b"elastic-plugins-abi/1 "
@@ -39,15 +39,10 @@ class Shape(ctypes.Structure):
     )
 
 
-class Plan(ctypes.Structure):
-    """ElasticMamba2Plan."""
+class Requirements(ctypes.Structure):
+    """ElasticMamba2Requirements."""
 
-    _fields_ = (
-        *((n, c_int32) for n in ("kernel", "passes", "vector_state", "vector_conv", "vector_scan", "wide_state")),
-        ("counters", c_int32),
-        ("reserved", c_int32),
-        ("workspace_bytes", c_uint64),
-    )
+    _fields_ = (("workspace_bytes", c_uint64), ("counters", c_int32), ("reserved", c_int32))
 
 
 class Args(ctypes.Structure):
@@ -60,6 +55,7 @@ class Args(ctypes.Structure):
         ("epsilon", c_float),
         ("time_step_min", c_float),
         ("time_step_max", c_float),
+        ("multiprocessors", c_int32),
         *((n, c_void_p) for n in ("projected", "conv_weight", "conv_bias", "a_log", "d", "dt_bias", "norm_weight")),
         *((n, c_void_p) for n in ("length", "conv_state", "ssm_state", "y", "conv_state_out", "ssm_state_out")),
         ("workspace", c_void_p),
@@ -72,20 +68,20 @@ class MixerLibrary:
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
-        self._library.elastic_mamba2_plan.argtypes = [POINTER(Shape), c_char_p, c_int32, POINTER(Plan)]
-        self._library.elastic_mamba2_enqueue.argtypes = [POINTER(Args), POINTER(Plan), c_void_p]
+        self._library.elastic_mamba2_requirements.argtypes = [POINTER(Shape), POINTER(Requirements)]
+        self._library.elastic_mamba2_enqueue.argtypes = [POINTER(Args), c_int32, c_void_p]
         self._library.elastic_last_error.restype = c_char_p
         self._library.elastic_plugins_abi.restype = c_char_p
 
-    def plan(self, shape: Shape, kernel: str = "auto", multiprocessors: int = 0) -> Plan:
-        """What runs for `shape`; raises MixerError."""
-        plan = Plan()
-        self._check(self._library.elastic_mamba2_plan(shape, kernel.encode(), multiprocessors, plan))
-        return plan
+    def requirements(self, shape: Shape) -> Requirements:
+        """What a call of `shape` needs; raises MixerError."""
+        needed = Requirements()
+        self._check(self._library.elastic_mamba2_requirements(shape, needed))
+        return needed
 
-    def enqueue(self, args: Args, plan: Plan, stream: int = 0) -> None:
+    def enqueue(self, args: Args, kernel: str = "auto", stream: int = 0) -> None:
         """Puts one call on a CUDA stream; raises MixerError."""
-        self._check(self._library.elastic_mamba2_enqueue(args, plan, stream))
+        self._check(self._library.elastic_mamba2_enqueue(args, KERNELS[kernel], stream))
 
     def abi(self) -> str:
         """Versions and flags as JSON."""

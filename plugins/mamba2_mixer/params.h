@@ -1,5 +1,5 @@
 /* Plain C description of one call of the Mamba-2 mixer: what contract.json says, as a struct.
- * Included by kernels, launchers, the TensorRT glue and, field by field, by ctypes (mixer.py). */
+ * Included by kernels, launchers, the TensorRT glue and, field by field, by ctypes (library.py). */
 #ifndef ELASTIC_MAMBA2_PARAMS_H
 #define ELASTIC_MAMBA2_PARAMS_H
 
@@ -30,6 +30,7 @@ typedef struct ElasticMamba2Args {
   float epsilon;
   float time_step_min;
   float time_step_max;
+  int32_t multiprocessors; /* of the device the call runs on; 0: asked at every call */
 
   const void* projected;
   const void* conv_weight;
@@ -46,8 +47,8 @@ typedef struct ElasticMamba2Args {
   void* conv_state_out; /* not conv_state: the old one is read while the new one is written */
   float* ssm_state_out; /* may be ssm_state: every element has one reader and writer */
 
-  float* workspace;   /* plan.workspace_bytes, any content, 16-byte aligned */
-  uint32_t* counters; /* plan.counters values, zero before the first call; each call leaves zeros */
+  float* workspace;   /* requirements.workspace_bytes, any content, 16-byte aligned */
+  uint32_t* counters; /* requirements.counters values, zero before the first call; each call leaves zeros */
 } ElasticMamba2Args;
 
 #ifdef __cplusplus

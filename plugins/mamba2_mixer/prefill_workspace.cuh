@@ -1,33 +1,28 @@
 // What the kernels of a prefill hand to each other, in float32:
 //   channels [B, T, dc]  x | B | C after convolution and SiLU; the scan puts y where x was
-//   steps    [B, H, T]   dt
+//   dt       [B, H, T]
 #pragma once
 
-#include "../common/device.cuh"
-#include "params.h"
+#include "views.cuh"
 
 namespace elastic::mamba2 {
 
 struct PrefillWorkspace {
   float* channels;
-  float* steps;
+  float* dt;
 
-  ELASTIC_D float* token(const Shape& shape, int b, int t) const {
-    return channels + (static_cast<int64_t>(b) * shape.tokens + t) * conv_channels(shape);
+  ELASTIC_HD float* token(const Shape& shape, int b, int t) const {
+    return channels + token_index(shape, b, t) * conv_channels(shape);
   }
-  ELASTIC_D float* steps_of(const Shape& shape, int b, int head) const {
-    return steps + (static_cast<int64_t>(b) * shape.heads + head) * shape.tokens;
+  ELASTIC_HD float* dt_of(const Shape& shape, int b, int head) const {
+    return dt + (static_cast<int64_t>(b) * shape.heads + head) * shape.tokens;
   }
 };
 
-constexpr int64_t prefill_channel_count(const Shape& shape) {
-  return static_cast<int64_t>(shape.batch) * shape.tokens * conv_channels(shape);
+// Channels come first: they need the alignment of the workspace, dt none.
+inline PrefillWorkspace prefill_workspace(const Args& args) {
+  const int64_t tokens = static_cast<int64_t>(args.shape.batch) * args.shape.tokens;
+  return {args.workspace, args.workspace + tokens * conv_channels(args.shape)};
 }
-constexpr int64_t prefill_step_count(const Shape& shape) {
-  return static_cast<int64_t>(shape.batch) * shape.heads * shape.tokens;
-}
-
-// The steps come first: rounded up, so that the channels keep the alignment of the workspace.
-constexpr int64_t prefill_channels_at(const Shape& shape) { return (prefill_step_count(shape) + 3) / 4 * 4; }
 
 }  // namespace elastic::mamba2

@@ -1,5 +1,5 @@
-// The selective scan of all tokens on CUDA cores, for any shape: S_t = exp(dt*A) S_{t-1} + dt x (outer) B, y
-// = S C + D x.
+// The selective scan of all tokens on CUDA cores, for any shape:
+//   S_t = exp(dt*A) S_{t-1} + dt x (outer) B,   y = S C + D x
 //
 // Grid (tiles*H, B). A block owns up to `warps` times 4*kRows rows of one head's state and keeps them in
 // registers from the first token to the last: state traffic is one read and one write a call. Eight lanes
@@ -13,7 +13,7 @@
 
 #include "maths.h"
 #include "prefill_workspace.cuh"
-#include "tensors.cuh"
+#include "views.cuh"
 
 namespace elastic::mamba2 {
 
@@ -45,44 +45,54 @@ ELASTIC_D ScanPlace scan_place(const Args& args) {
   return {b, head, head / heads_per_group(shape), begin, end, real_tokens(args, b)};
 }
 
+// Where the block reads and writes. x is no Input: y takes its place, one chunk later.
+struct ScanView {
+  const float *b, *c;  // of token 0, as are
+  float* x;            // the rows of the block, and
+  const float* dt;     // [T] of the head
+  int64_t pitch;       // from token to token of b, c and x
+  const float* state;  // [P, N] of the head
+  float* state_out;
+
+  ELASTIC_D ScanView(const Args& args, const PrefillWorkspace& workspace, const ScanPlace& place)
+      : b(workspace.token(args.shape, place.b, 0) + b_channel(args.shape, place.group)),
+        c(workspace.token(args.shape, place.b, 0) + c_channel(args.shape, place.group)),
+        x(workspace.token(args.shape, place.b, 0) + place.head * args.shape.head_dim + place.begin),
+        dt(workspace.dt_of(args.shape, place.b, place.head)),
+        pitch(conv_channels(args.shape)),
+        state(args.ssm_state + ssm_state_offset(args.shape, place.b, place.head)),
+        state_out(args.ssm_state_out + ssm_state_offset(args.shape, place.b, place.head)) {}
+};
+
 // One chunk of tokens in shared memory, in rows of fixed width.
 template <typename Traits>
 struct ScanChunk {
   float *b, *c;  // [kScanTokens, kColumns], zero past N
   float* x;      // [kScanTokens, kMaxRows]
-  float* step;   // [kScanTokens]
+  float* dt;     // [kScanTokens]
 };
 
-// Copies `count` floats of each token to rows of `pitch` floats; kVector: all addresses are 16-byte aligned.
-template <bool kVector, typename Source>
-ELASTIC_D void stage_rows(float* to, int pitch, int count, int tokens, Source source) {
-  constexpr int kVec = kVector ? 4 : 1;
-  const int per_token = count / kVec;
-  for (int i = static_cast<int>(threadIdx.x); i < tokens * per_token; i += static_cast<int>(blockDim.x)) {
-    const int t = i / per_token, at = i % per_token * kVec;
-    if constexpr (kVector)
-      copy_async16(to + t * pitch + at, source(t) + at);
-    else
-      to[t * pitch + at] = source(t)[at];
+// Starts the copy of `count` floats of each token to rows of kPitch floats, kVec floats at a time.
+template <int kPitch, int kVec>
+ELASTIC_D void stage_rows(float* to, const float* from, int64_t pitch, int count, int tokens) {
+  constexpr int kPieces = kPitch / kVec;  // a power of two: dividing by it is a shift
+  for (int i = static_cast<int>(threadIdx.x); i < tokens * kPieces; i += static_cast<int>(blockDim.x)) {
+    const int t = i / kPieces, at = i % kPieces * kVec;
+    if (at < count) copy_async<kVec * sizeof(float)>(to + t * kPitch + at, from + t * pitch + at);
   }
 }
 
-template <typename Traits, bool kVector>
-ELASTIC_D void stage_chunk(const Args& args, const PrefillWorkspace& workspace, const ScanPlace& place,
-                           int first, const ScanChunk<Traits>& chunk) {
-  const Shape& shape = args.shape;
+// Starts the copies of the chunk that begins with token `first`.
+template <typename Traits, int kVec>
+ELASTIC_D void stage_chunk(const ScanView& view, const ScanPlace& place, int columns, int first,
+                           const ScanChunk<Traits>& chunk) {
   const int left = place.length - first, tokens = left < kScanTokens ? left : kScanTokens;
-  const auto from = [&](int channel) {
-    return [&, channel](int t) { return workspace.token(shape, place.b, first + t) + channel; };
-  };
-  stage_rows<kVector>(chunk.b, Traits::kColumns, shape.state_size, tokens,
-                      from(b_channel(shape, place.group)));
-  stage_rows<kVector>(chunk.c, Traits::kColumns, shape.state_size, tokens,
-                      from(c_channel(shape, place.group)));
-  stage_rows<kVector>(chunk.x, Traits::kMaxRows, place.end - place.begin, tokens,
-                      from(place.head * shape.head_dim + place.begin));
+  const int64_t skip = first * view.pitch;
+  stage_rows<Traits::kColumns, kVec>(chunk.b, view.b + skip, view.pitch, columns, tokens);
+  stage_rows<Traits::kColumns, kVec>(chunk.c, view.c + skip, view.pitch, columns, tokens);
+  stage_rows<Traits::kMaxRows, kVec>(chunk.x, view.x + skip, view.pitch, place.end - place.begin, tokens);
   const int lane = static_cast<int>(threadIdx.x);
-  if (lane < tokens) chunk.step[lane] = workspace.steps_of(shape, place.b, place.head)[first + lane];
+  if (lane < tokens) copy_async<sizeof(float)>(chunk.dt + lane, view.dt + first + lane);
 }
 
 // The state of a thread's rows.
@@ -97,19 +107,17 @@ struct ScanState {
   // First row of this thread within the block.
   ELASTIC_D static int first_row() { return static_cast<int>(threadIdx.x) / kScanLanes * kRows; }
 
-  ELASTIC_D void load(const Args& args, const ScanPlace& place) {
-    const float* state = args.ssm_state + ssm_state_offset(args.shape, place.b, place.head);
-    each(args, place, [&](int offset, float& value) { value = state[offset]; });
+  // Element by element: in accesses of four the compiler keeps the state twice.
+  ELASTIC_D void load(const float* state, const ScanPlace& place, int columns) {
+    each(place, columns, [&](int offset, float& value) { value = state[offset]; });
   }
-  ELASTIC_D void store(const Args& args, const ScanPlace& place) {
-    float* state = args.ssm_state_out + ssm_state_offset(args.shape, place.b, place.head);
-    each(args, place, [&](int offset, float& value) { state[offset] = value; });
+  ELASTIC_D void store(float* state, const ScanPlace& place, int columns) {
+    each(place, columns, [&](int offset, float& value) { state[offset] = value; });
   }
 
   // Moves all rows on by one token; dot[r] is this lane's part of S*C.
   template <bool kNearOne>
-  ELASTIC_D void advance(const float* b, const float* c, const float (&dtx)[kRows], float factor,
-                         float (&dot)[kRows]) {
+  ELASTIC_D void advance(const float* b, const float* c, const float (&dtx)[kRows], float factor, float (&dot)[kRows]) {
     ELASTIC_UNROLL
     for (int step = 0; step < kSteps; ++step) {
       const Pack<float, 4> b4 = load_pack<float, 4>(b + column(step * 4));
@@ -129,8 +137,7 @@ struct ScanState {
  private:
   // Visits the elements that exist; the others stay zero and meet zeros of B and C only.
   template <typename Visit>
-  ELASTIC_D void each(const Args& args, const ScanPlace& place, Visit visit) {
-    const int columns = args.shape.state_size;
+  ELASTIC_D void each(const ScanPlace& place, int columns, Visit visit) {
     ELASTIC_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const int row = place.begin + first_row() + r;
@@ -166,17 +173,17 @@ ELASTIC_D int scan_sum_row() {
 
 // One chunk: the state moves on, y goes where x was.
 template <int kSteps, int kRows>
-ELASTIC_D void scan_chunk(const Args& args, const PrefillWorkspace& workspace, const ScanPlace& place,
-                          float a, float skip, int first, const ScanChunk<ScanTraits<kSteps, kRows>>& chunk,
-                          ScanState<kSteps, kRows>& state) {
+ELASTIC_D void scan_chunk(const ScanView& view, const ScanPlace& place, float a, float skip, int first,
+                          const ScanChunk<ScanTraits<kSteps, kRows>>& chunk, ScanState<kSteps, kRows>& state) {
   using Traits = ScanTraits<kSteps, kRows>;
   const int rows = place.end - place.begin, mine = state.first_row();
   const int out_row = mine + scan_sum_row<kRows>();
   const bool writes = static_cast<int>(threadIdx.x) % (kScanLanes / kRows) == 0 && out_row < rows;
-  for (int t = 0; t < kScanTokens && first + t < place.length; ++t) {
+  float* y = view.x + first * view.pitch + out_row;
+  for (int t = 0; t < kScanTokens && first + t < place.length; ++t, y += view.pitch) {
     const float* x = chunk.x + t * Traits::kMaxRows;
     const float *b = chunk.b + t * Traits::kColumns, *c = chunk.c + t * Traits::kColumns;
-    const float dt = chunk.step[t];
+    const float dt = chunk.dt[t];
     const Decay decay = decay_of(dt, a);
     float dtx[kRows], dot[kRows] = {};
     ELASTIC_UNROLL
@@ -185,49 +192,52 @@ ELASTIC_D void scan_chunk(const Args& args, const PrefillWorkspace& workspace, c
       state.template advance<true>(b, c, dtx, decay.factor, dot);
     else
       state.template advance<false>(b, c, dtx, decay.factor, dot);
-    const float y = scan_sum(dot);
-    if (writes)
-      workspace.token(args.shape, place.b,
-                      first + t)[place.head * args.shape.head_dim + place.begin + out_row] =
-          fmaf(skip, x[out_row], y);
+    const float sum = scan_sum(dot);
+    if (writes) *y = fmaf(skip, x[out_row], sum);
   }
 }
 
 template <int kSteps, int kRows, bool kVector>
-__global__ void __launch_bounds__(kScanMaxWarps* kWarp, 1)
-    scan_prefill(Args args, PrefillWorkspace workspace) {
+__global__ void __launch_bounds__(kScanMaxWarps* kWarp, 1) scan_prefill(Args args, PrefillWorkspace workspace) {
   using Traits = ScanTraits<kSteps, kRows>;
+  constexpr int kVec = kVector ? 4 : 1;
   constexpr int kWide = kScanTokens * Traits::kColumns, kTall = kScanTokens * Traits::kMaxRows;
   ELASTIC_SHARED(float, b_values, 2 * kWide);
   ELASTIC_SHARED(float, c_values, 2 * kWide);
   ELASTIC_SHARED(float, x_values, 2 * kTall);
-  ELASTIC_SHARED(float, step_values, 2 * kScanTokens);
+  ELASTIC_SHARED(float, dt_values, 2 * kScanTokens);
   const auto stage = [&](int i) {
     const int s = i % 2;
     return ScanChunk<Traits>{b_values + s * kWide, c_values + s * kWide, x_values + s * kTall,
-                             step_values + s * kScanTokens};
+                             dt_values + s * kScanTokens};
   };
+  const int columns = args.shape.state_size;
   const ScanPlace place = scan_place<Traits>(args);
-  for (int i = static_cast<int>(threadIdx.x); i < 2 * kWide; i += static_cast<int>(blockDim.x))
-    if (i % Traits::kColumns >= args.shape.state_size) b_values[i] = c_values[i] = 0.f;
-
-  ScanState<kSteps, kRows> state = {};
-  state.load(args, place);
-  const float a = -expf(head_param(args, args.a_log, place.head));
-  const float skip = head_param(args, args.d, place.head);
+  const ScanView view(args, workspace, place);
   const int chunks = divide_up(place.length, kScanTokens);
-  if (chunks > 0) stage_chunk<Traits, kVector>(args, workspace, place, 0, stage(0));
+
+  // Load. Tokens first: the first chunk waits for them.
+  if (chunks > 0) stage_chunk<Traits, kVec>(view, place, columns, 0, stage(0));
   commit_async();
+  ScanState<kSteps, kRows> state = {};
+  state.load(view.state, place, columns);
+  const HeadParam a_log(args, args.a_log, place.head), d(args, args.d, place.head);
+  for (int i = static_cast<int>(threadIdx.x); i < 2 * kWide; i += static_cast<int>(blockDim.x))
+    if (i % Traits::kColumns >= columns) b_values[i] = c_values[i] = 0.f;
+
+  // Compute, and load one chunk ahead.
+  const float a = -expf(a_log.value(args.head_param)), skip = d.value(args.head_param);
   for (int i = 0; i < chunks; ++i) {
-    if (i + 1 < chunks)
-      stage_chunk<Traits, kVector>(args, workspace, place, (i + 1) * kScanTokens, stage(i + 1));
+    if (i + 1 < chunks) stage_chunk<Traits, kVec>(view, place, columns, (i + 1) * kScanTokens, stage(i + 1));
     commit_async();
     wait_async<1>();
     __syncthreads();
-    scan_chunk<kSteps, kRows>(args, workspace, place, a, skip, i * kScanTokens, stage(i), state);
+    scan_chunk<kSteps, kRows>(view, place, a, skip, i * kScanTokens, stage(i), state);
     __syncthreads();  // everybody is done with this stage before it is filled again
   }
-  state.store(args, place);
+
+  // Store.
+  state.store(view.state_out, place, columns);
 }
 
 }  // namespace elastic::mamba2

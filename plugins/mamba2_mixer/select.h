@@ -1,19 +1,37 @@
-// Which kernel runs for which shape, and how much memory it needs: pure host functions, no CUDA.
+// Which kernel and which variant of it runs for which shape, and how much memory it needs: pure host functions, no CUDA.
 #pragma once
 
 #include <string>
 
 #include "elastic_mamba2.h"
+#include "limits.h"
 
 namespace elastic::mamba2 {
 
 // Empty, or what is wrong with the shape: subject, expected, found.
 std::string check_shape(const Shape& shape);
 
-// Empty and *plan filled, or why the kernel of that name cannot run this shape.
-std::string make_plan(const Shape& shape, const std::string& kernel, int multiprocessors,
-                      ElasticMamba2Plan* plan);
+// Empty and *chosen set, never to ELASTIC_MAMBA2_AUTO; or why the kernel asked for cannot run this checked shape.
+std::string choose_kernel(const Shape& shape, int32_t asked, ElasticMamba2Kernel* chosen);
 
-const char* kernel_name(int kernel);
+// Enough for every kernel that may run a checked shape.
+ElasticMamba2Requirements requirements_of(const Shape& shape);
+
+// Passes of a decode block over a head's rows.
+int decode_passes(const Shape& shape, int multiprocessors);
+
+// Shapes that decode_step runs: one token, and every access to state, weights and norm whole.
+constexpr bool decodes(const Shape& s) {
+  return s.tokens == 1 && s.conv_width == kDecodeTaps && s.state_size % 4 == 0 && group_channels(s) % 4 == 0;
+}
+constexpr bool wide_state(const Shape& s) { return s.state_size > 128; }
+// 16-byte copies to shared memory.
+constexpr bool vector_scan(const Shape& s) { return s.state_size % 4 == 0 && s.head_dim % 4 == 0; }
+// Four channels an access: every row of `projected` begins at a multiple of four elements, and so does x|B|C inside it;
+// for the norm, so does every group.
+constexpr bool vector_conv(const Shape& s) { return vector_scan(s) && s.heads % 4 == 0 && s.conv_width == 4; }
+constexpr bool vector_norm(const Shape& s) {
+  return group_channels(s) % 4 == 0 && conv_channels(s) % 4 == 0 && projected_width(s) % 4 == 0;
+}
 
 }  // namespace elastic::mamba2

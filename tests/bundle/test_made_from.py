@@ -155,7 +155,8 @@ def test_the_exporter_is_its_sources_wherever_they_lie(tmp_path: Path, monkeypat
         (tmp_path / "elastic_export/passes/__pycache__").mkdir(exist_ok=True)
         (tmp_path / "elastic_export/passes/__pycache__/x.cpython-311.pyc").write_bytes(b"compiled")
         assert now() == here
-        for name in ("elastic_export/passes/order.py", "elastic_export/plugins/mamba2_mixer/contract.json",
+        mixer = "elastic_export/plugins/mamba2_mixer"
+        for name in ("elastic_export/passes/order.py", f"{mixer}/contract.json", f"{mixer}/limits.h",
                      "elastic_runtime/fit/targets/rtx5080.toml"):  # fmt: skip
             text = (tmp_path / name).read_text()
             (tmp_path / name).write_text(text + "\n")

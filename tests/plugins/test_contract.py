@@ -22,7 +22,7 @@ def header(name: str) -> str:
     [
         ("ElasticMamba2Shape", "params.h", library.Shape),
         ("ElasticMamba2Args", "params.h", library.Args),
-        ("ElasticMamba2Plan", "elastic_mamba2.h", library.Plan),
+        ("ElasticMamba2Requirements", "elastic_mamba2.h", library.Requirements),
     ],
 )
 def test_ctypes_structs_follow_the_headers(struct: str, file: str, mirror: type) -> None:
@@ -33,22 +33,9 @@ def test_ctypes_structs_follow_the_headers(struct: str, file: str, mirror: type)
     assert [name for _, name in fields] == [name for name, _ in mirror._fields_]  # type: ignore[attr-defined]
 
 
-def test_limits_are_the_kernels() -> None:
-    limits = CONTRACT["limits"]
-    for name, symbol in (("kMaxTaps", "K"), ("kMaxState", "N"), ("kMaxHeadDim", "P")):
-        glue = () if symbol == "K" else ("tensorrt/attributes.cpp",)
-        for file in ("tensors.cuh", "select.cpp", *glue):
-            assert re.search(rf"{name} = {limits[symbol][1]}\b", header(file)), (name, file)
-
-
-def test_decode_rows_agree() -> None:
-    rows = re.search(r"constexpr int kDecodeRows = (\d+);", header("select.cpp"))
-    threads = re.search(r"constexpr int kDecodeThreads = (\d+);", header("decode_step.cuh"))
-    per_warp = re.search(r"constexpr int kDecodeRowsPerWarp = (\d+);", header("decode_step.cuh"))
-    assert rows is not None
-    assert threads is not None
-    assert per_warp is not None
-    assert int(rows[1]) == int(threads[1]) // 32 * int(per_warp[1])
+def test_kernels_are_enumerated_alike() -> None:
+    found = re.findall(r"ELASTIC_MAMBA2_(\w+) = (\d)", header("elastic_mamba2.h"))
+    assert {name.lower(): int(code) for name, code in found} == library.KERNELS
 
 
 def test_glue_names_the_contracts_inputs() -> None:

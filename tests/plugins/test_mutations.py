@@ -16,22 +16,23 @@ FLOAT32, SCAN = "mamba2_mixer/launch_float32.cu", "mamba2_mixer/launch_scan.cu"
 
 @dataclass(frozen=True)
 class Mutation:
-    """Replaces `old` by `new` in one file of mamba2_mixer/; `units` are the translation units to rebuild."""
+    """Replaces all `count` of `old` by `new` in a file of mamba2_mixer/; `units`: what to rebuild."""
 
     file: str
     old: str
     new: str
     units: tuple[str, ...] = (FLOAT32,)
+    count: int = 1
 
 
 MUTATIONS = {
     "decode: missing barrier before shared values are read": Mutation(
         "decode_step.cuh",
-        "fill_token<T>(args, place, token);\n  __syncthreads();",
-        "fill_token<T>(args, place, token);",
+        "__syncthreads();  // the token's values before",
+        "// the token's values before",
     ),
     "decode: last block does not wait for its own threads": Mutation(
-        "decode_step.cuh", "tick\n  __syncthreads();", "tick\n"
+        "decode_step.cuh", "__syncthreads();  // the block's gated values", "// the block's gated values"
     ),
     "scan: chunk refilled while it is read": Mutation(
         "scan_prefill.cuh", "__syncthreads();  // everybody is done", "// everybody is done", (SCAN,)
@@ -39,6 +40,11 @@ MUTATIONS = {
     "scan: chunk read before it is there": Mutation(
         "scan_prefill.cuh", "wait_async<1>();\n    __syncthreads();", "wait_async<1>();", (SCAN,)
     ),
+    "scan: copies not waited for": Mutation("scan_prefill.cuh", "wait_async<1>();", "", (SCAN,)),
+    "scan: this chunk's copies not waited for": Mutation(
+        "scan_prefill.cuh", "wait_async<1>();", "wait_async<2>();", (SCAN,)
+    ),
+    "scan: copies in no group": Mutation("scan_prefill.cuh", "commit_async();\n    wait", "wait", (SCAN,)),
     "norm: missing barrier in the block's sum": Mutation(
         "../common/device.cuh",
         "partial[threadIdx.x / kWarp] = value;\n  __syncthreads();",
@@ -59,29 +65,63 @@ MUTATIONS = {
         "decode_step.cuh", "begin + rows < shape.head_dim ? begin + rows : shape.head_dim;", "begin + rows;"
     ),
     "unmasked padding": Mutation(
-        "tensors.cuh", "return length < 0 ? 0 :", "return length != 0 ? args.shape.tokens :", (FLOAT32, SCAN)
+        "views.cuh", "return length < 0 ? 0 :", "return length != 0 ? tokens :", (FLOAT32, SCAN)
     ),
-    "length 0 ignored": Mutation("decode_step.cuh", "if (length == 0) return", "if (length < 0) return"),
+    "decode: length 0 ignored": Mutation(
+        "decode_step.cuh", "const bool real = length > 0;", "const bool real = length >= 0;"
+    ),
+    "decode: conv state moved on at length 0": Mutation(
+        "decode_conv.cuh", "real ? input(k, v) : input(k - 1, v);", "real || k > 0 ? input(k, v) : input(k - 1, v);"
+    ),
     "scan: swapped group": Mutation(
         "scan_prefill.cuh", "head / heads_per_group(shape)", "head % shape.groups", (SCAN,)
     ),
-    "decode: swapped group": Mutation("decode_step.cuh", "head, head / heads,", "head, head % shape.groups,"),
+    "decode: swapped group": Mutation("decode_step.cuh", "group = head / heads", "group = head % shape.groups"),
     "B and C swapped": Mutation(
-        "tensors.cuh",
+        "views.cuh",
         "inner_channels(shape) + group * shape.state_size;",
         "inner_channels(shape) + (shape.groups + group) % (2 * shape.groups) * shape.state_size;",
         (FLOAT32, SCAN),
     ),
     "conv state written past length": Mutation(
-        "conv_prefill.cuh", "conv_input<T, kVec>(args, b, length - (", "conv_input<T, kVec>(args, b, shape.tokens - ("
+        "conv_prefill.cuh", "write_conv_state(view, length);", "write_conv_state(view, shape.tokens);"
     ),
     "conv: window one token late": Mutation(
         "conv_prefill.cuh", "first_token - (kTaps - 1) + k", "first_token - kTaps + k"
     ),
     "decode: conv state not moved on": Mutation(
         "decode_conv.cuh",
-        "fresh[(k - 1) * conv_channels(args.shape)] = window[k];",
-        "fresh[(k - 1) * conv_channels(args.shape)] = window[k - 1];",
+        "real ? input(k, v) : input(k - 1, v);",
+        "real ? input(k - 1, v) : input(k - 1, v);",
+    ),
+    "decode: norm of a group that is not whole": Mutation(
+        "decode_step.cuh", "__syncthreads();  // the other blocks' ticks", "// the other blocks' ticks"
+    ),
+    "decode: row past the block's end": Mutation(
+        "decode_step.cuh", "row < end && slice_column", "row <= end && slice_column", count=2
+    ),
+    "decode: columns past the state's end": Mutation(
+        "decode_step.cuh", "slice_column(chunk) < columns)", "slice_column(chunk) <= columns)", count=2
+    ),
+    "norm: channels past the group's end counted": Mutation(
+        "gated_norm.cuh", "if (first + i * kStride < channels) squares", "squares"
+    ),
+    "norm: channels past the group's end written": Mutation(
+        "gated_norm.cuh", "if (c < channels) store_scaled", "if (c <= channels) store_scaled"
+    ),
+    "norm: first channels of a long group twice": Mutation(
+        "gated_norm.cuh", "rest = first + kPacks * kStride;", "rest = first;"
+    ),
+    "conv: a batch of tokens past the end": Mutation(
+        "conv_prefill.cuh", "if (first + i < end) store_pack", "store_pack"
+    ),
+    "conv: batches that overlap": Mutation("conv_prefill.cuh", "first += kConvBatch", "first += kConvBatch - 1"),
+    "dt of tokens past the end": Mutation("conv_prefill.cuh", "if (begin + i < end)\n      out", "out"),
+    "scan: columns past the state's end staged": Mutation(
+        "scan_prefill.cuh", "if (at < count)", "if (at <= count)", (SCAN,)
+    ),
+    "scan: dt of the next token": Mutation(
+        "scan_prefill.cuh", "view.dt + first + lane", "view.dt + first + lane + 1", (SCAN,)
     ),
     "decode: lane left out of a sum": Mutation(
         "decode_step.cuh", "for (int mask = 4; mask > 0;", "for (int mask = 2; mask > 0;"
@@ -90,27 +130,27 @@ MUTATIONS = {
         "scan_prefill.cuh", "const bool odd = threadIdx.x & 2;", "const bool odd = threadIdx.x & 1;", (SCAN,)
     ),
     "padded columns not zero": Mutation(
-        "decode_step.cuh", "channel < 0 ? 0.f : taps.value();", "channel < 0 ? 1.f : taps.value();"
+        "decode_step.cuh", "if (!exists) value = {};", "if (!exists) value = {{1.f, 1.f}};"
     ),
     "scan: padded columns not zero": Mutation(
         "scan_prefill.cuh", "b_values[i] = c_values[i] = 0.f;", "b_values[i] = 0.f;", (SCAN,)
     ),
     "counter left standing": Mutation(
         "decode_step.cuh",
-        "const unsigned limit = static_cast<unsigned>(place.blocks_per_group) - 1;",
-        "const unsigned limit = static_cast<unsigned>(place.blocks_per_group);",
+        "const unsigned limit = static_cast<unsigned>(blocks) - 1;",
+        "const unsigned limit = static_cast<unsigned>(blocks);",
     ),
     "norm before gate": Mutation(
-        "gated_norm.cuh", "return y[c] * silu(to_float(gate[c]));", "return y[c] + 0.f * to_float(gate[c]);"
+        "gated_norm.cuh", "raw.y.at[v] * silu(to_float(raw.z.at[v]));", "raw.y.at[v] + 0.f * to_float(raw.z.at[v]);"
     ),
     "D skip forgotten": Mutation(
-        "scan_prefill.cuh", "fmaf(skip, x[out_row], y)", "fmaf(0.f * skip, x[out_row], y)", (SCAN,)
+        "scan_prefill.cuh", "fmaf(skip, x[out_row], sum)", "fmaf(0.f * skip, x[out_row], sum)", (SCAN,)
     ),
     "dt clamped at 0.001": Mutation("maths.h", "return dt < low ? low", "return dt < 1e-3f ? 1e-3f", (FLOAT32, SCAN)),
     "barrier only some threads reach": Mutation(
         "decode_step.cuh",
-        "if (!last_of_group(args, place)) return;",
-        "if (threadIdx.x > 64 || !last_of_group(args, place)) return;",
+        "if (last_of_group(view.counter, place.blocks_per_group))",
+        "if (threadIdx.x <= 64 && last_of_group(view.counter, place.blocks_per_group))",
     ),
 }
 #: Nothing but the sanitizer can see it.
@@ -121,7 +161,7 @@ TOO_SMALL = Mutation(
 SUITE = (
     "prefill base",
     "decode base",
-    "decode N=30",
+    "decode N=64",
     "prefill N=30",
     "length=3 of 201",
     "prefill tiny decay",
@@ -139,7 +179,7 @@ def build_mutant(mutation: Mutation, build: HostBuild, objects: dict[str, Path],
     text = path.read_text()
     old = r"\s+".join(re.escape(word) for word in mutation.old.split())  # however it is laid out
     patched, count = re.subn(old, lambda _: mutation.new, text)
-    assert count == 1, f"{mutation.file} holds {count} of {mutation.old!r}"
+    assert count == mutation.count, f"{mutation.file} holds {count} of {mutation.old!r}"
     path.write_text(patched)
     fresh = replace(build, plugins=plugins, strict=False).compile(mutation.units, folder)
     return build.link({**objects, **fresh}.values(), folder / "mutant")

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
+from call_arguments import arguments
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba2_mixer.library import KERNELS, Args, MixerError, MixerLibrary, Plan, Shape
+from mamba2_mixer.library import KERNELS, MixerError, MixerLibrary, Shape
+from mamba2_mixer.testing import resources
+from mamba2_mixer.testing.runner import PLUGINS
 
 from elastic_export.ops.mamba2_mixer.creator import workspace_bytes
 
 SHAPE = {"batch": 1, "tokens": 1, "heads": 128, "head_dim": 80, "groups": 8, "state_size": 128, "conv_width": 4}
 H200, RTX5080 = 132, 84
+REGISTERS = 65536  # of a multiprocessor, on every architecture
+GRANULARITY = 8  # registers of a thread are given in multiples of it
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +32,19 @@ def shape(**changes: int) -> Shape:
     return Shape(**{**SHAPE, **changes})
 
 
-def test_choice_by_tokens(library: MixerLibrary) -> None:
-    assert KERNELS[library.plan(shape()).kernel] == "decode_step"
-    assert KERNELS[library.plan(shape(tokens=2)).kernel] == "scan_prefill"
-    assert KERNELS[library.plan(shape(), "scan_prefill").kernel] == "scan_prefill"
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("select") / "select_probe"
+    sources = [str(Path(__file__).parent / "select_probe.cpp"), str(PLUGINS / "mamba2_mixer" / "select.cpp")]
+    subprocess.run(["g++", "-std=c++17", "-Wall", "-Werror", f"-I{PLUGINS}", *sources, "-o", program], check=True)
+    return program
+
+
+def chosen(probe: Path, changes: dict[str, int], multiprocessors: int) -> tuple[str, int]:
+    """The five choices of select.h as digits, and a decode block's passes."""
+    line = " ".join(map(str, [*{**SHAPE, **changes}.values(), multiprocessors]))
+    said = subprocess.run([str(probe)], input=line, capture_output=True, text=True, check=True).stdout.split()
+    return said[0], int(said[1])
 
 
 @pytest.mark.parametrize(
@@ -38,30 +53,31 @@ def test_choice_by_tokens(library: MixerLibrary) -> None:
     # of whole heads, more than 16 a multiprocessor.
     [(1, H200, 1), (1, RTX5080, 1), (8, H200, 2), (8, RTX5080, 3), (64, H200, 5), (64, RTX5080, 5)],
 )
-def test_decode_blocks(library: MixerLibrary, batch: int, multiprocessors: int, passes: int) -> None:
-    assert library.plan(shape(batch=batch), "auto", multiprocessors).passes == passes
+def test_decode_blocks(probe: Path, batch: int, multiprocessors: int, passes: int) -> None:
+    assert chosen(probe, {"batch": batch}, multiprocessors)[1] == passes
 
 
 @pytest.mark.parametrize(
-    ("changes", "vectors"),
+    ("changes", "choices"),  # decodes, wide state, vectors in scan, convolution and norm
     [
-        ({}, (1, 1, 1, 0)),
-        ({"head_dim": 30}, (1, 0, 0, 0)),
-        ({"heads": 24, "groups": 8, "head_dim": 20}, (1, 1, 1, 0)),
-        ({"heads": 9, "groups": 3}, (1, 0, 1, 0)),
-        ({"conv_width": 5}, (1, 0, 1, 0)),
-        ({"state_size": 30}, (0, 0, 0, 0)),
-        ({"state_size": 256}, (1, 1, 1, 1)),
+        ({}, "10111"),
+        ({"tokens": 2}, "00111"),
+        ({"heads": 8, "head_dim": 30}, "00000"),
+        ({"heads": 24, "head_dim": 20}, "10111"),
+        ({"heads": 9, "groups": 3}, "10100"),
+        ({"conv_width": 3}, "00101"),
+        ({"conv_width": 5}, "00101"),
+        ({"state_size": 30}, "00001"),
+        ({"state_size": 256}, "11111"),
     ],
 )
-def test_variants(library: MixerLibrary, changes: dict[str, int], vectors: tuple[int, ...]) -> None:
-    decode, scan = library.plan(shape(**changes)), library.plan(shape(tokens=7, **changes))
-    assert (decode.vector_state, scan.vector_conv, scan.vector_scan, scan.wide_state) == vectors
+def test_variants(probe: Path, changes: dict[str, int], choices: str) -> None:
+    assert chosen(probe, changes, H200)[0] == choices
 
 
 def test_memory(library: MixerLibrary) -> None:
-    decode, scan = library.plan(shape(batch=4)), library.plan(shape(batch=4, tokens=256))
-    assert (decode.workspace_bytes, decode.counters) == (4 * 4 * 10240, 32)
+    decode, scan = library.requirements(shape(batch=4)), library.requirements(shape(batch=4, tokens=256))
+    assert (decode.workspace_bytes, decode.counters) == (4 * 4 * (128 + 12288), 32)
     assert (scan.workspace_bytes, scan.counters) == (4 * 4 * 256 * (128 + 12288), 0)
 
 
@@ -70,8 +86,17 @@ def test_memory(library: MixerLibrary) -> None:
 def test_python_declaration_counts_the_same_memory(host_library: Path, sizes: tuple[int, ...]) -> None:
     batch, tokens, per_group, head_dim, groups, state = sizes
     heads = per_group * groups
-    plan = MixerLibrary(host_library).plan(Shape(batch, tokens, heads, head_dim, groups, state, 4))
-    assert plan.workspace_bytes == workspace_bytes(B=batch, T=tokens, H=heads, P=head_dim, G=groups, N=state)
+    needed = MixerLibrary(host_library).requirements(Shape(batch, tokens, heads, head_dim, groups, state, 4))
+    symbols = {"B": batch, "T": tokens, "H": heads, "dc": heads * head_dim + 2 * groups * state}
+    assert needed.workspace_bytes == workspace_bytes(symbols)
+
+
+def test_one_sequence_is_one_wave_on_an_rtx_5080() -> None:
+    """12B: 128 heads of 5 tiles of 16 rows, a block of 128 threads each."""
+    table = resources.from_json(resources.TABLE.read_text())
+    registers = -(-table["decode_step<bfloat16, 1>"][120].registers // GRANULARITY) * GRANULARITY
+    resident = REGISTERS // (registers * 128)
+    assert RTX5080 * resident >= 128 * 5
 
 
 @pytest.mark.parametrize(
@@ -85,23 +110,39 @@ def test_python_declaration_counts_the_same_memory(host_library: Path, sizes: tu
         ({"conv_width": 1}, "convolution width: expected 2 to 8, found 1"),
         ({"heads": 100}, "heads: expected a multiple of the 8 groups, found 100"),
         ({"heads": 2**30}, "elements of one token: expected 1 to 2147483647, found"),
+        ({"groups": 65536, "heads": 65536, "head_dim": 1}, "n_groups: expected 1 to 65535, found 65536"),
+        # 2**63 bytes and more: no int64 holds the offsets.
+        ({"batch": 65535, "tokens": 1048560, "heads": 2**20}, "tokens of all rows: expected 1 to "),
     ],
 )
 def test_shapes_refused(library: MixerLibrary, changes: dict[str, int], text: str) -> None:
     with pytest.raises(MixerError, match=re.escape(f"Mamba2Mixer: {text}")):
-        library.plan(shape(**changes))
+        library.requirements(shape(**changes))
 
 
-def test_names_refused(library: MixerLibrary) -> None:
-    with pytest.raises(MixerError, match="kernel: expected auto, decode_step or scan_prefill, found fast"):
-        library.plan(shape(), "fast")
-    with pytest.raises(MixerError, match="kernel decode_step: tokens: expected 1, found 2"):
-        library.plan(shape(tokens=2), "decode_step")
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"tokens": 2}, "2, 4, 128 and 1280"),
+        ({"conv_width": 3}, "1, 3, 128 and 1280"),
+        ({"state_size": 126}, "1, 4, 126 and 1280"),
+        ({"heads": 8, "head_dim": 30}, "1, 4, 128 and 30"),
+    ],
+)
+def test_what_decode_step_does_not_run_is_refused(library: MixerLibrary, changes: dict[str, int], found: str) -> None:
+    expected = "1 token, a convolution of width 4, and a state size and channels of a group that are multiples of 4"
+    text = f"Mamba2Mixer: kernel decode_step: expected {expected}, found {found}"
+    with pytest.raises(MixerError, match=re.escape(text)):
+        library.enqueue(arguments(shape(**changes)), "decode_step")
+    assert library.requirements(shape(**changes)).counters == 0
 
 
-def arguments(**changes: object) -> Args:
-    pointers = {name: 4096 * (i + 1) for i, (name, *_) in enumerate(Args._fields_[6:])}
-    return Args(shape=shape(), epsilon=1e-5, **{**pointers, **changes})
+def test_unknown_kernel_is_refused(library: MixerLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KERNELS, "fast", 3)
+    with pytest.raises(
+        MixerError, match=r"kernel: expected 0 \(auto\), 1 \(decode_step\) or 2 \(scan_prefill\), found 3"
+    ):
+        library.enqueue(arguments(shape()), "fast")
 
 
 @pytest.mark.parametrize(
@@ -116,16 +157,8 @@ def arguments(**changes: object) -> Args:
     ],
 )
 def test_calls_refused(library: MixerLibrary, changes: dict[str, object], text: str) -> None:
-    args = arguments(**changes)
     with pytest.raises(MixerError, match=re.escape(f"Mamba2Mixer: {text}")):
-        library.enqueue(args, library.plan(args.shape))
-
-
-def test_plan_of_another_shape_refused(library: MixerLibrary) -> None:
-    with pytest.raises(MixerError, match="plan: expected one made for this shape, found another"):
-        library.enqueue(arguments(), library.plan(shape(heads=8)))
-    with pytest.raises(MixerError, match="kernel: expected auto"):
-        library.enqueue(arguments(), Plan())
+        library.enqueue(arguments(shape(), **changes))
 
 
 def test_abi_is_legible(library: MixerLibrary) -> None:

@@ -27,7 +27,7 @@ from elastic_export.bundle.versions import versions
 from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.engine.packages import package_folder
 from elastic_export.layers.budget import Budget
-from elastic_export.ops.contract import plugin_folder
+from elastic_export.ops.contract import LIMITS, plugin_folder
 from elastic_export.plan.job import EngineJob, ExportJob
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import FileEntry
@@ -98,10 +98,11 @@ def differing(made: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
 
 @cache
 def exporter_digest() -> str:
-    """Of the sources of exporter and runtime, and of the ops' contracts: the same wherever they are installed."""
+    """Of the sources of exporter and runtime, and of the ops' contracts and limits, wherever they are installed."""
     files = [file for name, patterns in _SOURCES.items() for file in _sources(name, patterns)]
     plugins = plugin_folder()
-    files += [(f"plugins/{p.relative_to(plugins).as_posix()}", p) for p in plugins.glob("*/contract.json")]
+    read = (p for name in ("contract.json", LIMITS) for p in plugins.glob(f"*/{name}"))
+    files += [(f"plugins/{p.relative_to(plugins).as_posix()}", p) for p in read]
     return _digest([(name, file_digest(path)[1]) for name, path in sorted(files)])
 
 

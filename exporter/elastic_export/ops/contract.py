@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import elastic_export
+from elastic_export.ops.kernel_limits import read_constants
 
+#: Where an op's kernels state what they can take, beside its contract.
+LIMITS = "limits.h"
 #: The type variable of activations: the model's dtype.
 ACTIVATIONS = "T"
 
@@ -58,8 +61,14 @@ def plugin_folder() -> Path:
 
 
 def read_contract(op: str) -> dict[str, Any]:
-    """The contract as plain JSON."""
-    contract: dict[str, Any] = json.loads((plugin_folder() / op / "contract.json").read_text(encoding="utf-8"))
+    """The contract as plain JSON; limits that it gives by name are those of the kernels' header beside it."""
+    folder = plugin_folder() / op
+    contract: dict[str, Any] = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
+    for symbol, limit in contract["limits"].items():
+        if isinstance(limit, list):
+            contract["limits"][symbol] = [
+                size if isinstance(size, int) else read_constants(folder / LIMITS)[size] for size in limit
+            ]
     return contract
 
 

@@ -93,7 +93,7 @@ def bind_shapes(contract: Mapping[str, Any], values: Values, dims: Sequence[Any]
     symbols = _solve(contract, values, shapes)
     for operand in inputs:
         found = shapes[operand["name"]]
-        wanted = tuple(_formula(formula, symbols) for formula in operand["shape"])
+        wanted = tuple(formula(text, symbols) for text in operand["shape"])
         if found != wanted:
             raise ValueError(f"{name}: shape of {operand['name']}: expected {list(wanted)}, found {list(found)}")
     _check_limits(contract, symbols)
@@ -112,10 +112,10 @@ def _solve(contract: Mapping[str, Any], values: Values, shapes: Mapping[str, Seq
     derived = {s: text for s, text in contract["symbols"].items() if _is_formula(text, contract["symbols"])}
     symbols = {a["symbol"]: int(values[a["name"]]) for a in contract["attributes"] if "symbol" in a}
     for operand in contract["inputs"]:
-        for formula, size in zip(operand["shape"], shapes[operand["name"]], strict=True):
-            if formula in contract["symbols"] and formula not in derived:
-                symbols.setdefault(formula, int(size))
-    return symbols | {symbol: _formula(text, symbols) for symbol, text in derived.items()}
+        for text, size in zip(operand["shape"], shapes[operand["name"]], strict=True):
+            if text in contract["symbols"] and text not in derived:
+                symbols.setdefault(text, int(size))
+    return symbols | {symbol: formula(text, symbols) for symbol, text in derived.items()}
 
 
 def _is_formula(text: str, symbols: Mapping[str, str]) -> bool:
@@ -136,7 +136,7 @@ def _check_limits(contract: Mapping[str, Any], symbols: Symbols) -> None:
             raise ValueError(f"{name}: {symbol}: expected a multiple of {of}, found {found}")
 
 
-def _formula(text: str, symbols: Symbols) -> int:
+def formula(text: str, symbols: Symbols) -> int:
     """A sum or difference of products of symbols and numbers, such as 2*H*P+2*G*N+H."""
     total = 0
     for term in text.replace("-", "+-").split("+"):

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -15,28 +16,41 @@ namespace elastic::shim {
 
 Self* self = nullptr;
 
+[[noreturn]] void fail(const char* what) {
+  std::fprintf(stderr, "host shim: %s\n", what);
+  std::abort();
+}
+
 namespace {
 
-constexpr int kLanes = 32;
-constexpr int kResident = 6;  // blocks under way at a time: what one of them does too early, another may see
+constexpr int kResident = 6;             // blocks under way at a time: what one of them does too early, another may see
 constexpr unsigned char kPoison = 0xff;  // all ones is a NaN in every floating type
 
 enum class Wait { kNothing, kWarp, kBlock, kDone };
 
 struct Block;
 
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes;
+  void land() const { std::memcpy(to, from, static_cast<std::size_t>(bytes)); }
+};
+
 struct Thread {
   Self place;
   Fiber fiber;
   Block* block = nullptr;
   Wait wait = Wait::kDone;
-  unsigned shuffles = 0;  // shuffles this lane has entered
+  unsigned exchanges = 0;  // exchanges this lane has entered
+  std::vector<Copy> open;  // copies since the last group was closed
+  std::deque<std::vector<Copy>> groups;
 };
 
-// Two buffers of exchanged values: a lane that is one shuffle ahead must not overwrite what a slower one
-// reads.
+// Two buffers of exchanged values: a lane that is one exchange ahead must not overwrite what a slower one reads.
 struct Warp {
-  float slot[2][kLanes];
+  Exchanged buffer[2];
+  const char* instruction = nullptr;  // in which the lanes that have arrived wait
   int first = 0, lanes = 0, arrived = 0;
   std::vector<int> order;
 };
@@ -56,6 +70,7 @@ struct Block {
 
 Thread* running = nullptr;
 const std::function<void()>* running_kernel = nullptr;
+std::size_t dynamic_bytes = 0;
 Order order = Order::kForward;
 std::mt19937_64 generator;
 
@@ -113,8 +128,7 @@ bool run_warp(Block& block, const Warp& warp) {
 }
 
 void start_threads(Block& block, const dim3& grid, const dim3& size, unsigned index) {
-  while (static_cast<int>(block.threads.size()) < block.count)
-    block.threads.push_back(std::make_unique<Thread>());
+  while (static_cast<int>(block.threads.size()) < block.count) block.threads.push_back(std::make_unique<Thread>());
   const dim3 place(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y);
   for (int i = 0; i < block.count; ++i) {
     Thread& thread = *block.threads[i];
@@ -122,7 +136,9 @@ void start_threads(Block& block, const dim3& grid, const dim3& size, unsigned in
     thread.place = {dim3(flat % size.x, flat / size.x % size.y, flat / size.x / size.y), place, size, grid};
     thread.block = &block;
     thread.wait = Wait::kNothing;
-    thread.shuffles = 0;
+    thread.exchanges = 0;
+    thread.open.clear();
+    thread.groups.clear();
     thread.fiber.start(run_thread);
   }
 }
@@ -161,11 +177,6 @@ bool feed_one(std::vector<Block>& resident) {
   return false;
 }
 
-[[noreturn]] void fail(const char* what) {
-  std::fprintf(stderr, "host shim: %s\n", what);
-  std::abort();
-}
-
 }  // namespace
 
 void barrier() {
@@ -177,23 +188,50 @@ void barrier() {
   me.fiber.yield();
 }
 
-float shuffle(float value, int source_lane) {
+const Exchanged& exchange(const char* name, const void* mine, std::size_t bytes, Finish finish) {
   Thread& me = *running;
   const int index = static_cast<int>(me.place.thread.x);  // kernels are one-dimensional
   Warp& warp = me.block->warps[index / kLanes];
-  float* slot = warp.slot[me.shuffles++ % 2];
-  slot[index % kLanes] = value;
+  Exchanged& buffer = warp.buffer[me.exchanges++ % 2];
+  std::memcpy(buffer.lane[index % kLanes], mine, bytes);
+  if (warp.arrived > 0 && std::strcmp(warp.instruction, name) != 0)
+    fail("lanes of one warp wait for each other in different instructions");
+  warp.instruction = name;
   if (++warp.arrived < warp.lanes) {
     me.wait = Wait::kWarp;
     me.fiber.yield();
-  } else {
-    warp.arrived = 0;
-    for (int lane = 0; lane < warp.lanes; ++lane) {
-      Thread& other = *me.block->threads[warp.first + lane];
-      if (other.wait == Wait::kWarp) other.wait = Wait::kNothing;
-    }
+    return buffer;
   }
-  return slot[source_lane];
+  warp.arrived = 0;
+  if (finish) finish(buffer);
+  for (int lane = 0; lane < warp.lanes; ++lane) {
+    Thread& other = *me.block->threads[warp.first + lane];
+    if (other.wait == Wait::kWarp) other.wait = Wait::kNothing;
+  }
+  return buffer;
+}
+
+float shuffle(float value, int source_lane) {
+  float out;
+  std::memcpy(&out, exchange("shfl", &value, sizeof value).lane[source_lane], sizeof out);
+  return out;
+}
+
+void copy_later(void* shared, const void* global, int bytes) {
+  const Copy copy = {shared, global, bytes};
+  const bool at_once = order == Order::kReversed || (order == Order::kRandom && draw(2) == 0);
+  if (at_once)
+    copy.land();
+  else
+    running->open.push_back(copy);
+}
+
+void close_copies() { running->groups.push_back(std::exchange(running->open, {})); }
+
+void wait_copies(int groups) {
+  auto& waiting = running->groups;
+  for (; waiting.size() > static_cast<std::size_t>(groups); waiting.pop_front())
+    for (const Copy& copy : waiting.front()) copy.land();
 }
 
 void* shared(const void* key, std::size_t bytes) {
@@ -206,14 +244,20 @@ void* shared(const void* key, std::size_t bytes) {
   return fresh;
 }
 
+void* dynamic_shared() {
+  static const char key = 0;
+  return shared(&key, dynamic_bytes);
+}
+
 void set_order(Order wanted, std::uint64_t seed) {
   order = wanted;
   generator.seed(seed);
 }
 
-void run(const dim3& grid, const dim3& size, const std::function<void()>& kernel) {
+void run(const dim3& grid, const dim3& size, std::size_t shared_bytes, const std::function<void()>& kernel) {
   static std::vector<Block> resident(kResident);
   running_kernel = &kernel;
+  dynamic_bytes = shared_bytes;
   const std::vector<int> indices = block_order(static_cast<int>(grid.x * grid.y * grid.z));
   std::size_t next = 0;
   for (bool working = true; working;) {
@@ -241,29 +285,3 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 }
 
 cudaError_t cudaFree(void* memory) { return std::free(memory), cudaSuccess; }
-
-namespace elastic {
-
-float to_float(float16 v) {
-  const int exponent = v.bits >> 10 & 0x1f, mantissa = v.bits & 0x3ff;
-  float magnitude = std::ldexp(static_cast<float>(mantissa | 0x400), exponent - 25);
-  if (exponent == 0) magnitude = std::ldexp(static_cast<float>(mantissa), -24);
-  if (exponent == 0x1f) magnitude = mantissa ? std::nanf("") : HUGE_VALF;
-  return v.bits & 0x8000 ? -magnitude : magnitude;
-}
-
-float16 half_of(float v) {
-  const std::uint16_t sign = std::signbit(v) ? 0x8000 : 0;
-  const auto with_sign = [&](int bits) { return float16{static_cast<std::uint16_t>(sign | bits)}; };
-  if (std::isnan(v)) return with_sign(0x7e00);
-  const float magnitude = std::fabs(v);
-  if (magnitude >= 65520.f) return with_sign(0x7c00);
-  if (magnitude < 6.103515625e-05f)  // below the normal range: steps of 2^-24
-    return with_sign(static_cast<int>(std::nearbyint(std::ldexp(magnitude, 24))));
-  int exponent;
-  const float fraction = std::frexp(magnitude, &exponent);                          // in [0.5, 1)
-  const int mantissa = static_cast<int>(std::nearbyint(std::ldexp(fraction, 11)));  // 1024 .. 2048
-  return with_sign(((exponent + 14) << 10) + (mantissa - 1024));
-}
-
-}  // namespace elastic

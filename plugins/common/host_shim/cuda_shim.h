@@ -14,9 +14,11 @@
 #define ELASTIC_HD inline
 #define ELASTIC_D inline
 #define ELASTIC_UNROLL
+#define ELASTIC_ROLLED
 #define ELASTIC_SHARED(type, name, count) \
   static char name##_key;                 \
   type* const name = static_cast<type*>(::elastic::shim::shared(&name##_key, sizeof(type) * (count)))
+#define ELASTIC_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(::elastic::shim::dynamic_shared())
 
 struct dim3 {
   unsigned x, y, z;
@@ -34,16 +36,36 @@ struct Self {
 };
 extern Self* self;
 
+[[noreturn]] void fail(const char* what);
 void barrier();
+
+// What the lanes of a warp give each other: all of them come with kLaneBytes at most, and go on with everybody's.
+constexpr int kLanes = 32;
+constexpr int kLaneBytes = 24;
+struct Exchanged {
+  alignas(8) unsigned char lane[kLanes][kLaneBytes];
+};
+// `finish`: run once, by the last lane to come, before any lane goes on. `name`: of the instruction, which must be one for
+// all lanes.
+using Finish = void (*)(Exchanged&);
+const Exchanged& exchange(const char* name, const void* mine, std::size_t bytes, Finish finish = nullptr);
 float shuffle(float value, int source_lane);
+
+// Copies that land no sooner than they are waited for, or at once, as a real card may have it: in forward order all of
+// them late, in reversed order all at once, in random order by chance.
+void copy_later(void* shared, const void* global, int bytes);
+void close_copies();
+void wait_copies(int groups);
 // The block's array of that key: poisoned with NaN when the block starts, freed when it ends.
 void* shared(const void* key, std::size_t bytes);
+// The array that the launch gave its size, of exactly that size.
+void* dynamic_shared();
 
 // Order of blocks, warps and lanes in all launches from now on.
 enum class Order { kForward, kReversed, kRandom };
 void set_order(Order order, std::uint64_t seed);
 
-void run(const dim3& grid, const dim3& block, const std::function<void()>& kernel);
+void run(const dim3& grid, const dim3& block, std::size_t shared_bytes, const std::function<void()>& kernel);
 
 }  // namespace elastic::shim
 
@@ -53,14 +75,8 @@ void run(const dim3& grid, const dim3& block, const std::function<void()>& kerne
 #define gridDim (::elastic::shim::self->grid_size)
 
 inline void __syncthreads() { elastic::shim::barrier(); }
-inline void __threadfence() {}
 inline float __shfl_xor_sync(unsigned, float value, int mask) {
   return elastic::shim::shuffle(value, static_cast<int>(threadIdx.x % 32) ^ mask);
-}
-inline unsigned atomicInc(unsigned* address, unsigned limit) {
-  const unsigned old = *address;
-  *address = old >= limit ? 0u : old + 1u;
-  return old;
 }
 template <typename T>
 inline T __ldcs(const T* from) {
@@ -80,9 +96,7 @@ using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
-inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : "out of memory";
-}
+inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
@@ -118,8 +132,7 @@ inline bfloat16 brain_of(float v) {
   std::uint32_t bits;
   std::memcpy(&bits, &v, sizeof bits);
   if (v != v) return {0x7fff};
-  return {
-      static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};  // to nearest, ties to even
+  return {static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};  // to nearest, ties to even
 }
 
 template <typename T>
@@ -138,15 +151,58 @@ inline bfloat16 from_float<bfloat16>(float v) {
 }
 
 inline float quick_divide(float a, float b) { return a / b; }
-inline void copy_async16(float* shared, const float* global) { std::memcpy(shared, global, 16); }
-inline void commit_async() {}
+template <typename T>
+inline T load_constant(const T* from) {
+  return *from;
+}
+inline void prefetch_l2(const void*) {}
+inline unsigned atomic_inc_release(unsigned* address, unsigned limit) {
+  const unsigned old = *address;
+  *address = old >= limit ? 0u : old + 1u;
+  return old;
+}
+inline void fence_acquire() {}
+inline float float_of_bits(std::uint32_t bits) {
+  float out;
+  std::memcpy(&out, &bits, sizeof out);
+  return out;
+}
+inline float16 half_of_bits(std::uint16_t bits) { return {bits}; }
+template <int kBytes>
+inline void copy_async(void* shared, const void* global) {
+  shim::copy_later(shared, global, kBytes);
+}
+inline void commit_async() { shim::close_copies(); }
 template <int kGroups>
-inline void wait_async() {}
+inline void wait_async() {
+  shim::wait_copies(kGroups);
+}
+
+template <typename T>
+inline std::uint32_t pack_pair(float first, float second) {
+  return from_float<T>(first).bits | static_cast<std::uint32_t>(from_float<T>(second).bits) << 16;
+}
+void load_matrices(const void* row, bool transposed, std::uint32_t (&pairs)[4]);
+template <bool kTransposed>
+inline void load_matrices(const void* row, std::uint32_t (&pairs)[4]) {
+  load_matrices(row, kTransposed, pairs);
+}
+void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                            float (*value)(std::uint16_t));
+template <typename T>
+inline void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  multiply_add_fragments(d, a, b, [](std::uint16_t bits) { return to_float(T{bits}); });
+}
 
 template <typename... Formal, typename... Actual>
-cudaError_t launch(void (*kernel)(Formal...), dim3 grid, dim3 block, cudaStream_t, Actual... args) {
-  shim::run(grid, block, [&] { kernel(args...); });
+cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t,
+                               Actual... args) {
+  shim::run(grid, block, static_cast<std::size_t>(shared_bytes), [&] { kernel(args...); });
   return cudaSuccess;
+}
+template <typename... Formal, typename... Actual>
+cudaError_t launch(void (*kernel)(Formal...), dim3 grid, dim3 block, cudaStream_t stream, Actual... args) {
+  return launch_with_shared(kernel, grid, block, 0, stream, args...);
 }
 
 }  // namespace elastic

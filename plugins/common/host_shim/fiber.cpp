@@ -44,14 +44,12 @@ void switch_context(Context& from, Context& to) {
 }
 
 // The sanitizer follows the stacks: it is told before a switch and after it.
-void announce([[maybe_unused]] void** keep, [[maybe_unused]] const void* bottom,
-              [[maybe_unused]] std::size_t size) {
+void announce([[maybe_unused]] void** keep, [[maybe_unused]] const void* bottom, [[maybe_unused]] std::size_t size) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(keep, bottom, size);
 #endif
 }
-void confirm([[maybe_unused]] void* kept, [[maybe_unused]] const void** bottom,
-             [[maybe_unused]] std::size_t* size) {
+void confirm([[maybe_unused]] void* kept, [[maybe_unused]] const void** bottom, [[maybe_unused]] std::size_t* size) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(kept, bottom, size);
 #endif

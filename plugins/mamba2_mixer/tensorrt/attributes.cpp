@@ -3,10 +3,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "../limits.h"
+
 namespace elastic::mamba2::trt {
 namespace {
-
-constexpr int32_t kMaxState = 256, kMaxHeadDim = 256;  // limits of contract.json
 
 using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
@@ -20,8 +20,7 @@ const PluginField* find(const nvinfer1::PluginFieldCollection& fields, const cha
 }
 
 void check_field(const PluginField& field, PluginFieldType type, const char* type_text) {
-  if (field.type != type)
-    throw Refusal(std::string("attribute ") + field.name, type_text, type_name(field.type));
+  if (field.type != type) throw Refusal(std::string("attribute ") + field.name, type_text, type_name(field.type));
   if (field.length != 1 || !field.data)
     throw Refusal(std::string("attribute ") + field.name, "one value", std::to_string(field.length));
 }
@@ -60,8 +59,8 @@ void check_known(const nvinfer1::PluginFieldCollection& fields) {
   for (int32_t i = 0; i < fields.nbFields; ++i) {
     const char* name = fields.fields[i].name;
     bool known = false;
-    for (const char* ours : {"n_groups", "head_dim", "state_size", "epsilon", "time_step_min",
-                             "time_step_max", "plugin_version", "plugin_namespace"})
+    for (const char* ours : {"n_groups", "head_dim", "state_size", "epsilon", "time_step_min", "time_step_max",
+                             "plugin_version", "plugin_namespace"})
       known = known || (name && std::strcmp(name, ours) == 0);
     if (!known)
       throw Refusal("attributes", "n_groups, head_dim, state_size, epsilon, time_step_min, time_step_max",
@@ -75,7 +74,7 @@ Attributes read_attributes(const nvinfer1::PluginFieldCollection* fields) {
   if (!fields) throw Refusal("attributes", "a field collection", "null");
   check_known(*fields);
   Attributes a;
-  a.n_groups = read_int(*fields, "n_groups", INT32_MAX);
+  a.n_groups = read_int(*fields, "n_groups", kMaxGroups);
   a.head_dim = read_int(*fields, "head_dim", kMaxHeadDim);
   a.state_size = read_int(*fields, "state_size", kMaxState);
   a.epsilon = read_float(required(*fields, "epsilon"));

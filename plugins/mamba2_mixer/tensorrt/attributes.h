@@ -34,6 +34,8 @@ Attributes read_attributes(const nvinfer1::PluginFieldCollection* fields);
 class AttributeFields {
  public:
   explicit AttributeFields(const Attributes& attributes);
+  AttributeFields(const AttributeFields&) = delete;  // the collection points into the object
+  AttributeFields& operator=(const AttributeFields&) = delete;
   const nvinfer1::PluginFieldCollection* collection() const { return &collection_; }
 
  private:

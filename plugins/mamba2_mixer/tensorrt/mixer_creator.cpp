@@ -38,8 +38,8 @@ class MixerCreator final : public nvinfer1::IPluginCreatorV3One {
 
   nvinfer1::IPluginV3* createPlugin(const char*, const nvinfer1::PluginFieldCollection* fields,
                                     nvinfer1::TensorRTPhase) noexcept override {
-    return elastic::trt::guarded<nvinfer1::IPluginV3*>(
-        nullptr, [&] { return new MixerPlugin(read_attributes(fields)); });
+    return elastic::trt::guarded<nvinfer1::IPluginV3*>(nullptr,
+                                                       [&] { return new MixerPlugin(read_attributes(fields)); });
   }
 
  private:
@@ -57,6 +57,4 @@ extern "C" ELASTIC_API nvinfer1::IPluginCreatorInterface* const* getCreators(int
   return creators;
 }
 
-extern "C" ELASTIC_API void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
-  elastic::trt::logger_finder = finder;
-}
+extern "C" ELASTIC_API void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { elastic::trt::logger_finder = finder; }

@@ -28,7 +28,7 @@ void check_count(int32_t inputs, int32_t outputs) {
 }
 
 std::array<DataType, kInputs + kOutputs> types_of(const PluginTensorDesc* in, const PluginTensorDesc* out) {
-  std::array<DataType, kInputs + kOutputs> types;
+  std::array<DataType, kInputs + kOutputs> types{};
   for (int i = 0; i < kInputs; ++i) types[i] = in[i].type;
   for (int i = 0; i < kOutputs; ++i) types[kInputs + i] = out[i].type;
   return types;
@@ -38,9 +38,9 @@ void check_types(const PluginTensorDesc* in, const PluginTensorDesc* out) {
   const auto types = types_of(in, out);
   for (int i = 0; i < kInputs + kOutputs; ++i)
     if (!allowed_type(i, types.data()))
-      throw Refusal(i < kInputs ? std::string("type of ") + input_name(i)
-                                : "type of output " + std::to_string(i - kInputs),
-                    "what contract.json allows", "type " + std::to_string(static_cast<int>(types[i])));
+      throw Refusal(
+          i < kInputs ? std::string("type of ") + input_name(i) : "type of output " + std::to_string(i - kInputs),
+          "what contract.json allows", "type " + std::to_string(static_cast<int>(types[i])));
 }
 
 // Dims of all inputs as `pick` finds them in a description.
@@ -56,24 +56,28 @@ bool is_known(const Dims& dims) {
   return std::all_of(dims.d, dims.d + std::max(dims.nbDims, 0), [](int64_t size) { return size >= 0; });
 }
 
-// Enough for every kernel that may run up to this shape.
-size_t workspace_bytes(Shape shape) {
-  ElasticMamba2Plan plan;
-  constexpr int kAnyDevice = 1;  // sizes do not depend on it
-  if (const std::string fault = make_plan(shape, "auto", kAnyDevice, &plan); !fault.empty())
-    throw std::runtime_error(fault);
-  return plan.workspace_bytes;
+ElasticMamba2Requirements requirements(const Shape& shape) {
+  ElasticMamba2Requirements needed = {};
+  if (elastic_mamba2_requirements(&shape, &needed) != ELASTIC_OK) throw std::runtime_error(elastic_last_error());
+  return needed;
+}
+
+int32_t ask_multiprocessors() {
+  int device = 0, count = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("Mamba2Mixer: multiprocessors of the current device: ") +
+                             cudaGetErrorString(error));
+  return count;
 }
 
 }  // namespace
 
-nvinfer1::IPluginCapability* MixerPlugin::getCapabilityInterface(
-    nvinfer1::PluginCapabilityType type) noexcept {
+nvinfer1::IPluginCapability* MixerPlugin::getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept {
   if (type == nvinfer1::PluginCapabilityType::kCORE) return static_cast<nvinfer1::IPluginV3OneCore*>(this);
-  if (type == nvinfer1::PluginCapabilityType::kBUILD)
-    return static_cast<nvinfer1::v_2_0::IPluginV3OneBuild*>(this);
-  if (type == nvinfer1::PluginCapabilityType::kRUNTIME)
-    return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
+  if (type == nvinfer1::PluginCapabilityType::kBUILD) return static_cast<nvinfer1::v_2_0::IPluginV3OneBuild*>(this);
+  if (type == nvinfer1::PluginCapabilityType::kRUNTIME) return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
   return nullptr;
 }
 
@@ -91,8 +95,8 @@ nvinfer1::IPluginV3* MixerPlugin::attachToContext(nvinfer1::IPluginResourceConte
   });
 }
 
-int32_t MixerPlugin::configurePlugin(const DynamicPluginTensorDesc* in, int32_t inputs,
-                                     const DynamicPluginTensorDesc*, int32_t outputs) noexcept {
+int32_t MixerPlugin::configurePlugin(const DynamicPluginTensorDesc* in, int32_t inputs, const DynamicPluginTensorDesc*,
+                                     int32_t outputs) noexcept {
   return guarded(kFailure, [&] {
     check_count(inputs, outputs);
     const auto dims = dims_of(in, [](const auto& d) { return d.max; });
@@ -112,15 +116,12 @@ int32_t MixerPlugin::getOutputDataTypes(DataType* out, int32_t outputs, const Da
   });
 }
 
-int32_t MixerPlugin::getOutputShapes(const nvinfer1::DimsExprs* in, int32_t inputs,
-                                     const nvinfer1::DimsExprs*, int32_t, nvinfer1::DimsExprs* out,
-                                     int32_t outputs, nvinfer1::IExprBuilder&) noexcept {
+int32_t MixerPlugin::getOutputShapes(const nvinfer1::DimsExprs* in, int32_t inputs, const nvinfer1::DimsExprs*, int32_t,
+                                     nvinfer1::DimsExprs* out, int32_t outputs, nvinfer1::IExprBuilder&) noexcept {
   return guarded(kFailure, [&] {
     check_count(inputs, outputs);
-    if (in[kProjected].nbDims != 3)
-      throw Refusal("rank of projected", "3", std::to_string(in[kProjected].nbDims));
-    if (in[kNormWeight].nbDims != 1)
-      throw Refusal("rank of norm_weight", "1", std::to_string(in[kNormWeight].nbDims));
+    if (in[kProjected].nbDims != 3) throw Refusal("rank of projected", "3", std::to_string(in[kProjected].nbDims));
+    if (in[kNormWeight].nbDims != 1) throw Refusal("rank of norm_weight", "1", std::to_string(in[kNormWeight].nbDims));
     out[kY] = in[kProjected];
     out[kY].d[2] = in[kNormWeight].d[0];
     out[kConvStateOut] = in[kConvState];
@@ -129,23 +130,22 @@ int32_t MixerPlugin::getOutputShapes(const nvinfer1::DimsExprs* in, int32_t inpu
   });
 }
 
-bool MixerPlugin::supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* tensors,
-                                            int32_t inputs, int32_t outputs) noexcept {
+bool MixerPlugin::supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* tensors, int32_t inputs,
+                                            int32_t outputs) noexcept {
   return guarded(false, [&] {
     check_count(inputs, outputs);
-    std::array<DataType, kInputs + kOutputs> types;  // beyond `position` they are not set yet
+    std::array<DataType, kInputs + kOutputs> types{};  // beyond `position` they are not set yet
     for (int i = 0; i <= position; ++i) types[i] = tensors[i].desc.type;
-    return tensors[position].desc.format == nvinfer1::TensorFormat::kLINEAR &&
-           allowed_type(position, types.data());
+    return tensors[position].desc.format == nvinfer1::TensorFormat::kLINEAR && allowed_type(position, types.data());
   });
 }
 
-size_t MixerPlugin::getWorkspaceSize(const DynamicPluginTensorDesc* in, int32_t inputs,
-                                     const DynamicPluginTensorDesc*, int32_t outputs) const noexcept {
+size_t MixerPlugin::getWorkspaceSize(const DynamicPluginTensorDesc* in, int32_t inputs, const DynamicPluginTensorDesc*,
+                                     int32_t outputs) const noexcept {
   return guarded<size_t>(0, [&] {
     check_count(inputs, outputs);
     const auto dims = dims_of(in, [](const auto& d) { return d.max; });
-    return workspace_bytes(read_shape(attributes_, dims.data()));
+    return requirements(read_shape(attributes_, dims.data())).workspace_bytes;
   });
 }
 
@@ -160,16 +160,14 @@ int32_t MixerPlugin::onShapeChange(const PluginTensorDesc* in, int32_t inputs, c
     args_.epsilon = attributes_.epsilon;
     args_.time_step_min = attributes_.time_step_min;
     args_.time_step_max = attributes_.time_step_max;
-    constexpr int kThisDevice = 0;
-    if (elastic_mamba2_plan(&args_.shape, "auto", kThisDevice, &plan_) != ELASTIC_OK)
-      throw std::runtime_error(elastic_last_error());
-    counters_.reserve(plan_.counters);
+    args_.multiprocessors = ask_multiprocessors();
+    counters_.reserve(requirements(args_.shape).counters);
     return 0;
   });
 }
 
-int32_t MixerPlugin::enqueue(const PluginTensorDesc*, const PluginTensorDesc*, const void* const* in,
-                             void* const* out, void* workspace, cudaStream_t stream) noexcept {
+int32_t MixerPlugin::enqueue(const PluginTensorDesc*, const PluginTensorDesc*, const void* const* in, void* const* out,
+                             void* workspace, cudaStream_t stream) noexcept {
   return guarded(kFailure, [&] {
     ElasticMamba2Args args = args_;
     args.projected = in[kProjected];
@@ -188,7 +186,7 @@ int32_t MixerPlugin::enqueue(const PluginTensorDesc*, const PluginTensorDesc*, c
     args.workspace = static_cast<float*>(workspace);
     counters_.zero(stream);
     args.counters = counters_.get();
-    if (elastic_mamba2_enqueue(&args, &plan_, stream) != ELASTIC_OK)
+    if (elastic_mamba2_enqueue(&args, ELASTIC_MAMBA2_AUTO, stream) != ELASTIC_OK)
       throw std::runtime_error(elastic_last_error());
     return 0;
   });

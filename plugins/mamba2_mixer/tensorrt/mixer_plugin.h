@@ -37,30 +37,23 @@ class MixerPlugin final : public nvinfer1::IPluginV3,
   int32_t getOutputShapes(const nvinfer1::DimsExprs* in, int32_t inputs, const nvinfer1::DimsExprs* shapes,
                           int32_t shape_inputs, nvinfer1::DimsExprs* out, int32_t outputs,
                           nvinfer1::IExprBuilder& builder) noexcept override;
-  bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors,
-                                 int32_t inputs, int32_t outputs) noexcept override;
+  bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors, int32_t inputs,
+                                 int32_t outputs) noexcept override;
   size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* in, int32_t inputs,
-                          const nvinfer1::DynamicPluginTensorDesc* out,
-                          int32_t outputs) const noexcept override;
-  int32_t getAliasedInput(int32_t output) noexcept override {
-    return output == kSsmStateOut ? kSsmState : -1;
-  }
+                          const nvinfer1::DynamicPluginTensorDesc* out, int32_t outputs) const noexcept override;
+  int32_t getAliasedInput(int32_t output) noexcept override { return output == kSsmStateOut ? kSsmState : -1; }
 
-  int32_t onShapeChange(const nvinfer1::PluginTensorDesc* in, int32_t inputs,
-                        const nvinfer1::PluginTensorDesc* out, int32_t outputs) noexcept override;
+  int32_t onShapeChange(const nvinfer1::PluginTensorDesc* in, int32_t inputs, const nvinfer1::PluginTensorDesc* out,
+                        int32_t outputs) noexcept override;
   int32_t enqueue(const nvinfer1::PluginTensorDesc* in_desc, const nvinfer1::PluginTensorDesc* out_desc,
-                  const void* const* in, void* const* out, void* workspace,
-                  cudaStream_t stream) noexcept override;
+                  const void* const* in, void* const* out, void* workspace, cudaStream_t stream) noexcept override;
   nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* context) noexcept override;
-  const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override {
-    return fields_.collection();
-  }
+  const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override { return fields_.collection(); }
 
  private:
   Attributes attributes_;
   AttributeFields fields_;
   ElasticMamba2Args args_ = {};  // shape and types of the current call
-  ElasticMamba2Plan plan_ = {};
   Counters counters_;
 };
 

@@ -62,8 +62,7 @@ ElasticDtype element_type(DataType type) {
   if (type == DataType::kFLOAT) return ELASTIC_FLOAT32;
   if (type == DataType::kHALF) return ELASTIC_FLOAT16;
   if (type == DataType::kBF16) return ELASTIC_BFLOAT16;
-  throw Refusal("tensor type", "float32, float16 or bfloat16",
-                "type " + std::to_string(static_cast<int>(type)));
+  throw Refusal("tensor type", "float32, float16 or bfloat16", "type " + std::to_string(static_cast<int>(type)));
 }
 
 Shape read_shape(const Attributes& a, const Dims* in) {

@@ -72,8 +72,7 @@ class DeviceBytes {
   void fill(int byte) { check(cudaMemset(data_, byte, size_), "cudaMemset"); }
   void read(std::istream& in) {
     std::vector<char> bytes(size_);
-    if (!in.read(bytes.data(), static_cast<std::streamsize>(size_)))
-      fail("case: expected more bytes of tensors");
+    if (!in.read(bytes.data(), static_cast<std::streamsize>(size_))) fail("case: expected more bytes of tensors");
     check(cudaMemcpy(data_, bytes.data(), size_, cudaMemcpyHostToDevice), "cudaMemcpy");
   }
   std::vector<char> bytes() const {
@@ -119,8 +118,7 @@ struct Case {
         ssm{DeviceBytes(ssm_bytes), DeviceBytes(aliased ? 1 : ssm_bytes)} {}
 
   void read(std::istream& in) {
-    for (DeviceBytes* tensor :
-         {&conv_weight, &conv_bias, &a_log, &d, &dt_bias, &norm_weight, &conv[0], &ssm[0]})
+    for (DeviceBytes* tensor : {&conv_weight, &conv_bias, &a_log, &d, &dt_bias, &norm_weight, &conv[0], &ssm[0]})
       tensor->read(in);
   }
 
@@ -141,6 +139,7 @@ ElasticMamba2Args arguments(const Header& h, const Case& c, const ElasticMamba2S
   args.epsilon = h.real("epsilon");
   args.time_step_min = h.real("time_step_min");
   args.time_step_max = h.real("time_step_max");
+  args.multiprocessors = h.number("multiprocessors");
   args.conv_weight = c.conv_weight.get();
   args.conv_bias = c.conv_bias.get();
   args.a_log = c.a_log.get();
@@ -159,11 +158,11 @@ void check_counters(const DeviceBytes& counters) {
     if (byte != 0) fail("counters: expected zeros after the call, found another value");
 }
 
-void enqueue(const ElasticMamba2Args& args, [[maybe_unused]] const ElasticMamba2Plan& plan) {
+void enqueue(const ElasticMamba2Args& args, [[maybe_unused]] int kernel) {
 #if defined(ELASTIC_THROUGH_PLUGIN)
   elastic::mamba2::trt::call_plugin(args, nullptr);
 #else
-  check(elastic_mamba2_enqueue(&args, &plan, nullptr));
+  check(elastic_mamba2_enqueue(&args, kernel, nullptr));
 #endif
 }
 
@@ -171,13 +170,12 @@ void enqueue(const ElasticMamba2Args& args, [[maybe_unused]] const ElasticMamba2
 void run_call(const Header& h, Case& c, int tokens, int turn, std::istream& in, std::ostream& out) {
   ElasticMamba2Shape shape = c.shape;
   shape.tokens = tokens;
-  ElasticMamba2Plan plan;
-  check(elastic_mamba2_plan(&shape, h.text("kernel").c_str(), h.number("multiprocessors"), &plan));
+  ElasticMamba2Requirements needed;
+  check(elastic_mamba2_requirements(&shape, &needed));
   const std::size_t rows = static_cast<std::size_t>(shape.batch) * tokens, element = size_of(c.activation);
-  DeviceBytes length(sizeof(int64_t) * shape.batch),
-      projected(rows * (c.inner + c.channels + shape.heads) * element);
-  DeviceBytes y(rows * c.inner * element), workspace(plan.workspace_bytes);
-  DeviceBytes counters(sizeof(uint32_t) * (plan.counters > 0 ? plan.counters : 1));
+  DeviceBytes length(sizeof(int64_t) * shape.batch), projected(rows * (c.inner + c.channels + shape.heads) * element);
+  DeviceBytes y(rows * c.inner * element), workspace(needed.workspace_bytes);
+  DeviceBytes counters(sizeof(uint32_t) * (needed.counters > 0 ? needed.counters : 1));
   length.read(in);
   projected.read(in);
   counters.fill(0);
@@ -189,7 +187,7 @@ void run_call(const Header& h, Case& c, int tokens, int turn, std::istream& in, 
   args.y = y.get();
   args.workspace = workspace.as<float>();
   args.counters = counters.as<uint32_t>();
-  enqueue(args, plan);
+  enqueue(args, h.number("kernel"));
   check(cudaDeviceSynchronize(), "kernel");
   check_counters(counters);
   y.write(out);

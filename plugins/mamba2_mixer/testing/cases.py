@@ -13,6 +13,7 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 from mamba2_mixer import reference
+from mamba2_mixer.library import KERNELS
 from numpy.typing import NDArray
 
 CONTRACT = json.loads((Path(__file__).parents[1] / "contract.json").read_text())
@@ -158,7 +159,7 @@ def write_case(case: Case, data: Data, path: Path) -> None:
         "time_step_min": case.limits[0],
         "time_step_max": case.limits[1],
         "aliased": int(case.aliased),
-        "kernel": case.kernel,
+        "kernel": KERNELS[case.kernel],
         "multiprocessors": case.multiprocessors,
         "order": ORDERS[case.order],
         "seed": case.seed,

@@ -67,8 +67,8 @@ struct Sizes {
 
 // One layer's tensors. `length` holds T everywhere: every token is real.
 struct Layer {
-  Layer(const ElasticMamba2Shape& shape, const ElasticMamba2Plan& plan)
-      : sizes(shape), arena(bytes(shape, plan)) {
+  Layer(const ElasticMamba2Shape& shape, const ElasticMamba2Requirements& needed)
+      : sizes(shape), arena(bytes(shape, needed)) {
     args.shape = shape;
     args.activation = args.head_param = ELASTIC_BFLOAT16;
     args.epsilon = 1e-5f;
@@ -85,23 +85,19 @@ struct Layer {
     args.ssm_state_out = arena.take<float>(sizes.state);
     args.ssm_state = args.ssm_state_out;
     args.y = arena.take<Bf16>(sizes.rows * sizes.inner);
-    args.workspace = arena.take<float>(plan.workspace_bytes / sizeof(float) + 1);
-    args.counters = arena.take<uint32_t>(plan.counters + 1);
+    args.workspace = arena.take<float>(needed.workspace_bytes / sizeof(float) + 1);
+    args.counters = arena.take<uint32_t>(needed.counters + 1);
     const std::vector<int64_t> lengths(shape.batch, shape.tokens);
     auto* length = arena.take<int64_t>(shape.batch);
-    check(cudaMemcpy(length, lengths.data(), lengths.size() * sizeof(int64_t), cudaMemcpyHostToDevice),
-          "length");
+    check(cudaMemcpy(length, lengths.data(), lengths.size() * sizeof(int64_t), cudaMemcpyHostToDevice), "length");
     args.length = length;
   }
 
-  size_t conv_state(const ElasticMamba2Shape& s) const {
-    return s.batch * (s.conv_width - 1) * sizes.channels;
-  }
-  size_t bytes(const ElasticMamba2Shape& s, const ElasticMamba2Plan& plan) const {
+  size_t conv_state(const ElasticMamba2Shape& s) const { return s.batch * (s.conv_width - 1) * sizes.channels; }
+  size_t bytes(const ElasticMamba2Shape& s, const ElasticMamba2Requirements& needed) const {
     const size_t narrow = sizes.rows * (sizes.width + sizes.inner) + (s.conv_width + 2) * sizes.channels +
                           2 * conv_state(s) + sizes.inner + 3 * s.heads;
-    return 2 * narrow + 4 * sizes.state + plan.workspace_bytes + 4ull * plan.counters + 8ull * s.batch +
-           (64 << 10);
+    return 2 * narrow + 4 * sizes.state + needed.workspace_bytes + 4ull * needed.counters + 8ull * s.batch + (64 << 10);
   }
 
   Sizes sizes;
@@ -141,20 +137,19 @@ double copy_bandwidth(cudaStream_t stream) {
   constexpr size_t kBytes = size_t{1} << 30;
   Arena from(kBytes), to(kBytes);
   void *source = from.take<char>(kBytes), *target = to.take<char>(kBytes);
-  const double ms = median_ms(stream, [&] {
-    check(cudaMemcpyAsync(target, source, kBytes, cudaMemcpyDeviceToDevice, stream), "copy");
-  });
+  const double ms = median_ms(
+      stream, [&] { check(cudaMemcpyAsync(target, source, kBytes, cudaMemcpyDeviceToDevice, stream), "copy"); });
   return 2.0 * kBytes / (ms * 1e-3);
 }
 
 void time_shape(cudaStream_t stream, int batch, int tokens, int layers, double bandwidth) {
   const ElasticMamba2Shape shape = {batch, tokens, 128, 80, 8, 128, 4};
-  ElasticMamba2Plan plan;
-  check(elastic_mamba2_plan(&shape, "auto", 0, &plan));
+  ElasticMamba2Requirements needed;
+  check(elastic_mamba2_requirements(&shape, &needed));
   std::vector<std::unique_ptr<Layer>> all;
-  for (int i = 0; i < layers; ++i) all.push_back(std::make_unique<Layer>(shape, plan));
+  for (int i = 0; i < layers; ++i) all.push_back(std::make_unique<Layer>(shape, needed));
   const auto run = [&] {
-    for (const auto& layer : all) check(elastic_mamba2_enqueue(&layer->args, &plan, stream));
+    for (const auto& layer : all) check(elastic_mamba2_enqueue(&layer->args, ELASTIC_MAMBA2_AUTO, stream));
   };
   run();
   check(cudaStreamSynchronize(stream), "kernel");
@@ -164,12 +159,10 @@ void time_shape(cudaStream_t stream, int batch, int tokens, int layers, double b
   run();
   check(cudaStreamEndCapture(stream, &graph), "capture");
   check(cudaGraphInstantiate(&executable, graph, 0), "graph");
-  const double us =
-      median_ms(stream, [&] { check(cudaGraphLaunch(executable, stream), "graph"); }) * 1e3 / layers;
+  const double us = median_ms(stream, [&] { check(cudaGraphLaunch(executable, stream), "graph"); }) * 1e3 / layers;
   const double moved = least_bytes(*all[0]) / (us * 1e-6);
-  std::printf(
-      "{\"batch\": %d, \"tokens\": %d, \"layers\": %d, \"us\": %.3f, \"gb_s\": %.1f, \"of_copy\": %.4f}\n",
-      batch, tokens, layers, us, moved * 1e-9, moved / bandwidth);
+  std::printf("{\"batch\": %d, \"tokens\": %d, \"layers\": %d, \"us\": %.3f, \"gb_s\": %.1f, \"of_copy\": %.4f}\n",
+              batch, tokens, layers, us, moved * 1e-9, moved / bandwidth);
   check(cudaGraphExecDestroy(executable), "graph");
   check(cudaGraphDestroy(graph), "graph");
 }

@@ -45,13 +45,11 @@ inline std::vector<nvinfer1::Dims> call_dims(const Shape& s) {
 
 inline nvinfer1::DataType tensorrt_type(int dtype) {
   using nvinfer1::DataType;
-  return dtype == ELASTIC_FLOAT32 ? DataType::kFLOAT
-                                  : (dtype == ELASTIC_FLOAT16 ? DataType::kHALF : DataType::kBF16);
+  return dtype == ELASTIC_FLOAT32 ? DataType::kFLOAT : (dtype == ELASTIC_FLOAT16 ? DataType::kHALF : DataType::kBF16);
 }
 
 // Descriptions of all inputs and outputs of a call.
-inline std::vector<nvinfer1::PluginTensorDesc> call_descriptions(const Shape& shape, int activation,
-                                                                 int head_param) {
+inline std::vector<nvinfer1::PluginTensorDesc> call_descriptions(const Shape& shape, int activation, int head_param) {
   std::vector<nvinfer1::PluginTensorDesc> all;
   for (const nvinfer1::Dims& dims : call_dims(shape))
     all.push_back({dims, tensorrt_type(activation), nvinfer1::TensorFormat::kLINEAR, 1.f});
@@ -67,8 +65,7 @@ inline void call_plugin(const ElasticMamba2Args& a, cudaStream_t stream) {
                                  a.epsilon,      a.time_step_min,  a.time_step_max};
   const AttributeFields fields(attributes);
   constexpr auto kPhase = nvinfer1::TensorRTPhase::kRUNTIME;
-  std::unique_ptr<nvinfer1::IPluginV3> made(
-      mixer_creator().createPlugin("mixer", fields.collection(), kPhase));
+  std::unique_ptr<nvinfer1::IPluginV3> made(mixer_creator().createPlugin("mixer", fields.collection(), kPhase));
   if (!made) throw std::runtime_error("createPlugin: refused");
   constexpr auto kRuntime = nvinfer1::PluginCapabilityType::kRUNTIME;
   auto* unattached = static_cast<nvinfer1::IPluginV3OneRuntime*>(made->getCapabilityInterface(kRuntime));
@@ -76,13 +73,11 @@ inline void call_plugin(const ElasticMamba2Args& a, cudaStream_t stream) {
   auto* runtime = static_cast<nvinfer1::IPluginV3OneRuntime*>(plugin->getCapabilityInterface(kRuntime));
   const auto all = call_descriptions(a.shape, a.activation, a.head_param);
   const nvinfer1::PluginTensorDesc *in = all.data(), *out = all.data() + kInputs;
-  if (runtime->onShapeChange(in, kInputs, out, kOutputs) != 0)
-    throw std::runtime_error("onShapeChange: refused");
+  if (runtime->onShapeChange(in, kInputs, out, kOutputs) != 0) throw std::runtime_error("onShapeChange: refused");
   const void* inputs[] = {a.projected, a.conv_weight, a.conv_bias, a.a_log,      a.d,
                           a.dt_bias,   a.norm_weight, a.length,    a.conv_state, a.ssm_state};
   void* outputs[] = {a.y, a.conv_state_out, a.ssm_state_out};
-  if (runtime->enqueue(in, out, inputs, outputs, a.workspace, stream) != 0)
-    throw std::runtime_error("enqueue: failed");
+  if (runtime->enqueue(in, out, inputs, outputs, a.workspace, stream) != 0) throw std::runtime_error("enqueue: failed");
   if (cudaStreamSynchronize(stream) != cudaSuccess) throw std::runtime_error("enqueue: a kernel failed");
 }
 

@@ -63,8 +63,7 @@ std::unique_ptr<nvinfer1::IPluginV3> create(const Words& words) {
     ints[i] = std::atoi(value.c_str());
     floats[i] = std::strtof(value.c_str(), nullptr);
     const void* data = is_float ? static_cast<const void*>(&floats[i]) : &ints[i];
-    fields.emplace_back(name.c_str(), data, is_float ? PluginFieldType::kFLOAT32 : PluginFieldType::kINT32,
-                        1);
+    fields.emplace_back(name.c_str(), data, is_float ? PluginFieldType::kFLOAT32 : PluginFieldType::kINT32, 1);
   }
   const nvinfer1::PluginFieldCollection all = {static_cast<int32_t>(fields.size()), fields.data()};
   constexpr auto kPhase = nvinfer1::TensorRTPhase::kBUILD;
@@ -86,8 +85,7 @@ std::vector<nvinfer1::DynamicPluginTensorDesc> describe(const std::string& wrong
   return all;
 }
 
-void probe(nvinfer1::v_2_0::IPluginV3OneBuild& build, const std::string& wrong, const std::string& type,
-           int inputs) {
+void probe(nvinfer1::v_2_0::IPluginV3OneBuild& build, const std::string& wrong, const std::string& type, int inputs) {
   const auto all = describe(wrong, type);
   std::printf("configure: %d\n", build.configurePlugin(all.data(), inputs, all.data() + kInputs, kOutputs));
   std::printf("workspace: %zu\n", build.getWorkspaceSize(all.data(), inputs, all.data() + kInputs, kOutputs));

@@ -23,7 +23,7 @@ SOURCES = (
     "mamba2_mixer/launch_bfloat16.cu",
 )
 NARROW = ("mamba2_mixer/launch_float16.cu", "mamba2_mixer/launch_bfloat16.cu")
-SHIM = ("common/host_shim/fiber.cpp", "common/host_shim/cuda_shim.cpp")
+SHIM = tuple(f"common/host_shim/{name}.cpp" for name in ("fiber", "cuda_shim", "arithmetic"))
 MAIN = "mamba2_mixer/testing/case_runner.cu"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")

@@ -40,7 +40,7 @@ def test_fields_take_defaults_in_the_contracts_order() -> None:
         ),
         ({"head_dim": 257}, "attribute head_dim: expected 1 to 256, found 257"),
         ({"state_size": 300}, "attribute state_size: expected 1 to 256, found 300"),
-        ({"n_groups": 0}, "attribute n_groups: expected 1 or more, found 0"),
+        ({"n_groups": 0}, "attribute n_groups: expected 1 to 65535, found 0"),
         ({"epsilon": math.nan}, "attribute epsilon: expected 0 or more, found nan"),
         (
             {"time_step_min": 2.0, "time_step_max": 1.0},

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from elastic_export.ops.contract import read_contract
-from elastic_export.ops.plugin_creator import Declaration, Symbols, Values, check_range, create_creator
+from elastic_export.ops.contract import LIMITS, plugin_folder, read_contract
+from elastic_export.ops.kernel_limits import read_formula
+from elastic_export.ops.plugin_creator import Declaration, Symbols, Values, check_range, create_creator, formula
 
 FLOAT_BYTES = 4
 
@@ -18,22 +19,12 @@ def create(trt: Any) -> Any:
 
 def declaration() -> Declaration:
     """What a build must know of it."""
-    return Declaration(read_contract("mamba2_mixer"), _workspace, _check)
+    return Declaration(read_contract("mamba2_mixer"), workspace_bytes, _check)
 
 
-def workspace_bytes(*, B: int, T: int, H: int, P: int, G: int, N: int) -> int:
-    """Scratch memory of a call, as `plan_decode` and `plan_scan` in select.cpp count it.
-
-    A step keeps the gated y [B, di]; a longer call dt [B, H, T], rounded up to 16 bytes, and x|B|C [B, T, dc].
-    """
-    if T == 1:
-        return FLOAT_BYTES * B * H * P
-    steps = -(-B * T * H // 4) * 4
-    return FLOAT_BYTES * (steps + B * T * (H * P + 2 * G * N))
-
-
-def _workspace(symbols: Symbols) -> int:
-    return workspace_bytes(**{name: symbols[name] for name in "BTHPGN"})
+def workspace_bytes(symbols: Symbols) -> int:
+    """Scratch memory of a call, whichever kernel runs it: the formula that the kernels' header states."""
+    return FLOAT_BYTES * formula(read_formula(plugin_folder() / "mamba2_mixer" / LIMITS, "workspace_floats"), symbols)
 
 
 def _check(values: Values) -> None:

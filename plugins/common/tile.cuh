@@ -1,0 +1,75 @@
+// The vocabulary of kernels on tensor cores: tiles of two-byte elements in shared memory, and the fragments of them that
+// the lanes of a warp hold for D = A*B + D, A [16, 16], B [16, 8], D [16, 8]. Device code and host shim alike; which lane
+// holds which element is PTX's affair (mma.m16n8k16, ldmatrix) and stays behind these names. From sm_80 on.
+#pragma once
+
+#include "device.cuh"
+
+namespace elastic {
+
+struct FragmentA {
+  uint32_t pairs[4];
+};
+struct FragmentB {
+  uint32_t pairs[2];
+};
+
+// Row groupID = lane / 4 and row groupID + 8, columns 2 * (lane % 4) and the next one of each.
+struct Accumulator {
+  float at[4] = {};
+
+  ELASTIC_D static int row(int i) { return static_cast<int>(threadIdx.x) % kWarp / 4 + i / 2 * 8; }
+  ELASTIC_D static int column(int i) { return static_cast<int>(threadIdx.x) % 4 * 2 + i % 2; }
+};
+
+// kRows x kColumns elements in shared memory, every row followed by 16 bytes that are not used: eight rows, as ldmatrix
+// reads them, lie in different banks.
+template <typename T, int kRows, int kColumns>
+class SharedTile {
+ public:
+  static_assert(sizeof(T) == 2 && kColumns % 8 == 0, "rows of whole 16-byte pieces");
+  static constexpr int kPitch = kColumns + 8;
+  static constexpr int kElements = kRows * kPitch;
+
+  ELASTIC_D explicit SharedTile(T* elements) : elements_(elements) {}
+  ELASTIC_D T* at(int row, int column) const { return elements_ + row * kPitch + column; }
+
+ private:
+  T* elements_;
+};
+
+// The lane's row of the four 8x8 matrices that make up a 16x16 part: upper left, lower left, upper right, lower right.
+ELASTIC_D int matrix_row() { return static_cast<int>(threadIdx.x) % 16; }
+ELASTIC_D int matrix_column() { return static_cast<int>(threadIdx.x) % kWarp / 16 * 8; }
+
+// A: the 16x16 part of the tile that begins at (row, column).
+template <typename T, int kRows, int kColumns>
+ELASTIC_D FragmentA load_a(const SharedTile<T, kRows, kColumns>& tile, int row, int column) {
+  FragmentA a;
+  load_matrices<false>(tile.at(row + matrix_row(), column + matrix_column()), a.pairs);
+  return a;
+}
+
+// B of two products beside each other: the part of 16 rows and 16 columns that begins at (row, column).
+template <typename T, int kRows, int kColumns>
+ELASTIC_D void load_b(const SharedTile<T, kRows, kColumns>& tile, int row, int column, FragmentB (&b)[2]) {
+  uint32_t pairs[4];
+  load_matrices<true>(tile.at(row + matrix_row(), column + matrix_column()), pairs);
+  b[0] = {{pairs[0], pairs[1]}};
+  b[1] = {{pairs[2], pairs[3]}};
+}
+
+// D += A*B in float32; T: the type of A and B, float16 or bfloat16.
+template <typename T>
+ELASTIC_D void multiply_add(Accumulator& d, const FragmentA& a, const FragmentB& b) {
+  multiply_add_fragments<T>(d.at, a.pairs, b.pairs);
+}
+
+// The accumulators of two products beside each other as the A of a next one: lanes hold the same elements of both.
+template <typename T>
+ELASTIC_D FragmentA pack_a(const Accumulator& left, const Accumulator& right) {
+  return {{pack_pair<T>(left.at[0], left.at[1]), pack_pair<T>(left.at[2], left.at[3]),
+           pack_pair<T>(right.at[0], right.at[1]), pack_pair<T>(right.at[2], right.at[3])}};
+}
+
+}  // namespace elastic
