@@ -148,11 +148,11 @@ TEST(generate_tokenizer_refuses_what_it_cannot_do) {
   CHECK_EQ(refused("\"merges\": []", "\"mergers\": []"), "model.merges|none");
   CHECK_EQ(refused("BPE", "Unigram"), "model.type|Unigram");
   CHECK_EQ(refused("\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}"),
-           "normalizer|{'type': 'NFC'}");
+           R"(normalizer|{"type":"NFC"})");
   CHECK_EQ(refused("\"post_processor\": null", "\"post_processor\": 1"), "post_processor|1");
   CHECK_EQ(refused("\"add_prefix_space\": false", "\"add_prefix_space\": true").substr(0, 14),
            "pre_tokenizer|");
-  CHECK_EQ(refused("\"byte_fallback\": false", "\"byte_fallback\": true"), "model.byte_fallback|True");
+  CHECK_EQ(refused("\"byte_fallback\": false", "\"byte_fallback\": true"), "model.byte_fallback|true");
   CHECK_EQ(refused("\"\\u0041\": 65", "\"xyz\": 65"), "model.vocab|no letter for byte 65");
   CHECK_EQ(refused("\"normalized\": false", "\"lstrip\": true"), "added_tokens|one with lstrip");
   CHECK_EQ(THROWN(InputError, tokenizer("\"id\": 256", "\"id\": -1")).expected, "a token id");
@@ -172,10 +172,11 @@ TEST(generate_eos_ids_as_in_python) {
       for (const std::int64_t id : eos_ids(folder, integer(at(file, "vocab"))))
         seen += std::to_string(id) + " ";
     } catch (const InputError& error) {
-      seen = error.subject + "|" + error.expected + "|" + error.found;
+      seen = error.subject + "|" + error.expected;
     }
     std::string expected;
-    if (const auto* refused = at(wanted, "error").get<std::string>()) expected = *refused;
+    // What was found is said in each language's own words.
+    if (const std::string* refused = if_text(at(wanted, "error"))) expected = refused->substr(0, refused->rfind('|'));
     for (const Value& id : items(at(wanted, "ids"))) expected += std::to_string(integer(id)) + " ";
     CHECK_EQ(seen, expected);
   }

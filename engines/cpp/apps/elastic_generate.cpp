@@ -63,7 +63,7 @@ Plan plan(const Bundle& bundle, const app::Options& options, const std::optional
   if (!chosen && is_auto)
     throw BuildError("--budget auto", "a budget that fits", "none", "see:\n" + choice.explain());
   if (!chosen) {
-    throw UnavailableError("budget " + repr(options.budget), "one that fits " + device->name,
+    throw UnavailableError("budget " + in_quotes(options.budget), "one that fits " + device->name,
                            choice.reckonings.front().refusal);
   }
   const BudgetEntry& budget = bundle.budget(chosen->budget->name);

@@ -7,7 +7,6 @@
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/fit.h"
-#include "elastic_runtime/json.h"
 
 namespace app {
 

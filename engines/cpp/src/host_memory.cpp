@@ -70,7 +70,7 @@ void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int
                        std::int64_t batch, std::int64_t free) {
   const std::int64_t need = host_bytes(bundle, budget, max_context, batch);
   if (need <= free) return;
-  throw UnavailableError("budget " + repr(budget.name) + " on the CPU",
+  throw UnavailableError("budget " + in_quotes(budget.name) + " on the CPU",
                          gib(need) + " GiB of free memory (float32 arithmetic, weights as stored)",
                          gib(std::max<std::int64_t>(free, 0)) + " GiB",
                          "take a smaller budget or context, or run its engine on a card");

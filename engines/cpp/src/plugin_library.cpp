@@ -4,11 +4,11 @@
 #include <string_view>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 #include "elastic_runtime/mapped_file.h"
 #include "elastic_runtime/sha256.h"
 #include "engine_code.h"
 #include "files.h"
+#include "json.h"
 
 namespace elastic {
 namespace {
@@ -43,9 +43,9 @@ std::string plugin_abi(const std::filesystem::path& library) {
   if (end == std::string_view::npos)
     throw InputError(where, "a plugin library of elastic-export", "no mark of one");
   const Value facts = parse_json(bytes.substr(start + kMark.size(), end - start - kMark.size()), where);
-  const Value* abi = facts.find("tensorrt");
-  const auto* text = abi ? abi->get<std::string>() : nullptr;
-  if (!text) throw InputError(where + ": tensorrt", "text", abi ? show(*abi) : "no such field");
+  const Value* abi = find(facts, "tensorrt");
+  const std::string* text = abi ? if_text(*abi) : nullptr;
+  if (!text) throw InputError(where + ": tensorrt", "text", abi ? show_value(*abi) : "no such field");
   return *text;
 }
 

@@ -3,7 +3,7 @@
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/generate.h"
-#include "elastic_runtime/json.h"
+#include "unicode.h"
 
 namespace elastic {
 namespace {

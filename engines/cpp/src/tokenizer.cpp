@@ -4,8 +4,9 @@
 #include <initializer_list>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 #include "files.h"
+#include "json.h"
+#include "unicode.h"
 
 namespace elastic {
 namespace {
@@ -19,19 +20,19 @@ const Value& member(const Value& value, std::initializer_list<const char*> keys)
   static const Value kNull;
   const Value* at = &value;
   for (const char* key : keys) {
-    at = at->find(key);
+    at = find(*at, key);
     if (!at) return kNull;
   }
   return *at;
 }
 
 bool is_text(const Value& value, std::string_view wanted) {
-  const auto* text = value.get<std::string>();
+  const std::string* text = if_text(value);
   return text && *text == wanted;
 }
 
 bool is_off(const Value& value) {
-  const auto* truth = value.get<bool>();
+  const bool* truth = if_truth(value);
   return value.is_null() || (truth && !*truth);
 }
 
@@ -52,52 +53,53 @@ std::string letter(int byte) {
 
 void check_model(const Value& file, const std::string& where) {
   const Value& model = member(file, {"model"});
-  if (!is_text(member(model, {"type"}), "BPE")) refuse(where + ": model.type", show(member(model, {"type"})));
-  const auto* merges = member(model, {"merges"}).get<Array>();
+  if (!is_text(member(model, {"type"}), "BPE")) refuse(where + ": model.type", show_value(member(model, {"type"})));
+  const Array* merges = if_array(member(model, {"merges"}));
   if (!merges || !merges->empty()) {
     refuse(where + ": model.merges", merges ? std::to_string(merges->size()) + " merges" : "none");
   }
   for (const char* name : {"byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "unk_token"}) {
-    if (!is_off(member(model, {name}))) refuse(where + ": model." + name, show(member(model, {name})));
+    if (!is_off(member(model, {name}))) refuse(where + ": model." + name, show_value(member(model, {name})));
   }
   for (const char* name : {"normalizer", "post_processor", "truncation", "padding"}) {
-    if (!member(file, {name}).is_null()) refuse(where + ": " + name, show(member(file, {name})));
+    if (!member(file, {name}).is_null()) refuse(where + ": " + name, show_value(member(file, {name})));
   }
   const Value& split = member(file, {"pre_tokenizer"});
   if (!is_text(member(split, {"type"}), "ByteLevel") || !is_off(member(split, {"add_prefix_space"}))) {
-    refuse(where + ": pre_tokenizer", show(split));
+    refuse(where + ": pre_tokenizer", show_value(split));
   }
 }
 
 std::int64_t id_of(const Value& value, const std::string& where) {
-  const auto* id = value.get<std::int64_t>();
-  if (!id || *id < 0) throw InputError(where, "a token id", show(value));
+  const std::int64_t* id = if_integer(value);
+  if (!id || *id < 0) throw InputError(where, "a token id", show_value(value));
   return *id;
 }
 
 }  // namespace
 
 ByteTokenizer ByteTokenizer::read(const std::filesystem::path& path) {
-  return parse(read_json(path), path_text(path));
+  return parse(read_bytes(path, kJsonLimit, "a readable JSON file"), path_text(path));
 }
 
-ByteTokenizer ByteTokenizer::parse(const Value& file, const std::string& where) {
+ByteTokenizer ByteTokenizer::parse(const std::string& data, const std::string& where) {
+  const Value file = parse_json(data, where);
   check_model(file, where);
   const Value& vocabulary = member(file, {"model", "vocab"});
-  if (!vocabulary.get<Object>() || vocabulary.get<Object>()->size() != 256)
+  if (!vocabulary.is_object() || vocabulary.size() != 256)
     refuse(where + ": model.vocab", "other tokens");
   ByteTokenizer result;
   for (int byte = 0; byte < 256; ++byte) {
-    const Value* id = vocabulary.find(letter(byte));
+    const Value* id = find(vocabulary, letter(byte));
     if (!id) refuse(where + ": model.vocab", "no letter for byte " + std::to_string(byte));
     result.ids_[static_cast<std::size_t>(byte)] = id_of(*id, where + ": model.vocab");
     result.bytes_[result.ids_[static_cast<std::size_t>(byte)]] = std::string(1, static_cast<char>(byte));
   }
-  const auto* added = member(file, {"added_tokens"}).get<Array>();
+  const Array* added = if_array(member(file, {"added_tokens"}));
   for (const Value& token : added ? *added : Array{}) {
-    const auto* content = member(token, {"content"}).get<std::string>();
+    const std::string* content = if_text(member(token, {"content"}));
     if (!content || content->empty())
-      throw InputError(where + ": added_tokens", "tokens with content", show(token));
+      throw InputError(where + ": added_tokens", "tokens with content", show_value(token));
     for (const char* name : {"lstrip", "rstrip", "normalized", "single_word"}) {
       if (!is_off(member(token, {name}))) refuse(where + ": added_tokens", std::string("one with ") + name);
     }

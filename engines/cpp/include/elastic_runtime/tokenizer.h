@@ -9,8 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "elastic_runtime/json.h"
-
 namespace elastic {
 
 class ByteTokenizer {
@@ -19,8 +17,8 @@ class ByteTokenizer {
   /// merges, a normalizer or anything else that this class would have to ignore.
   static ByteTokenizer read(const std::filesystem::path& path);
 
-  /// The same for parsed JSON; `where` names it in errors.
-  static ByteTokenizer parse(const Value& file, const std::string& where);
+  /// The same for its text; `where` names it in errors.
+  static ByteTokenizer parse(const std::string& data, const std::string& where);
 
   /// The ids of UTF-8 text; marks such as `<|user|>` become their own token. Throws InputError: text that is
   /// no UTF-8.
