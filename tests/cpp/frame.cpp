@@ -58,7 +58,7 @@ std::string tokenizer_text() {
     vocab += (byte ? ", \"" : "\"") + std::string(letter) + "\": " + std::to_string(byte);
   }
   return R"({"added_tokens": [{"id": 256, "content": "<|a|>", "special": true}, {"id": 257, "content": "<|a|>b", "normalized": false}],
-    "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "post_processor": null,
+    "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "post_processor": null, "decoder": {"type": "ByteLevel"},
     "model": {"type": "BPE", "byte_fallback": false, "merges": [], "vocab": {)" +
          vocab + "}}}";
 }

@@ -12,12 +12,12 @@
 #include <string>
 #include <vector>
 
+#include "byte_level.h"
 #include "check.h"
 #include "elastic_runtime/choose.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/manifest.h"
 #include "elastic_runtime/sampler.h"
-#include "elastic_runtime/tokenizer.h"
 #include "elastic_runtime/weights.h"
 #include "unicode.h"
 
@@ -51,7 +51,7 @@ bool read(int reader, const std::string& data) {
     if (reader == 0) ask(parse_manifest(reseal(data)));
     if (reader == 1) cut(parse_recipe(data));
     if (reader == 2 && parse_json(data, "x.json").is_null()) std::abort();
-    if (reader == 3) ByteTokenizer::parse(data, "t").encode("a<|a|>b\xC3\xA9");
+    if (reader == 3) ByteLevelTokenizer(parse_json(data, "t"), "t").encode("a<|a|>b\xC3\xA9", true);
     return true;
   } catch (const Error& error) {
     const std::string what = error.what();

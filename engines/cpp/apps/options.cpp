@@ -19,7 +19,7 @@ const char* const kHelp =
   --vram SIZE            free GPU memory, such as 12GiB, instead of what the device says
   --context N            tokens that must be possible: the smallest engine that has them; without it the
                          largest that fits the memory (on the CPU 4096)
-  --prompt TEXT          text, for byte-level vocabularies without merges
+  --prompt TEXT          text, for byte-level vocabularies (BPE)
   --ids 1,2,3            token ids, for every vocabulary
   --max-new N            tokens to make (256)
   --temperature T        0 is greedy (0)

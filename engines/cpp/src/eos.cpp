@@ -5,21 +5,10 @@
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/tokenizer.h"
 #include "json.h"
+#include "special_tokens.h"
 
 namespace elastic {
 namespace {
-
-std::optional<Value> optional_json(const std::filesystem::path& path) {
-  std::error_code none;
-  if (!std::filesystem::is_regular_file(path, none)) return std::nullopt;
-  return read_json(path, kJsonLimit, Numbers::kAny);
-}
-
-/// A special token stands as text or as an object with `content`; null where it does neither.
-const std::string* content_of(const Value* token) {
-  if (token && token->is_object()) token = find(*token, "content");
-  return token ? if_text(*token) : nullptr;
-}
 
 /// The id of a token in tokenizer.json.
 std::optional<std::int64_t> id_of(const Value& tokenizer, const std::string& token) {
@@ -42,24 +31,25 @@ std::vector<std::int64_t> ids_of(const Value& eos) {
   const Array* list = if_array(eos);
   for (const Value& item : list ? *list : one) {
     const std::int64_t* id = if_integer(item);
-    if (!id) throw InputError("generation_config.json: eos_token_id", "an id or a list of ids", show_value(eos));
+    if (!id)
+      throw InputError("generation_config.json: eos_token_id", "an id or a list of ids", show_value(eos));
     ids.push_back(*id);
   }
   return ids;
 }
 
 std::vector<std::int64_t> named(const std::filesystem::path& folder) {
-  const auto generation = optional_json(folder / "generation_config.json");
-  const Value* eos = generation ? find(*generation, "eos_token_id") : nullptr;
+  const Value generation = others_json(folder / "generation_config.json");
+  const Value* eos = find(generation, "eos_token_id");
   if (eos && !eos->is_null()) return ids_of(*eos);
-  const auto config = optional_json(folder / "tokenizer_config.json");
-  const std::string* token = config ? content_of(find(*config, "eos_token")) : nullptr;
-  if (token && token->empty()) token = nullptr;
-  const auto older = token ? std::nullopt : optional_json(folder / "special_tokens_map.json");
-  if (older) token = content_of(find(*older, "eos_token"));
-  const auto tokenizer = token ? optional_json(folder / "tokenizer.json") : std::nullopt;
-  const auto id = tokenizer ? id_of(*tokenizer, *token) : std::nullopt;
-  return id ? std::vector<std::int64_t>{*id} : std::vector<std::int64_t>{};
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const Value config = others_json(folder / name);
+    const std::string* token = content_of(find(config, "eos_token"));
+    if (!token || token->empty()) continue;
+    const auto id = id_of(others_json(folder / "tokenizer.json"), *token);
+    return id ? std::vector<std::int64_t>{*id} : std::vector<std::int64_t>{};
+  }
+  return {};
 }
 
 }  // namespace
