@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
+#include "json.h"
 
 namespace elastic_test {
 

@@ -25,25 +25,25 @@ std::string scratch(const std::string& name) {
 }
 
 const elastic::Value& at(const elastic::Value& value, const std::string& key) {
-  const elastic::Value* found = value.find(key);
+  const elastic::Value* found = elastic::find(value, key);
   if (!found) throw std::runtime_error("no member " + key);
   return *found;
 }
 
 std::string text(const elastic::Value& value) {
-  const auto* found = value.get<std::string>();
+  const std::string* found = elastic::if_text(value);
   if (!found) throw std::runtime_error("no text");
   return *found;
 }
 
 std::int64_t integer(const elastic::Value& value) {
-  const auto* found = value.get<std::int64_t>();
+  const std::int64_t* found = elastic::if_integer(value);
   if (!found) throw std::runtime_error("no integer");
   return *found;
 }
 
 const elastic::Array& items(const elastic::Value& value) {
-  const auto* found = value.get<elastic::Array>();
+  const elastic::Array* found = elastic::if_array(value);
   if (!found) throw std::runtime_error("no array");
   return *found;
 }
@@ -58,7 +58,7 @@ std::string tokenizer_text() {
     vocab += (byte ? ", \"" : "\"") + std::string(letter) + "\": " + std::to_string(byte);
   }
   return R"({"added_tokens": [{"id": 256, "content": "<|a|>", "special": true}, {"id": 257, "content": "<|a|>b", "normalized": false}],
-    "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "post_processor": null,
+    "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "post_processor": null, "decoder": {"type": "ByteLevel"},
     "model": {"type": "BPE", "byte_fallback": false, "merges": [], "vocab": {)" +
          vocab + "}}}";
 }

@@ -275,7 +275,7 @@ def all_files(folder: Path) -> dict[str, str]:
     slices["sha256"] = slice_digests(slices, folder)
     made = {
         "choose.json": choose_cases(), "slices.json": slices, "sampler.json": sampler_cases(reference_sample),
-        "errors.json": error_cases(folder), "session.json": session_cases(),
+        "errors.json": error_cases(), "session.json": session_cases(),
         "eos.json": eos_cases(folder), "call_size.json": call_size_cases(),
     }  # fmt: skip
     texts = {name: json.dumps(value, indent=1, ensure_ascii=False) + "\n" for name, value in made.items()}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_runtime import Bundle, iter_weights
+from elastic_runtime import Bundle, Tokenizer, iter_weights
 
 GIB = 1 << 30
 PROMPT = "Once upon a <|user|>time"
@@ -38,8 +38,9 @@ def test_every_weight_is_cut_alike(program: Path, demo_bundle: Path) -> None:
     for budget in bundle.budgets:
         assert budget.weights is not None
         weights = iter_weights(bundle.recipe(budget), (demo_bundle / budget.weights).parent)
-        wanted = "".join(f"{hashlib.sha256(array.tobytes()).hexdigest()}  {name}\n" for name, array in weights)
-        assert _run(program, demo_bundle, "--budget", budget.name, "--weights-digest").stdout == wanted
+        wanted = [f"{hashlib.sha256(array.tobytes()).hexdigest()}  {name}" for name, array in weights]
+        done = _run(program, demo_bundle, "--budget", budget.name, "--weights-digest")
+        assert sorted(done.stdout.splitlines()) == sorted(wanted)
 
 
 def test_the_choice_is_explained_alike(program: Path, demo_bundle: Path) -> None:
@@ -153,9 +154,57 @@ def test_bad_runs_end_with_2_and_a_sentence(
 
 
 def test_invalid_utf8_is_refused(host_program: Path, demo_bundle: Path, twins: Path) -> None:
-    common = [host_program, demo_bundle, "--device", "cpu", "--budget", "small", "--model", twins / "small.onnx"]
+    common = [host_program, demo_bundle, "--device", "cpu", "--budget", "small", "--model", "before/it/is/looked/for"]
     done = subprocess.run([*common, "--prompt", b"a\xff"], capture_output=True, check=False)
-    assert (done.returncode, b"expected UTF-8 text, found another byte at offset 1" in done.stderr) == (2, True)
+    assert (done.returncode, b"expected valid UTF-8, found an invalid byte at 1" in done.stderr) == (2, True)
+
+
+@pytest.mark.timeout(900)
+def test_text_goes_in_and_comes_out_as_python_decodes_it(small: tuple[object, ...], demo_bundle: Path) -> None:
+    tokenizer = Tokenizer(demo_bundle)
+    common = (*small, "--prompt", PROMPT, "--max-new", 120, "--no-eos", "--temperature", 1, "--seed", 5)
+    ids = [int(line) for line in _run(*common, "--print-ids").stdout.split()]
+    done = subprocess.run([str(part) for part in common], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == tokenizer.decode(ids) + "\n" != "\n"
+    stop = tokenizer.decode(ids)[20:23]
+    cut = subprocess.run([str(part) for part in (*common, "--stop", stop)], capture_output=True, check=False)
+    assert cut.stdout.decode() == tokenizer.decode(ids).split(stop)[0] + "\n"
+
+
+def test_text_comes_while_it_is_made(small: tuple[object, ...]) -> None:
+    options = [option for option in ENDLESS if option != "--print-ids"]
+    command = [str(part) for part in (*small, *options, "--temperature", 1)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(60) == 130
+
+
+def test_a_tokenizer_that_is_not_read_is_refused_by_name_and_ids_go_without(
+    host_program: Path, wide_bundle: Path, tmp_path: Path
+) -> None:
+    from elastic_runtime.format.seal import EMPTY, seal
+
+    copy = tmp_path / "copy"
+    shutil.copytree(wide_bundle, copy)
+    described = json.loads((copy / "tokenizer.json").read_text("utf-8"))
+    text = json.dumps(described | {"normalizer": {"type": "NFC"}})
+    (copy / "tokenizer.json").unlink()
+    (copy / "tokenizer.json").write_text(text, "utf-8")
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8")) | {"seal": EMPTY}
+    entry = next(entry for entry in manifest["files"] if entry["path"] == "tokenizer.json")
+    entry |= {"size": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    (copy / "manifest.json").write_text(seal(json.dumps(manifest)), "utf-8")
+    found = 'tokenizer.json: normalizer: expected none, found {"type":"NFC"}. Pass token ids instead of text.\n'
+    done = _run(host_program, copy, "--device", "cpu", "--prompt", "Hello")
+    assert (done.returncode, done.stderr.endswith(found)) == (2, True)
+    done = _run(host_program, copy, "--device", "cpu", "--ids", "1,2", "--max-new", 2)
+    assert (done.returncode, len(done.stdout.split())) == (0, 2)
+    assert done.stderr.startswith("elastic_generate: prints token ids: ")
+    assert done.stderr.endswith(found)
 
 
 def _heard(process: subprocess.Popen[str], later: float = 0) -> None:

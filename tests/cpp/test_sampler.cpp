@@ -11,7 +11,7 @@ using namespace elastic_test;
 namespace {
 
 double number(const Value& value) {
-  const auto* real = value.get<double>();
+  const auto* real = value.get_ptr<const double*>();
   return real ? *real : static_cast<double>(integer(value));
 }
 

@@ -77,7 +77,7 @@ TEST(session_steps_as_in_python) {
       } catch (const InputError& refused) {
         error = refused.subject + "|" + refused.expected + "|" + refused.found;
       }
-      const Value* expected = step.find("error");
+      const Value* expected = find(step, "error");
       CHECK_EQ(where + error, where + (expected && !expected->is_null() ? text(*expected) : ""));
       for (std::size_t row = 0; row < fixture.session.positions().size(); ++row) {
         const auto index = static_cast<std::int64_t>(row);

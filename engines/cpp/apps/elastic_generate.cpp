@@ -59,32 +59,32 @@ void print_digests(const Bundle& bundle, const BudgetEntry& budget) {
   }
 }
 
-/// The bundle's tokenizer, where text goes in or may come out; none: ids come out.
-std::optional<ByteTokenizer> tokenizer_of(const Bundle& bundle, const app::Options& options) {
+/// The bundle's tokenizer, where text goes in or may come out; null: ids come out.
+std::unique_ptr<Tokenizer> tokenizer_of(const Bundle& bundle, const app::Options& options) {
   const bool needed = options.prompt || !options.generate.stop_texts.empty();
-  if (!needed && options.print_ids) return std::nullopt;
+  if (!needed && options.print_ids) return nullptr;
   try {
-    return ByteTokenizer::read(bundle.file("tokenizer.json"));
-  } catch (const InputError&) {
+    return read_tokenizer(bundle.path());
+  } catch (const Error& error) {
     if (needed) throw;
-    return std::nullopt;
+    say(std::string("prints token ids: ") + error.what());
+    return nullptr;
   }
 }
 
-void run(Session& session, const Bundle& bundle, const app::Options& options) {
+void run(Session& session, const Bundle& bundle, const app::Options& options, const Tokenizer* tokenizer,
+         const std::vector<std::int64_t>& prompt) {
   GenerateOptions settings = options.generate;
   if (settings.stop_ids.empty() && !options.ignore_eos)
     settings.stop_ids = eos_ids(bundle.path(), session.shape().vocab);
-  const std::optional<ByteTokenizer> tokenizer = tokenizer_of(bundle, options);
   const bool as_ids = options.print_ids || !tokenizer;
   const auto on_token = [&](std::size_t, std::int64_t id, std::string_view text) {
     app::print(as_ids ? std::to_string(id) + "\n" : std::string(text));
     app::poll();
     return true;
   };
-  const std::vector<std::int64_t> prompt = options.ids ? *options.ids : tokenizer->encode(*options.prompt);
   session.before_call(app::poll);
-  generate(session, {prompt}, settings, tokenizer ? &*tokenizer : nullptr, on_token);
+  generate(session, {prompt}, settings, tokenizer, on_token);
   if (!as_ids) app::print("\n");
 }
 
@@ -101,8 +101,11 @@ void main_of(const std::vector<std::string>& arguments) {
   if (options.weights_digest && options.budget != "auto")
     return print_digests(bundle, bundle.budget(options.budget));
   if (options.weights_digest) return print_digests(bundle, *place_of(bundle, request, say).budget);
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(bundle, options);
+  const std::vector<std::int64_t> prompt =
+      options.ids ? *options.ids : tokenizer->encode(*options.prompt, true);
   Session session(open_backend(bundle, request, say).backend);
-  run(session, bundle, options);
+  run(session, bundle, options, tokenizer.get(), prompt);
 }
 
 }  // namespace

@@ -10,7 +10,6 @@
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/fit.h"
-#include "elastic_runtime/json.h"
 
 namespace app {
 
@@ -85,7 +84,7 @@ const std::vector<Option>& options() {
        "tokens that must be possible: the smallest engine that has them; without it the\n"
        "largest that fits the memory (on the CPU 4096)",
        [](Options& o, auto& n, auto& v) { o.context = count(v, n); }},
-      {"--prompt", "TEXT", "text, for byte-level vocabularies without merges; - reads standard input",
+      {"--prompt", "TEXT", "text, for byte-level vocabularies (BPE); - reads standard input",
        [](Options& o, auto&, auto& v) { o.prompt = v == "-" ? standard_input() : v; }},
       {"--ids", "1,2,3", "token ids, for every vocabulary",
        [](Options& o, auto&, auto& v) { o.ids = id_list(v); }},

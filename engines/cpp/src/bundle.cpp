@@ -40,12 +40,12 @@ const BudgetEntry& Bundle::budget(const std::string& name) const {
     if (entry.name == name) return entry;
     names += (names.empty() ? "" : ", ") + entry.name;
   }
-  throw InputError("budget " + repr(name), "one of " + names, "no such budget in the bundle");
+  throw InputError("budget " + in_quotes(name), "one of " + names, "no such budget in the bundle");
 }
 
 WeightRecipe Bundle::recipe(const BudgetEntry& budget) const {
   if (!budget.weights)
-    throw InputError("budget " + repr(budget.name), "shared or sliced weights", "embedded ones");
+    throw InputError("budget " + in_quotes(budget.name), "shared or sliced weights", "embedded ones");
   return read_recipe(path_ / path_of(*budget.weights));
 }
 

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 
 namespace elastic {
 namespace {

@@ -3,63 +3,53 @@
 #include <optional>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 #include "elastic_runtime/tokenizer.h"
+#include "json.h"
+#include "special_tokens.h"
 
 namespace elastic {
 namespace {
 
-std::optional<Value> optional_json(const std::filesystem::path& path) {
-  std::error_code none;
-  if (!std::filesystem::is_regular_file(path, none)) return std::nullopt;
-  return read_json(path, kJsonLimit, Numbers::kAny);
-}
-
-/// A special token stands as text or as an object with `content`; null where it does neither.
-const std::string* content_of(const Value* token) {
-  if (token && token->get<Object>()) token = token->find("content");
-  return token ? token->get<std::string>() : nullptr;
-}
-
 /// The id of a token in tokenizer.json.
 std::optional<std::int64_t> id_of(const Value& tokenizer, const std::string& token) {
-  const Value* added = tokenizer.find("added_tokens");
-  const auto* list = added ? added->get<Array>() : nullptr;
+  const Value* added = find(tokenizer, "added_tokens");
+  const Array* list = added ? if_array(*added) : nullptr;
   for (const Value& entry : list ? *list : Array{}) {
     const std::string* content = content_of(&entry);
-    const Value* id = entry.find("id");
-    if (content && *content == token && id && id->get<std::int64_t>()) return *id->get<std::int64_t>();
+    const Value* id = find(entry, "id");
+    if (content && *content == token && id && if_integer(*id)) return *if_integer(*id);
   }
-  const Value* model = tokenizer.find("model");
-  const Value* vocabulary = model ? model->find("vocab") : nullptr;
-  const Value* id = vocabulary ? vocabulary->find(token) : nullptr;
-  return id && id->get<std::int64_t>() ? std::optional(*id->get<std::int64_t>()) : std::nullopt;
+  const Value* model = find(tokenizer, "model");
+  const Value* vocabulary = model ? find(*model, "vocab") : nullptr;
+  const Value* id = vocabulary ? find(*vocabulary, token) : nullptr;
+  return id && if_integer(*id) ? std::optional(*if_integer(*id)) : std::nullopt;
 }
 
 std::vector<std::int64_t> ids_of(const Value& eos) {
   std::vector<std::int64_t> ids;
   const Array one = {eos};
-  const auto* list = eos.get<Array>();
+  const Array* list = if_array(eos);
   for (const Value& item : list ? *list : one) {
-    const auto* id = item.get<std::int64_t>();
-    if (!id) throw InputError("generation_config.json: eos_token_id", "an id or a list of ids", show(eos));
+    const std::int64_t* id = if_integer(item);
+    if (!id)
+      throw InputError("generation_config.json: eos_token_id", "an id or a list of ids", show_value(eos));
     ids.push_back(*id);
   }
   return ids;
 }
 
 std::vector<std::int64_t> named(const std::filesystem::path& folder) {
-  const auto generation = optional_json(folder / "generation_config.json");
-  const Value* eos = generation ? generation->find("eos_token_id") : nullptr;
+  const Value generation = others_json(folder / "generation_config.json");
+  const Value* eos = find(generation, "eos_token_id");
   if (eos && !eos->is_null()) return ids_of(*eos);
-  const auto config = optional_json(folder / "tokenizer_config.json");
-  const std::string* token = config ? content_of(config->find("eos_token")) : nullptr;
-  if (token && token->empty()) token = nullptr;
-  const auto older = token ? std::nullopt : optional_json(folder / "special_tokens_map.json");
-  if (older) token = content_of(older->find("eos_token"));
-  const auto tokenizer = token ? optional_json(folder / "tokenizer.json") : std::nullopt;
-  const auto id = tokenizer ? id_of(*tokenizer, *token) : std::nullopt;
-  return id ? std::vector<std::int64_t>{*id} : std::vector<std::int64_t>{};
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const Value config = others_json(folder / name);
+    const std::string* token = content_of(find(config, "eos_token"));
+    if (!token || token->empty()) continue;
+    const auto id = id_of(others_json(folder / "tokenizer.json"), *token);
+    return id ? std::vector<std::int64_t>{*id} : std::vector<std::int64_t>{};
+  }
+  return {};
 }
 
 }  // namespace

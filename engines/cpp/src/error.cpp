@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "elastic_runtime/json.h"
-
 namespace elastic {
 namespace {
 

@@ -7,7 +7,6 @@
 #include <regex>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 #include "files.h"
 
 namespace elastic {
@@ -60,7 +59,7 @@ std::int64_t parse_bytes(const std::string& text, const std::string& subject) {
         known == kUnits.end() ? 0 : std::floor(std::strtod(found[1].str().c_str(), nullptr) * known->second);
     if (bytes >= 1 && bytes <= kMostBytes) return static_cast<std::int64_t>(bytes);
   }
-  throw InputError(subject, "a size such as 12GiB or 16GB, above 0", show(repr(text)));
+  throw InputError(subject, "a size such as 12GiB or 16GB, above 0", show(in_quotes(text)));
 }
 
 }  // namespace elastic

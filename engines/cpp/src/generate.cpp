@@ -9,13 +9,15 @@ namespace {
 
 /// One row in progress.
 struct Row {
-  Row(const GenerateOptions& options, std::size_t index)
+  Row(const GenerateOptions& options, const Tokenizer* tokenizer, std::size_t index)
       : sampler({options.sampling.temperature, options.sampling.top_k, options.sampling.top_p,
                  options.sampling.seed + index}),
-        stream(options.stop_texts) {}
+        stream(tokenizer ? tokenizer->stream() : nullptr),
+        stop(options.stop_texts) {}
 
   Sampler sampler;
-  TextStream stream;
+  std::unique_ptr<TextStream> stream;
+  StopText stop;
   Generated result;
   bool done = false;
 };
@@ -32,7 +34,7 @@ void check_prompts(const std::vector<std::vector<std::int64_t>>& prompts, const 
   }
 }
 
-void check(const GenerateOptions& options, const Session& session, const ByteTokenizer* tokenizer) {
+void check(const GenerateOptions& options, const Session& session, const Tokenizer* tokenizer) {
   if (options.max_new < 1) throw InputError("max_new", "at least 1", std::to_string(options.max_new));
   if (!options.stop_texts.empty() && !tokenizer) {
     throw InputError("stop string", "a bundle with a tokenizer that this program reads", "none",
@@ -50,7 +52,7 @@ bool ends(const Row& row, std::int64_t id, const GenerateOptions& options, std::
           std::int64_t context, Stop& stop) {
   if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
     stop = Stop::kToken;
-  } else if (row.stream.stopped()) {
+  } else if (row.stop.stopped()) {
     stop = Stop::kText;
   } else if (static_cast<std::int64_t>(row.result.ids.size()) == options.max_new) {
     stop = Stop::kLength;
@@ -65,10 +67,10 @@ bool ends(const Row& row, std::int64_t id, const GenerateOptions& options, std::
 /// Everything of one call of `generate`.
 class Generation {
  public:
-  Generation(Session& session, const GenerateOptions& options, const ByteTokenizer* tokenizer,
+  Generation(Session& session, const GenerateOptions& options, const Tokenizer* tokenizer,
              const OnToken& on_token, std::size_t count)
-      : session_(session), options_(options), tokenizer_(tokenizer), on_token_(on_token) {
-    for (std::size_t i = 0; i < count; ++i) rows_.emplace_back(options, i);
+      : session_(session), options_(options), on_token_(on_token) {
+    for (std::size_t i = 0; i < count; ++i) rows_.emplace_back(options, tokenizer, i);
   }
 
   std::vector<Generated> run(const std::vector<std::vector<std::int64_t>>& prompts) {
@@ -103,9 +105,9 @@ class Generation {
     const std::int64_t id = row.sampler.sample(logits, static_cast<std::size_t>(shape.vocab));
     row.result.ids.push_back(id);
     session_.set_pending(index, id);  // given out, and fed only when the row goes on, now or later
-    std::string text = tokenizer_ ? row.stream.push(tokenizer_->decode(id)) : std::string();
+    std::string text = row.stream ? row.stop.push(row.stream->push(id)) : std::string();
     row.done = ends(row, id, options_, session_.positions()[index], shape.max_context, row.result.stop);
-    if (row.done) text += row.stream.finish();
+    if (row.done && row.stream) text += row.stop.push(row.stream->finish()) + row.stop.finish();
     row.result.text += text;
     if (!on_token_) return true;
     const std::uint64_t moves = session_.moves();
@@ -130,7 +132,6 @@ class Generation {
 
   Session& session_;
   const GenerateOptions& options_;
-  const ByteTokenizer* tokenizer_;
   const OnToken& on_token_;
   std::vector<Row> rows_;
 };
@@ -138,7 +139,7 @@ class Generation {
 }  // namespace
 
 std::vector<Generated> generate(Session& session, const std::vector<std::vector<std::int64_t>>& prompts,
-                                const GenerateOptions& options, const ByteTokenizer* tokenizer,
+                                const GenerateOptions& options, const Tokenizer* tokenizer,
                                 const OnToken& on_token) {
   check(options, session, tokenizer);
   check_prompts(prompts, session);

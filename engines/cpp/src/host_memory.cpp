@@ -77,7 +77,7 @@ void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int
   const std::string smaller = other == budgets.end()
                                   ? "take a smaller budget or context"
                                   : "take the budget " + other->name + ", which fits, a smaller context";
-  throw UnavailableError("budget " + repr(budget.name) + " on the CPU",
+  throw UnavailableError("budget " + in_quotes(budget.name) + " on the CPU",
                          gib(need) + " GiB of free memory (float32 arithmetic, weights as stored)",
                          gib(std::max<std::int64_t>(free, 0)) + " GiB",
                          smaller + ", or run its engine on a card");

@@ -1,14 +1,16 @@
-#include "elastic_runtime/json.h"
+#include "json.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <cmath>
+#include <cstdlib>
 #include <string>
 #include <system_error>
-#include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include "elastic_runtime/error.h"
 #include "files.h"
+#include "unicode.h"
 
 namespace elastic {
 namespace {
@@ -23,7 +25,7 @@ std::string line_and_column(std::string_view text, std::size_t offset) {
   return "line " + std::to_string(line) + " column " + std::to_string(std::max<std::size_t>(1, column));
 }
 
-/// Receives the events of nlohmann's parser and builds the value; faults are thrown from here.
+/// Builds the value out of the events of nlohmann's parser; faults are thrown from here.
 class Builder {
  public:
   Builder(std::string_view text, const std::string& subject, Numbers numbers)
@@ -31,33 +33,33 @@ class Builder {
 
   Value take() { return std::move(root_); }
 
-  bool null() { return put(Value(nullptr)); }
-  bool boolean(bool value) { return put(Value(value)); }
-  bool number_integer(std::int64_t value) { return put(Value(value)); }
+  bool null() { return put(nullptr); }
+  bool boolean(bool value) { return put(value); }
+  bool number_integer(std::int64_t value) { return put(value); }
   bool number_unsigned(std::uint64_t value) {
-    if (value > static_cast<std::uint64_t>(INT64_MAX)) {
-      if (any_number_) return put(Value(static_cast<double>(value)));
-      fail_integer(std::to_string(value));
-    }
-    return put(Value(static_cast<std::int64_t>(value)));
+    if (value <= static_cast<std::uint64_t>(INT64_MAX)) return put(static_cast<std::int64_t>(value));
+    if (!any_number_) fail_integer(std::to_string(value));
+    return put(static_cast<double>(value));
   }
   bool number_float(double value, const std::string& text) {
-    if (!any_number_ && text.find_first_of(".eE") == std::string::npos)
-      fail_integer(text);  // the parser's way out of 64 bits
-    return put(Value(value));
+    // The parser's way out of 64 bits.
+    if (!any_number_ && text.find_first_of(".eE") == std::string::npos) fail_integer(text);
+    return put(value);
   }
-  bool string(std::string& value) { return put(Value(std::move(value))); }
-  bool binary(nlohmann::json::binary_t&) { return false; }
-  bool start_object(std::size_t) { return open(Value(Object{})); }
-  bool start_array(std::size_t) { return open(Value(Array{})); }
+  bool string(std::string& value) { return put(std::move(value)); }
+  bool binary(Value::binary_t&) { return false; }
+  bool start_object(std::size_t) { return open(Object{}); }
+  bool start_array(std::size_t) { return open(Array{}); }
   bool key(std::string& key) {
-    keys_.back() = std::move(key);
+    const auto [place, is_new] = stack_.back()->get_ptr<Object*>()->emplace(std::move(key), nullptr);
+    if (!is_new) {
+      throw InputError(subject_, "every key once in an object",
+                       "the key " + in_quotes(place->first.substr(0, 60)) + " twice");
+    }
+    next_ = &place->second;
     return true;
   }
-  bool end_object() {
-    check_unique(*stack_.back().get<Object>());
-    return close();
-  }
+  bool end_object() { return close(); }
   bool end_array() { return close(); }
 
   template <typename Exception>
@@ -78,50 +80,75 @@ class Builder {
     throw InputError(subject_, "integers of 64 bits", "the integer " + clip(text));
   }
 
-  void check_unique(const Object& object) const {
-    std::unordered_set<std::string_view> seen;
-    for (const Member& member : object) {
-      if (!seen.insert(member.key).second) {
-        throw InputError(subject_, "every key once in an object",
-                         "the key " + repr(member.key.substr(0, 60)) + " twice");
-      }
-    }
-  }
-
   bool open(Value value) {
     if (stack_.size() == kMaxDepth) {
       throw InputError(subject_, "JSON of moderate depth", "values nested too deeply");
     }
-    stack_.push_back(std::move(value));
-    keys_.emplace_back();
+    stack_.push_back(place(std::move(value)));
     return true;
   }
 
   bool close() {
-    Value value = std::move(stack_.back());
     stack_.pop_back();
-    keys_.pop_back();
-    return put(std::move(value));
+    return true;
   }
 
   bool put(Value value) {
-    if (stack_.empty()) {
-      root_ = std::move(value);
-    } else if (auto* array = stack_.back().get<Array>()) {
-      array->push_back(std::move(value));
-    } else {
-      stack_.back().get<Object>()->push_back({std::move(keys_.back()), std::move(value)});
-    }
+    place(std::move(value));
     return true;
+  }
+
+  /// Where the value now stands. It stays there while anything in it is open: only then its array grows.
+  Value* place(Value value) {
+    if (!stack_.empty() && stack_.back()->is_array()) return &stack_.back()->emplace_back(std::move(value));
+    Value* target = stack_.empty() ? &root_ : next_;
+    *target = std::move(value);
+    return target;
   }
 
   std::string_view text_;
   const std::string& subject_;
   bool any_number_;
   Value root_;
-  std::vector<Value> stack_;       // the open arrays and objects
-  std::vector<std::string> keys_;  // of each of them, the key whose value comes next
+  Value* next_ = nullptr;      // of the member whose key has been read
+  std::vector<Value*> stack_;  // the open arrays and objects
 };
+
+/// Bytes of what stands at `at` and is no finite number: a literal, or digits that no double holds. 0:
+/// neither.
+std::size_t infinite_number(std::string_view text, std::size_t at) {
+  for (const std::string_view literal : {"Infinity", "NaN"}) {
+    if (text.compare(at, literal.size(), literal) == 0) return literal.size();
+  }
+  if (text[at] < '0' || text[at] > '9') return 0;
+  const std::size_t size = std::min(text.find_first_not_of("0123456789.eE+-", at), text.size()) - at;
+  const std::string number(text.substr(at, size));
+  return std::isinf(std::strtod(number.c_str(), nullptr)) ? size : 0;
+}
+
+/// Bytes of the text or number that begins at `at`, else 1.
+std::size_t token_size(std::string_view text, std::size_t at) {
+  if (text[at] >= '0' && text[at] <= '9') {
+    return std::min(text.find_first_not_of("0123456789.eE+-", at), text.size()) - at;
+  }
+  if (text[at] != '"') return 1;
+  std::size_t end = at + 1;
+  while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
+  return std::min(end + 1, text.size()) - at;
+}
+
+/// The text with the largest double in place of numbers that no double holds: nlohmann's parser ends at one.
+std::string with_finite_numbers(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t infinite = infinite_number(text, at);
+    const std::size_t size = infinite ? infinite : token_size(text, at);
+    result += infinite ? "1.7976931348623157e308 " : text.substr(at, size);
+    at += size;
+  }
+  return result;
+}
 
 void check_text(std::string_view text, const std::string& subject) {
   static constexpr char kHex[] = "0123456789abcdef";
@@ -142,20 +169,26 @@ void check_text(std::string_view text, const std::string& subject) {
 
 }  // namespace
 
-const Value* Value::find(std::string_view key) const {
-  const auto* object = get<Object>();
-  if (!object) return nullptr;
-  const auto found =
-      std::find_if(object->begin(), object->end(), [&](const Member& m) { return m.key == key; });
-  return found == object->end() ? nullptr : &found->value;
+const Value* find(const Value& value, std::string_view key) {
+  const Object* members = if_object(value);
+  if (!members) return nullptr;
+  const auto found = members->find(std::string(key));
+  return found == members->end() ? nullptr : &found->second;
+}
+
+std::string show_value(const Value& value) {
+  if (const std::string* text = if_text(value)) return show(*text);
+  return show(value.dump(-1, ' ', true, Value::error_handler_t::replace));
 }
 
 Value parse_json(std::string_view text, const std::string& subject, Numbers numbers) {
   check_text(text, subject);
-  Builder builder(text, subject, numbers);
-  nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
+  const std::string finite = numbers == Numbers::kAny ? with_finite_numbers(text) : std::string();
+  const std::string_view read = numbers == Numbers::kAny ? finite : text;
+  Builder builder(read, subject, numbers);
+  Value::sax_parse(read.begin(), read.end(), &builder);
   Value value = builder.take();
-  if (!value.get<Object>()) throw InputError(subject, "a JSON object", json_type(value));
+  if (!value.is_object()) throw InputError(subject, "a JSON object", show_value(value));
   return value;
 }
 
@@ -170,26 +203,6 @@ Value read_json(const std::filesystem::path& path, std::size_t limit, Numbers nu
   if (text.size() > limit)
     throw InputError(name, "at most " + std::to_string(limit) + " bytes of JSON", "a larger file");
   return parse_json(text, name, numbers);
-}
-
-std::size_t invalid_utf8(std::string_view text) {
-  // Well-formed sequences, Unicode 15 table 3-7: (first byte from, to, length, second byte from, to).
-  static constexpr unsigned char kForms[][5] = {
-      {0x00, 0x7F, 1, 0, 0},       {0xC2, 0xDF, 2, 0x80, 0xBF}, {0xE0, 0xE0, 3, 0xA0, 0xBF},
-      {0xE1, 0xEC, 3, 0x80, 0xBF}, {0xED, 0xED, 3, 0x80, 0x9F}, {0xEE, 0xEF, 3, 0x80, 0xBF},
-      {0xF0, 0xF0, 4, 0x90, 0xBF}, {0xF1, 0xF3, 4, 0x80, 0xBF}, {0xF4, 0xF4, 4, 0x80, 0x8F}};
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  for (std::size_t i = 0; i < text.size();) {
-    const auto* form = std::find_if(std::begin(kForms), std::end(kForms),
-                                    [&](const auto& f) { return byte(i) >= f[0] && byte(i) <= f[1]; });
-    if (form == std::end(kForms) || text.size() - i < (*form)[2]) return i;
-    if ((*form)[2] > 1 && (byte(i + 1) < (*form)[3] || byte(i + 1) > (*form)[4])) return i;
-    for (std::size_t k = 2; k < (*form)[2]; ++k) {
-      if ((byte(i + k) & 0xC0) != 0x80) return i;
-    }
-    i += (*form)[2];
-  }
-  return std::string_view::npos;
 }
 
 }  // namespace elastic

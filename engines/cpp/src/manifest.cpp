@@ -10,6 +10,7 @@
 #include "files.h"
 #include "manifest_decode.h"
 #include "paths.h"
+#include "unicode.h"
 
 namespace elastic {
 namespace {
@@ -64,12 +65,8 @@ void check_engine(const EngineEntry& engine, const Where& where) {
   check_name(engine.target, where.note("target"));
   check_counts(engine, where);
   if (engine.plugin.has_value() != (engine.ops == "plugin")) {
-    const std::string found = engine.plugin
-                                  ? "Plugin(library=" + repr(engine.plugin->library) +
-                                        ", abi=" + repr(engine.plugin->abi) +
-                                        ", carried=" + (engine.plugin->carried ? "CarriedLibrary(" : "None)")
-                                  : "None";
-    throw InputError(where.note("plugin").text(), "a library if and only if ops is plugin", show(found));
+    throw InputError(where.note("plugin").text(), "a library if and only if ops is plugin",
+                     engine.plugin ? show(engine.plugin->library) : "none");
   }
   if (engine.plugin) check_file_name(engine.plugin->library, where.note("plugin"));
   if (engine.plugin && engine.plugin->carried) {
@@ -85,7 +82,7 @@ void check_engine(const EngineEntry& engine, const Where& where) {
       continue;
     const std::string note = "output " + show(port.name);
     throw InputError(where.note(note).text(), "an input with its alias rule",
-                     port.input ? show(*port.input) : "None");
+                     port.input ? show(*port.input) : "none");
   }
 }
 
@@ -134,12 +131,10 @@ void check(const Manifest& manifest, const Where& where) {
 
 /// Removes a member of an object and gives its value, null where there is none.
 Value pop(Value& value, std::string_view key) {
-  Object& members = *value.get<Object>();
-  const auto found =
-      std::find_if(members.begin(), members.end(), [&](const Member& m) { return m.key == key; });
-  if (found == members.end()) return Value();
-  Value result = std::move(found->value);
-  members.erase(found);
+  const auto found = value.find(std::string(key));
+  if (found == value.end()) return Value();
+  Value result = std::move(*found);
+  value.erase(found);
   return result;
 }
 
@@ -189,9 +184,8 @@ Manifest parse_manifest(const std::string& data, const std::string& where) {
   }
   Value value = parse_json(data, where);
   const Value schema = pop(value, "schema");
-  const auto* name = schema.get<std::string>();
-  if (!name || *name != kSchema) {
-    throw InputError(where + ": schema", repr(kSchema), show(schema),
+  if (schema != kSchema) {
+    throw InputError(where + ": schema", in_quotes(kSchema), show_value(schema),
                      "use the elastic_runtime of the version that wrote the bundle");
   }
   pop(value, "seal");

@@ -43,11 +43,11 @@ Widths widths(const Value& value, const Where& where) {
   result.attention_heads = fields.integer("attention_heads");
   result.kv_heads = fields.integer("kv_heads");
   result.attention_head_dim = fields.integer("attention_head_dim");
-  for (const Member& member : as_object(value, where)) {  // of kinds unknown here: a width, or one a layer
-    if (member.value.get<Array>()) {
-      as_list(member.value, where.field(member.key), as_integer);
+  for (const auto& [name, width] : value.items()) {  // of kinds unknown here: a width, or one a layer
+    if (width.is_array()) {
+      as_list(width, where.field(name), as_integer);
     } else {
-      as_integer(member.value, where.field(member.key));
+      as_integer(width, where.field(name));
     }
   }
   return result;
@@ -63,9 +63,9 @@ StateEntry state_entry(const Value& value, const Where& where) {
 }
 
 Dim dim(const Value& value, const Where& where) {
-  const auto* number = value.get<std::int64_t>();
+  const std::int64_t* number = if_integer(value);
   if (number && *number >= 0 && *number <= kMaxInt) return {*number, {}};
-  if (const auto* symbol = value.get<std::string>()) return {0, *symbol};
+  if (const std::string* symbol = if_text(value)) return {0, *symbol};
   fail_mismatch(where, "one of the forms an integer from 0 to " + std::to_string(kMaxInt) + ", text", value);
 }
 
@@ -89,7 +89,7 @@ CarriedLibrary carried_library(const Value& value, const Where& where) {
 }
 
 Plugin plugin(const Value& value, const Where& where) {
-  if (!value.get<Object>() || !value.find("carried")) {
+  if (!find(value, "carried")) {
     const Fields fields(value, where, {"library", "abi"});
     return {fields.text("library"), fields.text("abi"), {}};
   }
@@ -174,22 +174,22 @@ BudgetEntry budget_entry(const Value& value, const Where& where) {
   return result;
 }
 
-/// Text, a count, a truth or an array of one of the first two: what an option may be.
-Value option(const Value& value, const Where& where) {
+/// Text, a count, a truth or an array of one of the first two: what an option may be. As JSON text.
+std::string option(const Value& value, const Where& where) {
   const auto is_count = [](const Value& item) {
-    const auto* number = item.get<std::int64_t>();
+    const std::int64_t* number = if_integer(item);
     return number && *number >= 0 && *number <= kMaxInt;
   };
-  bool fine = value.get<std::string>() || value.get<bool>() || is_count(value);
-  if (const auto* items = value.get<Array>()) {
+  bool fine = value.is_string() || value.is_boolean() || is_count(value);
+  if (const Array* items = if_array(value)) {
     bool counts = true, texts = true;
     for (const Value& item : *items) {
       counts = counts && is_count(item);
-      texts = texts && item.get<std::string>();
+      texts = texts && item.is_string();
     }
     fine = counts || texts;
   }
-  if (fine) return value;
+  if (fine) return value.dump();
   const std::string count = "an integer from 0 to " + std::to_string(kMaxInt);
   fail_mismatch(where, "one of the forms text, " + count + ", true or false, an array, an array", value);
 }
@@ -198,8 +198,8 @@ template <typename Read>
 auto dictionary(const Fields& fields, std::string_view name, Read&& read) {
   std::vector<std::pair<std::string, decltype(read(fields[name], fields.where(name)))>> result;
   const Where where = fields.where(name);
-  for (const Member& member : as_object(fields[name], where)) {
-    result.emplace_back(member.key, read(member.value, where.key(member.key)));
+  for (const auto& [key, value] : as_object(fields[name], where)) {
+    result.emplace_back(key, read(value, where.key(key)));
   }
   return result;
 }

@@ -40,7 +40,7 @@ void check_precision(const Bundle& bundle, const BudgetEntry& budget, const Onnx
   if (options.model || precision == "fp32") return;
   const std::string size = gib(host_bytes(bundle, budget, options.max_context, options.max_batch));
   throw InputError(
-      "budget " + repr(budget.name), "a float32 model for onnxruntime's CPU", precision,
+      "budget " + in_quotes(budget.name), "a float32 model for onnxruntime's CPU", precision,
       "name its float32 twin (elastic_runtime.ort.twin makes it; it takes " + size + " GiB of memory)");
 }
 

@@ -8,7 +8,6 @@
 
 #include "driver.h"
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 #include "system.h"
 #include "tensorrt_build.h"
 
@@ -178,7 +177,7 @@ class Opening {
       throw UnavailableError(refused.at(reckoning.engine->file));
     }
     if (request_.budget != "auto")  // says more about one budget
-      throw UnavailableError("budget " + repr(request_.budget), "an engine that fits " + device.name,
+      throw UnavailableError("budget " + in_quotes(request_.budget), "an engine that fits " + device.name,
                              choice.reckonings.front().refusal, "see:\n" + choice.explain());
     throw UnavailableError("bundle", "a budget that fits", "none", "see:\n" + choice.explain());
   }

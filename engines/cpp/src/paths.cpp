@@ -39,12 +39,13 @@ bool is_plain(const std::string& text, int parents) {
 
 void check_relative(const std::string& text, const Where& where, int parents) {
   if (is_plain(text, parents)) return;
-  throw InputError(where.text(), "a relative path inside the bundle, parts divided by '/'", show(repr(text)));
+  throw InputError(where.text(), "a relative path inside the bundle, parts divided by '/'",
+                   show(in_quotes(text)));
 }
 
 void check_file_name(const std::string& text, const Where& where) {
   if (is_plain(text, 0) && text.find('/') == std::string::npos) return;
-  throw InputError(where.text(), "a plain file name", show(repr(text)));
+  throw InputError(where.text(), "a plain file name", show(in_quotes(text)));
 }
 
 void check_name(const std::string& text, const Where& where) {
@@ -54,7 +55,7 @@ void check_name(const std::string& text, const Where& where) {
     const bool high =
         byte == 0xC2 && i + 1 < rest.size() && static_cast<unsigned char>(rest[i + 1]) < 0xA0;  // C1
     if (byte < 32 || byte == 127 || high)
-      throw InputError(where.text(), "a name without control characters", show(repr(text)));
+      throw InputError(where.text(), "a name without control characters", show(in_quotes(text)));
   }
 }
 

@@ -8,10 +8,10 @@
 #include <tuple>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 #include "elastic_runtime/mapped_file.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
+#include "json.h"
 #include "paths.h"
 #include "records.h"
 
@@ -78,8 +78,8 @@ Mark mark_of(const fs::path& library) {
   const Value facts =
       parse_json(bytes.substr(start + kMark.size(), end - start - kMark.size()), where + ": versions");
   const auto text = [&](const char* name) {
-    const Value* const found = facts.find(name);
-    const auto* const said = found ? found->get<std::string>() : nullptr;
+    const Value* const found = find(facts, name);
+    const std::string* const said = found ? if_text(*found) : nullptr;
     return said ? *said : std::string("none");
   };
   return {text("tensorrt"), split(text("architectures"))};
@@ -102,7 +102,7 @@ PluginLibraries described(const fs::path& folder) {
   const Value value = read_json(folder / kName, kReadLimit);
   const Fields fields(value, where, {"schema", "version", "abi", "cuda", "libraries"});
   if (fields.text("schema") != kSchema)
-    throw InputError(fields.where("schema").text(), repr(kSchema), show(repr(fields.text("schema"))), kBuild);
+    throw InputError(fields.where("schema").text(), in_quotes(kSchema), show(in_quotes(fields.text("schema"))), kBuild);
   (void)fields.text("version");
   (void)fields.text("cuda");
   return {folder, fields.text("abi"), fields.list("libraries", decode_library)};

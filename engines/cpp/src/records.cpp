@@ -17,7 +17,7 @@ std::string Where::text() const {
     case Kind::kNote:
       return parent_->text() + ": " + std::string(name_);
     case Kind::kKey:
-      return parent_->text() + "[" + repr(show(name_)) + "]";
+      return parent_->text() + "[" + in_quotes(show(name_)) + "]";
   }
   return {};
 }
@@ -27,14 +27,14 @@ Fields::Fields(const Value& value, const Where& where, std::initializer_list<std
     : value_(value), where_(where) {
   const Object& members = as_object(value, where);
   for (const std::string_view name : names) {
-    if (!value.find(name)) throw InputError(where.text(), "the field " + repr(name), "no such field");
+    if (!find(value, name)) throw InputError(where.text(), "the field " + in_quotes(name), "no such field");
   }
   if (others == Others::kAllowed) return;
-  for (const Member& member : members) {
-    if (std::find(names.begin(), names.end(), member.key) != names.end()) continue;
+  for (const auto& [key, ignored] : members) {
+    if (std::find(names.begin(), names.end(), key) != names.end()) continue;
     std::string known;
     for (const std::string_view name : names) known += (known.empty() ? "" : ", ") + std::string(name);
-    throw InputError(where.text(), "only the fields " + known, repr(show(member.key)) + " as well");
+    throw InputError(where.text(), "only the fields " + known, in_quotes(show(key)) + " as well");
   }
 }
 
@@ -50,40 +50,41 @@ bool Fields::truth(std::string_view name) const { return as_truth((*this)[name],
 
 std::string Fields::choice(std::string_view name, std::initializer_list<std::string_view> choices) const {
   const Value& value = (*this)[name];
-  const auto* text = value.get<std::string>();
+  const std::string* text = if_text(value);
   if (text && std::find(choices.begin(), choices.end(), *text) != choices.end()) return *text;
   std::string expected;
-  for (const std::string_view choice : choices) expected += (expected.empty() ? "" : " or ") + repr(choice);
+  for (const std::string_view choice : choices)
+    expected += (expected.empty() ? "" : " or ") + in_quotes(choice);
   fail_mismatch(where(name), expected, value);
 }
 
 void fail_mismatch(const Where& where, const std::string& expected, const Value& value) {
-  throw InputError(where.text(), expected, show(value));
+  throw InputError(where.text(), expected, show_value(value));
 }
 
 std::int64_t as_integer(const Value& value, const Where& where) {
-  const auto* number = value.get<std::int64_t>();
+  const std::int64_t* number = if_integer(value);
   if (number && *number >= 0 && *number <= kMaxInt) return *number;
   fail_mismatch(where, "an integer from 0 to " + std::to_string(kMaxInt), value);
 }
 
 std::string as_text(const Value& value, const Where& where) {
-  if (const auto* text = value.get<std::string>()) return *text;
+  if (const std::string* text = if_text(value)) return *text;
   fail_mismatch(where, "text", value);
 }
 
 bool as_truth(const Value& value, const Where& where) {
-  if (const auto* truth = value.get<bool>()) return *truth;
+  if (const bool* truth = if_truth(value)) return *truth;
   fail_mismatch(where, "true or false", value);
 }
 
 const Array& as_array(const Value& value, const Where& where) {
-  if (const auto* items = value.get<Array>()) return *items;
+  if (const Array* items = if_array(value)) return *items;
   fail_mismatch(where, "an array", value);
 }
 
 const Object& as_object(const Value& value, const Where& where) {
-  if (const auto* members = value.get<Object>()) return *members;
+  if (const Object* members = if_object(value)) return *members;
   fail_mismatch(where, "an object", value);
 }
 

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "elastic_runtime/json.h"
+#include "json.h"
 
 namespace elastic {
 
@@ -52,7 +52,7 @@ class Fields {
   bool truth(std::string_view name) const;
   std::string choice(std::string_view name, std::initializer_list<std::string_view> choices) const;
 
-  const Value& operator[](std::string_view name) const { return *value_.find(name); }
+  const Value& operator[](std::string_view name) const { return *find(value_, name); }
   Where where(std::string_view name) const { return where_.field(name); }
 
   /// `read(value, where)` of the field.

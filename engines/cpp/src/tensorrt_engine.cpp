@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 #include "elastic_runtime/mapped_file.h"
 #include "elastic_runtime/plugin_library.h"
 #include "files.h"

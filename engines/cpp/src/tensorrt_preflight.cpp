@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/json.h"
 #include "elastic_runtime/plugin_library.h"
 #include "tensorrt_build.h"
 #include "tensorrt_engine.h"
@@ -107,7 +106,7 @@ PluginSource check_engine(const BudgetEntry& budget, const EngineEntry& engine,
   const VramNeed need = vram_needed(budget.size(engine), engine.max_context, options.max_batch);
   if (need.total > device.free_bytes) {
     throw UnavailableError(
-        "budget " + repr(budget.name) + " on " + device.name,
+        "budget " + in_quotes(budget.name) + " on " + device.name,
         gib(need.total) + " GiB of free memory (" + need.text() + ")",
         gib(device.free_bytes) + " GiB of " + gib(device.total_bytes),
         "close what uses the card, or take a smaller budget or an engine of a smaller context");

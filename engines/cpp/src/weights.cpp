@@ -1,9 +1,9 @@
 #include "elastic_runtime/weights.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "elastic_runtime/error.h"
-#include "elastic_runtime/safetensors.h"
 #include "files.h"
 #include "manifest_decode.h"
 #include "paths.h"
@@ -109,24 +109,40 @@ void check_parts(const WeightInput& item) {
 }
 
 const Value& only_inputs(const Value& value, const std::string& source) {
-  for (const Member& member : *value.get<Object>()) {
-    if (member.key != "schema" && member.key != "inputs") {
-      throw InputError(source, "only the fields schema and inputs", repr(show(member.key)) + " as well");
+  for (const auto& [key, ignored] : value.items()) {
+    if (key != "schema" && key != "inputs") {
+      throw InputError(source, "only the fields schema and inputs", in_quotes(show(key)) + " as well");
     }
   }
-  const Value* inputs = value.find("inputs");
+  const Value* inputs = find(value, "inputs");
   if (!inputs) throw InputError(source, "only the fields schema and inputs", "no 'inputs'");
-  if (!inputs->get<Object>()) throw InputError(source + ": inputs", "an object", show(*inputs));
+  if (!inputs->is_object()) throw InputError(source + ": inputs", "an object", show_value(*inputs));
   return *inputs;
 }
 
 void check_schema(const Value& value, const std::string& source) {
-  const Value* schema = value.find("schema");
+  const Value* schema = find(value, "schema");
   if (!schema) return;
-  const auto* name = schema->get<std::string>();
-  if (name && *name == kSchema) return;
-  throw InputError(source + ": schema", repr(kSchema), show(*schema),
+  if (*schema == kSchema) return;
+  throw InputError(source + ": schema", in_quotes(kSchema), show_value(*schema),
                    "use the elastic_runtime that wrote the bundle");
+}
+
+WeightRecipe recipe_of(const Value& value, const std::string& source) {
+  check_schema(value, source);
+  WeightRecipe recipe;
+  recipe.source = source;
+  for (const auto& [name, slice] : only_inputs(value, source).items()) {
+    const std::string place = source + ": " + show(name);
+    const Where where(place);
+    recipe.inputs.push_back({name, {stored_slice(slice, where)}});
+  }
+  // Read in this order, a shard is passed through once.
+  std::stable_sort(
+      recipe.inputs.begin(), recipe.inputs.end(), [](const WeightInput& a, const WeightInput& b) {
+        return std::tie(a.parts[0].file, a.parts[0].offset) < std::tie(b.parts[0].file, b.parts[0].offset);
+      });
+  return recipe;
 }
 
 void check_extent(const StoredSlice& item, const std::filesystem::path& path, const std::string& where) {
@@ -167,20 +183,16 @@ std::int64_t WeightRecipe::nbytes() const {
   return sum;
 }
 
-WeightRecipe read_recipe(const std::filesystem::path& path) {
-  return parse_recipe(read_json(path), path_text(path));
+std::int64_t itemsize(const std::string& dtype) {
+  return dtype == "fp32" ? 4 : dtype == "bf16" || dtype == "fp16" ? 2 : 0;
 }
 
-WeightRecipe parse_recipe(const Value& value, const std::string& source) {
-  check_schema(value, source);
-  WeightRecipe recipe;
-  recipe.source = source;
-  for (const Member& member : *only_inputs(value, source).get<Object>()) {
-    const std::string place = source + ": " + show(member.key);
-    const Where where(place);
-    recipe.inputs.push_back({member.key, {stored_slice(member.value, where)}});
-  }
-  return recipe;
+WeightRecipe read_recipe(const std::filesystem::path& path) {
+  return recipe_of(read_json(path), path_text(path));
+}
+
+WeightRecipe parse_recipe(const std::string& data, const std::string& source) {
+  return recipe_of(parse_json(data, source), source);
 }
 
 WeightFiles::WeightFiles(WeightRecipe recipe, const std::filesystem::path& directory,

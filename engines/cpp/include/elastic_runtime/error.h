@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <string>
+#include <string_view>
 
 namespace elastic {
 
@@ -50,5 +51,15 @@ class DamageError : public BuildError {
  public:
   using BuildError::BuildError;
 };
+
+/// Text for a terminal: whatever is no visible sign or plain space, line breaks aside, is escaped. Names out
+/// of a hostile file must not steer it.
+std::string printable(std::string_view text);
+
+/// The same in single quotes and on one line, for the name of something.
+std::string in_quotes(std::string_view text);
+
+/// A short, ASCII-only form for an error message, of at most 60 characters.
+std::string show(std::string_view text);
 
 }  // namespace elastic

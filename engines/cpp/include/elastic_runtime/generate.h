@@ -40,16 +40,17 @@ using OnToken = std::function<bool(std::size_t row, std::int64_t id, std::string
 /// without a tokenizer; nothing was fed then. Throws it too when `on_token` has moved the session: what would
 /// follow is not of this generation.
 std::vector<Generated> generate(Session& session, const std::vector<std::vector<std::int64_t>>& prompts,
-                                const GenerateOptions& options, const ByteTokenizer* tokenizer = nullptr,
+                                const GenerateOptions& options, const Tokenizer* tokenizer = nullptr,
                                 const OnToken& on_token = {});
 
-/// Text out of bytes that arrive token by token.
-class TextStream {
+/// Passes text on until a stop string appears in it; text that may become one is held back.
+class StopText {
  public:
-  explicit TextStream(std::vector<std::string> stops = {});
+  /// Throws InputError: an empty stop string.
+  explicit StopText(std::vector<std::string> stops = {});
 
-  /// Takes bytes and gives the text that has become certain. Bytes that are no UTF-8 become U+FFFD.
-  std::string push(std::string_view bytes);
+  /// Takes text and gives what may be passed on. The stop string, and what follows it, is dropped.
+  std::string push(std::string_view text);
 
   /// What was held back, at the end.
   std::string finish();
@@ -58,12 +59,10 @@ class TextStream {
   bool stopped() const { return stopped_; }
 
  private:
-  std::string take_whole(bool at_end);
-  std::string cut_at_stop();
-  std::size_t held_back() const;
+  std::size_t overlap() const;
 
   std::vector<std::string> stops_;
-  std::string bytes_, text_;  // not yet whole sequences; whole ones that may be the start of a stop string
+  std::string held_;
   bool stopped_ = false;
 };
 

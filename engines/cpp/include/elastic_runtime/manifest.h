@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "elastic_runtime/fit.h"
-#include "elastic_runtime/json.h"
 #include "elastic_runtime/slicing.h"
 
 namespace elastic {
@@ -127,7 +126,7 @@ struct Manifest {
   bool demo = false;
   Checkpoint checkpoint;
   std::string precision, weight_mode, logits;
-  std::vector<std::pair<std::string, Value>> options;
+  std::vector<std::pair<std::string, std::string>> options;  ///< what the export was asked for, as JSON texts
   std::vector<std::pair<std::string, std::string>> versions;
   std::vector<std::string> rules;
   std::vector<BudgetEntry> budgets;  ///< largest first

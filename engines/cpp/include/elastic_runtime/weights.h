@@ -2,8 +2,8 @@
 //
 // Each input names a tensor of the parent by file, byte offset, dtype and shape, and per axis the runs
 // [start, count] that are kept; the result is row-major and contiguous. The rules are those of
-// elastic_runtime/format/weights.py. In memory an input is a list of such slices, one behind the other along an
-// axis; version 1 has room for one.
+// elastic_runtime/format/weights.py. In memory an input is a list of such slices, one behind the other along
+// an axis; version 1 has room for one.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,6 @@
 #include <string>
 #include <vector>
 
-#include "elastic_runtime/json.h"
 #include "elastic_runtime/mapped_file.h"
 #include "elastic_runtime/slicing.h"
 
@@ -56,7 +55,10 @@ struct WeightRecipe {
 WeightRecipe read_recipe(const std::filesystem::path& path);
 
 /// Check parsed JSON. Throws InputError that names the file and the input.
-WeightRecipe parse_recipe(const Value& value, const std::string& source = "weights.json");
+WeightRecipe parse_recipe(const std::string& data, const std::string& source = "weights.json");
+
+/// Bytes of an element of a recipe's dtype; 0 for an unknown one.
+std::int64_t itemsize(const std::string& dtype);
 
 /// One weight: a view of the mapped file where it is one block of it, else a copy. Keeps what it needs
 /// alive.
