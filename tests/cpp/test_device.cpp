@@ -8,14 +8,14 @@
 #include <fstream>
 #include <iterator>
 
-#include "call_size.h"
+#include "tensorrt/call_size.h"
 #include "check.h"
 #include "elastic_runtime/bundle.h"
 #include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/sha256.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "fake_sdk.h"
-#include "staging.h"
+#include "driver/staging.h"
 
 #ifndef _WIN32
 #include <sys/resource.h>
