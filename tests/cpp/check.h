@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "elastic_runtime/error.h"
-#include "json.h"
+#include "format/json.h"
 
 namespace elastic_test {
 

@@ -12,13 +12,13 @@
 #include <string>
 #include <vector>
 
-#include "byte_level.h"
 #include "check.h"
 #include "elastic_runtime/choose.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/manifest.h"
 #include "elastic_runtime/sampler.h"
 #include "elastic_runtime/weights.h"
+#include "text/byte_level.h"
 #include "unicode.h"
 
 using namespace elastic;

@@ -11,7 +11,7 @@
 #include <iterator>
 #include <thread>
 
-#include "call_size.h"
+#include "tensorrt/call_size.h"
 #include "check.h"
 #include "device_bundle.h"
 #include "elastic_runtime/bundle.h"
@@ -19,7 +19,7 @@
 #include "elastic_runtime/sha256.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "fake_sdk.h"
-#include "staging.h"
+#include "driver/staging.h"
 
 #ifndef _WIN32
 #include <sys/resource.h>

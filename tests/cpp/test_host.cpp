@@ -3,12 +3,12 @@
 #include <fstream>
 
 #include "check.h"
+#include "driver/system.h"
 #include "elastic_runtime/bundle.h"
 #include "elastic_runtime/onnx_backend.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
-#include "host_memory.h"
-#include "system.h"
+#include "ort/host_memory.h"
 
 using namespace elastic;
 using namespace elastic_test;

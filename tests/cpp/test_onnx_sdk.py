@@ -36,6 +36,6 @@ def test_every_function_stands_where_onnxruntime_has_it(tmp_path: Path) -> None:
 
 def test_every_function_that_is_called_is_there() -> None:
     ours = (HERE / "onnx_sdk" / "include" / "onnxruntime_c_api.h").read_text()
-    called = {name for path in SOURCES.glob("onnx_*") for name in re.findall(r"api\(\)\s*\.(\w+)", path.read_text())}
+    called = {name for path in SOURCES.rglob("onnx_*") for name in re.findall(r"api\(\)\s*\.(\w+)", path.read_text())}
     assert len(called) > 20
     assert {name for name in called if f"* {name})" not in ours} == set()

@@ -4,7 +4,7 @@
 #include "check.h"
 #include "elastic_runtime/sampler.h"
 #include "elastic_runtime/sha256.h"
-#include "sha256_blocks.h"
+#include "format/sha256_blocks.h"
 
 using namespace elastic;
 using namespace elastic_test;

@@ -2,10 +2,10 @@
 // test_text.py.
 #include <fstream>
 
-#include "byte_letters.h"
-#include "byte_level.h"
 #include "check.h"
-#include "utf8_stream.h"
+#include "text/byte_letters.h"
+#include "text/byte_level.h"
+#include "text/utf8_stream.h"
 
 using namespace elastic;
 using namespace elastic_test;

@@ -13,7 +13,7 @@
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/tokenizer.h"
-#include "json.h"
+#include "format/json.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
-# PCRE2 for bytes, 10.40 or later (the first that knows White_Space): target PCRE2::8BIT. Its own CMake package where there
-# is one; Debian's libpcre2-dev has none.
+# PCRE2 for bytes, 10.40 or later (the first that knows White_Space): target PCRE2::8BIT. Its own CMake package where
+# there is one; Debian has none in libpcre2-dev.
 find_package(PCRE2 10.40 CONFIG QUIET COMPONENTS 8BIT)
 if(NOT TARGET PCRE2::8BIT)
   find_path(PCRE2_INCLUDE_DIR pcre2.h)

@@ -1,7 +1,7 @@
 # The device backend. Compute capabilities do not matter here: it holds no kernels.
 find_package(CUDAToolkit REQUIRED)
 find_package(TensorRT REQUIRED)
-target_sources(elastic_runtime PRIVATE src/tensorrt_backend.cpp src/tensorrt_engine.cpp src/tensorrt_preflight.cpp)
+target_sources(elastic_runtime PRIVATE src/tensorrt/tensorrt_backend.cpp src/tensorrt/tensorrt_engine.cpp src/tensorrt/tensorrt_preflight.cpp)
 target_link_libraries(elastic_runtime PRIVATE TensorRT::runtime CUDA::cudart)
 target_compile_definitions(elastic_runtime PRIVATE ELASTIC_TENSORRT_FLAVOUR="${TensorRT_FLAVOUR}")
 

@@ -3,7 +3,7 @@
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
-#include "paths.h"
+#include "format/paths.h"
 
 namespace elastic {
 namespace {

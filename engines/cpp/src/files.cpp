@@ -4,8 +4,8 @@
 #include <cstring>
 #include <fstream>
 
+#include "driver/system.h"
 #include "elastic_runtime/error.h"
-#include "system.h"
 
 namespace elastic {
 

@@ -6,10 +6,10 @@
 #include <utility>
 #include <vector>
 
-#include "driver.h"
+#include "driver/driver.h"
 #include "elastic_runtime/error.h"
-#include "system.h"
-#include "tensorrt_build.h"
+#include "driver/system.h"
+#include "tensorrt/tensorrt_build.h"
 
 namespace elastic {
 namespace {

@@ -1,5 +1,5 @@
 // NVIDIA's driver libraries, as src/driver.h asks for them.
-#include "driver.h"
+#include "driver/driver.h"
 
 #include <cstdio>
 #include <cstring>

@@ -1,0 +1,86 @@
+// What a budget takes on the CPU, and which fits: the reckoning of open_onnx.py. Built without onnxruntime
+// too.
+#include "ort/host_memory.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "driver/system.h"
+#include "elastic_runtime/error.h"
+#include "elastic_runtime/onnx_backend.h"
+#include "files.h"
+
+namespace elastic {
+namespace {
+
+constexpr std::int64_t kArena = std::int64_t{256}
+                                << 20;  // bytes: onnxruntime itself, its buffers of one call
+
+std::int64_t weight_bytes(const BudgetEntry& budget, const WeightRecipe* recipe) {
+  if (!recipe) return times(4, budget.parameters);
+  std::int64_t largest = 0;
+  for (const WeightInput& input : recipe->inputs) {
+    std::int64_t wide = 4;
+    for (const std::int64_t size : input.shape()) wide = times(wide, size);
+    largest = std::max(largest, wide);
+  }
+  return plus(recipe->nbytes(), largest);
+}
+
+/// A sequence's states in float32: SSM states are that already, the others double where they are narrow.
+std::int64_t float32_states(const BudgetEntry& budget, const std::string& precision, std::int64_t context) {
+  const Widths& widths = budget.widths;
+  std::int64_t heads = 0;
+  for (const std::int64_t count : widths.mamba_heads) heads = plus(heads, count);
+  const std::int64_t ssm = times(times(times(4, heads), widths.mamba_head_dim), widths.ssm_state);
+  const std::int64_t others = std::max<std::int64_t>(0, budget.state_bytes - ssm);
+  const std::int64_t row = plus(others, times(budget.kv_bytes_per_token, context));
+  return plus(ssm, times(precision == "fp32" ? 1 : 2, row));
+}
+
+}  // namespace
+
+std::int64_t host_bytes(const BudgetEntry& budget, const WeightRecipe* recipe, const std::string& precision,
+                        std::int64_t max_context, std::int64_t batch) {
+  const std::int64_t states = times(times(2, batch), float32_states(budget, precision, max_context));
+  return plus(plus(weight_bytes(budget, recipe), states), kArena);
+}
+
+std::int64_t host_bytes(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
+                        std::int64_t batch) {
+  const std::optional<WeightRecipe> recipe =
+      budget.weights ? std::optional(bundle.recipe(budget)) : std::nullopt;
+  return host_bytes(budget, recipe ? &*recipe : nullptr, bundle.manifest().precision, max_context, batch);
+}
+
+const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch) {
+  return choose_on_host(bundle, max_context, batch, free_ram());
+}
+
+const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
+                                  std::int64_t free) {
+  const auto& budgets = bundle.manifest().budgets;  // the largest first
+  const auto found = std::find_if(budgets.begin(), budgets.end(), [&](const BudgetEntry& budget) {
+    return host_bytes(bundle, budget, max_context, batch) <= free;
+  });
+  return found == budgets.end() ? budgets.back() : *found;
+}
+
+void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
+                       std::int64_t batch, std::int64_t free) {
+  const std::int64_t need = host_bytes(bundle, budget, max_context, batch);
+  if (need <= free) return;
+  const auto& budgets = bundle.manifest().budgets;
+  const auto other = std::find_if(budgets.begin(), budgets.end(), [&](const BudgetEntry& each) {
+    return host_bytes(bundle, each, max_context, batch) <= free;
+  });
+  const std::string smaller = other == budgets.end()
+                                  ? "take a smaller budget or context"
+                                  : "take the budget " + other->name + ", which fits, a smaller context";
+  throw UnavailableError("budget " + in_quotes(budget.name) + " on the CPU",
+                         gib(need) + " GiB of free memory (float32 arithmetic, weights as stored)",
+                         gib(std::max<std::int64_t>(free, 0)) + " GiB",
+                         smaller + ", or run its engine on a card");
+}
+
+}  // namespace elastic

@@ -1,0 +1,274 @@
+#include "elastic_runtime/onnx_backend.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "driver/system.h"
+#include "elastic_runtime/error.h"
+#include "elastic_runtime/sha256.h"
+#include "files.h"
+#include "ort/onnx_api.h"
+#include "state_block.h"
+
+namespace elastic {
+namespace {
+
+using onnx::Owned;
+using onnx::Port;
+
+constexpr std::size_t kTokenInputs = 3;  // input_ids, position, length
+constexpr char kKinds[][12] = {"conv_state", "ssm_state", "key_cache", "value_cache"};
+
+bool is_state(const std::string& name) {
+  return std::any_of(std::begin(kKinds), std::end(kKinds), [&](const char* kind) {
+    return name.compare(0, std::strlen(kind) + 1, std::string(kind) + ".") == 0;
+  });
+}
+
+std::string output_of(const std::string& state) {
+  const std::size_t dot = state.find('.');
+  return state.substr(0, dot) + "_out" + state.substr(dot);
+}
+
+/// onnxruntime's CPU has kernels for float32 only; loading anything else fails with words that help nobody.
+void check_precision(const Bundle& bundle, const BudgetEntry& budget, const OnnxOptions& options) {
+  const std::string& precision = bundle.manifest().precision;
+  if (options.model || precision == "fp32") return;
+  const std::string size = gib(host_bytes(bundle, budget, options.max_context, options.max_batch));
+  throw InputError(
+      "budget " + in_quotes(budget.name), "a float32 model for onnxruntime's CPU", precision,
+      "name its float32 twin (elastic_runtime.ort.twin makes it; it takes " + size + " GiB of memory)");
+}
+
+/// A state between two calls: the model reads one buffer and writes the other. Caches have one buffer:
+/// TensorScatter then leaves out its copy of the whole cache, and nothing else reads the old one (engines
+/// bind them so too).
+struct State {
+  const Port* port;
+  bool in_place;
+  StateBlock block;
+  std::vector<std::byte> buffers[2];
+  Owned<OrtValue> values[2];
+};
+
+/// The kept rows of every state, one after the other.
+struct SavedOnnxStates : SavedStates {
+  std::int64_t bytes() const override {
+    std::size_t sum = 0;
+    for (const std::vector<std::byte>& part : parts) sum += part.size();
+    return static_cast<std::int64_t>(sum);
+  }
+
+  std::int64_t rows = 0;
+  std::vector<std::vector<std::byte>> parts;
+};
+
+class OnnxBackend : public Backend {
+ public:
+  OnnxBackend(const Bundle& bundle, const BudgetEntry& budget, const OnnxOptions& options)
+      : origin_{file_digest(bundle.path() / "manifest.json").sha256, budget.name, "onnxruntime"},
+        shape_{budget.widths.vocab_size, options.max_context,
+               std::min(options.max_tokens, options.max_context), options.max_batch},
+        every_token_(bundle.manifest().logits == "all"),
+        model_(options.model ? *options.model : bundle.file(budget.model), options.threads) {
+    if (budget.weights) bind_weights(bundle.weights(budget), options.on_bytes);
+    bind_states();
+  }
+
+  const SessionShape& shape() const override { return shape_; }
+
+  void reset(std::int64_t batch) override {
+    for (State& state : states_) {
+      std::vector<std::int64_t> shape = state.port->shape;
+      const std::size_t size = onnx::element_size(state.port->type);
+      state.block = {1, size, 0};
+      for (std::size_t i = 0; i < shape.size(); ++i) {
+        const bool is_rows = shape[i] < 0 && state.port->symbols[i] == "S";
+        if (shape[i] < 0) shape[i] = is_rows ? shape_.max_context : batch;
+        if (is_rows) state.block = {state.block.whole / size, size, size};
+        state.block.whole *= static_cast<std::size_t>(shape[i]);
+        if (state.block.row != 0 && !is_rows) state.block.row *= static_cast<std::size_t>(shape[i]);
+      }
+      const std::size_t bytes = state.block.height * state.block.whole;
+      for (int side = 0; side < 2; ++side) {
+        std::vector<std::byte>& buffer = state.buffers[state.in_place ? 0 : side];
+        if (side == 0 || !state.in_place) buffer.assign(bytes, std::byte{0});
+        state.values[side] = model_.tensor(buffer.data(), bytes, shape, state.port->type);
+      }
+    }
+    side_ = 0;
+  }
+
+  void run(const Call& call, float* logits) override {
+    const auto rows = static_cast<std::size_t>(call.batch), tokens = static_cast<std::size_t>(call.tokens);
+    const Owned<OrtValue> given[kTokenInputs] = {int64s(call.ids, {call.batch, call.tokens}),
+                                                 int64s(call.position, {call.batch}),
+                                                 int64s(call.length, {call.batch})};
+    std::vector<std::int64_t> shape = {call.batch, shape_.vocab};
+    if (every_token_) shape.insert(shape.begin() + 1, call.tokens);
+    const auto vocab = static_cast<std::size_t>(shape_.vocab);
+    const std::size_t count = rows * (every_token_ ? tokens : 1) * vocab;
+    if (every_token_) every_logits_.resize(count);
+    float* const target = every_token_ ? every_logits_.data() : logits;
+    const Owned<OrtValue> result =
+        model_.tensor(target, count * sizeof(float), shape, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+    run_model(given, result.get());
+    for (std::size_t row = 0; every_token_ && row < rows; ++row) {
+      const auto last = static_cast<std::size_t>(std::max<std::int64_t>(call.length[row] - 1, 0));
+      std::memcpy(logits + row * vocab, target + (row * tokens + last) * vocab, vocab * sizeof(float));
+    }
+  }
+
+  Origin origin() const override { return origin_; }
+
+  std::unique_ptr<SavedStates> save(std::int64_t rows, Place) const override {
+    auto saved = std::make_unique<SavedOnnxStates>();
+    saved->rows = rows;
+    for (const State& state : states_) {
+      const std::size_t kept = state.block.kept(rows);
+      const std::byte* from = state.buffers[state.in_place ? 0 : side_].data();
+      std::vector<std::byte>& part = saved->parts.emplace_back(state.block.height * kept);
+      for (std::size_t i = 0; i < state.block.height && kept != 0; ++i)
+        std::memcpy(part.data() + i * kept, from + i * state.block.whole, kept);
+    }
+    return saved;
+  }
+
+  void load(const SavedStates& states) override {
+    const auto& saved = saved_by<SavedOnnxStates>(states);
+    side_ = 0;
+    for (std::size_t n = 0; n < states_.size(); ++n) {
+      const StateBlock& block = states_[n].block;
+      const std::size_t kept = block.kept(saved.rows);
+      std::vector<std::byte>& to = states_[n].buffers[0];
+      std::fill(to.begin(), to.end(), std::byte{0});
+      for (std::size_t i = 0; i < block.height && kept != 0; ++i)
+        std::memcpy(to.data() + i * block.whole, saved.parts[n].data() + i * kept, kept);
+    }
+  }
+
+  std::int64_t memory() const override {
+    std::int64_t sum = weight_bytes_;
+    for (const State& state : states_)
+      sum += static_cast<std::int64_t>(state.buffers[0].size() + state.buffers[1].size());
+    return sum;
+  }
+
+ private:
+  const Port* input(const std::string& name) const {
+    const auto& all = model_.inputs();
+    const auto found =
+        std::find_if(all.begin(), all.end(), [&](const Port& port) { return port.name == name; });
+    return found == all.end() ? nullptr : &*found;
+  }
+
+  void bind_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
+    for (const WeightInput& item : files.recipe().inputs) {
+      const Port* port = input(item.name);
+      if (!port) throw InputError("weight " + show(item.name), "an input of the model", "none of that name");
+      Weight weight = files.load(item, on_bytes);
+      const std::vector<std::int64_t> shape = item.shape();
+      const std::size_t size = onnx::element_size(port->type);
+      if (port->shape != shape || size * elements(shape) != weight.size) {
+        throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
+                         "export the bundle again");
+      }
+      if (reinterpret_cast<std::uintptr_t>(weight.data) % size != 0) align(weight);
+      weight_bytes_ += static_cast<std::int64_t>(weight.size);
+      add_input(port->name, model_.tensor(weight.data, weight.size, shape, port->type));
+      owners_.push_back(std::move(weight.owner));
+    }
+  }
+
+  /// A file may lay its tensors at odd offsets; kernels may not read them there.
+  static void align(Weight& weight) {
+    const std::shared_ptr<std::byte[]> copy(new std::byte[weight.size]);
+    std::memcpy(copy.get(), weight.data, weight.size);
+    weight.data = copy.get();
+    weight.owner = copy;
+  }
+
+  static std::size_t elements(const std::vector<std::int64_t>& shape) {
+    std::size_t count = 1;
+    for (const std::int64_t size : shape) count *= static_cast<std::size_t>(size);
+    return count;
+  }
+
+  void add_input(const std::string& name, Owned<OrtValue> value) {
+    fixed_names_.push_back(name);
+    fixed_.push_back(std::move(value));
+  }
+
+  /// Pairs states with their outputs; every input must be known by now.
+  void bind_states() {
+    for (const Port& port : model_.inputs()) {
+      if (is_state(port.name)) {
+        states_.push_back({&port, port.name.find("_cache.") != std::string::npos, {}, {}, {}});
+        continue;
+      }
+      const bool known = port.name == "input_ids" || port.name == "position" || port.name == "length" ||
+                         std::find(fixed_names_.begin(), fixed_names_.end(), port.name) != fixed_names_.end();
+      if (!known) {
+        throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name",
+                         "export the bundle again");
+      }
+    }
+    for (const char* name : {"input_ids", "position", "length"}) input_names_.push_back(name);
+    for (const std::string& name : fixed_names_) input_names_.push_back(name.c_str());
+    output_names_.push_back("logits");
+    for (const State& state : states_) state_outputs_.push_back(output_of(state.port->name));
+    for (std::size_t i = 0; i < states_.size(); ++i) {
+      input_names_.push_back(states_[i].port->name.c_str());
+      output_names_.push_back(state_outputs_[i].c_str());
+    }
+  }
+
+  Owned<OrtValue> int64s(const std::int64_t* data, const std::vector<std::int64_t>& shape) const {
+    return model_.tensor(data, elements(shape) * sizeof(std::int64_t), shape,
+                         ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64);
+  }
+
+  void run_model(const Owned<OrtValue>* given, OrtValue* logits) {
+    std::vector<const OrtValue*> inputs;
+    std::vector<OrtValue*> outputs = {logits};
+    for (std::size_t i = 0; i < kTokenInputs; ++i) inputs.push_back(given[i].get());
+    for (const auto& value : fixed_) inputs.push_back(value.get());
+    for (State& state : states_) {
+      inputs.push_back(state.values[side_].get());
+      outputs.push_back(state.values[1 - side_].get());
+    }
+    onnx::check(onnx::api().Run(model_.session(), nullptr, input_names_.data(), inputs.data(), inputs.size(),
+                                output_names_.data(), outputs.size(), outputs.data()));
+    side_ = 1 - side_;
+  }
+
+  Origin origin_;
+  SessionShape shape_;
+  bool every_token_;
+  onnx::Model model_;
+  std::vector<std::shared_ptr<const void>> owners_;  // what the weights' tensors lie in
+  std::vector<std::string> fixed_names_, state_outputs_;
+  std::vector<Owned<OrtValue>> fixed_;
+  std::vector<State> states_;
+  std::vector<const char*> input_names_, output_names_;
+  std::vector<float> every_logits_;
+  std::int64_t weight_bytes_ = 0;
+  int side_ = 0;
+};
+
+}  // namespace
+
+bool has_onnx_backend() { return true; }
+
+std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEntry& budget,
+                                           const OnnxOptions& options) {
+  check_precision(bundle, budget, options);
+  check_host_memory(bundle, budget, options.max_context, options.max_batch, free_ram());
+  return std::make_unique<OnnxBackend>(bundle, budget, options);
+}
+
+}  // namespace elastic
