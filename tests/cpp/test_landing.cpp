@@ -42,7 +42,7 @@ struct Heard {
 
 std::string name_of(const Placement& placement) { return placement.engine ? placement.engine->file : "cpu"; }
 
-OpenRequest request_with(const std::optional<fs::path>& plugins, Place place = Place::kAuto) {
+OpenRequest request_with(const std::optional<fs::path>& plugins, RunOn place = RunOn::kAuto) {
   OpenRequest request;
   request.place = place;
   request.card.plugins = plugins;
@@ -74,7 +74,7 @@ TEST(landing_the_plugin_engine_runs_where_its_library_is) {
 }
 
 TEST(landing_a_native_engine_takes_its_place_without_one_and_stays_on_the_card) {
-  for (const Place place : {Place::kAuto, Place::kGpu}) {
+  for (const RunOn place : {RunOn::kAuto, RunOn::kGpu}) {
     const Bundle bundle =
         default_bundle();  // a library lies in it, as a stranger may pack one: nobody looks there
     Heard heard;
@@ -167,10 +167,10 @@ TEST(landing_then_the_cpu_unless_the_card_was_asked_for) {
                "Fake RTX: " + kOnCpu + kNotOnCard + "; no engine runs here: libelastic_plugins.so: ", 0),
            0u);
   const UnavailableError error =
-      THROWN(UnavailableError, place_of(bundle, request_with(std::nullopt, Place::kGpu)));
+      THROWN(UnavailableError, place_of(bundle, request_with(std::nullopt, RunOn::kGpu)));
   CHECK_EQ(error.subject + "|" + error.found, "libelastic_plugins.so|none named");
   heard.all.clear();
-  CHECK_EQ(name_of(place_of(bundle, request_with(bundle.path(), Place::kCpu), heard.say())), "cpu");
+  CHECK_EQ(name_of(place_of(bundle, request_with(bundle.path(), RunOn::kCpu), heard.say())), "cpu");
   CHECK(heard.all.empty());
 }
 
@@ -179,7 +179,7 @@ TEST(landing_says_why_there_is_no_card) {
   const auto said = [&] {
     Heard heard;
     CHECK_EQ(name_of(place_of(bundle, request_with(std::nullopt), heard.say())), "cpu");
-    CHECK_EQ(THROWN(UnavailableError, place_of(bundle, request_with(std::nullopt, Place::kGpu))).subject,
+    CHECK_EQ(THROWN(UnavailableError, place_of(bundle, request_with(std::nullopt, RunOn::kGpu))).subject,
              "device gpu");
     fake::state() = {};
     return heard.all.at(0);
@@ -229,7 +229,7 @@ TEST(landing_an_engine_that_only_loading_shows_not_to_run_is_left_as_well) {
   fake::state() = {};
   fake::state().validity = 2;
   heard.all.clear();
-  CHECK_EQ(landed(bundle, request_with(bundle.path(), Place::kGpu), heard), "b/p.engine (1)");
+  CHECK_EQ(landed(bundle, request_with(bundle.path(), RunOn::kGpu), heard), "b/p.engine (1)");
   const std::string on_cpu =
       landed(bundle, request_with(bundle.path()), heard);  // whose model is no model here
   CHECK(on_cpu == "onnxruntime (1)");
@@ -250,7 +250,7 @@ TEST(landing_a_library_inside_an_engine_runs_where_it_is_known_or_vouched_for) {
                        lying_about.empty() ? library : lying_about);
   };
   const auto open = [&](const Bundle& bundle, const std::optional<fs::path>& folder, bool trusted) {
-    OpenRequest request = request_with(folder, Place::kGpu);
+    OpenRequest request = request_with(folder, RunOn::kGpu);
     request.card.trust_engine = trusted;
     return name_of(open_backend(bundle, request).placement);
   };
@@ -276,7 +276,7 @@ TEST(landing_a_library_inside_an_engine_runs_where_it_is_known_or_vouched_for) {
 TEST(landing_memory_that_was_named_is_the_most_that_is_taken) {
   const Bundle bundle = default_bundle();
   OpenRequest request = request_with(bundle.path());
-  request.place = Place::kGpu;
+  request.place = RunOn::kGpu;
   request.vram = 600 << 20;  // of 8 GiB
   CHECK_EQ(THROWN(UnavailableError, place_of(bundle, request)).expected, "a budget that fits");
   request.budget = "b";
@@ -290,7 +290,7 @@ TEST(landing_memory_that_was_named_is_the_most_that_is_taken) {
 
 TEST(landing_a_budget_without_room_on_the_cpu_says_how_much_it_takes) {
   const Bundle bundle = default_bundle();
-  OpenRequest request = request_with(std::nullopt, Place::kCpu);
+  OpenRequest request = request_with(std::nullopt, RunOn::kCpu);
   request.context = std::int64_t{1} << 45;
   CHECK_EQ(THROWN(UnavailableError, place_of(bundle, request)).subject, "budget 'b' on the CPU");
 }

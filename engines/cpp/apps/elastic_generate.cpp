@@ -26,9 +26,9 @@ void hear(std::size_t) { app::poll(); }
 OpenRequest request_of(const app::Options& options) {
   OpenRequest request;
   request.budget = options.budget;
-  request.place = options.device == "cpu"   ? Place::kCpu
-                  : options.device == "gpu" ? Place::kGpu
-                                            : Place::kAuto;
+  request.place = options.device == "cpu"   ? RunOn::kCpu
+                  : options.device == "gpu" ? RunOn::kGpu
+                                            : RunOn::kAuto;
   request.vram = options.vram;
   request.context = options.context;
   if (options.plugins) request.card.plugins = fs::u8path(*options.plugins);

@@ -169,7 +169,7 @@ void check(const Options& options) {
   }
   // What these refuse, they refuse before a model is loaded for nothing.
   const elastic::Sampler sampler(options.generate.sampling);
-  const elastic::TextStream stream(options.generate.stop_texts);
+  const elastic::StopText stops(options.generate.stop_texts);
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ class Opening {
 
   Placement place() {
     if (request_.budget != "auto") (void)bundle_.budget(request_.budget);  // before anything is said
-    if (request_.place == Place::kCpu) return on_cpu();
+    if (request_.place == RunOn::kCpu) return on_cpu();
     Device device;
     try {
       device = find_device();
@@ -92,7 +92,7 @@ class Opening {
 
   /// There is no card, or the driver does not show one.
   Placement without_card(const InputError& error) {
-    if (request_.place == Place::kGpu)
+    if (request_.place == RunOn::kGpu)
       throw UnavailableError("device gpu", error.expected, error.found,
                              "look at the driver and CUDA_VISIBLE_DEVICES, or run on the CPU (--device cpu)");
     // No driver is no news; one that shows no card was updated without a restart, or worse.
@@ -105,7 +105,7 @@ class Opening {
     std::string known;
     for (const std::string& name : classes) known += (known.empty() ? "" : ", ") + name;
     const std::string where = device.name + " has compute capability " + device.compute_capability;
-    if (request_.place == Place::kGpu)
+    if (request_.place == RunOn::kGpu)
       throw UnavailableError(
           "device gpu", "a card of compute capability " + known,
           device.name + " with " + device.compute_capability,
@@ -117,7 +117,7 @@ class Opening {
 
   /// Of those for this card none runs.
   Placement instead_of(const Device& device, const UnavailableError& reason) {
-    if (request_.place == Place::kGpu) throw reason;
+    if (request_.place == RunOn::kGpu) throw reason;
     say(device.name + ": " + going_to_cpu() + kNotOnCard + "; no engine runs here: " + reason.what());
     return on_cpu();
   }

@@ -18,11 +18,11 @@ namespace elastic {
 
 /// Where to run. `kAuto`: an engine on the card, where none runs the CPU, with one warning that names the
 /// reason. What is asked for by name is taken or refused.
-enum class Place { kAuto, kCpu, kGpu };
+enum class RunOn { kAuto, kCpu, kGpu };
 
 struct OpenRequest {
   std::string budget = "auto";  ///< a name, or the largest that fits where it runs
-  Place place = Place::kAuto;
+  RunOn place = RunOn::kAuto;
   std::optional<std::int64_t> vram;  ///< bytes of the card's memory that may be taken; none: all that is free
   std::optional<std::int64_t>
       context;  ///< tokens that must be possible; none: as many as the card's memory allows
