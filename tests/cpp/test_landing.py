@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_runtime import opening
 from elastic_runtime.backend import Floats
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import ElasticError, InputError, UnavailableError
-from elastic_runtime.opening import Opener
+from elastic_runtime.opening import Opener, places
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
 from elastic_runtime.tensorrt import plugin_library
@@ -214,8 +213,8 @@ def python(bundles: dict[str, Path], plugins: dict[str, Path], monkeypatch: pyte
                 raise UnavailableError(engine.file, expected="an engine that TensorRT-RTX can run here", found="no")
             return Engine(engine.file)
 
-        monkeypatch.setattr(opening, "find_card", lambda: card if there else None)
-        monkeypatch.setattr(opening, "why_no_card", lambda: reason if "nvml_error" in facts else None)
+        monkeypatch.setattr(places, "find_card", lambda: card if there else None)
+        monkeypatch.setattr(places, "why_no_card", lambda: reason if "nvml_error" in facts else None)
         monkeypatch.setattr(plugin_library, "installed_libraries", lambda: None)
         monkeypatch.setattr(engine_opening, "installed_version", lambda: f"1.{facts.get('version', 7)}.1.116")
         monkeypatch.setattr(engine_opening, "driver_version", lambda: (driver // 1000, driver % 1000 // 10))

@@ -96,7 +96,8 @@ class Training:
         """Train until the last step or for so long; whether it is done."""
         begun, before, losses = time.monotonic(), self.minutes, list[dict[str, float]]()
         while self.step < self.run.steps:
-            losses.append(loss(self.parameters, self.step, batches(self.step)))
+            with torch.enable_grad():
+                losses.append(loss(self.parameters, self.step, batches(self.step)))
             self._update()
             self.minutes = before + (time.monotonic() - begun) / 60
             out = (time.monotonic() - begun) / 60 >= minutes

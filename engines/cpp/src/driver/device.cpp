@@ -6,7 +6,6 @@
 #include "driver/driver.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/tensorrt_backend.h"
-#include "tensorrt/tensorrt_build.h"
 
 namespace elastic {
 namespace {

@@ -36,4 +36,7 @@ extern const char* const kNvmlName;
 std::optional<Nvml> load_nvml();
 std::optional<CudaDriver> load_cuda_driver();
 
+/// CUDA's current card, as the program set it for this thread; 0 where CUDA does not say, or is not built in.
+int current_cuda_card();
+
 }  // namespace elastic

@@ -8,9 +8,6 @@
 
 namespace elastic {
 
-/// CUDA's current card, as the program set it for this thread; 0 where CUDA does not say.
-int current_cuda_card();
-
 /// Whether an engine could run on that card, were there memory, and where its plugins come from; its file is
 /// not read. Throws UnavailableError: built without TensorRT, a card of another class, an engine of another
 /// flavour or version, a driver that is too old, no plugin library that fits; as `plugin_source` about a

@@ -1,4 +1,5 @@
 // Stands in for the device backend in a library built without TensorRT.
+#include "driver/driver.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "tensorrt/tensorrt_build.h"

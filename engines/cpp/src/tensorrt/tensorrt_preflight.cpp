@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "driver/driver.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/plugin_library.h"
 #include "tensorrt/tensorrt_build.h"
