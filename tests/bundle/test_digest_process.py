@@ -64,6 +64,7 @@ def test_it_is_the_process_that_reads(large: tuple[Path, str], monkeypatch: pyte
         "raise SystemExit(3)",
         "import os; print(1 << 20, flush=True); os.kill(os.getpid(), 9)",
         "print('no number', flush=True)",
+        "import os; os.write(1, b'\\xff\\xfe\\n')",
     ],
 )
 def test_a_process_that_gives_none(large: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -73,8 +74,11 @@ def test_a_process_that_gives_none(large: tuple[Path, str], monkeypatch: pytest.
     assert sum(told) == SIZE
 
 
-def test_a_system_that_starts_none(large: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.sys, "executable", "/nowhere/python")
+@pytest.mark.parametrize("executable", ["/nowhere/python", "", None])
+def test_a_system_that_starts_none(
+    large: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setattr(module.sys, "executable", executable)
     assert digest_apart(large[0], on_bytes=lambda _: None) == (SIZE, large[1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,15 @@ def test_a_bundle_is_evaluated_in_the_precision_that_it_ships(
     code, _, err = run("evaluate", str(demo_bundle), *request, "--precision", "fp16")
     assert code == 2
     assert "--precision: expected fp32 or bf16, found fp16, which the bundle does not ship" in err
+
+
+@pytest.mark.parametrize("name", [b"a\xffb.txt", b"a\nb\x1b[31m.txt"])
+def test_a_name_that_is_no_text_is_told_escaped(name: bytes, run: Run, model: Path, text: str, tmp_path: Path) -> None:
+    odd, found, plot = tmp_path / os.fsdecode(name), tmp_path / "found.json", tmp_path / "plot.svg"
+    odd.write_bytes(Path(text).read_bytes())
+    request = ("--tokens", "20", "--budget", "small", "--json", str(found), "--plot", str(plot))
+    code, out, err = run("evaluate", str(model), "--text", str(odd), *request)
+    assert code == 0, err
+    assert Evaluation.read(found).text.name.isprintable()
+    assert "\x1b" not in out
+    ET.fromstring(plot.read_bytes())

@@ -90,7 +90,7 @@ def test_the_page_says_what_the_bundle_is(demo_bundle: Path) -> None:
 
 def test_figures_are_at_the_layers_of_the_parent(demo_bundle: Path) -> None:
     small = facts_of(Bundle.open(demo_bundle)).budgets[-1]
-    assert small.kept == "without the parent's layers 5, 6, 8"
+    assert small.kept == "the parent's layers 0 to 11 without 5, 6, 8"
     chart = small.checks[1].chart
     assert chart is not None
     places = {dot.title.split(":")[0]: dot.x for dot in chart.dots}
@@ -137,6 +137,13 @@ def test_what_was_not_verified_and_what_failed_is_said(changed: Callable[..., Bu
     assert "not verified" in page.text
     assert "Not verified." in page.text
     assert "1 check: --no-verify was given" in page.text
+
+
+def test_a_budget_without_a_report_is_not_run(changed: Callable[..., Bundle], demo_bundle: Path) -> None:
+    budgets = tuple(replace(budget, report=None) for budget in read_manifest(demo_bundle).budgets)
+    page = Page(page_of(changed(budgets=budgets)))
+    assert "Nothing was left out" not in page.text
+    assert "3 checks: the bundle has no report of it" in page.text
 
 
 def test_an_error_that_is_no_number(changed: Callable[..., Bundle]) -> None:

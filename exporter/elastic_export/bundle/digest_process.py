@@ -45,6 +45,8 @@ def digest_apart(file: Path, *, on_bytes: Callable[[int], None]) -> tuple[int, s
 
 def _lines(file: Path) -> Generator[tuple[int, str], None, None]:
     """(bytes read since the last one, "") time and again, at last (size, sha256); fewer where the process gives up."""
+    if not sys.executable:  # Python inside another program need not know one
+        return
     try:
         child = _started(file)
     except OSError:
@@ -69,5 +71,6 @@ def _started(file: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches us alone; we end the child
-        text=True,
+        encoding="ascii",
+        errors="replace",  # what else may print there is no line of ours
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -14,6 +14,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.cli.terminal import ConsoleProgress
+from elastic_export.cli.whole_file import write_whole
 from elastic_export.plan.machine import free_memory
 from elastic_export.plan.rates import measure_rates
 from elastic_runtime.bundle import Bundle
@@ -66,11 +67,12 @@ def evaluate(path: str, **options: Any) -> None:  # fmt: skip
         _check_output(options[option])
     found = _evaluation(Path(path), precisions, options, progress)
     click.echo(found.table())
-    _write(options["json_file"], found.to_json)
+    if options["json_file"] is not None:
+        write_whole(options["json_file"], found.to_json(), "--json")
     if options["plot_file"] is not None:
         from elastic_export.evaluate.plot import plot  # noqa: PLC0415  # only who wants one
 
-        _write(options["plot_file"], lambda: plot(found))
+        write_whole(options["plot_file"], plot(found), "--plot")
 
 
 def _evaluation(
@@ -190,8 +192,3 @@ def _check_output(file: Path | None) -> None:
         found = "one that may not be written"
     if found:
         raise InputError(str(file), expected="a file in a folder that exists", found=found, todo="name another file")
-
-
-def _write(file: Path | None, text: Callable[[], str]) -> None:
-    if file is not None:
-        file.write_text(text(), encoding="utf-8")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from elastic_export.cli.whole_file import write_whole
 from elastic_export.report.page import page_of
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from elastic_export.evaluate.result import Evaluation
@@ -32,18 +32,7 @@ def report(bundle: Path, output: Path | None, evaluation: Path | None) -> None:
     page = page_of(Bundle.open(bundle), None if evaluation is None else _read(evaluation))
     folder = bundle.resolve()
     file = output or folder.with_name(f"{folder.name}.html")
-    beside = file.with_name(f".{file.name}.new")
-    try:
-        beside.write_text(page, "utf-8")
-        beside.replace(file)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(
-            str(file),
-            expected="a file that can be written",
-            found=error.strerror or str(error),
-            todo="name another place with --output",
-        ) from error
+    write_whole(file, page, "--output")
     click.echo(str(file))
 
 

@@ -30,7 +30,7 @@ class Passage:
     """A text as it is scored.
 
     Attributes:
-        name: the file's.
+        name: the file's, printable.
         sha256: of the whole file.
         windows: each scored token is scored in one of them only.
         tokens: how many are scored.
@@ -102,7 +102,13 @@ def read_passage(
     count = sum(window.scored for window in windows)
     nbytes = len(text[start:end].encode())
     whole = end == len(text) and len(text.encode()) == len(data)
-    return Passage(path.name, sha256(data).hexdigest(), windows, count, nbytes, prefix, context, stride, whole)
+    digest = sha256(data).hexdigest()
+    return Passage(printable(path.name), digest, windows, count, nbytes, prefix, context, stride, whole)
+
+
+def printable(name: str) -> str:
+    """A file's name as text: what is no character, or none that shows, as Python escapes it."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in name)
 
 
 def _read(path: Path) -> bytes:

@@ -16,12 +16,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from elastic_export import __version__
-from elastic_export.evaluate.passage import Passage
+from elastic_export.evaluate.passage import Passage, printable
 from elastic_export.evaluate.score import Scored
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.fit_table import align, parameters, short, size_text
@@ -156,6 +156,7 @@ def evaluation(
     vram_context: int,
 ) -> Evaluation:
     """What scores mean: (budget, its architecture, precision, its scores) by row."""
+    subject = replace(subject, name=printable(subject.name))
     text = Text(
         passage.name,
         passage.sha256,

@@ -159,12 +159,11 @@ def _budget(bundle: Bundle, budget: BudgetEntry, report: Mapping[str, Any]) -> B
     with _well_formed(budget):
         checks = tuple(_check(check, budget, layers) for check in report.get("checks", ()))
     gone = [str(i) for i in range(layers) if i not in budget.kept_layers]
-    missing = f"without the parent's {'layer' if len(gone) == 1 else 'layers'} {', '.join(gone)}"
     return BudgetFacts(
         name=budget.name,
         parameters=parameters(budget.parameters),
         layers=budget.layers,
-        kept=missing if gone else "all layers of the parent",
+        kept=f"the parent's layers 0 to {layers - 1}" + (f" without {', '.join(gone)}" if gone else ""),
         weights=size_text(budget.weight_bytes),
         passed=report.get("passed"),
         checks=checks,
@@ -173,6 +172,7 @@ def _budget(bundle: Bundle, budget: BudgetEntry, report: Mapping[str, Any]) -> B
 
 
 def _parent_layers(bundle: Bundle) -> int:
+    """As far as the bundle tells: up to the last layer that a budget of it keeps."""
     return 1 + max(max(budget.kept_layers) for budget in bundle.budgets)
 
 
@@ -304,6 +304,8 @@ def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry) -> EngineF
 def _not_run(reports: Mapping[BudgetEntry, Mapping[str, Any]]) -> tuple[NotRun, ...]:
     found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for budget, report in reports.items():
+        if budget.report is None:
+            found["the bundle has no report of it", "elastic-export --checkpoint DIR --budget NAME"].append(budget.name)
         with _well_formed(budget):
             for entry in report.get("not_run", ()):
                 name = entry["check"] if "/" in entry["check"] else f"{budget.name}: {entry['check']}"
