@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from types import TracebackType
 
 from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of, user_memo
 from elastic_export.bundle.digest_process import digest_apart
+from elastic_export.plan.machine import processors
 from elastic_export.progress import Gauge
 from elastic_export.weights.streamed_digest import streamed_digest
 from elastic_runtime.errors import InputError
@@ -163,4 +163,4 @@ def _check_same(file: Path, before: FileState) -> None:
 
 def _threads() -> int:
     """Two at least: of a file that is not in memory one thread mostly waits for the disk."""
-    return max(2, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
+    return max(2, min(_MOST_THREADS, processors()))
