@@ -153,7 +153,8 @@ def test_rows_of_a_batch_draw_with_their_own_seed() -> None:
         ),
         (
             {"temperature": 10**400},
-            f"temperature: expected a number from 0, found {10**56}.... Give 0 for the likeliest token, or such as 0.7.",
+            f"temperature: expected a number from 0, found {10**56}.... "
+            "Give 0 for the likeliest token, or such as 0.7.",
         ),
         ({"top_k": -1}, "top_k: expected 0 (no limit) or more, found -1. Give 0, or such as 40."),
         ({"top_k": math.nan}, "top_k: expected 0 (no limit) or more, found nan. Give 0, or such as 40."),
