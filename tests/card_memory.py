@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 from elastic_runtime.ort import onnx_memory
-from elastic_runtime.ort.onnx_memory import CudaMemory, HostMemory
+from elastic_runtime.ort.onnx_memory import CudaMemory, HostMemory, check_cuda
 
 
 class ApartMemory(CudaMemory):
@@ -29,6 +29,8 @@ class ApartMemory(CudaMemory):
 @contextmanager
 def apart() -> Iterator[Counter[str]]:
     """While it lasts, `CudaMemory` is the stand-in; yields what crossed: `written` and `read` buffers."""
+    ours = (onnx_memory.check_cuda, onnx_memory.CudaMemory)
+    assert ours == (check_cuda, CudaMemory), "a test before this one left a stand-in behind"
     crossed: Counter[str] = Counter()
     make, write, read = (
         onnxruntime.OrtValue.ortvalue_from_shape_and_type,

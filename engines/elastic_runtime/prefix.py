@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from elastic_runtime.backend import DeviceName
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.session import Session
 from elastic_runtime.snapshot import Snapshot
 from elastic_runtime.text.tokenizer import Message, Tokenizer
@@ -37,7 +37,8 @@ class Prefix:
         Args:
             ids: the whole prompt.
             keep: how many of them the next prompt will begin with, as far as is known: they are fed, and a copy of the
-                session is kept behind them, in place of the one before. Where it holds them already nothing is kept.
+                session is kept behind them, in place of the one before. Where it holds them already, or a card has no
+                room for the copy, nothing is kept.
 
         Returns:
             The ids that are left to feed, at least one.
@@ -59,7 +60,7 @@ class Prefix:
         if _begins(ids, self._session.tokens[0]):
             return len(self._session.tokens[0])
         if self._kept is not None and _begins(ids, self._kept.tokens[0]):
-            with suppress(InputError):  # the session runs another budget since
+            with suppress(InputError, BuildError):  # the session runs another budget since, or the card is full
                 self._session.restore(self._kept)
                 return len(self._kept.tokens[0])
         self._session.reset()
@@ -68,7 +69,9 @@ class Prefix:
     def _keep(self) -> None:
         if self._kept is not None:
             self._kept.close()  # before there are two
-        self._kept = self._session.snapshot(device=self._device)
+            self._kept = None
+        with suppress(BuildError):  # a full card; it costs the next prompt some tokens, which is no reason to stop
+            self._kept = self._session.snapshot(device=self._device)
 
 
 def lasting(

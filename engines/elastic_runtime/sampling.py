@@ -26,6 +26,7 @@ Row b of a batch draws with the seed + b modulo 2^64. tests/golden/sampler.json 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,6 +84,9 @@ class Sampling:
             )
         if not is_integer(self.seed) or not 0 <= self.seed < _SEEDS:
             raise InputError("seed", expected="0 to 2^64 - 1", found=show(self.seed), todo="give another")
+        # NumPy's own would wrap around or round: a float16 of it makes float16s of what it is multiplied with.
+        for name, kind in (("temperature", float), ("top_k", int), ("top_p", float), ("seed", int)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
 
     def row(self, row: int) -> Sampling:
         """The settings of a row of a batch."""
@@ -220,7 +224,10 @@ def is_integer(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return is_integer(value) or isinstance(value, float | np.floating)
+    """Whether a double holds it: an integer may be beyond all of them."""
+    if isinstance(value, int | np.integer) and is_integer(value):
+        return abs(int(value)) <= sys.float_info.max
+    return isinstance(value, float | np.floating)
 
 
 def _number(value: float) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from elastic_runtime.backend import Origin
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.generation import Settings, generate
 from elastic_runtime.prefix import Prefix, common, lasting
 from elastic_runtime.session import Session
@@ -153,6 +153,38 @@ def test_a_copy_of_another_budget_is_not_put_back() -> None:
     session.prefill([prefix.advance([1, 2, 3, 4], keep=3)])
     session.backend.origin = Origin("b", "large")
     assert prefix.advance([1, 2, 3, 5]) == [1, 2, 3, 5]
+
+
+def test_a_card_without_room_for_a_copy_costs_the_copy_and_not_the_turn() -> None:
+    """Even one in main memory goes through a little of the card's."""
+
+    class Full(Tape):
+        full = True
+
+        def save(self, rows: int, device: str) -> Any:
+            return self._refused() or super().save(rows, device)
+
+        def load(self, saved: Any) -> None:
+            self.tape = []
+            self._refused()
+            super().load(saved)
+
+        def _refused(self) -> None:
+            if self.full:
+                raise BuildError("card", expected="room for 9 bytes more", found="none", todo="close what uses it")
+
+    backend = Full()
+    session = Session(backend)  # type: ignore[arg-type]
+    prefix = Prefix(session)
+    session.prefill([prefix.advance([1, 2, 3, 4], keep=3)])
+    assert backend.tape == [1, 2, 3, 4]
+    backend.full = False
+    session.prefill([prefix.advance([1, 2, 5, 6], keep=3)])
+    assert backend.tape == [1, 2, 5, 6]
+    backend.full = True  # now it cannot be put back
+    session.prefill([prefix.advance([1, 2, 5, 7], keep=3)])
+    assert backend.tape == [1, 2, 5, 7]
+    assert session.tokens == [[1, 2, 5, 7]]
 
 
 def test_a_template_that_refuses_the_turns_to_come_keeps_nothing(

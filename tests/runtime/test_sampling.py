@@ -106,6 +106,24 @@ def test_no_limit_and_one_beyond_the_vocabulary_are_none() -> None:
     assert len(set(drawn[0])) > 10
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint64])
+def test_numpys_integers_are_seeds(kind: Any) -> None:
+    logits, most = np.zeros(32, np.float32), int(np.iinfo(kind).max)
+    ours, its = (Sampling(1.0, seed=seed) for seed in (most, kind(most)))
+    for row in (0, 1):  # beyond the largest of them, too
+        assert Sampler(its.row(row)).sample(logits) == Sampler(ours.row(row)).sample(logits)
+    assert Sampler(its).sample(logits) == Sampler(ours).sample(logits)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_numpys_floats_are_taken_as_the_doubles_that_they_are(kind: Any) -> None:
+    logits = np.random.default_rng(4).normal(size=500).astype(np.float32)
+    for seed in range(20):
+        ours = Sampling(float(kind(0.7)), 0, float(kind(0.9)), seed)
+        its = Sampling(kind(0.7), 0, kind(0.9), seed)
+        assert Sampler(its).sample(logits) == Sampler(ours).sample(logits)
+
+
 def test_rows_of_a_batch_draw_with_their_own_seed() -> None:
     assert Sampling(seed=2**64 - 1).row(2).seed == 1
 
@@ -132,6 +150,11 @@ def test_rows_of_a_batch_draw_with_their_own_seed() -> None:
         (
             {"temperature": True},
             "temperature: expected a number from 0, found True. Give 0 for the likeliest token, or such as 0.7.",
+        ),
+        (
+            {"temperature": 10**400},
+            f"temperature: expected a number from 0, found {10**56}.... "
+            "Give 0 for the likeliest token, or such as 0.7.",
         ),
         ({"top_k": -1}, "top_k: expected 0 (no limit) or more, found -1. Give 0, or such as 40."),
         ({"top_k": math.nan}, "top_k: expected 0 (no limit) or more, found nan. Give 0, or such as 40."),

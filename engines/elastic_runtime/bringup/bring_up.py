@@ -61,8 +61,8 @@ def bring_up(
         The stages that were run, in order.
 
     Raises:
-        InputError: not a bundle, `out` is no name of a zip, it or the folder beside it is there already, or `minutes`
-            is no time. No stage was begun then.
+        InputError: not a bundle, `out` is no name of a zip, it or the folder beside it is there already or cannot be
+            made, or `minutes` is no time. No stage was begun then.
         KeyboardInterrupt: the run was interrupted, by Ctrl-C or a signal to end; the report of what was done is there.
     """
     bundle, folder = Bundle.open(path, external=external), _folder(out, minutes)
@@ -119,10 +119,15 @@ class _Report:
         """The page, and the zip of everything."""
         page = self.place.folder / "summary.txt"
         page.write_text(summary(self.notes, self.steps), "utf-8")
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(self.place.folder.rglob("*")):
-                if file.is_file() and file.suffix not in _LEFT_OUT:
-                    archive.write(file, file.relative_to(self.place.folder.parent).as_posix())
+        part = out.with_suffix(".zip.part")  # on a full disk there is no half of one that looks like a whole one
+        try:
+            with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file in sorted(self.place.folder.rglob("*")):
+                    if file.is_file() and file.suffix not in _LEFT_OUT:
+                        archive.write(file, file.relative_to(self.place.folder.parent).as_posix())
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
         self.say(f"{out}: the report; {page} is a page of it")
 
     def _result(self, task: Task, label: str, left: float) -> Found:
@@ -153,7 +158,12 @@ def _folder(out: Path, minutes: float) -> Path:
         raise InputError(
             str(there), expected="a new place for the report", found="something there", todo="name another"
         )
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        expected, found = "a place that a folder can be made in", error.strerror or str(error)
+        todo = "name another, as in --report bring-up.zip"
+        raise InputError(str(folder), expected=expected, found=found, todo=todo) from error
     return folder
 
 

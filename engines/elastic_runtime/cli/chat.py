@@ -133,8 +133,8 @@ class _Chat:
         answer, finish = list[str](), None
         watch = Stopwatch()  # of this turn: one that failed leaves nothing in it
         watch.open_seconds = self._open_seconds
-        fed = self._prefix.advance(ids, lasting(speech.tokenizer, turns, ids, speech.arguments))
-        with interruptible() as asked_to_stop:
+        with interruptible() as asked_to_stop:  # from here on: a long prompt is where people lose patience first
+            fed = self._prefix.advance(ids, lasting(speech.tokenizer, turns, ids, speech.arguments))
             for piece in watch.counted(generate(session, [fed], speech.settings, speech.tokenizer)):
                 self._write(piece)
                 answer.append(piece.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -58,6 +59,34 @@ def test_no_time_is_refused(demo_bundle: Path, tmp_path: Path, minutes: float) -
     with pytest.raises(InputError, match="minutes: expected more than 0"):
         bring_up(demo_bundle, tmp_path / "r.zip", minutes=minutes, say=_silent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_takes_no_report_is_named(demo_bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InputError) as caught:
+        bring_up(demo_bundle, file / "r.zip", say=_silent)
+    assert str(caught.value) == (
+        f"{file / 'r'}: expected a place that a folder can be made in, found Not a directory. "
+        "Name another, as in --report bring-up.zip."
+    )
+
+
+def test_a_zip_that_cannot_be_finished_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = tmp_path / "r", tmp_path / "r.zip"
+    folder.mkdir()
+    write = zipfile.ZipFile.write
+
+    def full(archive: zipfile.ZipFile, *given: Any) -> None:
+        write(archive, *given)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
+
+    monkeypatch.setattr(zipfile.ZipFile, "write", full)
+    report = module._Report(Place(tmp_path, folder), time.monotonic() + 600, 10, _silent)
+    with pytest.raises(OSError, match="No space left"):
+        report.write(out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r"]
+    assert (folder / "summary.txt").is_file()
 
 
 def test_the_command_passes_on_what_it_is_given(

@@ -638,6 +638,22 @@ def test_ctrl_c_ends_an_answer_and_not_the_conversation(demo_bundle: Path, monke
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_ctrl_c_while_a_prompt_is_fed_does_not_end_the_conversation(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, interrupted = chat.Prefix.advance, [True, False]
+
+    def interrupt(prefix: Any, *given: Any) -> Any:
+        if interrupted.pop(0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(prefix, *given)
+
+    monkeypatch.setattr(chat.Prefix, "advance", interrupt)
+    done = _run(demo_bundle, "--chat", "--budget", "small", "--max-new", 30, "--ignore-eos", data=b"hi\nho\n")
+    assert done.returncode == 0
+    assert interrupted == []  # the second turn came
+
+
 def test_reasoning_is_kept_apart_of_what_was_said(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, texts = chat.generate, iter(["<think>hm</think>Yes.", "No."])
     seen: list[list[Any]] = []
