@@ -481,6 +481,20 @@ TEST(device_goes_back_to_a_snapshot) {
   CHECK_EQ(fake::state().live_allocations, 0);
 }
 
+TEST(device_refuses_saved_states_of_another_shape) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.max_batch = 2;
+  const std::unique_ptr<Backend> one = backend_of(bundle, options), other = backend_of(bundle, options);
+  one->reset(1);
+  other->reset(2);
+  for (const Place place : {Place::kDevice, Place::kHost}) {
+    const std::unique_ptr<SavedStates> saved = one->save(3, place);
+    CHECK_EQ(THROWN(InputError, other->load(*saved)).found, "states of another shape or dtype");
+    one->load(*saved);
+  }
+}
+
 TEST(device_without_room_for_a_snapshot_goes_on) {
   const Bundle bundle = make_bundle();
   Session session(backend_of(bundle));
