@@ -448,6 +448,15 @@ TEST(device_refuses_wrong_plugins_and_engines) {
   CHECK_EQ(fake::state().live_allocations, 0);
 }
 
+TEST(device_refuses_an_engine_that_changed_since) {
+  const Bundle bundle = make_bundle();
+  std::ofstream(bundle.path() / "a.engine", std::ios::binary) << "Engine";
+  const DamageError error = THROWN(DamageError, backend_of(bundle));
+  CHECK_EQ(fs::path(error.subject).filename().string(), "a.engine");
+  CHECK_EQ(error.todo, "copy the bundle again, or export it again");
+  CHECK_EQ(fake::state().live_allocations, 0);
+}
+
 TEST(device_goes_back_to_a_snapshot) {
   const Bundle bundle = make_bundle();
   TensorRtOptions options;
