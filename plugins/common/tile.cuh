@@ -22,12 +22,12 @@ struct Accumulator {
   ELASTIC_D static int column(int i) { return static_cast<int>(threadIdx.x) % 4 * 2 + i % 2; }
 };
 
-// kRows x kColumns elements in shared memory, every row followed by 16 bytes that are not used: eight rows, as ldmatrix
-// reads them, lie in different banks.
+// kRows x kColumns elements in shared memory, every row followed by 16 bytes that are not used: with rows of an even
+// number of 16-byte pieces eight of them, as ldmatrix reads them, lie in different banks.
 template <typename T, int kRows, int kColumns>
 class SharedTile {
  public:
-  static_assert(sizeof(T) == 2 && kColumns % 8 == 0, "rows of whole 16-byte pieces");
+  static_assert(sizeof(T) == 2 && kColumns % 16 == 0, "rows of whole 16x16 parts: pad the tile");
   static constexpr int kPitch = kColumns + 8;
   static constexpr int kElements = kRows * kPitch;
 

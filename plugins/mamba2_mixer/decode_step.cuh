@@ -61,7 +61,7 @@ ELASTIC_D DecodePlace decode_place(const Shape& shape, int passes, int heads) {
 // read it.
 template <typename T>
 struct DecodeView {
-  const float* __restrict__ state;  // [P, N] of the head
+  const float* state;  // [P, N] of the head
   float* state_out;
   DecodeConvView<T> conv;
   Input<T> z, dt;        // of the block's rows and of the head

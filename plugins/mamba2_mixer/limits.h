@@ -1,5 +1,5 @@
 // What the kernels can take, and the memory that a call needs: for kernels, launchers, the TensorRT glue, and
-// Python, which reads the constants that contract.json names and the formula (exporter/elastic_export/ops/limits.py).
+// Python, which reads the constants that contract.json names and the formula (elastic_export/ops/kernel_limits.py).
 #pragma once
 
 #include <cstdint>

@@ -246,9 +246,14 @@ def _family(pid: int) -> Iterator[int]:
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+                if _program(int(child)) != _program(pid):  # until it is another one it is its parent, memory and all
+                    yield from _family(int(child))
     except OSError:
         return  # it has just ended
+
+
+def _program(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _anonymous(pid: int) -> int:

@@ -112,6 +112,18 @@ def test_an_unmasked_tail_and_a_warp_that_is_not_whole_end_the_process(probe: Pa
     assert says in done.stderr
 
 
+@pytest.mark.parametrize(("columns", "banks"), [(8, 4), (16, 8), (24, 2), (40, 4), (64, 8), (80, 8), (128, 8)])
+def test_eight_rows_of_a_tile_lie_in_different_banks_or_there_is_no_tile(
+    columns: int, banks: int, tmp_path: Path
+) -> None:
+    """ldmatrix reads 16 bytes of each of eight rows: together all 128 bytes of the banks."""
+    assert len({row * (columns + 8) * 2 // 16 % 8 for row in range(8)}) == banks
+    source = tmp_path / "tile.cpp"
+    source.write_text(f'#include "tile.cuh"\ntemplate class elastic::SharedTile<elastic::float16, 16, {columns}>;\n')
+    done = subprocess.run(["g++", *HostBuild().flags(), "-fsyntax-only", str(source)], capture_output=True, check=False)
+    assert (done.returncode == 0) == (banks == 8), done.stderr.decode()
+
+
 @pytest.mark.skipif(
     shutil.which("nvcc") is None, reason="nvcc was not found: the device's own instructions not compiled"
 )
