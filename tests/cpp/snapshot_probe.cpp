@@ -2,9 +2,11 @@
 // left: `BUNDLE BUDGET` of a model that onnxruntime's CPU runs. Says the snapshot's bytes, or what differs.
 #include <cstdio>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/error.h"
 #include "elastic_runtime/onnx_backend.h"
 #include "elastic_runtime/session.h"
 
@@ -25,6 +27,19 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
+/// Whether states saved of one sequence are refused where two are under way.
+bool refuses_others(elastic::Backend& backend) {
+  backend.reset(1);
+  const auto saved = backend.save(3, elastic::Place::kHost);
+  backend.reset(2);
+  try {
+    backend.load(*saved);
+    return false;
+  } catch (const elastic::InputError& error) {
+    return error.found == "states of another shape or dtype";
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -34,7 +49,9 @@ int main(int argc, char** argv) {
   options.max_context = 128;
   options.max_batch = 2;
   options.threads = 1;
-  elastic::Session session(elastic::make_onnx_backend(bundle, bundle.budget(argv[2]), options));
+  auto backend = elastic::make_onnx_backend(bundle, bundle.budget(argv[2]), options);
+  if (!refuses_others(*backend)) return std::puts("states of another shape are taken"), 1;
+  elastic::Session session(std::move(backend));
   for (const std::size_t length : {std::size_t{40}, std::size_t{41}}) {  // states lie on either side
     session.reset(2);
     session.feed({std::vector<std::int64_t>(length, 65), {66, 67}});

@@ -448,6 +448,15 @@ TEST(device_refuses_wrong_plugins_and_engines) {
   CHECK_EQ(fake::state().live_allocations, 0);
 }
 
+TEST(device_refuses_an_engine_that_changed_since) {
+  const Bundle bundle = make_bundle();
+  std::ofstream(bundle.path() / "a.engine", std::ios::binary) << "Engine";
+  const DamageError error = THROWN(DamageError, backend_of(bundle));
+  CHECK_EQ(fs::path(error.subject).filename().string(), "a.engine");
+  CHECK_EQ(error.todo, "copy the bundle again, or export it again");
+  CHECK_EQ(fake::state().live_allocations, 0);
+}
+
 TEST(device_goes_back_to_a_snapshot) {
   const Bundle bundle = make_bundle();
   TensorRtOptions options;
@@ -479,6 +488,20 @@ TEST(device_goes_back_to_a_snapshot) {
     }
   }
   CHECK_EQ(fake::state().live_allocations, 0);
+}
+
+TEST(device_refuses_saved_states_of_another_shape) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.max_batch = 2;
+  const std::unique_ptr<Backend> one = backend_of(bundle, options), other = backend_of(bundle, options);
+  one->reset(1);
+  other->reset(2);
+  for (const Place place : {Place::kDevice, Place::kHost}) {
+    const std::unique_ptr<SavedStates> saved = one->save(3, place);
+    CHECK_EQ(THROWN(InputError, other->load(*saved)).found, "states of another shape or dtype");
+    one->load(*saved);
+  }
 }
 
 TEST(device_without_room_for_a_snapshot_goes_on) {

@@ -209,7 +209,8 @@ def python(bundles: dict[str, Path], plugins: dict[str, Path], monkeypatch: pyte
         driver = int(facts.get("driver", 13000))
 
         def load(bundle: Bundle, budget: Any, engine: Any, *rest: Any) -> Any:
-            if facts.get("refused") == (bundle.path / engine.file).read_text():
+            data = engine_opening.read_checked(bundle, engine)
+            if facts.get("refused") == data.decode("latin-1"):
                 raise UnavailableError(engine.file, expected="an engine that TensorRT-RTX can run here", found="no")
             return Engine(engine.file)
 

@@ -87,6 +87,14 @@ TEST(tokenizer_merges_by_rank) {
   CHECK_EQ(THROWN(InputError, with(R"("a b", "a b c")")).subject, "t: model.merges[1]");
 }
 
+TEST(tokenizer_finds_the_longest_of_many_added_tokens) {
+  std::string tokens;
+  for (int i = 0; i < 100'000; ++i)
+    tokens += R"(, {"content": "<)" + std::to_string(i) + R"(", "id": )" + std::to_string(258 + i) + "}";
+  const ByteLevelTokenizer many = tokenizer("\"normalized\": false}", "\"normalized\": false}" + tokens);
+  CHECK(many.encode("<4<42<99999<-", true) == Ids({262, 300, 258 + 99'999, '<', '-'}));
+}
+
 TEST(tokenizer_puts_a_frame_around_a_text) {
   const std::string frame =
       R"("post_processor": {"type": "Sequence", "processors": [{"type": "ByteLevel"}, {"type": "TemplateProcessing",
@@ -111,6 +119,11 @@ TEST(tokenizer_refuses_what_it_cannot_do) {
   CHECK_EQ(refused("\"normalized\": false", "\"lstrip\": true"), "t: added_tokens: '<|a|>b'|one with lstrip");
   CHECK_EQ(refused("\"id\": 256", "\"id\": -1"), "t: added_tokens: '<|a|>'|-1");
   CHECK_EQ(refused("\"\\u0041\": 65", "\"\\u0041\": 65.5"), "t: model.vocab: 'A'|65.5");
+  CHECK_EQ(refused("\"\\u0041\": 65", "\"\\u0041\": 66"), "t: model.vocab: 'B'|66, that of 'A'");
+  CHECK_EQ(refused("\"post_processor\": null",
+                   R"("post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "a"}}],
+                   "special_tokens": {"a": {"ids": [-5]}}})"),
+           R"(t: post_processor|{"SpecialToken":{"id":"a"}})");
 }
 
 TEST(tokenizer_needs_its_file) {

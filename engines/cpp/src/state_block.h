@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/session.h"
@@ -17,14 +18,23 @@ struct StateBlock {
   std::size_t kept(std::int64_t rows) const {
     return row == 0 ? whole : row * static_cast<std::size_t>(rows);
   }
+
+  bool operator==(const StateBlock& other) const {
+    return height == other.height && whole == other.whole && row == other.row;
+  }
 };
 
-/// The states as what a backend of that kind saves. Throws InputError about those of another.
+/// All states of all sequences under way. Copies have their backend's as `layout`.
+using StateLayout = std::vector<StateBlock>;
+
+/// The states as what a backend of that kind saves, where they lie as its own do. Throws InputError about
+/// others.
 template <typename Saved>
-const Saved& saved_by(const SavedStates& states) {
-  if (const auto* found = dynamic_cast<const Saved*>(&states)) return *found;
-  throw InputError("snapshot", "states that this backend saved, or one like it", "those of another",
-                   "prefill again");
+const Saved& saved_by(const SavedStates& states, const StateLayout& layout) {
+  const auto* found = dynamic_cast<const Saved*>(&states);
+  if (found && found->layout == layout) return *found;
+  throw InputError("snapshot", "states that this backend saved, or one like it",
+                   found ? "states of another shape or dtype" : "those of another", "prefill again");
 }
 
 }  // namespace elastic

@@ -1,5 +1,5 @@
-// A stand-in for CUDA's runtime, in host memory: what src/cuda_memory.h and the TensorRT backend call, and
-// nothing more. Device memory is host memory, streams run at once, and a captured graph is replayed with the
+// A stand-in for CUDA's runtime, in host memory: what src/driver/cuda_memory.h and the TensorRT backend
+// call, and nothing more. Device memory is host memory, streams run at once, and a captured graph is replayed with the
 // addresses of its capture.
 #pragma once
 

@@ -1,4 +1,4 @@
-// NVIDIA's driver libraries, as src/driver.h asks for them.
+// NVIDIA's driver libraries, as src/driver/driver.h asks for them.
 #include "driver/driver.h"
 
 #include <cstdio>

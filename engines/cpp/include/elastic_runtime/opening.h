@@ -1,5 +1,5 @@
 // Opening a bundle where it lands: its engine on the card, else the next thing that runs. The same order and
-// the same reasons as elastic_runtime/opening.py.
+// the same reasons as elastic_runtime/opening/.
 #pragma once
 
 #include <cstdint>

@@ -69,7 +69,8 @@ class Backend {
   virtual std::unique_ptr<SavedStates> save(std::int64_t rows, Place place) const = 0;
 
   /// Put the states back as they were, where as many sequences are under way; rows beyond those of the copy
-  /// become zero. Throws InputError, and nothing has changed, about one that another kind of backend made.
+  /// become zero. Throws InputError, and nothing has changed, about one that another kind of backend made, or
+  /// one whose states lie in another way.
   virtual void load(const SavedStates& saved) = 0;
 };
 

@@ -63,6 +63,7 @@ struct SavedOnnxStates : SavedStates {
     return static_cast<std::int64_t>(sum);
   }
 
+  StateLayout layout;
   std::int64_t rows = 0;
   std::vector<std::vector<std::byte>> parts;
 };
@@ -127,7 +128,7 @@ class OnnxBackend : public Backend {
 
   std::unique_ptr<SavedStates> save(std::int64_t rows, Place) const override {
     auto saved = std::make_unique<SavedOnnxStates>();
-    saved->rows = rows;
+    saved->layout = layout(), saved->rows = rows;
     for (const State& state : states_) {
       const std::size_t kept = state.block.kept(rows);
       const std::byte* from = state.buffers[state.in_place ? 0 : side_].data();
@@ -139,7 +140,7 @@ class OnnxBackend : public Backend {
   }
 
   void load(const SavedStates& states) override {
-    const auto& saved = saved_by<SavedOnnxStates>(states);
+    const auto& saved = saved_by<SavedOnnxStates>(states, layout());
     side_ = 0;
     for (std::size_t n = 0; n < states_.size(); ++n) {
       const StateBlock& block = states_[n].block;
@@ -159,6 +160,12 @@ class OnnxBackend : public Backend {
   }
 
  private:
+  StateLayout layout() const {
+    StateLayout all;
+    for (const State& state : states_) all.push_back(state.block);
+    return all;
+  }
+
   const Port* input(const std::string& name) const {
     const auto& all = model_.inputs();
     const auto found =

@@ -40,11 +40,12 @@ struct DeviceState {
   void* write(int side) const { return buffers[in_place ? 0 : 1 - side].get(); }
 };
 
-/// The kept rows of every state of `batch` sequences, on the device or in main memory.
+/// The kept rows of every state of all sequences, on the device or in main memory.
 struct SavedDeviceStates : SavedStates {
   std::int64_t bytes() const override { return static_cast<std::int64_t>(size); }
 
-  std::int64_t rows = 0, batch = 0;
+  StateLayout layout;
+  std::int64_t rows = 0;
   std::size_t size = 0;
   std::vector<cuda::Device> device;  // one of them is empty
   std::vector<std::vector<std::byte>> host;

@@ -68,7 +68,7 @@ class TensorRtBackend : public Backend {
 
   std::unique_ptr<SavedStates> save(std::int64_t rows, Place place) const override {
     auto saved = std::make_unique<SavedDeviceStates>();
-    saved->rows = rows, saved->batch = batch_;
+    saved->layout = layout(), saved->rows = rows;
     for (const DeviceState& state : states_) {
       const std::size_t kept = state.block.kept(rows), height = blocks(state), bytes = kept * height;
       saved->size += bytes;
@@ -87,7 +87,7 @@ class TensorRtBackend : public Backend {
   }
 
   void load(const SavedStates& states) override {
-    const auto& saved = saved_by<SavedDeviceStates>(states);
+    const auto& saved = saved_by<SavedDeviceStates>(states, layout());
     side_ = 0;
     for (std::size_t n = 0; n < states_.size(); ++n) {
       const DeviceState& state = states_[n];
@@ -124,6 +124,13 @@ class TensorRtBackend : public Backend {
     cuda::Device device;
     cuda::Pinned<std::int64_t> host;
   };
+
+  StateLayout layout() const {
+    StateLayout all;
+    for (const DeviceState& state : states_)
+      all.push_back({blocks(state), state.block.whole, state.block.row});
+    return all;
+  }
 
   /// Blocks of a state of all sequences under way.
   std::size_t blocks(const DeviceState& state) const {

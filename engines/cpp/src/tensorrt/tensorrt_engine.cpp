@@ -8,6 +8,7 @@
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/mapped_file.h"
 #include "elastic_runtime/plugin_library.h"
+#include "elastic_runtime/sha256.h"
 #include "files.h"
 
 namespace elastic::trt {
@@ -40,6 +41,21 @@ std::string Logger::last() const {
 
 namespace {
 
+constexpr std::size_t kQuick = std::size_t{256} << 20;  // bytes: as in Python; larger ones hold weights
+
+/// Whether these are the bytes that were written. Throws DamageError.
+void check_digest(const std::string& bytes, const std::filesystem::path& path, const Bundle& bundle,
+                  const EngineEntry& entry) {
+  const auto& files = bundle.manifest().files;
+  const auto listed = std::find_if(files.begin(), files.end(),
+                                   [&](const FileEntry& file) { return file.path == entry.file; });
+  if (listed == files.end() || bytes.size() > kQuick) return;
+  const std::string found = sha256(bytes);
+  if (found == listed->sha256) return;
+  throw DamageError(path_text(path), "sha256 " + listed->sha256.substr(0, 12) + "…",
+                    found.substr(0, 12) + "…", "copy the bundle again, or export it again");
+}
+
 /// The engine's bytes, read once: what was looked through is what TensorRT gets, whatever becomes of the
 /// file.
 std::string read_engine(const Bundle& bundle, const EngineEntry& entry) {
@@ -48,6 +64,7 @@ std::string read_engine(const Bundle& bundle, const EngineEntry& entry) {
   const std::uintmax_t size = std::filesystem::file_size(path, none);
   std::string bytes = read_bytes(path, none ? 0 : static_cast<std::size_t>(size), "a readable engine");
   check_code(bytes, entry);
+  check_digest(bytes, path, bundle, entry);
   return bytes;
 }
 

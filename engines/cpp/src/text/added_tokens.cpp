@@ -1,19 +1,17 @@
 #include "text/added_tokens.h"
 
-#include <algorithm>
-
 namespace elastic {
 
 void TokenFinder::add(const std::string& content, std::int64_t id) {
-  auto& entries = by_first_byte_[static_cast<unsigned char>(content.at(0))];
-  const auto place = std::find_if(entries.begin(), entries.end(),
-                                  [&](const Entry& entry) { return entry.first.size() < content.size(); });
-  entries.insert(place, {content, id});
+  sizes_[static_cast<unsigned char>(content.at(0))].insert(content.size());
+  ids_.emplace(content, id);
 }
 
 const TokenFinder::Entry* TokenFinder::at(std::string_view rest) const {
-  for (const Entry& entry : by_first_byte_[static_cast<unsigned char>(rest[0])]) {
-    if (rest.compare(0, entry.first.size(), entry.first) == 0) return &entry;
+  for (const std::size_t size : sizes_[static_cast<unsigned char>(rest[0])]) {
+    if (size > rest.size()) continue;
+    const auto found = ids_.find(std::string(rest.substr(0, size)));
+    if (found != ids_.end()) return &*found;
   }
   return nullptr;
 }

@@ -4,10 +4,11 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
-#include <vector>
 
 namespace elastic {
 
@@ -21,10 +22,11 @@ class TokenFinder {
              const std::function<void(std::int64_t)>& token) const;
 
  private:
-  using Entry = std::pair<std::string, std::int64_t>;
+  using Entry = std::pair<const std::string, std::int64_t>;
   const Entry* at(std::string_view rest) const;
 
-  std::array<std::vector<Entry>, 256> by_first_byte_;  // the longest first
+  std::unordered_map<std::string, std::int64_t> ids_;
+  std::array<std::set<std::size_t, std::greater<>>, 256> sizes_;  // of those with that first byte, in bytes
 };
 
 }  // namespace elastic

@@ -134,7 +134,7 @@ void ByteLevelTokenizer::read_frame(const Value& file, const std::string& where)
       const Value& ids = special ? member(*special, "ids") : Value(nullptr);
       if (!ids.is_array()) refuse(where, "special tokens with their ids", item);
       for (const Value& id : ids) {
-        if (!if_integer(id)) refuse(where, "special tokens with their ids", item);
+        if (!if_integer(id) || *if_integer(id) < 0) refuse(where, "special tokens with their ids", item);
         (texts == 0 ? before_ : after_).push_back(*if_integer(id));
       }
     }

@@ -78,11 +78,17 @@ BytePairs::BytePairs(const Value& model, const std::string& where) {
 void BytePairs::read_vocabulary(const Value& model, const std::string& where) {
   const Value& tokens = required(model, "vocab", [](const Value& v) { return v.is_object(); }, where);
   ids_.reserve(tokens.size());
+  std::unordered_map<std::int64_t, std::string_view> owners;
   for (const auto& [token, id] : tokens.items()) {
     const std::int64_t* number = if_integer(id);
     if (!number || *number < 0 || *number > kMaxId)
       throw InputError(where + ".vocab: " + in_quotes(show(token)), "a token id", show_value(id));
-    ids_.emplace(token, *number);
+    const auto [owner, is_new] = owners.emplace(*number, ids_.emplace(token, *number).first->first);
+    if (!is_new) {  // either might be meant when it is read
+      throw InputError(where + ".vocab: " + in_quotes(show(token)), "an id of its own",
+                       std::to_string(*number) + ", that of " + in_quotes(show(owner->second)),
+                       "pass token ids instead of text");
+    }
   }
   for (int byte = 0; byte < 256; ++byte) {
     const auto id = id_of(letters_of(std::string(1, static_cast<char>(byte))));

@@ -16,7 +16,7 @@ namespace elastic {
 class BytePairs {
  public:
   /// Throws InputError about `where`: another model, no letter for a byte, merges of or into tokens that are
-  /// not in the vocabulary, or a setting that would have to be ignored.
+  /// not in the vocabulary, two tokens of one id, or a setting that would have to be ignored.
   BytePairs(const Value& model, const std::string& where);
 
   /// Appends the ids of a piece of text: pairs are merged by ascending rank, of equal ones the first, exactly
