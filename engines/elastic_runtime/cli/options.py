@@ -12,24 +12,36 @@ from elastic_runtime.fit.sizes import parse_size
 from elastic_runtime.format.jsonfile import parse_json
 from elastic_runtime.session_request import Request
 
-_BRING_UP = {"--bring-up", "--report", "--minutes", "--plugins", "--plugin-sources", "--trust-engine", "--debug"}
-_BRING_UP |= {"--weights-folder"}
-_NOT_WITH_VERIFY = {"--json", "--chat", "--explain"}
+#: What means something beside each mode; another option beside it would say nothing.
+_BESIDE = {
+    "--bring-up": {"--report", "--minutes", "--plugins", "--plugin-sources", "--trust-engine", "--weights-folder"},
+    "--verify": {"--require-engine", "--plugins", "--trust-engine", "--weights-folder"},
+}
+#: What means something beside one mode alone.
+_ONLY_BESIDE = {
+    "--report": "--bring-up",
+    "--minutes": "--bring-up",
+    "--plugin-sources": "--bring-up",
+    "--require-engine": "--verify",
+}
 
 
-def check_beside(context: click.Context, *, bring_up: bool, verify: bool) -> None:
-    """Whether what was given beside --bring-up or --verify means something there. Raises InputError."""
+def check_beside(context: click.Context) -> None:
+    """Whether every option that was given means something beside the others. Raises InputError."""
     given = [
         parameter.opts[0]
         for parameter in context.command.params
         if isinstance(parameter, click.Option)
         and parameter.name is not None
         and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+        and parameter.name != "debug"
     ]
+    mode = next((mode for mode in _BESIDE if mode in given), None)
     for name in given:
-        if (bring_up and name not in _BRING_UP) or (verify and not bring_up and name in _NOT_WITH_VERIFY):
-            what = "--bring-up" if bring_up else "--verify"
-            raise InputError(what, expected=f"no {name} beside it", found="it", todo="leave one of them out")
+        if mode is not None and name != mode and name not in _BESIDE[mode]:
+            raise InputError(mode, expected=f"no {name} beside it", found="it", todo="leave one of them out")
+        if (only := _ONLY_BESIDE.get(name)) not in (None, mode):
+            raise InputError(name, expected=f"{only} beside it", found="none", todo=f"add {only}, or leave it out")
 
 
 def check_generation(options: dict[str, Any]) -> None:

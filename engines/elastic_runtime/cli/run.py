@@ -171,7 +171,7 @@ def command(bundle: Path, **options: Any) -> None:
     internal error, to be reported; 130 interrupted; 141 nobody reads the output.
     """
     with _quiet_when_nobody_reads():
-        check_beside(click.get_current_context(), bring_up=options["bring_up"], verify=options["verify"])
+        check_beside(click.get_current_context())
         mode = modes.bring_up if options["bring_up"] else modes.verify if options["verify"] else modes.run
         mode(bundle, options)
 

@@ -45,7 +45,7 @@ def _run(*arguments: object, data: bytes = b"") -> Done:
     )
     code = 0
     with pytest.MonkeyPatch.context() as patch:
-        threads = () if "--bring-up" in arguments else ("--threads", "1")
+        threads = () if {"--bring-up", "--verify"} & set(arguments) else ("--threads", "1")
         patch.setattr(sys, "argv", ["elastic-run", *threads, *map(str, arguments)])
         patch.setattr(sys, "stdin", given)
         patch.setattr(sys, "stdout", out)
@@ -519,6 +519,13 @@ BEFORE = [
     (["--chat", "--template-arg", "thinking"], "--template-arg: expected NAME=JSON, found 'thinking'."),
     (["--chat", "--template-arg", "messages=3"], "messages: expected an argument of the template's own"),
     (["--verify", "--json"], "--verify: expected no --json beside it, found it."),
+    (["--verify", "--prompt", "Hi"], "--verify: expected no --prompt beside it, found it."),
+    (["--verify", "--minutes", "3"], "--verify: expected no --minutes beside it, found it."),
+    (["--prompt", "Hi", "--minutes", "3"], "--minutes: expected --bring-up beside it, found none."),
+    (["--prompt", "Hi", "--report", "r.zip"], "--report: expected --bring-up beside it, found none."),
+    (["--prompt", "Hi", "--plugin-sources", "p"], "--plugin-sources: expected --bring-up beside it, found none."),
+    (["--prompt", "Hi", "--require-engine"], "--require-engine: expected --verify beside it, found none."),
+    (["--bring-up", "--require-engine"], "--bring-up: expected no --require-engine beside it, found it."),
     (["--verify", "--chat"], "--verify: expected no --chat beside it, found it."),
     (["--explain", "--verify"], "--verify: expected no --explain beside it, found it."),
     (["--bring-up", "--context", "64"], "--bring-up: expected no --context beside it, found it."),
