@@ -18,7 +18,13 @@ from elastic_runtime.format.seal import EMPTY, seal
 from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.text.eos import stop_ids
 
-MALFORMED = json.loads((Path(__file__).parents[1] / "golden" / "errors.json").read_text("utf-8"))
+GOLDEN = Path(__file__).parents[1] / "golden"
+#: Edits of sound files; those of headers.json are of files that Python alone reads.
+MALFORMED = {
+    group: cases
+    for name in ("errors.json", "headers.json")
+    for group, cases in json.loads((GOLDEN / name).read_text("utf-8")).items()
+}
 
 
 def _manifest(folder: Path, text: str) -> object:
