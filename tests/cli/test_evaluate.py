@@ -169,3 +169,24 @@ def test_a_name_that_is_no_text_is_told_escaped(name: bytes, run: Run, model: Pa
     assert Evaluation.read(found).text.name.isprintable()
     assert "\x1b" not in out
     ET.fromstring(plot.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (("--json", "text.txt"), "--json: expected another file than --text, found"),
+        (("--plot", "./text.txt"), "--plot: expected another file than --text, found"),
+        (("--json", "a", "--plot", "a"), "--plot: expected another file than --json, found"),
+        (("--json", "link"), "--json: expected another file than --text, found"),
+    ],
+)
+def test_no_output_takes_the_place_of_another_file(
+    run: Run, model: Path, text: str, tmp_path: Path, files: tuple[str, ...], told: str
+) -> None:
+    (tmp_path / "link").symlink_to("text.txt")
+    given = [name if name.startswith("--") else f"{tmp_path}/{name}" for name in files]
+    before = Path(text).read_bytes()
+    code, _, err = run("evaluate", str(model), "--text", text, "--budget", "small", "--tokens", "20", *given)
+    assert (code, told in err) == (2, True), err
+    assert Path(text).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "text.txt"]

@@ -65,6 +65,7 @@ def evaluate(path: str, **options: Any) -> None:  # fmt: skip
     check_count("--max-context", options["max_context"])
     for option in ("json_file", "plot_file"):
         _check_output(options[option])
+    _check_apart({"--text": options["text"], "--json": options["json_file"], "--plot": options["plot_file"]})
     found = _evaluation(Path(path), precisions, options, progress)
     click.echo(found.table())
     if options["json_file"] is not None:
@@ -192,3 +193,14 @@ def _check_output(file: Path | None) -> None:
         found = "one that may not be written"
     if found:
         raise InputError(str(file), expected="a file in a folder that exists", found=found, todo="name another file")
+
+
+def _check_apart(files: dict[str, Path | None]) -> None:
+    """Whether each is a file of its own, or no plain file: what one writes the other would lose."""
+    places: dict[str, str] = {}
+    for option, file in files.items():
+        if file is None or (file.exists() and not file.is_file()):
+            continue
+        first = places.setdefault(os.path.realpath(file), option)
+        if first != option:
+            raise InputError(option, expected=f"another file than {first}", found=str(file), todo="name another file")
