@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -85,22 +83,19 @@ def test_a_system_that_starts_none(
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         digest_apart(tmp_path / "none", on_bytes=lambda _: None)
-    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="expected a file"):
         digest_apart(tmp_path, on_bytes=lambda _: None)
 
 
 def test_nothing_runs_on_when_nobody_waits_any_more(large: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    started("import time; print(5, flush=True); time.sleep(100)", monkeypatch)
+    started("import time; print(5, flush=True); time.sleep(1e6)", monkeypatch)  # who waits for it is timed out
 
     def enough(count: int) -> None:
         raise InterruptedError
 
-    start = time.monotonic()
     with pytest.raises(InterruptedError):
         digest_apart(large[0], on_bytes=enough)
     assert not children()
-    assert time.monotonic() - start < 50  # or it would have waited for the program
 
 
 def test_large_files_alone(large: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ def tokens() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH", 16)
     monkeypatch.setattr(module, "TOKENS", 24)
     monkeypatch.setattr(module, "_SAVED", 5)
 

@@ -74,7 +74,7 @@ def read_budgets(folder: Path) -> list[Budget]:
 @click.pass_context
 def main(context: click.Context, folder: Path, threads: int) -> None:
     """Train the demo in FOLDER."""
-    torch.set_flush_denormal(True)  # states decay into denormals, with which steps are ten times slower
+    torch.set_flush_denormal(True)  # states decay into denormals, with which steps are many times slower
     torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     context.obj = folder

@@ -1,4 +1,4 @@
-// The one file that talks to the operating system: memory mapping on POSIX and on Windows.
+// Memory mapping on POSIX and on Windows; what else differs between them is in driver/system.cpp and driver.cpp.
 #include "elastic_runtime/mapped_file.h"
 
 #include <string>
