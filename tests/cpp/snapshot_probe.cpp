@@ -1,7 +1,9 @@
 // Whether a session on onnxruntime that went back to a snapshot goes on, bit for bit, as if it had never
-// left: `BUNDLE BUDGET` of a model that onnxruntime's CPU runs. Says the snapshot's bytes, or what differs.
+// left: `BUNDLE BUDGET [card]` of a model that onnxruntime's CPU runs. Says the snapshot's bytes and the
+// digest of the logits that follow, or what differs.
 #include <cstdio>
 #include <cstring>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/onnx_backend.h"
 #include "elastic_runtime/session.h"
+#include "elastic_runtime/sha256.h"
 
 namespace {
 
@@ -43,12 +46,15 @@ bool refuses_others(elastic::Backend& backend) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  const bool on_card = argc == 4 && std::string(argv[3]) == "card";
+  if (argc != 3 && !on_card) return 2;
   const auto bundle = elastic::Bundle::open(argv[1]);
   elastic::OnnxOptions options;
   options.max_context = 128;
   options.max_batch = 2;
   options.threads = 1;
+  constexpr std::int64_t kFree = std::int64_t{8} << 30;
+  if (on_card) options.card = elastic::Device{"a card", "12.0", kFree, kFree};
   auto backend = elastic::make_onnx_backend(bundle, bundle.budget(argv[2]), options);
   if (!refuses_others(*backend)) return std::puts("states of another shape are taken"), 1;
   elastic::Session session(std::move(backend));
@@ -56,7 +62,8 @@ int main(int argc, char** argv) {
     session.reset(2);
     session.feed({std::vector<std::int64_t>(length, 65), {66, 67}});
     if (length == 41) session.feed({{}, {68}});
-    const elastic::Snapshot saved = session.snapshot();
+    const elastic::Place place = length == 41 ? elastic::Place::kDevice : elastic::Place::kHost;
+    const elastic::Snapshot saved = session.snapshot(place);
     const std::vector<float> wanted = follows(session);
     for (int i = 0; i < 2; ++i) {
       session.reset(2);
@@ -64,7 +71,8 @@ int main(int argc, char** argv) {
       session.restore(saved);
       if (!same(follows(session), wanted)) return std::puts("the logits differ"), 1;
     }
-    std::printf("%lld\n", static_cast<long long>(saved.bytes()));
+    const std::string logits(reinterpret_cast<const char*>(wanted.data()), wanted.size() * sizeof(float));
+    std::printf("%lld %s\n", static_cast<long long>(saved.bytes()), elastic::sha256(logits).c_str());
   }
   return 0;
 }

@@ -156,3 +156,15 @@ TEST(host_a_file_is_replaced_whole_or_not_at_all) {
   CHECK_EQ(std::distance(fs::directory_iterator(folder), fs::directory_iterator()),
            2);  // nothing is left beside
 }
+
+TEST(host_a_card_takes_whole_weights_two_banks_of_states_and_a_margin) {
+  const Bundle bundle = make_bundle(false);
+  const BudgetEntry& budget = bundle.budget("small");
+  const std::int64_t need = 24 + 48 + 2 * 2 * (128 + 2 * (48 + 3 * 10)) + 1610612736;
+  CHECK_EQ(card_bytes(bundle, budget, 10, 2), need);
+  check_card_memory(bundle, budget, 10, 2, {"a card", "12.0", need, need});
+  const UnavailableError error =
+      THROWN(UnavailableError, check_card_memory(bundle, budget, 10, 2, {"a card", "12.0", need - 1, need}));
+  CHECK_EQ(error.subject, "budget 'small' under onnxruntime on a card");
+  CHECK_EQ(choose_on_card(bundle, 10, 2, {"a card", "12.0", 0, 0}).name, "small");
+}

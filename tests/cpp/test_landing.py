@@ -47,7 +47,7 @@ class Case:
         plugins: the folder of libraries that is named.
         bundle: how its plugin engine comes by its library.
         trust, device: of the request.
-        subject, exit: of the error; Python's subject where it is another one.
+        subject, exit: of the error.
     """
 
     runs: str
@@ -59,7 +59,6 @@ class Case:
     device: str = "auto"
     subject: str = ""
     exit: int = 0
-    in_python: str = ""
 
 
 PLUGINS, NATIVE, CPU = "b/p.engine", "b/n.engine", "cpu"
@@ -81,8 +80,7 @@ CASES = {
     "a folder without one": Case("", ("found no such file",), plugins="empty", subject="/empty", exit=2),
     "an old driver": Case(CPU, (ON_CPU, NO_ENGINE + OLD_DRIVER), "driver=12080", plugins="fits"),
     "an old driver, the card by name": Case(
-        "", (OLD_DRIVER,), "driver=12080", plugins="fits", device="gpu", subject=PLUGINS, exit=1,
-        in_python="onnxruntime on a card",
+        "", (OLD_DRIVER,), "driver=12080", plugins="fits", device="gpu", subject="onnxruntime on a card", exit=1,
     ),
     "another TensorRT": Case(CPU, (ON_CPU, NO_ENGINE + "expected tensorrt-rtx 1.7.1"), "version=8", plugins="fits"),
     "no driver": Case(CPU, ("no NVIDIA card here: " + ON_CPU,), "has_driver=0"),
@@ -239,10 +237,10 @@ def python(bundles: dict[str, Path], plugins: dict[str, Path], monkeypatch: pyte
 @pytest.mark.parametrize("name", CASES)
 def test_both_languages_run_the_same_and_say_why(cpp: Land, python: Land, name: str) -> None:
     case = CASES[name]
-    for land, subject in ((cpp, case.subject), (python, case.in_python or case.subject)):
+    for land in (cpp, python):
         ran, code, found, said = land(case)
         assert (ran, code) == (case.runs, case.exit), said
-        assert found.replace("libelastic_plugins.", "").endswith(subject)
+        assert found.replace("libelastic_plugins.", "").endswith(case.subject)
         for words in case.says:
             assert words.lower() in said.lower()
         assert said.count("warning: ") + said.count("running on ") == (1 if case.says and not case.exit else 0), said
@@ -280,10 +278,46 @@ def test_a_16_bit_bundle_says_why_no_engine_runs_and_what_the_cpu_needs(
     options = ("--ids", "1", "--max-new", 1, "--budget", "small")
     done = _run(stand_in, demo_bundle, *options, **environ)
     going, error = done.stderr.splitlines()
-    assert "Fake RTX: going on to the CPU with onnxruntime, in float32 arithmetic (on a card only elastic-run" in going
+    assert "Fake RTX: going on to the CPU with onnxruntime, in float32 arithmetic; on the card it expected " in going
     assert "; no engine runs here: small/rtx5080.engine: expected a driver that runs CUDA 13" in going
     assert "expected a float32 model for onnxruntime's CPU, found bf16. Name its float32 twin" in error
     assert done.returncode == 2
     done = _run(stand_in, demo_bundle, *options, "--model", twins / "small.onnx", **environ)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
     assert "running on the CPU with onnxruntime" in done.stderr
+
+
+@pytest.mark.timeout(900)
+def test_onnxruntime_has_the_card_where_its_provider_is_there(
+    stand_in: Path, bundles: dict[str, Path], demo_bundle: Path, tmp_path: Path
+) -> None:
+    """In front of the CPU, with one warning that says why no engine runs; Python's own: tests/runtime/opening."""
+
+    def land(bundle: Path, device: str, facts: str, *more: object) -> subprocess.CompletedProcess[str]:
+        common = (stand_in, bundle, "--device", device, "--no-eos", "--print-ids", "--max-new", COUNT, *more)
+        return _run(*common, ELASTIC_STAND_IN=facts, ELASTIC_CACHE=str(tmp_path))
+
+    ids = ("--ids", ",".join(map(str, PROMPT)))
+    there = "has_provider=1"
+    on_card = "elastic_generate: running on Fake RTX with onnxruntime, in float32 arithmetic"
+    for device in ("auto", "gpu"):
+        done = land(bundles["beside"], device, f"{there} driver=12080", *ids)
+        assert [int(word) for word in done.stdout.split()] == expected_ids(PROMPT, COUNT), done.stderr
+        assert done.stderr.startswith(on_card + "; no engine runs here: ")
+        assert done.stderr.count("\n") == 1
+    done = land(bundles["beside"], "auto", f"{there} minor=1", *ids)
+    assert (done.returncode, done.stderr) == (0, on_card + "\n")
+    for facts, why in (
+        ("provider_fails=libcudnn", "found a refusal: libcudnn" + NO_ENGINE),
+        ("free_bytes=1073741824", "expected 1.5 GiB of free memory for its float32 twin, found 1.0 GiB" + NO_ENGINE),
+    ):
+        done = land(bundles["beside"], "auto", f"{there} driver=12080 {facts}", *ids)
+        assert [int(word) for word in done.stdout.split()] == expected_ids(PROMPT, COUNT), done.stderr
+        assert why in done.stderr.replace("libelastic_plugins.so", "b/p.engine")
+        assert done.stderr.count("running on ") == 1
+        assert ON_CPU in done.stderr
+        done = land(bundles["beside"], "gpu", f"{there} driver=12080 {facts}", *ids)
+        assert (done.returncode, done.stdout) == (1, "")
+    done = land(demo_bundle, "gpu", f"{there} driver=12080", "--ids", "1", "--budget", "small")
+    assert done.returncode == 1
+    assert "onnxruntime on a card: expected a float32 model, found bf16; no engine runs here: " in done.stderr

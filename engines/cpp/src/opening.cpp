@@ -7,16 +7,14 @@
 #include <vector>
 
 #include "driver/driver.h"
-#include "elastic_runtime/error.h"
 #include "driver/system.h"
+#include "elastic_runtime/error.h"
 #include "tensorrt/tensorrt_build.h"
 
 namespace elastic {
 namespace {
 
 using Reasons = std::map<std::string, UnavailableError>;  // why engines do not run here, by file
-
-const char kNotOnCard[] = " (on a card only elastic-run drives that)";
 
 /// Copies of an engine in another list are known by their file.
 const EngineEntry* engine_of(const BudgetEntry& budget, const std::string& file) {
@@ -48,15 +46,29 @@ class Opening {
     }
   }
 
+  /// That onnxruntime computes on the card, and why no engine does.
+  void say_where(const Placement& placement) const {
+    if (!placement.engine && placement.device) say(on_card_);
+  }
+
   Opened open() {
     while (true) {
       const Placement placement = place();
-      if (!placement.engine)
+      if (!placement.engine && !placement.device)
         return {placement, make_onnx_backend(bundle_, *placement.budget, host_options())};
       try {
+        if (!placement.engine) {
+          auto backend = make_onnx_backend(bundle_, *placement.budget, host_options(&*placement.device));
+          say_where(placement);
+          return {placement, std::move(backend)};
+        }
         return {placement, make_tensorrt_backend(bundle_, *placement.budget, *placement.engine,
                                                  card_options(placement))};
       } catch (const UnavailableError& error) {
+        if (!placement.engine) {
+          onnx_failed_.emplace(error);
+          continue;
+        }
         if (!first_failed_) first_failed_.emplace(error);
         failed_.emplace(placement.engine->file, error);
       }
@@ -68,11 +80,12 @@ class Opening {
     if (say_) say_(text);
   }
 
-  /// onnxruntime's CPU has float32 kernels alone: `make_onnx_backend` refuses a 16-bit model without its
-  /// twin.
+  /// onnxruntime has float32 kernels for all of a model and no others: `make_onnx_backend` refuses a 16-bit
+  /// model without its twin.
+  bool runs_in_float32() const { return request_.host.model || bundle_.manifest().precision == "fp32"; }
+
   std::string going_to_cpu() const {
-    const bool runs = request_.host.model || bundle_.manifest().precision == "fp32";
-    return std::string(runs ? "running on" : "going on to") +
+    return std::string(runs_in_float32() ? "running on" : "going on to") +
            " the CPU with onnxruntime, in float32 arithmetic";
   }
 
@@ -105,21 +118,46 @@ class Opening {
     std::string known;
     for (const std::string& name : classes) known += (known.empty() ? "" : ", ") + name;
     const std::string where = device.name + " has compute capability " + device.compute_capability;
-    if (request_.place == RunOn::kGpu)
-      throw UnavailableError(
-          "device gpu", "a card of compute capability " + known,
-          device.name + " with " + device.compute_capability,
-          "export the bundle for it with another --target, or run it with elastic-run, which tries "
-          "onnxruntime on the card");
-    say(where + ", the engines are for " + known + ": " + going_to_cpu() + kNotOnCard);
-    return on_cpu();
+    return by_onnx(device, where + ", the engines are for " + known, "");
   }
 
   /// Of those for this card none runs.
   Placement instead_of(const Device& device, const UnavailableError& reason) {
-    if (request_.place == RunOn::kGpu) throw reason;
-    say(device.name + ": " + going_to_cpu() + kNotOnCard + "; no engine runs here: " + reason.what());
-    return on_cpu();
+    return by_onnx(device, device.name, std::string("; no engine runs here: ") + reason.what());
+  }
+
+  /// The card under onnxruntime, else the CPU.
+  /// @param who   the card, and why none of the engines is for it
+  /// @param engines why none of those for it runs; empty where there is none
+  Placement by_onnx(const Device& device, const std::string& who, const std::string& engines) {
+    try {
+      const Placement placement = on_card_by_onnx(device);
+      on_card_ = "running on " + device.name + " with onnxruntime, in float32 arithmetic" + engines;
+      return placement;
+    } catch (const UnavailableError& error) {
+      if (request_.place == RunOn::kGpu)
+        throw UnavailableError(error.subject, error.expected, error.found + engines, error.todo);
+      say(who + ": " + going_to_cpu() + "; on the card it expected " + error.expected + ", found " +
+          error.found + engines);
+      return on_cpu();
+    }
+  }
+
+  /// Throws UnavailableError: onnxruntime does not compute there, or not this model, or it does not fit.
+  Placement on_card_by_onnx(const Device& device) const {
+    if (onnx_failed_) throw UnavailableError(*onnx_failed_);
+    check_onnx_card();
+    if (!runs_in_float32())
+      throw UnavailableError("onnxruntime on a card", "a float32 model", bundle_.manifest().precision,
+                             "name its float32 twin (elastic_runtime.ort.twin makes it)");
+    Device card = device;
+    card.free_bytes = std::min(request_.vram.value_or(device.free_bytes), device.free_bytes);
+    const OnnxOptions options = host_options(&card);
+    const bool any = request_.budget == "auto";
+    const BudgetEntry& budget = any ? choose_on_card(bundle_, options.max_context, options.max_batch, card)
+                                    : bundle_.budget(request_.budget);
+    check_card_memory(bundle_, budget, options.max_context, options.max_batch, card);
+    return {&budget, nullptr, card};
   }
 
   Request request_for(const Device& device) const {
@@ -209,8 +247,10 @@ class Opening {
     return card;
   }
 
-  OnnxOptions host_options() const {
+  /// @param card where onnxruntime is to compute; null: on the CPU
+  OnnxOptions host_options(const Device* card = nullptr) const {
     OnnxOptions host = request_.host;
+    host.card = card ? std::optional(*card) : std::nullopt;
     host.max_batch = request_.batch;
     if (request_.context) host.max_context = *request_.context;
     return host;
@@ -220,13 +260,17 @@ class Opening {
   const OpenRequest& request_;
   const Say& say_;
   Reasons failed_;
-  std::optional<UnavailableError> first_failed_;
+  std::optional<UnavailableError> first_failed_, onnx_failed_;
+  std::string on_card_;  // what is said where onnxruntime has it
 };
 
 }  // namespace
 
 Placement place_of(const Bundle& bundle, const OpenRequest& request, const Say& say) {
-  return Opening(bundle, request, say).place();
+  Opening opening(bundle, request, say);
+  const Placement placement = opening.place();
+  opening.say_where(placement);
+  return placement;
 }
 
 Opened open_backend(const Bundle& bundle, const OpenRequest& request, const Say& say) {

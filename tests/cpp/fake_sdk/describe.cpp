@@ -27,6 +27,10 @@ void set(const std::string& name, const std::string& value) {
     state.free_bytes = std::stoull(value);
   else if (name == "fails_at")
     state.fails_at = std::stoi(value);
+  else if (name == "has_provider")
+    state.has_provider = value == "1";
+  else if (name == "provider_fails")
+    state.provider_fails = value;
   else
     throw std::logic_error("no such fact of the stand-in: " + name);
 }

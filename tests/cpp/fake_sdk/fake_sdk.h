@@ -36,6 +36,8 @@ struct State {
   bool logs_on = false;  // a thread logs from when an engine is read until its first context is made
   int enqueued = 0, replayed = 0, live_allocations = 0;
   std::string plugin, cache_read;
+  bool has_provider = false;  // onnxruntime's for CUDA
+  std::string provider_fails;  // why it does not start
   std::function<void()>* capturing = nullptr;  // where the work of a stream goes instead of being done
 };
 

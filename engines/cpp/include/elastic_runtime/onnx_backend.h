@@ -1,4 +1,5 @@
-// The host backend: a budget's model.onnx on onnxruntime's CPU, weights straight from the mapped files.
+// A budget's model.onnx under onnxruntime: on the CPU, weights straight from the mapped files, or on a card
+// through its CUDA provider.
 #pragma once
 
 #include <filesystem>
@@ -7,6 +8,7 @@
 #include <optional>
 
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/device.h"
 #include "elastic_runtime/session.h"
 
 namespace elastic {
@@ -16,7 +18,10 @@ struct OnnxOptions {
   std::int64_t max_tokens = 256;    ///< of one call
   std::int64_t max_batch = 1;
   int threads = 0;  ///< 0: onnxruntime decides
-  /// Another file of the same interface, such as the float32 twin that elastic_runtime.ort.twin makes in Python.
+  /// CUDA's current card, and how much of it may be taken: compute there; none: on the CPU.
+  std::optional<Device> card;
+  /// Another file of the same interface, such as the float32 twin that elastic_runtime.ort.twin makes in
+  /// Python.
   std::optional<std::filesystem::path> model;
   /// Hears how many bytes of weights are read next. What it throws ends the loading, and everything is given
   /// back.
@@ -26,9 +31,14 @@ struct OnnxOptions {
 /// Whether this library was built with onnxruntime.
 bool has_onnx_backend();
 
-/// Loads the model. Throws UnavailableError before anything is loaded: built without onnxruntime, not enough
-/// free memory; InputError: a model in a dtype that its CPU cannot run (with the memory that a float32 twin
-/// would take), a bundle and a model that do not belong together.
+/// Whether onnxruntime can compute on a card, as far as it shows before anything is loaded. Throws
+/// UnavailableError: this library was built without onnxruntime or CUDA, or onnxruntime without its CUDA
+/// provider.
+void check_onnx_card();
+
+/// Loads the model. Throws UnavailableError before any weight is: built without onnxruntime, not enough free
+/// memory, a card that onnxruntime does not compute on; InputError: a model in a dtype that its CPU cannot
+/// run (with the memory that a float32 twin would take), a bundle and a model that do not belong together.
 std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEntry& budget,
                                            const OnnxOptions& options = {});
 
@@ -49,5 +59,18 @@ const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context
 /// Throws UnavailableError when `free` bytes are not enough for a budget; it names one that fits.
 void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
                        std::int64_t batch, std::int64_t free);
+
+/// Bytes of a card that a budget takes under onnxruntime: weights as `host_bytes` counts them, two banks of
+/// float32 states with whole caches, a margin for CUDA and its libraries (not measured).
+std::int64_t card_bytes(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
+                        std::int64_t batch = 1);
+
+/// The largest budget that fits the free memory of a card; the smallest where none does.
+const BudgetEntry& choose_on_card(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
+                                  const Device& card);
+
+/// Throws UnavailableError when a card's free memory is not enough for a budget.
+void check_card_memory(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
+                       std::int64_t batch, const Device& card);
 
 }  // namespace elastic

@@ -16,8 +16,8 @@
 
 namespace elastic {
 
-/// Where to run. `kAuto`: an engine on the card, where none runs the CPU, with one warning that names the
-/// reason. What is asked for by name is taken or refused.
+/// Where to run. `kAuto`: an engine on the card, where none runs onnxruntime on it, then the CPU, with one
+/// warning that names the reason. What is asked for by name is taken or refused.
 enum class RunOn { kAuto, kCpu, kGpu };
 
 struct OpenRequest {
@@ -30,15 +30,17 @@ struct OpenRequest {
   /// Of an engine; `max_batch` and `warn` are those of this request, and kernels are kept at
   /// `default_runtime_cache` where no file is named.
   TensorRtOptions card;
-  /// Of the CPU; `max_context` where `context` is none, `max_batch` is that of this request.
+  /// Of onnxruntime; `max_context` where `context` is none, `max_batch` is that of this request, and so
+  /// is `card`.
   OnnxOptions host;
 };
 
-/// What runs: the budget and its engine; without one the CPU. Both point into the bundle.
+/// What runs: the budget and its engine; without one onnxruntime, on the card or else the CPU. Both point
+/// into the bundle.
 struct Placement {
   const BudgetEntry* budget = nullptr;
   const EngineEntry* engine = nullptr;
-  std::optional<Device> device;  ///< the card of the engine
+  std::optional<Device> device;  ///< the card that computes; none: the CPU does
 };
 
 struct Opened {
@@ -52,8 +54,9 @@ using Say = std::function<void(const std::string&)>;
 /// What `open_backend` takes first; nothing is loaded.
 ///
 /// Tried in this order: of the budgets' engines for this card the one that `choose` takes, of those that can
-/// run here: a native one where a plugin library is missing; then the CPU, where the budget fits into free
-/// memory. This library drives onnxruntime on the CPU alone; Python tries it on the card in between.
+/// run here: a native one where a plugin library is missing; then onnxruntime on the card, where its CUDA
+/// provider is, the model (or its twin) is of float32 and fits; then the CPU, where the budget fits into free
+/// memory.
 ///
 /// Throws InputError: no such budget, a folder of plugin libraries that holds none; UnavailableError: nothing
 /// fits, with a budget that would, or a place that was asked for does not run, with its reason.

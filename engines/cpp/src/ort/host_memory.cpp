@@ -1,5 +1,5 @@
-// What a budget takes on the CPU, and which fits: the reckoning of open_onnx.py. Built without onnxruntime
-// too.
+// What a budget takes under onnxruntime, and which fits: the reckoning of open_onnx.py. Built without
+// onnxruntime too.
 #include "ort/host_memory.h"
 
 #include <algorithm>
@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::int64_t kArena = std::int64_t{256}
                                 << 20;  // bytes: onnxruntime itself, its buffers of one call
+constexpr std::int64_t kCardMargin = std::int64_t{3}
+                                     << 29;  // bytes: CUDA's context and libraries, the buffers of one call
 
 std::int64_t weight_bytes(const BudgetEntry& budget, const WeightRecipe* recipe) {
   if (!recipe) return times(4, budget.parameters);
@@ -38,6 +40,19 @@ std::int64_t float32_states(const BudgetEntry& budget, const std::string& precis
   return plus(ssm, times(precision == "fp32" ? 1 : 2, row));
 }
 
+std::optional<WeightRecipe> recipe_of(const Bundle& bundle, const BudgetEntry& budget) {
+  return budget.weights ? std::optional(bundle.recipe(budget)) : std::nullopt;
+}
+
+/// The largest budget of which `need` says no more than `free`; the smallest where there is none.
+template <typename Need>
+const BudgetEntry& largest_within(const Bundle& bundle, std::int64_t free, const Need& need) {
+  const auto& budgets = bundle.manifest().budgets;  // the largest first
+  const auto found = std::find_if(budgets.begin(), budgets.end(),
+                                  [&](const BudgetEntry& budget) { return need(budget) <= free; });
+  return found == budgets.end() ? budgets.back() : *found;
+}
+
 }  // namespace
 
 std::int64_t host_bytes(const BudgetEntry& budget, const WeightRecipe* recipe, const std::string& precision,
@@ -48,8 +63,7 @@ std::int64_t host_bytes(const BudgetEntry& budget, const WeightRecipe* recipe, c
 
 std::int64_t host_bytes(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
                         std::int64_t batch) {
-  const std::optional<WeightRecipe> recipe =
-      budget.weights ? std::optional(bundle.recipe(budget)) : std::nullopt;
+  const std::optional<WeightRecipe> recipe = recipe_of(bundle, budget);
   return host_bytes(budget, recipe ? &*recipe : nullptr, bundle.manifest().precision, max_context, batch);
 }
 
@@ -59,11 +73,9 @@ const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context
 
 const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
                                   std::int64_t free) {
-  const auto& budgets = bundle.manifest().budgets;  // the largest first
-  const auto found = std::find_if(budgets.begin(), budgets.end(), [&](const BudgetEntry& budget) {
-    return host_bytes(bundle, budget, max_context, batch) <= free;
+  return largest_within(bundle, free, [&](const BudgetEntry& budget) {
+    return host_bytes(bundle, budget, max_context, batch);
   });
-  return found == budgets.end() ? budgets.back() : *found;
 }
 
 void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
@@ -81,6 +93,31 @@ void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int
                          gib(need) + " GiB of free memory (float32 arithmetic, weights as stored)",
                          gib(std::max<std::int64_t>(free, 0)) + " GiB",
                          smaller + ", or run its engine on a card");
+}
+
+std::int64_t card_bytes(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
+                        std::int64_t batch) {
+  const std::optional<WeightRecipe> recipe = recipe_of(bundle, budget);
+  const std::int64_t states =
+      times(times(2, batch), float32_states(budget, bundle.manifest().precision, max_context));
+  return plus(plus(weight_bytes(budget, recipe ? &*recipe : nullptr), states), kCardMargin);
+}
+
+const BudgetEntry& choose_on_card(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
+                                  const Device& card) {
+  return largest_within(bundle, card.free_bytes, [&](const BudgetEntry& budget) {
+    return card_bytes(bundle, budget, max_context, batch);
+  });
+}
+
+void check_card_memory(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
+                       std::int64_t batch, const Device& card) {
+  const std::int64_t need = card_bytes(bundle, budget, max_context, batch);
+  if (need <= card.free_bytes) return;
+  throw UnavailableError("budget " + in_quotes(budget.name) + " under onnxruntime on " + card.name,
+                         gib(need) + " GiB of free memory for its float32 twin",
+                         gib(std::max<std::int64_t>(card.free_bytes, 0)) + " GiB",
+                         "take a smaller budget or context, or run on the CPU (--device cpu)");
 }
 
 }  // namespace elastic

@@ -2,6 +2,8 @@
 
 #include "elastic_runtime/error.h"
 #include "files.h"
+#include "ort/no_cuda.h"
+#include "ort/onnx_memory.h"
 
 namespace elastic::onnx {
 
@@ -22,7 +24,7 @@ void check(OrtStatus* status) {
   throw BuildError("onnxruntime", "the model to run", message);
 }
 
-Model::Model(const std::filesystem::path& path, int threads) {
+Model::Model(const std::filesystem::path& path, int threads, const Memory& place) {
   OrtEnv* env = nullptr;
   check(api().CreateEnv(ORT_LOGGING_LEVEL_ERROR, "elastic_runtime", &env));
   env_.reset(env);
@@ -30,8 +32,15 @@ Model::Model(const std::filesystem::path& path, int threads) {
   check(api().CreateSessionOptions(&made));
   const Owned<OrtSessionOptions> options(made);
   if (threads > 0) check(api().SetIntraOpNumThreads(options.get(), threads));
+  place.add_provider(options.get());
   OrtSession* session = nullptr;
-  check(api().CreateSession(env_.get(), path.c_str(), options.get(), &session));
+  OrtStatus* const status = api().CreateSession(env_.get(), path.c_str(), options.get(), &session);
+  if (status && !place.is_host()) {  // its provider did not start, as far as one can tell
+    const std::string message = api().GetErrorMessage(status);
+    api().ReleaseStatus(status);
+    fail_without_cuda("a refusal: " + message);
+  }
+  check(status);
   session_.reset(session);
   OrtMemoryInfo* memory = nullptr;
   check(api().CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory));
@@ -71,10 +80,10 @@ Port Model::port(std::size_t index, bool is_input) const {
 }
 
 Owned<OrtValue> Model::tensor(const void* data, std::size_t bytes, const std::vector<std::int64_t>& shape,
-                              ONNXTensorElementDataType type) const {
+                              ONNXTensorElementDataType type, const OrtMemoryInfo* where) const {
   OrtValue* value = nullptr;
-  check(api().CreateTensorWithDataAsOrtValue(memory_.get(), const_cast<void*>(data), bytes, shape.data(),
-                                             shape.size(), type, &value));
+  check(api().CreateTensorWithDataAsOrtValue(where ? where : memory_.get(), const_cast<void*>(data), bytes,
+                                             shape.data(), shape.size(), type, &value));
   return Owned<OrtValue>(value);
 }
 

@@ -34,18 +34,22 @@ struct Port {
   std::vector<std::string> symbols;
 };
 
-/// A model, loaded for the CPU.
+class Memory;
+
+/// A model, loaded for a place; its three token inputs and its logits are in main memory wherever that is.
 class Model {
  public:
-  Model(const std::filesystem::path& path, int threads);
+  /// Throws UnavailableError where onnxruntime does not start on a card, BuildError about a model that it
+  /// does not take.
+  Model(const std::filesystem::path& path, int threads, const Memory& place);
 
   const std::vector<Port>& inputs() const { return inputs_; }
   const std::vector<Port>& outputs() const { return outputs_; }
   OrtSession* session() const { return session_.get(); }
 
-  /// A tensor over memory of the caller.
+  /// A tensor over memory of the caller, which is main memory unless `where` says otherwise.
   Owned<OrtValue> tensor(const void* data, std::size_t bytes, const std::vector<std::int64_t>& shape,
-                         ONNXTensorElementDataType type) const;
+                         ONNXTensorElementDataType type, const OrtMemoryInfo* where = nullptr) const;
 
  private:
   Port port(std::size_t index, bool is_input) const;

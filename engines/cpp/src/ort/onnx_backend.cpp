@@ -12,11 +12,13 @@
 #include "elastic_runtime/sha256.h"
 #include "files.h"
 #include "ort/onnx_api.h"
+#include "ort/onnx_memory.h"
 #include "state_block.h"
 
 namespace elastic {
 namespace {
 
+using onnx::Bytes;
 using onnx::Owned;
 using onnx::Port;
 
@@ -44,28 +46,28 @@ void check_precision(const Bundle& bundle, const BudgetEntry& budget, const Onnx
       "name its float32 twin (elastic_runtime.ort.twin makes it; it takes " + size + " GiB of memory)");
 }
 
-/// A state between two calls: the model reads one buffer and writes the other. Caches have one buffer:
-/// TensorScatter then leaves out its copy of the whole cache, and nothing else reads the old one (engines
-/// bind them so too).
+/// A state between two calls: the model reads one buffer and writes the other. In main memory caches have one
+/// buffer: TensorScatter then leaves out its copy of the whole cache, and nothing else reads the old one
+/// (engines bind them so too).
 struct State {
   const Port* port;
   bool in_place;
   StateBlock block;
-  std::vector<std::byte> buffers[2];
+  Bytes buffers[2];
   Owned<OrtValue> values[2];
+
+  std::size_t bytes() const { return block.height * block.whole; }
+  void* current(int side) const { return buffers[in_place ? 0 : side].get(); }
 };
 
-/// The kept rows of every state, one after the other.
+/// The kept rows of every state, one after the other; where the states lie or in main memory.
 struct SavedOnnxStates : SavedStates {
-  std::int64_t bytes() const override {
-    std::size_t sum = 0;
-    for (const std::vector<std::byte>& part : parts) sum += part.size();
-    return static_cast<std::int64_t>(sum);
-  }
+  std::int64_t bytes() const override { return static_cast<std::int64_t>(size); }
 
   StateLayout layout;
   std::int64_t rows = 0;
-  std::vector<std::vector<std::byte>> parts;
+  std::size_t size = 0;
+  std::vector<Bytes> parts;
 };
 
 class OnnxBackend : public Backend {
@@ -75,7 +77,8 @@ class OnnxBackend : public Backend {
         shape_{budget.widths.vocab_size, options.max_context,
                std::min(options.max_tokens, options.max_context), options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
-        model_(options.model ? *options.model : bundle.file(budget.model), options.threads) {
+        memory_(options.card ? onnx::make_card_memory() : onnx::make_host_memory()),
+        model_(options.model ? *options.model : bundle.file(budget.model), options.threads, *memory_) {
     if (budget.weights) bind_weights(bundle.weights(budget), options.on_bytes);
     bind_states();
   }
@@ -94,11 +97,16 @@ class OnnxBackend : public Backend {
         state.block.whole *= static_cast<std::size_t>(shape[i]);
         if (state.block.row != 0 && !is_rows) state.block.row *= static_cast<std::size_t>(shape[i]);
       }
-      const std::size_t bytes = state.block.height * state.block.whole;
       for (int side = 0; side < 2; ++side) {
-        std::vector<std::byte>& buffer = state.buffers[state.in_place ? 0 : side];
-        if (side == 0 || !state.in_place) buffer.assign(bytes, std::byte{0});
-        state.values[side] = model_.tensor(buffer.data(), bytes, shape, state.port->type);
+        if (side == 1 && state.in_place) {
+          state.values[1] = value_over(state.buffers[0].get(), state.bytes(), shape, state.port->type);
+          continue;
+        }
+        state.values[side].reset();
+        state.buffers[side].reset();  // makes room for the next one
+        state.buffers[side] = memory_->allocate(state.bytes());
+        memory_->zero(state.buffers[side].get(), state.bytes());
+        state.values[side] = value_over(state.buffers[side].get(), state.bytes(), shape, state.port->type);
       }
     }
     side_ = 0;
@@ -126,15 +134,15 @@ class OnnxBackend : public Backend {
 
   Origin origin() const override { return origin_; }
 
-  std::unique_ptr<SavedStates> save(std::int64_t rows, Place) const override {
+  std::unique_ptr<SavedStates> save(std::int64_t rows, Place place) const override {
+    const std::unique_ptr<onnx::Memory> host = onnx::make_host_memory();
     auto saved = std::make_unique<SavedOnnxStates>();
     saved->layout = layout(), saved->rows = rows;
     for (const State& state : states_) {
-      const std::size_t kept = state.block.kept(rows);
-      const std::byte* from = state.buffers[state.in_place ? 0 : side_].data();
-      std::vector<std::byte>& part = saved->parts.emplace_back(state.block.height * kept);
-      for (std::size_t i = 0; i < state.block.height && kept != 0; ++i)
-        std::memcpy(part.data() + i * kept, from + i * state.block.whole, kept);
+      const std::size_t kept = state.block.kept(rows), bytes = state.block.height * kept;
+      Bytes& part = saved->parts.emplace_back((place == Place::kHost ? *host : *memory_).allocate(bytes));
+      memory_->copy(part.get(), kept, state.current(side_), state.block.whole, {state.block.height, kept});
+      saved->size += bytes;
     }
     return saved;
   }
@@ -145,17 +153,16 @@ class OnnxBackend : public Backend {
     for (std::size_t n = 0; n < states_.size(); ++n) {
       const StateBlock& block = states_[n].block;
       const std::size_t kept = block.kept(saved.rows);
-      std::vector<std::byte>& to = states_[n].buffers[0];
-      std::fill(to.begin(), to.end(), std::byte{0});
-      for (std::size_t i = 0; i < block.height && kept != 0; ++i)
-        std::memcpy(to.data() + i * block.whole, saved.parts[n].data() + i * kept, kept);
+      void* const to = states_[n].buffers[0].get();
+      if (kept != block.whole) memory_->zero(to, states_[n].bytes());
+      memory_->copy(to, block.whole, saved.parts[n].get(), kept, {block.height, kept});
     }
   }
 
   std::int64_t memory() const override {
     std::int64_t sum = weight_bytes_;
     for (const State& state : states_)
-      sum += static_cast<std::int64_t>(state.buffers[0].size() + state.buffers[1].size());
+      sum += static_cast<std::int64_t>(state.bytes() * (state.in_place ? 1 : 2));
     return sum;
   }
 
@@ -184,11 +191,27 @@ class OnnxBackend : public Backend {
         throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
                          "export the bundle again");
       }
-      if (reinterpret_cast<std::uintptr_t>(weight.data) % size != 0) align(weight);
+      if (!memory_->is_host())
+        upload(weight);
+      else if (reinterpret_cast<std::uintptr_t>(weight.data) % size != 0)
+        align(weight);
       weight_bytes_ += static_cast<std::int64_t>(weight.size);
-      add_input(port->name, model_.tensor(weight.data, weight.size, shape, port->type));
+      add_input(port->name, value_over(weight.data, weight.size, shape, port->type));
       owners_.push_back(std::move(weight.owner));
     }
+  }
+
+  Owned<OrtValue> value_over(const void* data, std::size_t bytes, const std::vector<std::int64_t>& shape,
+                             ONNXTensorElementDataType type) const {
+    return model_.tensor(data, bytes, shape, type, memory_->info());
+  }
+
+  /// To the card, so that what was read may go.
+  void upload(Weight& weight) {
+    std::shared_ptr<void> there = memory_->allocate(weight.size);
+    memory_->copy(there.get(), weight.size, weight.data, weight.size, {1, weight.size});
+    weight.data = static_cast<const std::byte*>(there.get());
+    weight.owner = std::move(there);
   }
 
   /// A file may lay its tensors at odd offsets; kernels may not read them there.
@@ -214,7 +237,8 @@ class OnnxBackend : public Backend {
   void bind_states() {
     for (const Port& port : model_.inputs()) {
       if (is_state(port.name)) {
-        states_.push_back({&port, port.name.find("_cache.") != std::string::npos, {}, {}, {}});
+        const bool is_cache = port.name.find("_cache.") != std::string::npos;
+        states_.push_back({&port, is_cache && memory_->is_host(), {}, {}, {}});
         continue;
       }
       const bool known = port.name == "input_ids" || port.name == "position" || port.name == "length" ||
@@ -256,6 +280,7 @@ class OnnxBackend : public Backend {
   Origin origin_;
   SessionShape shape_;
   bool every_token_;
+  std::unique_ptr<onnx::Memory> memory_;
   onnx::Model model_;
   std::vector<std::shared_ptr<const void>> owners_;  // what the weights' tensors lie in
   std::vector<std::string> fixed_names_, state_outputs_;
@@ -271,10 +296,15 @@ class OnnxBackend : public Backend {
 
 bool has_onnx_backend() { return true; }
 
+void check_onnx_card() { onnx::check_card_provider(); }
+
 std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEntry& budget,
                                            const OnnxOptions& options) {
   check_precision(bundle, budget, options);
-  check_host_memory(bundle, budget, options.max_context, options.max_batch, free_ram());
+  if (options.card)
+    check_card_memory(bundle, budget, options.max_context, options.max_batch, *options.card);
+  else
+    check_host_memory(bundle, budget, options.max_context, options.max_batch, free_ram());
   return std::make_unique<OnnxBackend>(bundle, budget, options);
 }
 

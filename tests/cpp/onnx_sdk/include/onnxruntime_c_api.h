@@ -27,6 +27,7 @@ struct OrtTensorTypeAndShapeInfo;
 struct OrtSessionOptions;
 struct OrtRunOptions;
 struct OrtAllocator;
+struct OrtCUDAProviderOptionsV2;
 
 enum OrtLoggingLevel { ORT_LOGGING_LEVEL_ERROR = 3 };
 enum OrtAllocatorType { OrtDeviceAllocator = 0 };
@@ -70,7 +71,8 @@ struct OrtApi {
   OrtStatus* (ORT_API_CALL* GetDimensionsCount)(const OrtTensorTypeAndShapeInfo*, size_t*);
   OrtStatus* (ORT_API_CALL* GetDimensions)(const OrtTensorTypeAndShapeInfo*, int64_t*, size_t);
   OrtStatus* (ORT_API_CALL* GetSymbolicDimensions)(const OrtTensorTypeAndShapeInfo*, const char**, size_t);
-  void* slots_64[5];
+  void* slots_64[4];
+  OrtStatus* (ORT_API_CALL* CreateMemoryInfo)(const char*, OrtAllocatorType, int, OrtMemType, OrtMemoryInfo**);
   OrtStatus* (ORT_API_CALL* CreateCpuMemoryInfo)(OrtAllocatorType, OrtMemType, OrtMemoryInfo**);
   void* slots_70[6];
   OrtStatus* (ORT_API_CALL* AllocatorFree)(OrtAllocator*, void*);
@@ -86,6 +88,17 @@ struct OrtApi {
   void (ORT_API_CALL* ReleaseTypeInfo)(OrtTypeInfo*);
   void* slots_99[1];
   void (ORT_API_CALL* ReleaseSessionOptions)(OrtSessionOptions*);
+  void* slots_101[24];
+  OrtStatus* (ORT_API_CALL* GetAvailableProviders)(char***, int*);
+  OrtStatus* (ORT_API_CALL* ReleaseAvailableProviders)(char**, int);
+  void* slots_127[77];
+  OrtStatus* (ORT_API_CALL* SessionOptionsAppendExecutionProvider_CUDA_V2)(OrtSessionOptions*,
+                                                                           const OrtCUDAProviderOptionsV2*);
+  OrtStatus* (ORT_API_CALL* CreateCUDAProviderOptions)(OrtCUDAProviderOptionsV2**);
+  OrtStatus* (ORT_API_CALL* UpdateCUDAProviderOptions)(OrtCUDAProviderOptionsV2*, const char* const*,
+                                                       const char* const*, size_t);
+  void* slots_207[1];
+  void (ORT_API_CALL* ReleaseCUDAProviderOptions)(OrtCUDAProviderOptionsV2*);
 };
 
 struct OrtApiBase {
