@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from elastic_export.checkpoint.tensors import QuantisedTensor
+from elastic_export.checkpoint.tensors import QuantisedTensor, StoredTensor
 from elastic_export.layers.architecture import Architecture, Stored
 from elastic_export.layers.axis import Axis, Extent
 from elastic_export.layers.budget import Budget
@@ -18,7 +18,7 @@ def check_alignment(
     parent: Architecture,
     prefix: str,
     budgets: Mapping[str, Budget],
-    quantised: Mapping[str, QuantisedTensor],
+    tensors: Mapping[str, StoredTensor],
 ) -> None:
     """Raise InputError that names the budget, the width, the block and the first matrix whose block it cuts.
 
@@ -27,20 +27,20 @@ def check_alignment(
         parent: the architecture.
         prefix: of its tensors' names.
         budgets: by name.
-        quantised: the matrices whose formats may have blocks.
+        tensors: the checkpoint's, of which quantised ones may have blocks.
     """
-    blocked = [stored for stored in parent.tensors(prefix) if stored.name in quantised]
-    for budget in budgets.values() if any(quantised[stored.name].format.block > 1 for stored in blocked) else ():
+    formats = {name: tensor.format for name, tensor in tensors.items() if isinstance(tensor, QuantisedTensor)}
+    blocked = [stored for stored in parent.tensors(prefix) if stored.name in formats and formats[stored.name].block > 1]
+    for budget in budgets.values() if blocked else ():
         runs = tensor_runs(parent, budget, prefix)
         for stored in (stored for stored in blocked if stored.name in runs):
-            tensor = quantised[stored.name]
-            block, columns = tensor.format.block, runs[stored.name][1]
+            fmt, columns = formats[stored.name], runs[stored.name][1]
+            block = fmt.block
             if (cut := _first_cut(columns, block)) is not None:
                 first = cut // block * block
                 raise InputError(
                     f"{subject}, budget {budget.name!r}, {_widths(stored, budget)}",
-                    expected=f"columns of {stored.name} kept in whole blocks of {block}, as {tensor.format.name} "
-                    "stores them",
+                    expected=f"columns of {stored.name} kept in whole blocks of {block}, as {fmt.name} stores them",
                     found=f"a cut at column {cut}, inside the block {first} to {first + block - 1}",
                     todo="change the width so that the kept columns end between blocks, or export the checkpoint "
                     "that it was quantised from",

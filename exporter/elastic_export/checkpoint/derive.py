@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from elastic_export.checkpoint.alignment import check_alignment
 from elastic_export.checkpoint.budgets import budgets_document, check_name, parse_budgets
 from elastic_export.checkpoint.conversion import convert
 from elastic_export.checkpoint.reader import Checkpoint
@@ -74,7 +75,8 @@ def derive(
             found=names,
             todo="rename one: each folder names its budget",
         )
-    parse_budgets(document, parent.architecture, "derived budgets")
+    found, _ = parse_budgets(document, parent.architecture, subject := "derived budgets")
+    check_alignment(subject, parent.architecture, parent.prefix, found, parent.tensors)
     return document
 
 

@@ -122,7 +122,7 @@ class Checkpoint:
         described = quantisation_file(directory)
         inventory = check_inventory(str(directory), architecture, prefix, held.tensors, ignore_tensors, described)
         budgets, more = _read_budgets(directory, budgets_file, architecture) if require_budgets else ({}, [])
-        check_alignment(str(budgets_file or directory / FILE_NAME), architecture, prefix, budgets, held.quantised)
+        check_alignment(str(budgets_file or directory / FILE_NAME), architecture, prefix, budgets, held.tensors)
         stored = {name.removesuffix(".weight"): name in held.quantised for name, s in shapes.items() if len(s) == 2}
         more += told(str(directory), held) + contradictions(announced, stored)
         return cls(
