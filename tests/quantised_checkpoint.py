@@ -128,7 +128,7 @@ def write_quantised(
             tensors[f"{module}.{module[-6]}_scale"] = torch.tensor(0.5)
     folder.mkdir(parents=True)
     _save(folder, tensors, shards)
-    _describe(folder, arch, kinds, [module for module in matrices if module not in kinds], described)
+    describe_quantised(folder, arch, kinds, [module for module in matrices if module not in kinds], described)
     if budgets is not None:
         (folder / FILE_NAME).write_text(json.dumps(budgets_document(arch, budgets)))
     return Written(folder, worth, kinds)
@@ -143,9 +143,10 @@ def _save(folder: Path, tensors: Mapping[str, Tensor], shards: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def _describe(
+def describe_quantised(
     folder: Path, arch: Architecture, kinds: Mapping[str, str], plain: list[str], described: tuple[str, ...]
 ) -> None:
+    """Write config.json, and what `described` asks for, of modules that are quantised and others that are not."""
     config = config_document(arch) | {"torch_dtype": "bfloat16"}
     different = set(kinds.values())
     algorithm = "MIXED_PRECISION" if len(different) > 1 else next(iter(different), None)
