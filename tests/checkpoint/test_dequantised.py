@@ -25,9 +25,6 @@ from elastic_runtime.errors import InputError, InternalError
 from quantised_checkpoint import (
     Kind,
     Written,
-    nano_4b_fp8,
-    nano_4b_mixed,
-    nano_9b_v2_nvfp4,
     weight_only_4b,
     write_quantised,
 )
@@ -99,13 +96,6 @@ def test_rows_are_dequantised_some_at_a_time(tmp_path: Path, monkeypatch: pytest
         np.testing.assert_array_equal(kept.astype(np.float32), slice_array(written.worth[name], runs))
 
 
-LAYOUTS = {
-    "9B-v2-NVFP4": (nano_9b_v2_nvfp4, {"NVFP4": 96}),
-    "4B-FP8": (nano_4b_fp8, {"FP8": 68}),
-    "4B mixed": (nano_4b_mixed, {"FP8": 10, "NVFP4": 84}),
-}
-
-
 def test_scales_of_activations_and_caches_are_told_and_not_read(tmp_path: Path) -> None:
     written = write_quantised(tmp_path / "ck", ARCH, WEIGHTS, mixed, cache_scales=True, weight_only=weight_only_4b)
     nowhere = {"lm_head.input_scale", "backbone.embeddings.input_scale"}
@@ -131,6 +121,13 @@ def test_scales_of_a_cache_beside_whole_weights(tmp_path: Path) -> None:
     assert checkpoint.formats == {}
     [warning] = checkpoint.warnings
     assert "4 scales of activations and caches" in warning
+
+
+def test_scales_of_a_cache_that_no_layer_has_are_unknown(tmp_path: Path) -> None:
+    folder = write_quantised(tmp_path / "ck", ARCH, WEIGHTS, mixed, shards=1).folder
+    resave(folder, lambda tensors: tensors.update({"backbone.layers.0.mixer.k_proj.k_scale": torch.tensor(1.0)}))
+    with pytest.raises(InputError, match=r"found unknown backbone\.layers\.0\.mixer\.k_proj\.k_scale"):
+        Checkpoint.open(folder, require_budgets=False)
 
 
 def test_all_matrices_quantised_leave_the_dtype_to_the_config(tmp_path: Path) -> None:
@@ -181,6 +178,8 @@ def test_tensors_win_over_a_list_that_says_otherwise(tmp_path: Path) -> None:
     found = warnings_of(folder)
     assert f"does not count {UP} as quantised" in found
     assert f"counts {IN} as quantised: read as they are stored, whole" in found
+    describe(folder, quantized_layers={UP.replace("backbone.", "model."): {"quant_algo": "FP8"}})
+    assert "quantised: read" not in warnings_of(folder), "the module by the prefix of another save"
 
 
 def test_nothing_announced_and_nothing_quantised_is_a_plain_checkpoint(tmp_path: Path) -> None:
@@ -309,6 +308,7 @@ HEADER_FAULTS: dict[str, tuple[Change, str]] = {
     "a global scale too large": (number(f"{IN}.weight_scale_2", 2e35), f"tensor '{IN}.weight_scale_2': expected at most 1.3e+35"),
     "a scale of two numbers": (put(f"{UP}.weight_scale", 2), f"tensor '{UP}.weight_scale': expected shape [] of FP8 for [48, 32] by config.json, found [2]"),
     "a scale in another dtype": (put(f"{UP}.weight_scale", dtype=torch.bfloat16), f"tensor '{UP}.weight_scale': expected dtype fp32, as FP8 has it, found bf16"),
+    "no matrix": (drop(f"{UP}.weight"), f"tensor '{UP}.weight': expected it beside its scales, found no such tensor. {AGAIN}."),
     "no scale": (drop(f"{UP}.weight_scale"), f"tensor '{UP}.weight_scale': expected it beside the FP8 matrix '{UP}.weight', found no such tensor. {AGAIN}."),
     "no block scales": (drop(f"{IN}.weight_scale"), f"tensor '{IN}.weight_scale': expected it beside the NVFP4 matrix '{IN}.weight', found no such tensor"),
     "no global scale": (drop(f"{IN}.weight_scale_2"), f"tensor '{IN}.weight_scale_2': expected it beside the NVFP4 matrix"),

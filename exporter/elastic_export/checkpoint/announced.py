@@ -18,6 +18,7 @@ from typing import Any, Final, TypeGuard
 
 from elastic_export.checkpoint.companions import check_file
 from elastic_export.checkpoint.formats.nvfp4 import BLOCK
+from elastic_export.checkpoint.inventory import PREFIXES
 from elastic_export.checkpoint.quantised import FULL_ONES
 from elastic_export.checkpoint.shards import shorten
 from elastic_runtime.errors import InputError, advised
@@ -39,6 +40,8 @@ class Announced:
         algorithm: for the whole checkpoint; empty where it is null: of caches alone, or of nothing.
         excluded: modules that are not quantised, by name or glob.
         layers: by module, what each is quantised as; empty unless they differ.
+
+    Names begin as the model's did when it was quantised, with `backbone` or `model`, whatever the tensors' do.
     """
 
     subject: str
@@ -49,10 +52,15 @@ class Announced:
     def says(self, module: str, *, linear: bool) -> bool | None:
         """Whether it has a module quantised; None where it does not say."""
         if self.layers:
-            return module in self.layers
-        if any(fnmatchcase(module, glob) for glob in self.excluded):
+            return _tail(module) in map(_tail, self.layers)
+        if any(fnmatchcase(_tail(module), _tail(glob)) for glob in self.excluded):
             return False
         return True if self.algorithm and linear else None
+
+
+def _tail(name: str) -> str:
+    first, dot, rest = name.partition(".")
+    return rest if dot and first in PREFIXES else name
 
 
 def read_announced(directory: Path, config: Mapping[str, Any]) -> tuple[Announced, ...]:

@@ -78,15 +78,21 @@ def find_quantised(
     beside = _by_module(matrices, found)
     for module, shape in matrices.items():
         weight = beside[module].get("weight")
-        fmt = None if weight is None else FORMAT_OF.get(weight.dtype)
-        if fmt is None or foreign_format(shape, beside[module]):
+        if foreign_format(shape, beside[module]):
             continue
-        one = _Module(subject, module, shape, fmt, beside[module])
-        held[module + _WEIGHT] = one.tensor(dtype, read)
+        if weight is None and "weight_scale" in beside[module]:
+            expected = "it beside its scales"
+            raise InputError(
+                f"{subject}, tensor {module + _WEIGHT!r}", expected=expected, found="no such tensor", todo=_AGAIN
+            )
+        fmt = None if weight is None else FORMAT_OF.get(weight.dtype)
+        if fmt is None:
+            continue
+        held[module + _WEIGHT] = _Module(subject, module, shape, fmt, beside[module]).tensor(dtype, read)
         used |= {f"{module}.{piece.name}" for piece in fmt.pieces}
         past += [f"{module}.{name}" for name in _OF_ACTIVATIONS if name in beside[module]]
     if announced:
-        past += [name for name in found if name.endswith(_OF_CACHES)]
+        past += [name for name in found if name.endswith(_OF_CACHES) and name.rpartition(".")[0] in matrices]
     result = Dequantised(held | {name: ref for name, ref in found.items() if name not in {*used, *past}}, tuple(past))
     weights = [module.get("weight") for module in (beside[name] for name in matrices)]
     plain = all(weight is not None and weight.dtype in PRECISIONS for weight in weights)
