@@ -51,12 +51,17 @@ def _fp8(weight: Tensor, weight_scale: Tensor) -> Tensor:
 
 def _nvfp4(weight: Tensor, weight_scale: Tensor, weight_scale_2: Tensor) -> Tensor:
     """Uint8 [n, K/2], uint8 [n, K/16], float32 [] -> float32 [n, K]."""
-    codes = torch.stack([weight.bitwise_and(0x0F), weight.bitwise_right_shift(4)], dim=-1).flatten(1)
-    exponent, mantissa = codes.bitwise_right_shift(1).bitwise_and(3).float(), codes.bitwise_and(1).float()
-    magnitude = torch.where(exponent == 0, mantissa / 2, (1 + mantissa / 2) * torch.exp2(exponent - 1))
-    values = torch.where(codes >= 8, -magnitude, magnitude)
+    codes = torch.stack([weight.bitwise_and(0x0F), weight.bitwise_right_shift(4)], dim=-1)
+    values = _e2m1(torch.arange(16)).index_select(0, codes.flatten().int()).view(len(weight), -1)
     spread = weight_scale.view(torch.float8_e4m3fn).float().repeat_interleave(16, dim=1)
     return values * spread * weight_scale_2
+
+
+def _e2m1(codes: Tensor) -> Tensor:
+    """Codes 0 to 15: sign, two bits of exponent with a bias of 1, one bit of mantissa -> float32."""
+    exponent, mantissa = codes // 2 % 4, codes % 2 / 2
+    magnitude = torch.where(exponent == 0, mantissa, (1 + mantissa) * torch.exp2(exponent - 1.0))
+    return torch.where(codes >= 8, -magnitude, magnitude)
 
 
 #: By the format's name; one for each that is read.
