@@ -91,12 +91,12 @@ def _measure(arguments: argparse.Namespace) -> Report:
     load = os.getloadavg()[0]
     smaller = _fits_peer(shape) if arguments.peer else shape
     with made_checkpoint(folder, shape, keep=not arguments.delete) as checkpoint:
-        rows = [*_export(checkpoint, folder, options), *_system_tools(checkpoint, folder)]
+        rows = [*export_steps(checkpoint, folder, options), *_system_tools(checkpoint, folder)]
         if arguments.peer and smaller == shape:
             rows.append(_peer(arguments.peer, checkpoint, folder))
     if arguments.peer and smaller != shape:
         with made_checkpoint(folder, smaller, keep=False) as checkpoint:
-            *_, whole = _export(checkpoint, folder, options)
+            *_, whole = export_steps(checkpoint, folder, options)
             rows += [replace(whole, step=f"whole, {smaller}"), _peer(arguments.peer, checkpoint, folder)]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     size = f"{shape} ({SHAPES[shape].nbytes / 1e9:.1f} GB of random weights)"
@@ -119,7 +119,7 @@ def made_checkpoint(folder: Path, shape: str, *, keep: bool) -> Iterator[Path]:
             delete_random_checkpoint(checkpoint)
 
 
-def _export(checkpoint: Path, folder: Path, options: list[str]) -> list[Row]:
+def export_steps(checkpoint: Path, folder: Path, options: list[str]) -> list[Row]:
     """Our steps, and the whole at last."""
     output, cache, ends = folder / "bundle", folder / "cache", list[tuple[str, float, float]]()
     _clear(output, cache)  # of a run that was ended: an export over a bundle keeps of it what it can

@@ -52,12 +52,20 @@ def test_the_report_names_the_worst_tensor_by_its_share_of_zeros() -> None:
     conversion.add("small", Loss(50, 2, 0))
     conversion.add("small", Loss(50, 1, 1))
     assert conversion.report() == {
-        "from": "bf16", "to": "fp16", "values": 1100, "became_zero": 8, "lost_digits": 31,
+        "from": "bf16", "to": "fp16", "values": 1100, "became_zero": 8, "lost_digits": 31, "relative_error": 0.0,
         "worst": {"tensor": "small", "values": 100, "became_zero": 3, "lost_digits": 1},
     }  # fmt: skip
     assert conversion.warning() == (
         "8 of 1100 weights are too small for fp16 and became zero, in small 3 of 100; 31 more lost digits"
     )
+
+
+def test_the_error_of_rounding_is_reported_over_all_tensors() -> None:
+    conversion = Conversion("FP8 and bf16", "bf16")
+    conversion.add("w", took(np.array([1 + 2.0**-8, 2.0], np.float32), "bf16"))  # a tie: it goes down to 1
+    conversion.add("v", took(np.array([4.0], np.float32), "bf16"))
+    expected = 2.0**-8 / np.sqrt((1 + 2.0**-8) ** 2 + 4 + 16)
+    assert conversion.report()["relative_error"] == pytest.approx(expected, rel=5e-3) == 0.000852
 
 
 def test_nothing_is_said_where_nothing_became_zero() -> None:
@@ -68,5 +76,6 @@ def test_nothing_is_said_where_nothing_became_zero() -> None:
     lossless = Conversion("bf16", "fp32")
     lossless.add("w", Loss(1000))
     assert lossless.report() == {
-        "from": "bf16", "to": "fp32", "values": 1000, "became_zero": 0, "lost_digits": 0, "worst": None,
+        "from": "bf16", "to": "fp32", "values": 1000, "became_zero": 0, "lost_digits": 0, "relative_error": 0.0,
+        "worst": None,
     }  # fmt: skip

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
+from safetensors.torch import load_file, save_file
 
-from elastic_export.checkpoint.budgets import parse_budgets
+from elastic_export.checkpoint.budgets import budget_document, parse_budgets
 from elastic_export.checkpoint.derive import derive
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.kept import tensor_runs
-from elastic_export.weights.sliced import write_sliced
+from elastic_export.layers.kept import sub_model_name, tensor_runs
+from elastic_export.runs import positions
+from elastic_export.weights.sliced import config_for, write_sliced
 from elastic_runtime.errors import InputError
+from quantised_checkpoint import write_quantised
+from small_checkpoint import PARENT
 from synthetic import random_architecture, random_budget, write_checkpoint
 
 SHARD = "model-00001-of-00001.safetensors"
@@ -226,3 +232,70 @@ def test_the_budget_file_of_the_parent_is_not_needed(folder: Path, cut: Path) ->
     document = derive(folder, [cut])
     (folder / "elastic_config.json").write_text(json.dumps(document))
     assert list(Checkpoint.open(folder).budgets) == ["small"]
+
+
+ALIGNED = replace(PARENT, hidden_size=64, ffn_sizes=(48,) * 3, mamba_head_dim=16, attention_head_dim=16)
+QUANTISED = {"in_proj": "NVFP4", "out_proj": "FP8", "up_proj": "FP8", "down_proj": "NVFP4", "o_proj": "NVFP4"}
+CUT = Budget("one", 48, (32, 16, 48), (4, 6, 2), 16, 4, (3,))
+
+
+@pytest.fixture
+def quantised_parent(tmp_path: Path) -> Path:
+    weights = random_weights(ALIGNED, np.random.default_rng(2))
+    return write_quantised(
+        tmp_path / "parent", ALIGNED, weights, lambda module: QUANTISED.get(module.rsplit(".", 1)[-1]), shards=1
+    ).folder
+
+
+def found_in(parent: Path, *cut: Path) -> dict[str, Any]:
+    return dict(derive(parent, list(cut))["budgets"])
+
+
+def test_of_a_quantised_parent_the_rounded_sub_model_is_found(quantised_parent: Path, tmp_path: Path) -> None:
+    write_sliced(Checkpoint.open(quantised_parent, require_budgets=False), CUT, tmp_path / "one")
+    assert found_in(quantised_parent, tmp_path / "one") == {"one": budget_document(ALIGNED, CUT)}
+    tensors = safetensors.numpy.load_file(tmp_path / "one" / SHARD)
+    nudge("backbone.layers.1.mixer.up_proj.weight")(tensors)
+    safetensors.numpy.save_file(tensors, tmp_path / "one" / SHARD)
+    with pytest.raises(InputError, match=r"different in .*up_proj\.weight"):
+        found_in(quantised_parent, tmp_path / "one")
+
+
+def cut_codes(parent: Path, folder: Path, budget: Budget) -> Path:
+    """A sub-model as quantised as the parent is: its codes and block scales cut, numbers for whole matrices kept."""
+    [shard] = parent.glob("*.safetensors")
+    tensors, cut = load_file(shard), {}
+    for name, runs in tensor_runs(ALIGNED, budget).items():
+        own, module = sub_model_name(name, ALIGNED, budget), name.removesuffix("weight")
+        assert own is not None
+        pieces = {piece: tensors[piece] for piece in tensors if piece in (name, f"{name}_scale", f"{name}_scale_2")}
+        for piece, tensor in pieces.items():
+            kept, every = tensor, ALIGNED.tensor_shapes()[name][-1] // tensor.shape[-1] if tensor.ndim else 1
+            for axis, (size, axis_runs) in enumerate(zip(tensor.shape, runs, strict=False)):
+                indices = positions(axis_runs)
+                indices = indices[::every] // every if axis == tensor.ndim - 1 and every > 1 else indices
+                assert indices.max() < size
+                kept = kept.index_select(axis, torch.from_numpy(indices))
+            cut[own.removesuffix("weight") + piece.removeprefix(module)] = kept.contiguous()
+    folder.mkdir()
+    save_file(cut, folder / "model.safetensors", {"format": "pt"})
+    config = config_for(budget.architecture(ALIGNED), json.loads((parent / "config.json").read_text()))
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(parent / "hf_quant_config.json", folder)
+    return folder
+
+
+def test_of_a_quantised_parent_the_quantised_sub_model_is_found(quantised_parent: Path, tmp_path: Path) -> None:
+    cut = cut_codes(quantised_parent, tmp_path / "one", CUT)
+    assert Checkpoint.open(cut, require_budgets=False).formats == {"FP8": 5, "NVFP4": 7}
+    assert found_in(quantised_parent, cut) == {"one": budget_document(ALIGNED, CUT)}
+
+
+def test_a_budget_that_the_parent_could_not_keep_is_not_derived(quantised_parent: Path, tmp_path: Path) -> None:
+    """Somebody cut the dequantised parent through its blocks; as a budget file the parent would refuse it."""
+    parent = Checkpoint.open(quantised_parent, require_budgets=False)
+    worth = {name: np.asarray(parent.read(name)) for name in parent.tensors}
+    plain = write_checkpoint(tmp_path / "plain", ALIGNED, worth)
+    write_sliced(Checkpoint.open(plain, require_budgets=False), replace(CUT, hidden_size=40), tmp_path / "one")
+    with pytest.raises(InputError, match=r"derived budgets, budget 'one', hidden_size 40: expected columns of"):
+        found_in(quantised_parent, tmp_path / "one")

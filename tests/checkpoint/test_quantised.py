@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from elastic_export.checkpoint.announced import Announced
+from elastic_export.checkpoint.dequantised import find_quantised
 from elastic_export.checkpoint.inventory import check_inventory
-from elastic_export.checkpoint.quantised import named_so, quantisation_file
+from elastic_export.checkpoint.quantised import describe, named_so, quantisation_file
 from elastic_export.layers.architecture import Architecture
 from elastic_runtime.errors import InputError
 
@@ -36,47 +40,85 @@ def of(parent: Architecture, **others: Kind | None) -> dict[str, Kind]:
 
 
 SCALE = Kind("fp32", ())
-SHAPES = {
-    "ModelOpt, FP8": {"weight": Kind("fp8_e4m3", (1, 1)), "weight_scale": SCALE, "input_scale": SCALE},
-    "ModelOpt, NVFP4": {
-        "weight": Kind("u8", (1, 1)),
-        "weight_scale": Kind("fp8_e4m3", (1, 1)),
-        "weight_scale_2": SCALE,
-    },
-    "block-wise FP8": {"weight": Kind("fp8_e4m3", (1, 1)), "weight_scale_inv": Kind("fp32", (1, 1))},
-    "FP8 whose scales are ignored": {"weight": Kind("fp8_e5m2", (1, 1))},
-    "GPTQ": {
-        "weight": None,
-        "qweight": Kind("i32", (1, 1)),
-        "qzeros": Kind("i32", (1, 1)),
-        "scales": SCALE,
-        "g_idx": SCALE,
-    },
-    "compressed-tensors": {"weight": None, "weight_packed": Kind("i32", (1, 1)), "weight_scale": SCALE},
-    "bitsandbytes, 8 bits": {"weight": Kind("i8", (1, 1)), "SCB": SCALE},
-    "bitsandbytes, 4 bits": {"weight": Kind("u8", (1, 1)), "weight__quant_state__bitsandbytes__nf4": Kind("u8", (1,))},
-    "MLX": {"weight": Kind("u32", (1, 1)), "scales": SCALE, "biases": SCALE},
+#: Of in_proj [N, K].
+N, K = 170, 24
+FP8, PACKED = Kind("fp8_e4m3", (N, K)), Kind("u8", (N, K // 2))
+#: Format -> its tensors, and what the refusal calls it.
+SHAPES: dict[str, tuple[dict[str, Kind | None], str]] = {
+    "FP8 by blocks": ({"weight": FP8, "weight_scale_inv": Kind("fp32", (2, 1))}, "FP8 in blocks"),
+    "FP8 by blocks, ModelOpt": ({"weight": FP8, "weight_scale": Kind("fp32", (2, 1))}, "FP8 in blocks"),
+    "FP8 by rows": ({"weight": FP8, "weight_scale": Kind("fp32", (N,))}, "FP8 with a scale for each row"),
+    "FP8 by rows, compressed-tensors": ({"weight": FP8, "weight_scale": Kind("bf16", (N, 1))}, "a scale for each row"),
+    "FP8 with pre_quant_scale": (
+        {"weight": FP8, "weight_scale": SCALE, "pre_quant_scale": Kind("bf16", (K,))},
+        "AWQ or SmoothQuant",
+    ),
+    "FP8 in E5M2": ({"weight": Kind("fp8_e5m2", (N, K))}, "fp8_e5m2"),
+    "MXFP8": ({"weight": FP8, "weight_scale": Kind("u8", (N, 1))}, "MXFP8"),
+    "MXFP4": ({"weight": PACKED, "weight_scale": Kind("u8", (N, 1))}, "MXFP4"),
+    "W4A16_AWQ": ({"weight": Kind("u8", (N // 2, K)), "weight_scale": Kind("bf16", (N, 1))}, "W4A16_AWQ"),
+    "GPTQ": (
+        {
+            "weight": None,
+            "qweight": Kind("i32", (1, 1)),
+            "qzeros": Kind("i32", (1, 1)),
+            "scales": SCALE,
+            "g_idx": SCALE,
+        },
+        "GPTQ or AWQ",
+    ),
+    "compressed-tensors": (
+        {"weight": None, "weight_packed": Kind("i32", (N, 3)), "weight_scale": SCALE},
+        "compressed-tensors' pack-quantized",
+    ),
+    "compressed-tensors, NVFP4": (
+        {
+            "weight": None,
+            "weight_packed": PACKED,
+            "weight_scale": Kind("fp8_e4m3", (N, 2)),
+            "weight_global_scale": Kind("fp32", (1,)),
+        },
+        "compressed-tensors' nvfp4-pack-quantized",
+    ),
+    "SmoothQuant": ({"weight": Kind("i8", (N, K)), "weight_scale": Kind("fp32", (N,))}, "it is in i8"),
+    "bitsandbytes, 8 bits": ({"weight": Kind("i8", (N, K)), "SCB": SCALE}, "bitsandbytes in 8 bits"),
+    "bitsandbytes, 4 bits": (
+        {"weight": Kind("u8", (N * K // 2, 1)), "weight__quant_state__bitsandbytes__nf4": Kind("u8", (1,))},
+        "bitsandbytes in 4 bits",
+    ),
+    "MLX": ({"weight": Kind("u32", (N, 3)), "scales": SCALE, "biases": SCALE}, "MLX"),
 }
 
 
-@pytest.mark.parametrize("tensors", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(("tensors", "called"), SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("described", ["", "hf_quant_config.json says FP8"])
-def test_any_sign_will_do(parent: Architecture, tensors: dict[str, Kind | None], described: str) -> None:
+def test_any_sign_will_do(parent: Architecture, tensors: dict[str, Kind | None], called: str, described: str) -> None:
+    found = of(parent, **tensors)
     with pytest.raises(InputError) as caught:
-        check_inventory("ck", parent, "backbone", of(parent, **tensors), ["*_scale"], described)
+        check_inventory("ck", parent, "backbone", found, ["*_scale"], described)
     error = str(caught.value)
     assert error.startswith(f"ck, tensor '{IN}")
-    assert "expected weights in bf16, fp16 or fp32, found quantised ones: " in error
+    assert "or as ModelOpt stores FP8 (per tensor) and NVFP4, found quantised ones: " in error
+    assert called in error
     assert described in error
     assert error.endswith("Export the checkpoint that it was quantised from, in bf16, fp16 or fp32.")
 
 
+@pytest.mark.parametrize("tensors", [tensors for tensors, _ in SHAPES.values()], ids=SHAPES)
+def test_none_of_them_is_taken_for_one_that_is_read(parent: Architecture, tensors: dict[str, Kind | None]) -> None:
+    """The headers go through untouched, so that the refusal is the one above."""
+    shapes = parent.tensor_shapes("backbone")
+    found: Any = of(parent, **tensors)
+    left = find_quantised("ck", shapes, found, (Announced("ck", "FP8", (), {}),), "bf16", lambda _: np.ones(()))
+    assert (dict(left.tensors), left.read_past) == (found, ())
+
+
 def test_most_matrices_quantised_do_not_make_the_others_odd(parent: Architecture) -> None:
     found = {
-        name: Kind("fp8_e4m3" if name.endswith("proj.weight") else "bf16", shape)
+        name: Kind("fp8_e5m2" if name.endswith("proj.weight") else "bf16", shape)
         for name, shape in parent.tensor_shapes("backbone").items()
     }
-    with pytest.raises(InputError, match=f"tensor '{IN}.weight'.*quantised ones: it is in fp8_e4m3"):
+    with pytest.raises(InputError, match=f"tensor '{IN}.weight'.*quantised ones: it is in fp8_e5m2"):
         check_inventory("ck", parent, "backbone", found)
 
 
@@ -119,6 +161,14 @@ def test_an_adapter_is_no_model(parent: Architecture) -> None:
 def test_files_that_say_it(tmp_path: Path, file: str, content: object, said: str) -> None:
     (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
     assert quantisation_file(tmp_path) == said
+
+
+def test_a_description_is_called_by_its_method_and_format() -> None:
+    assert describe({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}) == (
+        "compressed-tensors, nvfp4-pack-quantized"
+    )
+    assert describe({"quant_method": "awq", "bits": 4}) == "awq"
+    assert describe({"format": "float-quantized"}) == describe([]) == ""
 
 
 def test_no_tensor_of_the_family_is_called_so(parent: Architecture) -> None:

@@ -27,6 +27,7 @@ from synthetic import random_architecture, random_budget, write_checkpoint
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
+PLAIN = "expected weights in bf16, fp16 or fp32, or as ModelOpt stores FP8 (per tensor) and NVFP4"
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -214,7 +215,7 @@ TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "wrong shape": (lambda t: t.update({UP: t[UP][:-1]}), f"tensor '{UP}': expected shape [37, 24] by config.json, found [36, 24]."),
     "transposed": (lambda t: t.update({UP: t[UP].T.copy()}), f"tensor '{UP}': expected shape [37, 24] by config.json, found [24, 37]. Save it untransposed, [out, in]."),
     "matrix in fp32": (as_dtype(UP, np.float32), f"tensor '{UP}': expected dtype bf16, as most matrices are, found fp32."),
-    "matrix in int8": (as_dtype(UP, np.int8), f"tensor '{UP}': expected weights in bf16, fp16 or fp32, found quantised ones: it is in i8."),
+    "matrix in int8": (as_dtype(UP, np.int8), f"tensor '{UP}': {PLAIN}, found quantised ones: it is in i8."),
     "vector in fp64": (as_dtype(A_LOG, np.float64), f"tensor '{A_LOG}': expected dtype bf16 or fp32, found fp64."),
     "vector in fp16": (as_dtype(A_LOG, np.float16), f"tensor '{A_LOG}': expected dtype bf16 or fp32, found fp16."),
 }  # fmt: skip

@@ -15,11 +15,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from elastic_export.checkpoint.demo import demo_checkpoint
+from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.engine.build_folder import BuildFaultError
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.manifest_reader import NAME
 from elastic_runtime.verify.verified import Verified
+from quantised_checkpoint import write_quantised
 from synthetic import random_architecture, write_checkpoint
 
 BAD_REQUESTS = [
@@ -195,7 +197,6 @@ def test_targets_of_a_checkpoint(run, sparse_12b) -> None:
 
 
 def test_inspect_and_derive(run, tmp_path) -> None:
-    from elastic_export.checkpoint.reader import Checkpoint
     from elastic_export.weights.sliced import write_sliced
 
     parent = Checkpoint.open(demo_checkpoint())
@@ -237,6 +238,36 @@ def test_every_command_that_opens_a_checkpoint_can_be_lenient(run, tmp_path, ext
         idle = ("--ignore-tensors", "nothing.*")
         code, out, err = run(*command, *ignore, *idle)
         assert (code, "nothing.*: matches no tensor" in out + err) == (0, True)
+
+
+def test_every_command_that_opens_a_checkpoint_takes_a_quantised_one(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)  # a plan needs no builder
+    demo = Checkpoint.open(demo_checkpoint())
+    weights = {name: np.asarray(demo.read(name), np.float32) for name in demo.tensors}
+    kinds = {"in_proj": "NVFP4", "up_proj": "FP8", "lm_head": "FP8"}
+    folder = write_quantised(
+        tmp_path / "demo", demo.architecture, weights, lambda module: kinds.get(module.rsplit(".", 1)[-1]),
+        list(demo.budgets.values()),
+    ).folder  # fmt: skip
+    note = f"{folder}: 6 matrices in FP8 and 5 matrices in NVFP4 are read by dequantising"
+    dry = ("--checkpoint", str(folder), "--budget", "all", "--target", "rtx5080", "--ops", "native", "--dry-run")
+    for command in (
+        (*dry, "--weights", "sliced"),
+        ("inspect", str(folder)),
+        ("targets", "--checkpoint", str(folder)),
+        ("budgets", "derive", "--parent", str(folder), "--sliced", str(folder)),
+    ):
+        code, out, err = run(*command)
+        assert (code, note in out + err) == (0, True), err
+    code, out, _ = run("inspect", str(folder))
+    assert "bf16, 6 matrices in FP8, 5 matrices in NVFP4\n" in out
+    code, out, _ = run("inspect", str(folder), "--json")
+    assert json.loads(out)["quantised"] == {"FP8": 6, "NVFP4": 5}
+    code, _, err = run(*dry)
+    assert (code, "--weights shared: expected a checkpoint whose matrices are all in bf16" in err) == (2, True), err
+    sizes = [json.loads(run(*dry, "--weights", "sliced", "--json")[1])]
+    sizes.append(json.loads(run(*dry, "--weights", "sliced", "--json", "--checkpoint", str(demo.path))[1]))
+    assert sizes[0]["budgets"] == sizes[1]["budgets"], "what ships is as large"
 
 
 def test_a_portable_target_is_a_card_of_no_known_size(run, tmp_path, monkeypatch) -> None:

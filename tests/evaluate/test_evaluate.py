@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.dtypes import DTYPES
 from elastic_export.evaluate.evaluate import evaluate
 from elastic_export.evaluate.from_checkpoint import PARENT, checkpoint_models
@@ -26,7 +28,9 @@ from elastic_export.reference.model import rounding_to
 from elastic_export.weights.sliced import write_sliced
 from elastic_runtime.errors import InputError
 from masked_parent import load_reference
+from quantised_checkpoint import write_quantised
 from small_text_model import ARCH, EVEN, FULL, SMALL, TEXT, WIDE
+from synthetic import write_checkpoint
 
 TOLERANCE = 1e-4  # relative; 8e-8 is the worst seen in fp32, 2e-6 where roundings flip
 CONTEXT = 64
@@ -222,3 +226,24 @@ def test_the_parent_is_a_budget_that_keeps_all_of_it_or_has_a_name_of_its_own(ch
     models, parent = checkpoint_models(checkpoint, "all")
     assert parent.name == PARENT
     assert parent not in models
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_quantised_parent_is_what_its_numbers_are(
+    tmp_path: Path, passage_of: Callable[..., Passage], precision: str
+) -> None:
+    """In float32 the very numbers of the format; in a narrow dtype each of them rounded once."""
+    arch = replace(ARCH, hidden_size=32, ffn_sizes=(48,) * 3, mamba_head_dim=16)
+    budgets = [Budget.full(arch, "full"), replace(Budget.full(arch, "cut"), hidden_size=16, mamba_heads=(4, 6, 2))]
+    names = {"in_proj": "NVFP4", "out_proj": "FP8", "embeddings": "NVFP4", "lm_head": "FP8", "v_proj": "NVFP4"}
+    written = write_quantised(
+        tmp_path / "quantised", arch, random_weights(arch, np.random.default_rng(3)),
+        lambda module: names.get(module.rsplit(".", 1)[-1]), budgets,
+    )  # fmt: skip
+    write_checkpoint(tmp_path / "plain", arch, written.worth, budgets, precision)
+    passage, found = passage_of(TEXT[:200], 32), []
+    for folder in (written.folder, tmp_path / "plain"):
+        models, _ = checkpoint_models(Checkpoint.open(folder), "all")
+        found.append(evaluate([(model, precision) for model in models], 0, passage, Progress()))
+    assert found[0] == found[1]
+    assert {model.dequantised for model in models} == {False}

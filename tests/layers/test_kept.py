@@ -139,7 +139,7 @@ def test_slicing_is_taking_indices(data: st.DataObject) -> None:
     sliced = slice_array(array, tuple(axes))
     assert sliced.flags.c_contiguous
     np.testing.assert_array_equal(sliced, expected)
-    blocks = list(sliced_blocks(array, tuple(axes), max_bytes=data.draw(st.integers(1, 200))))
+    blocks = list(sliced_blocks(array.__getitem__, tuple(axes), max_bytes=data.draw(st.integers(1, 200))))
     np.testing.assert_array_equal(np.concatenate(blocks), expected)
 
 

@@ -26,6 +26,7 @@ from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_export.weights import sliced as module
 from elastic_export.weights.sliced import config_for, write_sliced
 from elastic_runtime.errors import BuildError
+from elastic_runtime.format.safetensors import encode_header
 from synthetic import NANO_12B, random_architecture, random_budget, write_checkpoint, write_sparse_checkpoint
 
 
@@ -143,6 +144,40 @@ def test_memory_stays_below_one_tensor(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 << 20
+
+
+def test_memory_stays_below_one_dequantised_tensor(tmp_path: Path) -> None:
+    """The same in FP8, which is four times as large in float32."""
+    a = replace(NANO_12B, pattern="M-", ffn_sizes=(20480,), mamba_heads=(128,), vocab_size=40000)
+    b = replace(Budget.full(a, "b"), hidden_size=512, mamba_head_dim=64)
+    checkpoint = Checkpoint.open(write_sparse_fp8(tmp_path / "p", a), require_budgets=False)
+    assert checkpoint.formats == {"FP8": 6}
+    tracemalloc.start()
+    write_sliced(checkpoint, b, tmp_path / "s")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20
+
+
+def write_sparse_fp8(folder: Path, arch: Architecture) -> Path:
+    """Matrices are holes, which are zeros in FP8 too."""
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, shape in arch.tensor_shapes().items():
+        tensors[name] = ("fp8_e4m3" if len(shape) == 2 else "bf16", shape)
+        if len(shape) == 2:
+            tensors[f"{name}_scale"] = ("fp32", ())
+    header, entries = encode_header(tensors)
+    folder.mkdir()
+    with (folder / "model.safetensors").open("wb") as out:
+        out.write(header)
+        out.truncate(max(entry.offset + entry.nbytes for entry in entries.values()))
+        for entry in entries.values():
+            if entry.dtype == "fp32":
+                out.seek(entry.offset)
+                out.write(np.float32(0.01).tobytes())
+    (folder / "config.json").write_text(json.dumps(config_document(arch)))
+    (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    return folder
 
 
 def test_config_keeps_the_parents_keys(parent: Architecture, small: Budget) -> None:

@@ -244,7 +244,8 @@ def _embedded(job: ExportJob, budget: Budget) -> int:
 def _cut(job: ExportJob) -> int:
     """Memory of weights on their way into a file: a few pieces (sliced), or a tensor and what it becomes."""
     largest = max(tensor.nbytes for tensor in job.checkpoint.tensors.values())
-    return {"shared": 0, "sliced": 64 << 20, "embedded": 2 * largest}[job.options.weights]
+    copies = 4 if job.checkpoint.formats else 2  # a dequantised one is there in float32, too
+    return {"shared": 0, "sliced": 64 << 20, "embedded": copies * largest}[job.options.weights]
 
 
 def _written(job: ExportJob, models: Sequence[Architecture]) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,25 +49,43 @@ class Loss:
         values: how many there are.
         zeros: how many were not zero and became it.
         shortened: how many became subnormal numbers, which have fewer digits, and are not what they were.
+        squares: sum of the squares of what they were.
+        errors: sum of the squares of what that and they differ by.
     """
 
     values: int = 0
     zeros: int = 0
     shortened: int = 0
+    squares: float = field(default=0.0, compare=False)
+    errors: float = field(default=0.0, compare=False)
 
     @classmethod
     def of(cls, before: Array, after: Array) -> Loss:
         """Compare an array and what `convert` made of it."""
         if before.dtype.itemsize < after.dtype.itemsize or before.dtype == after.dtype:
             return cls(after.size)  # a wider dtype holds every value of a narrower one
-        small = np.abs(after) < ml_dtypes.finfo(after.dtype).smallest_normal  # type: ignore[no-untyped-call]
-        was, became = before[small].astype(np.float32), after[small].astype(np.float32)
+        was, became = before.astype(np.float32), after.astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which conversions keep
+            squares = np.sum(np.square(was), dtype=np.float64), np.sum(np.square(was - became), dtype=np.float64)
+        small = np.abs(became) < float(ml_dtypes.finfo(after.dtype).smallest_normal)  # type: ignore[no-untyped-call]
+        was, became = was[small], became[small]
         zeros = int(np.count_nonzero(was[became == 0]))
-        return cls(after.size, zeros, int(np.count_nonzero(was != became)) - zeros)
+        return cls(after.size, zeros, int(np.count_nonzero(was != became)) - zeros, *map(float, squares))
 
     def __add__(self, other: Loss) -> Loss:
         """Both together."""
-        return Loss(self.values + other.values, self.zeros + other.zeros, self.shortened + other.shortened)
+        return Loss(
+            self.values + other.values,
+            self.zeros + other.zeros,
+            self.shortened + other.shortened,
+            self.squares + other.squares,
+            self.errors + other.errors,
+        )
+
+    @property
+    def relative_error(self) -> float:
+        """‖after - before‖ / ‖before‖ to three digits, which do not depend on the order of the sums."""
+        return float(f"{math.sqrt(self.errors / self.squares):.3g}") if self.squares else 0.0
 
     def report(self) -> dict[str, int]:
         """The figures by the names of report.json."""
@@ -87,11 +106,12 @@ class Conversion:
 
     def report(self) -> dict[str, Any]:
         """The section of report.json: all weights together, and the tensor with the largest share of zeros."""
-        worst = self._worst()
+        worst, total = self._worst(), sum(self.tensors.values(), Loss())
         return {
             "from": self.source,
             "to": self.dtype,
-            **sum(self.tensors.values(), Loss()).report(),
+            **total.report(),
+            "relative_error": total.relative_error,
             "worst": None if worst is None else {"tensor": worst, **self.tensors[worst].report()},
         }
 

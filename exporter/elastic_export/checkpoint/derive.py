@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from elastic_export.checkpoint.alignment import check_alignment
 from elastic_export.checkpoint.budgets import budgets_document, check_name, parse_budgets
+from elastic_export.checkpoint.conversion import convert
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.layers.all_kinds import AXES, ELASTIC_AXES, KIND_OF, KIND_OF_AXIS
 from elastic_export.layers.architecture import Architecture
@@ -72,7 +75,8 @@ def derive(
             found=names,
             todo="rename one: each folder names its budget",
         )
-    parse_budgets(document, parent.architecture, "derived budgets")
+    found, _ = parse_budgets(document, parent.architecture, subject := "derived budgets")
+    check_alignment(subject, parent.architecture, parent.prefix, found, parent.tensors)
     return document
 
 
@@ -180,12 +184,15 @@ def _with(widths: tuple[int, ...], index: int, width: int) -> tuple[int, ...]:
 
 def _tensor_equal(parent: Checkpoint, sliced: Checkpoint, name: str, runs: TensorRuns, own: str) -> bool:
     """Whether tensor `own` of `sliced` has the bytes of our slice of the parent's `name`; NaNs and all."""
-    theirs = sliced.read(own)
-    if sliced.tensors[own].dtype != parent.tensors[name].dtype or theirs.shape != runs_shape(runs):
+    theirs, ours = sliced.tensors[own], parent.tensors[name]
+    if theirs.dtype != ours.dtype or theirs.shape != runs_shape(runs):
         return False
     row, equal = 0, True
-    for block in sliced_blocks(parent.read(name), runs, 16 << 20):
-        equal = np.array_equal(_bytes(block), _bytes(theirs[row : row + len(block)]))
+    for block in sliced_blocks(partial(parent.read, name), runs, 16 << 20):
+        both = (block, sliced.read(own, slice(row, row + len(block))))
+        if both[0].dtype != both[1].dtype:  # one is quantised, and the other was rounded when it was not any more
+            both = (convert(both[0], ours.dtype, name), convert(both[1], theirs.dtype, own))
+        equal = np.array_equal(_bytes(both[0]), _bytes(both[1]))
         if not equal:
             break
         row += len(block)

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any
 
 from elastic_export.checkpoint.experts import mixture, of_experts
+from elastic_export.checkpoint.foreign import Described, foreign_format
 from elastic_export.checkpoint.quantised import named_so, quantised
 from elastic_export.checkpoint.renamed import in_words, near_names, same_tails
 from elastic_export.checkpoint.shards import ignored, shorten
+from elastic_export.dtypes import DTYPES
 from elastic_export.layers.all_kinds import AXES, KIND_OF_AXIS, KINDS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import extent
@@ -25,18 +27,6 @@ QUANTISED = frozenset({"fp8_e4m3", "fp8_e5m2", "i8", "u8", "i16", "u16", "i32", 
 #: Kind of layer, in words, by the names of its larger tensors. Vectors say too little: many layers have a norm.
 _KINDS = {tensor.name: kind.noun for kind in KINDS for tensor in kind.tensors if len(tensor.axes) > 1}
 _MIXER = re.compile(r"(?:backbone|model)\.layers\.(\d+)\.mixer\.(.+)")
-
-
-class Described(Protocol):
-    """What is known of a tensor from its header."""
-
-    @property
-    def dtype(self) -> str:
-        """Our name of the dtype."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +108,26 @@ def _check_plain(
     stored = {name: found[name].dtype for name, shape in shapes.items() if name in found and _is_matrix(shape)}
     odd = next((name for name, dtype in stored.items() if dtype in QUANTISED), "")
     if odd:
-        raise quantised(f"{subject}, tensor {odd!r}", f"it is in {stored[odd]}", described)
+        called = _format_of(odd, shapes, found)
+        raise quantised(f"{subject}, tensor {odd!r}", f"it is in {called or stored[odd]}", described)
     if missing and (sign := named_so(found)):
-        raise quantised(f"{subject}, tensor {sign!r}", "a full one has none of that name", described)
+        called = next((name for matrix in shapes if (name := _format_of(matrix, shapes, found))), "")
+        raise quantised(f"{subject}, tensor {sign!r}", called or "a full one has none of that name", described)
     if missing and (sign := of_experts(found)):
         raise mixture(f"{subject}, tensor {sign!r}", "the layers that config.json gives")
     adapter = next((name for name in found if ".lora_" in name), "")
     if missing and adapter:
         todo = "merge it into the model that it was trained on, and export what comes out"
         raise InputError(f"{subject}, tensor {adapter!r}", expected="a whole model", found="a LoRA adapter", todo=todo)
+
+
+def _format_of(matrix: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> str:
+    """What the format of a quantised matrix is called, if what lies beside it tells."""
+    if not _is_matrix(shapes[matrix]):
+        return ""
+    lead = matrix.removesuffix("weight")
+    beside = {name.removeprefix(lead): tensor for name, tensor in found.items() if name.startswith(lead)}
+    return foreign_format(shapes[matrix], beside)
 
 
 def _check_names(subject: str, missing: list[str], unknown: list[str]) -> None:
@@ -183,8 +184,8 @@ def _check_shapes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Ma
 
 
 def _check_dtypes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> str:
-    matrices = Counter(found[name].dtype for name, shape in shapes.items() if _is_matrix(shape))
-    model = max(PRECISIONS, key=lambda precision: matrices[precision])
+    matrices = _dtypes_of_matrices(shapes, found)
+    model = _most(matrices)
     for name, shape in shapes.items():
         allowed = (model,) if _is_matrix(shape) else tuple(dict.fromkeys((model, "fp32")))
         if found[name].dtype not in allowed:
@@ -195,3 +196,22 @@ def _check_dtypes(subject: str, shapes: Mapping[str, tuple[int, ...]], found: Ma
                 todo=f"save it as {model}",
             )
     return model
+
+
+def model_dtype(
+    shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described], config: Mapping[str, Any]
+) -> str:
+    """The dtype of a model whose matrices are not all quantised: that of most others; else what the config says."""
+    matrices = _dtypes_of_matrices(shapes, found)
+    if any(matrices[precision] for precision in PRECISIONS):
+        return _most(matrices)
+    said = [config.get(key) for key in ("torch_dtype", "dtype")]
+    return next((dtype.short for dtype in DTYPES.values() if dtype.full in said), "bf16")
+
+
+def _dtypes_of_matrices(shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Described]) -> Counter[str]:
+    return Counter(found[name].dtype for name, shape in shapes.items() if _is_matrix(shape) and name in found)
+
+
+def _most(matrices: Counter[str]) -> str:
+    return max(PRECISIONS, key=lambda precision: matrices[precision])

@@ -1,4 +1,4 @@
-"""The signs of quantised weights, whoever made them: none of their formats is read, and who has one should hear that.
+"""The signs of quantised weights that are not read, whoever made them: who has some should hear that, and of whom.
 
 A checkpoint says it in one place or several: the dtype of its matrices, names of scales and packed weights, a key of
 config.json, a file of its own.
@@ -40,15 +40,16 @@ def describe(config: object) -> str:
         return ""
     inner = config.get("quantization")
     found = {**config, **(inner if isinstance(inner, dict) else {})}
-    return next((f"{found[key]}" for key in _ALGORITHM if isinstance(found.get(key), str | int) and found[key]), "")[
-        :40
-    ]
+    name = next((f"{found[key]}" for key in _ALGORITHM if isinstance(found.get(key), str | int) and found[key]), "")
+    kind = found.get("format")  # compressed-tensors' own
+    return (f"{name}, {kind}" if name and isinstance(kind, str) else name)[:60]
 
 
 def quantised(subject: str, sign: str, described: str) -> InputError:
     """The refusal: `sign` is what shows it, `described` what a file says of it."""
     found = f"quantised ones: {sign}" + (f", and {described}" if described else "")
-    return InputError(subject, expected="weights in bf16, fp16 or fp32", found=found, todo=FULL_ONES)
+    expected = "weights in bf16, fp16 or fp32, or as ModelOpt stores FP8 (per tensor) and NVFP4"
+    return InputError(subject, expected=expected, found=found, todo=FULL_ONES)
 
 
 def named_so(names: Iterable[str]) -> str:

@@ -63,7 +63,9 @@ def _layer(model: SubModel, tokens: int, context: int) -> int:
         weights = sum(math.prod(shape_of(t.axes, arch, layer.ordinal)) for t in layer.kind.tensors)
         widest = max(arch.size(mask.axis, layer.ordinal) for mask in layer.kind.masks)
         scores = arch.attention_heads * call_tokens(arch, context) * context if layer.kind is ATTENTION else 0
-        used = itemsize(model.dtype) * weights + 4 * (_COPIES * tokens * widest + _SCORES * scores)
+        # In a narrow precision one of them is there twice, wide and narrow: no more than all of them wide.
+        wide = itemsize("fp32" if model.dequantised else model.dtype)
+        used = wide * weights + 4 * (_COPIES * tokens * widest + _SCORES * scores)
         most = max(most, used)
     return most
 

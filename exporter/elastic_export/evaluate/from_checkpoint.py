@@ -36,13 +36,13 @@ class SlicedTensors:
         return runs_shape(self._runs[name])
 
     def load(self, name: str) -> Array:
-        """One tensor, as it is stored."""
-        return self._copied(name, slice_array(self._checkpoint.read(name), self._runs[name]))
+        """One tensor, as it is stored; a quantised matrix in float32."""
+        return self._copied(name, self._checkpoint.cut(name, self._runs[name]))
 
     def rows(self, name: str, first: int, count: int) -> Array:
         """Rows of a tensor whose first axis is kept whole."""
         _, *others = self._runs[name]
-        part = self._checkpoint.read(name)[first : first + count]
+        part = self._checkpoint.read(name, slice(first, first + count))
         return self._copied(name, slice_array(part, (((0, count),), *others)))
 
     def _copied(self, name: str, found: Array) -> Array:
@@ -83,4 +83,5 @@ def _model(checkpoint: Checkpoint, budget: Budget) -> SubModel:
         checkpoint.prefix,
         checkpoint.dtype,
         SlicedTensors(checkpoint, budget),
+        bool(checkpoint.formats),
     )

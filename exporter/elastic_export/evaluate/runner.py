@@ -26,6 +26,7 @@ from elastic_export.reference.segments import Segments
 from elastic_export.reference.state import layer_state
 from elastic_export.verify.verify import taken
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.safetensors import itemsize
 
 Array = npt.NDArray[Any]
 #: Tokens that go through a layer at once, or half as many more: what a 12B computes of so many takes half a GiB.
@@ -47,7 +48,7 @@ class Runner:
         precision: `fp32`: weights as they are stored, everything computed and kept in float32. `bf16`, `fp16`: weights
             as an export of that precision stores them, and what is stored between ops rounded, as engines round it;
             products, norms and states are float32 as in engines.
-        passed: bytes of weights used so far.
+        passed: bytes of weights used so far, in the model's dtype.
     """
 
     def __init__(self, model: SubModel, precision: str, passage: Passage) -> None:
@@ -100,7 +101,7 @@ class Runner:
     def head_rows(self, first: int, count: int) -> Tensor:
         """Rows of the head's matrix, float32 [count, d]. Raises InputError: one is not finite."""
         weight = self._taken(HEAD.name, self.model.weights.rows(HEAD.name, first, count))
-        self.passed += weight.nbytes
+        self.passed += self._stored(weight)
         if not bool(weight.isfinite().all()):
             raise _not_finite(f"tensor {HEAD.name}")
         return weight.float()
@@ -127,12 +128,18 @@ class Runner:
     def _load(self, module: nn.Module, names: dict[str, str]) -> None:
         weights = {key: self._taken(name, self.model.weights.load(name)) for key, name in names.items()}
         module.load_state_dict(weights, assign=True)
-        self.passed += sum(weight.nbytes for weight in weights.values())
+        self.passed += sum(map(self._stored, weights.values()))
+
+    def _stored(self, weight: Tensor) -> int:
+        """Its bytes as `cost.weight_bytes` counts them, in whatever dtype it has come."""
+        return weight.numel() * itemsize(self.model.dtype)
 
     def _taken(self, name: str, stored: Array) -> Tensor:
         """A tensor as a model of this precision takes it; `multiply` widens a narrow matrix block by block."""
         if self.precision != "fp32":
-            own = next(dtype.short for dtype in DTYPES.values() if dtype.numpy == stored.dtype)
+            # A matrix has the model's dtype; one that was quantised comes in float32, to be rounded once.
+            found = next(dtype.short for dtype in DTYPES.values() if dtype.numpy == stored.dtype)
+            own = self.model.dtype if stored.ndim == 2 else found
             stored = convert(stored, stored_dtype(own, self.model.dtype, self.precision), name)
             stored = taken(stored, name, self.precision)
         return as_torch(stored)

@@ -29,6 +29,7 @@ class SubModel:
         prefix: `backbone` or `model`, the first word of its tensors' names.
         dtype: `bf16`, `fp16` or `fp32`, of its matrices.
         weights: by the parent's names of tensors.
+        dequantised: whether matrices come in float32, out of a checkpoint that holds quantised ones.
     """
 
     name: str
@@ -37,6 +38,7 @@ class SubModel:
     prefix: str
     dtype: str
     weights: WeightSource
+    dequantised: bool = False
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name in the parent and shape of every tensor."""

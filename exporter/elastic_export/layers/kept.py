@@ -6,7 +6,7 @@ same runs (`verify.slices`); `derive` and the sliced checkpoint are made with th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,15 +65,17 @@ def slice_array(array: np.ndarray[Any, Any], runs: TensorRuns) -> np.ndarray[Any
 
 
 def sliced_blocks(
-    array: np.ndarray[Any, Any], runs: TensorRuns, max_bytes: int = 64 << 20
+    read: Callable[[slice], np.ndarray[Any, Any]], runs: TensorRuns, max_bytes: int = 64 << 20
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """`slice_array` in pieces along the first axis, each of at most `max_bytes` (or one row): for streaming."""
+    """`slice_array` of an array in pieces along its first axis, each of at most `max_bytes` (or one row): for
+    streaming. `read` gives rows of it.
+    """
     rows, rest = runs[0], runs[1:]
-    step = max(1, max_bytes // max(1, array[:1].nbytes))
+    step = max(1, max_bytes // max(1, read(slice(0, 1)).nbytes))
     for start, count in rows:
         for first in range(start, start + count, step):
             last = min(first + step, start + count)
-            yield slice_array(array[first:last], (((0, last - first),), *rest))
+            yield slice_array(read(slice(first, last)), (((0, last - first),), *rest))
 
 
 def _runs(axis: Extent, parent: Architecture, budget: Budget, layer: Layer | None) -> Runs:

@@ -24,6 +24,7 @@ from elastic_export.verify.attributes import check_attributes
 from elastic_export.verify.compare import Comparison, Difference
 from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.plan import Plan
+from elastic_export.verify.second_reading import read_again
 from elastic_export.verify.tolerance import TOLERANCES, Tolerance
 from elastic_export.verify.way import Way, head_blocks
 from elastic_export.verify.workers import workers_for
@@ -104,7 +105,7 @@ def stored_weight(
 ) -> npt.NDArray[Any]:
     """A tensor, or some rows of it, in the dtype in which an export of `precision` stores it."""
     dtype = stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, precision)
-    return convert(checkpoint.read(name)[rows], dtype, name)
+    return convert(read_again(checkpoint, name, rows), dtype, name)
 
 
 def taken(weight: npt.NDArray[Any], name: str, precision: str) -> npt.NDArray[Any]:

@@ -13,7 +13,6 @@ from elastic_export.checkpoint.shipped import ship_companions
 from elastic_export.emit import EmittedModel, ReadSlice
 from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.kept import slice_array
 from elastic_export.plan.job import ExportJob
 from elastic_export.weights.initialised import write_initialised
 from elastic_export.weights.recipe import shared_recipe, sliced_recipe
@@ -77,8 +76,10 @@ class Weights(ABC):
 
     def _conversion(self) -> Conversion | None:
         """Where the conversion of one budget's weights is counted, if there is one."""
-        source, precision = self._job.checkpoint.dtype, self._job.precision
-        return None if precision == source else Conversion(source, precision)
+        checkpoint, precision = self._job.checkpoint, self._job.precision
+        if not checkpoint.formats and precision == checkpoint.dtype:
+            return None
+        return Conversion(" and ".join([*checkpoint.formats, checkpoint.dtype]), precision)
 
     def _folder(self, budget: Budget) -> Path:
         return self._store.folder(budget.name)
@@ -144,7 +145,7 @@ class EmbeddedWeights(Weights):
         conversion = self._written = self._conversion()
 
         def read(part: TensorSlice) -> npt.NDArray[Any]:
-            kept = slice_array(self._job.checkpoint.read(part.tensor), part.runs)
+            kept = self._job.checkpoint.cut(part.tensor, part.runs)
             stored = convert(kept, self.stored(part.tensor), part.tensor)
             if conversion is not None and stored is not kept:
                 conversion.tensors[part.tensor] = Loss.of(kept, stored)  # not added: a file may be written twice

@@ -20,6 +20,7 @@ def shared_recipe(model: EmittedModel, checkpoint: Checkpoint, locate: Callable[
 
     def stored(part: TensorSlice) -> StoredSlice:
         tensor = checkpoint.tensors[part.tensor]
+        assert isinstance(tensor, TensorRef), "the plan has refused to share quantised shards"
         dtype = cast(Precision, tensor.dtype)
         return StoredSlice(locate(tensor.file), tensor.offset, dtype, tensor.shape, part.shape, part.runs)
 

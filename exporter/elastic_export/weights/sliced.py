@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from elastic_export.checkpoint.conversion import Conversion, Loss, convert, stor
 from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.shards import INDEX
+from elastic_export.checkpoint.tensors import QuantisedTensor, StoredTensor
 from elastic_export.dtypes import DTYPES
 from elastic_export.layers.all_kinds import AXES
 from elastic_export.layers.architecture import Architecture
@@ -31,7 +32,7 @@ from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
 from elastic_export.weights.read_ahead import Span, read_ahead
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.safetensors import encode_header, itemsize
-from elastic_runtime.format.slicing import copy_runs
+from elastic_runtime.format.slicing import Array, copy_runs
 
 #: The ONNX file of the sub-model with its weights (initialised.py); here, as a plan must not wait for onnx.
 INITIALISED = "model.initialised.onnx"
@@ -45,7 +46,7 @@ _GAP_BYTES = 256 << 10  # rows that are not kept: fewer are sooner read as well 
 #: Keys of the parent that would be untrue of a sub-model, or point to files or tensors that are not copied.
 _NOT_INHERITED = (
     *LAYER_LISTS, "auto_map", "_name_or_path", "name_or_path", "_commit_hash", "elastic_per_layer_widths",
-    "num_nextn_predict_layers",
+    "num_nextn_predict_layers", "quantization_config",
 )  # fmt: skip
 _PREDICTION_HEADS = "mtp_"  # begins the other keys of the heads beside the model, whose tensors are left out
 _DTYPE_KEYS = ("torch_dtype", "dtype")  # in older and newer saves; some hold both
@@ -70,9 +71,10 @@ def write_sliced(
         checkpoint: the parent.
         budget: what is kept.
         directory: made if need be; files of the same names in it are replaced.
-        dtype: `bf16`, `fp16` or `fp32` instead of the checkpoint's; None keeps every tensor bit for bit.
+        dtype: `bf16`, `fp16` or `fp32` instead of the checkpoint's; None keeps every tensor bit for bit, and rounds
+            quantised ones to the checkpoint's once they are dequantised.
         max_shard_bytes: bound of a shard's data.
-        conversion: counts what `dtype` takes from the weights, by the parent's tensor names.
+        conversion: counts what `dtype`, or the rounding, takes from the weights, by the parent's tensor names.
         digested: hears of each shard and its sha256, computed on the way.
 
     Returns:
@@ -80,6 +82,7 @@ def write_sliced(
 
     Raises:
         BuildError: a value that `dtype` cannot hold, or the files cannot be written.
+        InputError: a quantised tensor has an element that its format does not allow.
     """
     plan = _plan(checkpoint, budget, dtype)
     shards = _shards(plan, max_shard_bytes)
@@ -163,10 +166,13 @@ def _write_shard(
     # transformers refuses a file whose metadata does not say which framework's layout it has.
     header, entries = encode_header({part.name: (part.dtype, part.shape) for part in parts}, {"format": "pt"})
     bands = [band for part in parts for band in _bands(checkpoint.tensors[part.parent_name], part)]
-    with DigestedFile(path) as out, closing(read_ahead((band.span for band in bands), past_cache=True)) as read:
+    spans = (span for band in bands for span in band.spans)
+    with DigestedFile(path) as out, closing(read_ahead(spans, past_cache=True)) as read:
         out.room(len(header))[:] = header
-        for band, data in zip(bands, read, strict=True):
-            _cut(band, data, out, conversion)
+        for band in bands:
+            # What is read stays until the next is taken, so what comes before the last, a few scales, is copied.
+            data = [bytearray(next(read)) for _ in band.spans[1:]]
+            _cut(band, [*data, next(read)], out, conversion)
     placed = ((part.parent_name, entries[part.name]) for part in parts)
     return {parent: TensorRef(e.name, path, e.dtype, e.shape, e.offset, e.nbytes) for parent, e in placed}, out.digest
 
@@ -176,28 +182,39 @@ class _Band:
     """Neighbouring rows of a tensor of the parent, and which of their elements are kept."""
 
     part: _Part
-    span: Span
-    dtype: str
-    shape: tuple[int, ...]
+    tensor: StoredTensor
+    spans: tuple[Span, ...]
+    first: int
+    count: int
     runs: TensorRuns
 
 
-def _bands(tensor: TensorRef, part: _Part) -> Iterator[_Band]:
-    row = tensor.nbytes // tensor.shape[0]
+def _bands(tensor: StoredTensor, part: _Part) -> Iterator[_Band]:
+    wide = itemsize("fp32") if isinstance(tensor, QuantisedTensor) else itemsize(tensor.dtype)
+    row = wide * math.prod(tensor.shape[1:])
     for first, rows in bands_of(part.runs[0], max(1, _BAND_BYTES // row), _GAP_BYTES // row):
         count = sum(rows[-1])
-        span = Span(tensor.file, tensor.offset + first * row, count * row)
-        yield _Band(part, span, tensor.dtype, (count, *tensor.shape[1:]), (rows, *part.runs[1:]))
+        if isinstance(tensor, QuantisedTensor):  # the matrix itself, the most of it, last
+            spans = tuple(Span(*place) for place in reversed(tensor.rows(first, count)))
+        else:
+            spans = (Span(*tensor.rows(first, count)),)
+        yield _Band(part, tensor, spans, first, count, (rows, *part.runs[1:]))
 
 
-def _cut(band: _Band, data: memoryview, out: DigestedFile, conversion: Conversion | None) -> None:
+def _cut(band: _Band, data: Sequence[bytearray | memoryview], out: DigestedFile, conversion: Conversion | None) -> None:
     """Append the kept elements of a band to the file, as they are stored."""
-    source, part = np.ndarray(band.shape, DTYPES[band.dtype].numpy, data), band.part
-    if part.dtype == band.dtype:
-        shape = runs_shape(band.runs)
-        copy_runs(source, band.runs, into=np.ndarray(shape, source.dtype, out.room(math.prod(shape) * source.itemsize)))
-        return
-    kept = copy_runs(source, band.runs)
+    tensor, part = band.tensor, band.part
+    if isinstance(tensor, QuantisedTensor):
+        kept: Array = tensor.cut(tensor.pieces(data[::-1], band.count), band.runs, band.first)
+    else:
+        [rows] = data
+        source = np.ndarray((band.count, *tensor.shape[1:]), DTYPES[tensor.dtype].numpy, rows)
+        if part.dtype == tensor.dtype:
+            shape = runs_shape(band.runs)
+            room = out.room(math.prod(shape) * source.itemsize)
+            copy_runs(source, band.runs, into=np.ndarray(shape, source.dtype, room))
+            return
+        kept = copy_runs(source, band.runs)
     stored = convert(kept, part.dtype, part.parent_name)
     if conversion is not None:
         conversion.add(part.parent_name, Loss.of(kept, stored))
