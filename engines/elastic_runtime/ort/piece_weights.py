@@ -1,4 +1,7 @@
-"""The weights of a file's pieces in float32, one piece at a time: layers whole, table and head by rows."""
+"""The weights of a file's pieces, one piece at a time: layers whole, table and head by rows.
+
+In float32; int8 where the file dequantises them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from elastic_runtime.ort.pieces import Piece
 from elastic_runtime.ort.twin import is_weight
 from elastic_runtime.ort.weight_source import WeightSource
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]  # float32, or int8 where the file dequantises it
 #: Ops behind the head's product that change no value but its type.
 _MOVED = ("Cast", "Identity")
 _AGAIN = "export the bundle again"
@@ -69,7 +72,10 @@ def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str
     picked, weights = tables(piece), dict[str, Array]()
     for value in piece.model.graph.input:
         if value.name in piece.weights and value.name in picked:
-            table = _untouched([d.dim_value for d in value.type.tensor_type.shape.dim])
+            eight_bits = value.type.tensor_type.elem_type == onnx.TensorProto.INT8
+            table = _untouched(
+                [d.dim_value for d in value.type.tensor_type.shape.dim], np.int8 if eight_bits else np.float32
+            )
             for row in np.unique(ids[ids < len(table)]):
                 found = _checked(piece, value.name, source.rows(value.name, int(row), 1), rows=1)
                 table[row] = _widened(found)[0]
@@ -79,13 +85,14 @@ def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str
     return weights
 
 
-def _untouched(shape: Sequence[int]) -> Array:
+def _untouched(shape: Sequence[int], kind: type[np.int8 | np.float32]) -> Array:
     """Zeros that take memory by the small page where they are written, not by the large ones that numpy asks for."""
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # not Windows
-    memory = mmap.mmap(-1, 4 * math.prod(shape), **private)
+    dtype = np.dtype(kind)
+    memory = mmap.mmap(-1, dtype.itemsize * math.prod(shape), **private)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, np.float32).reshape(shape)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def head_matrix(piece: Piece) -> str | None:
@@ -159,7 +166,7 @@ def _checked(piece: Piece, name: str, array: npt.NDArray[Any], rows: int | None 
 
 
 def _widened(array: npt.NDArray[Any]) -> Array:
-    """A float32 array of its own, or a float32 one itself."""
+    """A float32 array of its own, or one of float32 or int8 itself."""
     return widened(np.require(array, requirements=["C", "A"]))
 
 

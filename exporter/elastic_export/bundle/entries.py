@@ -147,6 +147,7 @@ def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
         golden=golden,
         report=f"{name}/report.json",
         engines=engines,
+        quantisation=None if job.eight_bits is None else "int8",
     )
 
 

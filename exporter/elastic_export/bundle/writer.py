@@ -40,6 +40,7 @@ from elastic_export.bundle.merge import (
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover
+from elastic_export.bundle.unfinished import Unfinished
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
@@ -93,6 +94,7 @@ class BundleWriter:
         self._sources: dict[str, Future[FileEntry]] = {}
         self._kept: dict[str, FileEntry] = {}
         self._stage: Stage | None = None
+        self._unfinished: dict[str, Unfinished] = {}
         self.output = output
         self.previous: Manifest | None = None
 
@@ -107,6 +109,8 @@ class BundleWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._digests.close()
+        for work in self._unfinished.values():
+            work.close()
         if self._stage is not None:
             self._stage.close()
         if isinstance(error, OSError) and (shown := explain_os_error(error, self._named, rights=False)):
@@ -164,6 +168,21 @@ class BundleWriter:
         relative = file.relative_to(self.path).as_posix()
         self._known[relative] = entry_at_hand(FileEntry(relative, file.stat().st_size, digest))
 
+    def beside(self, name: str) -> Path:
+        """A folder for what an export that does not end leaves to the next one (unfinished.py)."""
+        if name not in self._unfinished:
+            self._unfinished[name] = Unfinished(self.output, name, self.path)
+        return self._unfinished[name].path
+
+    def adopt(self, source: Path, relative: str, digest: str | None) -> None:
+        """Take a file of a folder that `beside` gave; `finish` reads it where its sha256 is not known."""
+        target = self.folder(str(Path(relative).parent)) / Path(relative).name
+        duplicate(source, target)
+        [work] = (work for work in self._unfinished.values() if work.path == source.parent)
+        work.took(source)
+        if digest is not None:
+            self.digested(target, digest)
+
     def keep_all(self, files: Iterable[FileEntry]) -> None:
         """Take files of the older bundle under their own names (`keep`)."""
         for entry in files:
@@ -200,6 +219,9 @@ class BundleWriter:
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
         assert self._stage is not None, "use the writer in a with statement"
+        for work in self._unfinished.values():
+            if work.in_stage:
+                work.done()
         external = (*manifest.external_weights, *(entry.result() for entry in self._external.values()))
         manifest = replace(manifest, files=self._entries(), external_weights=external)
         for entry in manifest.files:
@@ -218,6 +240,8 @@ class BundleWriter:
         for path in (failed_report(self.output), run_record_file(self.output)):
             path.unlink(missing_ok=True)
         publish(self._stage.path, self.output, self._stage.aside, self._say)
+        for work in self._unfinished.values():
+            work.done()
         return manifest
 
     def fail(self, report: Mapping[str, object]) -> Path:
