@@ -37,7 +37,8 @@ def quantised(checkpoint: Checkpoint, matrix: EightBitMatrix) -> tuple[Ints, Flo
 
     def band(job: tuple[str, Array, int, int]) -> None:
         name, rows, at, to = job
-        by_rows[to : to + _BAND], scales[to : to + _BAND] = round_rows(rows[at : at + _BAND], name)
+        rounded, found = round_rows(rows[at : at + _BAND], name)
+        by_rows[to : to + len(found)], scales[to : to + len(found)] = rounded, found
 
     with ThreadPoolExecutor(_THREADS, "round") as pool:
         for name, shape in matrix.tensors:
