@@ -68,6 +68,15 @@ def plan_eight_bits(
     return eight_bits
 
 
+def goes_with_int8(checkpoint: Checkpoint, precision: Precision, weights: str, targets: Iterable[Target]) -> bool:
+    """Whether `plan_eight_bits` would take that, shards in the bundle."""
+    try:
+        plan_eight_bits(checkpoint, precision, weights, external=False, targets=targets)
+    except InputError:
+        return False
+    return True
+
+
 def odd_note(eight_bits: EightBits) -> str:
     """What a user should be told of matrices that stay as they are; empty where none does."""
     if not (odd := eight_bits.odd):
@@ -92,6 +101,11 @@ def parent_bytes(checkpoint: Checkpoint, precision: Precision, eight_bits: Eight
     """Bytes of the quantised file's tensors, those that are not quantised with them."""
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     return _bytes(checkpoint, shapes.items(), precision, eight_bits)
+
+
+def largest_matrix(eight_bits: EightBits) -> int:
+    """Bytes of the largest matrix: what quantising holds in memory, and little beside it."""
+    return max(math.prod(matrix.shape) for matrix in eight_bits.matrices)
 
 
 def _bytes(

@@ -12,7 +12,14 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBits
-from elastic_export.plan.eight_bits import Quantise, eight_bits_of, odd_note, plan_eight_bits, weight_bytes
+from elastic_export.plan.eight_bits import (
+    Quantise,
+    eight_bits_of,
+    goes_with_int8,
+    odd_note,
+    plan_eight_bits,
+    weight_bytes,
+)
 from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import MAX_TOKENS, check_contracts, check_limits
 from elastic_export.plan.ops_modes import Library, OpsPlan, OpsWish, capabilities_of, plan_ops, takes_plugins
@@ -151,8 +158,17 @@ class ExportJob:
             self.targets,
             contexts=options.max_contexts,
             batch=options.max_batch,
-            precision=self.precision,
+            precision=self.precision if self.eight_bits is None else f"{self.precision} with int8 weights",
+            eight_bits=self._in_eight_bits(),
         )
+
+    def _in_eight_bits(self) -> tuple[BudgetSize, ...]:
+        """The sizes with `--quantize int8` beside the other options; none where they do not go together."""
+        options, checkpoint = self.options, self.checkpoint
+        if self.eight_bits is not None or not goes_with_int8(checkpoint, self.precision, options.weights, self.targets):
+            return ()
+        quantised = replace(options, precision=self.precision, quantise="int8")
+        return budget_sizes(checkpoint, self.budgets, quantised, self.ops.modes[0])
 
     def normalised(self) -> dict[str, Option]:
         """The options that change the bundle's bytes; no paths, no times."""
