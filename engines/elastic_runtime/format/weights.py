@@ -12,12 +12,11 @@
     runs          per axis [start, count]: count >= 1, ascending, not overlapping, inside parent_shape, adding up to
                   shape
 
-`elastic-weights/2` is the same with the dtype int8: the stored tensors are those of a parent that was quantised, whose
-matrices lie transposed and joined as the model's inputs want them (`weights/quantised.py` of the exporter). Runs of a
-matrix's columns then stand on axis 0 and those of its rows on axis 1. What holds no int8 is written as version 1.
+`elastic-weights/2` is the same with the dtype int8: the stored tensors are those of a quantised parent, its matrices
+transposed and joined as the inputs want them. What holds no int8 is written as version 1.
 
-The result is row-major and contiguous. `schema` may be absent and then means version 1; no other field may
-be added. With external weights the files are found by their last path part in the folder that the consumer names.
+The result is row-major and contiguous. `schema` may be absent and then means version 1; no other field may be added.
+With external weights the files are found by their last path part in the folder that the consumer names.
 
 In memory an input is a list of such slices, laid one behind the other along an axis (one matrix of the projections of
 queries, keys and values, say). Version 1 has room for one slice an input and no other is written.
@@ -83,7 +82,7 @@ class StoredSlice:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of an element."""
+        """Of an element, bytes."""
         return _numpy(self.dtype).itemsize
 
 
@@ -194,8 +193,8 @@ def _only_inputs(data: Mapping[str, object], source: str) -> object:
 
 
 def _input(name: str, body: object, where: str, dtypes: Sequence[str]) -> WeightInput:
-    dtype = body.get("dtype", dtypes[0]) if isinstance(body, dict) else dtypes[0]
-    if dtype not in dtypes:  # here, as the record knows the dtypes of every version
+    dtype = body.get("dtype") if isinstance(body, dict) else None
+    if dtype is not None and dtype not in dtypes:  # here, as the record knows the dtypes of every version
         raise InputError(f"{where}.dtype", expected=" or ".join(map(repr, dtypes)), found=show(dtype))
     return WeightInput(name, (check_slice(decode(StoredSlice, body, where), where, dtypes),))
 
@@ -209,7 +208,7 @@ def check_slice(item: StoredSlice, where: str, dtypes: Sequence[str] = PRECISION
         raise InputError(
             where, expected=f"parent_shape, shape and runs of 1 to {_MAX_AXES} axes each, equally many", found=found
         )
-    if item.dtype not in dtypes:
+    if item.dtype not in dtypes:  # made by a program
         raise InputError(f"{where}: dtype", expected=" or ".join(dtypes), found=show(item.dtype))
     for axis, (runs, size, kept) in enumerate(zip(item.runs, item.parent_shape, item.shape, strict=True)):
         _check_runs(runs, size, kept, f"{where}: runs[{axis}]")
