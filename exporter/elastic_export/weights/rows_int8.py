@@ -35,15 +35,14 @@ def quantised(checkpoint: Checkpoint, matrix: EightBitMatrix) -> tuple[Ints, Flo
     values, scales = np.empty(matrix.shape, np.int8), np.empty(matrix.rows, np.float32)
     by_rows, first = values.T if matrix.transposed else values, 0
 
-    def band(job: tuple[str, Array, int, int]) -> None:
-        name, rows, at, to = job
-        rounded, found = round_rows(rows[at : at + _BAND], name)
+    def band(job: tuple[str, int, int]) -> None:
+        name, at, to = job
+        rounded, found = round_rows(checkpoint.read(name)[at : at + _BAND], name)
         by_rows[to : to + len(found)], scales[to : to + len(found)] = rounded, found
 
     with ThreadPoolExecutor(_THREADS, "round") as pool:
         for name, shape in matrix.tensors:
-            tensor = checkpoint.read(name)
-            jobs = ((name, tensor, at, first + at) for at in range(0, shape[0], _BAND))
+            jobs = ((name, at, first + at) for at in range(0, shape[0], _BAND))
             for number, _ in enumerate(pool.map(band, jobs)):
                 if number % 64 == 0:  # pages that were read are much memory by and by
                     checkpoint.release(name)
