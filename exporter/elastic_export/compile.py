@@ -9,6 +9,7 @@ import onnx_ir as ir
 from elastic_export.bundle.built import build_engines
 from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.entries import manifest_of
+from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.fits import build_remarks, check_targets
 from elastic_export.bundle.proof import prove
 from elastic_export.bundle.report_file import write_report
@@ -52,10 +53,9 @@ def export(
         results = [BudgetResult(b, job.size_of(b), old.model(b)) for b in job.budgets]
         made = [result for result in results if result.kept is None]
         with progress.step("weights"):  # before any budget: recipes name these files, verification reads them there
-            weights = make_weights(job, writer)
+            writer.keep_all(dict.fromkeys(file for result in results if result.kept for file in result.kept.files))
+            weights = make_weights(job, writer, lambda: fingerprint(job.checkpoint.shards, job.parent))
             weights.place()
-            for kept in (result.kept for result in results if result.kept):
-                writer.keep_all(kept.files)
         _make_models(job, made, weights, writer, progress)
         if job.options.verify and made:  # in one pass over the parent, and before an engine is built of a wrong file
             with progress.step("verify"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from elastic_runtime.format.interface import Precision
+from elastic_runtime.format.interface import StoredDtype
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dtype:
-    """A floating dtype that models are stored and computed in.
+    """A dtype that models are stored in, and but for int8 computed in.
 
     `short` is ours (and that of options), `full` that of configs, interfaces, numpy and torch, `onnx` and `tensorrt`
     those of their enumerations. Bytes are `elastic_runtime.format.safetensors.itemsize(short)`.
     """
 
-    short: Precision
+    short: StoredDtype
     full: str
     onnx: str
     tensorrt: str
@@ -62,9 +62,11 @@ DTYPES: Final[dict[str, Dtype]] = {
         Dtype("fp32", "float32", "FLOAT", "FLOAT"),
     )
 }
+#: Of weights alone.
+INT8: Final = Dtype("int8", "int8", "INT8", "INT8")
 #: TensorRT's name of a dtype -> ours in interfaces, the dtypes of tokens and shapes besides.
 OF_TENSORRT: Final = {
-    **{dtype.tensorrt: dtype.full for dtype in DTYPES.values()},
+    **{dtype.tensorrt: dtype.full for dtype in (*DTYPES.values(), INT8)},
     "INT64": "int64",
     "INT32": "int32",
     "BOOL": "bool",
@@ -77,4 +79,4 @@ def of_ir(found: ir.DataType) -> Dtype:
     Raises:
         KeyError: it is no dtype of a model.
     """
-    return {dtype.onnx: dtype for dtype in DTYPES.values()}[found.name]
+    return {dtype.onnx: dtype for dtype in (*DTYPES.values(), INT8)}[found.name]

@@ -52,7 +52,9 @@ def emitted() -> EmittedModel:
     layers = {"conv_state.0": 3, "ssm_state.0": 3, "key_cache.0": 2, "value_cache.0": 2}
     slices = tuple(StateSlice(p.name, p.output, p.kind, layers[p.name], _runs(p.kind, p.name)) for p in states)
     ports = (*token_ports(), *states)
-    return EmittedModel(Path("model.onnx"), sub, "bf16", ports, (), logits_port(61, every_token=False), {}, {}, slices)
+    return EmittedModel(
+        Path("model.onnx"), sub, "bf16", ports, (), logits_port(61, every_token=False), {}, 0, {}, slices
+    )
 
 
 def _runs(kind: str, name: str) -> Any:

@@ -130,6 +130,41 @@ def test_dry_run_of_the_12b_prints_figures_worked_out_by_hand(run, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_of_the_12b_in_eight_bits_prints_figures_worked_out_by_hand(
+    run, tmp_path, monkeypatch, sparse_12b
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--checkpoint", str(sparse_12b), "--budget", "all", "--target", "rtx5080,rtx5070,rtx4060", "--dry-run")
+    code, out, _ = run(*arguments, "--quantize", "int8")
+    assert code == 0
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if "GiB  " in line}
+    # Of each Mamba layer's 12288 conv channels 5 numbers, of each head 3, norms of 10240 and 5120: 77,184 stay in bf16,
+    # x 28; norms of 5120 of 28 MLPs, 6 attention layers and the head: 2,340,352 in all. The other 12,307,660,800
+    # parameters are a byte each; rows with a scale: 2 x 131072, 28 x (22656 + 5120), 28 x (20480 + 5120), 6 x (5120
+    # + 2 x 1024 + 5120) = 1,830,400 x 4 B. Together 12,319,663,104 B. States, caches, scratch and reserve are those of
+    # bf16 (above): 1,868,258,982 B.
+    assert rows["12b"][1:] == ["12.31B", "11.5", "GiB", "13.2", "GiB", "yes", "no", "no"]
+    # 26 x (5 x 11008 + 3 x 112 + 8960 + 4480) + 33 x 4480 = 1,937,056 stay; 9,061,928,960 B; scales of 2 x 131072 + 26
+    # x (20080 + 4480) + 26 x (17920 + 4480) + 6 x (5120 + 2048 + 4480) = 1,552,992 rows.
+    assert rows["9b"][1:] == ["9.06B", "8.4", "GiB", "10.1", "GiB", "yes", "yes", "no"]
+    # 24 x (5 x 8192 + 3 x 96 + 6144 + 3584) + 31 x 3584 = 1,334,528 stay; 4,845,338,624 B; scales of 2 x 131072 + 24
+    # x (14432 + 3584) + 6 x 12288 + 18 x 10752 + 24 x 3584 + 6 x (4096 + 2048 + 3584) = 1,106,176 rows.
+    assert rows["6b"][1:] == ["4.85B", "4.5", "GiB", "6.0", "GiB", "yes", "yes", "yes"]
+    assert "12b does not fit rtx5070 in bf16 with int8 weights at 16384 tokens" in out
+    code, out, _ = run(*arguments, "--quantize", "int8", "--json")
+    assert {b["name"]: (b["weight_bytes"], b["vram_bytes"]["16384"]) for b in json.loads(out)["budgets"]} == {
+        "12b": (12_319_663_104, 14_187_922_086),
+        "9b": (9_072_015_040, 10_880_747_878),
+        "6b": (4_852_432_384, 6_480_338_086),
+    }
+    # The quantised parent is of the 12B's size, and nothing can be linked.
+    assert json.loads(out)["takes"]["disk_bytes"] > 12_319_663_104
+    code, out, _ = run(*arguments)
+    lines = [line.partition("With --quantize int8 ")[2] for line in out.splitlines() if "not fit" in line]
+    assert lines == ["12b, 9b would fit.", "9b would fit.", "6b would fit."]
+    assert list(tmp_path.iterdir()) == []
+
+
 WITHOUT_TORCH = """
 import sys
 from elastic_export.cli.main import main

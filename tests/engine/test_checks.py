@@ -142,6 +142,14 @@ def test_plugins_are_counted(request_for_small_model: EngineRequest, good: Netwo
         check_network(request_for_small_model, replace(good, plugins={"Mamba2Mixer": 2}), unused=[])
 
 
+def test_layers_that_dequantise_are_counted(request_for_small_model: EngineRequest, good: NetworkFacts) -> None:
+    request = replace(request_for_small_model, dequantised=3)
+    check_network(request, replace(good, dequantised=3), unused=[])
+    for found in (0, 2, 4):
+        with pytest.raises(InternalError, match=rf"expected 3 that dequantise a weight each, found {found}\."):
+            check_network(request, replace(good, dequantised=found), unused=[])
+
+
 @pytest.mark.parametrize("name", ["up", "ssm_state.0"])
 def test_a_weight_or_state_nobody_reads_is_a_fault(
     request_for_small_model: EngineRequest, good: NetworkFacts, name: str

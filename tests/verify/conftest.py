@@ -23,12 +23,14 @@ from elastic_export.emit import EmittedModel, emit_model
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
+from elastic_export.layers.eight_bits import EightBits
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.reference import budget_masks
 from elastic_export.verify.oracle import Oracle
 from elastic_export.verify.plan import Plan, make_plan
 from elastic_export.verify.verify import Subject, Verification, make_oracle, require_passed, verify_budgets
-from elastic_export.weights.recipe import shared_recipe
+from elastic_export.weights.quantised import Quantised
+from elastic_export.weights.recipe import quantised_recipe, shared_recipe
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.weights import WeightRecipe, iter_weights
 from elastic_runtime.ort.weight_source import Held
@@ -74,6 +76,7 @@ class Compiled:
     trace: Callable[..., ir.Model]
     every_token: bool = False
     wide: tuple[str, ...] = ()  # how the names of the tensors end that are stored in float32
+    quantised: bool = False  # whether the file has its weights in eight bits
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +91,11 @@ class Compiled:
 
     @cached_property
     def oracle(self) -> Oracle:
-        return make_oracle(self.checkpoint, self.precision)
+        return make_oracle(self.checkpoint, self.precision, self.eight_bits)
+
+    @cached_property
+    def eight_bits(self) -> EightBits | None:
+        return EightBits.of(self.arch, [self.budget], self.checkpoint.prefix) if self.quantised else None
 
     @cached_property
     def parent(self) -> ir.Model:
@@ -107,12 +114,18 @@ class Compiled:
         dtype = DTYPES[self.precision].ir
         graph, tensors = clone_with_facts(self.parent), self.checkpoint.tensors
         stored = {name: DTYPES[tensors[name].dtype].ir for name in facts_of(self.parent).tensors()}
-        run_passes(graph, budget_passes(self.masks, dtype, stored))
+        run_passes(graph, budget_passes(self.masks, dtype, stored, eight_bits=self.eight_bits))
         sub, path = self.budget.architecture(self.arch), self.folder / file
         return emit_model(graph, sub, path, precision=self.precision, every_token=self.every_token)
 
     def recipe(self, emitted: EmittedModel) -> WeightRecipe:
-        return shared_recipe(emitted, self.checkpoint, lambda shard: shard.name)
+        if self.eight_bits is None:
+            return shared_recipe(emitted, self.checkpoint, lambda shard: shard.name)
+        parent = Quantised(self.checkpoint, self.eight_bits, precision=self.precision, parent="small")
+        parent.write(self.checkpoint.path, lambda path, digest: None)
+        stored = parent.found(self.checkpoint.path)
+        assert stored is not None
+        return quantised_recipe(emitted, stored, self.eight_bits, lambda file: file.name)
 
     def load(self, recipe: WeightRecipe) -> list[tuple[str, Array]]:
         return list(iter_weights(recipe, self.checkpoint.path))
@@ -181,6 +194,17 @@ def two_caches(tmp_path_factory: pytest.TempPathFactory, trace_once: Callable[..
     arch = replace(PARENT, pattern="*M*-M*", ffn_sizes=(104,))
     budget = Budget("tight", 56, (75,), (8, 4), 8, 4, (5,))
     made = Compiled(tmp_path_factory.mktemp("caches"), arch, budget, "bf16", trace_once)
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["last logits", "all logits"])
+def in_eight_bits(
+    request: Any, tmp_path_factory: pytest.TempPathFactory, trace_once: Callable[..., ir.Model]
+) -> Compiled:
+    """The small model in eight bits; its odd FFN stays as it is."""
+    arch, folder = replace(PARENT, vocab_size=132), tmp_path_factory.mktemp("int8")
+    made = Compiled(folder, arch, BUDGET, "bf16", trace_once, request.param, quantised=True)
     made.prepare()
     return made
 

@@ -85,7 +85,7 @@ def test_what_a_consumer_loads_is_the_slice(
         for name, runs in tensor_runs(ARCH, HALF).items()
     }
     with BundleWriter(job.options.output) as writer:
-        weights = make_weights(job, writer)
+        weights = make_weights(job, writer, lambda: "parent")
         weights.place()
         assert weights.stored("backbone.layers.0.mixer.A_log") == "fp32"
         assert weights.stored("lm_head.weight") == job.precision
@@ -110,7 +110,7 @@ def test_sliced_shards_are_not_read_again_for_their_digests(
     job, read, digest = job_of(weights="sliced"), list[str](), digests.streamed_digest
     monkeypatch.setattr(digests, "streamed_digest", lambda path, **more: read.append(path.name) or digest(path, **more))
     with BundleWriter(job.options.output) as writer:
-        weights = make_weights(job, writer)
+        weights = make_weights(job, writer, lambda: "parent")
         weights.bind(HALF, emitted_of(job, parent, weights, writer.folder("half") / "model.onnx"))
         entries = {entry.path: entry for entry in writer._entries()}
         shards = list(writer.folder("half").glob("*.safetensors"))
@@ -134,7 +134,7 @@ def initializers(path: Path) -> dict[str, Any]:
 def test_external_shards_are_named_with_their_digests(job_of: Callable[..., ExportJob], folder: Path) -> None:
     job = job_of(external_weights=True)
     with BundleWriter(job.options.output) as writer:
-        make_weights(job, writer).place()
+        make_weights(job, writer, lambda: "parent").place()
         assert [entry.result().path for entry in writer._external.values()] == sorted(
             p.name for p in folder.glob("*.safetensors")
         )

@@ -10,6 +10,8 @@ from typing import Literal, get_args
 
 Precision = Literal["bf16", "fp16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+#: What a weight may be stored in.
+StoredDtype = Literal["bf16", "fp16", "fp32", "int8"]
 Alias = Literal["must", "must_not"]
 OpsMode = Literal["plugin", "native"]
 StateKind = Literal["conv_state", "ssm_state", "key_cache", "value_cache"]
@@ -26,7 +28,8 @@ ALIAS_RULES: dict[StateKind, dict[OpsMode, Alias]] = {
 
 @dataclass(frozen=True)
 class Port:
-    """One tensor of the interface. `dtype` is `int64`, `float32`, `float16` or `bfloat16`."""
+    """One tensor of the interface. `dtype` is `int64`, `float32`, `float16` or `bfloat16`; of a weight
+    `int8` too."""
 
     name: str
     dtype: str

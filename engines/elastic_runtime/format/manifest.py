@@ -20,6 +20,7 @@ from elastic_runtime.format.slicing import Runs
 
 SCHEMA = "elastic-bundle/1"
 WeightMode = Literal["shared", "sliced", "embedded"]
+Quantisation = Literal["int8"]
 Option = str | int | bool | tuple[int, ...] | tuple[str, ...]
 
 
@@ -170,7 +171,9 @@ class EngineEntry:
 
 @dataclass(frozen=True)
 class BudgetEntry:
-    """One sub-model. `scalar_widths`: tools that know one width per layer kind can load its config."""
+    """One sub-model. `scalar_widths`: tools that know one width per layer kind can load its config. `quantisation` is
+    how its matrices are stored, absent where they have the bundle's precision: `int8`, a scale a row.
+    """
 
     name: str
     parameters: int
@@ -188,6 +191,7 @@ class BudgetEntry:
     golden: str | None
     report: str | None
     engines: tuple[EngineEntry, ...]
+    quantisation: Quantisation | None = field(default=None, metadata=OPTIONAL)
 
     def size(self, engine: EngineEntry) -> BudgetSize:
         """What its memory depends on, with that engine."""

@@ -7,13 +7,16 @@
 
     file          relative to the folder of weights.json, at most one `..`, `/` between the parts
     offset        byte of the file where the parent tensor starts; it is row-major and contiguous
-    dtype         bf16, fp16 or fp32, of the parent tensor and of the result
+    dtype         bf16, fp16 or fp32, of the parent tensor and of the result; in version 2 int8 too
     parent_shape  1 to 8 axes; shape: of the result
     runs          per axis [start, count]: count >= 1, ascending, not overlapping, inside parent_shape, adding up to
                   shape
 
-The result is row-major and contiguous. `schema` may be absent and then means version 1; no other field may
-be added. With external weights the files are found by their last path part in the folder that the consumer names.
+`elastic-weights/2` is the same with the dtype int8: the stored tensors are those of a quantised parent, its matrices
+transposed and joined as the inputs want them. What holds no int8 is written as version 1.
+
+The result is row-major and contiguous. `schema` may be absent and then means version 1; no other field may be added.
+With external weights the files are found by their last path part in the folder that the consumer names.
 
 In memory an input is a list of such slices, laid one behind the other along an axis (one matrix of the projections of
 queries, keys and values, say). Version 1 has room for one slice an input and no other is written.
@@ -31,12 +34,12 @@ from typing import Any
 import numpy as np
 
 from elastic_runtime.errors import BuildError, InputError, advised
-from elastic_runtime.format.interface import PRECISIONS, Precision
+from elastic_runtime.format.interface import PRECISIONS, StoredDtype
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.paths import check_relative
 from elastic_runtime.format.records import MAX_INT, decode, encode, show
-from elastic_runtime.format.safetensors import DTYPES, itemsize
+from elastic_runtime.format.safetensors import DTYPES
 from elastic_runtime.format.slicing import (
     Array,
     Runs,
@@ -49,6 +52,9 @@ from elastic_runtime.format.slicing import (
 )
 
 SCHEMA = "elastic-weights/1"
+SCHEMA_INT8 = "elastic-weights/2"
+#: What an input may be stored in, by the version of the file.
+_STORED: dict[str, tuple[StoredDtype, ...]] = {SCHEMA: PRECISIONS, SCHEMA_INT8: (*PRECISIONS, "int8")}
 _READ_LIMIT = 64 << 20  # bytes of JSON; 369 inputs of a 12B with 300 runs each take 2 MB
 _MAX_AXES = 8  # a bound for hostile files: tensors of the family have one to three
 
@@ -59,7 +65,7 @@ class StoredSlice:
 
     file: str
     offset: int
-    dtype: Precision
+    dtype: StoredDtype
     parent_shape: tuple[int, ...]
     shape: tuple[int, ...]
     runs: TensorRuns
@@ -67,12 +73,17 @@ class StoredSlice:
     @property
     def nbytes(self) -> int:
         """Bytes of the result."""
-        return math.prod(self.shape) * itemsize(self.dtype)
+        return math.prod(self.shape) * self.itemsize
 
     @property
     def parent_nbytes(self) -> int:
         """Bytes of the parent tensor in its file."""
-        return math.prod(self.parent_shape) * itemsize(self.dtype)
+        return math.prod(self.parent_shape) * self.itemsize
+
+    @property
+    def itemsize(self) -> int:
+        """Of an element, bytes."""
+        return _numpy(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class WeightInput:
             raise InputError(f"weight {self.name}", expected=expected, found=" and ".join(map(str, shapes)))
 
     @property
-    def dtype(self) -> Precision:
+    def dtype(self) -> StoredDtype:
         """Of every part and of the result."""
         return self.parts[0].dtype
 
@@ -128,37 +139,43 @@ class WeightRecipe:
         """Bytes of all results together."""
         return sum(item.nbytes for item in self.inputs)
 
+    @property
+    def schema(self) -> str:
+        """The oldest version that can say it."""
+        return SCHEMA_INT8 if any(item.dtype == "int8" for item in self.inputs) else SCHEMA
+
     def to_json(self) -> str:
         """The text of weights.json; equal recipes give equal bytes. Raises BuildError: an input of several parts."""
-        lines = []
+        lines, schema = [], self.schema
         for item in self.inputs:
             where = f"{self.source}: {item.name}"
             if len(item.parts) != 1:
                 raise BuildError(
                     where,
-                    expected=f"one stored tensor, all that {SCHEMA} can say",
+                    expected=f"one stored tensor, all that {schema} can say",
                     found=f"{len(item.parts)} laid one behind the other",
                     todo="embed the weights",
                 )
-            body = encode(check_slice(item.parts[0], where))
+            body = encode(check_slice(item.parts[0], where, _STORED[schema]))
             lines.append(f"  {json.dumps(item.name)}: {json.dumps(body, separators=(', ', ': '))}")
-        return f'{{"schema": "{SCHEMA}",\n "inputs": {{\n' + ",\n".join(lines) + "\n }}\n"
+        return f'{{"schema": "{schema}",\n "inputs": {{\n' + ",\n".join(lines) + "\n }}\n"
 
     @classmethod
     def from_json(cls, data: Mapping[str, object], source: str = "weights.json") -> WeightRecipe:
         """Check parsed JSON. Raises InputError that names the file and the input."""
         schema = data.get("schema", SCHEMA)
-        if schema != SCHEMA:
+        if schema not in (SCHEMA, SCHEMA_INT8):
             raise InputError(
                 f"{source}: schema",
-                expected=repr(SCHEMA),
+                expected=f"{SCHEMA!r} or {SCHEMA_INT8!r}",
                 found=show(schema),
                 todo="use the elastic_runtime that wrote the bundle",
             )
         inputs = _only_inputs(data, source)
         if not isinstance(inputs, dict):
             raise InputError(f"{source}: inputs", expected="an object", found=show(inputs))
-        return cls(tuple(_input(name, body, f"{source}: {show(name)}") for name, body in inputs.items()), source)
+        dtypes = _STORED[str(schema)]
+        return cls(tuple(_input(n, body, f"{source}: {show(n)}", dtypes) for n, body in inputs.items()), source)
 
     @classmethod
     def read(cls, path: Path) -> WeightRecipe:
@@ -175,11 +192,14 @@ def _only_inputs(data: Mapping[str, object], source: str) -> object:
     return data["inputs"]
 
 
-def _input(name: str, body: object, where: str) -> WeightInput:
-    return WeightInput(name, (check_slice(decode(StoredSlice, body, where), where),))
+def _input(name: str, body: object, where: str, dtypes: Sequence[str]) -> WeightInput:
+    dtype = body.get("dtype") if isinstance(body, dict) else None
+    if dtype is not None and dtype not in dtypes:  # here, as the record knows the dtypes of every version
+        raise InputError(f"{where}.dtype", expected=" or ".join(map(repr, dtypes)), found=show(dtype))
+    return WeightInput(name, (check_slice(decode(StoredSlice, body, where), where, dtypes),))
 
 
-def check_slice(item: StoredSlice, where: str) -> StoredSlice:
+def check_slice(item: StoredSlice, where: str, dtypes: Sequence[str] = PRECISIONS) -> StoredSlice:
     """Return `item` if it keeps the rules of the module docstring, else raise InputError with the subject `where`."""
     check_relative(item.file, f"{where}: file", parents=1)
     axes = len(item.parent_shape)
@@ -188,8 +208,8 @@ def check_slice(item: StoredSlice, where: str) -> StoredSlice:
         raise InputError(
             where, expected=f"parent_shape, shape and runs of 1 to {_MAX_AXES} axes each, equally many", found=found
         )
-    if item.dtype not in PRECISIONS:
-        raise InputError(f"{where}: dtype", expected=" or ".join(PRECISIONS), found=show(item.dtype))
+    if item.dtype not in dtypes:  # made by a program
+        raise InputError(f"{where}: dtype", expected=" or ".join(dtypes), found=show(item.dtype))
     for axis, (runs, size, kept) in enumerate(zip(item.runs, item.parent_shape, item.shape, strict=True)):
         _check_runs(runs, size, kept, f"{where}: runs[{axis}]")
     if item.offset + item.parent_nbytes > MAX_INT:
@@ -268,7 +288,7 @@ def _mapped(path: Path, files: dict[Path, MappedFile]) -> MappedFile:
 
 
 def _load(item: WeightInput, files: Sequence[MappedFile]) -> Array:
-    dtype = DTYPES[item.dtype][1]
+    dtype = _numpy(item.dtype)
     if len(item.parts) == 1:
         [part], [file] = item.parts, files
         block = contiguous_block(part.parent_shape, part.runs)
@@ -283,7 +303,7 @@ def _load(item: WeightInput, files: Sequence[MappedFile]) -> Array:
 
 def _copy(part: StoredSlice, file: MappedFile, into: Array | None = None) -> Array:
     """The slice, as unsigned integers of its width; its pages of the file are unmapped again."""
-    source = file.array(part.offset, _bits(DTYPES[part.dtype][1]), part.parent_shape)
+    source = file.array(part.offset, _bits(_numpy(part.dtype)), part.parent_shape)
     row = source[:1].nbytes
 
     def fetch(first: int, rows: int) -> None:
@@ -293,6 +313,11 @@ def _copy(part: StoredSlice, file: MappedFile, into: Array | None = None) -> Arr
         file.release(part.offset + first * row, rows * row)
 
     return copy_runs(source, part.runs, into=into, fetch=fetch, release=release)
+
+
+def _numpy(dtype: StoredDtype) -> np.dtype[Any]:
+    """As numpy knows it; the container's word for int8 is its own."""
+    return DTYPES["i8" if dtype == "int8" else dtype][1]
 
 
 def _bits(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -237,7 +237,9 @@ class OnnxBackend:
 
 
 def widened(array: Array) -> Array:
-    """A float array as float32; bfloat16 is the upper half of it."""
+    """A float array as float32, of which bfloat16 is the upper half; int8 values stay, a twin dequantises them."""
+    if array.dtype == np.int8:
+        return array
     if array.dtype.name == "bfloat16":
         return np.left_shift(array.view(np.uint16), 16, dtype=np.uint32).view(np.float32)
     return array.astype(np.float32, copy=False)

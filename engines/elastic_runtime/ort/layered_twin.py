@@ -8,7 +8,7 @@ states. What stays is the residual stream of every call and the logits. The laye
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +60,8 @@ class LayeredTwin:
         self._matrix = head_matrix(self._head)
         shapes = {value.name: _shape(value, {}) for value in (*self._head.model.graph.input, *model.graph.output)}
         self.vocab_size = int(shapes["logits"][-1])
-        if self._matrix is not None and shapes[self._matrix][0] != self.vocab_size:
-            found = f"{shapes[self._matrix][0]} rows of {self._matrix}"
+        if self._matrix is not None and self._matrix.rows != self.vocab_size:
+            found = f"{self._matrix.rows} rows of {next(iter(self._matrix.axes))}"
             todo = "export the bundle again"
             raise BuildError(
                 "model.onnx", expected=f"{self.vocab_size} logits as its output says", found=found, todo=todo
@@ -142,9 +142,8 @@ class LayeredTwin:
 
     def _row_blocks(self) -> list[tuple[int, int]]:
         """(first row, rows) of the blocks in which the head's matrix is read."""
-        [matrix] = [value for value in self._head.model.graph.input if value.name == self._matrix]
-        total, width = _shape(matrix, {})
-        rows = max(1, _BLOCK // width)
+        assert self._matrix is not None
+        total, rows = self._matrix.rows, max(1, _BLOCK // self._matrix.columns)
         return [(first, min(rows, total - first)) for first in range(0, total, rows)]
 
     def needed(self, calls: Sequence[Call], context: int) -> int:
@@ -160,7 +159,10 @@ class LayeredTwin:
 
     def _piece_bytes(self, piece: Piece, sizes: dict[str, int]) -> int:
         """A piece's weights in float32, the largest of them as it is stored, and its states before and after a call."""
-        by_rows, weights = {self._matrix} if piece is self._head else tables(piece), [0]
+        by_rows: Collection[str] = tables(piece)
+        if piece is self._head:
+            by_rows = () if self._matrix is None else self._matrix.axes
+        weights = [0]
         for value in piece.model.graph.input:
             if value.name in piece.weights:
                 elements = math.prod(_shape(value, {}))

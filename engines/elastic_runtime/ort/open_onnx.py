@@ -68,13 +68,17 @@ _FORMS = {"auto": "as stored", "stored": "as stored", "float32": "in float32"}
 def ram_needed(
     budget: BudgetEntry, recipe: WeightRecipe | None, *, context: int, batch: int, precision: Precision
 ) -> RamNeed:
-    """What the CPU takes: weights, two banks of float32 states, and one wide weight at a time where they are stored."""
+    """What the CPU takes: weights, two banks of float32 states, and one wide weight at a time where they are stored.
+
+    Int8 values stay as they are in both forms: each call dequantises one matrix after the other.
+    """
     states = 2 * batch * _float32_states(budget, context, precision)
     if recipe is None:
         return RamNeed(4 * budget.parameters + states + _ARENA, 4 * budget.parameters + states + _ARENA)
     largest = max(4 * math.prod(item.shape) for item in recipe.inputs)
     narrow = sum(item.nbytes for item in recipe.inputs)
-    return RamNeed(4 * budget.parameters + largest + states + _ARENA, narrow + largest + states + _ARENA)
+    wide = sum(item.nbytes if item.dtype == "int8" else 4 * math.prod(item.shape) for item in recipe.inputs)
+    return RamNeed(wide + largest + states + _ARENA, narrow + largest + states + _ARENA)
 
 
 def _float32_states(budget: BudgetEntry, context: int, precision: Precision) -> int:

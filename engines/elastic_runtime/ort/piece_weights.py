@@ -1,10 +1,14 @@
-"""The weights of a file's pieces in float32, one piece at a time: layers whole, table and head by rows."""
+"""The weights of a file's pieces, one piece at a time: layers whole, table and head by rows.
+
+In float32; int8 where the file dequantises them.
+"""
 
 from __future__ import annotations
 
 import math
 import mmap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,7 @@ from elastic_runtime.ort.pieces import Piece
 from elastic_runtime.ort.twin import is_weight
 from elastic_runtime.ort.weight_source import WeightSource
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]  # float32, or int8 where the file dequantises it
 #: Ops behind the head's product that change no value but its type.
 _MOVED = ("Cast", "Identity")
 _AGAIN = "export the bundle again"
@@ -69,7 +73,10 @@ def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str
     picked, weights = tables(piece), dict[str, Array]()
     for value in piece.model.graph.input:
         if value.name in piece.weights and value.name in picked:
-            table = _untouched([d.dim_value for d in value.type.tensor_type.shape.dim])
+            eight_bits = value.type.tensor_type.elem_type == onnx.TensorProto.INT8
+            table = _untouched(
+                [d.dim_value for d in value.type.tensor_type.shape.dim], np.int8 if eight_bits else np.float32
+            )
             for row in np.unique(ids[ids < len(table)]):
                 found = _checked(piece, value.name, source.rows(value.name, int(row), 1), rows=1)
                 table[row] = _widened(found)[0]
@@ -79,47 +86,69 @@ def embedding_weights(piece: Piece, source: WeightSource, ids: Ints) -> dict[str
     return weights
 
 
-def _untouched(shape: Sequence[int]) -> Array:
+def _untouched(shape: Sequence[int], kind: type[np.int8 | np.float32]) -> Array:
     """Zeros that take memory by the small page where they are written, not by the large ones that numpy asks for."""
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}  # not Windows
-    memory = mmap.mmap(-1, 4 * math.prod(shape), **private)
+    dtype = np.dtype(kind)
+    memory = mmap.mmap(-1, dtype.itemsize * math.prod(shape), **private)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, np.float32).reshape(shape)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
-def head_matrix(piece: Piece) -> str | None:
-    """The weight whose rows can be given in blocks, each for its own part of the logits; None where the piece is not
-    made so: the logits must be one product with it, and nothing but conversions and the return of [N, V] to [B, T, V]
-    behind.
+@dataclass(frozen=True)
+class HeadMatrix:
+    """The weights of a head that can be given in blocks of its rows, each block for its own part of the logits.
+
+    Attributes:
+        axes: along which axis each has the rows, by its input's name: the matrix, or int8 values and their scales.
+        rows: V.
+        columns: d.
     """
-    makers, widths = _makers(piece.model), []
+
+    axes: Mapping[str, int]
+    rows: int
+    columns: int
+
+
+def head_matrix(piece: Piece) -> HeadMatrix | None:
+    """What can be given in blocks; None where the piece is not made so: the logits must be one product with a matrix as
+    the checkpoint has it, or with an int8 one [d, V] before its scales, and nothing but conversions and the return of
+    [N, V] to [B, T, V] behind.
+    """
+    makers, widths, scales = _makers(piece.model), [], list[str]()
     node = makers["logits"]
-    while node.op_type in _MOVED or (node.op_type == "Reshape" and _width(piece.model, makers, node)):
-        widths += [] if node.op_type in _MOVED else [_width(piece.model, makers, node)]
+    while node.op_type in (*_MOVED, "Mul") or (node.op_type == "Reshape" and _width(piece.model, makers, node)):
+        widths += [_width(piece.model, makers, node)] if node.op_type == "Reshape" else []
+        scales += [node.input[1]] if node.op_type == "Mul" else []
         node = makers[node.input[0]]
-    if node.op_type != "Gemm" or len(node.input) != 2 or not _attribute(node, "transB") or node.input[1] in makers:
+    if node.op_type != "Gemm" or len(node.input) != 2:
         return None
-    [matrix] = [value for value in piece.model.graph.input if value.name == node.input[1]]
-    readers = [other for other in piece.model.graph.node if matrix.name in other.input]
-    rows = matrix.type.tensor_type.shape.dim[0].dim_value
-    return matrix.name if len(readers) == 1 and all(width == rows for width in widths) else None
+    inputs = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in piece.model.graph.input}
+    turned, name = bool(_attribute(node, "transB")), node.input[1]
+    if not turned and name in makers and makers[name].op_type == "DequantizeLinear":
+        name = makers[name].input[0]
+    axes = {name: 0 if turned else 1, **dict.fromkeys(scales, 0)}
+    readers = [n for n in piece.model.graph.node if set(axes) & set(n.input)]
+    if not set(axes) <= inputs.keys() or len(readers) != len(axes) or len(scales) != (not turned):
+        return None
+    rows, columns = inputs[name] if turned else reversed(inputs[name])
+    return HeadMatrix(axes, rows, columns) if all(width == rows for width in widths) else None
 
 
-def head_of(piece: Piece, matrix: str, rows: int) -> Piece:
+def head_of(piece: Piece, matrix: HeadMatrix, rows: int) -> Piece:
     """The piece with that many rows of its matrix."""
     model = ModelProto()
     model.CopyFrom(piece.model)
     for value in (*model.graph.input, *model.graph.output):
-        if value.name in (matrix, "logits"):
-            dims = value.type.tensor_type.shape.dim
-            dims[0 if value.name == matrix else len(dims) - 1].dim_value = rows
+        if value.name in matrix.axes or value.name == "logits":
+            value.type.tensor_type.shape.dim[matrix.axes.get(value.name, -1)].dim_value = rows
     makers = _makers(model)
     node = makers["logits"]
     while node.op_type != "Gemm":
         if node.op_type == "Reshape":
             joined = makers[node.input[1]]
-            name = f"{joined.input[-1]}.{matrix}"  # of its own: another node may read the constant that was there
+            name = f"{joined.input[-1]}.rows"  # of its own: another node may read the constant that was there
             model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([rows], np.int64), name))
             joined.input[-1] = name
         node = makers[node.input[0]]
@@ -140,26 +169,32 @@ def _width(model: ModelProto, makers: Mapping[str, onnx.NodeProto], node: onnx.N
     return None if last is None or list(last.dims) != [1] else int(onnx.numpy_helper.to_array(last)[0])
 
 
-def head_weights(piece: Piece, source: WeightSource, matrix: str, first: int, count: int) -> dict[str, Array]:
+def head_weights(piece: Piece, source: WeightSource, matrix: HeadMatrix, first: int, count: int) -> dict[str, Array]:
     """The weights of `head_of`, rows of the matrix from `first` on."""
-    whole = {name: _widened(_checked(piece, name, source.load(name))) for name in piece.weights if name != matrix}
-    return whole | {matrix: _widened(_checked(piece, matrix, source.rows(matrix, first, count), rows=count))}
+    found = {name: _checked(piece, name, source.load(name)) for name in piece.weights if name not in matrix.axes}
+    for name, axis in matrix.axes.items():
+        found[name] = _checked(piece, name, source.rows(name, first, count, axis), count, axis)
+    return {name: _widened(array) for name, array in found.items()}
 
 
-def _checked(piece: Piece, name: str, array: npt.NDArray[Any], rows: int | None = None) -> npt.NDArray[Any]:
+def _checked(
+    piece: Piece, name: str, array: npt.NDArray[Any], rows: int | None = None, axis: int = 0
+) -> npt.NDArray[Any]:
     """What the file asks for; of the shape onnxruntime says it, whole inputs are given to it."""
     [value] = [value for value in piece.model.graph.input if value.name == name]
     wanted = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
-    if array.dtype != wanted or (rows is not None and list(array.shape) != [rows, *shape[1:]]):
-        expected = f"{wanted} {[rows, *shape[1:]] if rows else shape}"
+    if rows is not None:
+        shape[axis] = rows
+    if array.dtype != wanted or (rows is not None and list(array.shape) != shape):
+        expected = f"{wanted} {shape}"
         found = f"{array.dtype} {list(array.shape)}"
         raise BuildError(f"weight {name} of {piece.name}", expected=expected, found=found, todo=_AGAIN)
     return array
 
 
 def _widened(array: npt.NDArray[Any]) -> Array:
-    """A float32 array of its own, or a float32 one itself."""
+    """A float32 array of its own, or one of float32 or int8 itself."""
     return widened(np.require(array, requirements=["C", "A"]))
 
 

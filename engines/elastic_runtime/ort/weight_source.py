@@ -33,8 +33,8 @@ class WeightSource(Protocol):
     def load(self, name: str) -> Array:
         """One input, as it is stored."""
 
-    def rows(self, name: str, first: int, count: int) -> Array:
-        """Indices first .. first + count - 1 of its first axis."""
+    def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
+        """Indices first .. first + count - 1 of an axis, its first unless another is named."""
 
 
 class Recipe:
@@ -57,17 +57,19 @@ class Recipe:
         """See `WeightSource`: files are mapped for this input alone."""
         return load_weight(self._items[name], self._folder, external=self._external)
 
-    def rows(self, name: str, first: int, count: int) -> Array:
+    def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
         """See `WeightSource`; an input of several parts is loaded whole.
 
         The caller asks for rows that are there: the part's neighbours in the parent would be read as well.
         """
         item = self._items[name]
-        assert first + count <= item.shape[0], (name, first, count, item.shape)
+        assert first + count <= item.shape[axis], (name, first, count, item.shape)
         if len(item.parts) > 1:
-            return self.load(name)[first : first + count]
+            return _window(self.load(name), first, count, axis)
         [part] = item.parts
-        kept = replace(part, shape=(count, *part.shape[1:]), runs=(_some(part.runs[0], first, count), *part.runs[1:]))
+        shape, runs = list(part.shape), list(part.runs)
+        shape[axis], runs[axis] = count, _some(runs[axis], first, count)
+        kept = replace(part, shape=tuple(shape), runs=tuple(runs))
         return load_weight(replace(item, parts=(kept,)), self._folder, external=self._external)
 
 
@@ -101,9 +103,9 @@ class OutsideTensors:
             raise InputError(where, expected=f"{size} bytes in {file}", found=found, todo="export the bundle again")
         return np.asarray(np.memmap(file, np.uint8, "r", first, size)).view(dtype).reshape(tuple(tensor.dims))
 
-    def rows(self, name: str, first: int, count: int) -> Array:
+    def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
         """See `WeightSource`."""
-        return self.load(name)[first : first + count]
+        return _window(self.load(name), first, count, axis)
 
 
 class Held:
@@ -125,9 +127,14 @@ class Held:
         """See `WeightSource`."""
         return self._arrays[name]
 
-    def rows(self, name: str, first: int, count: int) -> Array:
+    def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
         """See `WeightSource`."""
-        return self._arrays[name][first : first + count]
+        return _window(self._arrays[name], first, count, axis)
+
+
+def _window(array: Array, first: int, count: int, axis: int) -> Array:
+    view: Array = array[(slice(None),) * axis + (slice(first, first + count),)]
+    return view
 
 
 def _some(runs: Iterable[tuple[int, int]], first: int, count: int) -> tuple[tuple[int, int], ...]:

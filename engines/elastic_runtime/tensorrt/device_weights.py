@@ -12,7 +12,6 @@ from elastic_runtime.driver.blocks import Block, strided_blocks
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.mapped import MappedFile
-from elastic_runtime.format.safetensors import itemsize
 from elastic_runtime.format.weights import WeightRecipe, iter_sources
 
 
@@ -34,7 +33,7 @@ def upload_weights(
         for item, mapped in iter_sources(recipe, directory, external=external, files=files):
             for part, window, file in zip(item.parts, item.windows, mapped, strict=True):
                 source = file.array(part.offset, np.dtype(np.uint8), (part.parent_nbytes,))
-                blocks = strided_blocks(part.parent_shape, part.runs, itemsize(part.dtype), window)
+                blocks = strided_blocks(part.parent_shape, part.runs, part.itemsize, window)
                 file.fetch(part.offset, _reach(blocks))
                 device.upload_blocks(arena.addresses[item.name], source, blocks)
                 file.release(part.offset, part.parent_nbytes)

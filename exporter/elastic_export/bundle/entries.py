@@ -15,6 +15,7 @@ from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.job import EngineJob, ExportJob
 from elastic_export.plan.reckoning import fits, has_scalar_widths, widths
+from elastic_runtime.errors import ElasticError, InternalError
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.format.budget_size import Activation, BudgetSize
 from elastic_runtime.format.interface import Alias, OpsMode, StatePort
@@ -29,6 +30,7 @@ from elastic_runtime.format.manifest import (
     StateEntry,
     Status,
 )
+from elastic_runtime.format.manifest_reader import NAME, parse_manifest
 
 if TYPE_CHECKING:  # else `doctor` and `--dry-run` would wait for torch
     from elastic_export.bundle.results import BudgetResult
@@ -147,6 +149,7 @@ def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
         golden=golden,
         report=f"{name}/report.json",
         engines=engines,
+        quantisation=None if job.eight_bits is None else "int8",
     )
 
 
@@ -165,3 +168,11 @@ def manifest_of(job: ExportJob, results: Sequence[BudgetResult]) -> Manifest:
         rules=RULES,
         budgets=tuple(budget_entry(job, result) for result in results),
     )
+
+
+def check_readable(text: str) -> None:
+    """What no consumer would open is not published. Raises InternalError: every part of it was checked or made here."""
+    try:
+        parse_manifest(text.encode(), NAME)
+    except ElasticError as error:
+        raise InternalError(error.subject, expected=error.expected, found=error.found) from error

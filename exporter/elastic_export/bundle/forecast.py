@@ -13,7 +13,9 @@ from elastic_export.engine.cost import engine_cost
 from elastic_export.engine.side_by_side import builds_on
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
+from elastic_export.layers.eight_bits import EightBits
 from elastic_export.plan.activation import size_bound
+from elastic_export.plan.eight_bits import largest_matrix, parent_bytes
 from elastic_export.plan.fit_table import duration, size_text
 from elastic_export.plan.job import ExportJob
 from elastic_export.plan.machine import Machine, Space, existing_folder
@@ -34,6 +36,11 @@ _TRACED_STEPS: Final = 3e6
 _PASSED_STEPS: Final = 0.5e6
 #: Digests are computed beside the compile, on as many processors as there are but not more than this.
 _DIGESTS: Final = 4
+#: Of a byte of the parent in bf16, those that rounding it to eight bits reads and writes, in float32 mostly; of a byte
+#: of the result, those that lay it out; what it takes of memory besides the largest matrix.
+_ROUNDED: Final = 8.0
+_TRANSPOSED: Final = 4.0
+_QUANTISING: Final = 96 << 20
 #: What reports, recipes and ONNX files of a budget take of the disk, for each of its layers.
 _FILES: Final = 64 << 10
 
@@ -115,7 +122,7 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
     layers = len(parent.pattern) + sum(len(model.pattern) for model in models)
     process = _PROCESS + layers * _GRAPH
     costs = {"trace": Cost(0, Work(steps=_START_STEPS + _TRACED_STEPS * len(parent.pattern)))}
-    costs["weights"] = Cost(0, _copied(job))
+    costs["weights"] = Cost(0, _copied(job)) if job.eight_bits is None else _quantised(job, job.eight_bits)
     costs["passes and files"] = Cost(_cut(job), _written(job, models))
     if options.verify:
         costs["verify"] = _verification(job, machine)
@@ -141,10 +148,12 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
 def disk_needed(job: ExportJob) -> int:
     """Bytes that a bundle adds to its file system; the one that it replaces stays until the new one is whole.
 
-    Weights are those of the job's mode; shards that can be linked take none. Of engines the bound stands that a build
-    is held to.
+    Weights are those of the job's mode; shards that can be linked take none, a quantised parent all its bytes. Of
+    engines the bound stands that a build is held to.
     """
     options, plan, total = job.options, _plan(job), _copied_bytes(job)
+    if job.eight_bits is not None:
+        total += parent_bytes(job.checkpoint, job.precision, job.eight_bits)
     for budget in job.budgets:
         model, weights = budget.architecture(job.parent), job.size_of(budget).weight_bytes
         engines = sum(
@@ -197,6 +206,8 @@ def _less_memory(found: Forecast, job: ExportJob) -> list[str]:
 
 def _less_disk(job: ExportJob) -> list[str]:
     ways = ["free some space", "name an --output on another disk"]
+    if job.eight_bits is not None:
+        ways.append("leave out --quantize, whose file takes the most of it")
     if _copied_bytes(job):
         ways.append("name one on the checkpoint's own file system, where shards are linked, or use --external-weights")
     if job.options.weights != "shared":
@@ -222,7 +233,7 @@ def _shards(job: ExportJob) -> int:
 def _copied_bytes(job: ExportJob) -> int:
     """Of the shards that neither a link nor an older bundle saves from being copied."""
     options = job.options
-    if options.weights != "shared" or options.external_weights:
+    if options.weights != "shared" or options.external_weights or job.eight_bits is not None:
         return 0
     device, total = existing_folder(options.output).stat().st_dev, 0
     for shard in job.checkpoint.shards:
@@ -235,6 +246,15 @@ def _copied_bytes(job: ExportJob) -> int:
 def _copied(job: ExportJob) -> Work:
     size = _copied_bytes(job)
     return Work(read=size, written=size)
+
+
+def _quantised(job: ExportJob, eight_bits: EightBits) -> Cost:
+    """The parent once through: read, widened to float32 and rounded, transposed, digested and written."""
+    read = sum(tensor.nbytes for tensor in job.checkpoint.tensors.values())
+    written = parent_bytes(job.checkpoint, job.precision, eight_bits)
+    moved = _ROUNDED * read + _TRANSPOSED * written
+    work = Work(read=read, moved=moved, digested=written, written=written)
+    return Cost(largest_matrix(eight_bits) + _QUANTISING, work)
 
 
 def _embedded(job: ExportJob, budget: Budget) -> int:

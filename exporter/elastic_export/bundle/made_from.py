@@ -47,6 +47,8 @@ def origin_of_model(job: ExportJob, budget: Budget, checkpoint: str) -> Origin:
         "options": f"{job.precision}, weights {options.weights}, logits {options.logits}, for {job.product.name}",
         **_makers(job),
     }
+    if job.eight_bits is not None:
+        origin["quantised"] = _digest(astuple(job.eight_bits))
     if options.weights == "sliced":  # tokenizer and licence lie beside the shards
         origin["companions"] = _digest([astuple(entry) for entry in shipped_digests(job.checkpoint)])
     return origin

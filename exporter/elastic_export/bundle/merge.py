@@ -86,6 +86,9 @@ def check_same(old: Manifest, new: Manifest) -> None:
     for name in _SAME:
         if getattr(old, name) != getattr(new, name):
             raise _refusal(name, str(getattr(old, name)), str(getattr(new, name)))
+    were, are = (str(m.options.get("quantize", "none")) for m in (old, new))
+    if were != are:  # a budget has one folder, and budgets of both kinds would need the parent twice
+        raise _refusal("--quantize", were, are)
     then, now = (bool(m.options.get("external_weights")) for m in (old, new))
     if then != now:  # a consumer is told of one place where the shards are
         words = {True: "shards outside the bundle", False: "shards in the bundle"}

@@ -43,7 +43,7 @@ def prove(
         plan = make_plan(vocab=job.parent.vocab_size, max_tokens=tokens, max_context=context)
         source = weights.source(result.budget)
         subjects.append(Subject(result.budget, cast(EmittedModel, result.model), source, plan))
-    oracle, size = make_oracle(job.checkpoint, job.precision), itemsize(job.checkpoint.dtype)
+    oracle, size = make_oracle(job.checkpoint, job.precision, job.eight_bits), itemsize(job.checkpoint.dtype)
     progress.watch(Gauge(size * oracle.elements, lambda: size * oracle.passed))
     verifications = verify_budgets(oracle, subjects)
     for result, verification in zip(results, verifications, strict=True):

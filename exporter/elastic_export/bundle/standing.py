@@ -31,6 +31,7 @@ from elastic_export.bundle.merge import staying_engines
 from elastic_export.engine.engine_facts import EngineReport
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.job import EngineJob, ExportJob
+from elastic_export.weights.quantised import is_quantised_file
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest
@@ -57,7 +58,7 @@ _NEEDED = {"passed", "checks", "run", "conversion", "engines"}
 @dataclass(frozen=True)
 class KeptModel:
     """A budget whose ONNX file, weights and evidence need not be made again: its entry and report in the older bundle,
-    and the files that stay (all but engines and report).
+    and the files that stay: all but engines and report, and with them a quantised parent that budgets share.
     """
 
     entry: BudgetEntry
@@ -191,7 +192,8 @@ class Standing:
     def _files(self, entry: BudgetEntry, *, with_golden: bool) -> tuple[FileEntry, ...]:
         assert self.manifest is not None
         others = {entry.report, *(engine.file for engine in entry.engines), None if with_golden else entry.golden}
-        inside = (file for file in self.manifest.files if file.path.startswith(f"{entry.name}/"))
+        inside = [file for file in self.manifest.files if file.path.startswith(f"{entry.name}/")]
+        inside += [file for file in self.manifest.files if entry.quantisation and is_quantised_file(file.path)]
         return tuple(file for file in inside if file.path not in others)
 
     def _report(self, entry: BudgetEntry | None) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from elastic_export.bundle.standing import Standing, standing_of
 from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress
+from elastic_export.weights.quantised import is_quantised_file
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import BudgetEntry, FileEntry, Manifest, ordered
@@ -110,7 +111,7 @@ def _same_sources(job: ExportJob, manifest: Manifest, standing: Standing) -> boo
     """Whether what the bundle has of the checkpoint's own files, in it or outside, is what the checkpoint has now."""
     options = job.options
     found = {entry.path: entry for entry in shipped_digests(job.checkpoint)}
-    shards = standing.sources() if options.weights == "shared" else ()
+    shards = standing.sources() if options.weights == "shared" and job.eight_bits is None else ()
     inside, outside = ((), shards) if options.external_weights else (shards, ())
     wanted = {**found, **{f"weights/{e.path}": replace(e, path=f"weights/{e.path}") for e in inside}}
     budgets = {budget.name for budget in manifest.budgets}
@@ -118,8 +119,9 @@ def _same_sources(job: ExportJob, manifest: Manifest, standing: Standing) -> boo
 
 
 def _outside(files: Iterable[FileEntry], budgets: set[str]) -> dict[str, FileEntry]:
-    """The files that belong to no budget."""
-    return {entry.path: entry for entry in files if entry.path.split("/")[0] not in budgets}
+    """The files that belong to no budget; a quantised parent belongs to all (`KeptModel.files`)."""
+    ours = (entry for entry in files if not is_quantised_file(entry.path))
+    return {entry.path: entry for entry in ours if entry.path.split("/")[0] not in budgets}
 
 
 def _record(output: Path, manifest: Manifest) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from elastic_export.bundle.beside import failed_report, run_record_file
 from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
-from elastic_export.bundle.entries import manifest_of
+from elastic_export.bundle.entries import check_readable, manifest_of
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.merge import (
@@ -40,6 +40,7 @@ from elastic_export.bundle.merge import (
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover
+from elastic_export.bundle.unfinished import Unfinished
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
@@ -48,7 +49,7 @@ from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, ordered
-from elastic_runtime.format.manifest_reader import NAME, parse_manifest
+from elastic_runtime.format.manifest_reader import NAME
 
 Say = Callable[[str], None]
 _AGAIN = "export again, when nobody else exports to that place"
@@ -93,6 +94,7 @@ class BundleWriter:
         self._sources: dict[str, Future[FileEntry]] = {}
         self._kept: dict[str, FileEntry] = {}
         self._stage: Stage | None = None
+        self._unfinished: Unfinished  # with the stage
         self.output = output
         self.previous: Manifest | None = None
 
@@ -101,12 +103,14 @@ class BundleWriter:
             recover(Path(os.path.realpath(self._named)), self._say)
             self.output, self.previous = check_output(self._named, force=self._force, protect=self._protect)
             self._stage = Stage(self.output)
+            self._unfinished = Unfinished(self.output, self._stage.path)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._digests.close()
+        self._unfinished.close()
         if self._stage is not None:
             self._stage.close()
         if isinstance(error, OSError) and (shown := explain_os_error(error, self._named, rights=False)):
@@ -164,6 +168,17 @@ class BundleWriter:
         relative = file.relative_to(self.path).as_posix()
         self._known[relative] = entry_at_hand(FileEntry(relative, file.stat().st_size, digest))
 
+    def beside(self, name: str) -> Path:
+        """A folder for what an export that does not end leaves to the next one (unfinished.py)."""
+        return self._unfinished.folder(name)
+
+    def adopt(self, source: Path, relative: str, digest: str | None) -> None:
+        """Take a file of a folder that `beside` gave; `finish` reads it where its sha256 is not known."""
+        target = self.folder(str(Path(relative).parent)) / Path(relative).name
+        self._unfinished.take(source, target)
+        if digest is not None:
+            self.digested(target, digest)
+
     def keep_all(self, files: Iterable[FileEntry]) -> None:
         """Take files of the older bundle under their own names (`keep`)."""
         for entry in files:
@@ -200,6 +215,7 @@ class BundleWriter:
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete `manifest` with the files, write it and publish the bundle; returns what was written."""
         assert self._stage is not None, "use the writer in a with statement"
+        self._unfinished.clear(published=False)
         external = (*manifest.external_weights, *(entry.result() for entry in self._external.values()))
         manifest = replace(manifest, files=self._entries(), external_weights=external)
         for entry in manifest.files:
@@ -211,13 +227,14 @@ class BundleWriter:
             manifest = self._keep_old(self.previous, manifest)
         manifest = ordered(replace(manifest, options=options_of(manifest)))
         text = manifest.to_json()
-        _check_readable(text)
+        check_readable(text)
         (self.path / NAME).write_text(text, "utf-8")
         flush_tree(self.path)
         # What tells of an export before this one goes first: whatever happens now, it never stands beside this bundle.
         for path in (failed_report(self.output), run_record_file(self.output)):
             path.unlink(missing_ok=True)
         publish(self._stage.path, self.output, self._stage.aside, self._say)
+        self._unfinished.clear(published=True)
         return manifest
 
     def fail(self, report: Mapping[str, object]) -> Path:
@@ -310,7 +327,9 @@ class BundleWriter:
         target = self.path / report.path
         with advised("export without --add"):
             whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
-        _replace(target, json.dumps(whole, indent=1) + "\n")
+        beside = target.with_name(f"{target.name}.whole")  # and not into the file: it may be a link to the old bundle's
+        beside.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+        beside.replace(target)
         return FileEntry(report.path, *file_digest(target))
 
 
@@ -326,21 +345,6 @@ def writer_of(job: ExportJob, say: Say, digests: Digests) -> Iterator[BundleWrit
             check_dumps(options.output)
         writer.check_addable(manifest_of(job, ()))
         yield writer
-
-
-def _check_readable(text: str) -> None:
-    """What no consumer would open is not published. Raises InternalError: every part of it was checked or made here."""
-    try:
-        parse_manifest(text.encode(), NAME)
-    except ElasticError as error:
-        raise InternalError(error.subject, expected=error.expected, found=error.found) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write anew, not into the file: it may be a link to the old bundle's."""
-    beside = path.with_name(f"{path.name}.whole")
-    beside.write_text(text, "utf-8")
-    beside.replace(path)
 
 
 def _damaged(path: Path, found: str, todo: str = "export without --add") -> BuildError:

@@ -51,6 +51,8 @@ _OPTIONS = (
     click.option("--flavour", type=click.Choice(list(PRODUCTS)), default=TENSORRT_RTX.name, show_default=True,
                  help="TensorRT product; the full one is experimental, never run, and builds for this GPU only."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the checkpoint's]"),
+    click.option("--quantize", "quantise", type=click.Choice(["none", "int8"]), default="none", show_default=True,
+                 help="Matrices in eight bits, a scale a row: the parent is quantised once, for all its budgets."),
     click.option("--max-tokens", type=int,
                  help="Tokens of one call: more read a prompt faster and take more scratch memory.  "
                       f"[default: {MAX_TOKENS}, or a smaller --max-context]"),
@@ -192,6 +194,7 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
         plugins=given["plugins"],
         flavour=given["flavour"],
         precision=given["precision"],
+        quantise=given["quantise"],
         max_tokens=max(1, min(MAX_TOKENS, *contexts)) if given["max_tokens"] is None else given["max_tokens"],
         max_contexts=contexts,
         max_batch=given["max_batch"],

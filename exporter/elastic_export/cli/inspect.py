@@ -84,6 +84,7 @@ def _budget(bundle: Bundle, budget: BudgetEntry) -> dict[str, Any]:
         "parameters": budget.parameters,
         "layers": budget.layers,
         "weight_bytes": budget.weight_bytes,
+        "quantisation": budget.quantisation,
         "engines": engines,
     }
 
@@ -100,13 +101,18 @@ def _builds(bundle: Bundle, budget: BudgetEntry) -> dict[str, EngineReport]:
         return {file: decode(EngineReport, engine, f"{where}[{show(file)!r}]") for file, engine in engines.items()}
 
 
+def _weights_text(budget: dict[str, Any]) -> str:
+    size = size_text(budget["weight_bytes"])
+    return f"{size} {budget['quantisation']}" if budget["quantisation"] else size
+
+
 def _bundle_text(bundle: dict[str, Any]) -> list[str]:
     rows = [["budget", "params", "layers", "weights", "target", "context", "engine", "activation", "status", "fits"]]
     for budget, engine in _engines(bundle):
         rows.append(
             [
                 *(budget["name"], parameters(budget["parameters"]), str(budget["layers"])),
-                *(size_text(budget["weight_bytes"]), engine["target"], str(engine["max_context"])),
+                *(_weights_text(budget), engine["target"], str(engine["max_context"])),
                 *(size_text(engine["bytes"]), size_text(engine["activation"]), engine["status"]),
                 {True: "yes", False: "no", None: "-"}[engine["fits"]],
             ]

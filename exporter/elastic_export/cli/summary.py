@@ -139,4 +139,5 @@ def plan_json(job: ExportJob, found: Forecast) -> str:
         for budget in job.sizes
     ]
     notes, takes = list(job.said), found.document()
-    return json.dumps({"precision": job.precision, "notes": notes, "budgets": budgets, "takes": takes}, indent=1)
+    kind = {"precision": job.precision, "quantize": job.options.quantise}
+    return json.dumps({**kind, "notes": notes, "budgets": budgets, "takes": takes}, indent=1)

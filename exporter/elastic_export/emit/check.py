@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from elastic_export.graph.facts import Facts, tensor_slices
+from elastic_export.graph.facts import Facts, Form, tensor_slices
 from elastic_export.graph.standard_rules import STANDARD_RULES
 from elastic_export.graph.values import constant_of, int_attribute
 from elastic_export.layers.architecture import Architecture
@@ -18,8 +18,8 @@ from elastic_runtime.format.interface import Port
 
 #: What lowerings and casts put in; `Where` and the float constants only inside explicit attention.
 _LOWERED = (
-    "Attention", "Cast", "Concat", "GatherND", "Gemm", "LessOrEqual", "Max", "RMSNormalization", "Range", "Reshape",
-    "Shape", "Softmax", "Squeeze", "Sub", "TensorScatter", "Unsqueeze", "Where",
+    "Attention", "Cast", "Concat", "DequantizeLinear", "GatherND", "Gemm", "LessOrEqual", "Max", "RMSNormalization",
+    "Range", "Reshape", "Shape", "Softmax", "Split", "Squeeze", "Sub", "TensorScatter", "Unsqueeze", "Where",
 )  # fmt: skip
 #: Every op an emitted graph may hold.
 EMITTED_OPS = frozenset({*((DOMAIN, name) for name in SHIPPED), *(("", name) for name in (*STANDARD_RULES, *_LOWERED))})
@@ -30,7 +30,7 @@ def check_emitted(model: ir.Model, arch: Architecture, ports: Sequence[Port], fa
     _check_ops(model)
     _check_inputs(model, ports)
     _check_weights(arch, facts)
-    _check_layers(model, arch)
+    _check_layers(model, arch, facts)
     _check_attributes(model, arch)
 
 
@@ -58,7 +58,8 @@ def _check_inputs(model: ir.Model, ports: Sequence[Port]) -> None:
 def _check_weights(arch: Architecture, facts: Facts) -> None:
     """The tensors behind the weights, however a pass has merged them, are shaped as in an ordinary checkpoint."""
     expected = list(arch.tensor_shapes().values())
-    found = [part.shape for part in tensor_slices(facts.weights.values())]
+    values = [weight for weight in facts.weights.values() if weight.form != Form.SCALES]
+    found = [part.shape for part in tensor_slices(values)]
     if sorted(expected) != sorted(found):
         raise InternalError(
             "weights of the sub-model",
@@ -67,11 +68,16 @@ def _check_weights(arch: Architecture, facts: Facts) -> None:
         )
 
 
-def _check_layers(model: ir.Model, arch: Architecture) -> None:
+def _check_layers(model: ir.Model, arch: Architecture, facts: Facts) -> None:
     """A skipped layer leaves no node: linear layers, norms, mixers and caches are counted."""
     layers = Counter(layer.kind for layer in arch.layers())
+    eight_bits = [weight for weight in facts.weights.values() if weight.form == Form.SCALES]
     expected = {
-        "Gemm": sum(kind.matrices * count for kind, count in layers.items()) + 1,  # and the head
+        # And the head; matrices that are joined in eight bits are one product.
+        "Gemm": sum(kind.matrices * count for kind, count in layers.items())
+        + 1
+        - sum(len(weight.parts) - 1 for weight in eight_bits),
+        "DequantizeLinear": len(eight_bits),
         "RMSNormalization": len(arch.pattern) + 1,  # one before each layer, one before the head
         "TensorScatter": sum(state.grows for state, _ in arch.states()),
         **{name: op.count(arch) for name, op in SHIPPED.items()},

@@ -23,6 +23,7 @@ from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.interface import Port, StatePort, logits_port, token_ports
 
+DEQUANTISE = "DequantizeLinear"
 _SMALL = 1 << 10  # bytes; constants below stay inside the file
 
 
@@ -31,7 +32,7 @@ class ModelFile:
     """An ONNX file and what its inputs and outputs are: all that an engine is built from.
 
     `ports` are tokens and states, `weights` the weight inputs in order, `logits` the first output. `ops` counts the
-    nodes of each op of ours, by its name.
+    nodes of each op of ours, by its name, `dequantised` the nodes that dequantise a weight.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ModelFile:
     weights: tuple[Port, ...]
     logits: Port
     ops: Mapping[str, int]
+    dequantised: int
 
     def states(self) -> tuple[StatePort, ...]:
         """The ports that carry state."""
@@ -94,7 +96,8 @@ def emit_model(
     _write(model, path, embedded=embed is not None)
     onnx.checker.check_model(str(path), full_check=True)
     slices = tuple(facts.states[port.name] for port in states)
-    return EmittedModel(path, arch, precision, ports, weights, logits, ops, dict(facts.weights), slices)
+    dequantised = sum(node.op_type == DEQUANTISE for node in model.graph)
+    return EmittedModel(path, arch, precision, ports, weights, logits, ops, dequantised, dict(facts.weights), slices)
 
 
 def read_model_file(path: Path, arch: Architecture, *, precision: str, every_token: bool = False) -> ModelFile:
@@ -110,7 +113,8 @@ def read_model_file(path: Path, arch: Architecture, *, precision: str, every_tok
         raise InternalError(f"the inputs of {path}", expected=f"first {names}", found=f"{[v.name for v in found][:9]}")
     weights = tuple(_port_of(value) for value in found[len(names) :])
     ops = dict(Counter(node.op_type for node in model.graph.node if node.domain == DOMAIN))
-    return ModelFile(path, arch, precision, ports, weights, logits, ops)
+    dequantised = sum(node.op_type == DEQUANTISE for node in model.graph.node)
+    return ModelFile(path, arch, precision, ports, weights, logits, ops, dequantised)
 
 
 def _interface(arch: Architecture, precision: str, *, every_token: bool) -> tuple[tuple[Port | StatePort, ...], Port]:

@@ -29,7 +29,8 @@ KEEP_IT = (
 class NetworkFacts:
     """What the parser made of a model.
 
-    Shapes hold ints, -1 where dynamic. `plugins` counts layers by plugin op name. `in_place` pairs every tensor that a
+    Shapes hold ints, -1 where dynamic. `plugins` counts layers by plugin op name, `dequantised` those that dequantise.
+    `in_place` pairs every tensor that a
     layer reads with the one it writes into the same buffer, in the order of the layers.
     """
 
@@ -38,6 +39,7 @@ class NetworkFacts:
     layers: int
     plugins: Mapping[str, int]
     in_place: tuple[tuple[str, str], ...]
+    dequantised: int = 0
 
 
 #: Index of the input whose buffer an output of a plugin shares, -1 for none.
@@ -61,6 +63,7 @@ def describe(trt: Any, network: Any, shared: Mapping[str, SharedInput] | None = 
         layers=len(layers),
         plugins=Counter(_plugin_name(trt, plugin) for _, plugin in plugins),
         in_place=tuple(pairs),
+        dequantised=sum(layer.type == trt.LayerType.DEQUANTIZE for layer in layers),
     )
 
 
@@ -110,6 +113,7 @@ def check_network(request: EngineRequest, network: NetworkFacts, unused: Sequenc
     _check_ports("output", request, request.network_outputs(), network.outputs, exact=False)
     _check_in_place(request, network)
     _check_plugins(request, network)
+    _check_dequantised(request, network)
     _check_used(request, unused)
 
 
@@ -238,6 +242,15 @@ def _check_plugins(request: EngineRequest, network: NetworkFacts) -> None:
             expected=_counts(expected),
             found=f"{_counts(network.plugins)} (a node whose name, version and attributes do not match is inlined)",
         )
+
+
+def _check_dequantised(request: EngineRequest, network: NetworkFacts) -> None:
+    """A weight that the parser dequantises itself, or joins with another, is none that the builder puts into a product:
+    its copy in the model's dtype would be scratch memory at each call.
+    """
+    if network.dequantised != request.dequantised:
+        expected, found = f"{request.dequantised} that dequantise a weight each", str(network.dequantised)
+        raise InternalError("layers of the network", expected=expected, found=found)
 
 
 def _check_used(request: EngineRequest, unused: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ def engine_request(job: ExportJob, model: ModelFile, engine: EngineJob, output: 
         ports=model.ports,
         outputs=(model.logits,),
         weights=inputs,
+        dequantised=model.dequantised,
         plugin_ops=plugins,
         plugin_creators=creators_of(plugins),
         plugin_library=engine.library.path if engine.library is not None and plugins else None,

@@ -24,9 +24,10 @@ class EngineRequest:
 
     `ports` are the token inputs and the states, `weights` the weights that are inputs (none where they are embedded),
     `outputs` the outputs that are no states. Shapes may hold the symbols B, T and S; S becomes `max_context`.
-    `plugin_ops` maps the name of each op that must become a plugin to the number of its layers, `plugin_creators` the
-    same names to `module:factory` of a creator. `plugin_library` is the library that goes into the engine and whose own
-    creators then build it; without one the Python ones do. `activation_limits` (bytes, of decode and of prefill) bound
+    `dequantised` is the number of weights that the graph dequantises. `plugin_ops` maps the name of each op that must
+    become a plugin to the number of its layers, `plugin_creators` the same names to `module:factory` of a creator.
+    `plugin_library` is the library that goes into the engine and whose own creators then build it; without one the
+    Python ones do. `activation_limits` (bytes, of decode and of prefill) bound
     scratch memory, `size_limit` (bytes) the engine file without its library: an engine above one of them is refused, or
     with `allow_oversize` kept and its facts say so. `flavour` is the TensorRT product.
     """
@@ -42,6 +43,7 @@ class EngineRequest:
     ports: tuple[Port | StatePort, ...]
     outputs: tuple[Port, ...]
     weights: tuple[Port, ...] = ()
+    dequantised: int = 0
     plugin_ops: dict[str, int] = field(default_factory=dict)
     plugin_creators: dict[str, str] = field(default_factory=dict)
     plugin_library: Path | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 import numpy as np
 import onnx_ir as ir
@@ -43,18 +44,33 @@ class TensorSlice:
         return replace(self, runs=tuple(chosen_runs(runs, k) for runs, k in zip(self.runs, keep, strict=True)))
 
 
+class Form(Enum):
+    """What an input has of a weight's tensors, matrices [N, K] where they are not whole.
+
+    WHOLE: their values. EIGHT_BITS: the rows divided by their scales, int8 [N, K]. EIGHT_BITS_TRANSPOSED: that as
+    [K, N]. SCALES: the scales of the rows, float32 [N].
+    """
+
+    WHOLE = "whole"
+    EIGHT_BITS = "eight bits"
+    EIGHT_BITS_TRANSPOSED = "eight bits, transposed"
+    SCALES = "scales"
+
+
 @dataclass(frozen=True)
 class Weight:
-    """A weight input: slices of the parent's tensors, laid one behind the other along `axis`.
+    """A weight input: slices of the parent's tensors, laid one behind the other along `axis`, in some `form`.
 
     One slice is the ordinary case, several are a weight that a pass has merged: the projections of queries, keys and
-    values in one matrix, say. Nothing ties the input's name to those of its tensors.
+    values in one matrix, say. Nothing ties the input's name to those of its tensors. Parts, axis and windows are
+    always those of the parent's tensors as the checkpoint lays them; `shape` is the input's.
 
     Raises InternalError where the parts are none or do not fit together.
     """
 
     parts: tuple[TensorSlice, ...]
     axis: int = 0
+    form: Form = Form.WHOLE
 
     def __post_init__(self) -> None:
         shapes = [part.shape for part in self.parts]
@@ -71,13 +87,14 @@ class Weight:
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        """Where each part lies in the input."""
+        """Where each part lies among all of them."""
         return windows_of([part.shape for part in self.parts], self.axis)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the input."""
-        return self.windows[0].shape
+        whole = self.windows[0].shape
+        return {Form.EIGHT_BITS_TRANSPOSED: whole[::-1], Form.SCALES: whole[:1]}.get(self.form, whole)
 
     def cut(self, keep: Sequence[np.ndarray]) -> Weight:
         """What stays of it; a part of which nothing stays along `axis` goes, as long as another stays.

@@ -30,4 +30,5 @@ ATTENTION: Final = LayerKind(
     ),
     masks=(Mask("heads", QUERIES),),
     states=(State("key_cache", _CACHE), State("value_cache", _CACHE)),
+    joined=dict.fromkeys(("q_proj.weight", "k_proj.weight", "v_proj.weight"), "qkv_proj.weight"),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from elastic_export.layers.axis import Axis, Extent, extent
@@ -69,6 +70,8 @@ class LayerKind:
         tensors: what `layers.<i>.mixer.` holds, in the order of a checkpoint.
         masks: through which a budget switches channels off, in the order of the data's way.
         states: what it carries from call to call.
+        joined: matrices that read the same activations and are one where weights are in eight bits: a tensor's name ->
+            the name of the whole, whose rows are the members' in the order of `tensors`.
     """
 
     letter: str
@@ -79,6 +82,7 @@ class LayerKind:
     tensors: tuple[Tensor, ...]
     masks: tuple[Mask, ...]
     states: tuple[State, ...] = ()
+    joined: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def elastic_axes(self) -> tuple[Axis, ...]:

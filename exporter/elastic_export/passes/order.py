@@ -10,6 +10,7 @@ import onnx_ir as ir
 from elastic_export.dtypes import DTYPES
 from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.layers.budget import Budget
+from elastic_export.layers.eight_bits import EightBits
 from elastic_export.ops.all_ops import OPS
 from elastic_export.passes.assign_precision import AssignPrecision
 from elastic_export.passes.base import After, GraphPass, run_passes
@@ -18,6 +19,7 @@ from elastic_export.passes.collapse_layers import CollapseSkippedLayers
 from elastic_export.passes.lower_linear import LowerLinear
 from elastic_export.passes.lower_ops import LowerOp
 from elastic_export.passes.narrow import Narrow
+from elastic_export.passes.quantise_linear import QuantiseLinear
 from elastic_export.passes.remove_dead import RemoveDead
 from elastic_export.passes.remove_full_masks import RemoveFullMasks
 from elastic_export.passes.renumber_states import RenumberStates
@@ -38,10 +40,10 @@ def sub_model_graph(
         stored: name of a tensor of the parent -> dtype in which the bundle holds it.
         after: sees the graph between passes (dumps of `--debug`).
     """
-    graph = clone_with_facts(parent)
+    graph, dtype = clone_with_facts(parent), DTYPES[job.precision].ir
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
     dtypes = {name: DTYPES[stored(name)].ir for name in facts_of(graph).tensors()}
-    return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, dtypes, job.product), after)
+    return run_passes(graph, budget_passes(masks, dtype, dtypes, job.product, eight_bits=job.eight_bits), after)
 
 
 def budget_passes(
@@ -49,6 +51,8 @@ def budget_passes(
     dtype: ir.DataType,
     stored: Mapping[str, ir.DataType],
     product: Product = TENSORRT_RTX,
+    *,
+    eight_bits: EightBits | None = None,
 ) -> tuple[GraphPass, ...]:
     """Parent graph -> plain sub-model in standard ops and those of ours that ship.
 
@@ -57,6 +61,7 @@ def budget_passes(
         dtype: the model's dtype.
         stored: dtype of every tensor as the bundle's files hold it, by tensor name.
         product: the TensorRT product that will build it; it decides what attention becomes.
+        eight_bits: the matrices that the bundle holds in eight bits, where it does.
     """
     return (
         # Everything below reads the masks as constants.
@@ -76,6 +81,8 @@ def budget_passes(
         # Attention before linear layers: it reshapes what these give, and both share one flat form of their input.
         *(LowerOp(op, product) for op in OPS if op.shipped is None),
         LowerLinear(),
+        # On what linear layers have become, last: the layouts of weights and their products' inputs are settled.
+        *(() if eight_bits is None else (QuantiseLinear(eight_bits),)),
         # Shapes, masks and transposes that a lowering has left without a reader.
         RemoveDead(),
     )

@@ -10,12 +10,19 @@ from elastic_runtime.format.budget_size import BudgetSize
 
 
 def fit_table(
-    sizes: Sequence[BudgetSize], targets: Sequence[Target], *, contexts: Sequence[int], batch: int = 1, precision: str
+    sizes: Sequence[BudgetSize],
+    targets: Sequence[Target],
+    *,
+    contexts: Sequence[int],
+    batch: int = 1,
+    precision: str,
+    eight_bits: Sequence[BudgetSize] = (),
 ) -> str:
     """Budgets down, memory by context and verdict by card across, then one line for every card that something does
     not fit.
 
-    With several contexts the verdict is `yes`, `no`, or the longest context that fits.
+    With several contexts the verdict is `yes`, `no`, or the longest context that fits. `eight_bits` are the same
+    budgets with int8 weights, where they could be had: the line says which of them would fit.
     """
     rows = [
         ["budget", "params", "weights", *(f"VRAM@{short(c)}" for c in contexts), *(f" {_heading(t)}" for t in targets)]
@@ -24,7 +31,7 @@ def fit_table(
         needs = [f"{gib(vram_needed(size, context=c, batch=batch).total)} GiB" for c in contexts]
         verdicts = [" " + verdict(size, target, contexts, batch) for target in targets]
         rows.append([size.name, parameters(size.parameters), size_text(size.weight_bytes), *needs, *verdicts])
-    notes = [note for t in targets for c in contexts if (note := _note(sizes, t, c, batch, precision))]
+    notes = [note for t in targets for c in contexts if (note := _note(sizes, t, c, batch, precision, eight_bits))]
     return "\n".join([*align(rows, left=(0, *range(3 + len(contexts), len(rows[0])))), *notes])
 
 
@@ -82,10 +89,20 @@ def _heading(target: Target) -> str:
     return f"{target.name} ({gib(target.vram_bytes)} GiB, {gib(target.usable_bytes)} usable)"
 
 
-def _note(sizes: Sequence[BudgetSize], target: Target, context: int, batch: int, precision: str) -> str:
+def _note(
+    sizes: Sequence[BudgetSize],
+    target: Target,
+    context: int,
+    batch: int,
+    precision: str,
+    eight_bits: Sequence[BudgetSize],
+) -> str:
     names = unfit(sizes, target, context=context, batch=batch)
     if not names:
         return ""
     does = "does" if len(names) == 1 else "do"
     where = f"{target.name} in {precision} at {context} tokens" + (f" x {batch}" if batch > 1 else "")
-    return f"{', '.join(names)} {does} not fit {where}: built all the same, never chosen there."
+    note = f"{', '.join(names)} {does} not fit {where}: built all the same, never chosen there."
+    still = unfit(eight_bits, target, context=context, batch=batch)
+    would = [size.name for size in eight_bits if size.name in names and size.name not in still]
+    return f"{note} With --quantize int8 {', '.join(would)} would fit." if would else note

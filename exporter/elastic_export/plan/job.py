@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from elastic_export.checkpoint.budgets import select_budgets
-from elastic_export.checkpoint.conversion import stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.kept import tensor_runs
+from elastic_export.layers.eight_bits import EightBits
+from elastic_export.plan.eight_bits import (
+    Quantise,
+    eight_bits_of,
+    goes_with_int8,
+    odd_note,
+    plan_eight_bits,
+    weight_bytes,
+)
 from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import MAX_TOKENS, check_contracts, check_limits
 from elastic_export.plan.ops_modes import Library, OpsPlan, OpsWish, capabilities_of, plan_ops, takes_plugins
 from elastic_export.plan.reckoning import budget_size
 from elastic_export.plan.text import check_text
 from elastic_export.products import TENSORRT_RTX, Product, ProductName, product_of
-from elastic_export.runs import runs_shape
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import Target, select_targets
 from elastic_runtime.fit.vram import unfit
 from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.interface import PRECISIONS, OpsMode, Precision
 from elastic_runtime.format.manifest import Option, WeightMode
-from elastic_runtime.format.safetensors import itemsize
 
 #: onnx.load puts external data into one protobuf message, which ends at 2 GiB.
 EMBEDDED_LIMIT = 3 << 29
@@ -47,6 +51,7 @@ class ExportOptions:
     plugins: Path | None = None
     flavour: ProductName = TENSORRT_RTX.name
     precision: Precision | None = None
+    quantise: Quantise = "none"
     max_tokens: int = MAX_TOKENS
     max_contexts: tuple[int, ...] = (16384,)
     max_batch: int = 1
@@ -86,6 +91,7 @@ class EngineJob:
 @dataclass(frozen=True)
 class ExportJob:
     """A request that is known to be sound: what to build, of what size. `notes`: what a user should be told of it.
+    `eight_bits`: the matrices that are quantised, None where none is asked to be.
 
     `engines` are those of a budget with layers of every kind; what one of its budgets gets says `engines_of`.
     """
@@ -100,6 +106,7 @@ class ExportJob:
     sizes: tuple[BudgetSize, ...]
     ops: OpsPlan
     notes: tuple[str, ...] = ()
+    eight_bits: EightBits | None = None
 
     @property
     def parent(self) -> Architecture:
@@ -151,8 +158,17 @@ class ExportJob:
             self.targets,
             contexts=options.max_contexts,
             batch=options.max_batch,
-            precision=self.precision,
+            precision=self.precision if self.eight_bits is None else f"{self.precision} with int8 weights",
+            eight_bits=self._in_eight_bits(),
         )
+
+    def _in_eight_bits(self) -> tuple[BudgetSize, ...]:
+        """The sizes with `--quantize int8` beside the other options; none where they do not go together."""
+        options, checkpoint = self.options, self.checkpoint
+        if self.eight_bits is not None or not goes_with_int8(checkpoint, self.precision, options.weights, self.targets):
+            return ()
+        quantised = replace(options, precision=self.precision, quantise="int8")
+        return budget_sizes(checkpoint, self.budgets, quantised, self.ops.modes[0])
 
     def normalised(self) -> dict[str, Option]:
         """The options that change the bundle's bytes; no paths, no times."""
@@ -164,6 +180,7 @@ class ExportJob:
             "budgets": tuple(budget.name for budget in self.budgets),
             "targets": tuple(target.name for target in self.targets),
             "precision": self.precision,
+            **({} if options["quantise"] == "none" else {"quantize": options["quantise"]}),
             **{name: options[name] for name in kept},
             **product,
         }
@@ -214,6 +231,10 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
         todo = "give each context once: --max-context 4096,16384"
         raise InputError("--max-context", expected="different contexts", found=f"{options.max_contexts}", todo=todo)
     models = [budget.architecture(checkpoint.architecture) for budget in budgets]
+    eight_bits = None
+    if options.quantise == "int8":
+        external = options.external_weights
+        eight_bits = plan_eight_bits(checkpoint, precision, options.weights, external=external, targets=targets)
     ops = plan_ops(options.ops, options.plugins, product, models, capabilities_of(targets, precision))
     engines = _group(targets, precision, options.max_contexts, ops)
     for model in models:
@@ -231,7 +252,9 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     sizes = budget_sizes(checkpoint, budgets, options, ops.modes[0])
     _check_weights(checkpoint, options, precision, sizes)
     notes = check_text(checkpoint)
-    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes, ops, notes)
+    if eight_bits is not None and (note := odd_note(eight_bits)):
+        notes = (*notes, note)
+    return ExportJob(checkpoint, demo, options, precision, budgets, targets, engines, sizes, ops, notes, eight_bits)
 
 
 def precision_of(checkpoint: Checkpoint) -> Precision:
@@ -273,15 +296,12 @@ def budget_sizes(
 def _size(
     checkpoint: Checkpoint, budget: Budget, precision: Precision, options: ExportOptions, ops: OpsMode
 ) -> BudgetSize:
-    weight_bytes = 0
-    for name, runs in tensor_runs(checkpoint.architecture, budget, checkpoint.prefix).items():
-        dtype = stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, precision)
-        weight_bytes += math.prod(runs_shape(runs)) * itemsize(dtype)
+    eight_bits = eight_bits_of(checkpoint) if options.quantise == "int8" else None
     return budget_size(
         budget.name,
         budget.architecture(checkpoint.architecture),
         precision,
-        weight_bytes=weight_bytes,
+        weight_bytes=weight_bytes(checkpoint, budget, precision, eight_bits),
         max_tokens=options.max_tokens,
         max_batch=options.max_batch,
         ops=ops,
@@ -293,7 +313,7 @@ def _size(
 def _check_weights(
     checkpoint: Checkpoint, options: ExportOptions, precision: Precision, sizes: tuple[BudgetSize, ...]
 ) -> None:
-    if options.weights == "shared" and precision != checkpoint.dtype:
+    if options.weights == "shared" and precision != checkpoint.dtype and options.quantise == "none":
         raise InputError(
             "--precision",
             expected=f"{checkpoint.dtype}, in which the shared shards are stored",

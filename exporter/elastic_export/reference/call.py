@@ -28,6 +28,15 @@ class Call:
         self.position, self.length, self.state, self.masks, self.round = position, length, state, masks, rounding
         self.new_state: State = {}
 
+    def product(self, y: Tensor, unit: Tensor | None) -> Tensor:
+        """A product y [..., out] as it is stored; with `unit` [out] it was first stored in these units, as a model does
+        whose int8 weights meet their rows' scales behind the product.
+        """
+        if unit is None or self.round is _exact:
+            return self.round(y)
+        unit = unit.to(y.dtype)
+        return self.round(self.round(y / unit) * unit)
+
     def each(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
         """`function(call, *values)` of what mixes a sequence's tokens: values and result are [B, T, …].
 

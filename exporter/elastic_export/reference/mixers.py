@@ -23,17 +23,22 @@ from elastic_export.reference.call import Call
 
 
 class Mixer(nn.Module, ABC):
-    """The mixer of one layer; `layer` says which."""
+    """The mixer of one layer; `layer` says which.
+
+    `units` are those of the matrices whose products are rounded before their rows are scaled, by the matrix's name
+    (`Call.product`).
+    """
 
     def __init__(self, arch: Architecture, layer: Layer) -> None:
         super().__init__()
+        self.units: dict[str, Tensor] = {}
         self.arch, self.index, self.ordinal = arch, layer.index, layer.ordinal
         for tensor in layer.kind.tensors:
             declare(self, tensor.name, shape_of(tensor.axes, arch, layer.ordinal))
 
     def linear(self, x: Tensor, name: str, call: Call) -> Tensor:
         """x [B, T, in] times the matrix `<name>.weight` [out, in], rounded as it is stored: [B, T, out]."""
-        return call.round(multiply(x, self.get_parameter(f"{name}.weight")))
+        return call.product(multiply(x, self.get_parameter(f"{name}.weight")), self.units.get(f"{name}.weight"))
 
     def mask(self, name: str, call: Call) -> Tensor:
         """The budget's mask of this layer by that name."""

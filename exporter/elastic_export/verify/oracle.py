@@ -6,7 +6,7 @@ matrix in blocks of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -43,6 +43,7 @@ class Oracle:
         arch: the parent.
         read: reads its tensors.
         prefix: name of the backbone in the checkpoint.
+        eight_bits: names of the tensors that the file has in eight bits.
 
     Attributes:
         passed: elements that were read so far, of `elements`.
@@ -51,8 +52,8 @@ class Oracle:
     fault lies in the checkpoint. It names the tensor that holds one, else the layer that computes one.
     """
 
-    def __init__(self, arch: Architecture, read: Read, prefix: str) -> None:
-        self.architecture, self._read, self.passed = arch, read, 0
+    def __init__(self, arch: Architecture, read: Read, prefix: str, eight_bits: Collection[str] = frozenset()) -> None:
+        self.architecture, self._read, self._eight_bits, self.passed = arch, read, eight_bits, 0
         with torch.device("meta"):
             self._model = ElasticModel(arch, prefix)
 
@@ -77,7 +78,11 @@ class Oracle:
         block = self._model.body.layers[index]
         assert isinstance(block, Block)
         with self._loaded(block, f"{self._model.prefix}.layers.{index}"):
+            weights = dict(block.mixer.named_parameters())
+            lead = f"{self._model.prefix}.layers.{index}.mixer."
+            block.mixer.units = {key: units_of(w) for key, w in weights.items() if lead + key in self._eight_bits}
             yield block
+            block.mixer.units = {}
 
     def states_of(self, index: int, context: int) -> State:
         """The states of a new sequence that layer `index` carries on, [1, …]; empty for most kinds."""
@@ -98,6 +103,10 @@ class Oracle:
         rows = torch.from_numpy(self._read(f"{_HEAD}.weight", slice(first, first + count)))
         self.passed += rows.numel()
         return rows
+
+    def head_units(self, rows: Tensor) -> Tensor | None:
+        """The units of `head_rows` where the file has the head in eight bits."""
+        return units_of(rows) if f"{_HEAD}.weight" in self._eight_bits else None
 
     def check_layer(self, stream: Tensor, block: Block) -> None:
         """What a layer has computed, with its weights still at hand."""
@@ -132,6 +141,16 @@ class Oracle:
         yield
         self.passed += sum(weight.numel() for weight in weights.values())
         module.to("meta")
+
+
+def units_of(rows: Tensor) -> Tensor:
+    """What a product is counted in before its row's scale, of dequantised rows [n, K]: [n].
+
+    An int8 value counts 2^-7, and the largest of a row is ±127. The rows' own scales would do as well, were they here;
+    a last bit that these differ in goes out with the product.
+    """
+    most = rows.abs().amax(dim=1)
+    return torch.where(most > 0, most * (128 / 127), torch.ones_like(most))
 
 
 def _not_finite(subject: str) -> InputError:

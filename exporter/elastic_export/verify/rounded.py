@@ -129,7 +129,9 @@ class Judge:
 
     def head(self, first: int, weight: Tensor) -> None:
         """The logits of some rows of the head's matrix, from `first` on."""
-        found = self._round(multiply(self._normed, weight))
+        product, unit = multiply(self._normed, weight), self._oracle.head_units(weight)
+        # Logits are float32: what scales them is not rounded.
+        found = self._round(product) if unit is None else self._round(product / unit) * unit
         self.logits[:, first : first + len(weight)] = found[0].numpy()
 
     def _call(self, fed: Fed) -> Call:

@@ -18,6 +18,7 @@ from elastic_export.checkpoint.conversion import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.emit import EmittedModel
 from elastic_export.layers.budget import Budget
+from elastic_export.layers.eight_bits import EightBits
 from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.contract import ACTIVATIONS
 from elastic_export.verify.attributes import check_attributes
@@ -89,15 +90,33 @@ class Verification:
         return self.checks[0].comparison.worst.error
 
 
-def make_oracle(checkpoint: Checkpoint, precision: str) -> Oracle:
-    """The parent of a checkpoint, its weights rounded as an export of `precision` stores them."""
+def make_oracle(checkpoint: Checkpoint, precision: str, eight_bits: EightBits | None = None) -> Oracle:
+    """The parent of a checkpoint, its weights rounded as an export of `precision` stores them; those in `eight_bits` to
+    eight bits and back.
+    """
+    names = frozenset(() if eight_bits is None else eight_bits.tensors)
 
     def read(name: str, rows: slice | npt.NDArray[np.int64] = slice(None)) -> npt.NDArray[np.float32]:
-        read = taken(stored_weight(checkpoint, name, precision, rows), name, precision).astype(np.float32)
+        if name in names:
+            read = eight_bits_and_back(checkpoint.read(name)[rows].astype(np.float32))
+        else:
+            read = taken(stored_weight(checkpoint, name, precision, rows), name, precision).astype(np.float32)
         checkpoint.release(name)  # that was a copy, and the pages of a whole checkpoint are much memory
         return read
 
-    return Oracle(checkpoint.architecture, read, checkpoint.prefix)
+    return Oracle(checkpoint.architecture, read, checkpoint.prefix, names)
+
+
+def eight_bits_and_back(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows of a matrix as their values in eight bits mean them: of `max|row| / 127` the nearest multiples, ties to the
+    even one.
+
+    From the parent and from the definition, by nothing that writes the file: what is misplaced there is seen here.
+    """
+    scale: npt.NDArray[np.float32] = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+    scale[scale < np.finfo(np.float32).tiny] = 1.0  # such a row is kept as zeros
+    found: npt.NDArray[np.float32] = np.round(rows / scale) * scale
+    return found
 
 
 def stored_weight(

@@ -24,6 +24,7 @@ from elastic_runtime.errors import BuildError
 from elastic_runtime.format.golden import Golden
 from elastic_runtime.format.sketch import Sketch, sketch, written_rows
 from elastic_runtime.ort.piece_weights import (
+    HeadMatrix,
     check_source,
     declared_shapes,
     embedding_weights,
@@ -76,7 +77,7 @@ class Way:
         check_source(self.file, weights)
         self._pieces, self._head = dict(zip(kept, pieces, strict=False)), (pieces or [first])[-1]
         self._matrix = head_matrix(self._head)
-        _check_vocabulary(self.file, arch.vocab_size, {self._matrix, *tables(first)} - {None})
+        _check_vocabulary(self.file, arch.vocab_size, tables(first), self._matrix)
         self._parent = MaskedParent(oracle, masks, emitted.state_slices, plan, every_token=every)
         vocab, roundings = arch.vocab_size, (False, True)[: 1 + narrow]
         self._twins = [ShippedFile(plan, vocab, rounded=rounded, threads=threads) for rounded in roundings]
@@ -197,11 +198,12 @@ class Way:
         return {(fed.call, fed.row): part for fed, part in zip(side.fed, parts, strict=True)}
 
 
-def _check_vocabulary(file: onnx.ModelProto, vocab: int, names: Collection[str | None]) -> None:
+def _check_vocabulary(file: onnx.ModelProto, vocab: int, picked: Collection[str], matrix: HeadMatrix | None) -> None:
     """Whether logits, head and table are of the parent's tokens, all of them: in the pieces they are as many as are
     given.
     """
-    rows = {name: shape[0] for name, shape in declared_shapes(file).items() if name in names}
+    axes = {**({} if matrix is None else matrix.axes), **dict.fromkeys(picked, 0)}
+    rows = {name: shape[axes[name]] for name, shape in declared_shapes(file).items() if name in axes}
     [logits] = [value for value in file.graph.output if value.name == "logits"]
     for name, found in {**rows, "logits": logits.type.tensor_type.shape.dim[-1].dim_value}.items():
         if found != vocab:

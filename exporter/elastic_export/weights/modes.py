@@ -1,26 +1,31 @@
-"""The three ways in which a bundle holds weights, behind one interface."""
+"""The ways in which a bundle holds weights, behind one interface."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from elastic_export.checkpoint.conversion import Conversion, Loss, convert, stored_dtype
+from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.checkpoint.shipped import ship_companions
 from elastic_export.emit import EmittedModel, ReadSlice
 from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
+from elastic_export.layers.eight_bits import EightBits
 from elastic_export.plan.job import ExportJob
 from elastic_export.weights.initialised import write_initialised
-from elastic_export.weights.recipe import shared_recipe, sliced_recipe
+from elastic_export.weights.quantised import Quantised
+from elastic_export.weights.recipe import quantised_recipe, shared_recipe, sliced_recipe
 from elastic_export.weights.sliced import write_sliced
 from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.ort.weight_source import OutsideTensors, Recipe, WeightSource
 
 RECIPE = "weights.json"
+_QUANTISED = "quantised"
 
 
 class Store(Protocol):
@@ -40,6 +45,12 @@ class Store(Protocol):
 
     def digested(self, file: Path, digest: str) -> object:
         """Hear of a file in the bundle and its sha256, so that nobody reads it again."""
+
+    def beside(self, name: str) -> Path:
+        """A folder beside the bundle that stays until one is published, and outlives a run that ends before."""
+
+    def adopt(self, source: Path, relative: str, digest: str | None) -> object:
+        """Take a file from there into the bundle, with its sha256 where it is known."""
 
 
 class Weights(ABC):
@@ -110,6 +121,36 @@ class SharedWeights(Weights):
         return Recipe(WeightRecipe.read(folder / RECIPE), folder, external)
 
 
+class QuantisedWeights(Weights):
+    """The parent in eight bits, quantised once beside the bundle; every budget takes slices of its files."""
+
+    def __init__(self, job: ExportJob, store: Store, eight_bits: EightBits, parent: str) -> None:
+        super().__init__(job, store)
+        self._quantised = Quantised(job.checkpoint, eight_bits, precision=job.precision, parent=parent)
+        self._tensors: dict[str, TensorRef] | None = None
+
+    def place(self) -> None:
+        """Quantise what neither the older bundle has nor an export that did not end, and take it into the bundle."""
+        super().place()
+        store, here = self._store, self._store.folder("weights")
+        self._tensors = self._quantised.found(here)
+        if self._tensors is None:
+            beside = store.beside(_QUANTISED)
+            self._quantised.write(beside, lambda path, known: store.adopt(path, f"weights/{path.name}", known))
+            self._tensors = self._quantised.found(here)
+
+    def bind(self, budget: Budget, model: EmittedModel) -> None:
+        """Write the recipe."""
+        assert self._tensors is not None, "place() comes first"
+        eight_bits = self._quantised.eight_bits
+        self._write(budget, quantised_recipe(model, self._tensors, eight_bits, lambda file: f"../weights/{file.name}"))
+
+    def source(self, budget: Budget) -> WeightSource:
+        """Slices of the quantised files."""
+        folder = self._folder(budget)
+        return Recipe(WeightRecipe.read(folder / RECIPE), folder)
+
+
 class SlicedWeights(Weights):
     """An ordinary checkpoint of each sub-model in its folder."""
 
@@ -162,8 +203,10 @@ class EmbeddedWeights(Weights):
         return OutsideTensors(self._folder(budget) / "model.onnx")
 
 
-def make_weights(job: ExportJob, store: Store) -> Weights:
-    """The weights of the mode that was asked for."""
+def make_weights(job: ExportJob, store: Store, parent: Callable[[], str]) -> Weights:
+    """The weights of the mode that was asked for; `parent` says what tells the checkpoint's weights from others."""
+    if job.eight_bits is not None:
+        return QuantisedWeights(job, store, job.eight_bits, parent())
     if job.options.weights == "shared":
         return SharedWeights(job, store)
     return SlicedWeights(job, store) if job.options.weights == "sliced" else EmbeddedWeights(job, store)

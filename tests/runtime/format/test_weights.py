@@ -24,7 +24,7 @@ BODY: dict[str, Any] = {
     "shape": [1920, 3584],
     "runs": [[[0, 960], [1280, 960]], [[0, 3584]]],
 }
-DTYPES = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16, "fp32": np.float32}
+DTYPES = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16, "fp32": np.float32, "int8": np.int8}
 
 
 def recipe_of(**change: object) -> dict[str, Any]:
@@ -92,13 +92,36 @@ def test_attacks_are_named_with_file_and_input(change: dict[str, Any], message: 
         ({"inputs": []}, "expected an object"),
         ({"inputs": {"a": 3}}, "weights.json: a: expected an object, found 3"),
         ({"inputs": {}, "more": 1}, "'more' as well"),
-        ({"schema": "elastic-weights/2", "inputs": {}}, "weights.json: schema: expected 'elastic-weights/1'"),
+        ({"schema": "elastic-weights/3", "inputs": {}}, "schema: expected 'elastic-weights/1' or 'elastic-weights/2'"),
         ({"inputs": {"a": {k: v for k, v in BODY.items() if k != "dtype"}}}, "expected the field 'dtype'"),
     ],
 )
 def test_attacks_on_the_file(data: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         WeightRecipe.from_json(data)
+
+
+INT8 = {
+    "w.int8": BODY | {"dtype": "int8"},
+    "w.scale": BODY | {"dtype": "fp32", "parent_shape": [22656], "shape": [1920], "runs": BODY["runs"][:1]},
+}
+
+
+def test_int8_makes_it_version_2() -> None:
+    recipe = WeightRecipe.from_json({"schema": "elastic-weights/2", "inputs": INT8})
+    assert [item.dtype for item in recipe.inputs] == ["int8", "fp32"]
+    assert [item.nbytes for item in recipe.inputs] == [1920 * 3584, 4 * 1920]
+    text = recipe.to_json()
+    assert json.loads(text) == {"schema": "elastic-weights/2", "inputs": INT8}
+    assert WeightRecipe.from_json(json.loads(text)) == recipe
+    plain = WeightRecipe((recipe.inputs[1],))
+    assert json.loads(plain.to_json())["schema"] == "elastic-weights/1"
+
+
+@pytest.mark.parametrize("schema", [{}, {"schema": "elastic-weights/1"}])
+def test_version_1_has_no_int8(schema: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"w\.int8\.dtype: expected 'bf16' or 'fp16' or 'fp32', found int8"):
+        WeightRecipe.from_json({**schema, "inputs": INT8})
 
 
 def test_attacks_on_the_text(tmp_path: Path) -> None:

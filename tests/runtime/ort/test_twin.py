@@ -124,6 +124,32 @@ def test_the_rounded_twin_rounds_every_narrow_value(dtype: str) -> None:
     assert not np.array_equal(logits, expected(feeds, exact)[1])
 
 
+EIGHT_BITS = """<ir_version: 11, opset_import: ["": 24]>
+eight (bfloat16[B,8] conv_state.0, int8[8,6] w, float[6] s) => (bfloat16[B,8] conv_state_out.0, float[B,6] logits)
+<bfloat16 unit = {{15360}}> {{
+  d = DequantizeLinear(w, unit)
+  p = Gemm(conv_state.0, d)
+  c = Cast<to = 1>(p)
+  logits = Mul(c, s)
+  conv_state_out.0 = Identity(conv_state.0)
+}}"""
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_int8_weights_are_dequantised_by_the_twin(wide: bool) -> None:
+    """Their values stay int8, whatever other weights become; the product is rounded before its scale, not after."""
+    rng, model = np.random.default_rng(2), model_of(EIGHT_BITS)
+    x = rng.normal(size=(3, 8)).astype(ml_dtypes.bfloat16)
+    values, scales = rng.integers(-127, 128, (8, 6), np.int8), rng.uniform(1, 2, 6).astype(np.float32)
+    feeds = {"conv_state.0": x, "w": values, "s": scales}
+    product = x.astype(np.float32) @ (values / np.float32(128))
+    found = run(float32_twin(model, wide_weights=wide), feeds)["logits"]
+    np.testing.assert_allclose(found, product * scales, rtol=1e-5)
+    rounded = run(float32_twin(model, rounded=True, wide_weights=wide), feeds)["logits"]
+    narrow = product.astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(rounded, narrow * scales)
+
+
 def test_a_float32_model_is_its_own_twin() -> None:
     model = model_of(GRAPH)
     assert float32_twin(model) == model == float32_twin(model, rounded=True)

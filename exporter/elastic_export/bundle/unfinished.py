@@ -1,0 +1,70 @@
+"""Work that outlives an export which does not end: large files beside the bundle, taken up by the next one.
+
+`.<name>.<what>` is held by a lock that dies with its process. Where another export holds it, the work is done in the
+stage instead, and lost with it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from elastic_export.bundle.place import duplicate
+from elastic_export.bundle.staging import hold
+
+
+class Unfinished:
+    """The folders of such work beside one bundle, locked until `close`; on its file system, so that files are linked.
+
+    Args:
+        output: the bundle's folder.
+        stage: where it grows.
+    """
+
+    def __init__(self, output: Path, stage: Path) -> None:
+        self._output, self._stage = output, stage
+        self._folders: dict[str, tuple[Path, int | None]] = {}
+        self._taken = set[Path]()
+
+    def folder(self, what: str) -> Path:
+        """The folder of the work of that name, made if need be.
+
+        Raises:
+            InputError: the file system has no locks.
+            OSError: the folder cannot be made.
+        """
+        if what not in self._folders:
+            path = self._output.with_name(f".{self._output.name}.{what}")
+            path.mkdir(exist_ok=True)
+            lock = hold(path)
+            if lock is None:
+                path = self._stage / f".{what}"
+                path.mkdir()
+            self._folders[what] = path, lock
+        return self._folders[what][0]
+
+    def take(self, file: Path, target: Path) -> None:
+        """Make `target`, in the stage, the same bytes as a file of such a folder, which is not needed for longer than
+        until the bundle is published.
+        """
+        duplicate(file, target)
+        self._taken.add(file)
+
+    def clear(self, *, published: bool) -> None:
+        """Remove what was taken and the folders it lay in: those in the stage before the bundle is `published`, which
+        must not hold them, the others after. What else lies there is left alone.
+        """
+        for path, lock in self._folders.values():
+            if (lock is not None) == published:
+                for file in (file for file in self._taken if file.parent == path):
+                    file.unlink(missing_ok=True)
+                with suppress(OSError):  # something of somebody's
+                    path.rmdir()
+
+    def close(self) -> None:
+        """Let go of the locks; what is there stays for the next export."""
+        for _, lock in self._folders.values():
+            if lock is not None:
+                os.close(lock)
+        self._folders.clear()

@@ -1,0 +1,79 @@
+"""A matrix in eight bits, a scale a row: how it is rounded, a band of rows at a time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.layers.eight_bits import EightBitMatrix
+from elastic_runtime.errors import InputError
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int8]
+
+#: The largest int8 value; -128 is left out, so that both signs reach as far.
+LARGEST: Final = 127
+#: A scale is stored as what 128 is worth: products come by the value times 2^-7 (passes.quantise_linear).
+STORED: Final = 128
+_BAND = 64  # rows: what they become is copied into a transposed matrix in whole cache lines
+_THREADS = 2  # one waits for the disk while the other rounds
+
+
+def quantised(checkpoint: Checkpoint, matrix: EightBitMatrix) -> tuple[Ints, Floats]:
+    """A matrix as it is stored: int8 values of `matrix.shape`, float32 [N] scales times 128.
+
+    Memory: the values, and a few bands of the parent.
+
+    Raises:
+        InputError: a value is not finite; the tensor is named.
+    """
+    values, scales = np.empty(matrix.shape, np.int8), np.empty(matrix.rows, np.float32)
+    by_rows, first = values.T if matrix.transposed else values, 0
+
+    def band(job: tuple[str, int, int]) -> None:
+        name, at, to = job
+        rounded, found = round_rows(checkpoint.read(name)[at : at + _BAND], name)
+        by_rows[to : to + len(found)], scales[to : to + len(found)] = rounded, found
+
+    with ThreadPoolExecutor(_THREADS, "round") as pool:
+        for name, shape in matrix.tensors:
+            jobs = ((name, at, first + at) for at in range(0, shape[0], _BAND))
+            for number, _ in enumerate(pool.map(band, jobs)):
+                if number % 64 == 0:  # pages that were read are much memory by and by
+                    checkpoint.release(name)
+            checkpoint.release(name)
+            first += shape[0]
+    return values, scales * np.float32(STORED)
+
+
+def round_rows(rows: Array, name: str) -> tuple[Ints, Floats]:
+    """Rows [n, K] as int8 [n, K] and their scales [n]: s = max|row| / 127, each value w as w / s to the nearest even.
+
+    A row of zeros, or of values so small that their scale would lose digits in float32 (below 1.5e-36, nothing beside
+    any other weight), becomes zeros with the scale 1.
+
+    Raises:
+        InputError: a value is not finite, or so large that 128 of its row's scale would not be.
+    """
+    wide = np.array(rows, np.float32) if rows.dtype != "bfloat16" else _widened(rows)
+    most = np.maximum(wide.max(axis=1), -wide.min(axis=1))
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(most / LARGEST * STORED)
+    if bad.any():
+        found = f"{most[bad][0]} in a row"
+        todo = "repair the checkpoint: what its weights compute is no number"
+        raise InputError(f"tensor {name!r}", expected="finite values, at most 3.37e38", found=found, todo=todo)
+    scales = most / np.float32(LARGEST)
+    scales[scales < np.finfo(np.float32).tiny] = 1.0
+    wide /= scales[:, None]
+    return np.rint(wide, out=wide).astype(np.int8), scales
+
+
+def _widened(rows: Array) -> Floats:
+    """bfloat16 is the upper half of float32; numpy's own conversion of it is several times slower."""
+    return np.left_shift(rows.view(np.uint16), 16, dtype=np.uint32).view(np.float32)

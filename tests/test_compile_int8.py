@@ -1,0 +1,197 @@
+"""Whole exports with weights in eight bits, stand-ins for engines: the bundle, what stays of it, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import elastic_runtime
+from elastic_export.bundle import built, proof
+from elastic_export.bundle.digests import remembering_digests
+from elastic_export.bundle.unchanged import unchanged
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.compile import ExportResult, export
+from elastic_export.engine.engine_facts import EngineFacts
+from elastic_export.engine.request import EngineRequest
+from elastic_export.plan.job import ExportOptions, plan_job
+from elastic_export.progress import Progress
+from elastic_export.weights import quantised as room
+from elastic_runtime import Request
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.format.weights import SCHEMA_INT8, WeightRecipe
+from elastic_runtime.verify.bundle_verification import verify_bundle
+from small_export import contents, write_small
+
+# One worker: its exports share a trace.
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile_int8")]
+
+
+@pytest.fixture
+def rounded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The matrices that were quantised; engines are stand-ins."""
+    names, real = list[str](), room.quantised
+
+    def build(request: EngineRequest, **more: object) -> EngineFacts:
+        text = f"{request.dequantised} dequantised"
+        request.output.write_text(text)
+        states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
+        return EngineFacts(
+            size=len(text), seconds=0.1, peak_rss=1, activation_bytes=(1000, 2000), plugin_layers={}, in_place=states,
+            layers=3, unused_inputs=(), flavour=request.flavour, version="1.7.1", chances=(), oversize=(), warnings=(),
+        )  # fmt: skip
+
+    def quantised(checkpoint: Checkpoint, matrix: Any) -> Any:
+        names.append(matrix.name)
+        return real(checkpoint, matrix)
+
+    monkeypatch.setattr(built, "build_engine", build)
+    monkeypatch.setattr(room, "quantised", quantised)
+    return names
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = write_small(tmp_path / "parent")
+    for file in folder.iterdir():
+        os.utime(file, (1_600_000_000, 1_600_000_000))
+    return folder
+
+
+def run(source: Path, output: Path, budgets: str = "all", **options: Any) -> ExportResult:
+    asked = {"max_tokens": 16, "max_contexts": (64,), "ops": "native", "quantise": "int8", **options}
+    job = plan_job(Checkpoint.open(source), ExportOptions(budgets, "rtx5080", output, **asked), demo=False)
+    with remembering_digests(distrust=False) as digests:
+        return unchanged(job, Progress(), digests) or export(job, Progress(), digests=digests)
+
+
+def test_the_bundle(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    out = tmp_path / "out"
+    result = run(source, out)
+    manifest = result.manifest
+    assert {budget.quantisation for budget in manifest.budgets} == {"int8"}
+    assert manifest.options["quantize"] == "int8"
+    assert [path.name for path in (out / "weights").iterdir()] == ["q8-00001-of-00001.safetensors"]
+    assert not (tmp_path / ".out.quantised").exists()
+    for budget in manifest.budgets:
+        recipe = WeightRecipe.read(out / str(budget.weights))
+        assert recipe.schema == SCHEMA_INT8
+        assert recipe.nbytes == budget.weight_bytes
+        dtypes = {item.dtype for item in recipe.inputs}
+        assert dtypes == {"bf16", "fp32", "int8"}
+        # Embedding, two layers of two and an attention layer of two products; an MLP of two, which `small` skips.
+        assert (out / budget.engines[0].file).read_text() == f"{9 if budget.name == 'full' else 7} dequantised"
+    names = {item.name for item in WeightRecipe.read(out / "full/weights.json").inputs}
+    assert "lm_head.weight" in names  # odd: 97 rows
+    assert {f"backbone.layers.1.mixer.qkv_proj.weight.{kind}" for kind in ("int8", "scale")} <= names
+    checked = verify_bundle(out)
+    assert checked.passed
+    bytes_of = contents(out)
+    run(source, tmp_path / "again")
+    assert contents(tmp_path / "again") == bytes_of
+
+
+def test_it_generates_on_the_cpu(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    run(source, tmp_path / "out", verify=False)
+    for form in ("float32", "stored"):
+        with elastic_runtime.open(tmp_path / "out", Request(budget="small", device="cpu", weights=form)) as session:
+            first = session.prefill([[1, 2, 3]])
+            assert np.isfinite(first).all()
+            assert np.isfinite(session.decode([int(first.argmax())])).all()
+
+
+def test_what_stands_is_not_quantised_again(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    out = tmp_path / "out"
+    run(source, out, "full")
+    first = list(rounded)
+    assert first
+    inode = next((out / "weights").iterdir()).stat().st_ino
+    assert not run(source, out, "full").changed
+    assert run(source, out, "all").changed  # one budget stays, and so do the weights of all
+    assert rounded == first
+    assert next((out / "weights").iterdir()).stat().st_ino == inode
+    assert verify_bundle(out).passed
+
+
+def test_a_file_that_was_damaged_is_made_again(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    out = tmp_path / "out"
+    run(source, out)
+    first, whole = list(rounded), contents(out)
+    [file] = (out / "weights").iterdir()
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    run(source, out)
+    assert rounded == first * 2
+    assert contents(out) == whole
+
+
+def test_a_run_that_failed_leaves_the_file_to_the_next(
+    source: Path, tmp_path: Path, rounded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, verify = tmp_path / "out", proof.verify_budgets
+
+    def fails(*_: Any) -> Any:
+        raise BuildError("verification", expected="to hold", found="a fault")
+
+    monkeypatch.setattr(proof, "verify_budgets", fails)
+    with pytest.raises(BuildError):
+        run(source, out)
+    first = list(rounded)
+    assert [path.name for path in (tmp_path / ".out.quantised").iterdir()] == ["q8-00001-of-00001.safetensors"]
+    monkeypatch.setattr(proof, "verify_budgets", verify)
+    run(source, out)
+    assert rounded == first
+    assert not (tmp_path / ".out.quantised").exists()
+    assert verify_bundle(out).passed
+
+
+def test_another_parent_is_quantised_anew(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    out = tmp_path / "out"
+    run(source, out, verify=False)
+    first = len(rounded)
+    shard = sorted(source.glob("*.safetensors"))[0]
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    run(source, out, verify=False)
+    assert len(rounded) == 2 * first
+    with pytest.raises(InputError, match="--add, checkpoint"):
+        run(write_small(tmp_path / "third"), out, add=True, verify=False)
+
+
+@pytest.mark.parametrize("kinds", [("none", "int8"), ("int8", "none")])
+def test_budgets_of_both_kinds_are_refused_in_one_bundle(
+    source: Path, tmp_path: Path, rounded: list[str], kinds: tuple[str, str]
+) -> None:
+    run(source, tmp_path / "out", "full", quantise=kinds[0], verify=False)
+    with pytest.raises(
+        InputError, match=rf"^--add, --quantize: expected as in the bundle, {kinds[0]}, found {kinds[1]}"
+    ):
+        run(source, tmp_path / "out", "small", quantise=kinds[1], add=True, verify=False)
+
+
+def test_a_budget_is_added(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    run(source, tmp_path / "out", "full")
+    run(source, tmp_path / "out", "small", add=True)
+    assert verify_bundle(tmp_path / "out").passed
+    run(source, tmp_path / "both")
+    names = {path: data for path, data in contents(tmp_path / "both").items() if path.endswith(("json", "onnx"))}
+    added = contents(tmp_path / "out")
+    assert {path: added[path] for path in names if path != "manifest.json"} == {
+        path: data for path, data in names.items() if path != "manifest.json"
+    }
+
+
+def test_a_plain_bundle_says_nothing_of_it(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    """Bundles that older runtimes read keep their bytes."""
+    run(source, tmp_path / "out", quantise="none", verify=False)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert "quantize" not in manifest["options"]
+    assert all("quantisation" not in budget for budget in manifest["budgets"])
+    assert '"elastic-weights/1"' in (tmp_path / "out/full/weights.json").read_text()
+    assert not rounded
