@@ -154,6 +154,7 @@ def test_equal_requests_give_equal_files_interrupted_or_not(
         (["--params", LARGE, "--tokenizer", "."], ".: expected tokenizer.json, found no such file"),
         (["--vram", "700MiB", "--max-context", "0"], "--max-context: expected at least 1"),
         (["--params", LARGE, "--output", "there.json"], "there.json: expected no such file yet, found one"),
+        (["--params", LARGE, "--output", "text.txt", "--force"], "--output: expected another file than --text, found"),
         (["--params", LARGE, "--output", "no/such.json"], "expected a file in a folder that exists, found no such"),
         (["--params", LARGE, "--checkpoint", "none"], "--checkpoint: expected a folder or a Hugging Face repository"),
     ],

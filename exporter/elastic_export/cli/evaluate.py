@@ -65,7 +65,7 @@ def evaluate(path: str, **options: Any) -> None:  # fmt: skip
     check_count("--max-context", options["max_context"])
     for option in ("json_file", "plot_file"):
         check_output(options[option])
-    _check_apart({"--text": options["text"], "--json": options["json_file"], "--plot": options["plot_file"]})
+    check_apart({"--text": options["text"], "--json": options["json_file"], "--plot": options["plot_file"]})
     found = _evaluation(Path(path), precisions, options, progress)
     click.echo(found.table())
     if options["json_file"] is not None:
@@ -196,7 +196,7 @@ def check_output(file: Path | None) -> None:
         raise InputError(str(file), expected="a file in a folder that exists", found=found, todo="name another file")
 
 
-def _check_apart(files: dict[str, Path | None]) -> None:
+def check_apart(files: dict[str, Path | None]) -> None:
     """Whether each is a file of its own, or no plain file: what one writes the other would lose."""
     places: dict[str, str] = {}
     for option, file in files.items():

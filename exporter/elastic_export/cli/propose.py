@@ -11,7 +11,7 @@ import click
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
-from elastic_export.cli.evaluate import check_output, tokenizer_of
+from elastic_export.cli.evaluate import check_apart, check_output, tokenizer_of
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.cli.whole_file import write_whole
@@ -183,6 +183,7 @@ def _check_request(options: dict[str, Any]) -> None:
         if options[name] is not None:
             check_count("--" + name.replace("_", "-"), options[name])
     output: Path = options["output"]
+    check_apart({"--text": options["text"], "--output": output})
     if output.exists() and not options["force"]:
         todo = "name another file, or replace it with --force"
         raise InputError(str(output), expected="no such file yet", found="one", todo=todo)
