@@ -70,6 +70,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no format": ({"budgets": {"a": {}}}, "b.json, format: expected the text 'elastic-budgets/1', found nothing."),
     "other format": ({"format": "elastic-budgets/2", "budgets": {}}, "b.json, format: expected the text 'elastic-budgets/1', found the text 'elastic-budgets/2'."),
     "unknown top key": (file_of(a={}) | {"budget": {}}, "b.json, budget: expected one of format, budgets, found an unknown key. The nearest is budgets."),
+    "proposed a text": (file_of(a={}) | {"proposed": "yes"}, "b.json, proposed: expected an object, found the text 'yes'. Take it out: budgets propose writes it."),
     "no budgets": (file_of(), "b.json, budgets: expected an object with at least one budget, found none."),
     "budgets a list": ({"format": "elastic-budgets/1", "budgets": [1]}, "b.json, budgets: expected an object with at least one budget, found a list of 1."),
     "budget a list": (file_of(a=[]), "b.json, budget 'a': expected an object, found a list of 0."),
@@ -192,3 +193,12 @@ def test_any_entry_gives_a_valid_budget_or_an_input_error(entry: dict[str, Any])
         assert str(error).startswith("b, budget 'a'")  # noqa: PT017  # either outcome is right
     else:
         assert 1 <= budget.architecture(parent).parameters() <= parent.parameters()
+
+
+def test_a_file_that_was_proposed_says_so(parent: Architecture) -> None:
+    """Whatever else it says of it is for people."""
+    proposed = file_of(a={}, b={"hidden_size": 20})
+    plain, warnings = parse_budgets(proposed, parent, "b.json")
+    found, more = parse_budgets(proposed | {"proposed": {"note": 3, "else": []}}, parent, "b.json")
+    assert found == plain
+    assert more == ["b.json: proposed by measuring, not the vendor's budgets", *warnings]

@@ -146,13 +146,15 @@ def test_budgets_from_elsewhere(folder: Path, tmp_path: Path) -> None:
         Checkpoint.open(folder, budgets_file=tmp_path / "none.json")
 
 
-def test_without_budgets_both_ways_out_are_named(folder: Path) -> None:
+def test_without_budgets_all_three_ways_out_are_named(folder: Path) -> None:
     (folder / "elastic_config.json").unlink()
     with pytest.raises(InputError) as caught:
         Checkpoint.open(folder)
     assert str(caught.value) == (
-        f"{folder}, budgets: expected the file elastic_config.json, or --budgets FILE, found neither. Write one, or "
-        f"derive it from cut checkpoints: elastic-export budgets derive --parent {folder} --sliced DIR."
+        f"{folder}, budgets: expected the file elastic_config.json, or --budgets FILE, found neither. Write one; or "
+        f"derive it from cut checkpoints, the vendor's: elastic-export budgets derive --parent {folder} --sliced DIR "
+        f"--output {folder}/elastic_config.json; or have budgets of a size proposed: elastic-export budgets propose "
+        f"--checkpoint {folder} --params 25.1K,16.7K --text FILE --output {folder}/elastic_config.json."
     )
     assert Checkpoint.open(folder, require_budgets=False).budgets == {}
 

@@ -169,3 +169,23 @@ def test_states_follow_their_layers(seed: int) -> None:
         for cache in ("key_cache", "value_cache"):
             parent_name, axes = states[f"{cache}.{mine}"]
             assert (parent_name, runs_shape(axes)) == (f"{cache}.{k}", (a.kv_heads, a.attention_head_dim))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_last_indices_are_the_first_of_everything_backwards(seed: int) -> None:
+    """Span by span: z, x, B, C and dt of in_proj are five, and each keeps its last heads and channels."""
+    rng = np.random.default_rng(seed)
+    a = random_architecture(rng)
+    b = random_budget(a, rng)
+    first, last = tensor_runs(a, b), tensor_runs(a, b, last=True)
+    assert first.keys() == last.keys()
+    for stored in a.tensors():
+        for axis, runs, mirrored in zip(
+            stored.tensor.axes, first.get(stored.name, ()), last.get(stored.name, ()), strict=False
+        ):
+            spans = [a.size((span,), stored.layer.ordinal if stored.layer else 0) for span in axis]
+            expected = []
+            for start, size in zip(np.cumsum([0, *spans]), spans, strict=False):
+                inside = [index for index in indices(runs) if start <= index < start + size]
+                expected += sorted(int(2 * start + size - 1 - index) for index in inside)
+            assert indices(mirrored) == expected, stored.name

@@ -3,6 +3,8 @@
     {"format": "elastic-budgets/1", "budgets": {"12b": {}, "6b": {"hidden_size": 3584, "skip_layers": [54, 55]}}}
 
 An absent key keeps the parent's value. A list has one entry a layer of its kind *in the parent*, skipped ones too.
+An object `proposed` beside `budgets` says that they were found by measuring, and how (`propose/document.py`); it is for
+people, and nothing of it is read.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ Named = TypeVar("Named")
 
 FORMAT = "elastic-budgets/1"
 FILE_NAME = "elastic_config.json"
+PROPOSED = "proposed"
 KEYS = (*(axis.key for axis in ELASTIC_AXES), "skip_layers")
 
 #: Bound of a width whose layer kind the parent does not have.
@@ -63,7 +66,11 @@ def parse_budgets(
         raise InputError(
             f"{subject}, format", expected=f"the text {FORMAT!r}", found=found, todo=f"begin the file with {_SKETCH}"
         )
-    _known_keys(subject, document, ("format", "budgets"))
+    _known_keys(subject, [key for key in document if key != PROPOSED], ("format", "budgets"))
+    proposed = document.get(PROPOSED, {})
+    if not isinstance(proposed, dict):
+        found, todo = json_type(proposed), "take it out: budgets propose writes it"
+        raise InputError(f"{subject}, {PROPOSED}", expected="an object", found=found, todo=todo)
     entries = document.get("budgets")
     if not isinstance(entries, dict) or not entries:
         found = "none" if entries in (None, {}) else json_type(entries)
@@ -72,7 +79,8 @@ def parse_budgets(
         )
     _check_names(subject, entries)
     budgets = {name: _Entry(subject, name, value, parent).budget() for name, value in entries.items()}
-    return budgets, nesting_warnings(parent, budgets.values())
+    origin = [f"{subject}: proposed by measuring, not the vendor's budgets"] if PROPOSED in document else []
+    return budgets, origin + nesting_warnings(parent, budgets.values())
 
 
 def budget_document(parent: Architecture, budget: Budget) -> dict[str, Any]:
@@ -143,7 +151,7 @@ def _check_names(subject: str, names: Iterable[str]) -> None:
         seen[name.lower()] = name
 
 
-def _known_keys(subject: str, value: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def _known_keys(subject: str, value: Iterable[str], known: tuple[str, ...]) -> None:
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)

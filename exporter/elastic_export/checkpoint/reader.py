@@ -258,10 +258,21 @@ def _read_budgets(
     check_file(path)
     if budgets_file is not None or path.exists():
         return read_budgets(path, architecture)
+    count = architecture.parameters()
     raise InputError(
         f"{directory}, budgets",
         expected=f"the file {FILE_NAME}, or --budgets FILE",
         found="neither",
-        todo="write one, or derive it from cut checkpoints: "
-        f"elastic-export budgets derive --parent {directory} --sliced DIR",
+        todo="write one; or derive it from cut checkpoints, the vendor's: "
+        f"elastic-export budgets derive --parent {directory} --sliced DIR --output {path}; or have budgets of a size "
+        f"proposed: elastic-export budgets propose --checkpoint {directory} "
+        f"--params {_about(0.75 * count)},{_about(0.5 * count)} --text FILE --output {path}",
     )
+
+
+def _about(count: float) -> str:
+    """A size as `budgets propose` takes it: 9.2B."""
+    unit, sign = next(
+        (unit, sign) for unit, sign in ((1e9, "B"), (1e6, "M"), (1e3, "K")) if count >= unit or sign == "K"
+    )
+    return f"{count / unit:.1f}{sign}"

@@ -1,4 +1,4 @@
-"""`elastic-export budgets derive`: find the budgets of checkpoints that somebody else's script cut."""
+"""`elastic-export budgets`: find the budgets of checkpoints that somebody else's script cut, or have some proposed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from elastic_export.checkpoint.derive import derive
 from elastic_export.cli.lenient import lenient_options
+from elastic_export.cli.propose import propose
 from elastic_runtime.errors import InputError
 
 
@@ -56,3 +57,6 @@ def derive_command(
                 f"--output {output}", expected="a file that can be written", found=found, todo="name another file"
             ) from None
         click.echo(f"wrote {output}", err=True)
+
+
+budgets.add_command(propose)

@@ -64,8 +64,8 @@ def evaluate(path: str, **options: Any) -> None:  # fmt: skip
     precisions = _precisions(options["precision"])
     check_count("--max-context", options["max_context"])
     for option in ("json_file", "plot_file"):
-        _check_output(options[option])
-    _check_apart({"--text": options["text"], "--json": options["json_file"], "--plot": options["plot_file"]})
+        check_output(options[option])
+    check_apart({"--text": options["text"], "--json": options["json_file"], "--plot": options["plot_file"]})
     found = _evaluation(Path(path), precisions, options, progress)
     click.echo(found.table())
     if options["json_file"] is not None:
@@ -90,7 +90,7 @@ def _evaluation(
     parent = opened.parent
     passage = read_passage(
         options["text"],
-        _tokenizer(options["tokenizer"] or opened.folder),
+        tokenizer_of(options["tokenizer"] or opened.folder),
         vocab=parent.architecture.vocab_size,
         context=options["context"],
         stride=options["stride"],
@@ -176,14 +176,15 @@ def _precisions(text: str) -> list[Precision]:
     return cast("list[Precision]", names)
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def tokenizer_of(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder. Raises InputError: there is none."""
     if not (folder / "tokenizer.json").is_file():
         todo = "name the folder of the model's with --tokenizer"
         raise InputError(str(folder), expected="tokenizer.json", found="no such file", todo=todo)
     return Tokenizer(folder)
 
 
-def _check_output(file: Path | None) -> None:
+def check_output(file: Path | None) -> None:
     """Told before minutes of work rather than after."""
     if file is None:
         return
@@ -195,7 +196,7 @@ def _check_output(file: Path | None) -> None:
         raise InputError(str(file), expected="a file in a folder that exists", found=found, todo="name another file")
 
 
-def _check_apart(files: dict[str, Path | None]) -> None:
+def check_apart(files: dict[str, Path | None]) -> None:
     """Whether each is a file of its own, or no plain file: what one writes the other would lose."""
     places: dict[str, str] = {}
     for option, file in files.items():

@@ -25,7 +25,12 @@ Subject = tuple[SubModel, str]
 
 
 def evaluate(
-    subjects: Sequence[Subject], reference: int, passage: Passage, progress: Progress, total: int = 0
+    subjects: Sequence[Subject],
+    reference: int,
+    passage: Passage,
+    progress: Progress,
+    total: int = 0,
+    step: tuple[str, str] | None = None,
 ) -> list[Scored]:
     """Score the text with every subject.
 
@@ -35,6 +40,7 @@ def evaluate(
         passage: the text.
         progress: hears how far it is.
         total: bytes of weights of all subjects together, for the progress.
+        step: its name and what of there; None: `evaluate` and the text's name.
 
     Memory: of two subjects at a time a layer as it is stored and what `TOGETHER` tokens make of it, and of each the
     stream of all tokens. See `cost.py`.
@@ -44,7 +50,8 @@ def evaluate(
         BuildError: a precision cannot hold a weight.
     """
     arch = max((model.architecture for model, _ in subjects), key=lambda arch: arch.hidden_size)
-    with workers_for(arch.hidden_size) as workers, torch.inference_mode(), progress.step("evaluate", what=passage.name):
+    name, what = step or ("evaluate", passage.name)
+    with workers_for(arch.hidden_size) as workers, torch.inference_mode(), progress.step(name, what=what):
         runners: list[Runner] = []
         progress.watch(Gauge(total, lambda: sum(runner.passed for runner in runners)))
         for model, precision in subjects:

@@ -22,9 +22,9 @@ PARENT = "(parent)"
 class SlicedTensors:
     """The tensors of one sub-model (a `WeightSource`); copies, so that pages of the shards can be given back."""
 
-    def __init__(self, checkpoint: Checkpoint, budget: Budget) -> None:
+    def __init__(self, checkpoint: Checkpoint, budget: Budget, *, last: bool = False) -> None:
         self._checkpoint = checkpoint
-        self._runs = tensor_runs(checkpoint.architecture, budget, checkpoint.prefix)
+        self._runs = tensor_runs(checkpoint.architecture, budget, checkpoint.prefix, last=last)
 
     @property
     def names(self) -> frozenset[str]:
@@ -63,10 +63,10 @@ def checkpoint_models(checkpoint: Checkpoint, request: str) -> tuple[list[SubMod
     asked = select_budgets(checkpoint.budgets, request) if checkpoint.budgets else []
     full = Budget.full(arch, PARENT)
     same = [budget for budget in checkpoint.budgets.values() if _is_full(budget, full)]
-    models = [_model(checkpoint, budget) for budget in asked]
+    models = [sub_model(checkpoint, budget) for budget in asked]
     name = same[0].name if same else PARENT
     found = next((model for model in models if model.name == name), None)
-    parent = found or _model(checkpoint, same[0] if same else full)
+    parent = found or sub_model(checkpoint, same[0] if same else full)
     return models or [parent], parent
 
 
@@ -74,7 +74,8 @@ def _is_full(budget: Budget, full: Budget) -> bool:
     return Budget(**{**vars(full), "name": budget.name}) == budget
 
 
-def _model(checkpoint: Checkpoint, budget: Budget) -> SubModel:
+def sub_model(checkpoint: Checkpoint, budget: Budget, *, last: bool = False) -> SubModel:
+    """One sub-model of a checkpoint; `last`: see `layers.axis.kept_of`."""
     arch = checkpoint.architecture
     return SubModel(
         budget.name,
@@ -82,6 +83,6 @@ def _model(checkpoint: Checkpoint, budget: Budget) -> SubModel:
         budget.kept_layers(arch),
         checkpoint.prefix,
         checkpoint.dtype,
-        SlicedTensors(checkpoint, budget),
+        SlicedTensors(checkpoint, budget, last=last),
         bool(checkpoint.formats),
     )

@@ -60,7 +60,7 @@ class Runner:
         self._masks = budget_masks(arch, Budget.full(arch, model.name))
         self._rounding = {} if precision == "fp32" else {"rounding": rounding_to(DTYPES[precision].torch)}
         self._context = max(len(window.ids) for window in passage.windows)
-        self._groups = list(_groups(passage, call_tokens(arch, self._context)))
+        self._lengths = [len(window.ids) for window in passage.windows]
         self._stream = self._embedded(np.concatenate([window.ids for window in passage.windows]))
 
     def layer(self, place: int) -> None:
@@ -76,7 +76,7 @@ class Runner:
         assert isinstance(block, Block)
         self._load(block, {key: self.model.name_of(key, place) for key, _ in block.named_parameters()})
         before: Call | None = None
-        for begin, counts in self._groups:
+        for begin, counts in _groups(self._lengths, call_tokens(self.model.architecture, self._context)):
             calls = [self._call(at, count) for at, count in counts]
             for number, call in enumerate(calls):
                 if counts[number][0] == 0:
@@ -161,11 +161,10 @@ def as_torch(array: Array) -> Tensor:
     return torch.from_numpy(own)
 
 
-def _groups(passage: Passage, most: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """The calls of all windows, a window's one after the other, in groups that go through a layer together: the first
-    token of each group, and of each of its calls (tokens of the window before it, its own).
+def _groups(lengths: Sequence[int], most: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """The calls of all windows of so many tokens, a window's one after the other, in groups that go through a layer
+    together: the first token of each group, and of each of its calls (tokens of the window before it, its own).
     """
-    lengths = [len(window.ids) for window in passage.windows]
     # As even as can be: each group widens all weights anew, and a last one of a few tokens would cost as much.
     size = -(-sum(lengths) // max(1, round(sum(lengths) / TOGETHER)))
     group, begin = list[tuple[int, int]](), 0

@@ -90,9 +90,15 @@ def size_of(axis: Extent, model: Any, ordinal: int = 0) -> int:
     return sum(math.prod(_length(factor, model, ordinal) for factor in span) for span in axis)
 
 
-def kept_of(axis: Extent, parent: Any, budget: Any, ordinal: int = 0) -> Kept:
-    """Which indices of the parent's axis a budget keeps: [size], true where it does."""
-    return np.concatenate([_kept_span(span, parent, budget, ordinal) for span in axis])
+def kept_of(axis: Extent, parent: Any, budget: Any, ordinal: int = 0, *, last: bool = False) -> Kept:
+    """Which indices of the parent's axis a budget keeps: [size], true where it does.
+
+    `last` keeps as many, but the last of each axis, or of each of its groups, in place of the first: what no budget
+    does, to see whether an axis is sorted.
+    """
+    # Groups are alike and outer products mirror with their factors, so a span backwards has the last for the first.
+    kept = [_kept_span(span, parent, budget, ordinal) for span in axis]
+    return np.concatenate([span[::-1] if last else span for span in kept])
 
 
 def shape_of(axes: Sequence[Extent], model: Any, ordinal: int = 0) -> tuple[int, ...]:

@@ -18,13 +18,15 @@ from elastic_export.runs import Runs, TensorRuns, runs_of, runs_shape
 from elastic_runtime.format.slicing import copy_runs
 
 
-def tensor_runs(parent: Architecture, budget: Budget, prefix: str = "backbone") -> dict[str, TensorRuns]:
+def tensor_runs(
+    parent: Architecture, budget: Budget, prefix: str = "backbone", *, last: bool = False
+) -> dict[str, TensorRuns]:
     """Per parent tensor that the sub-model keeps: its runs on every axis, in the order of `Architecture.tensors`.
 
-    Tensors of skipped layers are absent.
+    Tensors of skipped layers are absent. `last`: see `kept_of`.
     """
     return {
-        stored.name: tuple(_runs(axis, parent, budget, stored.layer) for axis in stored.tensor.axes)
+        stored.name: tuple(_runs(axis, parent, budget, stored.layer, last=last) for axis in stored.tensor.axes)
         for stored in parent.tensors(prefix)
         if stored.layer is None or stored.layer.index not in budget.skip_layers
     }
@@ -78,5 +80,5 @@ def sliced_blocks(
             yield slice_array(read(slice(first, last)), (((0, last - first),), *rest))
 
 
-def _runs(axis: Extent, parent: Architecture, budget: Budget, layer: Layer | None) -> Runs:
-    return runs_of(kept_of(axis, parent, budget, layer.ordinal if layer else 0))
+def _runs(axis: Extent, parent: Architecture, budget: Budget, layer: Layer | None, *, last: bool = False) -> Runs:
+    return runs_of(kept_of(axis, parent, budget, layer.ordinal if layer else 0, last=last))

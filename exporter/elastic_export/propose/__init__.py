@@ -1,0 +1,1 @@
+"""Budgets that hit a size, found by measuring on a text what every cut costs."""
