@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from triton.runtime.autotuner import Autotuner
+from triton.testing import do_bench
 
 from device_check.mixer_set import MixerSet
 from device_check.timing import Work
@@ -40,6 +42,12 @@ def import_mamba_ssm(folder: Path) -> Callable[[str], Any]:
     return lambda name: importlib.import_module(f"mamba_ssm.ops.triton.{name}")
 
 
+def scan_tuners(triton: Callable[[str], Any]) -> list[Autotuner]:
+    """What chooses the configurations of mamba_ssm's scan."""
+    modules = (triton(name) for name in ("ssd_bmm", "ssd_chunk_state", "ssd_state_passing", "ssd_chunk_scan"))
+    return [tuner for module in modules for tuner in vars(module).values() if isinstance(tuner, Autotuner)]
+
+
 class Peers:
     """All peers over a folder of prepare_peers.py. A work is made for one MixerSet and may be captured."""
 
@@ -48,11 +56,19 @@ class Peers:
         self.scan = triton("ssd_combined")._mamba_chunk_scan_combined_fwd
         self.update = triton("selective_state_update").selective_state_update
         self.norm = triton("layernorm_gated")._layer_norm_fwd
+        self.tuners = scan_tuners(triton)
+        for tuner in self.tuners:
+            tuner.do_bench = lambda call, quantiles: do_bench(call, warmup=5, rep=20, quantiles=quantiles)
         self.conv = open_library(folder / "libpeer_causal_conv1d.so")
         self.conv.peer_causal_conv1d_update.argtypes = [c_void_p] * 5 + [c_int] * 2 + [c_uint32, c_void_p]
         self.conv.peer_causal_conv1d_fwd.argtypes = [c_void_p] * 6 + [c_int] * 3 + [c_uint32, c_void_p]
         self.ssu = open_library(folder / "libpeer_flashinfer_ssu.so")
         self.ssu.peer_flashinfer_ssu.argtypes = [c_void_p] * 9 + [c_int] * 3 + [c_int64] * 5 + [c_int, c_void_p]
+
+    def forget(self) -> None:
+        """Makes Triton tune again: it would keep what was best for the first length it met."""
+        for tuner in self.tuners:
+            tuner.cache.clear()
 
     def decode(self, s: MixerSet) -> dict[str, Work]:
         """By name: one token of every row, three launches."""

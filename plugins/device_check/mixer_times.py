@@ -131,11 +131,12 @@ class MixerBench:
         self.place.emit("check", what=what, errors=dict(found), wrong=wrong, **extra)
 
     def _all(self, op: str, first: MixerSet) -> list[tuple[str, Any, bool]]:
-        """(name, maker of a work from a set, whether a peer); all kernels of the library that one may ask for."""
-        kernels = [name for name in KERNELS if name != "auto" and not (op == "prefill" and name == "decode_step")]
+        """(name, maker of a work from a set, whether a peer); all kernels of the op that one may ask for."""
+        kernels = [name for name in KERNELS if name != "auto" and name.startswith("decode") == (op == "decode")]
         ours = [(OURS + name, lambda s, name=name: self._ours(s, name), False) for name in kernels]
         if self.peers is None:
             return ours
+        self.peers.forget()
         names = (self.peers.decode if op == "decode" else self.peers.prefill)(first)
         theirs = [(who, lambda s, who=who: getattr(self.peers, op)(s)[who], True) for who in names]
         return ours + theirs

@@ -35,17 +35,15 @@ def run(place: Place) -> None:
 def compile_share(peers: str, share: int, shares: int) -> None:
     """Every `shares`-th configuration from `share` on, for every chunk."""
     import torch  # noqa: PLC0415 (in the processes that compile)
-    from triton.runtime.autotuner import Autotuner  # noqa: PLC0415
 
-    from device_check.mixer_peers import CHUNKS, import_mamba_ssm  # noqa: PLC0415
+    from device_check.mixer_peers import CHUNKS, import_mamba_ssm, scan_tuners  # noqa: PLC0415
     from device_check.mixer_set import LAYER_12B  # noqa: PLC0415
 
     triton = import_mamba_ssm(Path(peers))
-    for name in ("ssd_bmm", "ssd_chunk_state", "ssd_state_passing", "ssd_chunk_scan"):
-        for tuner in vars(triton(name)).values():
-            if isinstance(tuner, Autotuner):
-                tuner.configs = tuner.configs[share::shares] or tuner.configs[:1]
-                tuner.do_bench = _once
+    for tuner in scan_tuners(triton):
+        own, safe = tuner.configs[share::shares], tuner.configs[-1]
+        tuner.configs = own if safe in own and len(own) > 1 else [*own, safe]  # one alone would not be tried but run
+        tuner.do_bench = _once
     heads, groups = LAYER_12B["heads"], LAYER_12B["groups"]
     normal = torch.randn(_TOKENS, heads * 80 + 2 * groups * 128, device="cuda").bfloat16()[None]
     x, b, c = normal.split([heads * 80, groups * 128, groups * 128], dim=-1)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from device_check.matrix import SMALL, small
-from mamba2_mixer.library import KERNELS
 from mamba2_mixer.testing.runner import MAIN, QUICK
 
 PROGRAM = Path(__file__).parents[2] / "plugins" / "device_check"
@@ -53,11 +52,10 @@ def test_right_kernels_are_checked_and_then_timed(programs: Path, tmp_path: Path
     assert code == 0
     assert report["passed"]
     kinds = [(f["kind"], f.get("batch")) for f in stage["findings"] if f["kind"] != "skipped"]
-    ours = len(KERNELS) - 1
-    assert kinds[: 2 * ours] == [("check", None)] * ours + [("time", 1)] * ours
+    assert kinds == [("check", None), ("time", 1), ("check", None), ("time", 3)]
     checks = [f for f in stage["findings"] if f["kind"] == "check"]
     assert all(0 < f["errors"]["y"] < 1e-5 and not f["wrong"] for f in checks)
-    assert f"decode batch 1, 1 tokens, elastic {list(KERNELS)[1]}" in [f["what"] for f in checks]
+    assert checks[0]["what"] == "decode batch 1, 1 tokens, elastic decode_step"
     page = (tmp_path / "report" / "table.txt").read_text()
     assert "elastic decode_step" in page
     assert page.endswith("all correct\n")
@@ -81,8 +79,7 @@ def test_a_wrong_kernel_is_not_timed_and_fails_the_run(
     assert code == 1
     assert not report["passed"]
     assert report["wrong"][0].startswith("decode batch 1, 1 tokens, elastic decode_step: y ")
-    timed = {f["who"] for f in report["stages"][0]["findings"] if f["kind"] == "time"}
-    assert timed == {"elastic scan_prefill"}
+    assert not [f for f in report["stages"][0]["findings"] if f["kind"] == "time"]
 
 
 def test_the_small_cases_pass(programs: Path, tmp_path: Path) -> None:

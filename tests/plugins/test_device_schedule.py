@@ -1,4 +1,4 @@
-"""Stages of device_check: deadlines, what comes back of a stage that dies, and a report that is whole at every moment."""
+"""Stages of device_check: deadlines, what comes back of one that dies, a report that is whole at every moment."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def stage(name: str, limit: float = 30, **more: object) -> Stage:
 def test_all_that_ran_is_there(tmp_path: Path) -> None:
     report, written = run(tmp_path, stage("good", proves=True), stage("counts", limit=20))
     assert [(s["name"], s["outcome"]) for s in written["stages"]] == [("good", "done"), ("counts", "done")]
-    assert written["passed"] and report.passed()
+    assert written["passed"]
+    assert report.passed()
     assert written["stages"][0]["findings"] == [{"kind": "check", "what": "a", "errors": {"y": 1e-9}, "wrong": ""}]
 
 
