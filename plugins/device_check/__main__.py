@@ -26,20 +26,23 @@ PLUGINS = Path(__file__).resolve().parents[1]
 sys.path[:] = [str(PLUGINS), *(path for path in sys.path if Path(path).resolve() != PLUGINS / "device_check")]
 
 from device_check import table  # noqa: E402
+from device_check.matrix import OPS, program_of_plugin  # noqa: E402
 from device_check.place import Place  # noqa: E402
 from device_check.report import Report  # noqa: E402
 from device_check.schedule import Stage, run_all  # noqa: E402
 
-_MATRIX, _TIMES = "device_check.matrix", "device_check.mixer_times"
+_MATRIX, _MIXER, _ATTENTION = "device_check.matrix", "device_check.mixer_times", "device_check.attention_times"
 STAGES = (
     Stage("compile peers", "device_check.tune", 120, behind=True),
     Stage("smoke", _MATRIX, 60, proves=True, options={"rows": "small"}),
     Stage("matrix", _MATRIX, 90, least=15, proves=True, options={"rows": "all"}),
     Stage("matrix own stream", _MATRIX, 90, least=15, proves=True, options={"rows": "all", "stream": "own"}),
-    Stage("matrix of plugin", _MATRIX, 90, proves=True, options={"rows": "all", "program": "plugin_runner"}),
+    Stage("matrix of plugin", _MATRIX, 90, proves=True, options={"rows": "all", "plugin": True}),
     Stage("ceilings first", "device_check.ceilings", 40, alone=True),
-    Stage("decode", _TIMES, 100, least=15, alone=True, gated=True, options={"op": "decode"}),
-    Stage("prefill", _TIMES, 130, least=20, alone=True, gated=True, options={"op": "prefill"}),
+    Stage("decode", _MIXER, 100, least=15, alone=True, gated=True, options={"op": "decode"}),
+    Stage("prefill", _MIXER, 130, least=20, alone=True, gated=True, options={"op": "prefill"}),
+    Stage("attention decode", _ATTENTION, 70, least=15, alone=True, gated=True, options={"op": "attention decode"}),
+    Stage("attention prefill", _ATTENTION, 80, least=15, alone=True, gated=True, options={"op": "attention prefill"}),
     Stage("sanitizers", "device_check.sanitize", 90, least=20, alone=True, proves=True),
     Stage("ncu", "device_check.ncu", 60, least=15, alone=True),
     Stage("ceilings last", "device_check.ceilings", 30, least=10, alone=True),
@@ -68,11 +71,17 @@ def main() -> int:
                 options.device,
             )
             report = Report(place.report, machine)
-            run_all([s for s in STAGES if not options.only or s.name in options.only.split(",")], place, report)
+            run_all(stages(options.only), place, report)
     except CannotRunError as lack:
         print(f"device_check: {lack}. Nothing was run.", file=sys.stderr)
         return 2
     return finish(report)
+
+
+def stages(only: str | None) -> list[Stage]:
+    """Those of `--only`, of the ops that are here."""
+    here = [s for s in STAGES if s.module != _ATTENTION or (PLUGINS / "cached_attention").is_dir()]
+    return [s for s in here if not only or s.name in only.split(",")]
 
 
 def finish(report: Report) -> int:
@@ -119,9 +128,10 @@ def build(folder: Path) -> Path:
         if shutil.which(tool) is None:
             raise CannotRunError(f"expected {what}, found no {tool} on this machine, and no --build was given")
     _run("cmake", "-S", str(PLUGINS), "-B", str(folder), "-DELASTIC_ARCHITECTURES=native")
-    _run("cmake", "--build", str(folder), "--parallel", "4", "--target", "elastic_plugins", "case_runner")
-    if "plugin_runner" in _run("cmake", "--build", str(folder), "--target", "help"):
-        _run("cmake", "--build", str(folder), "--target", "plugin_runner")
+    programs = [name for op in OPS for name in (op.program, program_of_plugin(op))]
+    known = _run("cmake", "--build", str(folder), "--target", "help").split()
+    wanted = ["elastic_plugins", *(name for name in programs if name in known)]
+    _run("cmake", "--build", str(folder), "--parallel", "4", "--target", *wanted)
     return folder
 
 

@@ -1,58 +1,112 @@
-"""The mixer's cases on the card against float64: one process runs them all."""
+"""The ops' cases on the card against float64: one process runs all of an op."""
 
 from __future__ import annotations
 
-from mamba2_mixer.testing.cases import Case, errors, make_data, matrix, tolerances
-from mamba2_mixer.testing.runner import Outcome, run_cases
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from device_check.place import Place
 
-#: Small, and together every kernel and variant.
-SMALL = (
-    *("prefill base", "prefill N=30", "prefill N=256", "prefill bfloat16", "length=3 of 201"),
-    *("decode base", "decode N=30", "decode N=256", "decode float16", "decode by scan", "P=80, heads=8"),
+PLUGINS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Op:
+    """An op's folder, its program that runs cases, and small cases that together take every path of its kernels."""
+
+    folder: str
+    program: str
+    small: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As findings say it."""
+        return self.folder.rpartition("_")[2]
+
+    @property
+    def cases(self) -> Any:
+        """Module: matrix, make_data, errors, tolerances."""
+        return importlib.import_module(f"{self.folder}.testing.cases")
+
+    @property
+    def runner(self) -> Any:
+        """Module: run_cases, write_list, read_list."""
+        return importlib.import_module(f"{self.folder}.testing.runner")
+
+    def rows(self, which: str) -> dict[str, Any]:
+        """`all`, or `small`: those, and one row of every kernel that none of them asks for by name."""
+        rows: dict[str, Any] = self.cases.matrix()
+        if which == "all":
+            return rows
+        chosen = {name: rows[name] for name in self.small}
+        kernels = {case.kernel for case in chosen.values()}
+        for name, case in rows.items():
+            if case.kernel not in kernels:
+                kernels.add(case.kernel)
+                chosen[name] = case
+        return chosen
+
+
+OPS = tuple(
+    op
+    for op in (
+        Op(
+            "mamba2_mixer",
+            "case_runner",
+            (
+                *("prefill base", "prefill N=30", "prefill N=256", "prefill bfloat16", "length=3 of 201"),
+                *("decode base", "decode N=30", "decode N=256", "decode float16", "decode by scan", "P=80, heads=8"),
+            ),
+        ),
+        Op("cached_attention", "attention_cases", ("prefill base", "T=3 after 64", "calls that follow each other")),
+    )
+    if (PLUGINS / op.folder).is_dir()
 )
 
 
-def small() -> dict[str, Case]:
-    """The rows of SMALL, and of those any kernel of the library that none of them runs."""
-    rows = matrix()
-    chosen = {name: rows[name] for name in SMALL}
-    kernels = {case.kernel for case in chosen.values()}
-    for name, case in rows.items():
-        if case.kernel not in kernels:
-            kernels.add(case.kernel)
-            chosen[name] = case
-    return chosen
-
-
 def run(place: Place) -> None:
-    """Checks of the rows.
+    """Checks of the rows of every op.
 
-    Options: `rows`, `small` or `all`; `stream`, `default` or `own`, one that does not wait for it; `program`,
-    `case_runner` or `plugin_runner`, which calls the plugin's enqueue.
+    Options: `rows`, `small` or `all`; `stream`, `default` or `own`, one that does not wait for it; `plugin`: through
+    TensorRT's enqueue, where the programs for that were built.
     """
-    rows = small() if place.options.get("rows") == "small" else matrix()
-    own = place.options.get("stream") == "own"
-    name = place.options.get("program", "case_runner")
-    if name == "plugin_runner":
-        if not (place.programs / name).is_file():
-            place.emit("note", what=name, why="not built: TensorRT's headers were not found")
-            return
+    for op in OPS:
+        _check(place, op)
+
+
+def _check(place: Place, op: Op) -> None:
+    rows, suffix, program = op.rows(place.options["rows"]), "", place.programs / op.program
+    if place.options.get("plugin"):
+        program, suffix = place.programs / program_of_plugin(op), ", plugin"
         # An engine leaves the choice of a kernel to the shape.
         rows = {row: case for row, case in rows.items() if case.kernel == "auto"}
-    command = [str(place.programs / name), *(["--own-stream"] if own else [])]
-    results = run_cases(command, rows, place.scratch, timeout=place.left())
-    suffix = f"{', own stream' if own else ''}{', plugin' if name == 'plugin_runner' else ''}"
+        if not program.is_file():
+            place.emit("note", what=program.name, why="not built: TensorRT's headers were not found")
+            return
+    own = place.options.get("stream") == "own"
+    suffix += ", own stream" if own else ""
+    folder = place.scratch / op.folder
+    folder.mkdir()
+    results = op.runner.run_cases(
+        [str(program), *(["--own-stream"] if own else [])], rows, folder, timeout=max(1.0, place.left() - 2)
+    )
     for row, case in rows.items():
-        emit_check(place, f"{row}{suffix}", case, results[row])
+        emit_check(place, op, f"{op.name} {row}{suffix}", case, results[row])
 
 
-def emit_check(place: Place, what: str, case: Case, result: Outcome) -> None:
-    """A finding about one case."""
+def program_of_plugin(op: Op) -> str:
+    """That runs the same cases through the plugin."""
+    return op.program.replace("case_runner", "plugin_runner").replace("attention_cases", "attention_plugin_cases")
+
+
+def emit_check(place: Place, op: Op, what: str, case: Any, result: Any) -> None:
+    """A finding about one case; `result`: what came out, or why nothing did."""
     if isinstance(result, str):
         place.emit("check", what=what, errors={}, wrong=result)
         return
-    found, bounds = errors(case, make_data(case), result), tolerances(case)
+    found, bounds = op.cases.errors(case, op.cases.make_data(case), result), op.cases.tolerances(case)
     beyond = [f"{name} {error:g} above {bounds[name]:g}" for name, error in found.items() if not error <= bounds[name]]
-    place.emit("check", what=what, type=case.activation, errors=found, wrong=", ".join(beyond))
+    kind = case.dtype if hasattr(case, "dtype") else case.activation
+    place.emit("check", what=what, op=op.name, type=kind, errors=found, wrong=", ".join(beyond))

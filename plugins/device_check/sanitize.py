@@ -1,4 +1,4 @@
-"""The small cases under compute-sanitizer: a process a tool, all tools beside each other."""
+"""The small cases under compute-sanitizer: a process a tool and op, all beside each other."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from mamba2_mixer.testing.runner import read_list, write_list
-
-from device_check.matrix import emit_check, small
+from device_check.matrix import OPS, Op, emit_check
 from device_check.place import Place
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
@@ -20,20 +18,20 @@ def run(place: Place) -> None:
     if shutil.which("compute-sanitizer") is None:
         place.emit("skipped", what="compute-sanitizer", why="it was not found")
         return
-    with ThreadPoolExecutor(len(TOOLS)) as pool:
-        list(pool.map(lambda tool: _sanitize(place, tool), TOOLS))
+    jobs = [(op, tool) for op in OPS for tool in TOOLS]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        list(pool.map(lambda job: _sanitize(place, *job), jobs))
 
 
-def _sanitize(place: Place, tool: str) -> None:
-    rows, folder = small(), place.scratch / tool
-    folder.mkdir()
-    listed = write_list(rows, folder)
-    program = str(place.programs / "case_runner")
+def _sanitize(place: Place, op: Op, tool: str) -> None:
+    rows, folder = op.rows("small"), place.scratch / op.folder / tool
+    folder.mkdir(parents=True)
+    listed = op.runner.write_list(rows, folder)
+    program = str(place.programs / op.program)
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", str(_FOUND), program, str(listed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    clean = done.returncode == 0
     lines = [line for line in done.stdout.splitlines() if "=====" in line]
-    words = "" if clean else f"exit {done.returncode}: {' '.join(lines[:12])[:1500]}"
-    place.emit("check", what=f"{tool} of {len(rows)} cases", errors={}, wrong=words)
-    for name, result in read_list(rows, folder, done.stdout).items():
-        emit_check(place, f"{name} under {tool}", rows[name], result)
+    words = f"exit {done.returncode}: {' '.join(lines[:12])[:1500]}" if done.returncode else ""
+    place.emit("check", what=f"{tool} of {len(rows)} {op.name} cases", errors={}, wrong=words)
+    for name, result in op.runner.read_list(rows, folder, done.stdout).items():
+        emit_check(place, op, f"{op.name} {name} under {tool}", rows[name], result)

@@ -51,14 +51,14 @@ def _stages(report: dict[str, Any]) -> Iterator[str]:
 
 def _errors(report: dict[str, Any]) -> Iterator[str]:
     """The worst error of each type and output over all cases of ours."""
-    worst: dict[tuple[str, str], float] = {}
+    worst: dict[tuple[str, str, str], float] = {}
     for check in findings(report, "check"):
         for output, error in check["errors"].items() if "type" in check else ():
-            key = (check["type"], output)
+            key = (check["op"], check["type"], output)
             worst[key] = max(worst.get(key, 0.0), error)
     if worst:
         yield "\nworst error of the cases against float64"
-        yield from (f"{kind:9} {output:15} {error:.3g}" for (kind, output), error in sorted(worst.items()))
+        yield from (f"{op:9} {kind:9} {output:15} {e:.3g}" for (op, kind, output), e in sorted(worst.items()))
 
 
 def _times(report: dict[str, Any]) -> Iterator[str]:
@@ -69,12 +69,13 @@ def _times(report: dict[str, Any]) -> Iterator[str]:
         if time["what"] != heading:
             heading = time["what"]
             yield f"\n{heading}, {time['bytes'] / 1e6:.1f} MB at least, {time['sets']} sets of buffers"
-            yield f"{'':26} {'us':>9} {'p10':>9} {'p90':>9} {'GB/s':>7} {'of copy':>8} {'y error':>9} {'state':>9}"
+            yield f"{'':26} {'us':>9} {'p10':>9} {'p90':>9} {'GB/s':>7} {'of copy':>8} {'y error':>9} {'state/kv':>9}"
         rate = time["bytes"] / time["us"] / 1e3
+        work = f"{time['flops'] / time['us'] / 1e6:7.1f} TFLOP/s" if "flops" in time else ""
         found = errors.get(f"{heading}, {time['who']}", {})
         error = " ".join(f"{value:9.2g}" for value in found.values())
         spread = f"{time['p10']:9.2f} {time['p90']:9.2f}"
-        yield f"{time['who']:26} {time['us']:9.2f} {spread} {rate:7.0f} {rate / copy:8.1%} {error}"
+        yield f"{time['who']:26} {time['us']:9.2f} {spread} {rate:7.0f} {rate / copy:8.1%} {error} {work}".rstrip()
 
 
 def _ends(report: dict[str, Any]) -> Iterator[str]:

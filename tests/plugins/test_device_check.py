@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from device_check.matrix import SMALL, small
+from device_check.matrix import OPS, Op
 from mamba2_mixer.testing.runner import MAIN, QUICK
 
 PROGRAM = Path(__file__).parents[2] / "plugins" / "device_check"
@@ -85,13 +85,15 @@ def test_a_wrong_kernel_is_not_timed_and_fails_the_run(
 def test_the_small_cases_pass(programs: Path, tmp_path: Path) -> None:
     done = check("--device", "cpu", "--build", programs, "--report", tmp_path / "report", "--only", "smoke")
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert {f["what"]: f["wrong"] for f in report["stages"][0]["findings"]} == dict.fromkeys(small(), "")
+    assert {f["what"]: f["wrong"] for f in report["stages"][0]["findings"]} == {
+        f"{op.name} {row}": "" for op in OPS for row in op.rows("small")
+    }
     assert done.returncode == 0
 
 
-def test_small_cases_have_every_kernel() -> None:
-    assert set(SMALL) <= set(small())
-    assert {case.kernel for case in small().values()} >= {"auto", "scan_prefill"}
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_small_cases_have_every_kernel(op: Op) -> None:
+    assert {case.kernel for case in op.rows("small").values()} == {case.kernel for case in op.rows("all").values()}
 
 
 @pytest.mark.gpu
