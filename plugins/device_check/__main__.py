@@ -26,7 +26,7 @@ PLUGINS = Path(__file__).resolve().parents[1]
 sys.path[:] = [str(PLUGINS), *(path for path in sys.path if Path(path).resolve() != PLUGINS / "device_check")]
 
 from device_check import table  # noqa: E402
-from device_check.matrix import OPS, program_of_plugin  # noqa: E402
+from device_check.matrix import OPS  # noqa: E402
 from device_check.place import Place  # noqa: E402
 from device_check.report import Report  # noqa: E402
 from device_check.schedule import Stage, run_all  # noqa: E402
@@ -128,7 +128,7 @@ def build(folder: Path) -> Path:
         if shutil.which(tool) is None:
             raise CannotRunError(f"expected {what}, found no {tool} on this machine, and no --build was given")
     _run("cmake", "-S", str(PLUGINS), "-B", str(folder), "-DELASTIC_ARCHITECTURES=native")
-    programs = [name for op in OPS for name in (op.program, program_of_plugin(op))]
+    programs = [name for op in OPS for name in (op.program, op.plugin_program)]
     known = _run("cmake", "--build", str(folder), "--target", "help").split()
     wanted = ["elastic_plugins", *(name for name in programs if name in known)]
     _run("cmake", "--build", str(folder), "--parallel", "4", "--target", *wanted)

@@ -14,10 +14,18 @@ PLUGINS = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Op:
-    """An op's folder, its program that runs cases, and small cases that together take every path of its kernels."""
+    """An op.
+
+    Attributes:
+        folder: its sources.
+        program: runs its cases through the C interface.
+        plugin_program: through TensorRT's enqueue.
+        small: cases that together take every path of its kernels.
+    """
 
     folder: str
     program: str
+    plugin_program: str
     small: tuple[str, ...]
 
     @property
@@ -55,12 +63,18 @@ OPS = tuple(
         Op(
             "mamba2_mixer",
             "case_runner",
+            "plugin_runner",
             (
                 *("prefill base", "prefill N=30", "prefill N=256", "prefill bfloat16", "length=3 of 201"),
                 *("decode base", "decode N=30", "decode N=256", "decode float16", "decode by scan", "P=80, heads=8"),
             ),
         ),
-        Op("cached_attention", "attention_cases", ("prefill base", "T=3 after 64", "calls that follow each other")),
+        Op(
+            "cached_attention",
+            "attention_cases",
+            "attention_plugin",
+            ("prefill base", "T=3 after 64", "calls that follow each other"),
+        ),
     )
     if (PLUGINS / op.folder).is_dir()
 )
@@ -79,7 +93,7 @@ def run(place: Place) -> None:
 def _check(place: Place, op: Op) -> None:
     rows, suffix, program = op.rows(place.options["rows"]), "", place.programs / op.program
     if place.options.get("plugin"):
-        program, suffix = place.programs / program_of_plugin(op), ", plugin"
+        program, suffix = place.programs / op.plugin_program, ", plugin"
         # An engine leaves the choice of a kernel to the shape.
         rows = {row: case for row, case in rows.items() if case.kernel == "auto"}
         if not program.is_file():
@@ -94,11 +108,6 @@ def _check(place: Place, op: Op) -> None:
     )
     for row, case in rows.items():
         emit_check(place, op, f"{op.name} {row}{suffix}", case, results[row])
-
-
-def program_of_plugin(op: Op) -> str:
-    """That runs the same cases through the plugin."""
-    return op.program.replace("case_runner", "plugin_runner").replace("attention_cases", "attention_plugin_cases")
 
 
 def emit_check(place: Place, op: Op, what: str, case: Any, result: Any) -> None:
