@@ -104,7 +104,7 @@ def _check(place: Place, op: Op) -> None:
     folder = place.scratch / op.folder
     folder.mkdir()
     results = op.runner.run_cases(
-        [str(program), *(["--own-stream"] if own else [])], rows, folder, timeout=max(1.0, place.left() - 2)
+        [str(program), *(["--own-stream"] if own else [])], rows, folder, timeout=max(1.0, 0.6 * place.left())
     )
     for row, case in rows.items():
         emit_check(place, op, f"{op.name} {row}{suffix}", case, results[row])
