@@ -11,7 +11,15 @@ from device_check import table
 
 def time(what: str, who: str, us: float, **facts: float) -> dict:
     return {
-        **{"kind": "time", "op": what.partition(" ")[0], "what": what, "who": who, "us": us, "p10": us - 1, "p90": us + 1},
+        **{
+            "kind": "time",
+            "op": what.partition(" ")[0],
+            "what": what,
+            "who": who,
+            "us": us,
+            "p10": us - 1,
+            "p90": us + 1,
+        },
         **{"bytes": 30_000_000, "sets": 4, "samples": 30, **facts},
     }
 
