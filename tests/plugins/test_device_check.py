@@ -1,64 +1,104 @@
-"""device_check without a GPU: it says so; and its checks, which are the same on a card, hold on the host shim."""
+"""device_check without a GPU: its stages run on the host shim; a wrong kernel is not timed and fails the run."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from mamba2_mixer import device_check
-from mamba2_mixer.testing.cases import matrix
+from device_check.matrix import OPS, Op
+from mamba2_mixer.testing.runner import MAIN, QUICK
 
-SCRIPT = Path(device_check.__file__)
+PROGRAM = Path(__file__).parents[2] / "plugins" / "device_check"
+Report = dict  # of JSON
+
+
+@pytest.fixture
+def programs(case_runner: Path, host_library: Path, tmp_path: Path) -> Path:
+    """A folder as `--build` names it, on the host shim; the library has float32 only."""
+    folder = tmp_path / "build"
+    folder.mkdir()
+    shutil.copy(case_runner, folder / "case_runner")
+    shutil.copy(host_library, folder / "libelastic_plugins.so")
+    return folder
+
+
+def check(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", str(PROGRAM), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU driver: run device_check itself")
-def test_without_a_gpu_it_says_so() -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False)
+def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+    done = check("--report", tmp_path / "report")
     assert done.returncode == 2
     assert done.stderr == (
         "device_check: expected an NVIDIA GPU, found no nvidia-smi on this machine. Nothing was run.\n"
     )
+    assert not (tmp_path / "report").exists()
 
 
-def test_checks_pass_and_fail_as_they_should(
-    case_runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = {name: row for name, row in matrix().items() if name in device_check.SANITIZED}
-    monkeypatch.setattr(device_check, "matrix", lambda: rows)
-    report = device_check.check_all({"case_runner": case_runner}, tmp_path, bench=False)
+def decode_only(programs: Path, report: Path) -> tuple[int, Report]:
+    done = check("--device", "cpu", "--build", programs, "--report", report, "--only", "decode", "--minutes", "2")
+    return done.returncode, json.loads((report / "report.json").read_text())
+
+
+def test_right_kernels_are_checked_and_then_timed(programs: Path, tmp_path: Path) -> None:
+    code, report = decode_only(programs, tmp_path / "report")
+    (stage,) = report["stages"]
+    assert code == 0
     assert report["passed"]
-    assert report["case_runner"]["cases"] == len(rows) == len(device_check.SANITIZED)
-    assert 0 < report["case_runner"]["worst"]["bfloat16"]["y"] < 4e-3
-    assert "compute-sanitizer was not found: not run" in capsys.readouterr().out or shutil.which("compute-sanitizer")
-    monkeypatch.setattr(
-        device_check, "tolerances", lambda _: dict.fromkeys(("y", "ssm_state_out", "conv_state_out", "kept"), 0.0)
-    )
-    failed = device_check.check_all({"case_runner": case_runner}, tmp_path, bench=True)
-    assert not failed["passed"]
-    assert "bench" not in failed
+    kinds = [(f["kind"], f.get("batch")) for f in stage["findings"] if f["kind"] != "skipped"]
+    assert kinds == [("check", None), ("time", 1), ("check", None), ("time", 3)]
+    checks = [f for f in stage["findings"] if f["kind"] == "check"]
+    assert all(0 < f["errors"]["y"] < 1e-5 and not f["wrong"] for f in checks)
+    assert checks[0]["what"] == "decode batch 1, 1 tokens, elastic decode_step"
+    page = (tmp_path / "report" / "table.txt").read_text()
+    assert "elastic decode_step" in page
+    assert page.endswith("all correct\n")
+
+
+def test_a_wrong_kernel_is_not_timed_and_fails_the_run(
+    programs: Path, quick_objects: dict[str, Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(QUICK.plugins, broken)
+    source = broken / "mamba2_mixer" / "decode_step.cuh"
+    text = source.read_text()
+    assert text.count("silu(") > 0
+    source.write_text(text.replace("silu(", "0.5f + silu("))
+    build = type(QUICK)(float32_only=True, sanitize=False, optimize=False, strict=False, plugins=broken)
+    launch = "mamba2_mixer/launch_float32.cu"
+    objects = {**quick_objects, **build.compile([launch], tmp_path)}
+    library = [path for name, path in objects.items() if name != MAIN]
+    build.link(library, programs / "libelastic_plugins.so", shared=True)
+    code, report = decode_only(programs, tmp_path / "report")
+    assert code == 1
+    assert not report["passed"]
+    assert report["wrong"][0].startswith("decode batch 1, 1 tokens, elastic decode_step: y ")
+    assert not [f for f in report["stages"][0]["findings"] if f["kind"] == "time"]
+
+
+def test_the_small_cases_pass(programs: Path, tmp_path: Path) -> None:
+    done = check("--device", "cpu", "--build", programs, "--report", tmp_path / "report", "--only", "smoke")
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert {f["what"]: f["wrong"] for f in report["stages"][0]["findings"]} == {
+        f"{op.name} {row}": "" for op in OPS for row in op.rows("small")
+    }
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_small_cases_have_every_kernel(op: Op) -> None:
+    assert {case.kernel for case in op.rows("small").values()} == {case.kernel for case in op.rows("all").values()}
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no NVIDIA GPU on this machine")
 @pytest.mark.timeout(1800)
-def test_on_the_card() -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False)
+def test_on_the_card(tmp_path: Path) -> None:
+    done = check("--report", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_bench_table(capsys: pytest.CaptureFixture[str]) -> None:
-    line = {"batch": 64, "tokens": 1, "layers": 28, "us": 190.5, "gb_s": 3600.0, "of_copy": 0.85}
-    device_check.print_bench([{"device": "card", "copy_gb_s": 4235.0}, line, {"copy_gb_s_after": 4233.0}])
-    said = capsys.readouterr().out.splitlines()
-    assert said[-1].split() == ["64", "1", "28", "190.50", "3600", "85.0%"]
-
-
-def test_sanitized_rows_exist() -> None:
-    assert set(device_check.SANITIZED) <= set(matrix())
-    assert all(np.sum(row.calls) < 250 for row in map(matrix().get, device_check.SANITIZED) if row)
-    assert replace(matrix()["decode base"]).kernel == "auto"

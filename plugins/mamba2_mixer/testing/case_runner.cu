@@ -1,14 +1,17 @@
-// Runs one recorded case through the C interface: on a GPU, or on the host shim, from the same source.
+// Runs recorded cases through the C interface: on a GPU, or on the host shim, from the same source.
 //   case_runner CASE OUTPUT
+//   case_runner [--own-stream] LIST
 // CASE: lines "key value...", an empty line, then the tensors as raw bytes (cases.py writes it). OUTPUT: y of
 // each call, then both states after the last. All memory a kernel must write is poisoned with NaN first. Exit
-// 0; 1 with a text.
+// 0; 1 with a text. LIST: a line CASE and a line OUTPUT by turns; of each case it says "case: ok", or why not, and goes
+// on. --own-stream: a stream that does not wait for the default one, as the runtimes have it.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -20,10 +23,7 @@
 
 namespace {
 
-[[noreturn]] void fail(const std::string& text) {
-  std::fprintf(stderr, "%s\n", text.c_str());
-  std::exit(1);
-}
+[[noreturn]] void fail(const std::string& text) { throw std::runtime_error(text); }
 void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) fail(std::string(what) + ": " + cudaGetErrorString(error));
 }
@@ -158,11 +158,19 @@ void check_counters(const DeviceBytes& counters) {
     if (byte != 0) fail("counters: expected zeros after the call, found another value");
 }
 
+cudaStream_t stream = nullptr;
+
+void make_own_stream() {
+#if !defined(ELASTIC_HOST_SHIM)  // which has no streams
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+#endif
+}
+
 void enqueue(const ElasticMamba2Args& args, [[maybe_unused]] int kernel) {
 #if defined(ELASTIC_THROUGH_PLUGIN)
-  elastic::mamba2::trt::call_plugin(args, nullptr);
+  elastic::mamba2::trt::call_plugin(args, stream);
 #else
-  check(elastic_mamba2_enqueue(&args, kernel, nullptr));
+  check(elastic_mamba2_enqueue(&args, kernel, stream));
 #endif
 }
 
@@ -187,6 +195,7 @@ void run_call(const Header& h, Case& c, int tokens, int turn, std::istream& in, 
   args.y = y.get();
   args.workspace = workspace.as<float>();
   args.counters = counters.as<uint32_t>();
+  check(cudaDeviceSynchronize(), "what the call needs");
   enqueue(args, h.number("kernel"));
   check(cudaDeviceSynchronize(), "kernel");
   check_counters(counters);
@@ -210,17 +219,41 @@ void run(std::istream& in, std::ostream& out) {
   c.ssm[c.aliased ? 0 : turn].write(out);
 }
 
+void run_files(const std::string& source, const std::string& target) {
+  std::ifstream in(source, std::ios::binary);
+  std::ofstream out(target, std::ios::binary);
+  if (!in || !out) fail("case_runner: expected a readable case and a writable output");
+  run(in, out);
+  if (!out.flush()) fail("case_runner: " + target + ": expected to be written, found an error");
+}
+
+bool run_list(const std::string& list) {
+  std::ifstream in(list);
+  bool all = static_cast<bool>(in);
+  for (std::string source, target; std::getline(in, source) && std::getline(in, target);) try {
+      run_files(source, target);
+      std::puts("case: ok");
+    } catch (const std::exception& error) {
+      all = false;
+      std::printf("case: %s\n", error.what());
+    }
+  return all;
+}
+
 }  // namespace
 
-int main(int count, char** words) {
-  if (count != 3) fail("usage: case_runner CASE OUTPUT");
-  std::ifstream in(words[1], std::ios::binary);
-  std::ofstream out(words[2], std::ios::binary);
-  if (!in || !out) fail("case_runner: expected a readable case and a writable output");
-  try {
-    run(in, out);
-  } catch (const std::exception& error) {
-    fail(error.what());
+int main(int count, char** words) try {
+  std::vector<std::string> arguments(words + 1, words + count);
+  if (!arguments.empty() && arguments[0] == "--own-stream") {
+    make_own_stream();
+    arguments.erase(arguments.begin());
   }
-  return out.flush() ? 0 : 1;
+  std::setvbuf(stdout, nullptr, _IOLBF, 1024);  // what was said of cases stays said if a later one ends the process
+  if (arguments.size() == 1) return run_list(arguments[0]) ? 0 : 1;
+  if (arguments.size() != 2) fail("usage: case_runner CASE OUTPUT, or case_runner [--own-stream] LIST");
+  run_files(arguments[0], arguments[1]);
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
 }

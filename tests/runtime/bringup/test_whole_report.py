@@ -78,10 +78,11 @@ def test_on_a_data_centre_card_no_engine_is_tried_and_all_else_is(
 ) -> None:
     monkeypatch.setenv("FAKE_CAPABILITY", "9.0")
     program("nvcc", "exit 1")
-    folder = tmp_path / "plugins" / "mamba2_mixer"
+    folder = tmp_path / "plugins" / "device_check"
     folder.mkdir(parents=True)
     report = json.dumps({"machine": "Fake H100", "passed": True})
-    (folder / "device_check.py").write_text(f"import sys\nopen(sys.argv[2], 'w').write({report!r})\n")
+    body = f"import os, sys\nos.mkdir(sys.argv[2])\nopen(sys.argv[2] + '/report.json', 'w').write({report!r})\n"
+    (folder / "__main__.py").write_text(body)
     said: list[str] = []
     steps = bring_up(stand_in_card, tmp_path / "r.zip", sources=folder.parent, say=said.append)
     assert [step.task.stage for step in steps] == ["machine", "card", "device", "engine", "ort", "kernels"]

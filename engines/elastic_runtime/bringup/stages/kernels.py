@@ -1,4 +1,4 @@
-"""Stage `kernels`: the mixer's own check of its CUDA kernels, compiled for the card at hand."""
+"""Stage `kernels`: the plugins' own check of their CUDA kernels, compiled for the card at hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elastic_runtime.bringup.place import OPTIONS, Place
 from elastic_runtime.bringup.results import NOT_RUN, Found
 from elastic_runtime.errors import BuildError
 
-_CHECK = Path("mamba2_mixer") / "device_check.py"
+_CHECK = Path("device_check") / "__main__.py"
 _COULD_NOT = 2  # its exit code where the machine lacks something, which it names
 _TAIL = 500  # characters of that
 
@@ -30,8 +30,9 @@ def run(place: Place) -> Found:
         return {NOT_RUN: f"no sources of the plugins {where}: name a checkout's plugins/ with --plugin-sources"}
     if shutil.which("nvcc") is None:
         return {NOT_RUN: "no nvcc on the PATH: install the CUDA toolkit, or put its bin/ there"}
-    report, words = place.folder / "device_check.json", place.folder / "device_check.err"
-    command = [sys.executable, *OPTIONS, str(program), "--report", str(report)]
+    folder, words = place.folder / "device_check", place.folder / "device_check.err"
+    report = folder / "report.json"
+    command = [sys.executable, *OPTIONS, str(program), "--report", str(folder)]
     with words.open("wb") as errors:  # its other words go to the stage's log
         code = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=errors, check=False).returncode
     if code == _COULD_NOT:
@@ -43,7 +44,7 @@ def run(place: Place) -> Found:
 
 
 def find_check(sources: Path | None) -> Path | None:
-    """device_check.py of a folder of sources, or of a checkout that the installed elastic-plugins is run from."""
+    """device_check of a folder of sources, or of a checkout that the installed elastic-plugins is run from."""
     if sources is None:
         package = importlib.util.find_spec("elastic_plugins")
         if package is None or package.origin is None:

@@ -16,10 +16,11 @@ PLUGINS = Path(__file__).parents[4] / "plugins"
 
 
 def _sources(tmp_path: Path, body: str) -> Path:
-    """A device_check.py of a few lines, where a checkout has it."""
-    folder = tmp_path / "plugins" / "mamba2_mixer"
+    """A device_check of a few lines, where a checkout has it."""
+    folder = tmp_path / "plugins" / "device_check"
     folder.mkdir(parents=True)
-    (folder / "device_check.py").write_text(f"import json, sys\nreport = sys.argv[2]\n{body}\n")
+    head = "import json, pathlib, sys\nreport = pathlib.Path(sys.argv[2]) / 'report.json'\nreport.parent.mkdir()\n"
+    (folder / "__main__.py").write_text(f"{head}{body}\n")
     return folder.parent
 
 
@@ -29,7 +30,7 @@ def _compiler(program: Program) -> None:
 
 
 def test_the_sources_of_this_checkout_are_what_it_takes() -> None:
-    assert kernels.find_check(PLUGINS) == PLUGINS / "mamba2_mixer" / "device_check.py"
+    assert kernels.find_check(PLUGINS) == PLUGINS / "device_check" / "__main__.py"
 
 
 def test_without_sources_it_says_where_to_get_them(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_what_the_machine_lacks_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_an_end_without_a_report_is_one(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"device_check\.py: expected a report, found none, it ended with 5"):
+    with pytest.raises(BuildError, match=r"__main__\.py: expected a report, found none, it ended with 5"):
         kernels.run(Place(tmp_path, tmp_path, sources=_sources(tmp_path, "sys.exit(5)")))
 
 

@@ -1,0 +1,52 @@
+"""Nsight Compute's counters of one launch of each kernel that is furthest from its floor: ncu.csv beside the report."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from mamba2_mixer.library import KERNELS, MixerError, MixerLibrary
+
+from device_check.mixer_set import LAYER_12B, MixerSet, Size
+from device_check.place import Place
+
+#: (batch, tokens, kernel as the library names it)
+CALLS = ((1, 1, "decode_step"), (64, 1, "decode_step"), (1, 2048, "scan_prefill"))
+_KERNELS = "regex:(decode_step|conv_prefill|scan_prefill|chunk_|gated_norm|attend|append|merge).*"
+_SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis")
+
+
+def run(place: Place) -> None:
+    """A process under ncu that makes each of CALLS."""
+    if shutil.which("ncu") is None:
+        place.emit("skipped", what="ncu", why="it was not found")
+        return
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    code += "from device_check import ncu; ncu.call_all(sys.argv[1])"
+    sections = [word for section in _SECTIONS for word in ("--section", section)]
+    command = ["ncu", "--clock-control", "none", "--csv", "--page", "details", *sections, "--kernel-name", _KERNELS]
+    found = subprocess.run(
+        [*command, sys.executable, "-c", code, str(place.programs)], capture_output=True, text=True, check=False
+    )
+    lines = [line for line in found.stdout.splitlines() if line.startswith('"')]
+    (place.report / "ncu.csv").write_text("\n".join(lines) + "\n")
+    if found.returncode or len(lines) < 2:
+        place.emit("skipped", what="ncu", why=f"exit {found.returncode}: {(found.stdout + found.stderr)[-800:]}")
+    else:
+        place.emit("note", what="ncu", rows=len(lines) - 1)
+
+
+def call_all(programs: str) -> None:
+    """Every one of CALLS, and of each prefill kernel that the library adds."""
+    library = MixerLibrary(Path(programs) / "libelastic_plugins.so")
+    new = [(1, 2048, name) for name in KERNELS if name not in {"auto", "decode_step", "scan_prefill"}]
+    for batch, tokens, kernel in (*CALLS, *new):
+        size = Size(batch, tokens, **LAYER_12B)
+        try:
+            library.enqueue(MixerSet(size, "cuda", 0, library).args(), kernel)
+        except MixerError as refusal:
+            print(f"{kernel}: {refusal}", file=sys.stderr)
+        torch.cuda.synchronize()

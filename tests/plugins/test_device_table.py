@@ -1,0 +1,96 @@
+"""device_check's page, and the README table that is made of a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from device_check import table
+
+
+def time(what: str, who: str, us: float, **facts: float) -> dict:
+    return {
+        **{
+            "kind": "time",
+            "op": what.partition(" ")[0],
+            "what": what,
+            "who": who,
+            "us": us,
+            "p10": us - 1,
+            "p90": us + 1,
+        },
+        **{"bytes": 30_000_000, "sets": 4, "samples": 30, **facts},
+    }
+
+
+def check(what: str, y: float, wrong: str = "", **more: object) -> dict:
+    return {"kind": "check", "what": what, "errors": {"y": y, "ssm_state_out": 1e-7}, "wrong": wrong, **more}
+
+
+@pytest.fixture
+def report() -> dict:
+    findings = [
+        {"kind": "ceiling", "copy_gb_s": 2900.0, "gemm_tflops": 700.0, "clocks": "H100, 1980 MHz"},
+        check("mixer decode base", 3e-6, op="mixer", type="float32"),
+        check("mixer prefill base", 4e-6, op="mixer", type="float32"),
+        check("decode batch 1, elastic decode_step", 1.6e-3),
+        check("decode batch 1, flashinfer simple", 2.9e-3, peer=True),
+        check("decode batch 1, flashinfer vertical", 0.7, "y 0.7 above 0.02", peer=True),
+        time("decode batch 1", "elastic decode_step", 20.0),
+        time("decode batch 1", "mamba_ssm", 30.0),
+        time("decode batch 1", "flashinfer simple", 25.0),
+        time("prefill 8k", "mamba_ssm chunk 128", 900.0, flops=4.5e10),
+        {"kind": "ceiling", "copy_gb_s": 3000.0, "gemm_tflops": 710.0, "clocks": ""},
+        {"kind": "skipped", "what": "prefill 64k", "why": "takes 60 s, 4 s left"},
+    ]
+    stage = {"name": "all", "proves": True, "outcome": "done", "seconds": 3.0, "words": "", "findings": findings}
+    late = {"name": "ncu", "proves": False, "outcome": "late", "seconds": 60.0, "words": "ended", "findings": []}
+    return {"machine": "a card", "passed": True, "wrong": [], "unproven": [], "stages": [stage, late]}
+
+
+def test_the_page_has_times_errors_and_what_is_missing(report: dict) -> None:
+    lines = table.text(report).splitlines()
+    (ours,) = [line.split() for line in lines if line.startswith("elastic decode_step")]
+    # 30 MB in 20 us are 1500 GB/s, half of the better copy
+    assert ours == ["elastic", "decode_step", "20.00", "19.00", "21.00", "1500", "50.0%", "0.0016", "1e-07"]
+    assert any(line.startswith("mamba_ssm chunk 128") and line.endswith("50.0 TFLOP/s") for line in lines)
+    assert "mixer     float32   y               4e-06" in lines
+    assert "  prefill 64k: takes 60 s, 4 s left" in lines
+    assert "  decode batch 1, flashinfer vertical: not timed, y 0.7 above 0.02" in lines
+    assert "  ncu: ended" in lines
+    assert lines[-1] == "all correct"
+
+
+def test_what_is_wrong_is_said_last(report: dict) -> None:
+    report.update(passed=False, wrong=["decode: y 1 above 0.1"], unproven=["matrix: late"])
+    page = table.text(report)
+    assert "\nwrong:\n  decode: y 1 above 0.1\n" in page
+    assert "\nnot proven:\n  matrix: late\n" in page
+    assert page.endswith("NOT proven correct\n")
+
+
+def test_the_readme_has_ours_beside_the_best_peer(report: dict) -> None:
+    rows = table.markdown(report).splitlines()
+    assert rows[0].startswith("a card; a copy moves 3000 GB/s.")
+    assert (
+        rows[-2] == "| decode batch 1 | `decode_step` | 20.0 | 50% | 1.6e-03 | `flashinfer simple` | 25.0 | 2.9e-03 |"
+    )
+    assert rows[-1] == "| prefill 8k | not run |  |  |  | `mamba_ssm chunk 128` | 900.0 | nan |"
+
+
+def test_a_readme_keeps_all_but_its_table(report: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, source = tmp_path / "README.md", tmp_path / "report.json"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", "utf-8")
+    source.write_text(json.dumps(report))
+    monkeypatch.setattr("sys.argv", ["table.py", str(source), "--into", str(page)])
+    for _ in range(2):
+        assert table.main() == 0
+        assert page.read_text("utf-8") == f"before\n{table.BEGIN}\n{table.markdown(report)}\n{table.END}\nafter\n"
+    with pytest.raises(ValueError, match="expected a line <!-- device_check"):
+        table.replace("no marks", "table")
+
+
+def test_the_mixers_page_has_the_marks() -> None:
+    page = (Path(table.__file__).parents[1] / "mamba2_mixer" / "README.md").read_text("utf-8")
+    assert table.replace(page, "x").count("x") >= 1
