@@ -78,6 +78,13 @@ ELASTIC_D bfloat16 from_float<bfloat16>(float v) {
 // Within two ulp, without the branches of an exact division; 0 where b overflows to infinity.
 ELASTIC_D float quick_divide(float a, float b) { return __fdividef(a, b); }
 
+// Within two ulp; 0 where the result is below the normal range.
+ELASTIC_D float quick_exp2(float v) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
+  return out;
+}
+
 // A load of what no thread of the launch writes (ld.global.nc): it may pass every store and barrier.
 template <typename T>
 ELASTIC_D T load_constant(const T* from) {
@@ -241,6 +248,28 @@ class Input {
  private:
   const T* __restrict__ first_;
 };
+
+// The elements of one register of a fragment, the lower half first.
+template <typename T>
+ELASTIC_D Pack<T, 2> unpack_pair(uint32_t bits) {
+  Pack<T, 2> pair;
+  __builtin_memcpy(&pair, &bits, sizeof pair);
+  return pair;
+}
+
+// The largest `value` of the block, in every thread. kThreads: block size.
+template <int kThreads>
+ELASTIC_D float block_max(float value) {
+  ELASTIC_SHARED(float, partial, kThreads / kWarp);
+  ELASTIC_UNROLL
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, mask));
+  if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  float most = partial[0];
+  ELASTIC_UNROLL
+  for (int warp = 1; warp < kThreads / kWarp; ++warp) most = fmaxf(most, partial[warp]);
+  return most;
+}
 
 // The sum of `value` over the block, in every thread; the same order whatever the timing. kThreads: block size.
 template <int kThreads>

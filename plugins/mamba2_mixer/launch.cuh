@@ -3,6 +3,7 @@
 
 #include "launch.h"
 
+#include "conv_operands.cuh"
 #include "conv_prefill.cuh"
 #include "decode_step.cuh"
 #include "gated_norm.cuh"
@@ -29,6 +30,14 @@ Outcome launch_conv(const Args& args, PrefillWorkspace workspace, cudaStream_t s
 }
 
 template <typename T>
+Outcome launch_conv_operands(const Args& args, PrefillWorkspace workspace, int width, cudaStream_t stream) {
+  const dim3 grid(divide_up(segments(args.shape, width), kSegmentsPerBlock) + divide_up(args.shape.heads, kConvThreads),
+                  divide_up(args.shape.tokens, kConvTokens), args.shape.batch);
+  const auto kernel = conv_operands<T, ChunkOperand>;
+  return {"conv_operands", launch(kernel, grid, dim3(kConvThreads), stream, args, workspace, width)};
+}
+
+template <typename T>
 Outcome launch_norm(const Args& args, PrefillWorkspace workspace, cudaStream_t stream) {
   const dim3 grid(args.shape.tokens, args.shape.groups, args.shape.batch);
   const auto kernel = vector_norm(args.shape) ? gated_norm<T, 4> : gated_norm<T, 1>;
@@ -36,7 +45,7 @@ Outcome launch_norm(const Args& args, PrefillWorkspace workspace, cudaStream_t s
 }
 
 template <typename T>
-Outcome launch_prefill(const Args& args, cudaStream_t stream) {
+Outcome launch_scan_prefill(const Args& args, cudaStream_t stream) {
   const PrefillWorkspace workspace = prefill_workspace(args);
   Outcome outcome = launch_conv<T>(args, workspace, stream);
   if (outcome.error == cudaSuccess) outcome = launch_scan(args, workspace, stream);
@@ -45,8 +54,20 @@ Outcome launch_prefill(const Args& args, cudaStream_t stream) {
 }
 
 template <typename T>
+Outcome launch_chunk_prefill(const Args& args, cudaStream_t stream) {
+  const PrefillWorkspace workspace = prefill_workspace(args);
+  const int width = chunk_width(args.shape.head_dim);
+  Outcome outcome = launch_conv_operands<T>(args, workspace, width, stream);
+  if (outcome.error == cudaSuccess) outcome = launch_chunks(args, workspace, width, stream);
+  if (outcome.error == cudaSuccess) outcome = launch_norm<T>(args, workspace, stream);
+  return outcome;
+}
+
+template <typename T>
 Outcome launch_mixer(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stream) {
-  return kernel == ELASTIC_MAMBA2_DECODE_STEP ? launch_decode<T>(args, stream) : launch_prefill<T>(args, stream);
+  if (kernel == ELASTIC_MAMBA2_DECODE_STEP) return launch_decode<T>(args, stream);
+  return kernel == ELASTIC_MAMBA2_CHUNK_PREFILL ? launch_chunk_prefill<T>(args, stream)
+                                                : launch_scan_prefill<T>(args, stream);
 }
 
 }  // namespace elastic::mamba2

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mamba2_mixer.testing.cases import Case, Result, errors, make_data, matrix, tolerances
+from mamba2_mixer import reference
+from mamba2_mixer.testing.cases import Case, Result, errors, expected, make_data, matrix, tolerances
 from mamba2_mixer.testing.runner import CaseError, run_case
 
 MATRIX = matrix()
@@ -57,6 +58,26 @@ def _run(case: Case, data: object, runner: Path, folder: Path) -> Result:
         return run_case([str(runner)], case, folder)[1]
     finally:
         module.make_data = original
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_large_decays_on_tensor_cores_lose_what_rounded_operands_lose(
+    seed: int, case_runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dt of 60 a token's y is its own D x + dt (C . B) x, and where C . B cancels it is as wrong as B and C are.
+
+    So the float64 scan of x, B and C in float16 is the measure: whoever keeps them in two bytes does no better.
+    """
+    case = replace(MATRIX["chunks large decay"], seed=seed)
+    data, found = run_case([str(case_runner)], case, tmp_path)
+    exact = reference.causal_conv
+    monkeypatch.setattr(
+        reference, "causal_conv", lambda p, window: exact(p, window).astype(np.float16).astype(np.float64)
+    )
+    rounded = expected(case, data)
+    monkeypatch.undo()
+    inevitable = replace(found, y=rounded.y)
+    assert errors(case, data, found)["y"] <= 1.3 * errors(case, data, inevitable)["y"]
 
 
 def test_order_of_threads_does_not_change_a_bit(case_runner: Path, tmp_path: Path) -> None:

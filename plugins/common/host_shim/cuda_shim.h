@@ -100,12 +100,15 @@ inline void __stcs(T* to, T value) {
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75 };
 inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 2, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
+  constexpr int kMultiprocessors = 2, kCapability = 8;
+  return *value = what == cudaDevAttrMultiProcessorCount ? kMultiprocessors : kCapability, cudaSuccess;
+}
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);  // exactly `bytes`: one more is a sanitizer error
 cudaError_t cudaFree(void* memory);
 inline cudaError_t cudaMemset(void* to, int byte, std::size_t bytes) {
@@ -156,6 +159,10 @@ inline bfloat16 from_float<bfloat16>(float v) {
 }
 
 inline float quick_divide(float a, float b) { return a / b; }
+inline float quick_exp2(float v) {
+  const float out = std::exp2(v);
+  return out < 1.17549435e-38f ? 0.f : out;  // a NaN passes
+}
 template <typename T>
 inline T load_constant(const T* from) {
   return *from;
