@@ -96,12 +96,10 @@ ELASTIC_D ChunkPlace chunk_place(const Args& args) {
   return {b, head, head / heads_per_group(shape), first, left < kWidth ? left : kWidth, real_tokens(args, b)};
 }
 
-// Where the block reads and writes. x is no Input: y takes its place, in float32, once the chunk is in shared memory.
+// Where the block reads, but for what its output needs.
 struct ChunkView {
   OperandRows x, b, c;
   const float* dt;     // [T] of the head
-  float* y;            // of token 0
-  int64_t pitch;       // from token to token of y
   const float* state;  // [channels, N]
   float* state_out;
 
@@ -110,11 +108,46 @@ struct ChunkView {
         b(args, workspace, place.b, b_channel(args.shape, place.group), args.shape.state_size),
         c(args, workspace, place.b, c_channel(args.shape, place.group), args.shape.state_size),
         dt(workspace.dt_of(args.shape, place.b, place.head)),
-        y(x.first),
-        pitch(x.pitch),
         state(args.ssm_state + ssm_state_offset(args.shape, place.b, place.head) + place.first * args.shape.state_size),
         state_out(args.ssm_state_out + ssm_state_offset(args.shape, place.b, place.head) +
                   place.first * args.shape.state_size) {}
+};
+
+// What becomes of y: itself in float32, for gated_norm. It takes the place of x, whose chunk is in shared memory by then.
+struct PlainOutput {
+  struct Raw {};
+  float* first;   // of token 0
+  int64_t pitch;  // from token to token
+
+  ELASTIC_D PlainOutput(const Args& args, const PrefillWorkspace& workspace, const ChunkPlace& place)
+      : first(workspace.token(args.shape, place.b, 0) + place.head * args.shape.head_dim + place.first),
+        pitch(conv_channels(args.shape)) {}
+  ELASTIC_D static Raw load(int, int) { return {}; }
+  ELASTIC_D void store(int token, int channel, const Pack<float, 2>& y, Raw) const {
+    store_pack(first + token * pitch + channel, y);
+  }
+};
+
+// Or q = y * silu(z), in the place of the mixer's output, for norm_in_place. T must have the range of float32.
+template <typename T>
+struct GatedOutput {
+  using Raw = Pack<T, 2>;
+  Input<T> z;  // of token 0, as is
+  T* q;
+  int64_t z_pitch, q_pitch;
+
+  ELASTIC_D GatedOutput(const Args& args, const PrefillWorkspace&, const ChunkPlace& place)
+      : z(TokenView<T>(args, place.b, 0).z.from(place.head * args.shape.head_dim + place.first)),
+        q(output_row<T>(args, place.b, 0) + place.head * args.shape.head_dim + place.first),
+        z_pitch(projected_width(args.shape)),
+        q_pitch(inner_channels(args.shape)) {}
+  ELASTIC_D Raw load(int token, int channel) const { return z.from(token * z_pitch).template pack<2>(channel); }
+  ELASTIC_D void store(int token, int channel, const Pack<float, 2>& y, const Raw& gate) const {
+    Raw gated;
+    ELASTIC_UNROLL
+    for (int v = 0; v < 2; ++v) gated.at[v] = from_float<T>(y.at[v] * silu(to_float(gate.at[v])));
+    store_pack(q + token * q_pitch + channel, gated);
+  }
 };
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
@@ -305,7 +338,7 @@ ELASTIC_D void multiply_row(Accumulator (&sums)[kParts], const FragmentA& a,
 }
 
 // y of 16 tokens and a share of the channels, in the unit of each row.
-template <typename Operand, int kWidth>
+template <typename Operand, int kWidth, typename Output>
 struct ChunkRows {
   static constexpr int kParts = kWidth / 8 / kColumnParts;
   static constexpr int kSteps = kMaxChunkState / kPart;
@@ -313,9 +346,21 @@ struct ChunkRows {
   WarpPlace place;
   FragmentA c[kSteps];
   Accumulator y[kParts];
+  typename Output::Raw raw[2][kParts];
 
   ELASTIC_D int column() const { return place.share * kParts * 8; }
   ELASTIC_D int token(int r) const { return place.part * kPart + lane_row(r); }
+  ELASTIC_D int channel(int n) const { return column() + n * 8 + Accumulator::column(0); }
+
+  // What does not exist is loaded from where something does.
+  ELASTIC_D void load(const Output& output, const ChunkPlace& block, int first) {
+    ELASTIC_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      const int row = first + token(r) < block.length ? first + token(r) : first;
+      ELASTIC_UNROLL
+      for (int n = 0; n < kParts; ++n) raw[r][n] = output.load(row, channel(n) < block.channels ? channel(n) : 0);
+    }
+  }
 
   // C S.
   ELASTIC_D void carry_in(const Tiles& tiles) {
@@ -351,21 +396,20 @@ struct ChunkRows {
       multiply_row(y, pack_a<Operand>(products[0], products[1]), tiles.x(stage), part * kPart, column());
     }
   }
-  ELASTIC_D void store(const ChunkView& view, const ChunkPlace& block, int first, const Tiles& tiles, int stage,
+  ELASTIC_D void store(const Output& output, const ChunkPlace& block, int first, const Tiles& tiles, int stage,
                        const ChunkScalars& scalars) const {
     ELASTIC_UNROLL
     for (int r = 0; r < 2; ++r) {
       const int row = token(r);
       if (first + row >= block.length) continue;
       const float out = scalars.at(Scalar::kOut, row), skip = scalars.at(Scalar::kSkip, row);
-      float* const to = view.y + (first + row) * view.pitch;
       ELASTIC_UNROLL
       for (int n = 0; n < kParts; ++n) {
-        const int channel = column() + n * 8 + Accumulator::column(0);
-        if (channel >= block.channels) continue;
-        const Pack<Operand, 2> x = load_pack<Operand, 2>(tiles.x(stage).at(row, channel));
-        store_pack(to + channel, Pack<float, 2>{{fmaf(y[n].at[2 * r], out, skip * to_float(x.at[0])),
-                                                 fmaf(y[n].at[2 * r + 1], out, skip * to_float(x.at[1]))}});
+        if (channel(n) >= block.channels) continue;
+        const Pack<Operand, 2> x = load_pack<Operand, 2>(tiles.x(stage).at(row, channel(n)));
+        const Pack<float, 2> sum = {{fmaf(y[n].at[2 * r], out, skip * to_float(x.at[0])),
+                                     fmaf(y[n].at[2 * r + 1], out, skip * to_float(x.at[1]))}};
+        output.store(first + row, channel(n), sum, raw[r][n]);
       }
     }
   }
@@ -417,7 +461,7 @@ ELASTIC_D void keep_state(const ChunkView& view, int elements) {
   for (int i = static_cast<int>(threadIdx.x); i < elements; i += kChunkThreads) view.state_out[i] = view.state[i];
 }
 
-template <typename Operand, int kWidth>
+template <typename Output, typename Operand, int kWidth>
 ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) {
   ELASTIC_DYNAMIC_SHARED(Operand, elements);
   ELASTIC_SHARED(float, scalar_values, ChunkScalars::kFloats);
@@ -427,6 +471,7 @@ ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) 
   const ChunkScalars scalars(scalar_values);
   const ChunkPlace place = chunk_place<kWidth>(args);
   const ChunkView view(args, workspace, place);
+  const Output output(args, workspace, place);
   const int rows = args.shape.state_size, chunks = divide_up(place.length, kChunk);
   if (chunks == 0) return keep_state(view, place.channels * rows);
 
@@ -455,14 +500,15 @@ ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) 
         state_units[1] = unit.unit;
       }
     }
-    ChunkRows<Operand, kWidth> chunk;
+    ChunkRows<Operand, kWidth, Output> chunk;
+    chunk.load(output, place, i * kChunk);
     chunk.carry_in(tiles);
     __syncthreads();  // C, the state's copy and the raw scalars have been read, and the decays are there
     if (i + 1 < chunks) stage_chunk(view, place, (i + 1) * kChunk, (i + 1) % 2, tiles, raw);
     commit_async();
     chunk.decay_carry(scalars);
     chunk.within_chunk(tiles, stage, scalars);
-    chunk.store(view, place, i * kChunk, tiles, stage, scalars);
+    chunk.store(output, place, i * kChunk, tiles, stage, scalars);
     advance_state(state, tiles, stage, scalars, state_units[0]);
     state.hand_over(tiles.state());
   }
@@ -474,10 +520,10 @@ ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) 
 #endif
 
 // Code for cards before sm_80 has no such instructions; chunk_prefill is not chosen there (select.h).
-template <typename Operand, int kWidth>
+template <typename Output, typename Operand, int kWidth>
 __global__ void __launch_bounds__(kChunkThreads, 1) chunk_prefill(Args args, PrefillWorkspace workspace) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-  scan_chunks<Operand, kWidth>(args, workspace);
+  scan_chunks<Output, Operand, kWidth>(args, workspace);
 #else
   __trap();
 #endif

@@ -83,8 +83,14 @@ std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* 
     case ELASTIC_MAMBA2_CHUNK_PREFILL:
       *chosen = ELASTIC_MAMBA2_CHUNK_PREFILL;
       return tensor_cores ? "" : why_not_chunks(call);
+    case ELASTIC_MAMBA2_CHUNK_PREFILL_GATED:
+      *chosen = ELASTIC_MAMBA2_CHUNK_PREFILL_GATED;
+      if (call.activation != ELASTIC_BFLOAT16)
+        return unlike("activation type of kernel chunk_prefill_gated", "2 (bfloat16)", call.activation);
+      return tensor_cores ? "" : why_not_chunks(call);
     default:
-      return unlike("kernel", "0 (auto), 1 (decode_step), 2 (scan_prefill) or 3 (chunk_prefill)", asked);
+      return unlike("kernel",
+                    "0 (auto), 1 (decode_step), 2 (scan_prefill), 3 (chunk_prefill) or 4 (chunk_prefill_gated)", asked);
   }
 }
 

@@ -174,7 +174,8 @@ CHUNK_MUTATIONS = {
     "decay not restarted": Mutation(
         CHUNK_FILE,
         "float to_end[kTokens]",
-        "const float before = scalars.at(Scalar::kCum, kChunk - 1); if (before < 0.f) cum[0] += before, cum[1] += before;"
+        "const float before = scalars.at(Scalar::kCum, kChunk - 1);"
+        "if (before < 0.f) cum[0] += before, cum[1] += before;"
         "float to_end[kTokens]",
         (CHUNK,),
     ),

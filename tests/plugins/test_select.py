@@ -195,9 +195,15 @@ def test_what_chunk_prefill_does_not_run_is_refused(library: MixerLibrary, chang
         library.enqueue(arguments(shape(tokens=64, **changes)), "chunk_prefill")
 
 
+def test_the_gate_before_the_norm_wants_bfloat16(library: MixerLibrary) -> None:
+    text = "Mamba2Mixer: activation type of kernel chunk_prefill_gated: expected 2 (bfloat16), found 0"
+    with pytest.raises(MixerError, match=re.escape(text)):
+        library.enqueue(arguments(shape(tokens=64)), "chunk_prefill_gated")
+
+
 def test_unknown_kernel_is_refused(library: MixerLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KERNELS, "fast", 4)
-    expected = "kernel: expected 0 (auto), 1 (decode_step), 2 (scan_prefill) or 3 (chunk_prefill), found 4"
+    monkeypatch.setitem(KERNELS, "fast", 5)
+    expected = "2 (scan_prefill), 3 (chunk_prefill) or 4 (chunk_prefill_gated), found 5"
     with pytest.raises(MixerError, match=re.escape(expected)):
         library.enqueue(arguments(shape()), "fast")
 

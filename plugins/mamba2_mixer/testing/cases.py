@@ -233,7 +233,7 @@ def errors(case: Case, data: Data, result: Result) -> dict[str, float]:
 def on_tensor_cores(case: Case) -> bool:
     """Whether chunk_prefill may run one of the calls."""
     chosen = case.activation != "float32" and max(map(case.tokens, range(len(case.calls)))) >= MIN_CHUNK_TOKENS
-    return case.kernel == "chunk_prefill" or (case.kernel == "auto" and chosen)
+    return case.kernel.startswith("chunk_prefill") or (case.kernel == "auto" and chosen)
 
 
 def tolerances(case: Case) -> dict[str, float]:
@@ -328,4 +328,12 @@ def chunk_rows() -> dict[str, Case]:
     chain = ((65, 0, 3), (1, 1, 0), (2, 64, 1), (0, 5, 17))
     for aliased in (True, False):
         rows[f"continuations, aliased={aliased}"] = replace(base, calls=chain, aliased=aliased)
+    gated = replace(base, kernel="chunk_prefill_gated", activation="bfloat16")
+    for head_dim in (20, 64, 80, 100):
+        rows[f"gated, P={head_dim}"] = replace(gated, head_dim=head_dim)
+    rows["gated, long groups"] = replace(
+        gated, calls=((65, 3),), head_dim=128, heads_per_group=16, groups=1, state_size=16
+    )
+    rows["gated, 65 of 201"] = replace(gated, calls=((65, 0),), pad_to=201)
+    rows["gated, scale=1e5"] = replace(gated, scale=1e5)
     return {f"chunks {name}": case for name, case in rows.items()}

@@ -7,7 +7,8 @@ using namespace elastic::mamba2;
 
 template <int kWidth>
 void show() {
-  std::printf("chunk_prefill<float16, %d>: %d\n", kWidth, ChunkTiles<ChunkOperand, kWidth>::kBytes);
+  for (const char* output : {"PlainOutput", "GatedOutput<bfloat16>"})
+    std::printf("chunk_prefill<%s, float16, %d>: %d\n", output, kWidth, ChunkTiles<ChunkOperand, kWidth>::kBytes);
 }
 
 int main() {
