@@ -164,17 +164,20 @@ static_assert(kColumnParts == 2, "two warps a scheduler");
 // The lane's rows of a 16-row accumulator: row(0) and row(1) of its part.
 ELASTIC_D int lane_row(int r) { return Accumulator::row(2 * r); }
 
-// Starts the copies of rows [0, tokens) of one tile; what is not there is zero.
+// Starts the copies of rows [0, tokens) of one tile; what is not there becomes zero. A thread has one column of pieces.
 template <typename Operand, int kColumns>
 ELASTIC_D void stage_tile(const SharedTile<Operand, kChunk, kColumns>& tile, const OperandRows& rows, int first,
                           int tokens) {
-  constexpr int kPiece = 16 / sizeof(Operand), kPieces = kColumns / kPiece;
-  for (int i = static_cast<int>(threadIdx.x); i < kChunk * kPieces; i += kChunkThreads) {
-    const int row = i / kPieces, column = i % kPieces * kPiece;
-    if (row < tokens && column < rows.count)
-      copy_async<16>(tile.at(row, column), rows.template operands<Operand>(first + row) + column);
-    else
-      store_pack(tile.at(row, column), Pack<Operand, kPiece>{});
+  constexpr int kPieces = kColumns / kOperandPiece, kRows = kChunkThreads / kPieces;  // of a pass
+  const int begin = static_cast<int>(threadIdx.x / kPieces);
+  const int column = static_cast<int>(threadIdx.x % kPieces) * kOperandPiece;
+  const Operand* const from = rows.template operands<Operand>(first + begin) + column;
+  ELASTIC_UNROLL
+  for (int pass = 0; pass < divide_up(kChunk, kRows); ++pass) {
+    const int row = begin + pass * kRows;
+    if (begin < kRows && row < kChunk)
+      copy_async_or_zero<16>(tile.at(row, column), from + pass * rows.template stride<Operand>(kRows),
+                             row < tokens && column < rows.count);
   }
 }
 
@@ -188,10 +191,7 @@ ELASTIC_D void stage_chunk(const ChunkView& view, const ChunkPlace& place, int f
                             : kind == 1 ? view.x.unit(first + token)
                             : kind == 2 ? view.b.unit(first + token)
                                         : view.c.unit(first + token);
-  if (token < tokens)
-    copy_async<4>(raw + threadIdx.x, from);
-  else
-    raw[threadIdx.x] = 0.f;
+  copy_async_or_zero<4>(raw + threadIdx.x, from, token < tokens);
   stage_tile(tiles.c(), view.c, first, tokens);
   stage_tile(tiles.b(stage), view.b, first, tokens);
   stage_tile(tiles.x(stage), view.x, first, tokens);

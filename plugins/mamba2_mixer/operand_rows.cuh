@@ -27,6 +27,11 @@ struct OperandRows {
     static_assert(sizeof(Operand) * kOperandPiece == 16, "two bytes each");
     return reinterpret_cast<Operand*>(first + token * pitch);
   }
+  // From a token to that `tokens` later.
+  template <typename Operand>
+  ELASTIC_D int64_t stride(int tokens) const {
+    return tokens * pitch * static_cast<int64_t>(sizeof(float) / sizeof(Operand));
+  }
   ELASTIC_D float* unit(int token) const { return first + token * pitch + count / 2; }
 };
 

@@ -180,11 +180,14 @@ CHUNK_MUTATIONS = {
         (CHUNK,),
     ),
     "decay of the token before": Mutation(CHUNK_FILE, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
-    "tail with dt": Mutation(CHUNK_FILE, "raw[threadIdx.x] = 0.f;", "raw[threadIdx.x] = 1.f;", (CHUNK,)),
-    "tail one too long": Mutation(CHUNK_FILE, "if (token < tokens)", "if (token <= tokens)", (CHUNK,)),
-    "tail one too short": Mutation(CHUNK_FILE, "if (row < tokens &&", "if (row + 1 < tokens &&", (CHUNK,)),
+    "tail with dt": Mutation(CHUNK_FILE, "from, token < tokens);", "from, token < tokens || kind == 0);", (CHUNK,)),
+    "tail one too long": Mutation(CHUNK_FILE, "from, token < tokens);", "from, token <= tokens);", (CHUNK,)),
+    "tail one too short": Mutation(CHUNK_FILE, "row < tokens && column", "row + 1 < tokens && column", (CHUNK,)),
     "tail not zero": Mutation(
-        CHUNK_FILE, "store_pack(tile.at(row, column), Pack<Operand, kPiece>{});", "(void)tile;", (CHUNK,)
+        CHUNK_FILE, "if (begin < kRows && row < kChunk)", "if (begin < kRows && row < tokens)", (CHUNK,)
+    ),
+    "columns past the segment's end": Mutation(
+        CHUNK_FILE, "row < tokens && column < rows.count);", "row < tokens);", (CHUNK,)
     ),
     "y past the length": Mutation(
         CHUNK_FILE, "if (first + row >= block.length) continue;", "if (first + row > block.length) continue;", (CHUNK,)

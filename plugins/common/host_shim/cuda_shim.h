@@ -53,6 +53,7 @@ float shuffle(float value, int source_lane);
 
 // Copies that land no sooner than they are waited for, or at once, as a real card may have it: in forward order all of
 // them late, in reversed order all at once, in random order by chance.
+// From nullptr: zeros.
 void copy_later(void* shared, const void* global, int bytes);
 void close_copies();
 void wait_copies(int groups);
@@ -188,6 +189,10 @@ inline float16 half_of_bits(std::uint16_t bits) { return {bits}; }
 template <int kBytes>
 inline void copy_async(void* shared, const void* global) {
   shim::copy_later(shared, global, kBytes);
+}
+template <int kBytes>
+inline void copy_async_or_zero(void* shared, const void* global, bool exists) {
+  shim::copy_later(shared, exists ? global : nullptr, kBytes);
 }
 inline void commit_async() { shim::close_copies(); }
 template <int kGroups>
