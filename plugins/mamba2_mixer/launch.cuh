@@ -31,12 +31,20 @@ Outcome launch_conv(const Args& args, PrefillWorkspace workspace, cudaStream_t s
   return {"conv_prefill", launch(kernel, grid, dim3(kConvThreads), stream, args, workspace)};
 }
 
+template <typename T, int kVec>
+Outcome launch_segments(const Args& args, PrefillWorkspace workspace, int width, cudaStream_t stream) {
+  const int blocks = divide_up(segments(args.shape, width), segments_per_block(kVec));
+  const dim3 grid(blocks + divide_up(args.shape.heads, kConvThreads), divide_up(args.shape.tokens, kConvTokens),
+                  args.shape.batch);
+  const auto kernel = conv_operands<T, ChunkOperand, kVec>;
+  return {"conv_operands", launch(kernel, grid, dim3(kConvThreads), stream, args, workspace, width)};
+}
+
 template <typename T>
 Outcome launch_conv_operands(const Args& args, PrefillWorkspace workspace, int width, cudaStream_t stream) {
-  const dim3 grid(divide_up(segments(args.shape, width), kSegmentsPerBlock) + divide_up(args.shape.heads, kConvThreads),
-                  divide_up(args.shape.tokens, kConvTokens), args.shape.batch);
-  const auto kernel = conv_operands<T, ChunkOperand>;
-  return {"conv_operands", launch(kernel, grid, dim3(kConvThreads), stream, args, workspace, width)};
+  if constexpr (sizeof(T) == 2)
+    if (wide_conv(args.shape)) return launch_segments<T, 8>(args, workspace, width, stream);
+  return launch_segments<T, 4>(args, workspace, width, stream);
 }
 
 template <typename T>

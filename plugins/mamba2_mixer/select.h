@@ -37,6 +37,10 @@ constexpr bool vector_scan(const Shape& s) { return s.state_size % 4 == 0 && s.h
 // Four channels an access: every row of `projected` begins at a multiple of four elements, and so does x|B|C inside it;
 // for the norm, so does every group.
 constexpr bool vector_conv(const Shape& s) { return vector_scan(s) && s.heads % 4 == 0 && s.conv_width == 4; }
+// Eight channels of two bytes an access.
+constexpr bool wide_conv(const Shape& s) {
+  return vector_conv(s) && s.state_size % 8 == 0 && s.head_dim % 8 == 0 && s.heads % 8 == 0;
+}
 // Whole pieces of eight operands, and place for a unit behind them: see operand_rows.cuh.
 constexpr bool fits_chunks(const Shape& s) {
   return vector_conv(s) && s.state_size >= 8 && s.state_size <= kMaxChunkState && s.head_dim >= 8 &&

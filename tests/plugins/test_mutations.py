@@ -222,9 +222,9 @@ CHUNK_MUTATIONS = {
     ),
     "D skip forgotten": Mutation(CHUNK_FILE, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
     "operands without a unit": Mutation(
-        "conv_operands.cuh", "power_of_two_above(largest_of_warp(values))", "1.f + 0.f * largest_of_warp(values)"
+        "conv_operands.cuh", "power_of_two_above(largest_of_segment(values))", "1.f + 0.f * largest_of_segment(values)"
     ),
-    "unit of one lane": Mutation("conv_operands.cuh", "mask = kWarp / 2;", "mask = 0;"),
+    "unit of one lane": Mutation("conv_operands.cuh", "mask = segment_lanes(kVec) / 2;", "mask = 0;"),
     "lanes past the segment's end": Mutation(
         "conv_operands.cuh", "exists ? window.value() : Pack<float, kVec>{};", "window.value();"
     ),

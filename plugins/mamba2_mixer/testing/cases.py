@@ -328,6 +328,11 @@ def chunk_rows() -> dict[str, Case]:
     chain = ((65, 0, 3), (1, 1, 0), (2, 64, 1), (0, 5, 17))
     for aliased in (True, False):
         rows[f"continuations, aliased={aliased}"] = replace(base, calls=chain, aliased=aliased)
+    wide = replace(base, activation="bfloat16", head_dim=40, heads_per_group=4, calls=((65, 17),))
+    rows["eight channels a lane"] = wide
+    rows["eight channels a lane, scale=1e5"] = replace(wide, scale=1e5)
+    rows["eight channels a lane, float16"] = replace(wide, activation="float16")
+    rows["eight channels a lane, an odd number of segments"] = replace(wide, groups=1, heads_per_group=8, head_dim=104)
     gated = replace(base, kernel="chunk_prefill_gated", activation="bfloat16")
     for head_dim in (20, 64, 80, 100):
         rows[f"gated, P={head_dim}"] = replace(gated, head_dim=head_dim)
