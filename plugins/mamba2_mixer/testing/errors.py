@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from mamba2_mixer.testing.cases import Case, errors, matrix, tolerances  # noqa: E402
-from mamba2_mixer.testing.runner import MAIN, HostBuild, run_case  # noqa: E402
+from mamba2_mixer.testing.cases import Case, errors, matrix, tolerances
+from mamba2_mixer.testing.runner import MAIN, HostBuild, run_case
 
 
 def row(name: str, case: Case, runner: Path, folder: Path) -> str:
