@@ -13,7 +13,7 @@ from mamba2_mixer.testing.runner import PLUGINS, QUICK, CaseError, HostBuild, ru
 
 FLOAT32, SCAN = "mamba2_mixer/launch_float32.cu", "mamba2_mixer/launch_scan.cu"
 CHUNK = "mamba2_mixer/launch_chunk.cu"
-CHUNK_FILE = "chunk_prefill.cuh"
+CHUNK_FILE, SCALARS, VIEW = "chunk_prefill.cuh", "chunk_scalars.cuh", "chunk_view.cuh"
 
 
 @dataclass(frozen=True)
@@ -172,22 +172,22 @@ CHUNK_MUTATIONS = {
     "a token without itself": Mutation(CHUNK_FILE, "row >= column ?", "row > column ?", (CHUNK,)),
     "a part too few": Mutation(CHUNK_FILE, "part <= place.part; ++part", "part < place.part; ++part", (CHUNK,)),
     "decay not restarted": Mutation(
-        CHUNK_FILE,
+        SCALARS,
         "float to_end[kTokens]",
         "const float before = scalars.at(Scalar::kCum, kChunk - 1);"
         "if (before < 0.f) cum[0] += before, cum[1] += before;"
         "float to_end[kTokens]",
         (CHUNK,),
     ),
-    "decay of the token before": Mutation(CHUNK_FILE, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
-    "tail with dt": Mutation(CHUNK_FILE, "from, token < tokens);", "from, token < tokens || kind == 0);", (CHUNK,)),
-    "tail one too long": Mutation(CHUNK_FILE, "from, token < tokens);", "from, token <= tokens);", (CHUNK,)),
-    "tail one too short": Mutation(CHUNK_FILE, "row < tokens && column", "row + 1 < tokens && column", (CHUNK,)),
+    "decay of the token before": Mutation(SCALARS, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
+    "tail with dt": Mutation(VIEW, "from, token < tokens);", "from, token < tokens || kind == 0);", (CHUNK,)),
+    "tail one too long": Mutation(VIEW, "from, token < tokens);", "from, token <= tokens);", (CHUNK,)),
+    "tail one too short": Mutation(VIEW, "row < tokens && column", "row + 1 < tokens && column", (CHUNK,)),
     "tail not zero": Mutation(
-        CHUNK_FILE, "if (begin < kRows && row < kChunk)", "if (begin < kRows && row < tokens)", (CHUNK,)
+        VIEW, "if (begin < kRows && row < kChunk)", "if (begin < kRows && row < tokens)", (CHUNK,)
     ),
     "columns past the segment's end": Mutation(
-        CHUNK_FILE, "row < tokens && column < rows.count);", "row < tokens);", (CHUNK,)
+        VIEW, "row < tokens && column < rows.count);", "row < tokens);", (CHUNK,)
     ),
     "y past the length": Mutation(
         CHUNK_FILE, "if (first + row >= block.length) continue;", "if (first + row > block.length) continue;", (CHUNK,)
@@ -199,28 +199,31 @@ CHUNK_MUTATIONS = {
         (CHUNK,),
     ),
     "y past the head's channels": Mutation(
-        CHUNK_FILE, "if (channel >= block.channels) continue;", "if (channel > block.channels) continue;", (CHUNK,)
+        CHUNK_FILE,
+        "if (channel(n) >= block.channels) continue;",
+        "if (channel(n) > block.channels) continue;",
+        (CHUNK,),
     ),
     "state not decayed": Mutation(CHUNK_FILE, "state.multiply(factor);", "", (CHUNK,)),
     "state's copy not handed over": Mutation(
         CHUNK_FILE, "state_units[0]);\n    state.hand_over(tiles.state());", "state_units[0]);", (CHUNK,)
     ),
     "state in its old unit": Mutation(
-        CHUNK_FILE, "float factor = decay * (state.unit * inverse_power(unit));", "float factor = decay;", (CHUNK,)
+        SCALARS, "float factor = decay * (state.unit * inverse_power(unit));", "float factor = decay;", (CHUNK,)
     ),
-    "state's unit too small": Mutation(CHUNK_FILE, "* 0x1p-15f;", "* 0x1p-24f;", (CHUNK,)),
-    "units of rows left out": Mutation(CHUNK_FILE, "fmaxf(largest[i],", "fmaxf(0.f * largest[i],", (CHUNK,)),
+    "state's unit too small": Mutation(SCALARS, "* 0x1p-15f;", "* 0x1p-24f;", (CHUNK,)),
+    "units of rows left out": Mutation(SCALARS, "fmaxf(largest[i],", "fmaxf(0.f * largest[i],", (CHUNK,)),
     "a part's rows in another's unit": Mutation(
-        CHUNK_FILE, "scalars.at(Scalar::kUnit, token) = inverse;", "scalars.at(Scalar::kUnit, token) = 1.f;", (CHUNK,)
+        SCALARS, "scalars.at(Scalar::kUnit, token) = inverse;", "scalars.at(Scalar::kUnit, token) = 1.f;", (CHUNK,)
     ),
     "what the state brings not decayed": Mutation(
-        CHUNK_FILE, "quick_exp2(cum[i]) * (state.unit", "1.f * (state.unit", (CHUNK,)
+        SCALARS, "quick_exp2(cum[i]) * (state.unit", "1.f * (state.unit", (CHUNK,)
     ),
-    "swapped group": Mutation(CHUNK_FILE, "head / heads_per_group(shape)", "head % shape.groups", (CHUNK,)),
+    "swapped group": Mutation(VIEW, "head / heads_per_group(shape)", "head % shape.groups", (CHUNK,)),
     "channels of another part of the head": Mutation(
-        CHUNK_FILE, "static_cast<int>(blockIdx.x) % tiles * kWidth", "0 * tiles * kWidth", (CHUNK,)
+        VIEW, "static_cast<int>(blockIdx.x) % tiles * kWidth", "0 * tiles * kWidth", (CHUNK,)
     ),
-    "D skip forgotten": Mutation(CHUNK_FILE, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
+    "D skip forgotten": Mutation(SCALARS, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
     "operands without a unit": Mutation(
         "conv_operands.cuh", "power_of_two_above(largest_of_segment(values))", "1.f + 0.f * largest_of_segment(values)"
     ),
