@@ -29,14 +29,21 @@ namespace elastic {
 using float16 = __half;
 using bfloat16 = __nv_bfloat16;
 
-// A launch with `shared_bytes` of dynamic shared memory; above 48 KiB a kernel must be allowed them first.
+// A block whose arrays and dynamic shared memory together take more than 48 KiB must be allowed the latter first.
+template <typename Kernel>
+cudaError_t allow_shared(Kernel* kernel, int shared_bytes) {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  if (error != cudaSuccess || attributes.sharedSizeBytes + shared_bytes <= 48 * 1024) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+}
+
+// A launch with `shared_bytes` of dynamic shared memory.
 template <typename... Formal, typename... Actual>
 cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream,
                                Actual... args) {
-  if (shared_bytes > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess) return error;
-  }
+  if (shared_bytes > 0)
+    if (const cudaError_t error = allow_shared(kernel, shared_bytes)) return error;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
@@ -70,6 +77,13 @@ ELASTIC_D bfloat16 from_float<bfloat16>(float v) {
 
 // Within two ulp, without the branches of an exact division; 0 where b overflows to infinity.
 ELASTIC_D float quick_divide(float a, float b) { return __fdividef(a, b); }
+
+// Within two ulp; 0 where the result is below the normal range.
+ELASTIC_D float quick_exp2(float v) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
+  return out;
+}
 
 // A load of what no thread of the launch writes (ld.global.nc): it may pass every store and barrier.
 template <typename T>
@@ -105,6 +119,7 @@ ELASTIC_D unsigned atomic_inc_release(unsigned* address, unsigned limit) {
 ELASTIC_D void fence_acquire() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 ELASTIC_D float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
+ELASTIC_D unsigned bits_of_float(float value) { return __float_as_uint(value); }
 ELASTIC_D float16 half_of_bits(unsigned short bits) { return __ushort_as_half(bits); }
 
 // kBytes (4 or 16) from global to shared memory without passing through registers; a plain copy before sm_80.
@@ -122,6 +137,25 @@ ELASTIC_D void copy_async(void* shared, const void* global) {
     *static_cast<float4*>(shared) = *static_cast<const float4*>(global);
   else
     *static_cast<float*>(shared) = *static_cast<const float*>(global);
+#endif
+}
+// The same, or zeros where there is nothing to copy: `global` is not read then, whatever it is.
+template <int kBytes>
+ELASTIC_D void copy_async_or_zero(void* shared, const void* global, bool exists) {
+  static_assert(kBytes == 4 || kBytes == 16, "a width of cp.async that is used");
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  const int read = exists ? kBytes : 0;
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(global), "r"(read) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(address), "l"(global), "r"(read) : "memory");
+#else
+  const float4 zero = {};
+  if (exists)
+    copy_async<kBytes>(shared, global);
+  else
+    copy_async<kBytes>(shared, &zero);
 #endif
 }
 // Two neighbours of a fragment in one register, the first in the lower half.
@@ -233,6 +267,28 @@ class Input {
  private:
   const T* __restrict__ first_;
 };
+
+// The elements of one register of a fragment, the lower half first.
+template <typename T>
+ELASTIC_D Pack<T, 2> unpack_pair(uint32_t bits) {
+  Pack<T, 2> pair;
+  __builtin_memcpy(&pair, &bits, sizeof pair);
+  return pair;
+}
+
+// The largest `value` of the block, in every thread. kThreads: block size.
+template <int kThreads>
+ELASTIC_D float block_max(float value) {
+  ELASTIC_SHARED(float, partial, kThreads / kWarp);
+  ELASTIC_UNROLL
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, mask));
+  if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = value;
+  __syncthreads();
+  float most = partial[0];
+  ELASTIC_UNROLL
+  for (int warp = 1; warp < kThreads / kWarp; ++warp) most = fmaxf(most, partial[warp]);
+  return most;
+}
 
 // The sum of `value` over the block, in every thread; the same order whatever the timing. kThreads: block size.
 template <int kThreads>

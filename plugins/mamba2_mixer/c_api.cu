@@ -70,10 +70,10 @@ int32_t fail(const char* what, cudaError_t error) {
   return ELASTIC_LAUNCH_FAILED;
 }
 
-cudaError_t ask_multiprocessors(int* count) {
+cudaError_t ask(cudaDeviceAttr what, int* value) {
   int device = 0;
   const cudaError_t error = cudaGetDevice(&device);
-  return error == cudaSuccess ? cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device) : error;
+  return error == cudaSuccess ? cudaDeviceGetAttribute(value, what, device) : error;
 }
 
 }  // namespace
@@ -94,14 +94,18 @@ extern "C" int32_t elastic_mamba2_requirements(const ElasticMamba2Shape* shape,
 extern "C" int32_t elastic_mamba2_enqueue(const ElasticMamba2Args* given, int32_t asked, void* stream) {
   if (!given) return refuse("elastic_mamba2_enqueue: expected args, found null");
   Args args = *given;
-  ElasticMamba2Kernel kernel = ELASTIC_MAMBA2_AUTO;
   std::string fault = check_shape(args.shape);
-  if (fault.empty()) fault = choose_kernel(args.shape, asked, &kernel);
   if (fault.empty()) fault = check_types(args);
+  if (!fault.empty()) return refuse(std::move(fault));
+  Call call = {args.shape, args.activation, 0};
+  if (const cudaError_t error = ask(cudaDevAttrComputeCapabilityMajor, &call.capability))
+    return fail("compute capability of the current device", error);
+  ElasticMamba2Kernel kernel = ELASTIC_MAMBA2_AUTO;
+  fault = choose_kernel(call, asked, &kernel);
   if (fault.empty()) fault = check_pointers(args, kernel);
   if (!fault.empty()) return refuse(std::move(fault));
   if (args.multiprocessors < 1)
-    if (const cudaError_t error = ask_multiprocessors(&args.multiprocessors))
+    if (const cudaError_t error = ask(cudaDevAttrMultiProcessorCount, &args.multiprocessors))
       return fail("multiprocessors of the current device", error);
   const Outcome outcome = dispatch(args, kernel, static_cast<cudaStream_t>(stream));
   if (outcome.error == cudaSuccess) return ELASTIC_OK;

@@ -162,24 +162,35 @@ ELASTIC_D void write_dt(const Args& args, const PrefillWorkspace& workspace, int
           time_step(to_float(values[i]), bias.value(args.head_param), args.time_step_min, args.time_step_max);
 }
 
-template <typename T, int kVec, int kTaps>
-__global__ void __launch_bounds__(kConvThreads, 5) conv_prefill(Args args, PrefillWorkspace workspace) {
-  const Shape& shape = args.shape;
+// A block's tokens: [begin, end) of row b.
+struct ConvTile {
+  int b, length, begin, end;
+};
+ELASTIC_D ConvTile conv_tile(const Args& args) {
   const int b = static_cast<int>(blockIdx.z), length = real_tokens(args, b);
   const int begin = static_cast<int>(blockIdx.y) * kConvTokens;
-  const int end = begin + kConvTokens < length ? begin + kConvTokens : length;
-  const int channel_blocks = divide_up(conv_channels(shape), kConvThreads * kVec);
-  const int block = static_cast<int>(blockIdx.x), lane = static_cast<int>(threadIdx.x);
-  if (block >= channel_blocks) {
-    const int head = (block - channel_blocks) * kConvThreads + lane;
-    if (head < shape.heads && begin < end) write_dt<T>(args, workspace, b, head, begin, end);
-    return;
-  }
-  const int channel = (block * kConvThreads + lane) * kVec;
-  if (channel >= conv_channels(shape)) return;
-  const ConvView<T, kVec> view(args, workspace, b, channel);
-  if (begin == 0) write_conv_state(view, length);
-  if (begin < end) convolve_tile<T, kVec, kTaps>(view, begin, end);
+  return {b, length, begin, begin + kConvTokens < length ? begin + kConvTokens : length};
+}
+
+// dt of the block's tokens and heads, one a thread.
+template <typename T>
+ELASTIC_D void write_dt_of_block(const Args& args, const PrefillWorkspace& workspace, const ConvTile& tile, int block) {
+  const int head = block * kConvThreads + static_cast<int>(threadIdx.x);
+  if (head < args.shape.heads && tile.begin < tile.end)
+    write_dt<T>(args, workspace, tile.b, head, tile.begin, tile.end);
+}
+
+template <typename T, int kVec, int kTaps>
+__global__ void __launch_bounds__(kConvThreads, 5) conv_prefill(Args args, PrefillWorkspace workspace) {
+  const ConvTile tile = conv_tile(args);
+  const int channels = conv_channels(args.shape), channel_blocks = divide_up(channels, kConvThreads * kVec);
+  const int block = static_cast<int>(blockIdx.x);
+  if (block >= channel_blocks) return write_dt_of_block<T>(args, workspace, tile, block - channel_blocks);
+  const int channel = (block * kConvThreads + static_cast<int>(threadIdx.x)) * kVec;
+  if (channel >= channels) return;
+  const ConvView<T, kVec> view(args, workspace, tile.b, channel);
+  if (tile.begin == 0) write_conv_state(view, tile.length);
+  if (tile.begin < tile.end) convolve_tile<T, kVec, kTaps>(view, tile.begin, tile.end);
 }
 
 }  // namespace elastic::mamba2

@@ -30,6 +30,21 @@ struct GatedValues {
   }
 };
 
+// Or gated before, in the place where they go: each is read before it is written, by one thread, and so is no Input.
+template <typename T, int kVec>
+struct ReadyValues {
+  using Raw = Pack<T, kVec>;
+  const T* q;
+
+  ELASTIC_D Raw load(int c) const { return load_pack<T, kVec>(q + c); }
+  ELASTIC_D static Pack<float, kVec> value(const Raw& raw) {
+    Pack<float, kVec> q;
+    ELASTIC_UNROLL
+    for (int v = 0; v < kVec; ++v) q.at[v] = to_float(raw.at[v]);
+    return q;
+  }
+};
+
 template <int kVec>
 ELASTIC_D float sum_of_squares(const Pack<float, kVec>& q, float sum) {
   ELASTIC_UNROLL
@@ -95,6 +110,16 @@ __global__ void __launch_bounds__(kNormThreads) gated_norm(Args args, PrefillWor
                                        TokenView<T>(args, b, token).z.from(first)};
   normalise_group<kVec>(values, Input<T>(args.norm_weight).from(first), output_row<T>(args, b, token) + first, channels,
                         args.epsilon);
+}
+
+// The same of q that lies in args.y.
+template <typename T, int kVec>
+__global__ void __launch_bounds__(kNormThreads) norm_in_place(Args args) {
+  const int token = static_cast<int>(blockIdx.x), group = static_cast<int>(blockIdx.y);
+  const int b = static_cast<int>(blockIdx.z), channels = group_channels(args.shape), first = group * channels;
+  if (token >= real_tokens(args, b)) return;
+  T* const q = output_row<T>(args, b, token) + first;
+  normalise_group<kVec>(ReadyValues<T, kVec>{q}, Input<T>(args.norm_weight).from(first), q, channels, args.epsilon);
 }
 
 }  // namespace elastic::mamba2

@@ -15,6 +15,11 @@ constexpr int kDecodeTaps = 4;   // decode_step has this width of the convolutio
 constexpr int kDecodeRows = 16;  // rows of a head that a block of decode_step holds at a time
 constexpr int kConvTokens = 16;  // a tile of conv_prefill: K-1 tokens are read twice
 
+constexpr int kChunk = 64;           // tokens that chunk_prefill takes at a time
+constexpr int kMinChunkTokens = 48;  // of a call: fewer are quicker one by one
+constexpr int kMaxChunkState = 128;
+constexpr int kMaxChunkHeadDim = 128;
+
 constexpr int kMaxGridAxis = 65535;  // of the second and third axis
 constexpr int kMaxBatch = kMaxGridAxis;
 constexpr int kMaxGroups = kMaxGridAxis;

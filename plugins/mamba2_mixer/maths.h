@@ -17,6 +17,15 @@ ELASTIC_D float time_step(float raw, float bias, float low, float high) {
   return dt < low ? low : (dt > high ? high : dt);
 }
 
+// A power of two above v >= 0, at most twice as much; between 2^-126 and 2^126, so that it has an inverse.
+ELASTIC_D float power_of_two_above(float v) {
+  constexpr unsigned kExponent = 0x7f800000u, kOne = 0x00800000u, kLargest = 0x7e800000u;
+  const unsigned exponent = bits_of_float(v) & kExponent;
+  return float_of_bits(exponent + kOne < kLargest ? exponent + kOne : kLargest);
+}
+// 1 / a power of two between 2^-126 and 2^126.
+ELASTIC_D float inverse_power(float power) { return float_of_bits(0x7f000000u - bits_of_float(power)); }
+
 // exp(dt*A), stored as itself or as its distance from one. A decay close to one would lose its last bits, the
 // same ones at every step; over thousands of tokens that bias shows, while the error of `exp - 1` does not.
 struct Decay {

@@ -1,5 +1,6 @@
 // What the kernels of a prefill hand to each other, in float32:
-//   channels [B, T, dc]  x | B | C after convolution and SiLU; the scan puts y where x was
+//   channels [B, T, dc]  x | B | C after convolution and SiLU; the scan puts y where x was. For chunk_prefill the same
+//                        rows hold operands (operand_rows.cuh), so that a call needs as much memory on every card
 //   dt       [B, H, T]
 #pragma once
 

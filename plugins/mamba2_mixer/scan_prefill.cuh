@@ -6,9 +6,6 @@
 // share a row, kRows rows a lane, so one load of B and C from shared memory serves kRows rows and a sum over
 // N takes three shuffles a row or fewer. Tokens come in small chunks, the next one on its way while this one
 // is computed.
-//
-// A tensor-core kernel for long prompts (chunks of 64, mma.sync) takes this one's place under its own name in
-// select.h; it reads and writes the same PrefillWorkspace.
 #pragma once
 
 #include "maths.h"

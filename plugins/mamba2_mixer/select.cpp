@@ -22,6 +22,23 @@ std::string check_range(const char* subject, int64_t value, int64_t low, int64_t
   return unlike(subject, std::to_string(low) + " to " + std::to_string(high), value);
 }
 
+constexpr int kChunkCapability = 8;  // the first with tensor cores for these operands and copies past the registers
+
+std::string why_not_decode(const Shape& s) {
+  return "Mamba2Mixer: kernel decode_step: expected 1 token, a convolution of width 4, and a state size and channels "
+         "of a group that are multiples of 4, found " +
+         std::to_string(s.tokens) + ", " + std::to_string(s.conv_width) + ", " + std::to_string(s.state_size) +
+         " and " + std::to_string(group_channels(s));
+}
+
+std::string why_not_chunks(const Call& call) {
+  const Shape& s = call.shape;
+  return "Mamba2Mixer: kernel chunk_prefill: expected compute capability 8 or later, a convolution of width 4, heads "
+         "in a multiple of 4, head and state sizes of 8 to 128 in multiples of 4, found " +
+         std::to_string(call.capability) + ", " + std::to_string(s.conv_width) + ", " + std::to_string(s.heads) + ", " +
+         std::to_string(s.head_dim) + " and " + std::to_string(s.state_size);
+}
+
 }  // namespace
 
 std::string check_shape(const Shape& s) {
@@ -47,24 +64,33 @@ std::string check_shape(const Shape& s) {
   return fault;
 }
 
-std::string choose_kernel(const Shape& shape, int32_t asked, ElasticMamba2Kernel* chosen) {
+std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* chosen) {
+  const Shape& shape = call.shape;
+  const bool tensor_cores = call.capability >= kChunkCapability && fits_chunks(shape);
   switch (asked) {
-    case ELASTIC_MAMBA2_AUTO:
-      *chosen = decodes(shape) ? ELASTIC_MAMBA2_DECODE_STEP : ELASTIC_MAMBA2_SCAN_PREFILL;
+    case ELASTIC_MAMBA2_AUTO: {
+      const bool chunks = tensor_cores && shape.tokens >= kMinChunkTokens && call.activation != ELASTIC_FLOAT32;
+      *chosen = decodes(shape) ? ELASTIC_MAMBA2_DECODE_STEP
+                               : (chunks ? ELASTIC_MAMBA2_CHUNK_PREFILL : ELASTIC_MAMBA2_SCAN_PREFILL);
       return "";
+    }
     case ELASTIC_MAMBA2_DECODE_STEP:
       *chosen = ELASTIC_MAMBA2_DECODE_STEP;
-      if (decodes(shape)) return "";
-      return "Mamba2Mixer: kernel decode_step: expected 1 token, a convolution of width 4, and a state size and "
-             "channels "
-             "of a group that are multiples of 4, found " +
-             std::to_string(shape.tokens) + ", " + std::to_string(shape.conv_width) + ", " +
-             std::to_string(shape.state_size) + " and " + std::to_string(group_channels(shape));
+      return decodes(shape) ? "" : why_not_decode(shape);
     case ELASTIC_MAMBA2_SCAN_PREFILL:
       *chosen = ELASTIC_MAMBA2_SCAN_PREFILL;
       return "";
+    case ELASTIC_MAMBA2_CHUNK_PREFILL:
+      *chosen = ELASTIC_MAMBA2_CHUNK_PREFILL;
+      return tensor_cores ? "" : why_not_chunks(call);
+    case ELASTIC_MAMBA2_CHUNK_PREFILL_GATED:
+      *chosen = ELASTIC_MAMBA2_CHUNK_PREFILL_GATED;
+      if (call.activation != ELASTIC_BFLOAT16)
+        return unlike("activation type of kernel chunk_prefill_gated", "2 (bfloat16)", call.activation);
+      return tensor_cores ? "" : why_not_chunks(call);
     default:
-      return unlike("kernel", "0 (auto), 1 (decode_step) or 2 (scan_prefill)", asked);
+      return unlike("kernel",
+                    "0 (auto), 1 (decode_step), 2 (scan_prefill), 3 (chunk_prefill) or 4 (chunk_prefill_gated)", asked);
   }
 }
 

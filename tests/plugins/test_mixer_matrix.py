@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mamba2_mixer.testing.cases import Case, Result, errors, make_data, matrix, tolerances
+from mamba2_mixer import reference
+from mamba2_mixer.testing.cases import (
+    Case,
+    Result,
+    errors,
+    expected,
+    make_data,
+    matrix,
+    relative_rms,
+    tolerances,
+)
 from mamba2_mixer.testing.runner import CaseError, run_case
 
 MATRIX = matrix()
@@ -48,6 +59,24 @@ def test_how_a_prompt_is_cut_does_not_matter(case_runner: Path, tmp_path: Path) 
         np.testing.assert_allclose(np.concatenate(other.y, 1), results[0].y[0], rtol=0, atol=2e-6)
 
 
+def test_a_call_from_the_state_of_another_is_one_long_call(case_runner: Path, tmp_path: Path) -> None:
+    """On tensor cores, where a cut moves the chunks: each way is within the contract's bounds of float64."""
+    whole = Case(calls=((130,),), kernel="chunk_prefill")
+    data = make_data(whole)
+    wanted, bounds = expected(whole, data), tolerances(whole)
+    for cut in ((130,), (64, 66), (65, 65), (100, 30), (1, 63, 2, 64)):
+        case, starts = replace(whole, calls=tuple((n,) for n in cut)), np.cumsum([0, *cut])
+        parts = [data.projected[0][:, a:b] for a, b in itertools.pairwise(starts)]
+        lengths = [np.array([n], np.int64) for n in cut]
+        found = _run(case, replace(data, projected=parts, length=lengths), case_runner, tmp_path)
+        shape = (-1, whole.heads, whole.head_dim)
+        y, exact = (np.concatenate(t, 1).astype(np.float64).reshape(shape) for t in (found.y, wanted.y))
+        assert relative_rms(y, exact, (0, 2)).max() <= bounds["y"], cut
+        state = relative_rms(found.ssm_state.astype(np.float64), wanted.ssm_state, (0, 2, 3)).max()
+        assert state <= bounds["ssm_state_out"], cut
+        np.testing.assert_array_equal(found.conv_state, wanted.conv_state.astype(np.float32))
+
+
 def _run(case: Case, data: object, runner: Path, folder: Path) -> Result:
     from mamba2_mixer.testing import runner as module
 
@@ -59,8 +88,28 @@ def _run(case: Case, data: object, runner: Path, folder: Path) -> Result:
         module.make_data = original
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_large_decays_on_tensor_cores_lose_what_rounded_operands_lose(
+    seed: int, case_runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dt of 60 a token's y is its own D x + dt (C . B) x, and where C . B cancels it is as wrong as B and C are.
+
+    So the float64 scan of x, B and C in float16 is the measure: whoever keeps them in two bytes does no better.
+    """
+    case = replace(MATRIX["chunks large decay"], seed=seed)
+    data, found = run_case([str(case_runner)], case, tmp_path)
+    exact = reference.causal_conv
+    monkeypatch.setattr(
+        reference, "causal_conv", lambda p, window: exact(p, window).astype(np.float16).astype(np.float64)
+    )
+    rounded = expected(case, data)
+    monkeypatch.undo()
+    inevitable = replace(found, y=rounded.y)
+    assert errors(case, data, found)["y"] <= 1.3 * errors(case, data, inevitable)["y"]
+
+
 def test_order_of_threads_does_not_change_a_bit(case_runner: Path, tmp_path: Path) -> None:
-    for calls in (((1, 1),), ((17, 9),)):
+    for calls, kernel in (((1, 1),), "auto"), (((17, 9),), "auto"), (((66, 9),), "chunk_prefill"):
         seen = {
             b"".join(t.tobytes() for t in (*(y[r, :n] for y in res.y for r, n in enumerate(calls[0])), res.ssm_state))
             for order, seed in (("forward", 0), ("reversed", 0), ("random", 1), ("random", 2))
@@ -69,7 +118,7 @@ def test_order_of_threads_does_not_change_a_bit(case_runner: Path, tmp_path: Pat
                     [
                         str(case_runner),
                     ],
-                    replace(Case(calls=calls), order=order),
+                    replace(Case(calls=calls, kernel=kernel), order=order),
                     tmp_path,
                 )[1]
             ]
@@ -88,8 +137,8 @@ def test_lengths_outside_the_call_are_read_as_its_ends(case_runner: Path, tmp_pa
 
 
 def test_nan_in_a_real_token_is_not_hidden(case_runner: Path, tmp_path: Path) -> None:
-    for calls in (((1,),), ((4,),)):
-        case = Case(calls=calls)
+    for calls, kernel in (((1,),), "auto"), (((4,),), "auto"), (((66,),), "chunk_prefill"):
+        case = Case(calls=calls, kernel=kernel)
         data = make_data(case)
         data.projected[0][0, -1, -1] = np.nan  # dt of the last head
         found = _run(case, data, case_runner, tmp_path)

@@ -12,6 +12,8 @@ from mamba2_mixer.testing.cases import Case, errors, matrix, tolerances
 from mamba2_mixer.testing.runner import PLUGINS, QUICK, CaseError, HostBuild, run_case
 
 FLOAT32, SCAN = "mamba2_mixer/launch_float32.cu", "mamba2_mixer/launch_scan.cu"
+CHUNK = "mamba2_mixer/launch_chunk.cu"
+CHUNK_FILE, SCALARS, VIEW = "chunk_prefill.cuh", "chunk_scalars.cuh", "chunk_view.cuh"
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,86 @@ MUTATIONS = {
         "if (threadIdx.x <= 64 && last_of_group(view.counter, place.blocks_per_group))",
     ),
 }
+CHUNK_MUTATIONS = {
+    "copies not waited for": Mutation(CHUNK_FILE, "wait_async<0>();", "", (CHUNK,)),
+    "copies in no group": Mutation(CHUNK_FILE, "commit_async();\n  ChunkState", "ChunkState", (CHUNK,)),
+    "missing barrier before a chunk": Mutation(
+        CHUNK_FILE, "__syncthreads();  // the chunk,", "// the chunk,", (CHUNK,)
+    ),
+    "missing barrier after the state has been read": Mutation(
+        CHUNK_FILE, "__syncthreads();  // C, the state's copy", "// C, the state's copy", (CHUNK,)
+    ),
+    "wrong stage": Mutation(CHUNK_FILE, "const int stage = i % 2;", "const int stage = (i + 1) % 2;", (CHUNK,)),
+    "one stage for two chunks": Mutation(CHUNK_FILE, "(i + 1) % 2, tiles, raw", "i % 2, tiles, raw", (CHUNK,)),
+    "tokens after a token": Mutation(
+        CHUNK_FILE, "row >= column ? product * weight : 0.f;", "product * weight;", (CHUNK,)
+    ),
+    "a token without itself": Mutation(CHUNK_FILE, "row >= column ?", "row > column ?", (CHUNK,)),
+    "a part too few": Mutation(CHUNK_FILE, "part <= place.part; ++part", "part < place.part; ++part", (CHUNK,)),
+    "decay not restarted": Mutation(
+        SCALARS,
+        "float to_end[kTokens]",
+        "const float before = scalars.at(Scalar::kCum, kChunk - 1);"
+        "if (before < 0.f) cum[0] += before, cum[1] += before;"
+        "float to_end[kTokens]",
+        (CHUNK,),
+    ),
+    "decay of the token before": Mutation(SCALARS, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
+    "tail with dt": Mutation(VIEW, "from, token < tokens);", "from, token < tokens || kind == 0);", (CHUNK,)),
+    "tail one too long": Mutation(VIEW, "from, token < tokens);", "from, token <= tokens);", (CHUNK,)),
+    "tail one too short": Mutation(VIEW, "row < tokens && column", "row + 1 < tokens && column", (CHUNK,)),
+    "tail not zero": Mutation(
+        VIEW, "if (begin < kRows && row < kChunk)", "if (begin < kRows && row < tokens)", (CHUNK,)
+    ),
+    "columns past the segment's end": Mutation(
+        VIEW, "row < tokens && column < rows.count);", "row < tokens);", (CHUNK,)
+    ),
+    "y past the length": Mutation(
+        CHUNK_FILE, "if (first + row >= block.length) continue;", "if (first + row > block.length) continue;", (CHUNK,)
+    ),
+    "y of one row less": Mutation(
+        CHUNK_FILE,
+        "if (first + row >= block.length) continue;",
+        "if (first + row + 1 >= block.length) continue;",
+        (CHUNK,),
+    ),
+    "y past the head's channels": Mutation(
+        CHUNK_FILE,
+        "if (channel(n) >= block.channels) continue;",
+        "if (channel(n) > block.channels) continue;",
+        (CHUNK,),
+    ),
+    "state not decayed": Mutation(CHUNK_FILE, "state.multiply(factor);", "", (CHUNK,)),
+    "state's copy not handed over": Mutation(
+        CHUNK_FILE, "state_units[0]);\n    state.hand_over(tiles.state());", "state_units[0]);", (CHUNK,)
+    ),
+    "state in its old unit": Mutation(
+        SCALARS, "float factor = decay * (state.unit * inverse_power(unit));", "float factor = decay;", (CHUNK,)
+    ),
+    "state's unit too small": Mutation(SCALARS, "* 0x1p-15f;", "* 0x1p-24f;", (CHUNK,)),
+    "units of rows left out": Mutation(SCALARS, "fmaxf(largest[i],", "fmaxf(0.f * largest[i],", (CHUNK,)),
+    "a part's rows in another's unit": Mutation(
+        SCALARS, "scalars.at(Scalar::kUnit, token) = inverse;", "scalars.at(Scalar::kUnit, token) = 1.f;", (CHUNK,)
+    ),
+    "what the state brings not decayed": Mutation(
+        SCALARS, "quick_exp2(cum[i]) * (state.unit", "1.f * (state.unit", (CHUNK,)
+    ),
+    "swapped group": Mutation(VIEW, "head / heads_per_group(shape)", "head % shape.groups", (CHUNK,)),
+    "channels of another part of the head": Mutation(
+        VIEW, "static_cast<int>(blockIdx.x) % tiles * kWidth", "0 * tiles * kWidth", (CHUNK,)
+    ),
+    "D skip forgotten": Mutation(SCALARS, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
+    "operands without a unit": Mutation(
+        "conv_operands.cuh", "power_of_two_above(largest_of_segment(values))", "1.f + 0.f * largest_of_segment(values)"
+    ),
+    "unit of one lane": Mutation("conv_operands.cuh", "mask = segment_lanes(kVec) / 2;", "mask = 0;"),
+    "lanes past the segment's end": Mutation(
+        "conv_operands.cuh", "exists ? window.value() : Pack<float, kVec>{};", "window.value();"
+    ),
+    "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < rows.count)", "if (true)"),
+    "operands past the length": Mutation("conv_operands.cuh", "if (first + i >= end) continue;", ""),
+    "a power of two below": Mutation("maths.h", "exponent + kOne : kLargest", "exponent : kLargest", (FLOAT32, CHUNK)),
+}
 #: Nothing but the sanitizer can see it.
 TOO_SMALL = Mutation(
     "decode_step.cuh", "ELASTIC_SHARED(float, gates, kMaxHeadDim);", "ELASTIC_SHARED(float, gates, 15);"
@@ -169,6 +251,16 @@ SUITE = (
     "prefill P=80",
     "decode P=80",
     "continuations, aliased=True",
+)
+
+
+CHUNK_SUITE = (
+    "chunks T=129",
+    "chunks length=65 of 201",
+    "chunks scale=100000.0",
+    "chunks N=60",
+    "chunks P=100",
+    "chunks ragged",
 )
 
 
@@ -195,10 +287,10 @@ def catch(runner: Path, case: Case, folder: Path) -> str:
     return "".join(f"{name} {error:g} " for name, error in found.items() if not error <= bounds[name])
 
 
-def why_caught(mutant: Path, folder: Path) -> str:
+def why_caught(mutant: Path, folder: Path, suite: tuple[str, ...] = SUITE) -> str:
     """Why a row fails. Several seeds: a missing barrier shows only when the order of threads brings it out."""
     rows = matrix()
-    tried = (catch(mutant, replace(rows[row], seed=seed), folder) for seed in range(2) for row in SUITE)
+    tried = (catch(mutant, replace(rows[row], seed=seed), folder) for seed in range(2) for row in suite)
     return next(filter(None, tried), "")
 
 
@@ -207,10 +299,17 @@ def test_mutation_is_caught(name: str, quick_objects: dict[str, Path], tmp_path:
     assert why_caught(build_mutant(MUTATIONS[name], QUICK, quick_objects, tmp_path), tmp_path)
 
 
+@pytest.mark.parametrize("name", CHUNK_MUTATIONS)
+def test_mutation_of_chunk_prefill_is_caught(name: str, quick_objects: dict[str, Path], tmp_path: Path) -> None:
+    mutant = build_mutant(CHUNK_MUTATIONS[name], QUICK, quick_objects, tmp_path)
+    assert why_caught(mutant, tmp_path, CHUNK_SUITE)
+
+
 def test_sanitizer_catches_a_shared_array_too_small(case_objects: dict[str, Path], tmp_path: Path) -> None:
     assert "AddressSanitizer" in why_caught(build_mutant(TOO_SMALL, HostBuild(), case_objects, tmp_path), tmp_path)
 
 
 def test_unbroken_kernels_pass_the_suite(quick_objects: dict[str, Path], tmp_path: Path) -> None:
     runner, rows = QUICK.link(quick_objects.values(), tmp_path / "runner"), matrix()
-    assert {row: catch(runner, rows[row], tmp_path) for row in SUITE} == dict.fromkeys(SUITE, "")
+    every = (*SUITE, *CHUNK_SUITE)
+    assert {row: catch(runner, rows[row], tmp_path) for row in every} == dict.fromkeys(every, "")

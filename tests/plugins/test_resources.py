@@ -51,14 +51,33 @@ def test_committed_table_is_whole_and_within_limits() -> None:
     table = resources.from_json(resources.TABLE.read_text())
     assert resources.faults(table, table) == []
     assert all(set(usages) == set(resources.ARCHITECTURES) for usages in table.values())
-    assert {kernel.split("<")[0] for kernel in table} == {"decode_step", "conv_prefill", "scan_prefill", "gated_norm"}
+    names = {
+        "decode_step",
+        "conv_prefill",
+        "scan_prefill",
+        "conv_operands",
+        "chunk_prefill",
+        "gated_norm",
+        "norm_in_place",
+    }
+    assert {kernel.split("<")[0] for kernel in table} == names
+
+
+def test_tensor_core_kernels_fit_the_smallest_card() -> None:
+    """99 KiB a block from sm_86 on, and what a launch asks for is counted."""
+    table = resources.from_json(resources.TABLE.read_text())
+    asked = resources.dynamic_shared()
+    assert {kernel for kernel in table if kernel.startswith("chunk_prefill")} == set(asked)
+    for kernel, dynamic in asked.items():
+        assert {usage.shared > dynamic for arch, usage in table[kernel].items() if arch >= 80} == {True}
+        assert max(usage.shared for usage in table[kernel].values()) <= resources.SHARED_LIMIT[86]
 
 
 def test_readme_shows_the_table() -> None:
     readme = (resources.MIXER / "README.md").read_text()
     for kernel, usages in resources.from_json(resources.TABLE.read_text()).items():
-        if "float" in kernel.replace("bfloat16", ""):
-            continue  # the table is that of BF16
+        if kernel.split("<")[1].split(",")[0] in {"float", "float16"} and not kernel.startswith("chunk_prefill"):
+            continue  # the table is that of BF16 activations
         registers = " | ".join(str(usages[arch].registers) for arch in resources.ARCHITECTURES)
         assert f"| `{kernel}` | {registers} |" in readme
     most = max(

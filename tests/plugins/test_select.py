@@ -42,7 +42,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def chosen(probe: Path, changes: dict[str, int], multiprocessors: int) -> tuple[str, int]:
     """The five choices of select.h as digits, and a decode block's passes."""
-    line = " ".join(map(str, [*{**SHAPE, **changes}.values(), multiprocessors]))
+    line = " ".join(map(str, [*{**SHAPE, **changes}.values(), multiprocessors, 2, 9]))
     said = subprocess.run([str(probe)], input=line, capture_output=True, text=True, check=True).stdout.split()
     return said[0], int(said[1])
 
@@ -73,6 +73,45 @@ def test_decode_blocks(probe: Path, batch: int, multiprocessors: int, passes: in
 )
 def test_variants(probe: Path, changes: dict[str, int], choices: str) -> None:
     assert chosen(probe, changes, H200)[0] == choices
+
+
+CHUNKS = {"tokens": 256}
+
+
+@pytest.mark.parametrize(
+    ("changes", "activation", "capability", "kernel"),
+    [
+        ({}, 2, 9, "decode_step"),
+        (CHUNKS, 2, 8, "chunk_prefill"),
+        (CHUNKS, 1, 12, "chunk_prefill"),
+        (CHUNKS, 0, 9, "scan_prefill"),  # float32's tolerance is not that of two-byte operands
+        (CHUNKS, 2, 7, "scan_prefill"),
+        ({"tokens": 47}, 2, 9, "scan_prefill"),
+        ({"tokens": 48}, 2, 9, "chunk_prefill"),
+        (CHUNKS | {"state_size": 132}, 2, 9, "scan_prefill"),
+        (CHUNKS | {"head_dim": 132}, 2, 9, "scan_prefill"),
+        (CHUNKS | {"head_dim": 128}, 2, 9, "chunk_prefill"),
+        (CHUNKS | {"head_dim": 78}, 2, 9, "scan_prefill"),
+        (CHUNKS | {"head_dim": 4}, 2, 9, "scan_prefill"),
+        (CHUNKS | {"state_size": 4}, 2, 9, "scan_prefill"),
+        (CHUNKS | {"conv_width": 3}, 2, 9, "scan_prefill"),
+        (CHUNKS | {"heads": 9, "groups": 3}, 2, 9, "scan_prefill"),
+    ],
+)
+def test_which_kernel_runs(probe: Path, changes: dict[str, int], activation: int, capability: int, kernel: str) -> None:
+    line = " ".join(map(str, [*{**SHAPE, **changes}.values(), H200, activation, capability]))
+    said = subprocess.run([str(probe)], input=line, capture_output=True, text=True, check=True).stdout.split()
+    assert int(said[2]) == KERNELS[kernel]
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "width"),
+    [(8, 48), (48, 48), (56, 64), (64, 64), (72, 80), (80, 80), (84, 48), (96, 48), (100, 64), (128, 64)],
+)
+def test_channels_of_a_block_leave_the_fewest_unused(probe: Path, head_dim: int, width: int) -> None:
+    line = " ".join(map(str, [*{**SHAPE, "head_dim": head_dim}.values(), H200, 2, 9]))
+    said = subprocess.run([str(probe)], input=line, capture_output=True, text=True, check=True).stdout.split()
+    assert int(said[3]) == width
 
 
 def test_memory(library: MixerLibrary) -> None:
@@ -137,11 +176,35 @@ def test_what_decode_step_does_not_run_is_refused(library: MixerLibrary, changes
     assert library.requirements(shape(**changes)).counters == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"conv_width": 3}, "8, 3, 128, 80 and 128"),
+        ({"heads": 9, "groups": 9}, "8, 4, 9, 80 and 128"),
+        ({"head_dim": 132}, "8, 4, 128, 132 and 128"),
+        ({"state_size": 30}, "8, 4, 128, 80 and 30"),
+    ],
+)
+def test_what_chunk_prefill_does_not_run_is_refused(library: MixerLibrary, changes: dict[str, int], found: str) -> None:
+    expected = (
+        "compute capability 8 or later, a convolution of width 4, heads in a multiple of 4, head and state sizes of 8 "
+        "to 128 in multiples of 4"
+    )
+    text = f"Mamba2Mixer: kernel chunk_prefill: expected {expected}, found {found}"
+    with pytest.raises(MixerError, match=re.escape(text)):
+        library.enqueue(arguments(shape(tokens=64, **changes)), "chunk_prefill")
+
+
+def test_the_gate_before_the_norm_wants_bfloat16(library: MixerLibrary) -> None:
+    text = "Mamba2Mixer: activation type of kernel chunk_prefill_gated: expected 2 (bfloat16), found 0"
+    with pytest.raises(MixerError, match=re.escape(text)):
+        library.enqueue(arguments(shape(tokens=64)), "chunk_prefill_gated")
+
+
 def test_unknown_kernel_is_refused(library: MixerLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KERNELS, "fast", 3)
-    with pytest.raises(
-        MixerError, match=r"kernel: expected 0 \(auto\), 1 \(decode_step\) or 2 \(scan_prefill\), found 3"
-    ):
+    monkeypatch.setitem(KERNELS, "fast", 5)
+    expected = "2 (scan_prefill), 3 (chunk_prefill) or 4 (chunk_prefill_gated), found 5"
+    with pytest.raises(MixerError, match=re.escape(expected)):
         library.enqueue(arguments(shape()), "fast")
 
 

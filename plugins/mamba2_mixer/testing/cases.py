@@ -6,6 +6,7 @@ A case is a base row with a few changes. Padding, and all memory that a kernel m
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,9 @@ from mamba2_mixer import reference
 from mamba2_mixer.library import KERNELS
 from numpy.typing import NDArray
 
-CONTRACT = json.loads((Path(__file__).parents[1] / "contract.json").read_text())
+MIXER = Path(__file__).parents[1]
+CONTRACT = json.loads((MIXER / "contract.json").read_text())
+MIN_CHUNK_TOKENS = int(re.findall(r"kMinChunkTokens = (\d+);", (MIXER / "limits.h").read_text())[0])
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 DTYPE_CODES = {"float32": 0, "float16": 1, "bfloat16": 2}  # ElasticDtype in params.h
 ORDERS = {"forward": 0, "reversed": 1, "random": 2}  # shim::Order
@@ -31,6 +34,7 @@ class Case:
         calls: per call the lengths of all rows; T is the longest, or what `pad_to` says.
         decay: size of |dt*A|: `typical` (dt 1e-3 to 1e-1), `large` (above 1000 in a chunk of 64), `tiny` (dt 1e-5).
         fresh: states begin as zeros, else as noise.
+        scale: size of x, B and C before the convolution, and of its bias.
     """
 
     calls: tuple[tuple[int, ...], ...] = ((65, 9),)
@@ -47,6 +51,7 @@ class Case:
     kernel: str = "auto"
     pad_to: int = 0
     limits: tuple[float, float] = (0.0, float("inf"))
+    scale: float = 1.0
     order: str = "random"
     multiprocessors: int = 132
     seed: int = 0
@@ -106,18 +111,20 @@ def make_data(case: Case) -> Data:
     normal = rng.standard_normal
     parameters = {
         "conv_weight": (0.5 * normal((case.channels, case.conv_width))).astype(act),
-        "conv_bias": (0.1 * normal(case.channels)).astype(act),
+        "conv_bias": (case.scale * 0.1 * normal(case.channels)).astype(act),
         "A_log": np.log(rng.uniform(1, 16, case.heads)).astype(head),
         "D": normal(case.heads).astype(head),
         "dt_bias": (_DT_CENTRE[case.decay] + normal(case.heads)).astype(head),
         "norm_weight": (1 + 0.1 * normal(case.inner)).astype(act),
     }
-    scale = 0.0 if case.fresh else 1.0
-    conv_state = (scale * normal((case.batch, case.conv_width - 1, case.channels))).astype(act)
-    ssm_state = (scale * normal((case.batch, case.heads, case.head_dim, case.state_size))).astype(np.float32)
+    noise = 0.0 if case.fresh else 1.0
+    conv_state = (case.scale * noise * normal((case.batch, case.conv_width - 1, case.channels))).astype(act)
+    ssm_state = (noise * normal((case.batch, case.heads, case.head_dim, case.state_size))).astype(np.float32)
     projected, length = [], []
     for i, lengths in enumerate(case.calls):
-        tokens = normal((case.batch, case.tokens(i), case.inner + case.channels + case.heads)).astype(act)
+        drawn = normal((case.batch, case.tokens(i), case.inner + case.channels + case.heads))
+        drawn[..., case.inner : -case.heads] *= case.scale
+        tokens = drawn.astype(act)
         for row, real in enumerate(lengths):
             tokens[row, real:] = np.nan
         projected.append(tokens)
@@ -223,9 +230,16 @@ def errors(case: Case, data: Data, result: Result) -> dict[str, float]:
     return worst
 
 
+def on_tensor_cores(case: Case) -> bool:
+    """Whether chunk_prefill may run one of the calls."""
+    chosen = case.activation != "float32" and max(map(case.tokens, range(len(case.calls)))) >= MIN_CHUNK_TOKENS
+    return case.kernel.startswith("chunk_prefill") or (case.kernel == "auto" and chosen)
+
+
 def tolerances(case: Case) -> dict[str, float]:
     """The bounds of `errors`: from the contract, and none for what is only copied."""
-    bounds = CONTRACT["tolerance"][case.activation]
+    by_type = CONTRACT["tolerance"]["chunk_prefill"] if on_tensor_cores(case) else CONTRACT["tolerance"]
+    bounds = by_type[case.activation]
     return {"y": bounds["y"], "ssm_state_out": bounds["ssm_state_out"], "conv_state_out": 0.0, "kept": 0.0}
 
 
@@ -276,4 +290,55 @@ def matrix() -> dict[str, Case]:
     for aliased in (True, False):
         rows[f"continuations, aliased={aliased}"] = replace(prefill, calls=chain, aliased=aliased)
     rows["continuations, 12B head"] = replace(prefill, calls=chain, head_dim=80, activation="bfloat16")
-    return rows
+    return rows | chunk_rows()
+
+
+def chunk_rows() -> dict[str, Case]:
+    """Those of chunk_prefill: by name with float32 activations, which hide nothing, and as `auto` takes it."""
+    base = Case(kernel="chunk_prefill")
+    rows = {"base": base}
+    for tokens in (1, 47, 48, 63, 64, 65, 127, 128, 129):
+        rows[f"T={tokens}"] = replace(base, calls=((tokens,),), groups=1, heads_per_group=4)
+    for activation in ("float16", "bfloat16"):
+        narrow = replace(base, activation=activation, head_dim=80, kernel="auto")
+        rows[activation] = narrow
+        rows[f"{activation} head parameters"] = replace(narrow, head_param=activation)
+        for tokens in (47, 48, 129):
+            rows[f"{activation}, T={tokens}"] = replace(narrow, calls=((tokens,),), heads_per_group=4, groups=1)
+    for head_dim in (8, 40, 48, 56, 64, 72, 80, 100, 128):
+        rows[f"P={head_dim}"] = replace(base, head_dim=head_dim)
+    for state in (8, 16, 60, 100):
+        rows[f"N={state}"] = replace(base, state_size=state)
+    for groups, heads in ((1, 12), (4, 3), (8, 1)):
+        rows[f"G={groups}, heads per group={heads}"] = replace(
+            base, groups=groups, heads_per_group=heads, calls=((66,),)
+        )
+    rows["tiny decay"] = replace(base, decay="tiny")
+    rows["large decay"] = replace(base, decay="large", seed=3)  # of others see test_mixer_matrix.py
+    for scale in (1e5, 1e-5):
+        rows[f"scale={scale}"] = replace(base, scale=scale)
+    rows["time step limits"] = replace(base, limits=(0.01, 0.02))
+    rows["fresh state"] = replace(base, fresh=True)
+    rows["separate states"] = replace(base, aliased=False)
+    for order in ("forward", "reversed"):
+        rows[f"{order} order"] = replace(base, order=order)
+    for length in (0, 1, 63, 64, 65, 200):
+        rows[f"length={length} of 201"] = replace(base, calls=((length,),), pad_to=201)
+    rows["ragged"] = replace(base, calls=((0, 3, 64, 129),), aliased=False)
+    chain = ((65, 0, 3), (1, 1, 0), (2, 64, 1), (0, 5, 17))
+    for aliased in (True, False):
+        rows[f"continuations, aliased={aliased}"] = replace(base, calls=chain, aliased=aliased)
+    wide = replace(base, activation="bfloat16", head_dim=40, heads_per_group=4, calls=((65, 17),))
+    rows["eight channels a lane"] = wide
+    rows["eight channels a lane, scale=1e5"] = replace(wide, scale=1e5)
+    rows["eight channels a lane, float16"] = replace(wide, activation="float16")
+    rows["eight channels a lane, an odd number of segments"] = replace(wide, groups=1, heads_per_group=8, head_dim=104)
+    gated = replace(base, kernel="chunk_prefill_gated", activation="bfloat16")
+    for head_dim in (20, 64, 80, 100):
+        rows[f"gated, P={head_dim}"] = replace(gated, head_dim=head_dim)
+    rows["gated, long groups"] = replace(
+        gated, calls=((65, 3),), head_dim=128, heads_per_group=16, groups=1, state_size=16
+    )
+    rows["gated, 65 of 201"] = replace(gated, calls=((65, 0),), pad_to=201)
+    rows["gated, scale=1e5"] = replace(gated, scale=1e5)
+    return {f"chunks {name}": case for name, case in rows.items()}

@@ -13,16 +13,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MIXER = Path(__file__).parents[1]
 TABLE = MIXER / "resources.json"
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-SOURCES = ("launch_scan.cu", "launch_float32.cu", "launch_float16.cu", "launch_bfloat16.cu")
+SOURCES = ("launch_scan.cu", "launch_chunk.cu", "launch_float32.cu", "launch_float16.cu", "launch_bfloat16.cu")
 KIB = 1024
 #: Shared memory that a block may have, by architecture (CUDA C++ Programming Guide, compute capabilities).
 SHARED_LIMIT = {75: 64 * KIB, 80: 163 * KIB, 86: 99 * KIB, 89: 99 * KIB, 90: 227 * KIB, 100: 227 * KIB, 120: 99 * KIB}
+
+TENSOR_CORES_FROM = 80  # before it such a kernel has no body and no launch
 
 _ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)'")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -83,11 +85,30 @@ def measure(architectures: Iterable[int] = ARCHITECTURES) -> Table:
     return read_report(report)
 
 
+def dynamic_shared() -> dict[str, int]:
+    """Bytes of shared memory that a launch asks for besides the kernel's own arrays, which are all that ptxas sees."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/dynamic_shared"
+        source = str(MIXER / "testing" / "dynamic_shared.cpp")
+        subprocess.run(["g++", "-std=c++17", "-DELASTIC_HOST_SHIM", source, "-o", program], check=True)
+        said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    return {kernel: int(size) for kernel, size in (line.split(": ") for line in said.splitlines())}
+
+
 def read_report(report: str) -> Table:
-    """The table in the words of `ptxas -v`; kernels by readable name, sorted by it."""
-    table = parse(report)
+    """The table in the words of `ptxas -v`; kernels by readable name, sorted by it; all shared memory of a block."""
+    table, asked = parse(report), dynamic_shared()
     names = readable(list(table))
-    return {names[kernel]: usages for kernel, usages in sorted(table.items(), key=lambda item: names[item[0]])}
+    found: Table = {}
+    for kernel, usages in sorted(table.items(), key=lambda item: names[item[0]]):
+        more = asked.pop(names[kernel], 0)
+        found[names[kernel]] = {
+            arch: replace(usage, shared=usage.shared + (more if arch >= TENSOR_CORES_FROM else 0))
+            for arch, usage in usages.items()
+        }
+    if asked:
+        raise RuntimeError(f"dynamic_shared.cpp: expected names of kernels, found {sorted(asked)}")
+    return found
 
 
 def compiler() -> str:

@@ -21,6 +21,7 @@ SOURCES = (
     "mamba2_mixer/select.cpp",
     "mamba2_mixer/c_api.cu",
     "mamba2_mixer/launch_scan.cu",
+    "mamba2_mixer/launch_chunk.cu",
     "mamba2_mixer/launch_float32.cu",
     "mamba2_mixer/launch_float16.cu",
     "mamba2_mixer/launch_bfloat16.cu",

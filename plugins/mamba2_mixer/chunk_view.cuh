@@ -1,0 +1,140 @@
+// A block of chunk_prefill: its place, where it reads and writes, its tiles in shared memory, and the copies that fill
+// them.
+#pragma once
+
+#include "../common/tile.cuh"
+#include "maths.h"
+#include "operand_rows.cuh"
+#include "views.cuh"
+
+namespace elastic::mamba2 {
+
+constexpr int kChunkWarps = 8;
+constexpr int kChunkThreads = kChunkWarps * kWarp;
+
+struct ChunkPlace {
+  int b, head, group, first, channels;  // [first, first + channels) of the head
+  int length;
+};
+
+template <int kWidth>
+ELASTIC_D ChunkPlace chunk_place(const Args& args) {
+  const Shape& shape = args.shape;
+  const int tiles = divide_up(shape.head_dim, kWidth), head = static_cast<int>(blockIdx.x) / tiles;
+  const int first = static_cast<int>(blockIdx.x) % tiles * kWidth, left = shape.head_dim - first;
+  const int b = static_cast<int>(blockIdx.y);
+  return {b, head, head / heads_per_group(shape), first, left < kWidth ? left : kWidth, real_tokens(args, b)};
+}
+
+// Where the block reads, but for what its output needs.
+struct ChunkView {
+  OperandRows x, b, c;
+  const float* dt;     // [T] of the head
+  const float* state;  // [channels, N]
+  float* state_out;
+
+  ELASTIC_D ChunkView(const Args& args, const PrefillWorkspace& workspace, const ChunkPlace& place)
+      : x(args, workspace, place.b, place.head * args.shape.head_dim + place.first, place.channels),
+        b(args, workspace, place.b, b_channel(args.shape, place.group), args.shape.state_size),
+        c(args, workspace, place.b, c_channel(args.shape, place.group), args.shape.state_size),
+        dt(workspace.dt_of(args.shape, place.b, place.head)),
+        state(args.ssm_state + ssm_state_offset(args.shape, place.b, place.head) + place.first * args.shape.state_size),
+        state_out(args.ssm_state_out + ssm_state_offset(args.shape, place.b, place.head) +
+                  place.first * args.shape.state_size) {}
+};
+
+// What becomes of y: itself in float32, for gated_norm. It takes the place of x, whose chunk is in shared memory by then.
+struct PlainOutput {
+  struct Raw {};
+  float* first;   // of token 0
+  int64_t pitch;  // from token to token
+
+  ELASTIC_D PlainOutput(const Args& args, const PrefillWorkspace& workspace, const ChunkPlace& place)
+      : first(workspace.token(args.shape, place.b, 0) + place.head * args.shape.head_dim + place.first),
+        pitch(conv_channels(args.shape)) {}
+  ELASTIC_D static Raw load(int, int) { return {}; }
+  ELASTIC_D void store(int token, int channel, const Pack<float, 2>& y, Raw) const {
+    store_pack(first + token * pitch + channel, y);
+  }
+};
+
+// Or q = y * silu(z), in the place of the mixer's output, for norm_in_place. T must have the range of float32.
+template <typename T>
+struct GatedOutput {
+  using Raw = Pack<T, 2>;
+  Input<T> z;  // of token 0, as is
+  T* q;
+  int64_t z_pitch, q_pitch;
+
+  ELASTIC_D GatedOutput(const Args& args, const PrefillWorkspace&, const ChunkPlace& place)
+      : z(TokenView<T>(args, place.b, 0).z.from(place.head * args.shape.head_dim + place.first)),
+        q(output_row<T>(args, place.b, 0) + place.head * args.shape.head_dim + place.first),
+        z_pitch(projected_width(args.shape)),
+        q_pitch(inner_channels(args.shape)) {}
+  ELASTIC_D Raw load(int token, int channel) const { return z.from(token * z_pitch).template pack<2>(channel); }
+  ELASTIC_D void store(int token, int channel, const Pack<float, 2>& y, const Raw& gate) const {
+    Raw gated;
+    ELASTIC_UNROLL
+    for (int v = 0; v < 2; ++v) gated.at[v] = from_float<T>(y.at[v] * silu(to_float(gate.at[v])));
+    store_pack(q + token * q_pitch + channel, gated);
+  }
+};
+
+template <typename Operand, int kWidth>
+struct ChunkTiles {
+  using Rows = SharedTile<Operand, kChunk, kMaxChunkState>;
+  using Channels = SharedTile<Operand, kChunk, kWidth>;
+  using State = SharedTile<Operand, kMaxChunkState, kWidth>;
+  static constexpr int kElements = 3 * Rows::kElements + 2 * Channels::kElements + State::kElements;
+  static constexpr int kBytes = kElements * static_cast<int>(sizeof(Operand));
+
+  ELASTIC_D explicit ChunkTiles(Operand* first) : first_(first) {}
+  ELASTIC_D Rows c() const { return Rows(first_); }
+  ELASTIC_D Rows b(int stage) const { return Rows(first_ + (1 + stage) * Rows::kElements); }
+  ELASTIC_D State state() const { return State(first_ + 3 * Rows::kElements); }
+  ELASTIC_D Channels x(int stage) const {
+    return Channels(first_ + 3 * Rows::kElements + State::kElements + stage * Channels::kElements);
+  }
+
+ private:
+  Operand* first_;
+};
+
+// As they are copied from the workspace: dt, and the units of x, B and C.
+constexpr int kRawScalars = 4;
+static_assert(kRawScalars * kChunk == kChunkThreads, "a thread copies one");
+
+// Starts the copies of rows [0, tokens) of one tile; what is not there becomes zero. A thread has one column of pieces.
+template <typename Operand, int kColumns>
+ELASTIC_D void stage_tile(const SharedTile<Operand, kChunk, kColumns>& tile, const OperandRows& rows, int first,
+                          int tokens) {
+  constexpr int kPieces = kColumns / kOperandPiece, kRows = kChunkThreads / kPieces;  // of a pass
+  const int begin = static_cast<int>(threadIdx.x / kPieces);
+  const int column = static_cast<int>(threadIdx.x % kPieces) * kOperandPiece;
+  const Operand* const from = rows.template operands<Operand>(first + begin) + column;
+  ELASTIC_UNROLL
+  for (int pass = 0; pass < divide_up(kChunk, kRows); ++pass) {
+    const int row = begin + pass * kRows;
+    if (begin < kRows && row < kChunk)
+      copy_async_or_zero<16>(tile.at(row, column), from + pass * rows.template stride<Operand>(kRows),
+                             row < tokens && column < rows.count);
+  }
+}
+
+// Starts the copies of the chunk that begins with token `first`.
+template <typename Operand, int kWidth>
+ELASTIC_D void stage_chunk(const ChunkView& view, const ChunkPlace& place, int first, int stage,
+                           const ChunkTiles<Operand, kWidth>& tiles, float* raw) {
+  const int left = place.length - first, tokens = left < kChunk ? left : kChunk;
+  const int token = static_cast<int>(threadIdx.x) % kChunk, kind = static_cast<int>(threadIdx.x) / kChunk;
+  const float* const from = kind == 0   ? view.dt + first + token
+                            : kind == 1 ? view.x.unit(first + token)
+                            : kind == 2 ? view.b.unit(first + token)
+                                        : view.c.unit(first + token);
+  copy_async_or_zero<4>(raw + threadIdx.x, from, token < tokens);
+  stage_tile(tiles.c(), view.c, first, tokens);
+  stage_tile(tiles.b(stage), view.b, first, tokens);
+  stage_tile(tiles.x(stage), view.x, first, tokens);
+}
+
+}  // namespace elastic::mamba2
