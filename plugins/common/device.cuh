@@ -29,14 +29,21 @@ namespace elastic {
 using float16 = __half;
 using bfloat16 = __nv_bfloat16;
 
-// A launch with `shared_bytes` of dynamic shared memory; above 48 KiB a kernel must be allowed them first.
+// A block whose arrays and dynamic shared memory together take more than 48 KiB must be allowed the latter first.
+template <typename Kernel>
+cudaError_t allow_shared(Kernel* kernel, int shared_bytes) {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  if (error != cudaSuccess || attributes.sharedSizeBytes + shared_bytes <= 48 * 1024) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+}
+
+// A launch with `shared_bytes` of dynamic shared memory.
 template <typename... Formal, typename... Actual>
 cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream,
                                Actual... args) {
-  if (shared_bytes > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess) return error;
-  }
+  if (shared_bytes > 0)
+    if (const cudaError_t error = allow_shared(kernel, shared_bytes)) return error;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
@@ -105,6 +112,7 @@ ELASTIC_D unsigned atomic_inc_release(unsigned* address, unsigned limit) {
 ELASTIC_D void fence_acquire() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 ELASTIC_D float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
+ELASTIC_D unsigned bits_of_float(float value) { return __float_as_uint(value); }
 ELASTIC_D float16 half_of_bits(unsigned short bits) { return __ushort_as_half(bits); }
 
 // kBytes (4 or 16) from global to shared memory without passing through registers; a plain copy before sm_80.

@@ -78,6 +78,11 @@ inline void __syncthreads() { elastic::shim::barrier(); }
 inline float __shfl_xor_sync(unsigned, float value, int mask) {
   return elastic::shim::shuffle(value, static_cast<int>(threadIdx.x % 32) ^ mask);
 }
+inline float __shfl_up_sync(unsigned, float value, int distance) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  return elastic::shim::shuffle(value, lane < distance ? lane : lane - distance);
+}
+inline float __shfl_sync(unsigned, float value, int lane) { return elastic::shim::shuffle(value, lane); }
 template <typename T>
 inline T __ldcs(const T* from) {
   return *from;
@@ -166,6 +171,11 @@ inline float float_of_bits(std::uint32_t bits) {
   float out;
   std::memcpy(&out, &bits, sizeof out);
   return out;
+}
+inline std::uint32_t bits_of_float(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
 }
 inline float16 half_of_bits(std::uint16_t bits) { return {bits}; }
 template <int kBytes>
