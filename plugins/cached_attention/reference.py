@@ -1,7 +1,7 @@
-"""Attention over caches in float64, one query head of one token after the other: what the kernels are measured against.
+"""Attention over caches in float64, one query head of one token after the other: what kernels are measured against.
 
-Vaswani and others, "Attention is all you need" (arXiv 1706.03762), equation 1, causal, with grouped queries as in Ainslie
-and others, "GQA" (arXiv 2305.13245); names and shapes as in contract.json.
+Vaswani and others, "Attention is all you need" (arXiv 1706.03762), equation 1, causal, with grouped queries as in
+Ainslie and others, "GQA" (arXiv 2305.13245); names and shapes as in contract.json.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def append(cache: NDArray, new: NDArray, position: NDArray[np.int64]) -> NDArray:
-    """The cache [B, G, S, D] with `new` [B, T, G*D] in its rows from `position` [B] on; what lies outside is dropped."""
+    """The cache [B, G, S, D] with `new` [B, T, G*D] in its rows from `position` [B] on; rows outside are dropped."""
     batch, groups, context, head_dim = cache.shape
     written = cache.copy()
     for b in range(batch):

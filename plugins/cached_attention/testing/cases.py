@@ -1,7 +1,7 @@
 """Cases for the attention kernels: what to compute, seeded data for it, and the file that attention_cases reads.
 
-A case is a base row with a few changes. Cache rows that nobody has written, and all memory that a kernel must write, are
-NaN.
+A case is a base row with a few changes. Cache rows that nobody has written, and all memory that a kernel must write,
+are NaN.
 """
 
 from __future__ import annotations
