@@ -16,6 +16,7 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 sys.path[:0] = [str(PLUGINS), str(Path(__file__).parent)]
 
 import library_build  # noqa: E402
+from cached_attention.testing import runner as attention  # noqa: E402
 from library_build import HEADERS, LIBRARY, REPORT, build_library  # noqa: E402
 from mamba2_mixer.testing.runner import MAIN, QUICK, HostBuild, sources_digest  # noqa: E402
 
@@ -56,8 +57,8 @@ def kept(pytestconfig: pytest.Config) -> Kept:
     return make
 
 
-def _objects(kept: Kept, name: str, build: HostBuild) -> dict[str, Path]:
-    sources = (*build.sources(), MAIN)
+def _objects(kept: Kept, name: str, build: HostBuild, main: str = MAIN) -> dict[str, Path]:
+    sources = (*build.sources(), main)
     return build.objects(sources, kept(name, lambda folder: build.compile(sources, folder)))
 
 
@@ -84,6 +85,33 @@ def host_library(quick_objects: dict[str, Path], tmp_path_factory: pytest.TempPa
     """The C interface as a shared library for ctypes."""
     objects = [path for source, path in quick_objects.items() if source != MAIN]
     return QUICK.link(objects, tmp_path_factory.mktemp("host_library") / "libelastic_host.so", shared=True)
+
+
+@pytest.fixture(scope="session")
+def attention_objects(kept: Kept) -> dict[str, Path]:
+    """Object files of attention_cases by source, under the sanitizers, both types."""
+    return _objects(kept, "attention_objects", attention.AttentionBuild(), attention.MAIN)
+
+
+@pytest.fixture(scope="session")
+def attention_cases(attention_objects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """attention_cases under the sanitizers, both types."""
+    program = tmp_path_factory.mktemp("host_build") / "attention_cases"
+    return attention.AttentionBuild().link(attention_objects.values(), program)
+
+
+@pytest.fixture(scope="session")
+def quick_attention_objects(kept: Kept) -> dict[str, Path]:
+    """Object files of attention_cases by source, without sanitizers, float16 only."""
+    return _objects(kept, "quick_attention_objects", attention.QUICK, attention.MAIN)
+
+
+@pytest.fixture(scope="session")
+def attention_library(quick_attention_objects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The op's C interface as a shared library for ctypes."""
+    objects = [path for source, path in quick_attention_objects.items() if source != attention.MAIN]
+    folder = tmp_path_factory.mktemp("host_library")
+    return attention.QUICK.link(objects, folder / "libelastic_attention_host.so", shared=True)
 
 
 @pytest.fixture(scope="session")
