@@ -178,7 +178,7 @@ ELASTIC_D void join_rows(const RowWriter<Traits>& writer, const Accumulator (&su
 }
 
 template <typename T, int kDim, int kRows>
-__global__ __launch_bounds__(kAttendThreads) void attend(Args args, Cut cut, Parts parts) {
+__global__ __launch_bounds__(kAttendThreads, AttendTraits<T, kDim, kRows>::kBlocks) void attend(Args args, Cut cut, Parts parts) {
   using Traits = AttendTraits<T, kDim, kRows>;
   ELASTIC_DYNAMIC_SHARED(T, shared);
   const AttendTiles<Traits> tiles(shared);

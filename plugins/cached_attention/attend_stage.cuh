@@ -19,6 +19,8 @@ struct AttendTraits {
   static constexpr int kKeys = kDim > 128 && kKeyWarps == 1 ? 32 : 64;
   static constexpr int kWarpKeys = kKeys / kKeyWarps;
   static constexpr bool kQueryInRegisters = kDim <= 128;
+  // That a multiprocessor has registers for at the same time: more of them would make some card spill.
+  static constexpr int kBlocks = kDim <= 64 || (kDim <= 128 && kKeyWarps > 1) ? 3 : 2;
   using Tile = SharedTile<T, kKeys, kDim>;
   using QueryTile = SharedTile<T, kRows, kDim>;
   // A query that goes on to registers comes through the values' buffer.

@@ -131,3 +131,14 @@ def library(library_and_report: tuple[Path, str]) -> Path:
 def ptxas_report(library_and_report: tuple[Path, str]) -> str:
     """What ptxas said of the library's kernels."""
     return library_and_report[1]
+
+
+@pytest.fixture(scope="session")
+def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of plugin_probe and attention_probe, which ask the built plugins what TensorRT would."""
+    build = tmp_path_factory.mktemp("probes")
+    library_build.cmake(
+        "-S", str(PLUGINS), "-B", str(build), f"-DELASTIC_ARCHITECTURES={library_build.ARCHITECTURE}-real"
+    )
+    library_build.cmake("--build", str(build), "--parallel", "2", "--target", "plugin_probe", "attention_probe")
+    return build

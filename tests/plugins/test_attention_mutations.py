@@ -208,7 +208,7 @@ def test_sanitizer_catches_rows_outside_the_caches(
     mutant = build_mutant(OUTSIDE[name], AttentionBuild(), attention_objects, tmp_path)
     case = Case(calls=(17,), start=(0, 0, 0), heads_per_group=1, groups=1, spare=0)
     data = replace(make_data(case), position=[np.array([-3, 5, 2**31 - 5], np.int64)])
-    with pytest.raises(CaseError, match="AddressSanitizer|signed integer overflow"):
+    with pytest.raises(CaseError, match=r"AddressSanitizer|signed integer overflow"):
         run_case([str(mutant)], case, tmp_path, data)
 
 
