@@ -15,6 +15,9 @@ constexpr int kLeastCapability = 8;  // its mma.m16n8k16, ldmatrix and cp.async
 // Blocks that every card since sm_80 has room for on a multiprocessor at the same time, at a head size of 128.
 constexpr int64_t kBlocksPerMultiprocessor = 2;
 
+// Fewer keys than a tile of `attend` has are not shared out.
+constexpr int64_t kKeysOfASplit = 64;
+
 std::string unlike(const std::string& subject, const std::string& expected, const std::string& found) {
   return "CachedAttention: " + subject + ": expected " + expected + ", found " + found;
 }
@@ -25,6 +28,18 @@ std::string check_range(const char* subject, int64_t value, int64_t low, int64_t
 }
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A call takes as long as its waves of blocks, each a share of the cache rows: the fewest splits for which that is least, and
+// none where they would not save a tenth, for parts are written, read and merged.
+int64_t choose_splits(int64_t blocks, int64_t places, int64_t room) {
+  const auto cost = [&](int64_t splits) {
+    return static_cast<double>(divide_up(blocks * splits, places)) / static_cast<double>(splits);
+  };
+  int64_t best = 1;
+  for (int64_t splits = 2; splits <= room; ++splits)
+    if (cost(splits) < cost(best)) best = splits;
+  return cost(best) < 0.9 * cost(1) ? best : 1;
+}
 
 int64_t rows_of(const Shape& s) { return static_cast<int64_t>(s.tokens) * group_heads(s); }
 
@@ -83,9 +98,10 @@ std::string choose_kernel(const Shape& shape, int32_t asked, ElasticAttentionKer
 Cut choose_cut(const Shape& s, ElasticAttentionKernel kernel, int multiprocessors) {
   const int64_t rows = kernel == ELASTIC_ATTENTION_DECODE ? kDecodeRows : kPrefillRows;
   const int64_t tiles = divide_up(rows_of(s), rows), blocks = tiles * s.key_value_heads * s.batch;
-  const int64_t wanted = std::min(kBlocksPerMultiprocessor * multiprocessors, kMaxPartRows / rows);
-  const int64_t splits = std::min<int64_t>(wanted / blocks, kMaxSplits);
-  return {static_cast<int>(rows), static_cast<int>(tiles), static_cast<int>(std::max<int64_t>(splits, 1))};
+  const int64_t room = std::min({static_cast<int64_t>(kMaxSplits), kMaxPartRows / rows / blocks,
+                                 divide_up(s.context, kKeysOfASplit)});
+  const int64_t splits = choose_splits(blocks, kBlocksPerMultiprocessor * multiprocessors, room);
+  return {static_cast<int>(rows), static_cast<int>(tiles), static_cast<int>(splits)};
 }
 
 ElasticAttentionRequirements requirements_of(const Shape& s) {

@@ -13,18 +13,16 @@ from cached_attention.testing.cases import Case, errors, make_data, matrix, tole
 from cached_attention.testing.runner import QUICK, AttentionBuild, run_case
 from mamba2_mixer.testing.runner import PLUGINS, CaseError
 
-KERNELS, SELECT = "cached_attention/launch_float16.cu", "cached_attention/select.cpp"
+KERNELS = "cached_attention/launch_float16.cu"
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """Replaces all `count` of `old` by `new` in a file of cached_attention/; `unit`: what to rebuild."""
+    """Replaces `old`, which is there once, by `new` in a file of cached_attention/."""
 
     file: str
     old: str
     new: str
-    unit: str = KERNELS
-    count: int = 1
 
 
 MUTATIONS = {
@@ -78,12 +76,6 @@ MUTATIONS = {
         "attend_stage.cuh",
         "divide_up(divide_up(seen, Traits::kKeys), cut.splits)",
         "(seen / Traits::kKeys / cut.splits)",
-    ),
-    "splits: more than the parts have room for": Mutation(
-        "select.cpp",
-        "std::min(kBlocksPerMultiprocessor * multiprocessors, kMaxPartRows / rows)",
-        "4096 * kBlocksPerMultiprocessor",
-        SELECT,
     ),
     "merge: of empty parts": Mutation("merge.cuh", "count += own == 0.f ? 0.f : 1.f;", "count += 1.f;"),
     "merge: minus infinity less minus infinity": Mutation(
@@ -171,9 +163,9 @@ def build_mutant(mutation: Mutation, build: AttentionBuild, objects: dict[str, P
     path = plugins / "cached_attention" / mutation.file
     old = r"\s+".join(re.escape(word) for word in mutation.old.split())  # however it is laid out
     patched, count = re.subn(old, lambda _: mutation.new, path.read_text())
-    assert count == mutation.count, f"{mutation.file} holds {count} of {mutation.old!r}"
+    assert count == 1, f"{mutation.file} holds {count} of {mutation.old!r}"
     path.write_text(patched)
-    fresh = replace(build, plugins=plugins, strict=False).compile((mutation.unit,), folder)
+    fresh = replace(build, plugins=plugins, strict=False).compile((KERNELS,), folder)
     return build.link({**objects, **fresh}.values(), folder / "mutant")
 
 

@@ -57,7 +57,11 @@ def cut(probe: Path, changes: dict[str, int], multiprocessors: int, kernel: int 
         ({"tokens": 3}, H100, (DECODE, 16, 1, 33)),
         ({"tokens": 4}, H100, (PREFILL, 64, 1, 33)),
         ({"tokens": 64}, H100, (PREFILL, 64, 5, 6)),
+        ({"tokens": 256}, H100, (PREFILL, 64, 20, 3)),  # 160 blocks of 264 places: two waves of a third each
+        ({"tokens": 256}, RTX5080, (PREFILL, 64, 20, 1)),  # of 168
         ({"tokens": 1024}, H100, (PREFILL, 64, 80, 1)),
+        ({"context": 200}, H100, (DECODE, 16, 1, 4)),  # tiles of keys
+        ({"context": 63}, H100, (DECODE, 16, 1, 1)),
         ({"heads": 1, "key_value_heads": 1}, H100, (DECODE, 16, 1, 128)),  # no more parts than merge can hold
     ],
 )
