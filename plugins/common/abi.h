@@ -2,7 +2,7 @@
 // loading it.
 #pragma once
 
-#include "../mamba2_mixer/elastic_mamba2.h"
+#include "elastic_plugins.h"
 
 namespace elastic {
 // What precedes the JSON in the file; the text ends with a zero byte.

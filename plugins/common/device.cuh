@@ -17,6 +17,7 @@
 #define ELASTIC_HD __host__ __device__ __forceinline__
 #define ELASTIC_D __device__ __forceinline__
 #define ELASTIC_UNROLL _Pragma("unroll")
+#define ELASTIC_UNROLL_4 _Pragma("unroll 4")
 #define ELASTIC_ROLLED _Pragma("unroll 1")
 // One array of shared memory, 16-byte aligned. The shim gives each array a heap block of its own.
 #define ELASTIC_SHARED(type, name, count) __shared__ __align__(16) type name[count]
@@ -167,7 +168,6 @@ ELASTIC_D uint32_t pack_pair(float first, float second) {
   return bits;
 }
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 // ldmatrix.x4: of four 8x8 matrices, whose rows the lanes name, to each lane its pair of each; all lanes of the warp.
 template <bool kTransposed>
 ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[4]) {
@@ -187,6 +187,7 @@ ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[4]) {
 // mma.m16n8k16 with float32 sums; all lanes of the warp.
 template <typename T>
 ELASTIC_D void multiply_add_fragments(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define ELASTIC_MMA(type, name)                                                                             \
   template <>                                                                                               \
   ELASTIC_D void multiply_add_fragments<type>(float(&d)[4], const uint32_t(&a)[4], const uint32_t(&b)[2]) { \
@@ -195,10 +196,16 @@ ELASTIC_D void multiply_add_fragments(float (&d)[4], const uint32_t (&a)[4], con
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                           \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                       \
   }
+#else  // a card without it: ops that need it refuse that card before a launch
+#define ELASTIC_MMA(type, name)                                                                          \
+  template <>                                                                                            \
+  ELASTIC_D void multiply_add_fragments<type>(float(&)[4], const uint32_t(&)[4], const uint32_t(&)[2]) { \
+    __trap();                                                                                            \
+  }
+#endif
 ELASTIC_MMA(float16, "f16")
 ELASTIC_MMA(bfloat16, "bf16")
 #undef ELASTIC_MMA
-#endif
 
 // Closes a group of copies; wait_async<n> waits until at most n groups are under way.
 ELASTIC_D void commit_async() {

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "../common/abi.h"
+#include "../common/last_error.h"
 #include "launch.h"
 #include "select.h"
 
@@ -11,10 +11,8 @@ namespace {
 
 constexpr std::uintptr_t kAlignment = 16;  // of every tensor: kernels use accesses of that width
 
-thread_local std::string last_error;
-
 int32_t refuse(std::string text) {
-  last_error = std::move(text);
+  set_last_error(std::move(text));
   return ELASTIC_REFUSED;
 }
 
@@ -66,7 +64,7 @@ Outcome dispatch(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stre
 }
 
 int32_t fail(const char* what, cudaError_t error) {
-  last_error = std::string("Mamba2Mixer: ") + what + ": " + cudaGetErrorString(error);
+  set_last_error(std::string("Mamba2Mixer: ") + what + ": " + cudaGetErrorString(error));
   return ELASTIC_LAUNCH_FAILED;
 }
 
@@ -111,5 +109,3 @@ extern "C" int32_t elastic_mamba2_enqueue(const ElasticMamba2Args* given, int32_
   if (outcome.error == cudaSuccess) return ELASTIC_OK;
   return fail((std::string("launch of ") + outcome.kernel).c_str(), outcome.error);
 }
-
-extern "C" const char* elastic_last_error(void) { return last_error.c_str(); }

@@ -1,25 +1,13 @@
-/* The C interface of libelastic_plugins: size the buffers of a call, put it on a stream. No TensorRT, no torch.
- * Functions return 0, or an ElasticStatus and leave a text in elastic_last_error(). */
+/* The C interface of elastic::Mamba2Mixer in libelastic_plugins: size the buffers of a call, put it on a stream. No
+ * TensorRT, no torch. Functions return 0, or an ElasticStatus and leave a text in elastic_last_error(). */
 #ifndef ELASTIC_MAMBA2_H
 #define ELASTIC_MAMBA2_H
 
 #include "params.h"
 
-#if defined(_WIN32)
-#define ELASTIC_API __declspec(dllexport)
-#else
-#define ELASTIC_API __attribute__((visibility("default")))
-#endif
-
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum ElasticStatus {
-  ELASTIC_OK = 0,
-  ELASTIC_REFUSED = 1,      /* a shape, type, pointer or name; nothing was launched */
-  ELASTIC_LAUNCH_FAILED = 2 /* CUDA's own error, with the kernel's name */
-} ElasticStatus;
 
 typedef enum ElasticMamba2Kernel {
   ELASTIC_MAMBA2_AUTO = 0,         /* the quickest of those that keep the contract's tolerance for the call */
@@ -42,13 +30,6 @@ ELASTIC_API int32_t elastic_mamba2_requirements(const ElasticMamba2Shape* shape,
 
 /* kernel: an ElasticMamba2Kernel. stream: a cudaStream_t. */
 ELASTIC_API int32_t elastic_mamba2_enqueue(const ElasticMamba2Args* args, int32_t kernel, void* stream);
-
-/* The text of this thread's last failure: what, expected, found. */
-ELASTIC_API const char* elastic_last_error(void);
-
-/* Versions and build flags as JSON; the same bytes can be read from the file without loading it
- * (common/abi.h). */
-ELASTIC_API const char* elastic_plugins_abi(void);
 
 #ifdef __cplusplus
 }

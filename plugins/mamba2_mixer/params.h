@@ -3,13 +3,11 @@
 #ifndef ELASTIC_MAMBA2_PARAMS_H
 #define ELASTIC_MAMBA2_PARAMS_H
 
-#include <stdint.h>
+#include "../common/elastic_plugins.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum ElasticDtype { ELASTIC_FLOAT32 = 0, ELASTIC_FLOAT16 = 1, ELASTIC_BFLOAT16 = 2 } ElasticDtype;
 
 typedef struct ElasticMamba2Shape {
   int32_t batch;      /* B */

@@ -61,10 +61,8 @@ __global__ void gemm(float* d, const T* a, const T* b, int rows) {
   const int row = lane / 2, column = lane % 2 * 8;  // of 16 bytes
   if (warp == 1)
     copy_async<16>(b_tile.at(row, column), b + row * kN + column);
-  else if (kFault == kUnmasked || row < rows)
-    copy_async<16>(a_tile.at(row, column), a + row * kK + column);
   else
-    for (int k = 0; k < 8; ++k) *a_tile.at(row, column + k) = from_float<T>(0.f);
+    copy_async_or_zero<16>(a_tile.at(row, column), a + row * kK + column, kFault == kUnmasked || row < rows);
   commit_async();
   if (kFault != kNoWait) wait_async<0>();
   if (kFault != kNoBarrier) __syncthreads();

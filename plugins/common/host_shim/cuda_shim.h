@@ -14,6 +14,7 @@
 #define ELASTIC_HD inline
 #define ELASTIC_D inline
 #define ELASTIC_UNROLL
+#define ELASTIC_UNROLL_4
 #define ELASTIC_ROLLED
 #define ELASTIC_SHARED(type, name, count) \
   static char name##_key;                 \

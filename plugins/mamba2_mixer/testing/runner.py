@@ -18,6 +18,7 @@ PLUGINS = Path(__file__).parents[2]
 #: Translation units of the library, without the TensorRT glue.
 SOURCES = (
     "common/abi.cpp",
+    "common/last_error.cpp",
     "mamba2_mixer/select.cpp",
     "mamba2_mixer/c_api.cu",
     "mamba2_mixer/launch_scan.cu",
