@@ -22,7 +22,6 @@ from elastic_export.passes.remove_dead import RemoveDead
 from elastic_export.passes.remove_full_masks import RemoveFullMasks
 from elastic_export.passes.renumber_states import RenumberStates
 from elastic_export.plan.job import ExportJob
-from elastic_export.products import TENSORRT_RTX, Product
 from elastic_export.reference import budget_masks
 
 
@@ -41,14 +40,11 @@ def sub_model_graph(
     graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
     dtypes = {name: DTYPES[stored(name)].ir for name in facts_of(graph).tensors()}
-    return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, dtypes, job.product), after)
+    return run_passes(graph, budget_passes(masks, DTYPES[job.precision].ir, dtypes), after)
 
 
 def budget_passes(
-    masks: Mapping[str, np.ndarray],
-    dtype: ir.DataType,
-    stored: Mapping[str, ir.DataType],
-    product: Product = TENSORRT_RTX,
+    masks: Mapping[str, np.ndarray], dtype: ir.DataType, stored: Mapping[str, ir.DataType]
 ) -> tuple[GraphPass, ...]:
     """Parent graph -> plain sub-model in standard ops and those of ours that ship.
 
@@ -56,7 +52,6 @@ def budget_passes(
         masks: the budget's masks by name, as `reference.budget_masks` makes them.
         dtype: the model's dtype.
         stored: dtype of every tensor as the bundle's files hold it, by tensor name.
-        product: the TensorRT product that will build it; it decides what attention becomes.
     """
     return (
         # Everything below reads the masks as constants.
@@ -73,8 +68,7 @@ def budget_passes(
         RenumberStates(),
         # Before lowering: which values are wide is said of whole ops, and what they become follows the dtype.
         AssignPrecision(dtype, stored),
-        # Attention before linear layers: it reshapes what these give, and both share one flat form of their input.
-        *(LowerOp(op, product) for op in OPS if op.shipped is None),
+        *(LowerOp(op) for op in OPS if op.shipped is None),
         LowerLinear(),
         # Shapes, masks and transposes that a lowering has left without a reader.
         RemoveDead(),

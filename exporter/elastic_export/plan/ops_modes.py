@@ -2,7 +2,7 @@
 
 `auto` asks the machine: a library that serves a target travels in its engine, which then needs nothing beside it. Where
 there is none a plugin engine still builds, from the contract, and runs where somebody has the library; a native one is
-built beside it, which needs none.
+built beside it, which needs none, for the contexts that native attention takes.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from typing import Literal
 
 from elastic_export.checkpoint.demo import cache_folder
 from elastic_export.layers.architecture import Architecture
-from elastic_export.ops.all_ops import SHIPPED
-from elastic_export.plan.limits import check_plugins
+from elastic_export.ops.plugins import misfits, plugin_ops
+from elastic_export.plan.limits import largest_context
 from elastic_export.products import Product
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.fit.targets import Target
-from elastic_runtime.format.interface import OpsMode
+from elastic_runtime.format.interface import OpsMode, Precision
 from elastic_runtime.format.manifest import CarriedLibrary
 from elastic_runtime.format.plugin_libraries import NAME, PluginLibraries, installed_libraries, read_libraries
 
 OpsWish = Literal["auto", "plugin", "native", "plugin,native"]
 OPS_WISHES: tuple[OpsWish, ...] = ("auto", "plugin", "native", "plugin,native")
+_ALL = "; a native one beside each needs none"
 _GET_ONE = "Install elastic-plugins, build it with `elastic-export plugins build`, or name a folder with --plugins"
 
 
@@ -41,12 +42,18 @@ class Library:
 class OpsPlan:
     """The modes to build, in order, and the library of each set of compute capabilities (`12.0`) that has one.
 
-    `note` is what a user should know of it, empty where all is as it is best.
+    `note` is what a user should know of it, empty where all is as it is best. `native_contexts` are those of native
+    engines where they are fewer than were asked for (None: all of them).
     """
 
     modes: tuple[OpsMode, ...]
     libraries: Mapping[tuple[str, ...], Library]
     note: str = ""
+    native_contexts: frozenset[int] | None = None
+
+    def builds(self, mode: OpsMode, context: int) -> bool:
+        """Whether an engine of that mode is built for that context."""
+        return mode != "native" or self.native_contexts is None or context in self.native_contexts
 
 
 def built_folder(environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -76,16 +83,21 @@ def plan_ops(
     named: Path | None,
     product: Product,
     models: Sequence[Architecture],
+    precision: Precision,
     capabilities: Sequence[tuple[str, ...]],
+    contexts: Sequence[int],
 ) -> OpsPlan:
-    """What to build.
+    """What to build. `auto` leaves out the native engine beside a plugin engine where its attention takes no such
+    context; modes that are named are built for every context, or refused (`check_limits`).
 
     Args:
         wish: of `--ops`.
         named: the folder of `--plugins`.
         product: the TensorRT product.
         models: the sub-models' architectures.
+        precision: of the export.
         capabilities: the compute capabilities (`12.0`) that engines are for, a tuple an engine.
+        contexts: the contexts that engines are for.
 
     Raises:
         InputError: the named folder holds no libraries, or none for an engine; `--plugins` with native engines alone.
@@ -96,7 +108,7 @@ def plan_ops(
         raise InputError("--plugins", expected="engines with plugins", found="--ops native", todo=todo)
     if wish == "native":
         return OpsPlan(("native",), {})
-    if wish == "auto" and (why := _no_plugins(product, models)) is not None:
+    if wish == "auto" and (why := _no_plugins(product, models, precision)) is not None:
         return OpsPlan(("native",), {}, why)
     libraries = _choose(find_libraries(named), capabilities)
     missing = [names for names in capabilities if names not in libraries]
@@ -107,27 +119,52 @@ def plan_ops(
             found="none",
             todo="build it with that architecture, or leave the target out",
         )
-    both: tuple[OpsMode, ...] = ("plugin", "native")
-    modes = both if wish == "plugin,native" or (wish == "auto" and missing) else ("plugin",)
-    return OpsPlan(modes, libraries, _note(modes, missing, len(capabilities)))
+    if wish == "plugin,native":
+        return OpsPlan(("plugin", "native"), libraries, _note(missing, len(capabilities), _ALL))
+    if wish == "plugin" or not missing:
+        return OpsPlan(("plugin",), libraries, _note(missing, len(capabilities)))
+    return _beside(libraries, missing, len(capabilities), contexts, _native_context(models, precision, product))
 
 
-def takes_plugins(model: Architecture) -> bool:
+def _beside(
+    libraries: Mapping[tuple[str, ...], Library],
+    missing: Sequence[tuple[str, ...]],
+    engines: int,
+    contexts: Sequence[int],
+    most: int | None,
+) -> OpsPlan:
+    """Plugin engines, and native ones for the contexts of up to `most` tokens."""
+    short = frozenset(context for context in contexts if most is None or context <= most)
+    if len(short) == len(contexts):
+        return OpsPlan(("plugin", "native"), libraries, _note(missing, engines, _ALL))
+    if not short:
+        beside = f"; none of native ops beside them, whose attention takes up to {most} tokens"
+        return OpsPlan(("plugin",), libraries, _note(missing, engines, beside))
+    beside = f"; a native one beside each of up to {most} tokens, which is all that native attention takes, needs none"
+    return OpsPlan(("plugin", "native"), libraries, _note(missing, engines, beside), short)
+
+
+def _native_context(models: Sequence[Architecture], precision: Precision, product: Product) -> int | None:
+    """The largest context that native engines of all the models take; None where nothing limits it."""
+    limits = (largest_context(model, precision, "native", product) for model in models)
+    return min((most for most in limits if most is not None), default=None)
+
+
+def takes_plugins(model: Architecture, precision: Precision) -> bool:
     """Whether a plugin could serve a layer of the model; else its engine is native and needs no library."""
-    return any(op.plugin and op.count(model) for op in SHIPPED.values())
+    return any(plugin_ops(model, precision)) or any(not misfit.op.inlines for misfit in misfits(model, precision))
 
 
-def _no_plugins(product: Product, models: Sequence[Architecture]) -> str | None:
+def _no_plugins(product: Product, models: Sequence[Architecture], precision: Precision) -> str | None:
     """What to say where no engine can have plugins, nothing where no layer wants one; None where they can."""
-    if not any(takes_plugins(model) for model in models):
+    if not any(takes_plugins(model, precision) for model in models):
         return ""
     if not product.plugins:
         return f"native engines alone: {product.called} puts no plugin in place of a function body"
-    try:
-        for model in models:
-            check_plugins(model)
-    except InputError as error:
-        return f"native engines alone: the plugin takes {error.expected}, the model has {error.found}"
+    for model in models:
+        for misfit in misfits(model, precision):
+            if not misfit.op.inlines:
+                return f"native engines alone: the plugin takes {misfit.expected}, the model has {misfit.found}"
     return None
 
 
@@ -142,11 +179,10 @@ def _choose(found: PluginLibraries | None, capabilities: Sequence[tuple[str, ...
     return chosen
 
 
-def _note(modes: tuple[OpsMode, ...], missing: Sequence[tuple[str, ...]], engines: int) -> str:
+def _note(missing: Sequence[tuple[str, ...]], engines: int, beside: str = "") -> str:
     if not missing:
         return ""
     which = "" if len(missing) == engines else f" for compute capability {', '.join(missing[0])}"
-    beside = "; a native one beside each needs none" if "native" in modes else ""
     return f"no plugin library{which} here: plugin engines run only where elastic-plugins is{beside}. {_GET_ONE}"
 
 
