@@ -119,6 +119,20 @@ def test_a_named_folder_must_serve(ask: Ask, tmp_path: Path) -> None:
         ask("auto", named=swapped)
 
 
+def test_a_library_of_an_older_version_goes_into_no_engine(ask: Ask, tmp_path: Path) -> None:
+    """It has a plugin of the mixer and none of attention: TensorRT would look for that and find none."""
+    older = library_bytes("old", ops={"Mamba2Mixer": "1"})
+    plan = ask("auto", installed=write_libraries(tmp_path / "older", older))
+    assert (plan.modes, plan.libraries) == (("plugin", "native"), {})
+    assert plan.note.startswith("no plugin library of this version here: plugin engines run only where")
+    text = "expected plugins of CachedAttention 1, Mamba2Mixer 1, found plugins of Mamba2Mixer 1. Build it again"
+    with pytest.raises(InputError, match=text):
+        ask("plugin", named=tmp_path / "older")
+    assert ask("plugin", named=tmp_path / "older", precision="fp32").libraries  # whose attention is native
+    newer = library_bytes("new", ops={"Mamba2Mixer": "1", "CachedAttention": "1", "More": "2"})
+    assert ask("auto", installed=write_libraries(tmp_path / "newer", newer)).libraries
+
+
 def test_named_then_installed_then_built(ask: Ask, tmp_path: Path) -> None:
     folders = {name: write_libraries(tmp_path / name, library_bytes(name)) for name in ("named", "installed")}
     built = write_libraries(tmp_path / "cache" / "plugins", library_bytes("built"))

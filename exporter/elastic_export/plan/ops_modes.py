@@ -22,11 +22,18 @@ from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.format.interface import OpsMode, Precision
 from elastic_runtime.format.manifest import CarriedLibrary
-from elastic_runtime.format.plugin_libraries import NAME, PluginLibraries, installed_libraries, read_libraries
+from elastic_runtime.format.plugin_libraries import (
+    NAME,
+    PluginLibraries,
+    installed_libraries,
+    library_ops,
+    read_libraries,
+)
 
 OpsWish = Literal["auto", "plugin", "native", "plugin,native"]
 OPS_WISHES: tuple[OpsWish, ...] = ("auto", "plugin", "native", "plugin,native")
 _ALL = "; a native one beside each needs none"
+_ANOTHER = "build it again from this version's plugins/: elastic-export plugins build"
 _GET_ONE = "Install elastic-plugins, build it with `elastic-export plugins build`, or name a folder with --plugins"
 
 
@@ -100,7 +107,8 @@ def plan_ops(
         contexts: the contexts that engines are for.
 
     Raises:
-        InputError: the named folder holds no libraries, or none for an engine; `--plugins` with native engines alone.
+        InputError: the named folder holds no libraries, or none for an engine, or one that lacks an op; `--plugins`
+            with native engines alone.
         BuildError: a library is not what its description says.
     """
     if wish == "native" and named is not None:
@@ -110,7 +118,8 @@ def plan_ops(
         return OpsPlan(("native",), {})
     if wish == "auto" and (why := _no_plugins(product, models, precision)) is not None:
         return OpsPlan(("native",), {}, why)
-    libraries = _choose(find_libraries(named), capabilities)
+    found = find_libraries(named)
+    libraries = _choose(found, capabilities, _wanted(models, precision), named)
     missing = [names for names in capabilities if names not in libraries]
     if missing and named is not None:
         raise InputError(
@@ -119,29 +128,26 @@ def plan_ops(
             found="none",
             todo="build it with that architecture, or leave the target out",
         )
+    without = "" if not missing else _without(missing, len(capabilities), found)
     if wish == "plugin,native":
-        return OpsPlan(("plugin", "native"), libraries, _note(missing, len(capabilities), _ALL))
+        return OpsPlan(("plugin", "native"), libraries, _note(without, _ALL))
     if wish == "plugin" or not missing:
-        return OpsPlan(("plugin",), libraries, _note(missing, len(capabilities)))
-    return _beside(libraries, missing, len(capabilities), contexts, _native_context(models, precision, product))
+        return OpsPlan(("plugin",), libraries, _note(without))
+    return _beside(libraries, without, contexts, _native_context(models, precision, product))
 
 
 def _beside(
-    libraries: Mapping[tuple[str, ...], Library],
-    missing: Sequence[tuple[str, ...]],
-    engines: int,
-    contexts: Sequence[int],
-    most: int | None,
+    libraries: Mapping[tuple[str, ...], Library], without: str, contexts: Sequence[int], most: int | None
 ) -> OpsPlan:
     """Plugin engines, and native ones for the contexts of up to `most` tokens."""
     short = frozenset(context for context in contexts if most is None or context <= most)
     if len(short) == len(contexts):
-        return OpsPlan(("plugin", "native"), libraries, _note(missing, engines, _ALL))
+        return OpsPlan(("plugin", "native"), libraries, _note(without, _ALL))
     if not short:
         beside = f"; none of native ops beside them, whose attention takes up to {most} tokens"
-        return OpsPlan(("plugin",), libraries, _note(missing, engines, beside))
+        return OpsPlan(("plugin",), libraries, _note(without, beside))
     beside = f"; a native one beside each of up to {most} tokens, which is all that native attention takes, needs none"
-    return OpsPlan(("plugin", "native"), libraries, _note(missing, engines, beside), short)
+    return OpsPlan(("plugin", "native"), libraries, _note(without, beside), short)
 
 
 def _native_context(models: Sequence[Architecture], precision: Precision, product: Product) -> int | None:
@@ -168,22 +174,49 @@ def _no_plugins(product: Product, models: Sequence[Architecture], precision: Pre
     return None
 
 
-def _choose(found: PluginLibraries | None, capabilities: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], Library]:
+def _wanted(models: Sequence[Architecture], precision: Precision) -> dict[str, str]:
+    """The ops that become plugins, and their versions."""
+    ops = (op.contract for model in models for op in plugin_ops(model, precision))
+    return {contract.name: str(contract.version) for contract in ops}
+
+
+def _choose(
+    found: PluginLibraries | None,
+    capabilities: Sequence[tuple[str, ...]],
+    wanted: Mapping[str, str],
+    named: Path | None,
+) -> dict[tuple[str, ...], Library]:
+    """The library of each set of compute capabilities, where there is one with the wanted ops. One of an older version
+    serves none where nobody has named it.
+    """
     chosen = dict[tuple[str, ...], Library]()
-    if found is None:
-        return chosen
-    for names in capabilities:
-        if (library := found.smallest(names)) is not None:
+    for names in capabilities if found is not None else ():
+        assert found is not None
+        if (library := found.smallest(names)) is None:
+            continue
+        path = found.checked(library)
+        ops = library_ops(path)
+        if ops is None or wanted.items() <= ops.items():
             entry = CarriedLibrary(library.file, library.size, library.sha256, found.abi, library.architectures)
-            chosen[names] = Library(found.checked(library), entry)
+            chosen[names] = Library(path, entry)
+        elif named is not None:
+            raise InputError(str(path), expected=_versions(wanted), found=_versions(ops), todo=_ANOTHER)
     return chosen
 
 
-def _note(missing: Sequence[tuple[str, ...]], engines: int, beside: str = "") -> str:
-    if not missing:
-        return ""
+def _versions(ops: Mapping[str, str]) -> str:
+    return "plugins of " + (", ".join(f"{name} {version}" for name, version in sorted(ops.items())) or "no op")
+
+
+def _without(missing: Sequence[tuple[str, ...]], engines: int, found: PluginLibraries | None) -> str:
+    """What there is none of."""
+    older = found is not None and any(found.smallest(names) is not None for names in missing)
     which = "" if len(missing) == engines else f" for compute capability {', '.join(missing[0])}"
-    return f"no plugin library{which} here: plugin engines run only where elastic-plugins is{beside}. {_GET_ONE}"
+    return f"no plugin library{' of this version' if older else ''}{which} here"
+
+
+def _note(without: str, beside: str = "") -> str:
+    return f"{without}: plugin engines run only where elastic-plugins is{beside}. {_GET_ONE}" if without else ""
 
 
 def capabilities_of(targets: Iterable[Target], precision: str) -> list[tuple[str, ...]]:
