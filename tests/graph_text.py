@@ -107,6 +107,7 @@ def _elastic_op(name: str, function: Callable[..., Any], attributes: Sequence[st
     return type(name, (OpRun,), {"op_domain": "elastic", "_run": scope["_run"]})
 
 
+_ATTENTION_ATTRIBUTES = ("num_heads", "num_key_value_heads", "head_dim", "scale")
 _MIXER_ATTRIBUTES = ("n_groups", "head_dim", "state_size", "epsilon", "time_step_min", "time_step_max")
 
 
@@ -118,7 +119,7 @@ def _mixer(*arguments: Any) -> Any:
 ELASTIC_OPS = [
     _elastic_op("MaskedRMSNorm", masked_rms_norm, ["epsilon"]),
     _elastic_op("LastToken", last_token),
-    _elastic_op("CachedAttention", cached_attention),
+    _elastic_op("CachedAttention", cached_attention, _ATTENTION_ATTRIBUTES),
     _elastic_op("MaskedMamba2Mixer", masked_mamba2_mixer, _MIXER_ATTRIBUTES),
     _elastic_op("Mamba2Mixer", _mixer, _MIXER_ATTRIBUTES),
 ]

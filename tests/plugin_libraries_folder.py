@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 
-def library_bytes(words: str, machine: int = 62) -> bytes:
+def library_bytes(words: str, machine: int = 62, ops: dict[str, str] | None = None) -> bytes:
     """A library: an ELF header, of x86-64 unless told otherwise, the mark, and what tells it from others."""
     header = b"\x7fELF\x02\x01\x01" + bytes(9) + (3).to_bytes(2, "little") + machine.to_bytes(2, "little")
-    mark = {"library": "0.1.0", "tensorrt": "rtx-1.7", "cuda": "13.0", "architectures": "120-real"}
+    mark: dict[str, object] = {"library": "0.1.0", "tensorrt": "rtx-1.7", "cuda": "13.0", "architectures": "120-real"}
+    if ops is not None:
+        mark |= {"ops": ops}
     text = b"elastic-plugins-abi/1 " + json.dumps(mark).encode() + b"\0"
     return header + (1).to_bytes(4, "little") + words.encode() + text
 

@@ -137,7 +137,7 @@ def test_a_step_needs_no_other(step: Step, tmp_path: Path) -> None:
 def test_a_step_that_applies_no_more_is_named(tmp_path: Path) -> None:
     tree = copy_sources(tmp_path / "tree")
     order = tree / "exporter" / "elastic_export" / "passes" / "order.py"
-    order.write_text(order.read_text(encoding="utf-8").replace("RemoveDead()", "RemoveWhatIsDead()"), encoding="utf-8")
+    order.write_text(order.read_text(encoding="utf-8").replace("Narrow()", "NarrowAll()"), encoding="utf-8")
     with pytest.raises(pytest.fail.Exception, match=r'"Add a pass" is stale, mend its diff: .*passes/order\.py'):
         apply_step(STEPS[0], tree)
 
@@ -157,7 +157,7 @@ def test_the_pass_fires(walk: Walk) -> None:
 
 def test_the_op_is_a_plugin_of_the_engine(walk: Walk) -> None:
     (engine,) = walk.document("small/report.json")["engines"].values()
-    assert engine["plugin_layers"] == {"Mamba2Mixer": 1, "SquaredRelu": 1}
+    assert engine["plugin_layers"] == {"Mamba2Mixer": 1, "CachedAttention": 1, "SquaredRelu": 1}
 
 
 def test_the_layer_kind_is_cut(walk: Walk) -> None:

@@ -111,7 +111,8 @@ def test_the_report_says_what_was_and_what_was_not_run(shared: ExportResult) -> 
     assert skipped["small/rtx5080.engine"]["command"] == "elastic-export verify BUNDLE --require engine"
     engine = report["engines"]["small/rtx5080.engine"]
     assert report["engines"] == {"small/rtx5080.engine": engine, "small/rtx5090.engine": engine}
-    assert (engine["version"], engine["plugin_layers"]) == (report["versions"]["tensorrt-rtx"], {"Mamba2Mixer": 2})
+    layers = {"Mamba2Mixer": 2, "CachedAttention": 1}
+    assert (engine["version"], engine["plugin_layers"]) == (report["versions"]["tensorrt-rtx"], layers)
     assert engine["in_place"]["ssm_state.1"] == "ssm_state_out.1"
     assert set(engine["activation_bytes"]) == {"decode", "prefill"}
     assert engine["reproducible"] == (not engine["remarks"])

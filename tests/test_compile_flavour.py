@@ -61,7 +61,9 @@ def machine_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def operators(model: Path) -> set[str]:
-    return {node.op_type for node in onnx.load(str(model), load_external_data=False).graph.node}
+    """Of the graph and of the bodies of its functions."""
+    file = onnx.load(str(model), load_external_data=False)
+    return {node.op_type for part in (file.graph, *file.functions) for node in part.node}
 
 
 @pytest.mark.usefixtures("machine_with_it")
@@ -74,7 +76,7 @@ def test_an_export_with_it_is_lowered_asked_for_and_described_as_its_own(
     assert {"Softmax", "TensorScatter"} <= ops
     [request] = asked
     assert (request.flavour, request.compute_capabilities, request.ops) == ("tensorrt", ("SM120",), "plugin")
-    assert request.plugin_ops == {"Mamba2Mixer": 2}
+    assert request.plugin_ops == {"Mamba2Mixer": 2, "CachedAttention": 1}
     [engine] = Bundle.open(result.output, "digests").manifest.budgets[0].engines
     assert (engine.flavour, engine.version) == ("tensorrt", VERSION)
     assert engine.plugin == Plugin("libelastic_plugins.so", "enterprise-11.4")

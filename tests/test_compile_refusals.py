@@ -148,7 +148,10 @@ BAD = [
     ({"max_tokens": 0}, r"--max-tokens: expected 1 or more, found 0"),
     ({"max_batch": 0}, r"--max-batch: expected 1 or more, found 0"),
     ({"max_tokens": 65}, r"--max-tokens: expected at most --max-context \(64\), found 65"),
-    ({"max_contexts": (64, 24576)}, r"--max-context: expected at most 24560 .*found 24576\. Lower --max-context"),
+    (
+        {"max_contexts": (64, 24576), "ops": "native"},
+        r"--max-context: expected at most 24560 .*found 24576\. Lower --max-context",
+    ),
     ({"precision": "fp16"}, r"--precision: expected bf16, in which the shared .*found fp16\. Use --weights sliced"),
     ({"external_weights": True, "weights": "sliced"}, r"--external-weights: expected --weights shared"),
 ]  # fmt: skip

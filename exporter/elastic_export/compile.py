@@ -97,7 +97,15 @@ def _make_model(
         if job.options.weights != "shared":
             progress.watch(folder_gauge(folder, job.size_of(budget).weight_bytes))
         model, file, embed = budget.architecture(job.parent), folder / "model.onnx", weights.embedded()
-        emitted = emit_model(graph, model, file, precision=job.precision, every_token=job.every_token, embed=embed)
+        emitted = emit_model(
+            graph,
+            model,
+            file,
+            precision=job.precision,
+            every_token=job.every_token,
+            embed=embed,
+            product=job.product,
+        )
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)  # before anybody cuts weights by them
         result.model, result.conversion = emitted, weights.bind(budget, emitted)
         writer.check_graph(budget.name, job.asked(budget.name))

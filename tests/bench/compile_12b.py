@@ -68,6 +68,7 @@ def _emit_all(checkpoint: Checkpoint, place: Path) -> dict[str, EmittedModel]:
 
 def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> None:
     sizes = {"max_tokens": arguments.max_tokens, "max_context": arguments.max_context, "max_batch": 1}
+    plugins = plugins_of(arguments.ops, model.ops, model.architecture, "bf16")
     bounds = activation_bounds(model.architecture, "bf16", arguments.ops, **sizes)
     request = EngineRequest(
         onnx=model.path,
@@ -78,8 +79,8 @@ def _build(model: EmittedModel, arguments: argparse.Namespace, place: Path) -> N
         ports=model.ports,
         outputs=(model.logits,),
         weights=model.weights,
-        plugin_ops=plugins_of(arguments.ops, model.ops),
-        plugin_creators=creators_of(plugins_of(arguments.ops, model.ops)),
+        plugin_ops=plugins,
+        plugin_creators=creators_of(plugins),
         activation_limits=bounds,
         **sizes,
     )

@@ -34,6 +34,15 @@ def wrong_head_dim(model: ir.Model) -> None:
     node_of(model, "Mamba2Mixer").attributes["head_dim"] = ir.AttrInt64("head_dim", 12)
 
 
+def wrong_number_of_heads(model: ir.Model) -> None:
+    node_of(model, "CachedAttention").attributes["num_heads"] = ir.AttrInt64("num_heads", 2)
+
+
+def mask_of_one(model: ir.Model) -> None:
+    node = node_of(model, "Mul")
+    node.replace_input_with(1, initializer(model.graph, "one", np.ones(1, np.float32)))
+
+
 def wrong_state_shape(model: ir.Model) -> None:
     next(v for v in model.graph.inputs if v.name == "ssm_state.0").shape = ir.Shape(["B", 6, 7, 5])
 
@@ -73,6 +82,8 @@ def node_too_many(model: ir.Model) -> None:
         (foreign_op, r"^node Gelu_0: expected an op of the emitted set, found Gelu\."),
         (leftover_mask, r"^node Mul_\d: expected no mask in a sub-model, found constant \(30,\)\."),
         (wrong_head_dim, r"^node Mamba2Mixer_0: expected \{'n_groups': 2, 'head_dim': 7, .*found .*'head_dim': 12"),
+        (wrong_number_of_heads, r"^node CachedAttention_0: expected \{'num_heads': 4, .*found \{'num_heads': 2"),
+        (mask_of_one, r"^node Mul_\d: expected no mask in a sub-model, found constant \(1,\)\."),
         (wrong_state_shape, r"^input ssm_state\.0: expected ssm_state\.0 \('B', 4, 7, 5\), found \('B', 6, 7, 5\)\."),
         (missing_state, r"^the sub-model's interface: expected \d+ tensors, found differing \['ssm_state\.0'\]\."),
         (extra_output, r"^the sub-model's interface: .*differing \['surprise'\]"),

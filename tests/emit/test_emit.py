@@ -18,10 +18,11 @@ import torch
 
 import elastic_export
 import elastic_runtime
-from elastic_export.emit import ModelFile, read_model_file
+from elastic_export.emit import ModelFile, emit_model, read_model_file
 from elastic_export.emit.embed import read_weight
 from elastic_export.graph.facts import tensor_slices
 from elastic_export.layers.kept import tensor_runs
+from elastic_export.products import TENSORRT, TENSORRT_RTX, Product
 from elastic_export.reference import budget_masks, empty_state
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.interface import token_ports
@@ -55,7 +56,7 @@ def test_interface_is_the_written_one(precision: str, compiled: Any, tmp_path: P
         "conv_state": narrow, "ssm_state": "float32", "key_cache": narrow, "value_cache": narrow
     }  # fmt: skip
     assert {p.dtype for p in model.weights} == {narrow}
-    assert model.ops == {"Mamba2Mixer": 1}
+    assert model.ops == {"Mamba2Mixer": 1, "CachedAttention": 1}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -64,7 +65,7 @@ def test_a_file_is_read_back_as_it_was_emitted(precision: str, compiled: Any, tm
     model = compiled.emit(tmp_path / "model.onnx", precision)
     found = read_model_file(model.path, model.architecture, precision=precision)
     assert found == ModelFile(**{field.name: getattr(model, field.name) for field in fields(ModelFile)})
-    assert (len(found.weights), found.ops) == (len(model.weight_sources), {"Mamba2Mixer": 1})
+    assert (len(found.weights), found.ops) == (len(model.weight_sources), {"Mamba2Mixer": 1, "CachedAttention": 1})
 
 
 def test_a_file_of_other_layers_is_not_taken_for_that_sub_models(compiled: Any, tmp_path: Path) -> None:
@@ -76,15 +77,33 @@ def test_a_file_of_other_layers_is_not_taken_for_that_sub_models(compiled: Any, 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_file_is_valid_and_small(precision: str, compiled: Any, tmp_path: Path) -> None:
-    """The checker of ONNX with full shape inference; no weights, no names of the parent's nodes, one function."""
+    """The checker of ONNX with full shape inference; no weights, no names of the parent's nodes, a function an op."""
     path = compiled.emit(tmp_path / "model.onnx", precision).path
     onnx.checker.check_model(str(path), full_check=True)
     proto = onnx.load(path)
-    assert [(f.domain, f.name) for f in proto.functions] == [("elastic", "Mamba2Mixer")]
+    assert [(f.domain, f.name) for f in proto.functions] == [("elastic", "Mamba2Mixer"), ("elastic", "CachedAttention")]
     assert {(o.domain, o.version) for o in proto.opset_import} == {("", 24), ("elastic", 1)}
     assert sum(np.prod(t.dims) for t in proto.graph.initializer) < 100
     assert all(node.name == f"{node.op_type}_{node.name.rsplit('_', 1)[1]}" for node in proto.graph.node)
     assert path.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(("product", "precision", "fused"), [(TENSORRT_RTX, "bf16", True), (TENSORRT, "bf16", False)])
+def test_attention_is_one_node_without_a_mask_in_the_form_of_the_product(
+    product: Product, precision: str, fused: bool, compiled: Any, tmp_path: Path
+) -> None:
+    """What a token sees is said inside the op: nothing of the size of a mask is left in the graph for a plugin."""
+    sub = compiled.budget.architecture(compiled.arch)
+    model = emit_model(compiled.narrowed(precision), sub, tmp_path / "m.onnx", precision=precision, product=product)
+    proto = onnx.load(model.path)
+    (node,) = [node for node in proto.graph.node if node.op_type == "CachedAttention"]
+    assert list(node.input)[3:] == ["key_cache.0", "value_cache.0", "position"]
+    assert list(node.output)[1:] == ["key_cache_out.0", "value_cache_out.0"]
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    assert found == {"num_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "scale": 0.25}
+    assert {n.op_type for n in proto.graph.node}.isdisjoint({"Range", "LessOrEqual", "Where", "TensorScatter"})
+    (body,) = [function for function in proto.functions if function.name == "CachedAttention"]
+    assert ("Attention" in {n.op_type for n in body.node}) == fused
 
 
 def test_weights_say_their_slices(emitted: Any, compiled: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -16,6 +18,7 @@ from elastic_export.graph.facts import clone_with_facts, facts_of
 from elastic_export.ops.plugins import creators_of, plugins_of
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.plan.activation import activation_bounds, size_bound
+from elastic_export.plan.limits import largest_context
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
 from elastic_runtime.format.interface import OpsMode
@@ -24,6 +27,7 @@ from synthetic import BUDGETS_12B, NANO_12B
 
 pytestmark = pytest.mark.xdist_group("12b")  # one worker traces it
 SIZES = {"max_tokens": 256, "max_context": 8192, "max_batch": 1}
+LONG = {"max_tokens": 1024, "max_context": 131072, "max_batch": 1}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EmittedModel]:
     return emitted
 
 
-def request(model: EmittedModel, output: Path, ops: OpsMode) -> EngineRequest:
+def request(
+    model: EmittedModel, output: Path, ops: OpsMode, sizes: Mapping[str, int] = MappingProxyType(SIZES)
+) -> EngineRequest:
+    plugins = plugins_of(ops, model.ops, model.architecture, "bf16")
     return EngineRequest(
         onnx=model.path,
         output=output,
@@ -51,11 +58,11 @@ def request(model: EmittedModel, output: Path, ops: OpsMode) -> EngineRequest:
         ports=model.ports,
         outputs=(model.logits,),
         weights=model.weights,
-        plugin_ops=plugins_of(ops, model.ops),
-        plugin_creators=creators_of(plugins_of(ops, model.ops)),
-        activation_limits=activation_bounds(model.architecture, "bf16", ops, **SIZES),
+        plugin_ops=plugins,
+        plugin_creators=creators_of(plugins),
+        activation_limits=activation_bounds(model.architecture, "bf16", ops, **sizes),
         size_limit=size_bound(model.architecture, 1, 1),
-        **SIZES,
+        **sizes,
     )
 
 
@@ -72,7 +79,22 @@ def test_plugin_engine(models: dict[str, EmittedModel], tmp_path: Path, budget: 
     assert facts.size <= 64 << 20
     assert facts.peak_rss <= 1 << 30
     assert facts.activation_bytes[0] <= 30e6
-    assert facts.activation_peak <= 300e6
+    assert facts.activation_peak <= 100e6
+
+
+def test_plugin_engine_of_a_long_context(models: dict[str, EmittedModel], tmp_path: Path) -> None:
+    """A cache of 131072 rows takes no more scratch than one of 8192, which no native engine would build over."""
+    facts = build_engine(request(models["12b"], tmp_path / "x.engine", "plugin", LONG))
+    assert facts.plugin_layers == {"Mamba2Mixer": 28, "CachedAttention": 6}
+    assert len(facts.in_place) == 28 + 2 * 6
+    assert facts.size <= 64 << 20
+    assert facts.peak_rss <= 1 << 30
+    assert facts.activation_peak <= 400e6
+    shorter = build_engine(request(models["12b"], tmp_path / "y.engine", "plugin", LONG | {"max_context": 8192}))
+    assert shorter.activation_bytes == facts.activation_bytes
+    most = largest_context(models["12b"].architecture, "bf16", "native")
+    assert most is not None
+    assert most < LONG["max_context"]
 
 
 def test_plugin_engine_that_carries_its_library(models: dict[str, EmittedModel], tmp_path: Path) -> None:

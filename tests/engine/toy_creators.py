@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from elastic_export.ops.mamba2_mixer.creator import declaration
-from elastic_export.ops.plugin_creator import create_creator
+from elastic_export.ops.plugin_creator import Declaration, Symbols, create_creator
 
 
 def twice(trt: Any) -> Any:
@@ -92,3 +92,13 @@ def hang(trt: Any) -> Any:
 
 def raising(trt: Any) -> Any:
     raise RuntimeError("creator exploded")
+
+
+def mixer_without_an_answer(trt: Any) -> Any:
+    """Creator of `Mamba2Mixer` that does not know how much scratch memory it needs."""
+    known = declaration()
+
+    def unknown(symbols: Symbols) -> int:
+        return symbols["rows"]
+
+    return create_creator(trt, Declaration(known.contract, unknown, known.check))

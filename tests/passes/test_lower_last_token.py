@@ -8,9 +8,8 @@ import numpy as np
 
 from elastic_export.ops.last_token import LAST_TOKEN
 from elastic_export.passes.lower_ops import LowerOp
-from elastic_export.products import TENSORRT_RTX
 
-LOWER = LowerOp(LAST_TOKEN, TENSORRT_RTX)
+LOWER = LowerOp(LAST_TOKEN)
 BEFORE = "g (float[B,T,2] x, int64[B] length) => (float[B,2] logits) { logits = elastic.LastToken(x, length) }"
 AFTER = """g (float[B,T,2] x, int64[B] length) => (float[B,2] logits)
 <int64 one = {1}, int64 zero = {0}, int64[1] axis = {1}, int64[B] less, int64[B] last, int64[B,1] index> {

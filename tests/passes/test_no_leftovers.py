@@ -51,12 +51,12 @@ def test_random_budgets_leave_plain_sub_models(
 def test_skipping_all_layers_of_a_kind_leaves_nothing_of_it(
     small_parent: Any, small: Architecture, parent_of: Callable[[Architecture], Any], canonical: Any
 ) -> None:
-    """Without Mamba and attention layers: no mixer, no cache, no visibility mask, no state."""
+    """Without Mamba and attention layers: no mixer, no cache, no state."""
     budget = Budget("mlp", 24, (37, 37), (6, 6), 12, 6, (0, 2, 3))
     check_plain(small_parent, budget, parent_of, canonical)
     model = small_parent.narrowed(small_parent.masks(budget))
     found = {node.op_type for node in model.graph}
-    assert not found & {"Mamba2Mixer", "TensorScatter", "Softmax", "Where", "LessOrEqual", "Range"}
+    assert not found & {"Mamba2Mixer", "CachedAttention"}
     assert facts_of(model).states == {}
     assert small.pattern.count("-") == 2
     assert sum(node.op_type == "Mul" for node in model.graph) == 2  # the squares of the two MLPs
@@ -81,9 +81,9 @@ def test_comparison_sees_a_node_too_many(small_parent: Any, tight: Budget, canon
             extra = ir.node("Identity", [node.inputs[0]])
             model.graph.insert_before(node, extra)
         elif change == "constant":
-            constant = next(v for v in model.graph.initializers.values() if v.dtype == ir.DataType.FLOAT)
+            constant = next(iter(model.graph.initializers.values()))
             assert constant.const_value is not None
-            constant.const_value = ir.tensor(constant.const_value.numpy() * 1.01)
+            constant.const_value = ir.tensor(constant.const_value.numpy() + 1)
         elif change == "shape":
             node.outputs[0].shape = ir.Shape(["B", "T", 31])
         forms.append(canonical(model))

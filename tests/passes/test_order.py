@@ -15,7 +15,7 @@ def test_order_of_the_passes() -> None:
     names = [each.name for each in budget_passes({}, ir.DataType.FLOAT, {})]
     assert names == [
         "BindBudget", "CollapseSkippedLayers", "RemoveDead", "Narrow", "RemoveFullMasks", "RenumberStates",
-        "AssignPrecision", "LowerCachedAttention", "LowerLastToken", "LowerLinear", "RemoveDead",
+        "AssignPrecision", "LowerLastToken", "LowerLinear", "RemoveDead",
     ]  # fmt: skip
 
 

@@ -99,7 +99,9 @@ def test_the_plan_counts_logits_of_every_token_and_native_mixers(plan: Plan) -> 
     )
     assert every.at(256) - last.at(256) == 2 * 32 * 61 * (2 + 4)
     mixer = 2 * 32 * 4 * 4 * (2 * 64 + 4 * 8) + 2 * 2 * 4 * 4 * 8 * 8 // 2
-    assert (native.bytes, native.least) == (last.bytes, last.least + mixer)
+    assert native.least == native.bytes + mixer
+    assert (last.least, last.per_context_token) == (last.bytes, 0)  # plugins for both
+    assert native.per_context_token > 0
 
 
 def test_normalised_options_name_no_path(plan: Plan, tmp_path: Path) -> None:
@@ -127,6 +129,7 @@ def test_another_product_is_planned_and_named_as_such(plan: Plan) -> None:
     assert job.product.experimental
     default = plan(max_contexts=(1 << 14,))
     assert "flavour" not in default.normalised()
+    job, default = plan(flavour="tensorrt", max_contexts=(1 << 15,), ops="native"), plan(ops="native")
     assert job.sizes[0].activation.per_context_token > default.sizes[0].activation.per_context_token
     assert job.capabilities == {"rtx5080": ("SM120",)}
 
@@ -139,7 +142,12 @@ REFUSED = [
     ({"max_tokens": 257}, r"--max-tokens: expected at most --max-context \(256\), found 257"),
     ({"max_contexts": ()}, r"--max-context: expected different contexts"),
     ({"max_contexts": (64, 64)}, r"--max-context: expected different contexts, found \(64, 64\)"),
-    ({"max_contexts": (24561,)}, r"--max-context: expected at most 24560"),
+    (
+        {"max_contexts": (24561,), "ops": "native"},
+        r"--max-context: expected at most 24560 with native ops .* or use --ops plugin, which takes up to 1073741824",
+    ),
+    ({"max_contexts": (4096, 24561), "ops": "plugin,native"}, r"--max-context: expected at most 24560 with native ops"),
+    ({"max_contexts": ((1 << 30) + 1,)}, r"--max-context: expected at most 1073741824 with plugin ops"),
     ({"max_batch": 0}, r"--max-batch"),
     ({"precision": "fp32"}, r"--precision: expected bf16"),
     ({"external_weights": True, "weights": "embedded"}, r"--external-weights: expected --weights shared, found"),
@@ -179,3 +187,21 @@ def test_a_state_the_plugin_has_no_room_for(tmp_path: Path) -> None:
     plan("all", "native")
     plan("plain", "plugin")
     assert not out.exists()
+
+
+def test_contexts_that_native_engines_do_not_take_are_plugin_engines_alone(plan: Plan) -> None:
+    """`auto` without a library builds a native engine beside each plugin engine, but for those."""
+    job = plan(max_contexts=(131072, 4096), ops="auto")
+    assert [(engine.max_context, engine.ops) for engine in job.engines] == [
+        (4096, "plugin"), (4096, "native"), (131072, "plugin"),
+    ]  # fmt: skip
+    assert job.asked("half") == {
+        ("rtx5080", 4096, "plugin"),
+        ("rtx5080", 4096, "native"),
+        ("rtx5080", 131072, "plugin"),
+    }
+    assert any("up to 24560 tokens, which is all that native attention takes" in said for said in job.said)
+    job = plan(max_contexts=(131072,), ops="auto")
+    assert [(engine.max_context, engine.ops, engine.word) for engine in job.engines] == [(131072, "plugin", "")]
+    assert job.normalised()["ops"] == "plugin"
+    assert any("none of native ops beside them" in said for said in job.said)

@@ -14,6 +14,8 @@ from closed_form import state_ports
 from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.layers.architecture import Architecture
+from elastic_export.ops.contract import load_contract
+from elastic_export.ops.plugins import plugin_ops
 from elastic_export.plan.limits import check_limits, check_sizes, largest_context
 from elastic_export.products import TENSORRT, TENSORRT_RTX
 from elastic_runtime.errors import BuildError, InputError
@@ -45,14 +47,63 @@ GOOD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("change", [{}, {"max_context": 24448}, {"max_context": 256}, {"max_batch": 64}])
+NATIVE = {**GOOD, "ops": "native"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"max_context": 256},
+        {"max_batch": 64},
+        {"max_context": 24448},
+        {"max_context": 24449},
+        {"max_context": 131072},
+        {"max_context": 1 << 30},
+        {"max_context": 24448, "ops": "native"},
+        {"max_context": 131072, "ops": "native", "precision": "fp32"},
+    ],
+)
 def test_what_builds_is_accepted(change: dict[str, Any]) -> None:
     check_limits(NANO, **{**GOOD, **change})
 
 
+@pytest.mark.parametrize(
+    ("change", "most"),
+    [
+        ({}, 1 << 30),
+        ({"attention_head_dim": 256}, 1 << 30),
+        ({"attention_head_dim": 8}, 1 << 30),
+        ({"attention_heads": 2, "kv_heads": 1}, 1 << 30),
+        ({"attention_head_dim": 264}, None),  # neither kernel: products in float32, of any context
+        ({"attention_head_dim": 20}, None),
+    ],
+)
+def test_what_the_attention_plugin_takes(change: dict[str, Any], most: int | None) -> None:
+    """Contexts by the op's contract where it takes the heads, else as in a native engine."""
+    model = replace(NANO, **change)
+    assert largest_context(model, "bf16", "plugin") == most
+    assert largest_context(model, "fp32", "plugin") is None
+    taken = {op.contract.name for op in plugin_ops(model, "bf16")}
+    assert taken == {"Mamba2Mixer"} | ({"CachedAttention"} if most else set())
+    check_limits(model, **{**GOOD, "max_context": 1 << 20})
+
+
+def test_the_limits_of_the_plugin_are_the_contracts() -> None:
+    limits = load_contract("cached_attention").limits
+    assert largest_context(NANO, "bf16", "plugin") == limits["S"][1]
+    for option, symbol in (("max_tokens", "T"), ("max_batch", "B")):
+        most = limits[symbol][1]
+        check_limits(NANO, **{**GOOD, "max_context": 1 << 30, option: most})
+        text = rf"--{option.replace('_', '-')}: expected at most {most} with plugin ops \(CachedAttention\), found"
+        with pytest.raises(InputError, match=text):
+            check_limits(NANO, **{**GOOD, "max_context": 1 << 30, option: most + 1})
+        check_limits(NANO, **{**NATIVE, "max_context": 24448, option: min(24448, most)})
+
+
 def test_a_product_without_a_fused_kernel_takes_any_context() -> None:
-    assert largest_context(NANO, "bf16", TENSORRT) is None
-    check_limits(NANO, product=TENSORRT, **{**GOOD, "max_context": 1 << 17})
+    assert largest_context(NANO, "bf16", "native", TENSORRT) is None
+    check_limits(NANO, product=TENSORRT, **{**NATIVE, "max_context": 1 << 17})
 
 
 def test_a_product_that_puts_no_plugin_in_place_of_a_function_body_builds_native_layers_only() -> None:
@@ -78,9 +129,20 @@ def test_a_product_that_puts_no_plugin_in_place_of_a_function_body_builds_native
             "--max-tokens: expected at most --max-context (256), found 300. Lower --max-tokens or raise --max-context.",
         ),
         (
-            {"max_context": 24449},
-            "--max-context: expected at most 24448 (attention head size 128 in bf16), found 24449. "
-            "Lower --max-context to 24448: no attention kernel decodes over more rows.",
+            {"max_context": 24449, "ops": "native"},
+            "--max-context: expected at most 24448 with native ops (attention head size 128 in bf16), found 24449. "
+            "Lower --max-context to 24448, over more rows no attention kernel decodes, or use --ops plugin, which "
+            "takes up to 1073741824.",
+        ),
+        (
+            {"max_context": (1 << 30) + 1, "ops": "native"},
+            "--max-context: expected at most 24448 with native ops (attention head size 128 in bf16), found "
+            "1073741825. Lower --max-context to 24448, over more rows no attention kernel decodes.",
+        ),
+        (
+            {"max_context": (1 << 30) + 1},
+            "--max-context: expected at most 1073741824 with plugin ops (attention head size 128 in bf16), found "
+            "1073741825. Lower --max-context to 1073741824, over more rows no attention kernel decodes.",
         ),
         (
             {"compute_capabilities": ("SM75", "SM120")},
@@ -129,13 +191,23 @@ def test_what_the_plugin_has_no_room_for(change: dict[str, Any], text: str) -> N
         check_limits(large, **GOOD)
     assert str(caught.value) == text
     check_limits(large, **{**GOOD, "ops": "native"})
-    check_limits(replace(large, pattern="-*-", mamba_heads=()), **GOOD)  # no mixer, no plugin
+    check_limits(replace(large, pattern="-*-", mamba_heads=()), **GOOD)  # no mixer, no such plugin
+
+
+def test_an_engine_without_a_plugin_that_it_cannot_have_names_no_other_ops_mode() -> None:
+    """--ops plugin is refused for the state size, so it is no way out of a long context."""
+    with pytest.raises(InputError) as caught:
+        check_limits(replace(NANO, ssm_state=300), **{**NATIVE, "max_context": 131072})
+    assert caught.value.todo == "lower --max-context to 24448, over more rows no attention kernel decodes"
+    with pytest.raises(InputError) as caught:
+        check_limits(NANO, product=replace(TENSORRT_RTX, plugins=False), **{**NATIVE, "max_context": 131072})
+    assert "--ops" not in caught.value.todo
 
 
 def test_no_limit_without_fused_attention() -> None:
-    assert largest_context(NANO, "fp32") is None
-    assert largest_context(replace(NANO, pattern="M--", ffn_sizes=(1, 1)), "bf16") is None
-    assert largest_context(replace(NANO, attention_head_dim=20), "bf16") is None
+    assert largest_context(NANO, "fp32", "native") is None
+    assert largest_context(replace(NANO, pattern="M--", ffn_sizes=(1, 1)), "bf16", "native") is None
+    assert largest_context(replace(NANO, attention_head_dim=20), "bf16", "native") is None
     check_sizes(max_tokens=1, max_context=1, max_batch=1)
 
 
@@ -185,7 +257,7 @@ def attention_request(folder: Path, *, context: int, head_dim: int, query_heads:
 
 
 def test_the_real_builder_has_that_border(tmp_path: Path) -> None:
-    border = largest_context(NANO, "bf16")
+    border = largest_context(NANO, "bf16", "native")
     assert border is not None
     build_engine(attention_request(tmp_path, context=border, head_dim=128))
     with pytest.raises(BuildError, match="not supported by a dedicated kernel"):

@@ -16,7 +16,8 @@ from elastic_runtime.errors import BuildError, InputError
 from plugin_libraries_folder import library_bytes, write_libraries
 from small_export import ARCH
 
-PLUGIN_FREE = replace(ARCH, pattern="*-", mamba_heads=())
+ATTENTION = replace(ARCH, pattern="*-", mamba_heads=())
+PLUGIN_FREE = replace(ARCH, pattern="-", mamba_heads=())
 Ask = Callable[..., OpsPlan]
 
 
@@ -26,12 +27,18 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ask:
     monkeypatch.setenv("ELASTIC_CACHE", str(tmp_path / "cache"))
 
     def plan(
-        wish: str, *capabilities: str, installed: Path | None = None, named: Path | None = None, model: object = ARCH
+        wish: str,
+        *capabilities: str,
+        installed: Path | None = None,
+        named: Path | None = None,
+        model: object = ARCH,
+        precision: str = "bf16",
+        contexts: tuple[int, ...] = (2048,),
     ) -> OpsPlan:
         found = None if installed is None else ops_modes.read_libraries(installed)
         monkeypatch.setattr(ops_modes, "installed_libraries", lambda: found)
         wanted = [(name,) for name in capabilities or ("12.0",)]
-        return plan_ops(wish, named, TENSORRT_RTX, [model], wanted)  # type: ignore[arg-type,list-item]
+        return plan_ops(wish, named, TENSORRT_RTX, [model], precision, wanted, contexts)  # type: ignore[arg-type,list-item]
 
     return plan
 
@@ -67,11 +74,37 @@ def test_without_one_a_native_engine_is_built_beside(ask: Ask, tmp_path: Path) -
 def test_native_engines_want_none(ask: Ask, tmp_path: Path) -> None:
     assert ask("native") == OpsPlan(("native",), {})
     assert ask("auto", model=PLUGIN_FREE) == OpsPlan(("native",), {})
+    assert ask("auto", model=ATTENTION, precision="fp32") == OpsPlan(("native",), {})
+    assert ask("auto", model=ATTENTION).modes == ("plugin", "native")
     plan = ask("auto", model=replace(ARCH, ssm_state=300))
     assert plan.modes == ("native",)
     assert plan.note == "native engines alone: the plugin takes a state size of 1 to 256, the model has 300"
     with pytest.raises(InputError, match="--plugins: expected engines with plugins, found --ops native"):
         ask("native", named=tmp_path)
+
+
+def test_auto_leaves_native_engines_out_where_their_attention_ends(ask: Ask, tmp_path: Path) -> None:
+    """And says so; where a plugin engine carries its library nothing is left out."""
+    long = 24576 - ARCH.attention_head_dim + 1
+    plan = ask("auto", contexts=(long, 1 << 17))
+    assert (plan.modes, plan.builds("plugin", 1 << 17)) == (("plugin",), True)
+    assert plan.note.startswith(
+        "no plugin library here: plugin engines run only where elastic-plugins is; none of native ops beside them, "
+        f"whose attention takes up to {long - 1} tokens. Install"
+    )
+    plan = ask("auto", contexts=(2048, long - 1, 1 << 17))
+    assert plan.modes == ("plugin", "native")
+    assert [context for context in (2048, long - 1, 1 << 17) if plan.builds("native", context)] == [2048, long - 1]
+    assert f"a native one beside each of up to {long - 1} tokens, which is all that" in plan.note
+    assert ask("auto", contexts=(1 << 17,), precision="fp32").modes == ("plugin", "native")
+    folder = write_libraries(tmp_path / "installed", library_bytes("one"))
+    assert ask("auto", contexts=(1 << 17,), installed=folder) == ask("plugin", contexts=(1 << 17,), installed=folder)
+
+
+def test_modes_that_are_named_are_built_for_every_context(ask: Ask) -> None:
+    plan = ask("plugin,native", contexts=(1 << 17,))
+    assert plan.modes == ("plugin", "native")
+    assert plan.builds("native", 1 << 17)  # and refused, by the limits of native engines
 
 
 def test_a_named_folder_must_serve(ask: Ask, tmp_path: Path) -> None:
@@ -84,6 +117,20 @@ def test_a_named_folder_must_serve(ask: Ask, tmp_path: Path) -> None:
     (swapped / "libelastic_plugins.0.so").write_bytes(library_bytes("two"))
     with pytest.raises(BuildError, match=r"as its libraries\.json says, found"):
         ask("auto", named=swapped)
+
+
+def test_a_library_of_an_older_version_goes_into_no_engine(ask: Ask, tmp_path: Path) -> None:
+    """It has a plugin of the mixer and none of attention: TensorRT would look for that and find none."""
+    older = library_bytes("old", ops={"Mamba2Mixer": "1"})
+    plan = ask("auto", installed=write_libraries(tmp_path / "older", older))
+    assert (plan.modes, plan.libraries) == (("plugin", "native"), {})
+    assert plan.note.startswith("no plugin library of this version here: plugin engines run only where")
+    text = "expected plugins of CachedAttention 1, Mamba2Mixer 1, found plugins of Mamba2Mixer 1. Build it again"
+    with pytest.raises(InputError, match=text):
+        ask("plugin", named=tmp_path / "older")
+    assert ask("plugin", named=tmp_path / "older", precision="fp32").libraries  # whose attention is native
+    newer = library_bytes("new", ops={"Mamba2Mixer": "1", "CachedAttention": "1", "More": "2"})
+    assert ask("auto", installed=write_libraries(tmp_path / "newer", newer)).libraries
 
 
 def test_named_then_installed_then_built(ask: Ask, tmp_path: Path) -> None:

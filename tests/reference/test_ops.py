@@ -31,7 +31,7 @@ def test_cached_attention_is_attention_over_all_earlier_tokens(heads: int, kv: i
         for cache in caches:
             cache[row, :, first:] = np.nan
     inputs = [torch.from_numpy(x) for x in (query, key, value, *caches)]
-    y, keys, values = (t.numpy() for t in cached_attention(*inputs, torch.tensor(position)))
+    y, keys, values = (t.numpy() for t in cached_attention(*inputs, torch.tensor(position), heads, kv, hd, hd**-0.5))
     for row, first in enumerate(position):
         for cache, new in ((keys, key), (values, value)):
             expected = new[row].reshape(tokens, kv, hd).swapaxes(0, 1)
@@ -85,7 +85,10 @@ def examples() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             torch.ops.elastic.masked_rms_norm.default,
             (torch.randn(2, 5), torch.ones(5), torch.ones(5), 1e-5),
         ),
-        "cached_attention": (torch.ops.elastic.cached_attention.default, (*attention, torch.tensor([0, 1]))),
+        "cached_attention": (
+            torch.ops.elastic.cached_attention.default,
+            (*attention, torch.tensor([0, 1]), 2, 1, 4, 0.5),
+        ),
         "last_token": (torch.ops.elastic.last_token.default, (torch.randn(2, 3, 4), torch.tensor([1, 3]))),
     }
 
@@ -103,3 +106,6 @@ def test_operands_stand_in_the_order_of_the_contract() -> None:
     assert names == [*(operand.name for operand in contract.inputs), "channel_mask", *contract.attributes]
     assert (contract.domain, contract.name, contract.version) == ("elastic", "Mamba2Mixer", 1)
     assert contract.defaults == {"time_step_min": 0.0, "time_step_max": math.inf}
+    attention = load_contract("cached_attention")
+    names = [argument.name for argument in torch.ops.elastic.cached_attention.default._schema.arguments]
+    assert names == [*(operand.name for operand in attention.inputs), *attention.attributes]

@@ -78,6 +78,15 @@ def test_attributes_carry_the_architecture(traced: ir.Model, arch: Architecture)
     assert found == pytest.approx(
         {"n_groups": 2, "head_dim": 12, "state_size": 5, "epsilon": 1e-3, "time_step_min": 0.002, "time_step_max": 0.5}
     )
+    attention = {name: a.value for name, a in only(traced, "CachedAttention").attributes.items()}
+    assert attention == pytest.approx(
+        {
+            "num_heads": arch.attention_heads,
+            "num_key_value_heads": arch.kv_heads,
+            "head_dim": arch.attention_head_dim,
+            "scale": arch.attention_head_dim**-0.5,
+        }
+    )
     norms = [node for node in traced.graph if node.op_type == "MaskedRMSNorm"]
     assert [node.attributes["epsilon"].as_float() for node in norms] == pytest.approx([arch.epsilon] * 4)
 

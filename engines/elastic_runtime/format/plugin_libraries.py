@@ -168,6 +168,22 @@ def library_mark(path: Path) -> dict[str, str]:
     Raises:
         InputError: not a plugin library of ours, or one that cannot be read.
     """
+    mark = _mark(path)
+    names = ("library", "tensorrt", "cuda", "architectures")
+    return {name: mark[name] if isinstance(mark.get(name), str) else "none" for name in names}
+
+
+def library_ops(path: Path) -> dict[str, str] | None:
+    """The ops that a library has plugins of, with their versions, read from its bytes; None where it does not say.
+
+    Raises:
+        InputError: as `library_mark`.
+    """
+    ops = _mark(path).get("ops")
+    return {str(name): str(version) for name, version in ops.items()} if isinstance(ops, dict) else None
+
+
+def _mark(path: Path) -> dict[str, Any]:
     try:
         found = _MARKER.search(path.read_bytes())
     except OSError as error:
@@ -183,5 +199,4 @@ def library_mark(path: Path) -> dict[str, str]:
         )
     with advised(_BUILD):
         mark: dict[str, Any] = parse_json(found[1], f"{path}: versions")
-    names = ("library", "tensorrt", "cuda", "architectures")
-    return {name: mark[name] if isinstance(mark.get(name), str) else "none" for name in names}
+    return mark

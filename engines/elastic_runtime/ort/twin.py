@@ -7,8 +7,9 @@ original in the accumulation order only: a precision assigned wrongly shows.
 What a file does to a weight before anything is computed is part of the weight: one that is stored in float32 and that
 the model takes in its narrow type is rounded to it in both twins.
 
-Function bodies are inlined first, since a body says nothing of types and an op in it may compute narrow. The contract
-of the mixer is float32 inside: so what a body *computes* narrow is rounded in both twins (what it only moves is not).
+Function bodies are inlined first, since a body says nothing of types and an op in it may compute narrow. The contracts
+of our ops are float32 inside: so what a body *computes* narrow is rounded in both twins (what it only moves is not, nor
+is what it moves to an output and computes with no more: that is the op's own result).
 
 Needs the `onnx` package. A float32 model is its own twin.
 """
@@ -81,7 +82,7 @@ def float32_twin(
         twin.CopyFrom(model)
         return twin
     twin = onnx.inliner.inline_local_functions(_with_defaults(model))
-    outer = {name for node in model.graph.node for name in node.output}
+    outer = _results({name for node in model.graph.node for name in node.output}, twin)
     were_narrow, wide_in = _narrow_values(twin), _wide_weights(twin)
     del twin.graph.value_info[:]
     stored = _widen_interface((v for v in twin.graph.input if v.name not in inner), keep_weights=not wide_weights)
@@ -96,6 +97,18 @@ def float32_twin(
     del twin.graph.node[:]
     twin.graph.node.extend(nodes)
     return twin
+
+
+def _results(outer: set[str], inlined: ModelProto) -> set[str]:
+    """Values of the graph as it is emitted, and those inside a body that are moved there and read by nobody else."""
+    found, readers = set(outer), dict[str, set[str]]()
+    for node in inlined.graph.node:
+        for place, name in enumerate(node.input):
+            moved = place == 0 and node.op_type in _MOVES
+            readers.setdefault(name, set()).update(node.output if moved else [""])
+    for node in reversed(inlined.graph.node):
+        found.update(name for name in node.output if name in readers and readers[name] <= found)
+    return found
 
 
 def _with_defaults(model: ModelProto) -> ModelProto:

@@ -44,8 +44,8 @@ _OPTIONS = (
     click.option("--weights", type=click.Choice(["shared", "sliced", "embedded"]), default="shared", show_default=True,
                  help="Slices of the parent's shards, a checkpoint per sub-model, or inside the engine."),
     click.option("--ops", type=click.Choice(OPS_WISHES), default="auto", show_default=True,
-                 help="Mamba-2 as our CUDA plugin, or compiled by TensorRT from its function body; auto: plugin where a"
-                      " plugin library goes into the engine, else an engine of each."),
+                 help="Mamba-2 and attention as our CUDA plugins, or compiled by TensorRT from their function bodies;"
+                      " auto: plugin where a plugin library goes into the engine, else an engine of each."),
     click.option("--plugins", type=click.Path(path_type=Path), metavar="DIR",
                  help="Folder of the plugin libraries that go into engines.  [default: elastic-plugins]"),
     click.option("--flavour", type=click.Choice(list(PRODUCTS)), default=TENSORRT_RTX.name, show_default=True,
@@ -57,7 +57,7 @@ _OPTIONS = (
                  help="Tokens of one call: more read a prompt faster and take more scratch memory.  "
                       f"[default: {MAX_TOKENS}, or a smaller --max-context]"),
     click.option("--max-context", default="16384", show_default=True, metavar="N[,N…]",
-                 help="Tokens of a sequence; one engine each."),
+                 help="Tokens of a sequence; one engine each. Long ones are for plugin engines."),
     click.option("--max-batch", type=int, default=1, show_default=True, help="Sequences of one call."),
     click.option("--logits", type=click.Choice(["last", "all"]), default="last", show_default=True),
     click.option("--budgets", "budgets_file", type=click.Path(path_type=Path),

@@ -16,10 +16,10 @@ from elastic_export.ops.op import DOMAIN
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.interface import Port
 
-#: What lowerings and casts put in; `Where` and the float constants only inside explicit attention.
+#: What lowerings and casts put in.
 _LOWERED = (
-    "Attention", "Cast", "Concat", "DequantizeLinear", "GatherND", "Gemm", "LessOrEqual", "Max", "RMSNormalization",
-    "Range", "Reshape", "Shape", "Softmax", "Split", "Squeeze", "Sub", "TensorScatter", "Unsqueeze", "Where",
+    "Cast", "Concat", "DequantizeLinear", "GatherND", "Gemm", "Max", "RMSNormalization", "Reshape", "Shape", "Split",
+    "Sub", "Unsqueeze",
 )  # fmt: skip
 #: Every op an emitted graph may hold.
 EMITTED_OPS = frozenset({*((DOMAIN, name) for name in SHIPPED), *(("", name) for name in (*STANDARD_RULES, *_LOWERED))})
@@ -38,11 +38,10 @@ def _check_ops(model: ir.Model) -> None:
     for node in model.graph:
         if (node.domain, node.op_type) not in EMITTED_OPS:
             raise InternalError(f"node {node.name}", expected="an op of the emitted set", found=node.op_type)
-        if node.op_type in ("Mul", "Where"):
+        if node.op_type == "Mul":
             for value in node.inputs:
                 data = constant_of(value)
-                if data is not None and data.size > 1:
-                    # One element is no mask: the scale of explicit attention, and its minus infinity.
+                if data is not None:
                     raise InternalError(
                         f"node {node.name}", expected="no mask in a sub-model", found=f"constant {data.shape}"
                     )
@@ -79,7 +78,6 @@ def _check_layers(model: ir.Model, arch: Architecture, facts: Facts) -> None:
         - sum(len(weight.parts) - 1 for weight in eight_bits),
         "DequantizeLinear": len(eight_bits),
         "RMSNormalization": len(arch.pattern) + 1,  # one before each layer, one before the head
-        "TensorScatter": sum(state.grows for state, _ in arch.states()),
         **{name: op.count(arch) for name, op in SHIPPED.items()},
     }
     nodes = Counter(node.op_type for node in model.graph)

@@ -19,6 +19,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.ops.all_ops import SHIPPED
 from elastic_export.ops.op import DOMAIN
 from elastic_export.opset import IR_VERSION, OPSET
+from elastic_export.products import TENSORRT_RTX, Product
 from elastic_export.reference.state import state_ports_of
 from elastic_runtime.errors import InternalError
 from elastic_runtime.format.interface import Port, StatePort, logits_port, token_ports
@@ -67,6 +68,7 @@ def emit_model(
     precision: str,
     every_token: bool = False,
     embed: ReadSlice | None = None,
+    product: Product = TENSORRT_RTX,
 ) -> EmittedModel:
     """Order, name, complete and check a narrowed graph, write it once, and check the file.
 
@@ -78,6 +80,7 @@ def emit_model(
         every_token: whether the graph gives logits of all tokens.
         embed: reads a tensor of the parent; where given, the weights are no inputs but lie in `<file>.data`, read one
             by one as they are written.
+        product: the TensorRT product that will build it, which decides the form of some function bodies.
 
     Raises:
         InternalError: the graph is not the plain sub-model.
@@ -87,7 +90,7 @@ def emit_model(
     states = [port for port in ports if isinstance(port, StatePort)]
     weights = tuple(_weight_port(model, name) for name in facts.weights)
     _order(model, [p.name for p in (*ports, *weights)], [logits.name, *(s.output for s in states)])
-    ops = _add_functions(model)
+    ops = _add_functions(model, arch, precision, product)
     _rename(model.graph)
     model.ir_version = IR_VERSION
     check_emitted(model, arch, (*ports, *weights), facts)
@@ -154,11 +157,11 @@ def _order(model: ir.Model, inputs: list[str], outputs: list[str]) -> None:
         values[:] = [found[name] for name in names]
 
 
-def _add_functions(model: ir.Model) -> dict[str, int]:
+def _add_functions(model: ir.Model, arch: Architecture, precision: str, product: Product) -> dict[str, int]:
     """Attach the body of each op of ours; returns the number of its nodes by op."""
     counts = Counter(node.op_type for node in model.graph if node.domain == DOMAIN)
     for name in counts:
-        function = ir.from_proto(SHIPPED[name].function(OPSET))
+        function = ir.from_proto(SHIPPED[name].function(OPSET, arch, precision, product))
         assert isinstance(function, ir.Function)
         model.functions[function.identifier()] = function
     if counts:

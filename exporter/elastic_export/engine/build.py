@@ -16,7 +16,7 @@ from elastic_export.engine.engine_facts import EngineFacts, LogLine, activation_
 from elastic_export.engine.flavour import Flavour, flavour
 from elastic_export.engine.request import EngineRequest, profiles
 from elastic_export.products import product_of
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError, InputError, InternalError
 
 #: Warnings that say nothing new: the interface is int64 on purpose, unused inputs have a check of their own, and the
 #: names inside a function body repeat wherever it is inlined.
@@ -74,6 +74,7 @@ def compile_engine(
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError("the engine", expected="to be built", found=_why(lines), todo=OTHERWISE)
+    check_answers(creators)
     # Before the file is written: an engine that is refused leaves nothing behind.
     oversize = (
         *check_activation(request, activation_bytes(lines)),
@@ -274,6 +275,19 @@ def load_plugins(trt: Any, library: Path, creators: Mapping[str, Any]) -> None:
         found = _declared(loaded[op]) if op in loaded else "no such plugin"
         if found != _declared(wanted):
             raise BuildError(f"plugin {op} of the library", expected=_declared(wanted), found=found, todo=todo)
+
+
+def check_answers(creators: Mapping[str, Any]) -> None:
+    """Refuse an engine whose plugins, declared in Python, failed to say how much scratch memory they need: TensorRT
+    lets that pass and gives them none.
+
+    Raises:
+        InternalError: naming the op.
+    """
+    for op, creator in creators.items():
+        for failure in getattr(creator, "failures", ()):
+            found = f"{type(failure).__name__}: {failure}"
+            raise InternalError(f"plugin {op}", expected="its declaration to answer every question", found=found)
 
 
 def library_name(library: Path) -> str:

@@ -15,7 +15,7 @@ def engine_request(job: ExportJob, model: ModelFile, engine: EngineJob, output: 
     """What to build of a sub-model's file, and within which bounds; `output` is the engine's file."""
     options = job.options
     inputs = () if options.weights == "embedded" else model.weights
-    plugins = plugins_of(engine.ops, model.ops)
+    plugins = plugins_of(engine.ops, model.ops, model.architecture, job.precision)
     ops = mode_of(plugins)
     return EngineRequest(
         onnx=model.path,

@@ -8,6 +8,7 @@ onnx, a build process for nothing but the plugin's creator.
     liveness.py   `RULE`: how liveness passes through it (graph/rule.py), unless as through a standard op
     lower.py      `lower`: the standard ops that it becomes       (of ops that do not ship)
     body.py       `function`: its meaning in standard ops         (of ops that ship)
+    creator.py    `create`: its plugin, declared to TensorRT      (of ops that have one)
 
 The contract of an op that ships is `plugins/<folder>/contract.json`.
 """
@@ -46,6 +47,14 @@ def _no_sizes(arch: Architecture) -> dict[str, tuple[str, int]]:
     return {}
 
 
+#: Keywords of `body.function` for a model, its precision and the product that its file is for.
+Form = Callable[[Architecture, str, "Product"], dict[str, Any]]
+
+
+def _one_form(arch: Architecture, precision: str, product: Product) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Shipped:
     """The node that a parent op is in emitted files.
@@ -81,7 +90,11 @@ class Op:
         expected: what the shipped node's attributes must be.
         like: the standard op through which liveness passes alike; None where `liveness.py` says how.
         plugin: `module:factory` that declares a plugin of the shipped name to TensorRT; None where there is none.
+        form: which of its function bodies a file holds, for ops that have several.
         plugin_sizes: symbol of the contract's limits -> what a model calls that size, and how large it is.
+        plugin_steps: those of these symbols that must be multiples of a constant of the kernels' header, by its name.
+        inlines: whether a plugin engine holds its function body where the plugin takes no such layer; else there is no
+            plugin engine of that model.
     """
 
     name: str
@@ -96,7 +109,10 @@ class Op:
     expected: Attributes = _none
     like: str | None = None
     plugin: str | None = None
+    form: Form = _one_form
     plugin_sizes: PluginSizes = _no_sizes
+    plugin_steps: Mapping[str, str] = field(default_factory=dict)
+    inlines: bool = False
 
     def __post_init__(self) -> None:
         """An entry that contradicts itself would be found by a stage far from it."""
@@ -150,13 +166,13 @@ class Op:
         """The PyTorch op and the function that records its ONNX node."""
         return self._part("torch_op").translation()  # type: ignore[no-any-return]
 
-    def lower(self, model: ir.Model, product: Product) -> int:
+    def lower(self, model: ir.Model) -> int:
         """Replace all its nodes by standard ops; returns how many there were."""
-        return self._part("lower").lower(model, product)  # type: ignore[no-any-return]
+        return self._part("lower").lower(model)  # type: ignore[no-any-return]
 
-    def function(self, opset: int) -> onnx.FunctionProto:
-        """Its meaning in standard ops."""
-        return self._part("body").function(opset)  # type: ignore[no-any-return]
+    def function(self, opset: int, arch: Architecture, precision: str, product: Product) -> onnx.FunctionProto:
+        """Its meaning in standard ops, in the form that a file of that model has."""
+        return self._part("body").function(opset, **self.form(arch, precision, product))  # type: ignore[no-any-return]
 
     def _part(self, name: str) -> Any:
         return importlib.import_module(f"{__package__}.{self.folder}.{name}")

@@ -153,6 +153,7 @@ def _creator_class(trt: Any) -> Any:
         def __init__(self, declaration: Declaration) -> None:
             trt.IPluginCreatorV3One.__init__(self)
             self.declaration, contract = declaration, declaration.contract
+            self.failures: list[Exception] = []
             self.name, self.plugin_version, self.plugin_namespace = contract["name"], str(contract["version"]), ""
             self.field_names = trt.PluginFieldCollection(
                 [trt.PluginField(a["name"], np.zeros(0), _field_type(trt, a)) for a in contract["attributes"]]
@@ -165,7 +166,7 @@ def _creator_class(trt: Any) -> Any:
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
             given = {field.name: np.asarray(field.data).reshape(-1)[0] for field in fields if field.name in _ours(self)}
             others = {field.name: None for field in fields if field.name not in _ours(self)}
-            return plugin(self.declaration, read_fields(self.declaration, {**given, **others}))
+            return plugin(self.declaration, read_fields(self.declaration, {**given, **others}), self.failures)
 
     return Creator
 
@@ -176,11 +177,11 @@ def _ours(creator: Any) -> set[str]:
 
 def _plugin_class(trt: Any) -> Any:
     class Plugin(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuildV2, trt.IPluginV3OneRuntime):  # type: ignore[misc]
-        def __init__(self, declaration: Declaration, values: Values) -> None:
+        def __init__(self, declaration: Declaration, values: Values, failures: list[Exception]) -> None:
             for base in (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuildV2, trt.IPluginV3OneRuntime):
                 base.__init__(self)
             contract = declaration.contract
-            self.declaration, self.contract, self.values = declaration, contract, values
+            self.declaration, self.contract, self.values, self.failures = declaration, contract, values, failures
             self.plugin_name, self.plugin_version = contract["name"], str(contract["version"])
             self.plugin_namespace, self.num_outputs = "", len(contract["outputs"])
 
@@ -188,7 +189,7 @@ def _plugin_class(trt: Any) -> Any:
             return self
 
         def clone(self) -> Any:
-            return Plugin(self.declaration, self.values)
+            return Plugin(self.declaration, self.values, self.failures)
 
         def attach_to_context(self, context: Any) -> Any:
             return self.clone()
@@ -234,8 +235,12 @@ def _plugin_class(trt: Any) -> Any:
             bind_shapes(self.contract, self.values, [i.dims for i in inputs])
 
         def get_workspace_size(self, inputs: Any, outputs: Any) -> int:
-            symbols = bind_shapes(self.contract, self.values, [i.max for i in inputs])
-            return self.declaration.workspace(symbols)
+            try:
+                return self.declaration.workspace(bind_shapes(self.contract, self.values, [i.max for i in inputs]))
+            except Exception as error:
+                # TensorRT would take it for a workspace of no bytes and go on: the build asks for these.
+                self.failures.append(error)
+                raise
 
     return Plugin
 

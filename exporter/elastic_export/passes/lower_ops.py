@@ -6,20 +6,19 @@ import onnx_ir as ir
 
 from elastic_export.ops.op import Op
 from elastic_export.passes.base import GraphPass
-from elastic_export.products import Product
 from elastic_runtime.errors import InternalError
 
 
 class LowerOp(GraphPass):
-    """Lower one op of the parent graph to standard ops, for one TensorRT product.
+    """Lower one op of the parent graph to standard ops.
 
     1. All its nodes go; what each becomes stands in `lower.py` of the op's folder, numbered there.
 
     It must not fire on any other op.
     """
 
-    def __init__(self, op: Op, product: Product) -> None:
-        self._op, self._product = op, product
+    def __init__(self, op: Op) -> None:
+        self._op = op
 
     @property
     def name(self) -> str:
@@ -28,7 +27,7 @@ class LowerOp(GraphPass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """See the class."""
-        return ir.passes.PassResult(model, modified=self._op.lower(model, self._product) > 0)  # 1
+        return ir.passes.PassResult(model, modified=self._op.lower(model) > 0)  # 1
 
     def ensures(self, model: ir.Model) -> None:
         """None is left."""

@@ -24,7 +24,6 @@ from elastic_export.passes.remove_dead import RemoveDead
 from elastic_export.passes.remove_full_masks import RemoveFullMasks
 from elastic_export.passes.renumber_states import RenumberStates
 from elastic_export.plan.job import ExportJob
-from elastic_export.products import TENSORRT_RTX, Product
 from elastic_export.reference import budget_masks
 
 
@@ -40,17 +39,17 @@ def sub_model_graph(
         stored: name of a tensor of the parent -> dtype in which the bundle holds it.
         after: sees the graph between passes (dumps of `--debug`).
     """
-    graph, dtype = clone_with_facts(parent), DTYPES[job.precision].ir
+    graph = clone_with_facts(parent)
     masks = {name: mask.numpy() for name, mask in budget_masks(job.parent, budget).items()}
     dtypes = {name: DTYPES[stored(name)].ir for name in facts_of(graph).tensors()}
-    return run_passes(graph, budget_passes(masks, dtype, dtypes, job.product, eight_bits=job.eight_bits), after)
+    passes = budget_passes(masks, DTYPES[job.precision].ir, dtypes, eight_bits=job.eight_bits)
+    return run_passes(graph, passes, after)
 
 
 def budget_passes(
     masks: Mapping[str, np.ndarray],
     dtype: ir.DataType,
     stored: Mapping[str, ir.DataType],
-    product: Product = TENSORRT_RTX,
     *,
     eight_bits: EightBits | None = None,
 ) -> tuple[GraphPass, ...]:
@@ -60,7 +59,6 @@ def budget_passes(
         masks: the budget's masks by name, as `reference.budget_masks` makes them.
         dtype: the model's dtype.
         stored: dtype of every tensor as the bundle's files hold it, by tensor name.
-        product: the TensorRT product that will build it; it decides what attention becomes.
         eight_bits: the matrices that the bundle holds in eight bits, where it does.
     """
     return (
@@ -78,8 +76,7 @@ def budget_passes(
         RenumberStates(),
         # Before lowering: which values are wide is said of whole ops, and what they become follows the dtype.
         AssignPrecision(dtype, stored),
-        # Attention before linear layers: it reshapes what these give, and both share one flat form of their input.
-        *(LowerOp(op, product) for op in OPS if op.shipped is None),
+        *(LowerOp(op) for op in OPS if op.shipped is None),
         LowerLinear(),
         # On what linear layers have become, last: the layouts of weights and their products' inputs are settled.
         *(() if eight_bits is None else (QuantiseLinear(eight_bits),)),

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
+from elastic_export.ops.cached_attention import CACHED_ATTENTION
+from elastic_export.ops.cached_attention.creator import workspace_bytes
+from elastic_export.ops.plugins import plugin_ops
 from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.format.budget_size import Activation
 from elastic_runtime.format.interface import OpsMode, Precision
@@ -13,14 +16,16 @@ from elastic_runtime.format.safetensors import itemsize
 
 #: Workspace of the matrix products, which any graph is granted: 8 or 25 MB are seen.
 _WORKSPACE = 32_000_000
+#: The least that it is, and with it the plugin's scratch memory, which takes turns with it.
+_PRODUCTS = 25_000_000
 #: Above the estimate, which is close: the builder packs tensors as it likes.
 _MARGIN = 10_000_000
 
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Attention of a model whose engine is estimated; `fused` where the builder has a kernel for it, `itemsize` of its
-    caches in bytes.
+    """Attention in standard ops of a model whose engine is estimated; `fused` where the builder has a kernel for it,
+    `itemsize` of its caches in bytes.
     """
 
     query_heads: int
@@ -47,6 +52,7 @@ def estimate_activation(
     max_tokens: int,
     max_batch: int = 1,
     attention: AttentionShape | None = None,
+    plugin: int | None = None,
     mixer: int = 0,
     logits: int = 0,
 ) -> Activation:
@@ -54,18 +60,23 @@ def estimate_activation(
 
     25 MB, three float32 copies of the widest intermediate, and what attention takes for each row of the cache: the 12B
     (widest 22656, 40 query heads of 128) gives 267 MB at a context of 8192 and 439 MB at 16384 for 256 tokens, where
-    its TensorRT-RTX build logs 246 and 418 MB with native mixers, 219 and 394 MB with plugins.
+    its TensorRT-RTX build logs 246 and 418 MB with native mixers.
+
+    An attention plugin takes the same whatever the context is, and what flows past it is nine bytes a channel: 77 MB
+    for 256 tokens of the 12B and 234 MB for 1024, where builds log 56 and 197 MB.
 
     Args:
         widest: channels of the widest tensor between two layers, normally a Mamba layer's in_proj rows or an FFN.
         max_tokens: tokens of a call.
         max_batch: sequences of a call.
-        attention: of its attention layers; None without any.
+        attention: of its attention layers in standard ops; None without any.
+        plugin: bytes of scratch memory of its attention plugin; None without one.
         mixer: bytes that a Mamba layer takes besides; attention, with which it takes turns, may take as much.
         logits: bytes that the logits of every token take besides.
     """
     per_row = 0 if attention is None else attention.scratch(max_tokens)
-    rows = 25_000_000 + 12 * widest * max_tokens * max_batch + logits
+    products, copies = max(_PRODUCTS, plugin or 0), 12 if plugin is None else 9
+    rows = products + copies * widest * max_tokens * max_batch + logits
     return Activation(rows, per_context_token=per_row * max_batch, least=rows + mixer)
 
 
@@ -88,7 +99,12 @@ def estimated_activation(
     if every_token and precision != "fp32":  # else they are written where they stay
         logits += _logits_scratch(arch, precision, **sizes)
     return estimate_activation(
-        _widest(arch), attention=_attention(arch, precision, product), mixer=mixer, logits=logits, **sizes
+        _widest(arch),
+        attention=_attention(arch, precision, ops, product),
+        plugin=_plugin(arch, precision, ops),
+        mixer=mixer,
+        logits=logits,
+        **sizes,
     )
 
 
@@ -117,8 +133,8 @@ def activation_bounds(
     the 12B that is 232 MB of an in_proj on top of 25 MB in decode.
     """
     sizes = {"max_context": max_context, "max_batch": max_batch}
-    attention = _attention(arch, precision, product)
-    decode = _decode(arch, attention, ops, **sizes)
+    attention = _attention(arch, precision, ops, product)
+    decode = max(_WORKSPACE, _MARGIN + (_plugin(arch, precision, ops) or 0)) + _decode(arch, attention, ops, **sizes)
     prefill = _prefill(arch, precision, ops, product, max_tokens=max_tokens, **sizes)
     if every_token:
         prefill += _logits_scratch(arch, precision, max_tokens=max_tokens, max_batch=max_batch)
@@ -137,11 +153,13 @@ def size_bound(arch: Architecture, compute_capabilities: int, max_batch: int) ->
 def _decode(
     arch: Architecture, attention: AttentionShape | None, ops: OpsMode, *, max_context: int, max_batch: int
 ) -> int:
-    """Vectors, a few states, and where attention is explicit its caches and scores in float32; no expanded caches."""
+    """Beside workspaces: vectors, a few states, and where attention is explicit its caches and scores in float32; no
+    expanded caches.
+    """
     row = 100 * _widest(arch) + (3 * _state_bytes(arch) if ops == "native" else 0)
     if attention is not None and not attention.fused:
         row += max_context * 4 * (3 * arch.kv_heads * arch.attention_head_dim + 4 * arch.attention_heads)
-    return _WORKSPACE + max_batch * row
+    return max_batch * row
 
 
 def _prefill(
@@ -154,9 +172,15 @@ def _prefill(
     max_context: int,
     max_batch: int,
 ) -> int:
-    """A tenth above the estimate for plugins; a native mixer's states and products within its chunks besides."""
+    """A tenth above the estimate but for mixers; a native one's states and products within its chunks besides."""
     sizes = {"max_tokens": max_tokens, "max_batch": max_batch}
-    estimate = estimated_activation(arch, precision, max_tokens=max_tokens, max_batch=max_batch, product=product)
+    estimate = estimate_activation(
+        _widest(arch),
+        max_tokens=max_tokens,
+        max_batch=max_batch,
+        attention=_attention(arch, precision, ops, product),
+        plugin=_plugin(arch, precision, ops),
+    )
     expected = estimate.at(max_context)
     bound = _MARGIN + expected + expected // 10
     if ops == "native":
@@ -194,8 +218,19 @@ def _state_bytes(arch: Architecture) -> int:
     return max((4 * heads * arch.mamba_head_dim * arch.ssm_state for heads in arch.mamba_heads), default=0)
 
 
-def _attention(arch: Architecture, precision: Precision, product: Product) -> AttentionShape | None:
-    if not arch.count(ATTENTION):
+def _attention(arch: Architecture, precision: Precision, ops: OpsMode, product: Product) -> AttentionShape | None:
+    if not arch.count(ATTENTION) or _attends_by_plugin(arch, precision, ops):
         return None
     fused = product.fuses_attention(precision, arch.attention_heads, arch.attention_head_dim)
     return AttentionShape(arch.attention_heads, arch.kv_heads, arch.attention_head_dim, itemsize(precision), fused)
+
+
+def _plugin(arch: Architecture, precision: Precision, ops: OpsMode) -> int | None:
+    """Scratch memory of the attention plugin; None where there is none."""
+    if not _attends_by_plugin(arch, precision, ops):
+        return None
+    return workspace_bytes({"H": arch.attention_heads, "G": arch.kv_heads, "D": arch.attention_head_dim})
+
+
+def _attends_by_plugin(arch: Architecture, precision: Precision, ops: OpsMode) -> bool:
+    return ops == "plugin" and CACHED_ATTENTION in plugin_ops(arch, precision)

@@ -135,7 +135,7 @@ class ExportJob:
 
     def engines_of(self, budget: Budget) -> tuple[EngineJob, ...]:
         """The engines of one of its budgets: where none of its layers takes a plugin, those of both modes are one."""
-        if takes_plugins(budget.architecture(self.parent)):
+        if takes_plugins(budget.architecture(self.parent), self.precision):
             return self.engines
         one = (engine for engine in self.engines if engine.ops == self.ops.modes[0])
         return tuple(replace(engine, ops="native", library=None) for engine in one)
@@ -235,7 +235,8 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     if options.quantise == "int8":
         external = options.external_weights
         eight_bits = plan_eight_bits(checkpoint, precision, options.weights, external=external, targets=targets)
-    ops = plan_ops(options.ops, options.plugins, product, models, capabilities_of(targets, precision))
+    capabilities = capabilities_of(targets, precision)
+    ops = plan_ops(options.ops, options.plugins, product, models, precision, capabilities, options.max_contexts)
     engines = _group(targets, precision, options.max_contexts, ops)
     for model in models:
         for engine in engines:
@@ -282,6 +283,7 @@ def _group(
         for names, members in groups.items()
         for context in sorted(contexts)
         for mode in ops.modes
+        if ops.builds(mode, context)
     )
 
 

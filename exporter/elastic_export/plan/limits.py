@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.attention import ATTENTION
 from elastic_export.ops.all_ops import SHIPPED
+from elastic_export.ops.cached_attention import CACHED_ATTENTION
 from elastic_export.ops.contract import read_contract
-from elastic_export.ops.op import Op
+from elastic_export.ops.plugins import misfits, plugin_ops
 from elastic_export.products import TENSORRT_RTX, Product
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.interface import ALIAS_RULES, OpsMode, Precision, StateKind
@@ -25,10 +26,20 @@ LARGEST_SIZE = (1 << 31) - 1
 MAX_TOKENS = 1024
 
 
-def largest_context(architecture: Architecture, precision: Precision, product: Product = TENSORRT_RTX) -> int | None:
-    """Largest max_context that builds for that model, tokens; None where attention sets no limit."""
+def largest_context(
+    architecture: Architecture, precision: Precision, ops: OpsMode, product: Product = TENSORRT_RTX
+) -> int | None:
+    """Largest max_context that builds for that model in an ops mode, tokens; None where attention sets no limit.
+
+    With plugins that of the op's contract; natively, and in a plugin engine whose attention the plugin does not take,
+    that of the product's own kernel.
+    """
     heads, head_dim = architecture.attention_heads, architecture.attention_head_dim
-    if not architecture.count(ATTENTION) or product.attention is None:
+    if not architecture.count(ATTENTION):
+        return None
+    if ops == "plugin" and CACHED_ATTENTION in plugin_ops(architecture, precision):
+        return CACHED_ATTENTION.contract.limits["S"][1]
+    if product.attention is None:
         return None
     if not product.attention.takes(precision, heads, head_dim):
         return None
@@ -57,39 +68,62 @@ def check_limits(
         if not product.plugins:
             found = f"{product.called}, which puts none in place of a function body"
             raise InputError("--ops plugin", expected="a product with plugins", found=found, todo="use --ops native")
-        check_plugins(architecture)
-    largest = largest_context(architecture, precision, product)
+        check_plugins(architecture, precision)
+        _check_call(architecture, precision, {"--max-tokens": ("T", max_tokens), "--max-batch": ("B", max_batch)})
+    largest = largest_context(architecture, precision, ops, product)
     if largest is not None and max_context > largest:
         raise InputError(
             "--max-context",
-            expected=f"at most {largest} (attention head size {architecture.attention_head_dim} in {precision})",
+            expected=f"at most {largest} with {ops} ops (attention head size {architecture.attention_head_dim} in"
+            f" {precision})",
             found=str(max_context),
-            todo=f"lower --max-context to {largest}: no attention kernel decodes over more rows",
+            todo=f"lower --max-context to {largest}, over more rows no attention kernel decodes"
+            + _with_more(architecture, precision, ops, product, max_context),
         )
 
 
-def check_plugins(architecture: Architecture) -> None:
+def _with_more(architecture: Architecture, precision: Precision, ops: OpsMode, product: Product, context: int) -> str:
+    """The ops mode that takes that context, as a way out; empty where there is none."""
+    if ops == "plugin" or not can_have_plugins(architecture, precision, product):
+        return ""
+    most = largest_context(architecture, precision, "plugin", product)
+    if most is not None and context > most:
+        return ""
+    return ", or use --ops plugin" + ("" if most is None else f", which takes up to {most}")
+
+
+def can_have_plugins(architecture: Architecture, precision: Precision, product: Product) -> bool:
+    """Whether a plugin engine of that model can be built."""
+    if not product.plugins or not plugin_ops(architecture, precision):
+        return False
+    return all(misfit.op.inlines for misfit in misfits(architecture, precision))
+
+
+def check_plugins(architecture: Architecture, precision: Precision) -> None:
     """Refuse a layer that its plugin's kernels have no room for, by the limits of the op's contract.
+
+    Attention is none of these: a plugin engine then holds it as it is in a native one.
 
     Raises:
         InputError: naming the size; native layers take any.
     """
-    for op in SHIPPED.values():
-        if op.plugin and op.count(architecture):
-            _check_plugin(op, architecture)
+    for misfit in misfits(architecture, precision):
+        if not misfit.op.inlines:
+            raise InputError("--ops plugin", expected=misfit.expected, found=misfit.found, todo="use --ops native")
 
 
-def _check_plugin(op: Op, architecture: Architecture) -> None:
-    limits = op.contract.limits
-    for symbol, (name, size) in op.plugin_sizes(architecture).items():
-        least, most = limits[symbol]
-        if not least <= size <= most:
-            raise InputError(
-                "--ops plugin",
-                expected=f"a {name} of {least} to {most}",
-                found=str(size),
-                todo="use --ops native",
-            )
+def _check_call(architecture: Architecture, precision: Precision, sizes: Mapping[str, tuple[str, int]]) -> None:
+    """Refuse calls that a plugin's kernels have no room for: by option, the contract's symbol and the size asked for.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for op in plugin_ops(architecture, precision):
+        for option, (symbol, size) in sizes.items():
+            most = op.contract.limits.get(symbol, (1, LARGEST_SIZE))[1]
+            if size > most:
+                expected = f"at most {most} with plugin ops ({op.contract.name})"
+                raise InputError(option, expected=expected, found=str(size), todo=f"lower {option}")
 
 
 def check_contracts() -> None:

@@ -5,6 +5,7 @@ A mixer's parameters are the tensors that its kind lists, under the names of the
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -95,10 +96,19 @@ class Attention(Mixer):
         return self.linear(call.round(y) * self.mask("heads", call), "o_proj", call)
 
     def _attended(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = f"key_cache.{self.ordinal}", f"value_cache.{self.ordinal}"
+        arch, keys, values = self.arch, f"key_cache.{self.ordinal}", f"value_cache.{self.ordinal}"
         y: Tensor
         y, call.new_state[keys], call.new_state[values] = cached_attention(
-            q, k, v, call.state[keys], call.state[values], call.position
+            q,
+            k,
+            v,
+            call.state[keys],
+            call.state[values],
+            call.position,
+            arch.attention_heads,
+            arch.kv_heads,
+            arch.attention_head_dim,
+            1 / math.sqrt(arch.attention_head_dim),
         )
         return y
 

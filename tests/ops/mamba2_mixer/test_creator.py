@@ -102,6 +102,17 @@ def test_a_plugin_that_declares_other_buffers_is_refused(tmp_path: Path, monkeyp
     assert not (tmp_path / "mixer.engine").exists()
 
 
+def test_a_declaration_that_fails_to_answer_is_no_engine_without_scratch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT lets an error in `get_workspace_size` pass, and would give the kernels no memory."""
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "engine"))
+    with pytest.raises(InternalError, match=r"plugin Mamba2Mixer: expected its declaration to answer .*, found KeyErr"):
+        build_engine(mixer_request(tmp_path, creator="toy_creators:mixer_without_an_answer"))
+    assert not (tmp_path / "mixer.engine").exists()
+
+
 def test_28_mixers_of_the_12b_shape(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     mixer = Mixer(heads=128, head_dim=80, groups=8, state=128)

@@ -30,7 +30,8 @@ QUERY = """g (int64[B] position, float[B,T,8] q, float[B,T,4] k, float[B,T,4] v,
   float[B,2,S,2] value_cache.0)
 => (float[B,T,1] logits, float[B,2,S,2] key_cache_out.0, float[B,2,S,2] value_cache_out.0)
 <float[8] heads = {%s}, float[B,T,8] y, float[B,T,8] h, float[8,1] m = {1, 1, 1, 1, 1, 1, 1, 1}> {
-  y, key_cache_out.0, value_cache_out.0 = elastic.CachedAttention(q, k, v, key_cache.0, value_cache.0, position)
+  y, key_cache_out.0, value_cache_out.0 = elastic.CachedAttention <num_heads: int = 4,
+    num_key_value_heads: int = 2, head_dim: int = 2, scale: float = 0.5> (q, k, v, key_cache.0, value_cache.0, position)
   h = Mul(y, heads)
   logits = MatMul(h, m)
 }"""
@@ -110,6 +111,14 @@ def test_attention_keeps_whole_queries_and_all_keys(parse: Any) -> None:
     assert found["q"][2] == [0, 1, 4, 5]
     assert found["k"][2] == found["v"][2] == [0, 1, 2, 3]
     assert found["key_cache.0"] == found["value_cache.0"] == [None, [0, 1], None, [0, 1]]
+
+
+def test_attention_counts_the_heads_it_keeps(parse: Any) -> None:
+    model = parse(QUERY % "1, 1, 0, 0, 1, 1, 0, 0")
+    Narrow()(model)
+    (node,) = [node for node in model.graph if node.op_type == "CachedAttention"]
+    found = {name: attribute.value for name, attribute in node.attributes.items()}
+    assert found == {"num_heads": 2, "num_key_value_heads": 2, "head_dim": 2, "scale": 0.5}
 
 
 def test_half_a_query_head_is_a_whole_one(parse: Any) -> None:

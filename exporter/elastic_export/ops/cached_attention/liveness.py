@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from elastic_export.graph.lattices import Liveness, known
 from elastic_export.graph.rule import Rule
-from elastic_export.graph.values import node_error, static_shape
+from elastic_export.graph.values import int_attribute, node_error, set_ints
 from elastic_export.ops.cached_attention import CACHED_ATTENTION
 
 
@@ -22,7 +22,7 @@ class CachedAttention(Rule):
     def needs(self, node: ir.Node, live: Liveness) -> None:
         """A head is needed with all its channels as soon as one of them is."""
         query, y = _input(node, "query"), CACHED_ATTENTION.output(node, "y")
-        channels = np.repeat(self._heads(node, live).any(axis=1), self._head_dim(node))
+        channels = np.repeat(self._heads(node, live).any(axis=1), int_attribute(node, "head_dim"))
         for value in (query, y):
             live.require(value, 2, channels)
         for name in ("key", "value", "key_cache", "value_cache", "position"):
@@ -32,24 +32,18 @@ class CachedAttention(Rule):
 
     def cut(self, node: ir.Node, live: Liveness) -> None:
         """The grouping ⌊h/(q/kv)⌋ survives only where every KV group keeps as many heads."""
-        kv = static_shape(_input(node, "key_cache"))[1]
-        assert kv is not None
-        per_group = self._heads(node, live).any(axis=1).reshape(kv, -1).sum(axis=1)
+        kept = self._heads(node, live).any(axis=1)
+        per_group = kept.reshape(int_attribute(node, "num_key_value_heads"), -1).sum(axis=1)
         if len(set(per_group.tolist())) != 1:
             raise node_error(
                 node, expected="the same number of query heads in every KV group", found=f"{per_group.tolist()}"
             )
-
-    @staticmethod
-    def _head_dim(node: ir.Node) -> int:
-        size = static_shape(_input(node, "key_cache"))[3]
-        assert size is not None
-        return size
+        set_ints(node, num_heads=int(kept.sum()))
 
     def _heads(self, node: ir.Node, live: Liveness) -> np.ndarray:
         """Needed channels as [heads, head dim]."""
         need = known(live.need(CACHED_ATTENTION.output(node, "y"))[2]) | known(live.need(_input(node, "query"))[2])
-        heads: np.ndarray = need.reshape(-1, self._head_dim(node))
+        heads: np.ndarray = need.reshape(-1, int_attribute(node, "head_dim"))
         return heads
 
 

@@ -7,17 +7,15 @@ import onnx_ir as ir
 
 from elastic_export.graph.values import Inserter, replace_uses
 from elastic_export.ops.last_token import LAST_TOKEN
-from elastic_export.products import Product
 
 INT64 = ir.DataType.INT64
 
 
-def lower(model: ir.Model, product: Product) -> int:
+def lower(model: ir.Model) -> int:
     """`LastToken(x, length)` becomes `GatherND(x, max(length - 1, 0))` over the batch axis; returns how many did.
 
     1. A row of length 0 reads row 0; its logits are unspecified.
     """
-    del product  # every one has GatherND
     insert, nodes = Inserter(model.graph, "last"), [n for n in model.graph if n.op_type == LAST_TOKEN.name]
     for node in nodes:
         x, length, y = (*(LAST_TOKEN.operand(node, name) for name in LAST_TOKEN.inputs), node.outputs[0])
