@@ -11,7 +11,7 @@ from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.evaluate.sub_model import SubModel
 from elastic_export.layers.budget import Budget
-from elastic_export.layers.kept import slice_array, tensor_runs
+from elastic_export.layers.kept import tensor_runs
 from elastic_export.runs import runs_shape
 
 Array = npt.NDArray[Any]
@@ -39,11 +39,11 @@ class SlicedTensors:
         """One tensor, as it is stored; a quantised matrix in float32."""
         return self._copied(name, self._checkpoint.cut(name, self._runs[name]))
 
-    def rows(self, name: str, first: int, count: int) -> Array:
-        """Rows of a tensor whose first axis is kept whole."""
-        _, *others = self._runs[name]
-        part = self._checkpoint.read(name, slice(first, first + count))
-        return self._copied(name, slice_array(part, (((0, count),), *others)))
+    def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
+        """Indices of an axis that is kept whole."""
+        runs = list(self._runs[name])
+        runs[axis] = ((first, count),)
+        return self._copied(name, self._checkpoint.cut(name, tuple(runs)))
 
     def _copied(self, name: str, found: Array) -> Array:
         copied = found if found.flags.writeable else np.array(found)

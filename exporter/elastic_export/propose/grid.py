@@ -157,7 +157,7 @@ class Grid:
         """Whether plugins take a model, and whether its attention is fused."""
         fused = TENSORRT_RTX.fuses_attention(self._precision, arch.attention_heads, arch.attention_head_dim)
         try:
-            check_plugins(arch)
+            check_plugins(arch, self._precision)
         except InputError:
             return False, fused
         return True, fused

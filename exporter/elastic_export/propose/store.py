@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from elastic_export import __version__
-from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.reader import Checkpoint, TensorRef
+from elastic_export.checkpoint.tensors import QuantisedTensor
 from elastic_runtime.errors import ElasticError, InputError
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.records import decode
@@ -89,5 +90,9 @@ def checkpoint_inputs(checkpoint: Checkpoint) -> dict[str, Any]:
     times of change.
     """
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(checkpoint.shards)]
-    tensors = [(ref.name, ref.dtype, ref.shape, ref.offset) for ref in checkpoint.tensors.values()]
+    tensors = [(ref.name, ref.dtype, ref.shape, _offsets(ref)) for ref in checkpoint.tensors.values()]
     return {"config": str(checkpoint.config), "files": files, "tensors": tensors}
+
+
+def _offsets(tensor: TensorRef | QuantisedTensor) -> list[int]:
+    return [part.offset for part in (tensor.by_rows if isinstance(tensor, QuantisedTensor) else (tensor,))]
