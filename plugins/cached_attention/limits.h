@@ -15,6 +15,11 @@ constexpr int kMaxKeyValueHeads = kMaxGridAxis;
 constexpr int kMaxContext = 1073741824;  // 2^30: a row's index plus a call's tokens is still an int32
 constexpr int kMaxTokens = 1048576;      // 2^20
 
+constexpr int kDecodeRows = 16;   // of a tile: a product's own, and
+constexpr int kPrefillRows = 64;  // those of four warps
+
+constexpr int kMaxSplits = 128;  // of the cache rows; merge.cuh keeps a number for each in shared memory
+
 // Rows of partial results that a call may have: splits * tiles * rows of a tile. A call that has more without any split
 // needs none, for its blocks write y themselves.
 constexpr int kMaxPartRows = 32768;

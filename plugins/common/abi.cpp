@@ -16,7 +16,7 @@
 
 #define ELASTIC_ABI_JSON                     \
   "{\"library\": \"" ELASTIC_LIBRARY_VERSION \
-  "\", \"ops\": {\"Mamba2Mixer\": \"1\"}, "  \
+  "\", \"ops\": {\"Mamba2Mixer\": \"1\", \"CachedAttention\": \"1\"}, "  \
   "\"tensorrt\": \"" ELASTIC_TENSORRT_ABI    \
   "\", "                                     \
   "\"cuda\": \"" ELASTIC_CUDA_VERSION        \

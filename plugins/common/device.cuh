@@ -17,6 +17,7 @@
 #define ELASTIC_HD __host__ __device__ __forceinline__
 #define ELASTIC_D __device__ __forceinline__
 #define ELASTIC_UNROLL _Pragma("unroll")
+#define ELASTIC_UNROLL_4 _Pragma("unroll 4")
 #define ELASTIC_ROLLED _Pragma("unroll 1")
 // One array of shared memory, 16-byte aligned. The shim gives each array a heap block of its own.
 #define ELASTIC_SHARED(type, name, count) __shared__ __align__(16) type name[count]
@@ -29,14 +30,21 @@ namespace elastic {
 using float16 = __half;
 using bfloat16 = __nv_bfloat16;
 
-// A launch with `shared_bytes` of dynamic shared memory; above 48 KiB a kernel must be allowed them first.
+// A block whose arrays and dynamic shared memory together take more than 48 KiB must be allowed the latter first.
+template <typename Kernel>
+cudaError_t allow_shared(Kernel* kernel, int shared_bytes) {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  if (error != cudaSuccess || attributes.sharedSizeBytes + shared_bytes <= 48 * 1024) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+}
+
+// A launch with `shared_bytes` of dynamic shared memory.
 template <typename... Formal, typename... Actual>
 cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream,
                                Actual... args) {
-  if (shared_bytes > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess) return error;
-  }
+  if (shared_bytes > 0)
+    if (const cudaError_t error = allow_shared(kernel, shared_bytes)) return error;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
@@ -70,6 +78,13 @@ ELASTIC_D bfloat16 from_float<bfloat16>(float v) {
 
 // Within two ulp, without the branches of an exact division; 0 where b overflows to infinity.
 ELASTIC_D float quick_divide(float a, float b) { return __fdividef(a, b); }
+
+// Within two ulp; 0 where the result is below the normal range.
+ELASTIC_D float quick_exp2(float v) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
+  return out;
+}
 
 // A load of what no thread of the launch writes (ld.global.nc): it may pass every store and barrier.
 template <typename T>
@@ -105,6 +120,7 @@ ELASTIC_D unsigned atomic_inc_release(unsigned* address, unsigned limit) {
 ELASTIC_D void fence_acquire() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
 ELASTIC_D float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
+ELASTIC_D unsigned bits_of_float(float value) { return __float_as_uint(value); }
 ELASTIC_D float16 half_of_bits(unsigned short bits) { return __ushort_as_half(bits); }
 
 // kBytes (4 or 16) from global to shared memory without passing through registers; a plain copy before sm_80.
@@ -124,6 +140,16 @@ ELASTIC_D void copy_async(void* shared, const void* global) {
     *static_cast<float*>(shared) = *static_cast<const float*>(global);
 #endif
 }
+// The same 16 bytes, or zeros where there is nothing to copy: `global` is not read then.
+ELASTIC_D void copy_async_or_zero(void* shared, const void* global, bool exists) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(global), "r"(exists ? 16 : 0)
+               : "memory");
+#else
+  *static_cast<float4*>(shared) = exists ? *static_cast<const float4*>(global) : float4{};
+#endif
+}
 // Two neighbours of a fragment in one register, the first in the lower half.
 template <typename T>
 ELASTIC_D uint32_t pack_pair(float first, float second) {
@@ -133,7 +159,6 @@ ELASTIC_D uint32_t pack_pair(float first, float second) {
   return bits;
 }
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 // ldmatrix.x4: of four 8x8 matrices, whose rows the lanes name, to each lane its pair of each; all lanes of the warp.
 template <bool kTransposed>
 ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[4]) {
@@ -153,6 +178,7 @@ ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[4]) {
 // mma.m16n8k16 with float32 sums; all lanes of the warp.
 template <typename T>
 ELASTIC_D void multiply_add_fragments(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define ELASTIC_MMA(type, name)                                                                             \
   template <>                                                                                               \
   ELASTIC_D void multiply_add_fragments<type>(float(&d)[4], const uint32_t(&a)[4], const uint32_t(&b)[2]) { \
@@ -161,10 +187,16 @@ ELASTIC_D void multiply_add_fragments(float (&d)[4], const uint32_t (&a)[4], con
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                           \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                       \
   }
+#else  // a card without it: ops that need it refuse that card before a launch
+#define ELASTIC_MMA(type, name)                                                                          \
+  template <>                                                                                            \
+  ELASTIC_D void multiply_add_fragments<type>(float(&)[4], const uint32_t(&)[4], const uint32_t(&)[2]) { \
+    __trap();                                                                                            \
+  }
+#endif
 ELASTIC_MMA(float16, "f16")
 ELASTIC_MMA(bfloat16, "bf16")
 #undef ELASTIC_MMA
-#endif
 
 // Closes a group of copies; wait_async<n> waits until at most n groups are under way.
 ELASTIC_D void commit_async() {

@@ -50,6 +50,30 @@ ELASTIC_D FragmentA load_a(const SharedTile<T, kRows, kColumns>& tile, int row, 
   return a;
 }
 
+// The lane's row of the four 8x8 matrices of a 16x16 part that is read as its transpose, in the order in which the
+// fragment of the transpose wants them: upper left, upper right, lower left, lower right.
+ELASTIC_D int transposed_row() {
+  return static_cast<int>(threadIdx.x) % 8 + static_cast<int>(threadIdx.x) % kWarp / 16 * 8;
+}
+ELASTIC_D int transposed_column() { return static_cast<int>(threadIdx.x) % 16 / 8 * 8; }
+
+// A: the transpose of the 16x16 part of the tile that begins at (row, column).
+template <typename T, int kRows, int kColumns>
+ELASTIC_D FragmentA load_a_transposed(const SharedTile<T, kRows, kColumns>& tile, int row, int column) {
+  FragmentA a;
+  load_matrices<true>(tile.at(row + transposed_row(), column + transposed_column()), a.pairs);
+  return a;
+}
+
+// B of two products beside each other: the transpose of the part of 16 rows and 16 columns that begins at (row, column).
+template <typename T, int kRows, int kColumns>
+ELASTIC_D void load_b_transposed(const SharedTile<T, kRows, kColumns>& tile, int row, int column, FragmentB (&b)[2]) {
+  uint32_t pairs[4];
+  load_matrices<false>(tile.at(row + transposed_row(), column + transposed_column()), pairs);
+  b[0] = {{pairs[0], pairs[1]}};
+  b[1] = {{pairs[2], pairs[3]}};
+}
+
 // B of two products beside each other: the part of 16 rows and 16 columns that begins at (row, column).
 template <typename T, int kRows, int kColumns>
 ELASTIC_D void load_b(const SharedTile<T, kRows, kColumns>& tile, int row, int column, FragmentB (&b)[2]) {

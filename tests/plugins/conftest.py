@@ -16,6 +16,7 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 sys.path[:0] = [str(PLUGINS), str(Path(__file__).parent)]
 
 import library_build  # noqa: E402
+from cached_attention.testing import runner as attention  # noqa: E402
 from library_build import HEADERS, LIBRARY, REPORT, build_library  # noqa: E402
 from mamba2_mixer.testing.runner import MAIN, QUICK, HostBuild, sources_digest  # noqa: E402
 
@@ -56,8 +57,8 @@ def kept(pytestconfig: pytest.Config) -> Kept:
     return make
 
 
-def _objects(kept: Kept, name: str, build: HostBuild) -> dict[str, Path]:
-    sources = (*build.sources(), MAIN)
+def _objects(kept: Kept, name: str, build: HostBuild, main: str = MAIN) -> dict[str, Path]:
+    sources = (*build.sources(), main)
     return build.objects(sources, kept(name, lambda folder: build.compile(sources, folder)))
 
 
@@ -87,6 +88,33 @@ def host_library(quick_objects: dict[str, Path], tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
+def attention_objects(kept: Kept) -> dict[str, Path]:
+    """Object files of attention_cases by source, under the sanitizers, both types."""
+    return _objects(kept, "attention_objects", attention.AttentionBuild(), attention.MAIN)
+
+
+@pytest.fixture(scope="session")
+def attention_cases(attention_objects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """attention_cases under the sanitizers, both types."""
+    program = tmp_path_factory.mktemp("host_build") / "attention_cases"
+    return attention.AttentionBuild().link(attention_objects.values(), program)
+
+
+@pytest.fixture(scope="session")
+def quick_attention_objects(kept: Kept) -> dict[str, Path]:
+    """Object files of attention_cases by source, without sanitizers, float16 only."""
+    return _objects(kept, "quick_attention_objects", attention.QUICK, attention.MAIN)
+
+
+@pytest.fixture(scope="session")
+def attention_library(quick_attention_objects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The op's C interface as a shared library for ctypes."""
+    objects = [path for source, path in quick_attention_objects.items() if source != attention.MAIN]
+    folder = tmp_path_factory.mktemp("host_library")
+    return attention.QUICK.link(objects, folder / "libelastic_attention_host.so", shared=True)
+
+
+@pytest.fixture(scope="session")
 def library_and_report(kept: Kept) -> tuple[Path, str]:
     """libelastic_plugins.so for one architecture, and what its compilers said."""
     folder = kept("library", build_library)
@@ -103,3 +131,14 @@ def library(library_and_report: tuple[Path, str]) -> Path:
 def ptxas_report(library_and_report: tuple[Path, str]) -> str:
     """What ptxas said of the library's kernels."""
     return library_and_report[1]
+
+
+@pytest.fixture(scope="session")
+def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of plugin_probe and attention_probe, which ask the built plugins what TensorRT would."""
+    build = tmp_path_factory.mktemp("probes")
+    library_build.cmake(
+        "-S", str(PLUGINS), "-B", str(build), f"-DELASTIC_ARCHITECTURES={library_build.ARCHITECTURE}-real"
+    )
+    library_build.cmake("--build", str(build), "--parallel", "2", "--target", "plugin_probe", "attention_probe")
+    return build

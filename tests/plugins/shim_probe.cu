@@ -16,6 +16,11 @@ __global__ void good(float* out) {
   for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(kAllLanes, sum, mask);
   out[threadIdx.x] = sum;
 }
+// A hundred times the value of the lane three below, a lane's own where there is none, and that of lane 5.
+__global__ void shuffles(float* out) {
+  const float mine = static_cast<float>(threadIdx.x);
+  out[threadIdx.x] = 100.f * __shfl_up_sync(kAllLanes, mine, 3) + __shfl_sync(kAllLanes, mine, 5);
+}
 __global__ void missing_barrier(float* out) {
   ELASTIC_SHARED(float, values, 64);
   values[threadIdx.x] = 1.f;
@@ -69,6 +74,7 @@ int main(int count, char** words) {
   const char* what = count > 1 ? words[1] : "";
   shim::set_order(shim::Order::kRandom, 1);
   if (std::strcmp(what, "good") == 0) show(good);
+  if (std::strcmp(what, "shuffles") == 0) show(shuffles);
   if (std::strcmp(what, "missing_barrier") == 0) show(missing_barrier);
   if (std::strcmp(what, "past_the_end") == 0) show(past_the_end);
   if (std::strcmp(what, "half_a_barrier") == 0) show(half_a_barrier);

@@ -30,6 +30,11 @@ def test_barriers_and_shuffles(probe: Path) -> None:
     assert [float(v) for v in done.stdout.split()] == [high] * 32 + [low] * 32
 
 
+def test_shuffles_up_and_from_one_lane(probe: Path) -> None:
+    found = [float(v) for v in run(probe, "shuffles").stdout.split()]
+    assert found == [100 * (i if i % 32 < 3 else i - 3) + i // 32 * 32 + 5 for i in range(64)]
+
+
 @pytest.mark.parametrize(
     ("what", "says"),
     [

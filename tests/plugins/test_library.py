@@ -45,7 +45,7 @@ def test_without_headers_all_but_the_glue_is_built_and_says_so(tmp_path: Path) -
 def test_abi_is_read_without_loading(library: Path, tmp_path: Path) -> None:
     abi = read_abi(library)
     assert abi == json.loads(MixerLibrary(library).abi())
-    assert abi["ops"] == {"Mamba2Mixer": "1"}
+    assert abi["ops"] == {"Mamba2Mixer": "1", "CachedAttention": "1"}
     assert abi["architectures"] == f"{ARCHITECTURE}-real"
     assert (abi["tensorrt"] == "none") == (HEADERS is None)
     other = tmp_path / "other.so"
@@ -63,13 +63,10 @@ def test_failures_of_cuda_come_back_as_text(library: Path) -> None:
         MixerLibrary(library).enqueue(arguments(Shape(1, 1, 8, 20, 2, 16, 4)))
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def probe(probes: Path) -> Path:
     """plugin_probe, which asks the built plugin what TensorRT would."""
-    build = tmp_path_factory.mktemp("probe")
-    cmake("-S", str(PLUGINS), "-B", str(build), f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}-real")
-    cmake("--build", str(build), "--target", "plugin_probe")
-    return build / "plugin_probe"
+    return probes / "plugin_probe"
 
 
 def ask(probe: Path, *words: str) -> list[str]:

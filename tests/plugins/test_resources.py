@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from cached_attention.testing.resources import of_namespace
 from library_build import ARCHITECTURE, needs_nvcc, one_worker
 from mamba2_mixer.testing import resources
 from mamba2_mixer.testing.resources import Usage
@@ -80,7 +81,7 @@ def within_the_table(measured: resources.Table, architectures: tuple[int, ...]) 
 @one_worker
 @pytest.mark.timeout(900)
 def test_the_librarys_kernels_stay_within_the_table(ptxas_report: str) -> None:
-    within_the_table(resources.read_report(ptxas_report), (ARCHITECTURE,))
+    within_the_table(resources.read_report(of_namespace(ptxas_report, "7elastic6mamba2")), (ARCHITECTURE,))
 
 
 EVERY_OTHER = tuple(arch for arch in resources.ARCHITECTURES if arch != ARCHITECTURE)

@@ -163,5 +163,5 @@ def test_calls_refused(library: MixerLibrary, changes: dict[str, object], text: 
 
 def test_abi_is_legible(library: MixerLibrary) -> None:
     abi = json.loads(library.abi())
-    assert abi["ops"] == {"Mamba2Mixer": "1"}
+    assert abi["ops"] == {"Mamba2Mixer": "1", "CachedAttention": "1"}
     assert (abi["tensorrt"], abi["cuda"]) == ("none", "none")

@@ -52,12 +52,13 @@ def run(probe: Path, what: str, data: bytes = b"", rows: int = WIDTH) -> subproc
 
 def test_lanes_load_the_elements_that_ptx_gives_them(probe: Path) -> None:
     """Elements of the tile are their own positions, row * 16 + column."""
-    halves = np.frombuffer(run(probe, "fragments").stdout, np.uint16).reshape(32, 16)
+    halves = np.frombuffer(run(probe, "fragments").stdout, np.uint16).reshape(32, 2, 16)
     for lane in range(32):
-        a = [np.dot(a_element(lane, i), (WIDTH, 1)) for i in range(8)]
-        left = [np.dot(b_element(lane, i), (WIDTH, 1)) for i in range(4)]
-        right = [position + 8 for position in left]
-        assert halves[lane].tolist() == [*a, *left, *right], lane
+        for strides, found in zip(((WIDTH, 1), (1, WIDTH)), halves[lane], strict=True):  # the tile, its transpose
+            a = [np.dot(a_element(lane, i), strides) for i in range(8)]
+            left = [np.dot(b_element(lane, i), strides) for i in range(4)]
+            right = [position + 8 * strides[1] for position in left]
+            assert found.tolist() == [*a, *left, *right], lane
 
 
 def test_products_are_of_the_elements_that_ptx_names(probe: Path) -> None:

@@ -13,7 +13,8 @@ using namespace elastic;
 
 constexpr int kM = 16, kN = 16, kK = 16;
 
-// Every lane's registers as they are: A of load_a, B of load_b, of a tile whose elements are their own positions.
+// Every lane's registers as they are: A and B of a tile whose elements are their own positions, then those of its
+// transpose.
 __global__ void fragments(uint32_t* out) {
   ELASTIC_SHARED(float16, elements, (SharedTile<float16, kM, kK>::kElements));
   const SharedTile<float16, kM, kK> tile(elements);
@@ -23,11 +24,15 @@ __global__ void fragments(uint32_t* out) {
     *tile.at(i / kK, i % kK) = half_of_bits(position);
   }
   __syncthreads();
-  const FragmentA a = load_a(tile, 0, 0);
-  FragmentB b[2];
-  load_b(tile, 0, 0, b);
-  for (int i = 0; i < 4; ++i) out[lane * 8 + i] = a.pairs[i];
-  for (int i = 0; i < 4; ++i) out[lane * 8 + 4 + i] = b[i / 2].pairs[i % 2];
+  const FragmentA a[2] = {load_a(tile, 0, 0), load_a_transposed(tile, 0, 0)};
+  FragmentB b[2][2];
+  load_b(tile, 0, 0, b[0]);
+  load_b_transposed(tile, 0, 0, b[1]);
+  for (int t = 0; t < 2; ++t)
+    for (int i = 0; i < 4; ++i) {
+      out[lane * 16 + t * 8 + i] = a[t].pairs[i];
+      out[lane * 16 + t * 8 + 4 + i] = b[t][i / 2].pairs[i % 2];
+    }
 }
 
 // D of registers that the host chose: a[4], b[2] a lane.
@@ -56,10 +61,8 @@ __global__ void gemm(float* d, const T* a, const T* b, int rows) {
   const int row = lane / 2, column = lane % 2 * 8;  // of 16 bytes
   if (warp == 1)
     copy_async<16>(b_tile.at(row, column), b + row * kN + column);
-  else if (kFault == kUnmasked || row < rows)
-    copy_async<16>(a_tile.at(row, column), a + row * kK + column);
   else
-    for (int k = 0; k < 8; ++k) *a_tile.at(row, column + k) = from_float<T>(0.f);
+    copy_async_or_zero(a_tile.at(row, column), a + row * kK + column, kFault == kUnmasked || row < rows);
   commit_async();
   if (kFault != kNoWait) wait_async<0>();
   if (kFault != kNoBarrier) __syncthreads();
@@ -126,9 +129,9 @@ int main(int count, char** words) {
   const int rows = std::atoi(words[2]);
   const auto is = [what](const char* name) { return std::strcmp(what, name) == 0; };
   if (is("fragments")) {
-    uint32_t* const out = put(std::vector<uint32_t>(kWarp * 8));
+    uint32_t* const out = put(std::vector<uint32_t>(kWarp * 16));
     (void)launch(fragments, dim3(1), dim3(kWarp), nullptr, out);
-    show(out, kWarp * 8);
+    show(out, kWarp * 16);
   }
   if (is("products")) {
     uint32_t* const registers = put(read<uint32_t>(kWarp * 6));

@@ -14,6 +14,7 @@
 #define ELASTIC_HD inline
 #define ELASTIC_D inline
 #define ELASTIC_UNROLL
+#define ELASTIC_UNROLL_4
 #define ELASTIC_ROLLED
 #define ELASTIC_SHARED(type, name, count) \
   static char name##_key;                 \
@@ -78,6 +79,11 @@ inline void __syncthreads() { elastic::shim::barrier(); }
 inline float __shfl_xor_sync(unsigned, float value, int mask) {
   return elastic::shim::shuffle(value, static_cast<int>(threadIdx.x % 32) ^ mask);
 }
+inline float __shfl_up_sync(unsigned, float value, int distance) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  return elastic::shim::shuffle(value, lane < distance ? lane : lane - distance);
+}
+inline float __shfl_sync(unsigned, float value, int lane) { return elastic::shim::shuffle(value, lane); }
 template <typename T>
 inline T __ldcs(const T* from) {
   return *from;
@@ -95,12 +101,15 @@ inline void __stcs(T* to, T value) {
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75 };
 inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaSuccess ? "no error" : "out of memory"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 2, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
+  constexpr int kMultiprocessors = 2, kCapability = 8;
+  return *value = what == cudaDevAttrMultiProcessorCount ? kMultiprocessors : kCapability, cudaSuccess;
+}
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);  // exactly `bytes`: one more is a sanitizer error
 cudaError_t cudaFree(void* memory);
 inline cudaError_t cudaMemset(void* to, int byte, std::size_t bytes) {
@@ -151,6 +160,10 @@ inline bfloat16 from_float<bfloat16>(float v) {
 }
 
 inline float quick_divide(float a, float b) { return a / b; }
+inline float quick_exp2(float v) {
+  const float out = std::exp2(v);
+  return out < 1.17549435e-38f ? 0.f : out;  // a NaN passes
+}
 template <typename T>
 inline T load_constant(const T* from) {
   return *from;
@@ -167,10 +180,19 @@ inline float float_of_bits(std::uint32_t bits) {
   std::memcpy(&out, &bits, sizeof out);
   return out;
 }
+inline std::uint32_t bits_of_float(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
 inline float16 half_of_bits(std::uint16_t bits) { return {bits}; }
 template <int kBytes>
 inline void copy_async(void* shared, const void* global) {
   shim::copy_later(shared, global, kBytes);
+}
+inline void copy_async_or_zero(void* shared, const void* global, bool exists) {
+  alignas(16) static const unsigned char zeros[16] = {};
+  shim::copy_later(shared, exists ? global : zeros, sizeof zeros);
 }
 inline void commit_async() { shim::close_copies(); }
 template <int kGroups>

@@ -6,16 +6,18 @@
 #include <array>
 #include <cstdint>
 #include <limits>
-#include <stdexcept>
 #include <string>
+
+#include "../../common/tensorrt/refusal.h"
 
 namespace elastic::mamba2::trt {
 
-// What a person reads in the log; guarded bodies turn it into TensorRT's error codes.
-class Refusal : public std::runtime_error {
+constexpr char kName[] = "Mamba2Mixer";
+
+class Refusal : public elastic::trt::Refusal {
  public:
   Refusal(const std::string& subject, const std::string& expected, const std::string& found)
-      : std::runtime_error("Mamba2Mixer: " + subject + ": expected " + expected + ", found " + found) {}
+      : elastic::trt::Refusal(kName, subject, expected, found) {}
 };
 
 struct Attributes {

@@ -1,28 +1,9 @@
-// The creator, and the two functions by which TensorRT finds it in the library.
+// What makes the op's plugins from a node's fields.
 #include <NvInferRuntime.h>
 
-#include <array>
-#include <atomic>
-#include <cstdio>
-#include <cstring>
-
-#include "guard.h"
+#include "../../common/tensorrt/creators.h"
+#include "../../common/tensorrt/guard.h"
 #include "mixer_plugin.h"
-
-namespace elastic::trt {
-namespace {
-std::atomic<nvinfer1::ILoggerFinder*> logger_finder{nullptr};
-}
-
-void log_error(const char* text) noexcept {
-  nvinfer1::ILoggerFinder* finder = logger_finder.load();
-  nvinfer1::ILogger* logger = finder ? finder->findLogger() : nullptr;
-  if (logger)
-    logger->log(nvinfer1::ILogger::Severity::kERROR, text);
-  else
-    std::fprintf(stderr, "%s\n", text);
-}
-}  // namespace elastic::trt
 
 namespace elastic::mamba2::trt {
 namespace {
@@ -48,13 +29,10 @@ class MixerCreator final : public nvinfer1::IPluginCreatorV3One {
 };
 
 }  // namespace
-}  // namespace elastic::mamba2::trt
 
-extern "C" ELASTIC_API nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-  static elastic::mamba2::trt::MixerCreator creator;
-  static nvinfer1::IPluginCreatorInterface* const creators[] = {&creator};
-  count = 1;
-  return creators;
+nvinfer1::IPluginCreatorInterface& mixer_creator() {
+  static MixerCreator creator;
+  return creator;
 }
 
-extern "C" ELASTIC_API void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { elastic::trt::logger_finder = finder; }
+}  // namespace elastic::mamba2::trt

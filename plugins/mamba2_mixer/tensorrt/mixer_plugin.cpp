@@ -4,8 +4,9 @@
 #include <memory>
 #include <string>
 
+#include "../../common/tensorrt/dims.h"
+#include "../../common/tensorrt/guard.h"
 #include "../select.h"
-#include "guard.h"
 
 namespace elastic::mamba2::trt {
 namespace {
@@ -49,11 +50,6 @@ std::array<Dims, kInputs> dims_of(const Desc* in, Pick pick) {
   std::array<Dims, kInputs> dims;
   for (int i = 0; i < kInputs; ++i) dims[i] = pick(in[i]);
   return dims;
-}
-
-// False while a dimension has no maximum yet.
-bool is_known(const Dims& dims) {
-  return std::all_of(dims.d, dims.d + std::max(dims.nbDims, 0), [](int64_t size) { return size >= 0; });
 }
 
 ElasticMamba2Requirements requirements(const Shape& shape) {
@@ -100,7 +96,7 @@ int32_t MixerPlugin::configurePlugin(const DynamicPluginTensorDesc* in, int32_t 
   return guarded(kFailure, [&] {
     check_count(inputs, outputs);
     const auto dims = dims_of(in, [](const auto& d) { return d.max; });
-    if (std::all_of(dims.begin(), dims.end(), is_known)) (void)read_shape(attributes_, dims.data());
+    if (std::all_of(dims.begin(), dims.end(), elastic::trt::is_known)) (void)read_shape(attributes_, dims.data());
     return 0;
   });
 }
@@ -155,8 +151,8 @@ int32_t MixerPlugin::onShapeChange(const PluginTensorDesc* in, int32_t inputs, c
     check_count(inputs, outputs);
     check_types(in, out);
     args_.shape = read_shape(attributes_, dims_of(in, [](const auto& d) { return d.dims; }).data());
-    args_.activation = element_type(in[kProjected].type);
-    args_.head_param = element_type(in[kALog].type);
+    args_.activation = elastic::trt::element_type(kName, in[kProjected].type);
+    args_.head_param = elastic::trt::element_type(kName, in[kALog].type);
     args_.epsilon = attributes_.epsilon;
     args_.time_step_min = attributes_.time_step_min;
     args_.time_step_max = attributes_.time_step_max;

@@ -11,7 +11,6 @@
 
 namespace elastic::mamba2::trt {
 
-constexpr char kName[] = "Mamba2Mixer";
 constexpr char kVersion[] = "1";
 constexpr char kNamespace[] = "";
 

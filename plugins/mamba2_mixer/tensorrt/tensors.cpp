@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "../../common/tensorrt/dims.h"
 #include "../select.h"
 
 namespace elastic::mamba2::trt {
@@ -10,31 +11,15 @@ namespace {
 using nvinfer1::DataType;
 using nvinfer1::Dims;
 
-std::string text(const Dims& dims) {
-  std::string out = "[";
-  for (int32_t i = 0; i < dims.nbDims; ++i) out += (i ? ", " : "") + std::to_string(dims.d[i]);
-  return out + "]";
-}
-
 void expect(int input, const Dims& found, const std::vector<int64_t>& wanted) {
-  Dims dims{static_cast<int32_t>(wanted.size()), {}};
-  bool same = found.nbDims == dims.nbDims;
-  for (int32_t i = 0; i < dims.nbDims; ++i) {
-    dims.d[i] = wanted[i];
-    same = same && found.d[i] == wanted[i];
-  }
-  if (!same) throw Refusal(std::string("shape of ") + input_name(input), text(dims), text(found));
+  elastic::trt::expect_dims(kName, input_name(input), found, wanted);
 }
 
 void expect_rank(int input, const Dims& found, int32_t rank) {
-  if (found.nbDims != rank)
-    throw Refusal(std::string("rank of ") + input_name(input), std::to_string(rank), text(found));
+  elastic::trt::expect_rank(kName, input_name(input), found, rank);
 }
 
-int32_t narrow(int64_t value, const char* what) {
-  if (value < 0 || value > INT32_MAX) throw Refusal(what, "0 to 2147483647", std::to_string(value));
-  return static_cast<int32_t>(value);
-}
+int32_t narrow(int64_t value, const char* what) { return elastic::trt::narrow(kName, what, value); }
 
 }  // namespace
 
@@ -56,13 +41,6 @@ bool allowed_type(int index, const DataType* types) {
     default:
       return types[index] == activation;
   }
-}
-
-ElasticDtype element_type(DataType type) {
-  if (type == DataType::kFLOAT) return ELASTIC_FLOAT32;
-  if (type == DataType::kHALF) return ELASTIC_FLOAT16;
-  if (type == DataType::kBF16) return ELASTIC_BFLOAT16;
-  throw Refusal("tensor type", "float32, float16 or bfloat16", "type " + std::to_string(static_cast<int>(type)));
 }
 
 Shape read_shape(const Attributes& a, const Dims* in) {

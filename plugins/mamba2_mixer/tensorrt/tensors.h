@@ -24,9 +24,6 @@ enum Output { kY, kConvStateOut, kSsmStateOut, kOutputs };
 // Whether the type of tensor `index` (inputs, then outputs) is allowed beside those before it.
 bool allowed_type(int index, const nvinfer1::DataType* types);
 
-// The type code of params.h; throws Refusal for one the kernels do not know.
-ElasticDtype element_type(nvinfer1::DataType type);
-
 // The shape of a call from the dims of its inputs, every dimension checked; throws Refusal.
 Shape read_shape(const Attributes& attributes, const nvinfer1::Dims* inputs);
 

@@ -9,20 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "../../common/testing/plugin_library.h"
 #include "../elastic_mamba2.h"
 #include "../tensorrt/tensors.h"
 
-extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
-extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
-
 namespace elastic::mamba2::trt {
 
-inline nvinfer1::IPluginCreatorV3One& mixer_creator() {
-  int32_t count = 0;
-  nvinfer1::IPluginCreatorInterface* const* all = getCreators(count);
-  if (count != 1) throw std::runtime_error("getCreators: expected 1 creator, found " + std::to_string(count));
-  return static_cast<nvinfer1::IPluginCreatorV3One&>(*all[0]);
-}
+inline nvinfer1::IPluginCreatorV3One& find_creator() { return elastic::testing::find_creator(kName); }
 
 // Dims of all inputs and outputs of a call, in the contract's order.
 inline std::vector<nvinfer1::Dims> call_dims(const Shape& s) {
@@ -65,7 +58,7 @@ inline void call_plugin(const ElasticMamba2Args& a, cudaStream_t stream) {
                                  a.epsilon,      a.time_step_min,  a.time_step_max};
   const AttributeFields fields(attributes);
   constexpr auto kPhase = nvinfer1::TensorRTPhase::kRUNTIME;
-  std::unique_ptr<nvinfer1::IPluginV3> made(mixer_creator().createPlugin("mixer", fields.collection(), kPhase));
+  std::unique_ptr<nvinfer1::IPluginV3> made(find_creator().createPlugin("mixer", fields.collection(), kPhase));
   if (!made) throw std::runtime_error("createPlugin: refused");
   constexpr auto kRuntime = nvinfer1::PluginCapabilityType::kRUNTIME;
   auto* unattached = static_cast<nvinfer1::IPluginV3OneRuntime*>(made->getCapabilityInterface(kRuntime));

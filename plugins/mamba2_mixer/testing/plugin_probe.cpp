@@ -67,7 +67,7 @@ std::unique_ptr<nvinfer1::IPluginV3> create(const Words& words) {
   }
   const nvinfer1::PluginFieldCollection all = {static_cast<int32_t>(fields.size()), fields.data()};
   constexpr auto kPhase = nvinfer1::TensorRTPhase::kBUILD;
-  return std::unique_ptr<nvinfer1::IPluginV3>(mixer_creator().createPlugin("mixer", &all, kPhase));
+  return std::unique_ptr<nvinfer1::IPluginV3>(find_creator().createPlugin("mixer", &all, kPhase));
 }
 
 std::vector<nvinfer1::DynamicPluginTensorDesc> describe(const std::string& wrong, const std::string& type) {

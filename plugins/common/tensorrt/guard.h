@@ -15,7 +15,7 @@ Result guarded(Result failure, Body body) noexcept {
   } catch (const std::exception& error) {
     log_error(error.what());
   } catch (...) {
-    log_error("Mamba2Mixer: an unknown exception");
+    log_error("elastic plugins: an unknown exception");
   }
   return failure;
 }

@@ -1,0 +1,24 @@
+// The op's tensors as TensorRT describes them: contract.json's `inputs` and `outputs`, in its order.
+#pragma once
+
+#include "../params.h"
+#include "attributes.h"
+
+namespace elastic::attention::trt {
+
+enum Input { kQuery, kKey, kValue, kKeyCache, kValueCache, kPosition, kInputs };
+enum Output { kY, kKeyCacheOut, kValueCacheOut, kOutputs };
+
+// Whether the type of tensor `index` (inputs, then outputs) is allowed beside those before it.
+bool allowed_type(int index, const nvinfer1::DataType* types);
+
+// The shape of a call from the dims of its inputs, every dimension checked; throws Refusal.
+Shape read_shape(const Attributes& attributes, const nvinfer1::Dims* inputs);
+
+// As contract.json names it.
+inline const char* input_name(int index) {
+  constexpr const char* kNames[] = {"query", "key", "value", "key_cache", "value_cache", "position"};
+  return kNames[index];
+}
+
+}  // namespace elastic::attention::trt
