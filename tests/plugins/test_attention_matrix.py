@@ -76,7 +76,8 @@ def test_reference_is_the_products_op() -> None:
     for cache in (data.key_cache, data.value_cache):
         caches.append(torch.from_numpy(np.nan_to_num(cache.astype(np.float64))))
     given = [torch.from_numpy(tensors[0].astype(np.float64)) for tensors in (data.query, data.key, data.value)]
-    y, keys, values = op(*given, *caches, torch.from_numpy(data.position[0]))
+    sizes = (case.heads, case.groups, case.head_dim, case.factor)
+    y, keys, values = op(*given, *caches, torch.from_numpy(data.position[0]), *sizes)
     np.testing.assert_allclose(y, wanted.y[0], rtol=1e-9, atol=1e-12)
     for found, cache in ((keys, wanted.key_cache), (values, wanted.value_cache)):
         np.testing.assert_array_equal(found, np.nan_to_num(cache.astype(np.float64)))

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from mamba2_mixer.library import MixerError, MixerLibrary, Shape, read_abi
 from mamba2_mixer.testing.runner import PLUGINS
 from mixer_model import mixer_request
 
+from attention_model import attention_request
 from elastic_export.engine.process import build_engine
+from elastic_export.engine.request import EngineRequest
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.engine_code import Code, HostCode, host_code
 from elastic_runtime.format.plugin_libraries import library_mark, read_libraries
@@ -133,15 +136,18 @@ def test_bad_tensors_are_refused(probe: Path) -> None:
 @needs_nvcc
 @needs_headers
 @pytest.mark.timeout(900)
-def test_engine_of_the_library_is_the_engine_of_the_python_declaration(library: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [mixer_request, attention_request])
+def test_engine_of_the_library_is_the_engine_of_the_python_declaration(
+    make: Callable[[Path], EngineRequest], library: Path, tmp_path: Path
+) -> None:
     """The same facts and, the library apart, the same bytes: shown to fit by its own creators, which built it."""
     pytest.importorskip("tensorrt_rtx")
-    request, engines, facts = mixer_request(tmp_path), dict[str, bytes](), {}
+    request, engines, facts = make(tmp_path), dict[str, bytes](), {}
     for name, carried in (("python", None), ("library", library), ("again", library)):
         asked = replace(request, output=tmp_path / f"{name}.engine", plugin_library=carried)
         facts[name] = replace(build_engine(asked), seconds=0, peak_rss=0, size=0)
         engines[name] = asked.output.read_bytes()
-    assert facts["python"].plugin_layers == {"Mamba2Mixer": 1}
+    assert facts["python"].plugin_layers == request.plugin_ops
     assert facts["python"] == facts["library"]
     assert engines["library"] == engines["again"]
     code = library.read_bytes()
