@@ -162,14 +162,18 @@ struct ChunkRows {
           multiply_add<Operand>(products[i][1], c[k], b[1]);
         }
       }
+      const bool last = pair == place.part / 2;
       ELASTIC_UNROLL
       for (int i = 0; i < 2; ++i) {
-        const int part = 2 * pair + i;
-        if (pair == place.part / 2)
-          weigh_to_diagonal(products[i], part, scalars);
+        if (last)
+          weigh_to_diagonal(products[i], 2 * pair + i, scalars);
         else
-          weigh(products[i], part, scalars);
-        multiply_row(y, pack_a<Operand>(products[i][0], products[i][1]), tiles.x(stage), part * kPart, column());
+          weigh(products[i], 2 * pair + i, scalars);
+      }
+      ELASTIC_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const FragmentA weighted = pack_a<Operand>(products[i][0], products[i][1]);
+        multiply_row(y, weighted, tiles.x(stage), (2 * pair + i) * kPart, column());
       }
     }
   }
@@ -269,10 +273,10 @@ ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) 
     const int stage = i % 2;
     wait_async<0>();
     __syncthreads();  // the chunk, and the state before it, are there
-    const float factor = chunk_decays(raw, log2_a, skip, scalars, unit);
     ChunkRows<Operand, kWidth, Output> chunk;
     chunk.load(output, place, i * kChunk);
     chunk.carry_in(tiles);
+    const float factor = chunk_decays(raw, log2_a, skip, scalars, unit);
     __syncthreads();  // C, the state's copy and the raw scalars have been read, and the decays are there
     if (i + 1 < chunks) stage_chunk(view, place, (i + 1) * kChunk, (i + 1) % 2, tiles, raw);
     commit_async();
