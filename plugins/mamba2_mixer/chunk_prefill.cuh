@@ -146,23 +146,35 @@ struct ChunkRows {
       for (int e = 0; e < 4; ++e) y[n].at[e] *= carry[e / 2];
     }
   }
-  // What tokens of this chunk add, 16 of them at a time.
+  // What tokens of this chunk add, two parts at a time: four sums that do not wait for each other. Of the last pair the
+  // second part may lie past the diagonal altogether.
   ELASTIC_D void within_chunk(const Tiles& tiles, int stage, const ChunkScalars& scalars) {
     ELASTIC_ROLLED
-    for (int part = 0; part <= place.part; ++part) {
-      Accumulator products[2];
+    for (int pair = 0; pair <= place.part / 2; ++pair) {
+      Accumulator products[2][2];
       ELASTIC_UNROLL
       for (int k = 0; k < kSteps; ++k) {
-        FragmentB b[2];
-        load_b_transposed(tiles.b(stage), part * kPart, k * kPart, b);
-        multiply_add<Operand>(products[0], c[k], b[0]);
-        multiply_add<Operand>(products[1], c[k], b[1]);
+        ELASTIC_UNROLL
+        for (int i = 0; i < 2; ++i) {
+          FragmentB b[2];
+          load_b_transposed(tiles.b(stage), (2 * pair + i) * kPart, k * kPart, b);
+          multiply_add<Operand>(products[i][0], c[k], b[0]);
+          multiply_add<Operand>(products[i][1], c[k], b[1]);
+        }
       }
-      if (part == place.part)
-        weigh_diagonal(products, scalars);
-      else
-        weigh(products, part, scalars);
-      multiply_row(y, pack_a<Operand>(products[0], products[1]), tiles.x(stage), part * kPart, column());
+      const bool last = pair == place.part / 2;
+      ELASTIC_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        if (last)
+          weigh_to_diagonal(products[i], 2 * pair + i, scalars);
+        else
+          weigh(products[i], 2 * pair + i, scalars);
+      }
+      ELASTIC_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const FragmentA weighted = pack_a<Operand>(products[i][0], products[i][1]);
+        multiply_row(y, weighted, tiles.x(stage), (2 * pair + i) * kPart, column());
+      }
     }
   }
   ELASTIC_D void store(const Output& output, const ChunkPlace& block, int first, const Tiles& tiles, int stage,
@@ -197,11 +209,11 @@ struct ChunkRows {
       products[e / 4].at[e % 4] *= row[e % 4 / 2] * scalars.at(Scalar::kToPartEnd, column);
     }
   }
-  // Within 16 tokens the decay from each to each; what is above the diagonal is no part of the sum, whatever it is.
-  ELASTIC_D void weigh_diagonal(Accumulator (&products)[2], const ChunkScalars& scalars) const {
+  // The decay from each token to each; what is above the diagonal is no part of the sum, whatever it is.
+  ELASTIC_D void weigh_to_diagonal(Accumulator (&products)[2], int part, const ChunkScalars& scalars) const {
     ELASTIC_UNROLL
     for (int e = 0; e < 8; ++e) {
-      const int row = token(e % 4 / 2), column = place.part * kPart + e / 4 * 8 + Accumulator::column(e % 4);
+      const int row = token(e % 4 / 2), column = part * kPart + e / 4 * 8 + Accumulator::column(e % 4);
       const float decay = quick_exp2(fminf(scalars.at(Scalar::kCum, row) - scalars.at(Scalar::kCum, column), 0.f));
       const float weight = decay * scalars.at(Scalar::kUnit, row) * scalars.at(Scalar::kWeight, column);
       float& product = products[e / 4].at[e % 4];
@@ -235,7 +247,6 @@ ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) 
   ELASTIC_DYNAMIC_SHARED(Operand, elements);
   ELASTIC_SHARED(float, scalar_values, ChunkScalars::kFloats);
   ELASTIC_SHARED(float, raw, kRawScalars * kChunk);
-  ELASTIC_SHARED(float, state_units, 2);  // what multiplies the accumulators in this chunk, and their unit after it
   const ChunkTiles<Operand, kWidth> tiles(elements);
   const ChunkScalars scalars(scalar_values);
   const ChunkPlace place = chunk_place<kWidth>(args);
@@ -262,28 +273,22 @@ ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) 
     const int stage = i % 2;
     wait_async<0>();
     __syncthreads();  // the chunk, and the state before it, are there
-    if (threadIdx.x < kWarp) {
-      const float factor = chunk_decays(raw, log2_a, skip, scalars, unit);
-      if (threadIdx.x == 0) {
-        state_units[0] = factor;
-        state_units[1] = unit.unit;
-      }
-    }
     ChunkRows<Operand, kWidth, Output> chunk;
     chunk.load(output, place, i * kChunk);
     chunk.carry_in(tiles);
+    const float factor = chunk_decays(raw, log2_a, skip, scalars, unit);
     __syncthreads();  // C, the state's copy and the raw scalars have been read, and the decays are there
     if (i + 1 < chunks) stage_chunk(view, place, (i + 1) * kChunk, (i + 1) % 2, tiles, raw);
     commit_async();
     chunk.decay_carry(scalars);
     chunk.within_chunk(tiles, stage, scalars);
     chunk.store(output, place, i * kChunk, tiles, stage, scalars);
-    advance_state(state, tiles, stage, scalars, state_units[0]);
+    advance_state(state, tiles, stage, scalars, factor);
     state.hand_over(tiles.state());
   }
 
   // Store.
-  state.store(view.state_out, place.channels, rows, state_units[1]);
+  state.store(view.state_out, place.channels, rows, unit.unit);
 }
 
 #endif

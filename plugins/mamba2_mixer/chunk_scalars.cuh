@@ -1,5 +1,4 @@
-// What chunk_prefill knows of each token of a chunk, and the unit of its state: all that depends on dt, computed by one
-// warp while the others multiply.
+// What chunk_prefill knows of each token of a chunk, and the unit of its state: all that depends on dt.
 #pragma once
 
 #include "../common/device.cuh"
@@ -56,8 +55,9 @@ ELASTIC_D float lane_below(float value, float none) {
   return threadIdx.x % kWarp == 0 ? none : before;
 }
 
-// One warp, two tokens a lane: everything that depends on dt. The state's unit becomes that of the next state; returns
-// what multiplies the accumulators meanwhile.
+// Two tokens a lane: everything that depends on dt. Every warp computes it, so that none waits for another and the chain of
+// shuffles is hidden behind the products with the state; one writes the scalars. The state's unit becomes that of the next
+// state; returns what multiplies the accumulators meanwhile.
 ELASTIC_D float chunk_decays(const float* raw, float log2_a, float skip, const ChunkScalars& scalars,
                              StateUnit& state) {
   constexpr int kTokens = kChunk / kWarp, kPartLanes = kPart / kTokens;
@@ -81,33 +81,29 @@ ELASTIC_D float chunk_decays(const float* raw, float log2_a, float skip, const C
 
   const float part_end = __shfl_sync(kAllLanes, cum[1], lane | (kPartLanes - 1));
   const float chunk_end = __shfl_sync(kAllLanes, cum[1], kWarp - 1), decay = quick_exp2(chunk_end);
-  float to_end[kTokens], sum = 0.f;
-  ELASTIC_UNROLL
-  for (int i = 0; i < kTokens; ++i) {
-    to_end[i] = quick_exp2(fminf(chunk_end - cum[i], 0.f)) * weight[i];
-    sum += fabsf(to_end[i]);
-  }
-  ELASTIC_UNROLL
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) sum += __shfl_xor_sync(kAllLanes, sum, mask);
-  // |x| and |B| are below 1 in their units: no value of the state grows by more than the sum.
-  const float bound = fmaf(decay, state.bound, sum), unit = StateUnit::of(bound);
+  // |x| and |B| are at most 1 in their units: no token adds more to a value of the state than the largest weight is.
+  const float heaviest = __shfl_sync(kAllLanes, most, kWarp - 1);
+  const float bound = fmaf(decay, state.bound, kChunk * heaviest), unit = StateUnit::of(bound);
 
-  ELASTIC_UNROLL
-  for (int i = 0; i < kTokens; ++i) {
-    const int token = lane * kTokens + i;
-    // The floors keep the inverse, and what the state brings, finite.
-    const float row_unit = power_of_two_above(fmaxf(largest[i], fmaxf(state.unit * 0x1p-80f, 0x1p-100f)));
-    const float inverse = inverse_power(row_unit);
-    scalars.at(Scalar::kCum, token) = cum[i];
-    scalars.at(Scalar::kWeight, token) = weight[i];
-    scalars.at(Scalar::kToPartEnd, token) = quick_exp2(fminf(part_end - cum[i], 0.f)) * weight[i];
-    scalars.at(Scalar::kToChunkEnd, token) = to_end[i] * inverse_power(unit);
-    scalars.at(Scalar::kUnit, token) = inverse;
-    scalars.at(Scalar::kCarry, token) = quick_exp2(cum[i]) * (state.unit * inverse);
-    scalars.at(Scalar::kOut, token) = raw[3 * kChunk + token] * row_unit;
-    scalars.at(Scalar::kSkip, token) = skip * raw[kChunk + token];
+  const float into_unit = inverse_power(unit);
+  if (threadIdx.x < kWarp) {
+    ELASTIC_UNROLL
+    for (int i = 0; i < kTokens; ++i) {
+      const int token = lane * kTokens + i;
+      // The floors keep the inverse, and what the state brings, finite.
+      const float row_unit = power_of_two_above(fmaxf(largest[i], fmaxf(state.unit * 0x1p-80f, 0x1p-100f)));
+      const float inverse = inverse_power(row_unit);
+      scalars.at(Scalar::kCum, token) = cum[i];
+      scalars.at(Scalar::kWeight, token) = weight[i];
+      scalars.at(Scalar::kToPartEnd, token) = quick_exp2(fminf(part_end - cum[i], 0.f)) * weight[i];
+      scalars.at(Scalar::kToChunkEnd, token) = quick_exp2(fminf(chunk_end - cum[i], 0.f)) * weight[i] * into_unit;
+      scalars.at(Scalar::kUnit, token) = inverse;
+      scalars.at(Scalar::kCarry, token) = quick_exp2(cum[i]) * (state.unit * inverse);
+      scalars.at(Scalar::kOut, token) = raw[3 * kChunk + token] * row_unit;
+      scalars.at(Scalar::kSkip, token) = skip * raw[kChunk + token];
+    }
   }
-  const float factor = decay * (state.unit * inverse_power(unit));
+  const float factor = decay * (state.unit * into_unit);
   state = {unit, bound};
   return factor;
 }

@@ -170,13 +170,13 @@ CHUNK_MUTATIONS = {
         CHUNK_FILE, "row >= column ? product * weight : 0.f;", "product * weight;", (CHUNK,)
     ),
     "a token without itself": Mutation(CHUNK_FILE, "row >= column ?", "row > column ?", (CHUNK,)),
-    "a part too few": Mutation(CHUNK_FILE, "part <= place.part; ++part", "part < place.part; ++part", (CHUNK,)),
+    "a part too few": Mutation(CHUNK_FILE, "pair <= place.part / 2; ++pair", "pair < place.part / 2; ++pair", (CHUNK,)),
     "decay not restarted": Mutation(
         SCALARS,
-        "float to_end[kTokens]",
+        "const float part_end",
         "const float before = scalars.at(Scalar::kCum, kChunk - 1);"
         "if (before < 0.f) cum[0] += before, cum[1] += before;"
-        "float to_end[kTokens]",
+        "const float part_end",
         (CHUNK,),
     ),
     "decay of the token before": Mutation(SCALARS, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
@@ -206,10 +206,10 @@ CHUNK_MUTATIONS = {
     ),
     "state not decayed": Mutation(CHUNK_FILE, "state.multiply(factor);", "", (CHUNK,)),
     "state's copy not handed over": Mutation(
-        CHUNK_FILE, "state_units[0]);\n    state.hand_over(tiles.state());", "state_units[0]);", (CHUNK,)
+        CHUNK_FILE, "factor);\n    state.hand_over(tiles.state());", "factor);", (CHUNK,)
     ),
     "state in its old unit": Mutation(
-        SCALARS, "float factor = decay * (state.unit * inverse_power(unit));", "float factor = decay;", (CHUNK,)
+        SCALARS, "float factor = decay * (state.unit * into_unit);", "float factor = decay;", (CHUNK,)
     ),
     "state's unit too small": Mutation(SCALARS, "* 0x1p-15f;", "* 0x1p-24f;", (CHUNK,)),
     "units of rows left out": Mutation(SCALARS, "fmaxf(largest[i],", "fmaxf(0.f * largest[i],", (CHUNK,)),
