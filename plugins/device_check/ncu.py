@@ -15,6 +15,7 @@ from device_check.place import Place
 
 #: (batch, tokens, kernel as the library names it)
 CALLS = ((1, 1, "decode_step"), (64, 1, "decode_step"), (1, 2048, "scan_prefill"))
+ATTENTION = Path(__file__).parents[1] / "cached_attention"
 _KERNELS = "regex:(decode_step|conv_prefill|scan_prefill|chunk_|gated_norm|attend|append|merge).*"
 _SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis")
 
@@ -49,4 +50,16 @@ def call_all(programs: str) -> None:
             library.enqueue(MixerSet(size, "cuda", 0, library).args(), kernel)
         except MixerError as refusal:
             print(f"{kernel}: {refusal}", file=sys.stderr)
+        torch.cuda.synchronize()
+    if ATTENTION.is_dir():
+        _call_attention(Path(programs))
+
+
+def _call_attention(programs: Path) -> None:
+    from device_check.attention_times import AttentionLibrary, AttentionSet, Shape  # noqa: PLC0415 (where the op is)
+
+    library = AttentionLibrary(programs / "libelastic_plugins.so")
+    for kernel, tokens, before in (("decode", 1, 32767), ("prefill", 1024, 7168)):
+        shape = Shape(1, tokens, 40, 8, 128, before + tokens + 1)
+        library.enqueue(AttentionSet(shape, before, "cuda", 0, library).args(), kernel)
         torch.cuda.synchronize()

@@ -95,8 +95,8 @@ def _ends(report: dict[str, Any]) -> Iterator[str]:
     yield f"\n{'all correct' if report['passed'] else 'NOT proven correct'}"
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The table of a README: a row a size, ours and the best peer."""
+def markdown(report: dict[str, Any], ops: str | None = None) -> str:
+    """The table of a README: a row a size, ours and the best peer. `ops`: by comma, of these alone."""
     copy = copy_bandwidth(report)
     rows = [
         f"{report['machine']}; a copy moves {copy:.0f} GB/s. A layer of the 12B model, random data, medians of graphs.",
@@ -107,6 +107,8 @@ def markdown(report: dict[str, Any]) -> str:
     errors = {check["what"]: check["errors"] for check in findings(report, "check")}
     sizes: dict[str, Times] = {}
     for time in findings(report, "time"):
+        if ops is not None and time["op"] not in ops.split(","):
+            continue
         sizes.setdefault(time["what"], []).append(time)
     for what, times in sizes.items():
         cells = [what]
@@ -173,12 +175,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("report", type=Path)
     parser.add_argument("--into", type=Path, metavar="README")
+    parser.add_argument("--ops", metavar="NAMES", help="by comma, of these alone: decode,prefill")
     options = parser.parse_args()
     report = json.loads(options.report.read_text())
     if options.into is None:
         print(text(report), end="")
         return 0
-    options.into.write_text(replace(options.into.read_text("utf-8"), markdown(report)), "utf-8")
+    options.into.write_text(replace(options.into.read_text("utf-8"), markdown(report, options.ops)), "utf-8")
     return 0
 
 

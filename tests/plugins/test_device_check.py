@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,30 @@ def test_the_small_cases_pass(programs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_small_cases_have_every_kernel(op: Op) -> None:
     assert {case.kernel for case in op.rows("small").values()} == {case.kernel for case in op.rows("all").values()}
+
+
+@pytest.mark.skipif(len(OPS) == 1, reason="this tree has no op cached_attention")
+@pytest.mark.parametrize("broken", [False, True])
+def test_attention_is_checked_and_timed_as_the_mixer_is(tmp_path: Path, broken: bool) -> None:
+    from cached_attention.testing import runner
+
+    plugins = tmp_path / "plugins"
+    shutil.copytree(runner.QUICK.plugins, plugins)
+    if broken:
+        launch = plugins / "cached_attention" / "c_api.cu"
+        text = launch.read_text()
+        assert text.count("Args args = *given;") == 1
+        launch.write_text(text.replace("Args args = *given;", "Args args = *given;\n  args.scale *= 2;"))
+    build = replace(runner.QUICK, plugins=plugins, strict=False, optimize=True)
+    objects = build.compile(build.sources(), tmp_path)
+    (tmp_path / "build").mkdir()
+    build.link(objects.values(), tmp_path / "build" / "libelastic_plugins.so", shared=True)
+    stages = "attention decode,attention prefill"
+    done = check("--device", "cpu", "--build", tmp_path / "build", "--report", tmp_path / "report", "--only", stages)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    found = [f for stage in report["stages"] for f in stage["findings"]]
+    assert [f["kind"] for f in found] == (["check"] * 2 if broken else ["check"] * 2 + ["time"] * 2 + ["check", "time"])
+    assert done.returncode == int(broken)
 
 
 @pytest.mark.gpu

@@ -76,6 +76,7 @@ def test_the_readme_has_ours_beside_the_best_peer(report: dict) -> None:
     assert (
         rows[-2] == "| decode batch 1 | `decode_step` | 20.0 | 50% | 1.6e-03 | `flashinfer simple` | 25.0 | 2.9e-03 |"
     )
+    assert table.markdown(report, "decode").splitlines() == rows[:-1]
     assert rows[-1] == "| prefill 8k | not run |  |  |  | `mamba_ssm chunk 128` | 900.0 | nan |"
 
 
