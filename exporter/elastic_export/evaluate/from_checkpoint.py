@@ -39,8 +39,9 @@ class SlicedTensors:
         """One tensor, as it is stored."""
         return self._copied(name, slice_array(self._checkpoint.read(name), self._runs[name]))
 
-    def rows(self, name: str, first: int, count: int) -> Array:
-        """Rows of a tensor whose first axis is kept whole."""
+    def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
+        """Rows of a tensor whose first axis is kept whole; of no other axis."""
+        assert axis == 0, name
         _, *others = self._runs[name]
         part = self._checkpoint.read(name)[first : first + count]
         return self._copied(name, slice_array(part, (((0, count),), *others)))
