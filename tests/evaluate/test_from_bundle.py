@@ -90,6 +90,24 @@ def test_converted_weights_are_those_that_ship(bundle_of: Callable[..., Path], m
     assert shipped.nats == scores(checkpoint_models(Checkpoint.open(model_folder), "small"), "fp16")["small"].nats
 
 
+def test_weights_in_eight_bits_are_what_their_values_mean(bundle_of: Callable[..., Path]) -> None:
+    """Off by half a step of a row's scale at most, under the names of the parent; q, k and v each for themselves."""
+    quantised = bundle_models(Bundle.open(bundle_of(quantise="int8")), "all")[0]
+    for mine, theirs in zip(quantised, bundle_models(Bundle.open(bundle_of(weights="shared")), "all")[0], strict=True):
+        matrices = 0
+        assert mine.weights.names == theirs.weights.names
+        for name, shape in theirs.shapes():
+            found, whole = mine.weights.load(name), theirs.weights.load(name).astype(np.float32)
+            assert found.shape == mine.weights.shape(name) == shape
+            off = np.abs(found.astype(np.float32) - whole)
+            # The scale is of the parent's row, which may reach further than what is kept of it.
+            assert off.max() <= 4 * np.abs(whole).max() / 127, name
+            np.testing.assert_array_equal(mine.weights.rows(name, 1, 2), found[1:3])
+            matrices += len(shape) == 2 and bool(off.any())
+        assert matrices > 4
+    assert scores((quantised, quantised[0]))
+
+
 def test_the_largest_budget_of_a_bundle_is_what_others_are_compared_with(bundle_of: Callable[..., Path]) -> None:
     asked, reference = bundle_models(Bundle.open(bundle_of(weights="shared")), "small")
     assert ([model.name for model in asked], reference.name) == (["small"], "full")

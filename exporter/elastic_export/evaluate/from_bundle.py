@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
 import onnx.numpy_helper
 
 from elastic_export.checkpoint.budgets import select_budgets
+from elastic_export.evaluate.eight_bits import VALUES, Dequantised
 from elastic_export.evaluate.sub_model import SubModel
-from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.architecture import Architecture, Stored
 from elastic_export.layers.kind import EMBEDDINGS
 from elastic_export.ops.all_ops import SHIPPED_NODES
 from elastic_export.verify.attributes import check_attributes
@@ -40,15 +41,29 @@ def bundle_models(bundle: Bundle, request: str) -> tuple[list[SubModel], SubMode
 
 def _model(bundle: Bundle, entry: BudgetEntry) -> SubModel:
     weights = _weights(bundle, entry)
-    [embeddings] = [name for name in weights.names if name.endswith(f".{EMBEDDINGS.name}")] or [""]
+    names = [name.removesuffix(VALUES) for name in weights.names]
+    [embeddings] = [name for name in names if name.endswith(f".{EMBEDDINGS.name}")] or [""]
     if not embeddings:
         subject = f"budget {entry.name}, weights"
         raise InputError(subject, expected=f"a tensor {EMBEDDINGS.name}", found="none", todo=_AGAIN)
     prefix = embeddings.removesuffix(f".{EMBEDDINGS.name}")
     arch = _architecture(bundle, entry)
+    if entry.quantisation:
+        weights = Dequantised(weights, arch, _tensors(arch, entry, prefix))
     model = SubModel(entry.name, arch, entry.kept_layers, prefix, bundle.manifest.precision, weights)
     model.check()
     return model
+
+
+def _tensors(arch: Architecture, entry: BudgetEntry, prefix: str) -> Iterator[Stored]:
+    """The sub-model's tensors under the names of the parent."""
+    for stored in arch.tensors(prefix):
+        if stored.layer is None:
+            yield stored
+        else:
+            lead, place = f"{prefix}.layers.", entry.kept_layers[stored.layer.index]
+            rest = stored.name.removeprefix(lead).partition(".")[2]
+            yield stored._replace(name=f"{lead}{place}.{rest}")
 
 
 def _weights(bundle: Bundle, entry: BudgetEntry) -> WeightSource:

@@ -96,10 +96,14 @@ def _candidates(parent: Architecture, prefix: str) -> Iterator[tuple[str, list[S
     groups: dict[str, list[Stored]] = {}
     for stored in parent.tensors(prefix):
         if stored.tensor.is_matrix:
-            joined = {} if stored.layer is None else stored.layer.kind.joined
-            own = stored.name.removesuffix(stored.tensor.name)
-            groups.setdefault(own + joined.get(stored.tensor.name, stored.tensor.name), []).append(stored)
+            groups.setdefault(joined_name(stored), []).append(stored)
     yield from groups.items()
+
+
+def joined_name(stored: Stored) -> str:
+    """What the matrix is called that a tensor is in; its own name where it is joined with none."""
+    joined = {} if stored.layer is None else stored.layer.kind.joined
+    return stored.name.removesuffix(stored.tensor.name) + joined.get(stored.tensor.name, stored.tensor.name)
 
 
 def _odd(shapes: list[Shape]) -> bool:

@@ -186,7 +186,7 @@ class Nothing:
     def load(self, name: str) -> Array:
         raise KeyError(name)
 
-    def rows(self, name: str, first: int, count: int) -> Array:
+    def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
         raise KeyError(name)
 
 

@@ -1,0 +1,45 @@
+"""What quantising a parent takes: seconds, of them the processor's, and memory, with reading, writing and digests.
+
+    PYTHONPATH=tests python tests/bench/quantise.py CHECKPOINT FOLDER
+
+Writes the files of the parent in eight bits into FOLDER and removes them again. tests/random_checkpoint.py makes a
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from pathlib import Path
+
+from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.layers.eight_bits import EightBits
+from elastic_export.weights.quantised import Quantised
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    checkpoint = Checkpoint.open(given.checkpoint)
+    eight_bits = EightBits.of(checkpoint.architecture, checkpoint.budgets.values(), checkpoint.prefix)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    files = list[Path]()
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+    quantised = Quantised(checkpoint, eight_bits, precision="bf16", parent="bench")
+    quantised.write(given.folder, lambda path, digest: files.append(path))
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    read = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    written = sum(path.stat().st_size for path in files)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{read / 1e9:.2f} GB read, {written / 1e9:.2f} GB written in {len(files)} files")
+    print(f"{seconds:.1f} s, {processor:.1f} s of a processor, {after.ru_maxrss / 1e6:.2f} GB resident at most")
+    for path in files:
+        path.unlink()
+
+
+if __name__ == "__main__":
+    main()
