@@ -16,6 +16,7 @@ from elastic_export.evaluate.from_checkpoint import sub_model
 from elastic_export.evaluate.passage import Passage
 from elastic_export.layers.budget import Budget
 from elastic_export.progress import Progress
+from elastic_export.propose import measuring
 from elastic_export.propose.propose import Proposal
 from elastic_export.propose.store import Store
 from elastic_export.propose.target import TOLERANCE
@@ -79,6 +80,7 @@ def test_equal_inputs_give_equal_proposals(
     checkpoint: Checkpoint, proposed: Proposed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And so does whoever is interrupted after any walk and begins again."""
+    monkeypatch.setattr(measuring, "LAYERS", 4)
     limits = [int(part * size(FULL)) for part in (0.8, 0.5)]
     whole = proposed(checkpoint, *limits, rounds=1, store=Store(tmp_path / "one", {}))
     put, walks = Store.put, 0
@@ -96,6 +98,6 @@ def test_equal_inputs_give_equal_proposals(
             found = proposed(checkpoint, *limits, rounds=1, store=Store(tmp_path / "two", {}))
         except KeyboardInterrupt:
             continue
-    assert walks >= 5
+    assert walks >= 8
     assert found == whole
     assert list(found.layers) == list(whole.layers)

@@ -119,8 +119,16 @@ def test_losses_lie_between_what_was_measured_and_go_on_beyond() -> None:
 def test_a_deeper_cut_that_costs_less_is_taken_for_chance() -> None:
     grid = Grid(ARCH, "bf16")
     points = level_points(grid)[0]
-    found = curve(grid, 0, points, dict(zip(points, (0.5, 0.4), strict=True)))
-    assert [loss for _, loss in found] == [0.0, 0.5, 0.5]
+    found = curve(grid, 0, points, dict(zip(points, (0.5, 0.4, 0.6), strict=True)))
+    assert [loss for _, loss in found] == [0.0, 0.5, 0.5, 0.6]
+
+
+def test_what_cost_more_than_expected_tells_of_what_is_near() -> None:
+    losses = prepared(ARCH)
+    low, near, far = (Point((count, *losses.grid.whole.counts[1:])) for count in (2, 3, 7))
+    tried = {low: losses.expected(low) + 2, losses.grid.whole: 0.0}
+    wrong = [losses.informed(point, tried) - losses.expected(point) for point in (low, near, far)]
+    assert 2 > wrong[0] > wrong[1] > 1 > wrong[2] > 0
 
 
 def test_every_axis_is_compared_where_a_quarter_goes() -> None:

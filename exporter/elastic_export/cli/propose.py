@@ -113,7 +113,7 @@ def _request(
     if by_vram:
         check_limits(
             checkpoint.architecture,
-            ops="plugin",
+            ops="native",  # which any model can have: the context is in question
             precision=precision,
             compute_capabilities=(),
             max_tokens=min(MAX_TOKENS, options["max_context"]),

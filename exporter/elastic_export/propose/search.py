@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -63,11 +63,21 @@ class Search:
             tried.update(zip(points, measure(points), strict=True))
             best = min(tried, key=lambda point: (tried[point], point.counts, sorted(point.skipped)))
             # Both in turn: neighbours alone may be a valley, what is expected alone is a guess.
-            both = itertools.chain(*itertools.zip_longest(self._neighbours(best), self._every))
-            points = [point for point in dict.fromkeys(both) if point is not None and point not in tried][:TOGETHER]
+            both = itertools.chain(
+                *itertools.zip_longest(
+                    self._informed(self._neighbours(best), tried), self._informed(self._every, tried)
+                )
+            )
+            points = [point for point in dict.fromkeys(both) if point is not None][:TOGETHER]
             if not points:
                 break
         return Found(best, tried[best])
+
+    def _informed(self, points: Iterable[Point], tried: Mapping[Point, float]) -> list[Point]:
+        """Those that were not tried, what looks best first by all that was."""
+        return sorted(
+            (point for point in points if point not in tried), key=lambda point: self._losses.informed(point, tried)
+        )
 
     def _starts(self) -> list[Point]:
         """The cheapest way down, the cheapest that leaves one dimension alone, for each, and what looks best of all."""
@@ -113,11 +123,8 @@ class Search:
         return list(itertools.takewhile(lambda by: self._grid.moved(self._within, dimension, -by), itertools.count()))
 
     def _neighbours(self, point: Point) -> list[Point]:
-        """One dimension a step up or down and another one, or all others, the other way, and layers exchanged; the best
-        looking first.
-        """
-        found = [*self._pushed(point), *self._traded(point), *self._swapped(point)]
-        return sorted(self._fitting(found), key=self._losses.expected)
+        """One dimension a step up or down and another one, or all others, the other way, and layers exchanged."""
+        return self._fitting([*self._pushed(point), *self._traded(point), *self._swapped(point)])
 
     def _pushed(self, point: Point) -> Iterator[Point | None]:
         for dimension in self._grid.dimensions:
