@@ -12,6 +12,7 @@ was not end in the same parameters, on one machine with one number of threads.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -32,16 +33,20 @@ from torch import Tensor
 from training import TOKENS, Batches, Run, Training, bits_per_byte, elastic_loss, language_loss, stage_of
 
 from elastic_export.checkpoint.budgets import parse_budgets
-from elastic_export.checkpoint.demo import ARCHITECTURE
+from elastic_export.checkpoint.demo import SUMS
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.mamba2_mixer import chunked
+from random_demo import ARCHITECTURE
 
 ARCH = replace(ARCHITECTURE, vocab_size=VOCABULARY, ffn_sizes=(576,) * 5, mamba_head_dim=24)
 
+#: Of a folder: what `measure` found.
+MEASURED = "bits_per_byte.json"
+
 RUNS = {
-    "full": Run(steps=4000, muon=0.02, adamw=3e-3, seed=1),
-    "elastic": Run(steps=2700, muon=0.012, adamw=2e-3, seed=2, warm=0.03),
-    "alone": Run(steps=4000, muon=0.02, adamw=3e-3, seed=3),
+    "full": Run(steps=1500, muon=0.02, adamw=3e-3, seed=1),
+    "elastic": Run(steps=1300, muon=0.012, adamw=2e-3, seed=2, warm=0.03),
+    "alone": Run(steps=1500, muon=0.02, adamw=3e-3, seed=3),
 }
 
 
@@ -128,6 +133,11 @@ def text(place: Place) -> None:
     }
     (folder / "corpus.json").write_text(json.dumps(said, indent=1))
     click.echo(json.dumps(said))
+
+
+def held_out_tokens(folder: Path) -> Tokens:
+    """Of the held-out text [N]."""
+    return _tokens(folder, "held_out")
 
 
 def _tokens(folder: Path, name: str) -> Tokens:
@@ -219,14 +229,16 @@ def _train(
 @click.pass_obj
 def measure(place: Place) -> None:
     """Bits per byte of the held-out text: before and after elastic training, and of the model trained alone."""
-    for name, found in held_out_bits(place).items():
+    rows = held_out_bits(place)
+    (place.folder / MEASURED).write_text(json.dumps(rows, indent=1))
+    for name, found in rows.items():
         click.echo(f"{name:32} {found:.4f}")
 
 
 def held_out_bits(place: Place) -> dict[str, float]:
     """Bits per byte of the held-out text, by what was measured; of what is there."""
     folder, rows = place.folder, dict[str, float]()
-    tokens, size = _tokens(folder, "held_out"), os.path.getsize(folder / "held_out.txt")
+    tokens, size = held_out_tokens(folder), os.path.getsize(folder / "held_out.txt")
     for name, file in (("full model's slice", "sorted.pt"), ("elastic", "elastic.pt")):
         if (folder / file).exists():
             parameters = place.read(file)
@@ -240,21 +252,23 @@ def held_out_bits(place: Place) -> dict[str, float]:
 
 @main.command()
 @click.argument("output", type=click.Path(path_type=Path))
+@click.option("--made", default="", help="For the card: steps, minutes, on what machine. A whole sentence.")
 @click.pass_obj
-def pack(place: Place, output: Path) -> None:
-    """The elastic model as a checkpoint in a new folder OUTPUT, with what it is and how well each budget does."""
+def pack(place: Place, output: Path, made: str) -> None:
+    """The elastic model as a checkpoint in a new folder OUTPUT, with what it is and what `measure` found."""
     if output.exists():
         raise click.ClickException(f"{output} is there: name a new folder")
     folder, parameters = place.folder, Place(place.folder).read("elastic.pt")
-    tokens, size = _tokens(folder, "held_out"), os.path.getsize(folder / "held_out.txt")
-    rounded = {name: tensor.bfloat16().float() for name, tensor in parameters.items()}
+    measured = json.loads((folder / MEASURED).read_text())
     said: dict[str, Any] = {"vocabulary": VOCABULARY, "tokens": TOKENS, "bytes": f"{_trained_bytes(folder):,}"}
+    said["made"] = made
     for budget in read_budgets(folder):
         said[f"{budget.name}_parameters"] = f"{budget.architecture(ARCH).parameters():,}"
-        said[f"{budget.name}_bits"] = f"{bits_per_byte(SubModel(ARCH, budget), rounded, tokens, size):.3f}"
+        said[f"{budget.name}_bits"] = f"{measured[f'{budget.name}, elastic']:.3f}"
     card = (Path(__file__).parent / "model_card.md").read_text("utf-8").format(**said)
     budgets = json.loads((folder / "budgets.json").read_text())
     write_trained(output, ARCH, parameters, budgets, read_tokenizer(folder / "bpe.json"), card)
+    click.echo(f"DIGEST of checkpoint/demo.py: {hashlib.sha256((output / SUMS).read_bytes()).hexdigest()}")
 
 
 def _trained_bytes(folder: Path) -> int:
