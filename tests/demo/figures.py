@@ -26,11 +26,11 @@ PROMPTS = ("def read_lines(self, path):", "class Cache(dict):")
 _LENGTH, _SEEDS = 100, 4
 _HOW = ("--temperature", "0.7", "--top-p", "0.95", "--max-new", str(_LENGTH))
 PICTURE = Path(__file__).parent / "bits_per_byte.svg"
-#: By measurement, in the order of the table: its column and its colour in the picture.
+#: By measurement, in the order of the table: its column, its colour in the picture, and where its figures stand there.
 SERIES = {
-    "full model's slice": ("slice of the full model", "#b5561c"),
-    "elastic": ("after elastic training", "#1f5fa8"),
-    "trained alone": ("trained alone", "#2f7d3b"),
+    "full model's slice": ("slice of the full model", "#b5561c", (0, -9, "middle")),
+    "elastic": ("after elastic training", "#1f5fa8", (0, 18, "middle")),
+    "trained alone": ("trained alone", "#2f7d3b", (-9, 4, "end")),
 }
 
 
@@ -101,7 +101,7 @@ def held_out_share(tokens: Tokens) -> float:
 
 def bits_table(found: Mapping[str, float], sizes: Mapping[str, int]) -> str:
     """A row a budget, a column a series."""
-    head = "".join(f" {title} |" for title, _ in SERIES.values())
+    head = "".join(f" {title} |" for title, *_ in SERIES.values())
     rows = [f"| | parameters |{head}", "|---|---:|" + "---:|" * len(SERIES)]
     for budget, size in sizes.items():
         cells = (found.get(f"{budget}, {name}") for name in SERIES)
@@ -128,7 +128,7 @@ def picture(found: Mapping[str, float], sizes: Mapping[str, int]) -> str:
         return left + (width - left - 30) * size / max(sizes.values())
 
     def y(value: float) -> float:
-        return top + (height - top - 60) * (most - value) / (most - least or 1)
+        return top + (height - top - 72) * (most - value) / (most - least or 1)
 
     size = {"width": str(width), "height": str(height), "viewBox": f"0 0 {width} {height}"}
     svg = ET.Element(
@@ -140,7 +140,7 @@ def picture(found: Mapping[str, float], sizes: Mapping[str, int]) -> str:
         place = {"x": f"{at[0]:.1f}", "y": f"{at[1]:.1f}", "text-anchor": anchor, "fill": colour}
         ET.SubElement(svg, "text", place).text = text
 
-    for number, (name, (title, colour)) in enumerate(SERIES.items()):
+    for number, (name, (title, colour, (right, down, anchor))) in enumerate(SERIES.items()):
         points = [
             (x(sizes[b]), y(found[f"{b}, {name}"]), found[f"{b}, {name}"]) for b in sizes if f"{b}, {name}" in found
         ]
@@ -148,7 +148,7 @@ def picture(found: Mapping[str, float], sizes: Mapping[str, int]) -> str:
         ET.SubElement(svg, "polyline", {"points": line, "fill": "none", "stroke": colour, "stroke-width": "2"})
         for a, b, value in points:
             ET.SubElement(svg, "circle", {"cx": f"{a:.1f}", "cy": f"{b:.1f}", "r": "4", "fill": colour})
-            word((a, b - 8), f"{value:.3f}", colour=colour)
+            word((a + right, b + down), f"{value:.3f}", anchor, colour)
         word((width - 30, top + 16 * number), title, "end", colour)
     for budget, parameters in sizes.items():
         word((x(parameters), height - 34), budget)
