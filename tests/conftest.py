@@ -77,9 +77,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A bundle of the built-in demo: all budgets, shared weights, a native engine each for rtx5080.
+    """A bundle of random_demo.py's model: all budgets, shared weights, a native engine each for rtx5080.
 
-    Read-only by agreement: its weights are hard links into the demo's cache. Copy what you change.
+    Read-only by agreement. Copy what you change.
     """
     given = request.config.getoption("--demo-bundle")
     if given:
@@ -95,13 +95,13 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
 
 
 def _export_demo(output: Path) -> None:
-    from elastic_export.checkpoint.demo import demo_checkpoint
     from elastic_export.checkpoint.reader import Checkpoint
     from elastic_export.compile import export
     from elastic_export.plan.job import ExportOptions, plan_job
     from elastic_export.progress import Progress
+    from random_demo import random_demo
 
-    checkpoint = Checkpoint.open(demo_checkpoint())
+    checkpoint = Checkpoint.open(random_demo())
     sizes = {"max_contexts": (2048,), "max_tokens": 64, "max_batch": 2}
     options = ExportOptions("all", "rtx5080", output, ops="native", **sizes)
     export(plan_job(checkpoint, options, demo=True), Progress())

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.checkpoint.demo import byte_tokenizer
 from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.budget import Budget
+from random_demo import byte_tokenizer
 from small_checkpoint import PARENT
 from synthetic import write_checkpoint
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import random_checkpoint as module
-from elastic_export.checkpoint.demo import ARCHITECTURE, BUDGETS
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_runtime.errors import InputError
 from random_checkpoint import SHAPES, Shape, delete_random_checkpoint, write_random_checkpoint
+from random_demo import ARCHITECTURE, BUDGETS
 from synthetic import write_sparse_checkpoint
 
 SMALL = Shape(replace(ARCHITECTURE, vocab_size=2000), BUDGETS, 2)

@@ -19,9 +19,9 @@ from pathlib import Path
 from export import made_checkpoint, most_memory, run_sampled
 
 from bench_report import Report, Row
-from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_runtime.errors import ElasticError
 from random_checkpoint import SHAPES
+from random_demo import random_demo
 
 _TEXT = Path(__file__).parents[2] / "LICENSE"
 
@@ -38,7 +38,7 @@ def main() -> None:
         "--text",
         str(_TEXT),
         "--tokenizer",
-        str(demo_checkpoint()),
+        str(random_demo()),
         "--tokens",
         "1024",
         "--context",

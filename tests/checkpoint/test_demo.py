@@ -1,4 +1,4 @@
-"""The demo model: the same everywhere, whole after any accident, and an exercise for every axis."""
+"""The built-in demo: what is installed is what was trained, whole in the cache after any accident, and writes text."""
 
 from __future__ import annotations
 
@@ -9,65 +9,35 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from elastic_export.checkpoint import demo as demo_module
-from elastic_export.checkpoint.budgets import KEYS
-from elastic_export.checkpoint.demo import (
-    ARCHITECTURE,
-    BUDGETS,
-    DIGEST,
-    EOS,
-    SUMS,
-    byte_tokenizer,
-    cache_folder,
-    demo_checkpoint,
-    write_demo,
-)
+from elastic_export.checkpoint.demo import DIGEST, SUMS, cache_folder, demo_checkpoint, sums
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.layers.kept import slice_array, sub_model_name, tensor_runs
-from elastic_runtime.errors import BuildError, InternalError
+from elastic_export.plan.text import check_text
+from elastic_runtime.errors import BuildError
+from elastic_runtime.text.tokenizer import Tokenizer
+
+SHARD = "model.safetensors"
+MOST = 8_000_000  # bytes that the program may grow by
 
 
-def test_it_is_the_same_on_every_machine(tmp_path: Path) -> None:
-    """After a change of the recipe set DIGEST anew: it keeps old caches from being taken for new ones."""
-    sums = (write_demo(tmp_path / "demo") / SUMS).read_bytes()
-    assert hashlib.sha256(sums).hexdigest() == DIGEST
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return Checkpoint.open(demo_checkpoint({"ELASTIC_CACHE": str(tmp_path_factory.mktemp("cache"))}))
 
 
-def other_recipe(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """A demo of other weights, whole by its own sums."""
-    right = demo_module.random_weights
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            demo_module, "random_weights", lambda *given: {name: -array for name, array in right(*given).items()}
-        )
-        return write_demo(folder)
+def test_the_installed_bytes_are_those_that_were_trained() -> None:
+    """Whoever trains another one sets DIGEST to what `pack` says: it keeps old caches from being taken for new ones."""
+    shipped = demo_module._SHIPPED
+    assert hashlib.sha256((shipped / SUMS).read_bytes()).hexdigest() == DIGEST
+    assert (shipped / SUMS).read_bytes() == sums(shipped)
+    assert sum(path.stat().st_size for path in shipped.iterdir()) <= MOST
 
 
-def test_another_model_in_its_place_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environ = {"ELASTIC_CACHE": str(tmp_path)}
-    folder = demo_checkpoint(environ)
-    shutil.rmtree(folder)
-    other = hashlib.sha256((other_recipe(monkeypatch, folder) / SUMS).read_bytes()).hexdigest()
-    assert other != DIGEST
-    assert demo_checkpoint(environ) == folder
-    assert hashlib.sha256((folder / SUMS).read_bytes()).hexdigest() == DIGEST
-
-
-def test_a_machine_that_makes_another_model_is_a_fault_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_module, "write_demo", lambda folder: other_recipe(monkeypatch, folder))
-    with pytest.raises(InternalError, match=rf"made here: expected the digest {DIGEST}, found [0-9a-f]{{64}}\."):
-        demo_checkpoint({"ELASTIC_CACHE": str(tmp_path)})
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_it_is_made_once(tmp_path: Path) -> None:
+def test_it_is_copied_once(tmp_path: Path) -> None:
     environ = {"ELASTIC_CACHE": str(tmp_path)}
     folder = demo_checkpoint(environ)
     made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -78,10 +48,29 @@ def test_it_is_made_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("accident", ["flipped bit", "file lost", "file besides", "sums lost", "empty folder"])
-def test_a_damaged_one_is_made_again(tmp_path: Path, accident: str) -> None:
+def test_a_damaged_copy_is_made_again(tmp_path: Path, accident: str) -> None:
     environ = {"ELASTIC_CACHE": str(tmp_path)}
     folder = demo_checkpoint(environ)
-    shard = folder / "model-00001-of-00002.safetensors"
+    _harm(folder, accident)
+    assert demo_checkpoint(environ) == folder
+    assert hashlib.sha256((folder / SUMS).read_bytes()).hexdigest() == DIGEST
+    assert Checkpoint.open(folder).warnings == ()
+
+
+@pytest.mark.parametrize("accident", ["flipped bit", "file lost", "file besides", "sums lost", "empty folder"])
+def test_a_damaged_installation_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accident: str) -> None:
+    shipped = Path(shutil.copytree(demo_module._SHIPPED, tmp_path / "shipped"))
+    monkeypatch.setattr(demo_module, "_SHIPPED", shipped)
+    _harm(shipped, accident)
+    with pytest.raises(BuildError) as caught:
+        demo_checkpoint({"ELASTIC_CACHE": str(tmp_path / "cache")})
+    assert str(caught.value).startswith(f"{shipped}: expected the demo model's files, {DIGEST}, found others")
+    assert str(caught.value).endswith("Install elastic-export again.")
+    assert not (tmp_path / "cache").exists()
+
+
+def _harm(folder: Path, accident: str) -> None:
+    shard = folder / SHARD
     if accident == "flipped bit":
         data = bytearray(shard.read_bytes())
         data[-1] ^= 1
@@ -92,9 +81,15 @@ def test_a_damaged_one_is_made_again(tmp_path: Path, accident: str) -> None:
         accident, []
     ):
         path.unlink()
-    assert demo_checkpoint(environ) == folder
-    assert hashlib.sha256((folder / SUMS).read_bytes()).hexdigest() == DIGEST
-    assert Checkpoint.open(folder).warnings == ()
+
+
+def test_read_only_files_are_copied_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = Path(shutil.copytree(demo_module._SHIPPED, tmp_path / "shipped"))
+    for path in shipped.iterdir():
+        path.chmod(0o444)
+    monkeypatch.setattr(demo_module, "_SHIPPED", shipped)
+    folder = demo_checkpoint({"ELASTIC_CACHE": str(tmp_path / "cache")})
+    assert all(path.stat().st_mode & stat.S_IWUSR for path in folder.iterdir())
 
 
 def test_several_processes_at_once(tmp_path: Path) -> None:
@@ -124,50 +119,21 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     assert stat.S_ISREG((tmp_path / "file").stat().st_mode)
 
 
-def test_budgets_exercise_every_key_and_nest(demo: Checkpoint) -> None:
-    entries = BUDGETS["budgets"]
-    assert list(entries) == ["large", "medium", "small"]
-    assert {key for entry in entries.values() for key in entry} == set(KEYS)
-    assert isinstance(entries["small"]["intermediate_size"], list)
-    assert isinstance(entries["small"]["mamba_num_heads"], list)
-    assert demo.warnings == ()
-    for budget in demo.budgets.values():
-        assert set(budget.architecture(ARCHITECTURE).pattern) == {"M", "-", "*"}
-
-
-def test_every_layer_matters(demo: Checkpoint, naive_forward: Callable[..., np.ndarray[Any, Any]]) -> None:
-    a, ids = demo.architecture, np.frombuffer(b"Every layer matters.", np.uint8)
-    for b in demo.budgets.values():
-        sub = b.architecture(a)
-        weights = {
-            str(sub_model_name(n, a, b)): slice_array(demo.read(n), runs).astype(np.float64)
-            for n, runs in tensor_runs(a, b).items()
-        }
-        whole = naive_forward(sub, weights, ids)
-        for layer in range(len(sub.pattern)):
-            assert np.linalg.norm(naive_forward(sub, weights, ids, layer) - whole) >= 0.05 * np.linalg.norm(whole)
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return Checkpoint.open(demo_checkpoint({"ELASTIC_CACHE": str(tmp_path_factory.mktemp("cache"))}))
-
-
-def test_tokens_are_bytes(demo: Checkpoint) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
-    tokenizer = tokenizers.Tokenizer.from_file(str(demo.path / "tokenizer.json"))
-    text = "Grüße, 世界!\n\t\0  €"
-    assert tokenizer.encode(text).ids == list(text.encode())
-    assert tokenizer.decode(list(text.encode())) == text
-    assert tokenizer.encode("<|eos|>").ids == [EOS]
-    assert tokenizer.get_vocab_size() == demo.architecture.vocab_size
-    assert len(byte_tokenizer()["model"]["vocab"]) == 256
+def test_its_text_is_whole(demo: Checkpoint) -> None:
+    """Any text goes through its tokens and comes back; its marks are no text."""
+    assert not check_text(demo)
+    assert list(demo.budgets) == ["large", "medium", "small"]
+    tokenizer, text = Tokenizer(demo.path), "def grüße(x):\n    return x  # 世界 €\n\n\t\0"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    [mark] = tokenizer.encode("<|end|>")
+    assert mark in tokenizer.stop_ids()
+    assert len(tokenizer.encode("    def __init__(self, name):")) < 12
 
 
 def test_transformers_takes_the_tokenizer(demo: Checkpoint) -> None:
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(demo.path)
-    assert tokenizer.eos_token_id == EOS
+    assert tokenizer.eos_token == "<|eos|>"
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
     )

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from elastic_export.checkpoint.demo import write_demo
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.plan.text import check_text
 from elastic_runtime.text.eos import stop_ids
+from random_demo import write_demo
 
 Edit = Callable[[dict[str, Any]], object]
 INDEX = "model.safetensors.index.json"

@@ -148,9 +148,9 @@ def test_a_bundle_is_evaluated_in_the_precision_that_it_ships(
     code, out, err = run("evaluate", str(demo_bundle), *request, "--precision", "bf16")
     assert code == 0, err
     document = json.loads((tmp_path / "found.json").read_text())
-    assert document["subject"] == {"kind": "bundle", "name": "elastic-demo", "dtype": "bf16"}
+    assert document["subject"] == {"kind": "bundle", "name": "random-demo", "dtype": "bf16"}
     assert document["reference"] == {"budget": "large", "precision": "fp32"}
-    assert "weights of the bundle elastic-demo" in out
+    assert "weights of the bundle random-demo" in out
     code, _, err = run("evaluate", str(demo_bundle), *request, "--budgets", "b.json")
     assert code == 2
     assert "--budgets: expected no such option, found it, but " in err

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from elastic_export.checkpoint.demo import SPECIAL_TOKENS
+from random_demo import SPECIAL_TOKENS
 
 #: With the marks of a chat.
 VOCABULARY = 2048

@@ -43,7 +43,7 @@ def orders(arch: Architecture, parameters: Parameters, batches: Iterable[Tensor]
     total: defaultdict[tuple[int, str], Tensor] = defaultdict(lambda: torch.zeros(()))
 
     def tap(layer: int, what: str, value: Tensor) -> None:
-        total[layer, what] = total[layer, what] + _mean_size(arch, what, value.float())
+        total[layer, what] = total[layer, what] + _mean_size(arch, what, value.float()).cpu()
 
     model = SubModel(arch)
     for ids in batches:

@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT
-from elastic_export.checkpoint.demo import CHAT_TEMPLATE, SPECIAL_TOKENS
+from elastic_export.checkpoint.demo import SUMS, sums
 from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.synthetic import write_checkpoint
 from elastic_export.dtypes import DTYPES
 from elastic_export.layers.architecture import Architecture
+from random_demo import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 LICENCE = """The weights were trained on the sources of Python 3.11's standard library, Copyright (c) 2001-2023 Python
 Software Foundation; All Rights Reserved, under the PSF licence agreement (https://docs.python.org/3.11/license.html).
@@ -63,6 +64,7 @@ def write_trained(
     write_json(folder / "generation_config.json", generation | sampled)
     (folder / "LICENSE").write_text(LICENCE, "utf-8")
     (folder / "README.md").write_text(card, "utf-8")
+    (folder / SUMS).write_bytes(sums(folder))
     return folder
 
 

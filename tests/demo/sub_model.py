@@ -81,6 +81,7 @@ class _Cut:
 
     def __call__(self, tensor: Tensor, dim: int) -> Tensor:
         if self._index is not None:
+            self._index = self._index.to(tensor.device)  # moved once
             return tensor.index_select(dim, self._index)
         start, count = self._runs[0]
         return tensor.narrow(dim, start, count)
@@ -98,16 +99,18 @@ _Tap = Callable[[str, Tensor], None]
 
 def _mamba2(arch: Architecture, weights: Weights, h: Tensor, tap: _Tap) -> Tensor:
     projected = F.linear(h, weights["in_proj.weight"])
-    with torch.autocast("cpu", enabled=False):  # products inside a chunk have small sums and large cancellations
-        batch, tokens = h.shape[:2]
+    with torch.autocast(
+        h.device.type, enabled=False
+    ):  # products inside a chunk have small sums and large cancellations
+        (batch, tokens), device = h.shape[:2], h.device
         conv, heads = weights["conv1d.weight"], len(weights["A_log"])
         y, _, _ = mamba2_mixer(
             projected.float(),
             MixerParameters(*(weights[tensor.name] for tensor in MAMBA2.tensors if tensor.operand)),
             None,
-            torch.full((batch,), tokens),
-            torch.zeros(batch, conv.shape[2] - 1, conv.shape[0]),
-            torch.zeros(batch, heads, arch.mamba_head_dim, arch.ssm_state),
+            torch.full((batch,), tokens, device=device),
+            torch.zeros(batch, conv.shape[2] - 1, conv.shape[0], device=device),
+            torch.zeros(batch, heads, arch.mamba_head_dim, arch.ssm_state, device=device),
             MixerSizes(arch.ssm_groups, arch.mamba_head_dim, arch.ssm_state, arch.epsilon, *arch.time_step_limit),
         )
     inner = heads * arch.mamba_head_dim

@@ -30,6 +30,8 @@ def tokens() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 8)
+    monkeypatch.setattr(module, "SHARES", ((3, 3, 2), (4, 3, 1)))
     monkeypatch.setattr(module, "TOKENS", 24)
     monkeypatch.setattr(module, "_SAVED", 5)
 
@@ -62,6 +64,37 @@ def test_twice_and_once_with_a_stop_are_equal(tmp_path: Path, tokens: np.ndarray
     assert same(once, again)
     other = trained(tmp_path / "d", tokens, replace(RUN, seed=6))
     assert not same(once, other)
+
+
+@pytest.mark.slow
+def test_two_hundred_steps_of_the_demo_twice_and_with_a_stop_are_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model that is shipped, with short windows."""
+    from train_demo import ARCH as DEMO
+
+    monkeypatch.setattr(module, "_SAVED", 80)
+    torch.set_flush_denormal(True)  # as `prepare` does
+    run, tokens = replace(RUN, steps=200), np.random.default_rng(0).integers(0, DEMO.vocab_size, 9999, np.uint16)
+    loss, batches = language_loss(SubModel(DEMO)), Batches(tokens, run.seed)
+
+    def ended(name: str) -> Training:
+        training = Training(tmp_path / name, run, initial_parameters(DEMO, 0))
+        assert training.go_on(loss, batches, math.inf)
+        return training
+
+    def killed(parameters: dict[str, torch.Tensor], step: int, window: torch.Tensor) -> dict[str, torch.Tensor]:
+        if step == 120:
+            raise KeyboardInterrupt
+        return loss(parameters, step, window)
+
+    once, twice = ended("once"), ended("twice")
+    with pytest.raises(KeyboardInterrupt):
+        Training(tmp_path / "stopped", run, initial_parameters(DEMO, 0)).go_on(killed, batches, math.inf)
+    assert Training(tmp_path / "stopped", run, initial_parameters(DEMO, 0)).step == 80, "the last state on the disk"
+    assert same(once, twice)
+    assert same(once, ended("stopped"))
+    torch.set_flush_denormal(False)
 
 
 def test_a_kill_while_the_state_is_written_leaves_the_older_one(

@@ -12,10 +12,12 @@ was not end in the same parameters, on one machine with one number of threads.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,26 @@ import torch
 from demo_text import VOCABULARY, Tokens, encoded, read_corpus, train_tokenizer
 from importance import layers_by_loss, orders, permuted
 from pack import read_tokenizer, write_trained
+from recorded import Loss, Recorded
 from sub_model import SubModel, initial_parameters
-from training import TOKENS, Batches, Loss, Run, Training, bits_per_byte, elastic_loss, language_loss
+from torch import Tensor
+from training import TOKENS, Batches, Run, Training, bits_per_byte, elastic_loss, language_loss, stage_of
 
 from elastic_export.checkpoint.budgets import parse_budgets
-from elastic_export.checkpoint.demo import ARCHITECTURE
+from elastic_export.checkpoint.demo import SUMS
 from elastic_export.layers.budget import Budget
+from elastic_export.ops.mamba2_mixer import chunked
+from random_demo import ARCHITECTURE
 
 ARCH = replace(ARCHITECTURE, vocab_size=VOCABULARY, ffn_sizes=(576,) * 5, mamba_head_dim=24)
 
+#: Of a folder: what `measure` found.
+MEASURED = "bits_per_byte.json"
+
 RUNS = {
-    "full": Run(steps=6000, muon=0.02, adamw=3e-3, seed=1),
-    "elastic": Run(steps=4000, muon=0.012, adamw=2e-3, seed=2, warm=0.03),
-    "alone": Run(steps=6000, muon=0.02, adamw=3e-3, seed=3),
+    "full": Run(steps=1500, muon=0.02, adamw=3e-3, seed=1),
+    "elastic": Run(steps=1300, muon=0.012, adamw=2e-3, seed=2, warm=0.03),
+    "alone": Run(steps=1500, muon=0.02, adamw=3e-3, seed=3),
 }
 
 
@@ -62,6 +71,24 @@ def budgets_document(gone: list[int]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where files lie and sums are made."""
+
+    folder: Path
+    device: str = "cpu"
+
+    def read(self, name: str) -> dict[str, Tensor]:
+        """The parameters in a file of a stage."""
+        state = torch.load(self.folder / name, self.device, weights_only=True)
+        parameters: dict[str, Tensor] = state.get("parameters", state)
+        return parameters
+
+    def batches(self, seed: int) -> Batches:
+        """Of the training text."""
+        return Batches(_tokens(self.folder, "training"), seed, self.device)
+
+
 def read_budgets(folder: Path) -> list[Budget]:
     """The budgets that `sort` wrote, from the largest to the smallest."""
     document = {"format": "elastic-budgets/1", "budgets": json.loads((folder / "budgets.json").read_text())}
@@ -71,19 +98,28 @@ def read_budgets(folder: Path) -> list[Budget]:
 @click.group()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--threads", type=int, default=2, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.pass_context
-def main(context: click.Context, folder: Path, threads: int) -> None:
+def main(context: click.Context, folder: Path, threads: int, device: str) -> None:
     """Train the demo in FOLDER."""
+    prepare(threads, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    context.obj = Place(folder, device)
+
+
+def prepare(threads: int, device: str) -> None:
+    """What must be said before the first step."""
     torch.set_flush_denormal(True)  # states decay into denormals, with which steps are many times slower
     torch.set_num_threads(threads)
-    folder.mkdir(parents=True, exist_ok=True)
-    context.obj = folder
+    if device == "cuda":
+        chunked.CHUNK = 128  # launches are dear and products cheap: fewer chunks
 
 
 @main.command()
 @click.pass_obj
-def text(folder: Path) -> None:
+def text(place: Place) -> None:
     """The text as tokens, and their tokenizer."""
+    folder = place.folder
     corpus = read_corpus()
     tokenizer = train_tokenizer(corpus.training)
     tokenizer.save(str(folder / "bpe.json"))
@@ -99,100 +135,140 @@ def text(folder: Path) -> None:
     click.echo(json.dumps(said))
 
 
+def held_out_tokens(folder: Path) -> Tokens:
+    """Of the held-out text [N]."""
+    return _tokens(folder, "held_out")
+
+
 def _tokens(folder: Path, name: str) -> Tokens:
     return np.fromfile(folder / f"{name}.u16", np.uint16)
 
 
 _MINUTES = click.option("--minutes", type=float, default=math.inf, help="Stop after so long; the next call goes on.")
+_STEPS = click.option("--steps", type=int, help="Another number of steps than the recipe's.")
+
+
+def _run(name: str, steps: int | None) -> Run:
+    return replace(RUNS[name], steps=steps or RUNS[name].steps)
 
 
 @main.command()
 @_MINUTES
+@_STEPS
 @click.pass_obj
-def full(folder: Path, minutes: float) -> None:
+def full(place: Place, minutes: float, steps: int | None) -> None:
     """One model of the parent's size."""
-    training = Training(folder / "full.pt", RUNS["full"], initial_parameters(ARCH, RUNS["full"].seed))
-    _train(folder, training, language_loss(SubModel(ARCH)), minutes)
+    train_full(place, _run("full", steps), minutes)
+
+
+def train_full(place: Place, run: Run, minutes: float) -> Training:
+    """Until the last step or for so long."""
+    training = Training(place.folder / "full.pt", run, initial_parameters(ARCH, run.seed), place.device)
+    return _train(place, training, language_loss(SubModel(ARCH)), minutes)
 
 
 @main.command()
 @click.pass_obj
-def sort(folder: Path) -> None:
+def sort(place: Place) -> None:
     """The full model's axes by importance, and the layers to leave out."""
-    parameters = torch.load(folder / "full.pt", weights_only=True)["parameters"]
-    batches = Batches(_tokens(folder, "training"), seed=99)
-    ids = [batches(step)[:, :-1] for step in range(8)]
+    parameters, batches = place.read("full.pt"), place.batches(seed=99)
+    ids = [batches(step)[:, :-1] for step in range(4)]
     order = orders(ARCH, parameters, ids)
-    ranked = permuted(ARCH, parameters, order)
-    gone = layers_by_loss(ARCH, ranked, ids[0], 3)
-    torch.save(ranked, folder / "sorted.pt")
-    (folder / "budgets.json").write_text(json.dumps(budgets_document([layer for layer, _ in gone]), indent=1))
+    ranked = permuted(ARCH, {name: tensor.cpu() for name, tensor in parameters.items()}, order)
+    torch.save(ranked, place.folder / "sorted.pt")
+    gone = layers_by_loss(ARCH, place.read("sorted.pt"), ids[0], 3)
+    (place.folder / "budgets.json").write_text(json.dumps(budgets_document([layer for layer, _ in gone]), indent=1))
     click.echo(f"layers least missed: {gone}")
 
 
 @main.command()
 @_MINUTES
+@_STEPS
 @click.pass_obj
-def elastic(folder: Path, minutes: float) -> None:
+def elastic(place: Place, minutes: float, steps: int | None) -> None:
     """All budgets in one model."""
-    teacher, run = torch.load(folder / "sorted.pt", weights_only=True), RUNS["elastic"]
-    training = Training(folder / "elastic.pt", run, teacher)
-    _train(folder, training, elastic_loss(ARCH, teacher, read_budgets(folder), run), minutes)
+    train_elastic(place, _run("elastic", steps), minutes)
+
+
+def train_elastic(place: Place, run: Run, minutes: float) -> Training:
+    """Until the last step or for so long."""
+    teacher = place.read("sorted.pt")
+    training = Training(place.folder / "elastic.pt", run, teacher, place.device)
+    loss = elastic_loss(ARCH, teacher, read_budgets(place.folder), run)
+    return _train(place, training, loss, minutes, lambda step: stage_of(run, step))
 
 
 @main.command()
 @_MINUTES
+@_STEPS
 @click.pass_obj
-def alone(folder: Path, minutes: float) -> None:
+def alone(place: Place, minutes: float, steps: int | None) -> None:
     """The smallest budget's model, trained alone."""
-    arch = read_budgets(folder)[-1].architecture(ARCH)
-    training = Training(folder / "alone.pt", RUNS["alone"], initial_parameters(arch, RUNS["alone"].seed))
-    _train(folder, training, language_loss(SubModel(arch)), minutes)
+    train_alone(place, _run("alone", steps), minutes)
 
 
-def _train(folder: Path, training: Training, loss: Loss, minutes: float) -> None:
-    done = training.go_on(loss, Batches(_tokens(folder, "training"), training.run.seed), minutes)
+def train_alone(place: Place, run: Run, minutes: float) -> Training:
+    """Until the last step or for so long."""
+    arch = read_budgets(place.folder)[-1].architecture(ARCH)
+    training = Training(place.folder / "alone.pt", run, initial_parameters(arch, run.seed), place.device)
+    return _train(place, training, language_loss(SubModel(arch)), minutes)
+
+
+def _train(
+    place: Place, training: Training, loss: Loss, minutes: float, stage: Callable[[int], int] = lambda _: 0
+) -> Training:
+    if place.device == "cuda":
+        loss = Recorded(loss, stage)
+    done = training.go_on(loss, place.batches(training.run.seed), minutes)
     left = "done" if done else "call again"
     click.echo(f"step {training.step} of {training.run.steps}, {training.minutes:.1f} minutes: {left}")
+    return training
 
 
 @main.command()
 @click.pass_obj
-def measure(folder: Path) -> None:
+def measure(place: Place) -> None:
     """Bits per byte of the held-out text: before and after elastic training, and of the model trained alone."""
-    tokens, size = _tokens(folder, "held_out"), os.path.getsize(folder / "held_out.txt")
-    rows = {}
-    for name, file in (("full model's slice", "sorted.pt"), ("elastic", "elastic.pt")):
-        if (folder / file).exists():
-            state = torch.load(folder / file, weights_only=True)
-            parameters = state.get("parameters", state)
-            for budget in read_budgets(folder):
-                rows[f"{budget.name}, {name}"] = bits_per_byte(SubModel(ARCH, budget), parameters, tokens, size)
-    if (folder / "alone.pt").exists():
-        arch = read_budgets(folder)[-1].architecture(ARCH)
-        parameters = torch.load(folder / "alone.pt", weights_only=True)["parameters"]
-        rows["small, trained alone"] = bits_per_byte(SubModel(arch), parameters, tokens, size)
+    rows = held_out_bits(place)
+    (place.folder / MEASURED).write_text(json.dumps(rows, indent=1))
     for name, found in rows.items():
         click.echo(f"{name:32} {found:.4f}")
 
 
+def held_out_bits(place: Place) -> dict[str, float]:
+    """Bits per byte of the held-out text, by what was measured; of what is there."""
+    folder, rows = place.folder, dict[str, float]()
+    tokens, size = held_out_tokens(folder), os.path.getsize(folder / "held_out.txt")
+    for name, file in (("full model's slice", "sorted.pt"), ("elastic", "elastic.pt")):
+        if (folder / file).exists():
+            parameters = place.read(file)
+            for budget in read_budgets(folder):
+                rows[f"{budget.name}, {name}"] = bits_per_byte(SubModel(ARCH, budget), parameters, tokens, size)
+    if (folder / "alone.pt").exists():
+        arch = read_budgets(folder)[-1].architecture(ARCH)
+        rows["small, trained alone"] = bits_per_byte(SubModel(arch), place.read("alone.pt"), tokens, size)
+    return rows
+
+
 @main.command()
 @click.argument("output", type=click.Path(path_type=Path))
+@click.option("--made", default="", help="For the card: steps, minutes, on what machine. A whole sentence.")
 @click.pass_obj
-def pack(folder: Path, output: Path) -> None:
-    """The elastic model as a checkpoint in a new folder OUTPUT, with what it is and how well each budget does."""
+def pack(place: Place, output: Path, made: str) -> None:
+    """The elastic model as a checkpoint in a new folder OUTPUT, with what it is and what `measure` found."""
     if output.exists():
         raise click.ClickException(f"{output} is there: name a new folder")
-    parameters = torch.load(folder / "elastic.pt", weights_only=True)["parameters"]
-    tokens, size = _tokens(folder, "held_out"), os.path.getsize(folder / "held_out.txt")
-    rounded = {name: tensor.bfloat16().float() for name, tensor in parameters.items()}
+    folder, parameters = place.folder, Place(place.folder).read("elastic.pt")
+    measured = json.loads((folder / MEASURED).read_text())
     said: dict[str, Any] = {"vocabulary": VOCABULARY, "tokens": TOKENS, "bytes": f"{_trained_bytes(folder):,}"}
+    said["made"] = made
     for budget in read_budgets(folder):
         said[f"{budget.name}_parameters"] = f"{budget.architecture(ARCH).parameters():,}"
-        said[f"{budget.name}_bits"] = f"{bits_per_byte(SubModel(ARCH, budget), rounded, tokens, size):.3f}"
+        said[f"{budget.name}_bits"] = f"{measured[f'{budget.name}, elastic']:.3f}"
     card = (Path(__file__).parent / "model_card.md").read_text("utf-8").format(**said)
     budgets = json.loads((folder / "budgets.json").read_text())
     write_trained(output, ARCH, parameters, budgets, read_tokenizer(folder / "bpe.json"), card)
+    click.echo(f"DIGEST of checkpoint/demo.py: {hashlib.sha256((output / SUMS).read_bytes()).hexdigest()}")
 
 
 def _trained_bytes(folder: Path) -> int:

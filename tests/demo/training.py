@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,16 +13,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from demo_text import Tokens
+from recorded import Loss
 from sub_model import SubModel
 from torch import Tensor
 
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 
-BATCH, TOKENS = 16, 256
+BATCH, TOKENS = 32, 256
 #: Of a batch, for each budget from the largest to the smallest: first the same, then more for the largest (the two
 #: stages of Nemotron Elastic's curriculum, arXiv 2511.16664).
-SHARES = ((6, 5, 5), (8, 5, 3))
+SHARES = ((12, 10, 10), (16, 10, 6))
 _FIRST_STAGE = 0.6
 _SAVED = 200  # steps between two states on the disk
 _CLIP = 1.0
@@ -53,17 +53,14 @@ class Run:
 class Batches:
     """Windows of a token stream, chosen by the step's number."""
 
-    def __init__(self, tokens: Tokens, seed: int) -> None:
-        self._tokens, self._seed = tokens, seed
+    def __init__(self, tokens: Tokens, seed: int, device: str = "cpu") -> None:
+        self._tokens, self._seed, self._device = tokens, seed, device
 
     def __call__(self, step: int) -> Tensor:
         """int64 [BATCH, TOKENS + 1]."""
         starts = np.random.default_rng((self._seed, step)).integers(0, len(self._tokens) - TOKENS - 1, BATCH)
-        return torch.from_numpy(np.stack([self._tokens[s : s + TOKENS + 1] for s in starts]).astype(np.int64))
-
-
-#: Adds its gradients and gives what it lost, by name, in nats a token.
-Loss = Callable[[dict[str, Tensor], int, Tensor], dict[str, float]]
+        windows = np.stack([self._tokens[s : s + TOKENS + 1] for s in starts]).astype(np.int64)
+        return torch.from_numpy(windows).to(self._device)
 
 
 class Training:
@@ -73,11 +70,12 @@ class Training:
         file: where the state is kept; one that is there is gone on with.
         run: what is asked for; a state of another one is refused.
         parameters: where it begins.
+        device: where it computes.
     """
 
-    def __init__(self, file: Path, run: Run, parameters: dict[str, Tensor]) -> None:
+    def __init__(self, file: Path, run: Run, parameters: dict[str, Tensor], device: str = "cpu") -> None:
         self.file, self.run = file, run
-        self.parameters = {name: tensor.clone().requires_grad_() for name, tensor in parameters.items()}
+        self.parameters = {name: tensor.clone().to(device).requires_grad_() for name, tensor in parameters.items()}
         matrices = {n: t for n, t in self.parameters.items() if t.dim() == 2 and ".layers." in n}
         others = [t for n, t in self.parameters.items() if n not in matrices]
         groups = [
@@ -94,7 +92,7 @@ class Training:
 
     def go_on(self, loss: Loss, batches: Batches, minutes: float) -> bool:
         """Train until the last step or for so long; whether it is done."""
-        begun, before, losses = time.monotonic(), self.minutes, list[dict[str, float]]()
+        begun, before, losses = time.monotonic(), self.minutes, list[dict[str, Tensor]]()
         while self.step < self.run.steps:
             with torch.enable_grad():
                 losses.append(loss(self.parameters, self.step, batches(self.step)))
@@ -118,9 +116,9 @@ class Training:
             optimiser.zero_grad()
         self.step += 1
 
-    def _note(self, losses: list[dict[str, float]]) -> None:
+    def _note(self, losses: list[dict[str, Tensor]]) -> None:
         names = losses[0] if losses else {}
-        means = {name: round(sum(loss[name] for loss in losses) / len(losses), 4) for name in names}
+        means = {name: round(sum(float(loss[name]) for loss in losses) / len(losses), 4) for name in names}
         self.log.append({"step": self.step, "minutes": round(self.minutes, 2), **means})
         click.echo(json.dumps(self.log[-1]))
 
@@ -138,7 +136,7 @@ class Training:
         beside.replace(self.file)  # whoever kills this finds the older state or the new one
 
     def _load(self) -> None:
-        state = torch.load(self.file, weights_only=True)
+        state = torch.load(self.file, "cpu", weights_only=True)
         if state["run"] != asdict(self.run):
             raise click.ClickException(f"{self.file} is of another run, {state['run']}: name another folder")
         self.step, self.minutes, self.log = state["step"], state["minutes"], state["log"]
@@ -152,14 +150,24 @@ class Training:
 def language_loss(model: SubModel) -> Loss:
     """Cross-entropy of the next token."""
 
-    def loss(parameters: dict[str, Tensor], _: int, window: Tensor) -> dict[str, float]:
-        with torch.autocast("cpu", torch.bfloat16):
+    def loss(parameters: dict[str, Tensor], _: int, window: Tensor) -> dict[str, Tensor]:
+        with _narrow(window):
             logits = model(parameters, window[:, :-1])
         found = F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
         found.backward()
-        return {"loss": found.item()}
+        return {"loss": found.detach()}
 
     return loss
+
+
+def _narrow(window: Tensor) -> torch.autocast:
+    """Products in bfloat16. Slices of parameters, each used once, are not worth keeping."""
+    return torch.autocast(window.device.type, torch.bfloat16, cache_enabled=False)
+
+
+def stage_of(run: Run, step: int) -> int:
+    """Of the curriculum of several budgets: which of SHARES."""
+    return int(step >= _FIRST_STAGE * run.steps)
 
 
 def elastic_loss(arch: Architecture, teacher: dict[str, Tensor], budgets: list[Budget], run: Run) -> Loss:
@@ -174,20 +182,20 @@ def elastic_loss(arch: Architecture, teacher: dict[str, Tensor], budgets: list[B
     """
     full, models = SubModel(arch), [SubModel(arch, budget) for budget in budgets]
 
-    def loss(parameters: dict[str, Tensor], step: int, window: Tensor) -> dict[str, float]:
-        shares = SHARES[step >= _FIRST_STAGE * run.steps]
+    def loss(parameters: dict[str, Tensor], step: int, window: Tensor) -> dict[str, Tensor]:
+        shares = SHARES[stage_of(run, step)]
         found = {}
-        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        with _narrow(window), torch.no_grad():
             wanted = F.log_softmax(full(teacher, window[:, :-1]), -1)
         parts = zip(models, window.split(shares), wanted.split(shares), strict=True)
         for model, part, want in parts:
-            with torch.autocast("cpu", torch.bfloat16):
+            with _narrow(window):
                 logits = model(parameters, part[:, :-1])
             given = F.log_softmax(logits, -1)
             entropy = F.nll_loss(given.flatten(0, 1), part[:, 1:].flatten())
             divergence = (want.exp() * (want - given)).sum(-1).mean()
             ((divergence + entropy) / 2 * len(part) / len(window)).backward()
-            found |= {model.budget.name: entropy.item(), f"{model.budget.name} KL": divergence.item()}
+            found |= {model.budget.name: entropy.detach(), f"{model.budget.name} KL": divergence.detach()}
         return found
 
     return loss
@@ -197,10 +205,10 @@ def bits_per_byte(model: SubModel, parameters: dict[str, Tensor], tokens: Tokens
     """Of a text of `size` bytes, in windows of TOKENS tokens; each token but the first of all is predicted once."""
     windows = (len(tokens) - 1) // TOKENS
     text = torch.from_numpy(tokens[: windows * TOKENS + 1].astype(np.int64))
-    lost = 0.0
+    lost, device = 0.0, parameters["lm_head.weight"].device
     for at in range(0, windows, BATCH):
         ids = [text[w * TOKENS : (w + 1) * TOKENS + 1] for w in range(at, min(at + BATCH, windows))]
-        window = torch.stack(ids)
+        window = torch.stack(ids).to(device)
         with torch.no_grad():
             logits = model(parameters, window[:, :-1])
         lost += F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten(), reduction="sum").item()

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elastic_export.checkpoint.demo import BOS, byte_tokenizer
 from elastic_export.checkpoint.json_files import write_json
 from elastic_export.evaluate.passage import Passage, read_passage
 from elastic_runtime.errors import InputError
 from elastic_runtime.text.tokenizer import Tokenizer
+from random_demo import BOS, byte_tokenizer
 
 Read = Callable[..., Passage]
 TEXT = "Ein Satz über 三つ目 und 😀."

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from elastic_export.checkpoint.budgets import parse_budgets
-from elastic_export.checkpoint.demo import ARCHITECTURE as DEMO
-from elastic_export.checkpoint.demo import BUDGETS as DEMO_BUDGETS
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.activation import (
     AttentionShape,
@@ -21,6 +19,8 @@ from elastic_export.plan.activation import (
     size_bound,
 )
 from elastic_export.products import TENSORRT
+from random_demo import ARCHITECTURE as DEMO
+from random_demo import BUDGETS as DEMO_BUDGETS
 from synthetic import BUDGETS_12B, NANO_12B
 
 SMALL_DEMO = parse_budgets(DEMO_BUDGETS, DEMO, "demo")[0]["small"].architecture(DEMO)

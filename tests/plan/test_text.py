@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from elastic_export.checkpoint.demo import byte_tokenizer, write_demo
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.plan.text import check_text
 from elastic_runtime.errors import InputError
+from random_demo import byte_tokenizer, write_demo
 
 
 @pytest.fixture(scope="module")

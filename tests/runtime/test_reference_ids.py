@@ -66,12 +66,12 @@ def _reference(budget: str) -> list[int]:
     """Float32 arithmetic on the same weights, the prompt in one call."""
     import torch
 
-    from elastic_export.checkpoint.demo import demo_checkpoint
     from elastic_export.checkpoint.reader import Checkpoint
     from elastic_export.reference import budget_masks, empty_state
     from masked_parent import load_reference
+    from random_demo import random_demo
 
-    checkpoint = Checkpoint.open(demo_checkpoint())
+    checkpoint = Checkpoint.open(random_demo())
     parent = checkpoint.architecture
     model = load_reference(parent, checkpoint.read, prefix=checkpoint.prefix)
     masks = budget_masks(parent, checkpoint.budgets[budget])

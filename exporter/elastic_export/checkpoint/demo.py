@@ -1,84 +1,36 @@
-"""The built-in demo: a small elastic model of random weights, made on first use, the same on every machine.
+"""The built-in demo: a small elastic model that has learned Python's standard library, and travels with the program.
 
-It has what the real one has: all three layer kinds, several SSM groups, a head size that is no power of two, and
-three nested budgets that cut every axis. Its vocabulary is the 256 bytes and a few marks, so it babbles in any script.
+What it is, how it was made and what it cannot says its card (`trained_demo/README.md`); tests/demo makes another one.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import math
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from elastic_export.checkpoint.budgets import FILE_NAME, FORMAT
-from elastic_export.checkpoint.json_files import write_json
-from elastic_export.checkpoint.synthetic import random_weights, write_checkpoint
-from elastic_export.dtypes import DTYPES
-from elastic_export.layers.architecture import Architecture
 from elastic_runtime.cache_home import cache_home
-from elastic_runtime.errors import BuildError, InternalError
+from elastic_runtime.errors import BuildError
 
 NAME = "elastic-demo"
 SUMS = "demo.sha256"
 
-#: SHA-256 of the file of sums: what is made or found in the cache must have it. It names the folder there besides, so
-#: that two releases with different recipes do not take turns in making one folder anew.
-DIGEST = "8d7315057076a3c37059b423b209e0df1b5974487b001f087dbb47b5a83a59d4"
+#: SHA-256 of the file of sums: what travels and what is found in the cache must have it. It names the folder there
+#: besides, so that two releases with different models do not take turns in copying one folder anew.
+DIGEST = "1b6723874be731a2a10cc3c3f446910643215d19379af754b3746cc021f7bf20"
 
-SPECIAL_TOKENS = ("<|pad|>", "<|eos|>", "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|tool|>")
-PAD, EOS, BOS = 256, 257, 258
-
-ARCHITECTURE = Architecture(
-    pattern="M-M*-M-M*-M-",
-    vocab_size=256 + len(SPECIAL_TOKENS),
-    hidden_size=192,
-    ffn_sizes=(448,) * 5,
-    mamba_heads=(16,) * 5,
-    mamba_head_dim=40,
-    ssm_groups=4,
-    ssm_state=32,
-    conv_kernel=4,
-    attention_heads=8,
-    kv_heads=4,
-    attention_head_dim=32,
-    epsilon=1e-5,
-    time_step_limit=(0.0, math.inf),
-)
-
-BUDGETS: dict[str, Any] = {
-    "format": FORMAT,
-    "budgets": {
-        "large": {},
-        "medium": {"hidden_size": 160, "intermediate_size": 360, "mamba_num_heads": 12, "skip_layers": [6]},
-        "small": {
-            "hidden_size": 112,
-            "intermediate_size": [240, 200, 200, 200, 264],
-            "mamba_num_heads": [12, 8, 8, 4, 8],
-            "mamba_head_dim": 24,
-            "num_attention_heads": 4,
-            "skip_layers": [5, 6, 8],
-        },
-    },
-}
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-
-_LICENCE = "The weights of this model are random numbers. They are in the public domain (CC0-1.0).\n"
+_SHIPPED = Path(__file__).parent / "trained_demo"
 
 
 def demo_checkpoint(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the demo checkpoint, in the cache; made on first use and again when a file is damaged.
+    """The folder of the demo checkpoint, in the cache; copied there on first use and again when a file is damaged.
+
+    Not the installed files themselves: a bundle's weights are hard links to its checkpoint's, and nobody who writes to
+    a bundle may change what is installed.
 
     Several processes may call this at once: each makes its own copy, the first to finish wins.
 
@@ -86,20 +38,19 @@ def demo_checkpoint(environ: Mapping[str, str] = os.environ) -> Path:
         environ: ELASTIC_CACHE says where the cache is, else XDG_CACHE_HOME, else `~/.cache`.
 
     Raises:
-        BuildError: the cache cannot be written.
-        InternalError: the recipe gives other files here than where it was written down.
+        BuildError: the cache cannot be written, or what is installed is damaged.
     """
     folder = cache_folder(environ) / f"demo-{DIGEST[:16]}" / NAME
     if _is_whole(folder):
         return folder
+    if not _is_whole(_SHIPPED):
+        found = "others, or not all of them"
+        todo = "install elastic-export again"
+        raise BuildError(str(_SHIPPED), expected=f"the demo model's files, {DIGEST}", found=found, todo=todo)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
-            made = write_demo(Path(scratch) / NAME)
-            if not _is_whole(made):
-                found = _digest(_sums(made))
-                raise InternalError("the demo model made here", expected=f"the digest {DIGEST}", found=found)
-            _install(made, folder, Path(scratch) / "damaged")
+            _install(_copied(Path(scratch) / NAME), folder, Path(scratch) / "damaged")
     except OSError as error:
         todo = "name a folder you can write with ELASTIC_CACHE"
         found = error.strerror or str(error)
@@ -112,82 +63,24 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
     return cache_home(environ, "elastic-export")
 
 
-def write_demo(folder: Path) -> Path:
-    """Write the demo checkpoint and the sums of its files into a new folder."""
-    weights = random_weights(ARCHITECTURE, np.random.Generator(np.random.PCG64(2511)))
-    tensors = {name: array.astype(DTYPES["bf16"].numpy) for name, array in weights.items()}
-    write_checkpoint(folder, ARCHITECTURE, tensors, shards=2)
-    write_json(folder / FILE_NAME, BUDGETS)
-    write_json(folder / "tokenizer.json", byte_tokenizer())
-    write_json(folder / "tokenizer_config.json", _tokenizer_config())
-    generation = {"bos_token_id": BOS, "eos_token_id": [EOS, 256 + SPECIAL_TOKENS.index("<|end|>")]}
-    write_json(folder / "generation_config.json", generation | {"pad_token_id": PAD, "do_sample": False})
-    (folder / "LICENSE").write_bytes(_LICENCE.encode())
-    (folder / SUMS).write_bytes(_sums(folder))
-    return folder
-
-
-def byte_tokenizer() -> dict[str, Any]:
-    """`tokenizer.json` of the `tokenizers` library: token i is byte i, then the marks; nothing is merged."""
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": 256 + i, "content": text} | flags for i, text in enumerate(SPECIAL_TOKENS)],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {letter: byte for byte, letter in enumerate(_byte_letters())},
-            "merges": [],
-        },
-    }
-
-
-def _byte_letters() -> list[str]:
-    """The letter of each byte in a byte-level vocabulary (GPT-2's table): printable bytes stand for themselves."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-def _tokenizer_config() -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<|bos|>",
-        "eos_token": "<|eos|>",
-        "pad_token": "<|pad|>",
-        "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
-    }
-
-
-def _sums(folder: Path) -> bytes:
-    """One line a file but this one, as `sha256sum` writes and checks them."""
+def sums(folder: Path) -> bytes:
+    """One line a file but that of the sums, as `sha256sum` writes and checks them."""
     files = sorted(path for path in folder.iterdir() if path.name != SUMS)
     return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files).encode()
 
 
-def _digest(sums: bytes) -> str:
-    return hashlib.sha256(sums).hexdigest()
+def _copied(folder: Path) -> Path:
+    folder.mkdir()
+    for path in _SHIPPED.iterdir():
+        shutil.copyfile(path, folder / path.name)  # without its mode: an installed file may be read-only
+    return folder
 
 
 def _is_whole(folder: Path) -> bool:
     """Whether the files are those of the demo, all of them and no others."""
     try:
-        sums = _sums(folder)
-        return _digest(sums) == DIGEST and (folder / SUMS).read_bytes() == sums
+        found = sums(folder)
+        return hashlib.sha256(found).hexdigest() == DIGEST and (folder / SUMS).read_bytes() == found
     except OSError:
         return False
 

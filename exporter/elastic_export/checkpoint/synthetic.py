@@ -1,6 +1,6 @@
-"""Models that nobody trained: random weights, written as a checkpoint that anybody can load.
+"""Models that nobody has published: random weights, and any weights as a checkpoint that anybody can load.
 
-The built-in demo is made of these, and every test of the compile.
+Every test of the compile is made of random ones; the built-in demo was written by this once it was trained.
 """
 
 from __future__ import annotations

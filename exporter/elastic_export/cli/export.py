@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from elastic_export.bundle.results import ExportResult
 
 F = TypeVar("F", bound=Callable[..., Any])
-DEMO_NOTE = "no checkpoint given: this is the built-in demo model, random weights that talk nonsense"
+DEMO_NOTE = (
+    "no checkpoint given: this is the built-in demo model, which writes what looks like Python and means nothing"
+)
 
 _OPTIONS = (
     click.option("--checkpoint", metavar="DIR|REPO", help="Elastic checkpoint: a folder, or a cached Hugging Face id."),
