@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
@@ -96,6 +97,22 @@ def test_a_published_layout_ships_in_bfloat16(tmp_path: Path, layout: str) -> No
         np.testing.assert_array_equal(np.asarray(shipped.read(name)), expected)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_published_layout_ships_in_eight_bits(tmp_path: Path, layout: str) -> None:
+    """One file for all budgets; the numbers of the format are rounded to eight bits, not their BF16."""
+    written, _ = write(tmp_path / "ck", layout)
+    run(written.folder, tmp_path / "out", "cut", weights="shared", quantise="int8")
+    report = json.loads((tmp_path / "out/cut/report.json").read_text())
+    assert report["passed"]
+    assert max(t["error"] for t in report["checks"][0]["tensors"].values()) <= TOLERANCES["float32"]["bf16"].error
+    [stored] = [load_file(path) for path in (tmp_path / "out/weights").glob("q8-*")]
+    matrix = "backbone.layers.5.mixer.down_proj"
+    values, scales = (stored[name] for name in sorted(name for name in stored if name.startswith(matrix)))
+    worth, units = written.worth[f"{matrix}.weight"], scales / 128
+    np.testing.assert_array_equal(units, np.abs(worth).max(axis=1) / np.float32(127))
+    np.testing.assert_array_equal(values.T, np.round(worth / units[:, None]))
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both formats, and budgets."""
@@ -133,7 +150,8 @@ def test_shards_that_no_engine_takes_are_not_shared(small: Path, tmp_path: Path)
         run(small, tmp_path / "out")
     assert str(caught.value) == (
         "--weights shared: expected a checkpoint whose matrices are all in bf16, in which engines take them, found "
-        "2 in FP8, 3 in NVFP4. Use --weights sliced, which dequantises them for each budget."
+        "2 in FP8, 3 in NVFP4. Use --weights sliced, which dequantises them for each budget, "
+        "or --quantize int8."
     )
     assert not (tmp_path / "out").exists()
 

@@ -322,12 +322,12 @@ def _check_weights(
             found=precision,
             todo="use --weights sliced, which converts the weights",
         )
-    if options.weights == "shared" and checkpoint.formats:
+    if options.weights == "shared" and checkpoint.formats and options.quantise == "none":
         raise InputError(
             "--weights shared",
             expected=f"a checkpoint whose matrices are all in {checkpoint.dtype}, in which engines take them",
             found=", ".join(f"{count} in {name}" for name, count in checkpoint.formats.items()),
-            todo="use --weights sliced, which dequantises them for each budget",
+            todo="use --weights sliced, which dequantises them for each budget, or --quantize int8",
         )
     if options.external_weights and options.weights != "shared":
         raise InputError(

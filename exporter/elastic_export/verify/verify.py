@@ -98,7 +98,7 @@ def make_oracle(checkpoint: Checkpoint, precision: str, eight_bits: EightBits | 
 
     def read(name: str, rows: slice | npt.NDArray[np.int64] = slice(None)) -> npt.NDArray[np.float32]:
         if name in names:
-            read = eight_bits_and_back(checkpoint.read(name)[rows].astype(np.float32))
+            read = eight_bits_and_back(read_again(checkpoint, name, rows).astype(np.float32))
         else:
             read = taken(stored_weight(checkpoint, name, precision, rows), name, precision).astype(np.float32)
         checkpoint.release(name)  # that was a copy, and the pages of a whole checkpoint are much memory

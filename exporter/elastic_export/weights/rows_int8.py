@@ -37,7 +37,7 @@ def quantised(checkpoint: Checkpoint, matrix: EightBitMatrix) -> tuple[Ints, Flo
 
     def band(job: tuple[str, int, int]) -> None:
         name, at, to = job
-        rounded, found = round_rows(checkpoint.read(name)[at : at + _BAND], name)
+        rounded, found = round_rows(checkpoint.read(name, slice(at, at + _BAND)), name)
         by_rows[to : to + len(found)], scales[to : to + len(found)] = rounded, found
 
     with ThreadPoolExecutor(_THREADS, "round") as pool:
