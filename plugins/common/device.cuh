@@ -140,14 +140,23 @@ ELASTIC_D void copy_async(void* shared, const void* global) {
     *static_cast<float*>(shared) = *static_cast<const float*>(global);
 #endif
 }
-// The same 16 bytes, or zeros where there is nothing to copy: `global` is not read then.
+// The same, or zeros where there is nothing to copy: `global` is not read then, whatever it is.
+template <int kBytes>
 ELASTIC_D void copy_async_or_zero(void* shared, const void* global, bool exists) {
+  static_assert(kBytes == 4 || kBytes == 16, "a width of cp.async that is used");
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(global), "r"(exists ? 16 : 0)
-               : "memory");
+  const int read = exists ? kBytes : 0;
+  if constexpr (kBytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(global), "r"(read) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(address), "l"(global), "r"(read) : "memory");
 #else
-  *static_cast<float4*>(shared) = exists ? *static_cast<const float4*>(global) : float4{};
+  const float4 zero = {};
+  if (exists)
+    copy_async<kBytes>(shared, global);
+  else
+    copy_async<kBytes>(shared, &zero);
 #endif
 }
 // Two neighbours of a fragment in one register, the first in the lower half.

@@ -65,7 +65,7 @@ ELASTIC_D FragmentA load_a_transposed(const SharedTile<T, kRows, kColumns>& tile
   return a;
 }
 
-// B of two products beside each other: the transpose of the part of 16 rows and 16 columns that begins at (row, column).
+// B of two products beside each other: the transpose of the 16x16 part that begins at (row, column).
 template <typename T, int kRows, int kColumns>
 ELASTIC_D void load_b_transposed(const SharedTile<T, kRows, kColumns>& tile, int row, int column, FragmentB (&b)[2]) {
   uint32_t pairs[4];

@@ -62,7 +62,7 @@ __global__ void gemm(float* d, const T* a, const T* b, int rows) {
   if (warp == 1)
     copy_async<16>(b_tile.at(row, column), b + row * kN + column);
   else
-    copy_async_or_zero(a_tile.at(row, column), a + row * kK + column, kFault == kUnmasked || row < rows);
+    copy_async_or_zero<16>(a_tile.at(row, column), a + row * kK + column, kFault == kUnmasked || row < rows);
   commit_async();
   if (kFault != kNoWait) wait_async<0>();
   if (kFault != kNoBarrier) __syncthreads();

@@ -34,7 +34,10 @@ struct Copy {
   void* to;
   const void* from;
   int bytes;
-  void land() const { std::memcpy(to, from, static_cast<std::size_t>(bytes)); }
+  void land() const {
+    const auto size = static_cast<std::size_t>(bytes);
+    from ? std::memcpy(to, from, size) : std::memset(to, 0, size);
+  }
 };
 
 struct Thread {

@@ -190,9 +190,9 @@ template <int kBytes>
 inline void copy_async(void* shared, const void* global) {
   shim::copy_later(shared, global, kBytes);
 }
+template <int kBytes>
 inline void copy_async_or_zero(void* shared, const void* global, bool exists) {
-  alignas(16) static const unsigned char zeros[16] = {};
-  shim::copy_later(shared, exists ? global : zeros, sizeof zeros);
+  shim::copy_later(shared, exists ? global : nullptr, kBytes);
 }
 inline void commit_async() { shim::close_copies(); }
 template <int kGroups>
