@@ -1,4 +1,5 @@
-// The call's keys and values into the caches, at position and after. Grid (parts of a sequence, 2, B): keys, then values.
+// The call's keys and values into the caches, at position and after. Grid (parts of a sequence, 2, B): keys, then
+// values.
 #pragma once
 
 #include "views.cuh"

@@ -1,10 +1,11 @@
-// Softmax(scale*Q*K')*V of a tile of rows over some of the cache rows, on tensor cores; scores, softmax and sums in float32.
-// Dao, "FlashAttention-2", arXiv 2307.08691; the splits over the cache: Dao and others, "Flash-Decoding" (2023).
+// Softmax(scale*Q*K')*V of a tile of rows over some of the cache rows, on tensor cores; scores, softmax and sums in
+// float32. Dao, "FlashAttention-2", arXiv 2307.08691; the splits over the cache: Dao and others, "Flash-Decoding"
+// (2023).
 //
-// Grid (tiles*splits, G, B), four warps. The cache rows come in tiles of kKeys, keys and values by turns, each in its own
-// buffer: while one is computed with, the other is on its way. With 64 rows every warp has 16 of them and meets all keys;
-// with 16 rows every warp has all of them and a quarter of the keys, and the warps' results are joined at the end.
-// Nothing past the last cache row that a token of the tile sees is read.
+// Grid (tiles*splits, G, B), four warps. The cache rows come in tiles of kKeys, keys and values by turns, each in its
+// own buffer: while one is computed with, the other is on its way. With 64 rows every warp has 16 of them and meets
+// all keys; with 16 rows every warp has all of them and a quarter of the keys, and the warps' results are joined at
+// the end. Nothing past the last cache row that a token of the tile sees is read.
 #pragma once
 
 #include "attend_softmax.cuh"
@@ -178,7 +179,8 @@ ELASTIC_D void join_rows(const RowWriter<Traits>& writer, const Accumulator (&su
 }
 
 template <typename T, int kDim, int kRows>
-__global__ __launch_bounds__(kAttendThreads, AttendTraits<T, kDim, kRows>::kBlocks) void attend(Args args, Cut cut, Parts parts) {
+__global__ __launch_bounds__(kAttendThreads, AttendTraits<T, kDim, kRows>::kBlocks) void attend(Args args, Cut cut,
+                                                                                                Parts parts) {
   using Traits = AttendTraits<T, kDim, kRows>;
   ELASTIC_DYNAMIC_SHARED(T, shared);
   const AttendTiles<Traits> tiles(shared);

@@ -99,7 +99,8 @@ ELASTIC_D void stage_rows(const Input<typename Traits::Type>& head, int first, i
   const auto* from = head.address(static_cast<int64_t>(first + Lane::row()) * head_dim + Lane::column());
   ELASTIC_UNROLL
   for (int i = 0; i < Traits::kKeys; i += Lane::kStep)
-    copy_async_or_zero<16>(tile.at(Lane::row() + i, Lane::column()), from + i * head_dim, first + Lane::row() + i < end);
+    copy_async_or_zero<16>(tile.at(Lane::row() + i, Lane::column()), from + i * head_dim,
+                           first + Lane::row() + i < end);
 }
 
 // Starts the copies of the tile's query rows; those past the last one become zero.
@@ -140,7 +141,7 @@ struct AttendTiles {
   }
 
  private:
-  ELASTIC_D static void clear(typename Traits::Type* to) { *reinterpret_cast<float4*>(to) = float4{0.f, 0.f, 0.f, 0.f}; }
+  ELASTIC_D static void clear(typename Traits::Type* to) { *reinterpret_cast<float4*>(to) = {0.f, 0.f, 0.f, 0.f}; }
 };
 
 }  // namespace elastic::attention

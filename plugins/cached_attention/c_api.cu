@@ -83,7 +83,7 @@ extern "C" int32_t elastic_attention_enqueue(const ElasticAttentionArgs* given, 
   int multiprocessors = 0, capability = 0;
   if (const cudaError_t error = ask_device(&multiprocessors, &capability))
     return fail("the current device", error);
-  fault = check_capability(capability);
+  fault = check_capability(capability, args);
   if (!fault.empty()) return refuse(std::move(fault));
   if (args.multiprocessors < 1) args.multiprocessors = multiprocessors;
   const Outcome outcome = dispatch(args, kernel, static_cast<cudaStream_t>(stream));

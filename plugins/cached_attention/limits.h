@@ -24,8 +24,8 @@ constexpr int kMaxSplits = 128;  // of the cache rows; merge.cuh keeps a number 
 // needs none, for its blocks write y themselves.
 constexpr int kMaxPartRows = 32768;
 
-// Floats of scratch memory of a call, whichever kernel runs it, R being kMaxPartRows: a bound, so that it does not depend
-// on the card. Each row has D sums, their greatest score and the sum of their weights.
+// Floats of scratch memory of a call, whichever kernel runs it, R being kMaxPartRows: a bound, so that it does not
+// depend on the card. Each row has D sums, their greatest score and the sum of their weights.
 constexpr int64_t workspace_floats(int64_t R, int64_t D) { return R * D + 2 * R; }
 
 }  // namespace elastic::attention

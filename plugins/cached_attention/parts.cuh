@@ -1,6 +1,6 @@
 // What the blocks that share a tile's cache rows hand to `merge`, in float32: for each row the sum of its values, each
-// with the weight 2^(score - best), the sum of those weights, and `best`, the greatest score (in powers of two). A block
-// whose share of the cache is empty leaves weight 0, best minus infinity, and sums that are not written.
+// with the weight 2^(score - best), the sum of those weights, and `best`, the greatest score (in powers of two). A
+// block whose share of the cache is empty leaves weight 0, best minus infinity, and sums that are not written.
 #pragma once
 
 #include "views.cuh"

@@ -10,7 +10,8 @@ namespace {
 constexpr int64_t kMaxElements = INT32_MAX;   // of one sequence's query: kernels index inside it with int
 constexpr int64_t kMaxBytes = INT64_MAX;      // of a cache
 constexpr int64_t kBytesPerElement = 2;
-constexpr int kLeastCapability = 8;  // its mma.m16n8k16, ldmatrix and cp.async
+constexpr int kTuring = 7, kAmpere = 8;  // compute capabilities; there is no machine code for 7.0
+constexpr int kMaxTuringHeadDim = 128;   // 64 KiB of shared memory a block
 
 // Blocks that every card since sm_80 has room for on a multiprocessor at the same time, at a head size of 128.
 constexpr int64_t kBlocksPerMultiprocessor = 2;
@@ -76,9 +77,11 @@ std::string check_scale(float scale) {
   return unlike("scale", "a finite number above 0", std::to_string(scale));
 }
 
-std::string check_capability(int major) {
-  if (major >= kLeastCapability) return "";
-  return unlike("compute capability", std::to_string(kLeastCapability) + ".0 or later", std::to_string(major) + ".x");
+std::string check_capability(int major, const Args& args) {
+  const bool small = args.dtype == ELASTIC_FLOAT16 && args.shape.head_dim <= kMaxTuringHeadDim;
+  if (major >= (small ? kTuring : kAmpere)) return "";
+  return unlike("compute capability", small ? "7.5 or later" : "8.0 or later for bfloat16 or heads above 128",
+                std::to_string(major) + ".x");
 }
 
 std::string choose_kernel(const Shape& shape, int32_t asked, ElasticAttentionKernel* chosen) {

@@ -1,4 +1,5 @@
-// Which kernel runs for which shape, how it is cut into blocks, and how much memory it needs: pure host functions, no CUDA.
+// Which kernel runs for which shape, how it is cut into blocks, and how much memory it needs: pure host functions, no
+// CUDA.
 #pragma once
 
 #include <string>
@@ -22,8 +23,9 @@ std::string check_shape(const Shape& shape);
 // Empty, or what is wrong with the factor of the scores.
 std::string check_scale(float scale);
 
-// Empty, or why a card of that compute capability cannot run the kernels.
-std::string check_capability(int major);
+// Empty, or why a card of that compute capability cannot run the call: sm_75 has no products of bfloat16, and not the
+// shared memory of large heads.
+std::string check_capability(int major, const Args& args);
 
 // Empty and *chosen set, never to ELASTIC_ATTENTION_AUTO; or why there is no such kernel.
 std::string choose_kernel(const Shape& shape, int32_t asked, ElasticAttentionKernel* chosen);

@@ -1,8 +1,8 @@
-// Where a call's tensors are, and what part of them belongs to whom. A *row* is one query head of one token: the rows of
-// a key and value head are numbered token by token, so that a tile of rows shares every key and value it loads.
+// Where a call's tensors are, and what part of them belongs to whom. A *row* is one query head of one token: the rows
+// of a key and value head are numbered token by token, so that a tile of rows shares every key and value it loads.
 //
-// Offsets of a sequence, a head or a cache row are int64, those inside of one are int: check_shape in select.cpp sees to
-// that.
+// Offsets of a sequence, a head or a cache row are int64, those inside of one are int: check_shape in select.cpp sees
+// to that.
 #pragma once
 
 #include "../common/device.cuh"

@@ -196,16 +196,24 @@ ELASTIC_D void multiply_add_fragments(float (&d)[4], const uint32_t (&a)[4], con
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                           \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                       \
   }
-#else  // a card without it: ops that need it refuse that card before a launch
-#define ELASTIC_MMA(type, name)                                                                          \
-  template <>                                                                                            \
-  ELASTIC_D void multiply_add_fragments<type>(float(&)[4], const uint32_t(&)[4], const uint32_t(&)[2]) { \
-    __trap();                                                                                            \
-  }
-#endif
 ELASTIC_MMA(float16, "f16")
 ELASTIC_MMA(bfloat16, "bf16")
 #undef ELASTIC_MMA
+#else  // sm_75: two products of half the depth, whose fragments are halves of ours; of float16 alone
+template <>
+ELASTIC_D void multiply_add_fragments<float16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  ELASTIC_UNROLL
+  for (int k = 0; k < 2; ++k)
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]));
+}
+template <>  // ops refuse such a call before a launch
+ELASTIC_D void multiply_add_fragments<bfloat16>(float (&)[4], const uint32_t (&)[4], const uint32_t (&)[2]) {
+  __trap();
+}
+#endif
 
 // Closes a group of copies; wait_async<n> waits until at most n groups are under way.
 ELASTIC_D void commit_async() {

@@ -14,7 +14,8 @@ TABLE = from_json(resources.TABLE.read_text())
 
 def test_committed_table_is_whole_and_within_limits() -> None:
     assert faults(TABLE, TABLE) == []
-    assert all(set(usages) == set(resources.ARCHITECTURES) for usages in TABLE.values())
+    for kernel, usages in TABLE.items():
+        assert set(usages) == {a for a in resources.ARCHITECTURES if resources.runs(kernel, a)}, kernel
     assert {kernel.split("<")[0] for kernel in TABLE} == {"append_kv", "attend", "merge"}
     most = max(usage.shared for usages in TABLE.values() for usage in usages.values())
     assert most <= SHARED_LIMIT[86]  # the least of all, 99 KiB
@@ -42,7 +43,7 @@ def test_readme_shows_the_table() -> None:
     for kernel, usages in TABLE.items():
         if "<float16" in kernel:
             continue  # the table is that of BF16
-        registers = " | ".join(str(usages[arch].registers) for arch in resources.ARCHITECTURES)
+        registers = " | ".join(str(usages[arch].registers) for arch in sorted(usages))
         shared = usages[ARCHITECTURE].shared
         assert f"| `{kernel}` | {registers} | {shared:,} |" in readme
 
@@ -50,7 +51,8 @@ def test_readme_shows_the_table() -> None:
 def within_the_table(measured: resources.Table, architectures: tuple[int, ...]) -> None:
     if f'"nvcc": "{compiler()}"' not in resources.TABLE.read_text():
         pytest.skip(f"resources.json was measured with another nvcc than {compiler()}")
-    assert all(set(usages) == set(architectures) for usages in measured.values())
+    for kernel, usages in measured.items():
+        assert set(usages) == {a for a in architectures if resources.runs(kernel, a)}, kernel
     assert faults(measured, TABLE) == []
 
 

@@ -84,6 +84,27 @@ def test_parts_always_have_room(probe: Path, sizes: tuple[int, ...], multiproces
     assert splits == 1 or splits * tiles * rows * groups * batch <= LIMITS["kMaxPartRows"]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "major", "expected"),
+    [
+        (1, 256, 8, ""),
+        (2, 256, 12, ""),
+        (1, 128, 7, ""),
+        (1, 136, 7, "8.0 or later for bfloat16 or heads above 128"),
+        (2, 64, 7, "8.0 or later for bfloat16 or heads above 128"),
+        (1, 64, 6, "7.5 or later"),
+    ],
+)
+def test_cards_that_cannot_run_a_call_are_refused(
+    probe: Path, dtype: int, head_dim: int, major: int, expected: str
+) -> None:
+    said = subprocess.run(
+        [str(probe), "capability"], input=f"{dtype} {head_dim} {major}", capture_output=True, text=True, check=True
+    ).stdout.strip()
+    text = f"CachedAttention: compute capability: expected {expected}, found {major}.x"
+    assert said == (text if expected else "")
+
+
 def test_memory_is_that_of_the_formula(library: AttentionLibrary) -> None:
     text = read_formula(ATTENTION / "limits.h", "workspace_floats")
     for head_dim in (8, 128, 256):

@@ -128,7 +128,7 @@ def test_eight_rows_of_a_tile_lie_in_different_banks_or_there_is_no_tile(
 @pytest.mark.skipif(
     shutil.which("nvcc") is None, reason="nvcc was not found: the device's own instructions not compiled"
 )
-@pytest.mark.parametrize("architecture", [80, 120])
+@pytest.mark.parametrize("architecture", [75, 80, 120])
 def test_the_same_source_compiles_for_a_card(architecture: int, tmp_path: Path) -> None:
     command = ["nvcc", "-std=c++17", "-cubin", f"-arch=sm_{architecture}", "-Xptxas", "-v,--warn-on-spills"]
     command += ["-Werror=all-warnings", f"-I{PLUGINS / 'common'}", str(SOURCE), "-o", str(tmp_path / "probe.cubin")]

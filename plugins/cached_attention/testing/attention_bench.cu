@@ -1,9 +1,9 @@
 // Times the attention on a GPU beside the copy bandwidth measured in the same run: one JSON object a line.
 //   attention_bench [layers] [batch tokens position [kernel]]
-// The 12B shape (40 query heads, 8 key and value heads of 128) in bfloat16, random data; without the last words the rows of
-// kRows. Each launch works on another layer's caches, so that hits in the L2 cannot flatter; a CUDA graph of all layers
-// leaves out launch cost, as an engine's decode does. Times are medians over repetitions. "of_copy": of the copy bandwidth,
-// for the caches' rows that a call must read; "tflops": 4*T*seen*H*D of the part below the diagonal.
+// The 12B shape (40 query heads, 8 key and value heads of 128) in bfloat16, random data; without the last words the
+// rows of kRows. Each launch works on another layer's caches, so that hits in the L2 cannot flatter; a CUDA graph of
+// all layers leaves out launch cost, as an engine's decode does. Times are medians over repetitions. "of_copy": of the
+// copy bandwidth, for the caches' rows that a call must read; "tflops": 4*T*seen*H*D of the part below the diagonal.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -24,9 +24,10 @@ struct Row {
   int batch, tokens, position;
 };
 // Decode at short and long contexts, one sequence and many; the first call of a prompt, a middle one, a whole one.
-constexpr Row kRows[] = {{1, 1, 127},      {1, 1, 1023},  {1, 1, 8191},    {1, 1, 16383},   {1, 1, 32767}, {1, 1, 131070},
-                         {8, 1, 8191},     {64, 1, 1023}, {64, 1, 8191},   {1, 4, 8191},    {1, 16, 8191}, {1, 64, 8191},
-                         {1, 1024, 0},     {1, 256, 7936}, {1, 1024, 7168}, {1, 1024, 31744}, {1, 8192, 0}, {1, 1024, 130047}};
+constexpr Row kRows[] = {
+    {1, 1, 127},  {1, 1, 1023},  {1, 1, 8191},    {1, 1, 16383},   {1, 1, 32767},    {1, 1, 131070},
+    {8, 1, 8191}, {64, 1, 1023}, {64, 1, 8191},   {1, 4, 8191},    {1, 16, 8191},    {1, 64, 8191},
+    {1, 1024, 0}, {1, 256, 7936}, {1, 1024, 7168}, {1, 1024, 31744}, {1, 8192, 0}, {1, 1024, 130047}};
 
 [[noreturn]] void fail(const std::string& text) {
   std::fprintf(stderr, "%s\n", text.c_str());

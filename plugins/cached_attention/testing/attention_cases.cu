@@ -1,9 +1,9 @@
 // Runs recorded cases through the C interface: on a GPU, or on the host shim, from the same source.
 //   attention_cases [--own-stream] CASE OUTPUT
 //   attention_cases [--own-stream] LIST
-// CASE: header, both caches, then position, query, key and value of each call (cases.py writes it). OUTPUT: y of each call,
-// then both caches after the last. All memory a kernel must write is poisoned with NaN first. Exit 0; 1 with a text. LIST:
-// a line CASE and a line OUTPUT by turns (../../common/testing/recorded_case.h).
+// CASE: header, both caches, then position, query, key and value of each call (cases.py writes it). OUTPUT: y of each
+// call, then both caches after the last. All memory a kernel must write is poisoned with NaN first. Exit 0; 1 with a
+// text. LIST: a line CASE and a line OUTPUT by turns (../../common/testing/recorded_case.h).
 #include "../../common/testing/recorded_case.h"
 #include "../elastic_attention.h"
 #if defined(ELASTIC_THROUGH_PLUGIN)  // the same cases through the TensorRT plugin's enqueue

@@ -1,4 +1,4 @@
-"""Registers, spills and shared memory of the attention kernels on every architecture that runs them. Needs no GPU.
+"""Registers, spills and shared memory of the attention kernels on every architecture that they run on. Needs no GPU.
 
 PYTHONPATH=plugins python -m cached_attention.testing.resources            compares with resources.json
 PYTHONPATH=plugins python -m cached_attention.testing.resources --write    writes it
@@ -19,8 +19,9 @@ from mamba2_mixer.testing.resources import Table, faults, from_json, parse, read
 
 ATTENTION = Path(__file__).parents[1]
 TABLE = ATTENTION / "resources.json"
-#: Before sm_80 the op is refused.
-ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+#: On it they are refused when a call is enqueued: bfloat16, and `attend` with heads above 128.
+TURING = 75
 SOURCES = ("launch_float16.cu", "launch_bfloat16.cu")
 #: Part of the mangled names of the op's kernels.
 NAMESPACE = "7elastic9attention"
@@ -52,10 +53,16 @@ def read_report(report: str) -> Table:
     """The op's table in the words of `ptxas -v`, all shared memory of a block counted."""
     table, asked = parse(of_namespace(report, NAMESPACE)), dynamic_shared()
     names = {mangled: re.sub("elastic::attention::", "", name) for mangled, name in readable(list(table)).items()}
-    return {
-        names[kernel]: {a: replace(u, shared=u.shared + asked.get(names[kernel], 0)) for a, u in usages.items()}
-        for kernel, usages in sorted(table.items(), key=lambda item: names[item[0]])
-    }
+    found: Table = {}
+    for kernel, usages in sorted(table.items(), key=lambda item: names[item[0]]):
+        name = names[kernel]
+        found[name] = {a: replace(u, shared=u.shared + asked.get(name, 0)) for a, u in usages.items() if runs(name, a)}
+    return found
+
+
+def runs(kernel: str, architecture: int) -> bool:
+    """Whether a call can come to a kernel, such as attend<float16, 128, 16>, on an architecture."""
+    return architecture != TURING or not ("bfloat16" in kernel or "<float16, 256" in kernel)
 
 
 def measure(architectures: Iterable[int] = ARCHITECTURES) -> Table:

@@ -14,8 +14,8 @@ namespace elastic::trt {
 // Every reader throws Refusal, in the words of `op`.
 class Fields {
  public:
-  // Fields besides `names`, the op's, are refused: an attribute of a later version would change the result. TensorRT's own
-  // are let pass.
+  // Fields besides `names`, the op's, are refused: an attribute of a later version would change the result. TensorRT's
+  // own are let pass.
   Fields(const char* op, const nvinfer1::PluginFieldCollection* fields, const std::vector<const char*>& names);
 
   int32_t read_int(const char* name, int32_t most) const;  // 1 to `most`

@@ -132,7 +132,8 @@ inline cudaStream_t make_own_stream() {
   return stream;
 }
 
-// The program: [--own-stream] CASE OUTPUT, or [--own-stream] LIST, of whose cases it says "case: ok" or why not, a line each.
+// The program: [--own-stream] CASE OUTPUT, or [--own-stream] LIST, of whose cases it says "case: ok" or why not, a
+// line each.
 inline int run_recorded(int count, char** words, RunCase run) {
   try {
     std::vector<std::string> arguments(words + 1, words + count);
