@@ -30,6 +30,13 @@ _SCRATCH = 1 << 26
 #: Tokens of a call that are compared with float64, and rows of the batch.
 _TOKENS, _ROWS = 3, 2
 
+#: What a row of the table includes.
+LEGEND = {
+    "elastic": "the whole op: the call's rows written into the caches, scores, softmax, sums, splits merged",
+    "torch": "scaled_dot_product_attention on caches that hold the call's rows",
+    "flashinfer": "its single prefill (tensor cores, splits) on caches that hold the call's rows",
+}
+
 #: Seconds a size takes at most, by (batch, tokens, rows before the call).
 SIZES = {
     "attention decode": {
@@ -41,6 +48,8 @@ SIZES = {
         **{(1, 1024, 130047): 15.0},
     },
 }
+#: Whose kernels are traced one by one.
+TRACED = ((1, 1, 8191), (1, 1024, 7168))
 #: What runs of them on the host shim, to prove this module.
 STAND_IN_HEADS = (4, 2, 16)
 STAND_IN_SIZES = {"attention decode": {(2, 1, 9): 1.0}, "attention prefill": {(1, 5, 3): 1.0}}
@@ -53,11 +62,17 @@ def run(place: Place) -> None:
     named = {f"{op} batch {b}, {t} tokens after {before}": (b, t, before) for b, t, before in sizes}
     library = AttentionLibrary(place.programs / "libelastic_plugins.so")
     bench = Bench(place)
+    for who, text in LEGEND.items():
+        place.emit("legend", op=op, who=who, text=text)
     with torch.no_grad():
         flashinfer = bench.peers(lambda: _open_flashinfer(place))
         for name in place.in_time([(name, sizes[size]) for name, size in named.items()]):
             bench.measure(_Layer(op, name, (*named[name], *heads), library, place.device, flashinfer))
             bench.clock.empty()
+        if place.device == "cuda":
+            for name in place.in_time([(name, 4.0) for name, size in named.items() if size in TRACED]):
+                bench.trace(_Layer(op, name, (*named[name], *heads), library, place.device, flashinfer))
+                bench.clock.empty()
 
 
 def _open_flashinfer(place: Place) -> Any:
@@ -129,15 +144,19 @@ class _Layer:
         self.sets = [AttentionSet(shape, before, device, seed, library) for seed in range(count)]
         self.sets[0].append()
         self.filled = [cache.clone() for cache in self.sets[0].caches]
-        rows, self.tokens = _spread(batch, _ROWS), _spread(tokens, _TOKENS)
-        self.chosen = [(b, t) for b in rows for t in self.tokens]
-        self.wanted = np.concatenate([self._expected(b) for b in rows])
+        self.rows, self.tokens = _spread(batch, _ROWS), _spread(tokens, _TOKENS)
+        self.chosen = [(b, t) for b in self.rows for t in self.tokens]
+        self.wanted: Any = None
         self.scratch = torch.empty(_SCRATCH if flashinfer else 0, device=device, dtype=torch.uint8)
+
+    def expect(self) -> None:
+        """y [chosen, H*D] in float64."""
+        self.wanted = np.concatenate([self._expected(b) for b in self.rows])
 
     def _expected(self, b: int) -> Any:
         """y [tokens, H*D] in float64 of the chosen tokens of one row."""
         first, row = self.sets[0], slice(b, b + 1)
-        query, *caches = (t[row].double().cpu().numpy() for t in (first.query, *first.caches))
+        query, *caches = (t[row].double().cpu().numpy() for t in (first.query, *self.filled))
         found = [
             reference.attention(query[:, t : t + 1], *caches, np.array([first.before + t]), first.scale)
             for t in self.tokens

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from device_check.place import Place
 from device_check.timing import Clock, Work, compete, make_clock
@@ -51,6 +52,9 @@ class Problem(Protocol[Set]):
     def entrants(self) -> Sequence[Entrant[Set]]:
         """Ours and peers."""
 
+    def expect(self) -> None:
+        """Works out float64's answer for the first set as it was made, which `errors` compares with."""
+
     def reset(self) -> None:
         """The first set as it was made, and NaN where a call has to write."""
 
@@ -72,12 +76,15 @@ class Bench:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.clock: Clock = make_clock(place.device)
+        self.right: set[tuple[str, str]] = set()
 
     def measure(self, problem: Problem[Any]) -> None:
         """Findings `check` of all entrants, `time` of those that are right."""
+        problem.expect()
         replays = {}
         for entrant in problem.entrants():
             if self._right(problem, entrant):
+                self.right.add((problem.name, entrant.who))
                 try:
                     replays[entrant.who] = self.clock.capture([entrant.make(s) for s in problem.sets])
                 except Exception as error:
@@ -96,6 +103,20 @@ class Bench:
                 sets=len(problem.sets),
                 **problem.facts,
             )
+
+    def trace(self, problem: Problem[Any]) -> None:
+        """Findings `kernels` of those that `measure` found right at this size: microseconds of each kernel of a call.
+
+        To come after everything that is timed: the driver's tracing may go on costing time once it was on.
+        """
+        for entrant in problem.entrants():
+            if (problem.name, entrant.who) in self.right:
+                try:
+                    kernels = _traced([entrant.make(s) for s in problem.sets])
+                except Exception as error:
+                    self._leave_out(f"{problem.name}, kernels of {entrant.who}", error)
+                else:
+                    self.place.emit("kernels", op=problem.op, what=problem.name, who=entrant.who, kernels=kernels)
 
     def peers(self, find: Callable[[], Any]) -> Any:
         """What `find` returns, or None: whatever a peer runs into, ours is measured."""
@@ -126,3 +147,17 @@ class Bench:
 
     def _leave_out(self, what: str, error: Exception) -> None:
         self.place.emit("skipped", what=what, why=f"{type(error).__name__}: {error}"[:500])
+
+
+def _traced(works: Sequence[Work]) -> list[dict[str, Any]]:
+    """Kernels of a work, the longest first: name, us, launches; means over the works."""
+    for work in works:
+        work()  # tuners tune before
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as traced:
+        for work in works:
+            work()
+        torch.cuda.synchronize()
+    found = [(e.key, e.self_device_time_total / len(works), e.count / len(works)) for e in traced.key_averages()]
+    kernels = [{"name": name[:100], "us": round(us, 2), "launches": count} for name, us, count in found if us > 0]
+    return sorted(kernels, key=lambda kernel: -kernel["us"])

@@ -17,6 +17,13 @@ MOST_SETS = 28
 #: A peer beyond this computes something else.
 PEER_LIMITS = {"y": 2e-2, "ssm_state_out": 2e-2}
 
+#: What a row of the table includes.
+LEGEND = {
+    "elastic": "the whole op: convolution and its state, dt, scan and its state, gate, grouped norm",
+    "mamba_ssm": "causal-conv1d (CUDA), mamba_ssm's Triton scan or state update, its Triton gated norm: as much",
+    "flashinfer": "causal-conv1d (CUDA), FlashInfer's state update, mamba_ssm's Triton gated norm: as much",
+}
+
 #: Seconds a size takes at most, by (batch, tokens).
 SIZES = {
     "decode": {(batch, 1): 10.0 for batch in (1, 2, 4, 8, 16, 64)},
@@ -24,6 +31,8 @@ SIZES = {
 }
 #: What runs of them on the host shim, to prove this module.
 STAND_IN = {"heads": 4, "head_dim": 8, "groups": 2, "state_size": 16, "conv_width": 4, "activation": "float32"}
+#: Whose kernels are traced one by one.
+TRACED = ((1, 1), (64, 1), (1, 8192))
 STAND_IN_SIZES = {"decode": {(1, 1): 1.0, (3, 1): 1.0}, "prefill": {(1, 20): 1.0}}
 
 
@@ -34,12 +43,19 @@ def run(place: Place) -> None:
     named = {f"{op} batch {batch}, {tokens} tokens": (batch, tokens) for batch, tokens in sizes}
     library = MixerLibrary(place.programs / "libelastic_plugins.so")
     bench = Bench(place)
+    for who, text in LEGEND.items():
+        place.emit("legend", op=op, who=who, text=text)
     with torch.no_grad():
         peers = bench.peers(lambda: _find_peers(place))
         for name in place.in_time([(name, sizes[size]) for name, size in named.items()]):
             size = Size(*named[name], **layer)
             bench.measure(_Layer(op, name, size, library, place.device, peers))
             bench.clock.empty()
+        if place.device == "cuda":
+            traced = [(name, 5.0) for name, size in named.items() if size in TRACED]
+            for name in place.in_time(traced):
+                bench.trace(_Layer(op, name, Size(*named[name], **layer), library, place.device, peers))
+                bench.clock.empty()
 
 
 def _find_peers(place: Place) -> Any:
@@ -60,7 +76,11 @@ class _Layer:
         self.facts = {"batch": size.batch, "tokens": size.tokens, "bytes": size.least_bytes()}
         first = self.sets[0]
         self.kept = first.conv_state.clone(), first.ssm_state.clone()
-        self.wanted = expected(first)
+        self.wanted: Any = None
+
+    def expect(self) -> None:
+        """y and the SSM state in float64."""
+        self.wanted = expected(self.sets[0])
 
     def entrants(self) -> list[Entrant[MixerSet]]:
         """Every kernel of the library that one may ask for, of this op; peers."""

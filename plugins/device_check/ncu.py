@@ -15,8 +15,10 @@ from device_check.place import Place
 
 #: (batch, tokens, kernel as the library names it)
 CALLS = ((1, 1, "decode_step"), (64, 1, "decode_step"), (1, 2048, "scan_prefill"))
+#: Tokens of the prefill kernels that the library has besides.
+_TOKENS = 8192
 ATTENTION = Path(__file__).parents[1] / "cached_attention"
-_KERNELS = "regex:(decode_step|conv_prefill|scan_prefill|chunk_|gated_norm|attend|append|merge).*"
+_KERNELS = "regex:(decode_|conv_|scan_|chunk_|gated_|norm_|attend|append|merge).*"
 _SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis")
 
 
@@ -43,7 +45,7 @@ def run(place: Place) -> None:
 def call_all(programs: str) -> None:
     """Every one of CALLS, and of each prefill kernel that the library adds."""
     library = MixerLibrary(Path(programs) / "libelastic_plugins.so")
-    new = [(1, 2048, name) for name in KERNELS if name not in {"auto", "decode_step", "scan_prefill"}]
+    new = [(1, _TOKENS, name) for name in KERNELS if name not in {"auto", "decode_step", "scan_prefill"}]
     for batch, tokens, kernel in (*CALLS, *new):
         size = Size(batch, tokens, **LAYER_12B)
         try:

@@ -38,7 +38,7 @@ class Place:
         return self.scratch / "findings.jsonl"
 
     def emit(self, kind: str, **values: Any) -> None:
-        """Adds a finding: `check`, `time`, `ceiling`, `skipped`, `note` (report.py says what is in them)."""
+        """Adds a finding: `check`, `time`, `kernels`, ... (report.py names them, and what is in them)."""
         with self.findings.open("a") as file:
             file.write(json.dumps({"kind": kind, **values}) + "\n")
 

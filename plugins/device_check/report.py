@@ -1,7 +1,8 @@
 """report.json: what every stage found, on disk after every line of it.
 
-Findings: `check` {what, errors, wrong: "" or why}, of a peer {peer: its name} as well; `time` {op, batch, tokens, rows,
-who, us, p10, p90, bytes, sets}; `ceiling` {copy_gb_s, gemm_tflops}; `skipped` {what, why}; `note` {...}.
+Findings: `check` {what, errors, wrong: "" or why}, of a peer {peer: its name} as well; `time` {op, what,
+who, us, p10, p90, bytes, sets, and the size}; `kernels` {op, what, who, kernels: [{name, us, launches}]}; `legend` {op,
+who, text}; `ceiling` {copy_gb_s, copies, gemm_tflops, clocks}; `skipped` {what, why}; `note` {...}.
 """
 
 from __future__ import annotations

@@ -31,13 +31,28 @@ def copy_bandwidth(report: dict[str, Any]) -> float:
 
 def text(report: dict[str, Any]) -> str:
     """Everything on a page."""
-    return "\n".join([*_head(report), *_stages(report), *_errors(report), *_times(report), *_ends(report)]) + "\n"
+    return (
+        "\n".join(
+            [
+                *_head(report),
+                *_stages(report),
+                *_errors(report),
+                *_times(report),
+                *_kernels(report),
+                *_legend(report),
+                *_ends(report),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _head(report: dict[str, Any]) -> Iterator[str]:
     yield report["machine"]
     for found in findings(report, "ceiling"):
-        yield f"copy {found['copy_gb_s']} GB/s, BF16 product {found['gemm_tflops']} TFLOP/s; {found['clocks']}"
+        ways = ", ".join(f"{way} {rate}" for way, rate in found["copies"].items())
+        yield f"copy {found['copy_gb_s']} GB/s ({ways}), BF16 product {found['gemm_tflops']} TFLOP/s"
+        yield f"  {found['clocks']}"
 
 
 def _stages(report: dict[str, Any]) -> Iterator[str]:
@@ -76,6 +91,21 @@ def _times(report: dict[str, Any]) -> Iterator[str]:
         error = " ".join(f"{value:9.2g}" for value in found.values())
         spread = f"{time['p10']:9.2f} {time['p90']:9.2f}"
         yield f"{time['who']:26} {time['us']:9.2f} {spread} {rate:7.0f} {rate / copy:8.1%} {error} {work}".rstrip()
+
+
+def _kernels(report: dict[str, Any]) -> Iterator[str]:
+    """Of some sizes: what a call's time is made of."""
+    found = findings(report, "kernels")
+    for entry in found:
+        yield f"\n{entry['what']}, {entry['who']}, kernels of one call, one after the other:"
+        yield from (f"{k['us']:9.2f} us {k['launches']:5.2g} x {k['name']}" for k in entry["kernels"][:10])
+
+
+def _legend(report: dict[str, Any]) -> Iterator[str]:
+    found = findings(report, "legend")
+    if found:
+        yield "\nwhat a row includes"
+        yield from dict.fromkeys(f"{entry['who']:12} {entry['text']}" for entry in found)
 
 
 def _ends(report: dict[str, Any]) -> Iterator[str]:

@@ -31,7 +31,13 @@ def check(what: str, y: float, wrong: str = "", **more: object) -> dict:
 @pytest.fixture
 def report() -> dict:
     findings = [
-        {"kind": "ceiling", "copy_gb_s": 2900.0, "gemm_tflops": 700.0, "clocks": "H100, 1980 MHz"},
+        {
+            "kind": "ceiling",
+            "copy_gb_s": 2900.0,
+            "copies": {"memcpy": 2900.0, "kernel": 2800.0},
+            "gemm_tflops": 700.0,
+            "clocks": "H100, 1980 MHz",
+        },
         check("mixer decode base", 3e-6, op="mixer", type="float32"),
         check("mixer prefill base", 4e-6, op="mixer", type="float32"),
         check("decode batch 1, elastic decode_step", 1.6e-3),
@@ -41,7 +47,13 @@ def report() -> dict:
         time("decode batch 1", "mamba_ssm", 30.0),
         time("decode batch 1", "flashinfer simple", 25.0),
         time("prefill 8k", "mamba_ssm chunk 128", 900.0, flops=4.5e10),
-        {"kind": "ceiling", "copy_gb_s": 3000.0, "gemm_tflops": 710.0, "clocks": ""},
+        {"kind": "ceiling", "copy_gb_s": 3000.0, "copies": {"memcpy": 3000.0}, "gemm_tflops": 710.0, "clocks": ""},
+        {"kind": "legend", "op": "decode", "who": "elastic", "text": "the whole op"},
+        {"kind": "legend", "op": "prefill", "who": "elastic", "text": "the whole op"},
+        {
+            **{"kind": "kernels", "op": "decode", "what": "decode batch 1", "who": "mamba_ssm"},
+            "kernels": [{"name": "conv", "us": 4.0, "launches": 1}, {"name": "scan", "us": 2.5, "launches": 2}],
+        },
         {"kind": "skipped", "what": "prefill 64k", "why": "takes 60 s, 4 s left"},
     ]
     stage = {"name": "all", "proves": True, "outcome": "done", "seconds": 3.0, "words": "", "findings": findings}
@@ -59,6 +71,9 @@ def test_the_page_has_times_errors_and_what_is_missing(report: dict) -> None:
     assert "  prefill 64k: takes 60 s, 4 s left" in lines
     assert "  decode batch 1, flashinfer vertical: not timed, y 0.7 above 0.02" in lines
     assert "  ncu: ended" in lines
+    assert lines[1] == "copy 2900.0 GB/s (memcpy 2900.0, kernel 2800.0), BF16 product 700.0 TFLOP/s"
+    assert "     2.50 us     2 x scan" in lines
+    assert lines.count("elastic      the whole op") == 1
     assert lines[-1] == "all correct"
 
 
