@@ -115,8 +115,16 @@ def test_attributes_are_read_from_the_file(compiled: Any) -> None:
         *(f"Mamba2Mixer.{name}" for name in ("n_groups", "head_dim", "state_size", "epsilon")),
         "Mamba2Mixer.time_step_min",
         "Mamba2Mixer.time_step_max",
+        *(f"CachedAttention.{name}" for name in ("num_heads", "num_key_value_heads", "head_dim", "scale")),
     }
-    for change in ({"epsilon": 1.1e-5}, {"ssm_groups": 4}, {"ssm_state": 15}, {"time_step_limit": (0.0, 0.05)}):
+    for change in (
+        {"epsilon": 1.1e-5},
+        {"ssm_groups": 4},
+        {"ssm_state": 15},
+        {"time_step_limit": (0.0, 0.05)},
+        {"attention_heads": 8},
+        {"attention_head_dim": 20},
+    ):
         assert check_attributes(file, replace(arch, **change)).worst.error > 1e-3, change
     unlimited = replace(arch, time_step_limit=(0.002, float("inf")))
     assert check_attributes(file, unlimited).worst.error == float("inf")

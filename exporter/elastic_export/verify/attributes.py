@@ -16,7 +16,7 @@ from elastic_export.verify.compare import Comparison, Difference
 
 
 def check_attributes(model: onnx.ModelProto, arch: Architecture) -> Comparison:
-    """Every norm's and every mixer's attributes against `arch`: relative differences, the worst node's of each."""
+    """Attributes of all norms and ops of ours against `arch`: relative differences, the worst node's of each."""
     worst: dict[str, Difference] = {}
     for name, found, expected in _attributes(model, arch):
         error = 0.0 if found == np.float32(expected) else _relative(found, expected)
