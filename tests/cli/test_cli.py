@@ -225,6 +225,7 @@ def test_targets_of_a_checkpoint(run, sparse_12b) -> None:
     assert code == 0
     assert any(line.split()[:6] == ["rtx5080", "12b", "no", "no", "-", "-"] for line in out.splitlines())
     assert any(line.split()[:6] == ["rtx5090", "12b", "yes", "yes", "-", "-"] for line in out.splitlines())
+    assert any(line.split()[:7] == ["rtx5080", "12b", "int8", "yes", "yes", "-", "-"] for line in out.splitlines())
     assert "-: no engine can be built for that context, the longest has 24448 tokens" in out
     assert "nvidia-smi" in out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import click
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.lenient import lenient_options
+from elastic_export.plan.eight_bits import goes_with_int8
 from elastic_export.plan.fit_table import align, short, verdict
 from elastic_export.plan.job import ExportOptions, budget_sizes, precision_of
 from elastic_export.plan.limits import largest_context
@@ -37,6 +39,11 @@ def targets(checkpoint: str | None, ignore_tensors: tuple[str, ...], ignore_conf
         sizes = budget_sizes(opened, budgets, ExportOptions("all", "", Path()))
         precision = precision_of(opened)
         largest = {b.name: largest_context(b.architecture(opened.architecture), precision) for b in budgets}
+        if goes_with_int8(opened, precision, "shared", ()):
+            quantised = budget_sizes(opened, budgets, ExportOptions("all", "", Path(), quantise="int8"))
+            pairs = zip(sizes, (replace(size, name=f"{size.name} int8") for size in quantised), strict=True)
+            sizes = tuple(size for pair in pairs for size in pair)
+            largest |= {f"{name} int8": context for name, context in largest.items()}
         click.echo("\n".join(["", *_fit(known, sizes, largest)]))
 
 
