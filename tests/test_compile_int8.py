@@ -22,6 +22,7 @@ from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress
 from elastic_export.weights import quantised as room
 from elastic_runtime import Request
+from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.weights import SCHEMA_INT8, WeightRecipe
 from elastic_runtime.verify.bundle_verification import verify_bundle
@@ -162,6 +163,19 @@ def test_another_parent_is_quantised_anew(source: Path, tmp_path: Path, rounded:
     assert len(rounded) == 2 * first
     with pytest.raises(InputError, match="--add, checkpoint"):
         run(write_small(tmp_path / "third"), out, add=True, verify=False)
+
+
+def test_a_file_of_another_parent_is_refused_by_a_runtime(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    """Of the same shapes, as another training of the model is; of a large file nobody reads all to open it."""
+    run(source, tmp_path / "out", verify=False)
+    [file] = (tmp_path / "out/weights").iterdir()
+    bundle = Bundle.open(tmp_path / "out")
+    assert bundle.recipe(bundle.budget("small"))
+    parent = bundle.manifest.checkpoint.fingerprint
+    file.write_bytes(file.read_bytes().replace(parent.encode(), b"0" * 64, 1))
+    text = f"q8-00001.*: expected the quantised weights of parent, {parent[:12]}…, found those of 000000000000…"
+    with pytest.raises(InputError, match=text):
+        bundle.recipe(bundle.budget("small"))
 
 
 @pytest.mark.parametrize("kinds", [("none", "int8"), ("int8", "none")])

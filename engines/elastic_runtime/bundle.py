@@ -16,6 +16,8 @@ from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import BudgetEntry, FileEntry, Manifest
 from elastic_runtime.format.manifest_reader import DamageError, read_manifest
 from elastic_runtime.format.paths import inside
+from elastic_runtime.format.records import show
+from elastic_runtime.format.safetensors import read_metadata
 from elastic_runtime.format.weights import WeightRecipe
 
 Check = Literal["sizes", "digests"]
@@ -110,7 +112,9 @@ class Bundle:
         )
 
     def recipe(self, budget: BudgetEntry) -> WeightRecipe:
-        """Its weights.json. Raises InputError when its weights are embedded in model and engine."""
+        """Its weights.json. Raises InputError when its weights are embedded in model and engine, or where they are of a
+        quantised parent and a file is another's: it would be as large, and every value in its place.
+        """
         if budget.weights is None:
             raise InputError(
                 f"budget {budget.name!r}",
@@ -118,7 +122,21 @@ class Bundle:
                 found="embedded ones",
                 todo="read them from its model.onnx, or export with --weights shared",
             )
-        return WeightRecipe.read(self.path / budget.weights)
+        recipe = WeightRecipe.read(self.path / budget.weights)
+        if budget.quantisation is not None:
+            for file in {part.file for item in recipe.inputs for part in item.parts}:
+                self._check_parent((self.path / budget.weights).parent / file)
+        return recipe
+
+    def _check_parent(self, file: Path) -> None:
+        wanted, found = self.manifest.checkpoint.fingerprint, read_metadata(file).get("parent", "none")
+        if found != wanted:
+            raise InputError(
+                str(file),
+                expected=f"the quantised weights of {self.manifest.checkpoint.name}, {wanted[:12]}…",
+                found=f"those of {show(found[:12])}…",
+                todo="copy the bundle again",
+            )
 
 
 def check_external(folder: Path, manifest: Manifest, external: Path | None) -> None:

@@ -227,6 +227,7 @@ def test_targets_of_a_checkpoint(run, sparse_12b) -> None:
     assert code == 0
     assert any(line.split()[:6] == ["rtx5080", "12b", "no", "no", "no", "no"] for line in out.splitlines())
     assert any(line.split()[:6] == ["rtx5090", "12b", "yes", "yes", "yes", "yes"] for line in out.splitlines())
+    assert any(line.split()[:5] == ["rtx5080", "12b", "int8", "yes", "yes"] for line in out.splitlines())
     assert "contexts above 24448 tokens are for plugin engines alone" in out
     assert "nvidia-smi" in out
 

@@ -95,6 +95,20 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     return {entry.name: entry for entry in entries}
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file says of itself, empty where it says nothing.
+
+    Raises:
+        InputError: see `read_header`.
+    """
+    try:
+        _, header = _header_bytes(path)
+    except OSError as error:
+        raise InputError(str(path), expected="a readable safetensors file", found=error.strerror or "") from None
+    found = parse_json(header, f"{path}, header").get("__metadata__")
+    return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
 class TensorFile:
     """A safetensors file: its header at once, its bytes mapped when first read."""
 

@@ -94,7 +94,6 @@ class BundleWriter:
         self._sources: dict[str, Future[FileEntry]] = {}
         self._kept: dict[str, FileEntry] = {}
         self._stage: Stage | None = None
-        self._unfinished: Unfinished  # with the stage
         self.output = output
         self.previous: Manifest | None = None
 

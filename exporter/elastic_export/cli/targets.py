@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.layers.architecture import Architecture
+from elastic_export.plan.eight_bits import goes_with_int8
 from elastic_export.plan.fit_table import align, short, verdict
 from elastic_export.plan.job import ExportOptions, budget_sizes, precision_of
 from elastic_export.plan.limits import can_have_plugins, largest_context
@@ -46,6 +48,11 @@ def targets(checkpoint: str | None, ignore_tensors: tuple[str, ...], ignore_conf
             budget.name: {ops: _largest(budget.architecture(opened.architecture), precision, ops) for ops in OPS_MODES}
             for budget in budgets
         }
+        if goes_with_int8(opened, precision, "shared", ()):
+            quantised = budget_sizes(opened, budgets, ExportOptions("all", "", Path(), quantise="int8"))
+            pairs = zip(sizes, (replace(size, name=f"{size.name} int8") for size in quantised), strict=True)
+            sizes = tuple(size for pair in pairs for size in pair)
+            largest |= {f"{name} int8": context for name, context in largest.items()}
         click.echo("\n".join(["", *_fit(known, sizes, largest)]))
 
 

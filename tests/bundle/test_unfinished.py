@@ -1,0 +1,62 @@
+"""Folders beside a bundle whose files outlive an export that does not end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from elastic_export.bundle.unfinished import Unfinished
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    folder = tmp_path / ".out.partial"
+    folder.mkdir()
+    return folder
+
+
+def test_what_was_taken_goes_when_the_bundle_is_published(tmp_path: Path, stage: Path) -> None:
+    work = Unfinished(tmp_path / "out", stage)
+    folder = work.folder("quantised")
+    assert folder == tmp_path / ".out.quantised" == work.folder("quantised")
+    (folder / "a").write_text("weights")
+    work.take(folder / "a", stage / "a")
+    work.clear(published=False)
+    assert (folder / "a").exists()
+    work.clear(published=True)
+    assert not folder.exists()
+    assert (stage / "a").read_text() == "weights"
+    work.close()
+
+
+def test_an_export_that_does_not_publish_leaves_it(tmp_path: Path, stage: Path) -> None:
+    work = Unfinished(tmp_path / "out", stage)
+    (work.folder("quantised") / "a").write_text("weights")
+    work.close()
+    later = Unfinished(tmp_path / "out", stage)
+    assert (later.folder("quantised") / "a").read_text() == "weights"
+    later.close()
+
+
+def test_what_else_lies_there_is_left_alone(tmp_path: Path, stage: Path) -> None:
+    work = Unfinished(tmp_path / "out", stage)
+    folder = work.folder("quantised")
+    for name in ("a", "thesis.txt"):
+        (folder / name).write_text(name)
+    work.take(folder / "a", stage / "a")
+    work.clear(published=True)
+    work.close()
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_where_another_export_works_it_is_done_in_the_stage(tmp_path: Path, stage: Path) -> None:
+    first, second = Unfinished(tmp_path / "out", stage), Unfinished(tmp_path / "out", stage)
+    mine, other = first.folder("quantised"), second.folder("quantised")
+    assert other == stage / ".quantised" != mine
+    (other / "a").write_text("weights")
+    second.take(other / "a", stage / "a")
+    second.clear(published=False)  # before the bundle's files are listed
+    assert [path.name for path in stage.iterdir()] == ["a"]
+    second.close()
+    first.close()
