@@ -16,7 +16,7 @@ from elastic_runtime.errors import InputError
 #: Points that are measured in one pass over the weights, beside the parent.
 TOGETHER = 7
 _STEPS = 16  # of an axis, and twice as many of the layers: how far apart neighbours are
-_SWAPS = 3  # of the last layers that left and the first that did not
+_BACK, _GONE = 3, 12  # layers that are exchanged: of the last that left, of the first that did not
 _EVERY = 1 << 12  # points of a grid that is small enough to look at all of it
 #: Measures points: their losses, in their order.
 Try = Callable[[Sequence[Point]], list[float]]
@@ -146,9 +146,9 @@ class Search:
     def _swapped(self, point: Point) -> Iterator[Point]:
         """Layers judged one by one may matter otherwise together."""
         order = self._grid.order
-        gone = [layer for layer in reversed(order) if layer in point.skipped - self._within.skipped][:_SWAPS]
+        gone = [layer for layer in reversed(order) if layer in point.skipped - self._within.skipped][:_BACK]
         for back in gone:
-            for layer in [layer for layer in order if layer not in point.skipped][:_SWAPS]:
+            for layer in [layer for layer in order if layer not in point.skipped][:_GONE]:
                 swapped = Point(point.counts, point.skipped - {back} | {layer})
                 if self._grid.may_skip(swapped.skipped) and self._size(swapped) <= self._target.limit:
                     yield self._filled(swapped)
