@@ -25,6 +25,7 @@ from elastic_export.progress import Progress
 from elastic_export.reference import ElasticModel, budget_masks, empty_state
 from elastic_export.reference.call import Call
 from elastic_export.reference.model import rounding_to
+from elastic_export.runs import TensorRuns
 from elastic_export.weights.sliced import write_sliced
 from elastic_runtime.errors import InputError
 from masked_parent import load_reference
@@ -166,13 +167,13 @@ def test_weights_are_read_once_for_all_budgets_of_a_layer(
     checkpoint: Checkpoint, passage_of: Callable[..., Passage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layer after layer: no tensor of an earlier one is asked for again once a later one has been."""
-    read, seen = Checkpoint.read, list[str]()
+    cut, seen = Checkpoint.cut, list[str]()
 
-    def noted(self: Checkpoint, name: str) -> np.ndarray[Any, Any]:
+    def noted(self: Checkpoint, name: str, runs: TensorRuns) -> np.ndarray[Any, Any]:
         seen.append(name.split(".mixer.", maxsplit=1)[0])
-        return read(self, name)
+        return cut(self, name, runs)
 
-    monkeypatch.setattr(Checkpoint, "read", noted)
+    monkeypatch.setattr(Checkpoint, "cut", noted)
     streamed(checkpoint, passage_of(TEXT[:80]), ("small", "fp32"), ("even", "bf16"))
     layers = [int(name.split(".")[2]) for name in seen if ".layers." in name]
     assert layers == sorted(layers)

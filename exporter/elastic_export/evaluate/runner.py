@@ -137,9 +137,9 @@ class Runner:
     def _taken(self, name: str, stored: Array) -> Tensor:
         """A tensor as a model of this precision takes it; `multiply` widens a narrow matrix block by block."""
         if self.precision != "fp32":
-            # A matrix has the model's dtype; one that was quantised comes in float32, to be rounded once.
+            # A matrix of a quantised checkpoint comes in float32, to be rounded once to what an export stores.
             found = next(dtype.short for dtype in DTYPES.values() if dtype.numpy == stored.dtype)
-            own = self.model.dtype if stored.ndim == 2 else found
+            own = self.model.dtype if self.model.dequantised and stored.ndim == 2 else found
             stored = convert(stored, stored_dtype(own, self.model.dtype, self.precision), name)
             stored = taken(stored, name, self.precision)
         return as_torch(stored)
