@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from elastic_export.checkpoint.demo import byte_tokenizer
 from elastic_export.checkpoint.json_files import write_json
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
@@ -18,6 +17,7 @@ from elastic_export.layers.axis import Axis, Span
 from elastic_export.layers.kind import HIDDEN
 from elastic_export.layers.mamba2 import HEAD_DIM, HEADS
 from elastic_export.layers.mlp import FFN
+from random_demo import byte_tokenizer
 from small_checkpoint import PARENT
 from synthetic import write_checkpoint
 

@@ -22,6 +22,7 @@ from elastic_runtime.errors import InternalError
 from elastic_runtime.format.manifest_reader import NAME
 from elastic_runtime.verify.verified import Verified
 from quantised_checkpoint import write_quantised
+from random_demo import random_demo
 from synthetic import random_architecture, write_checkpoint
 
 BAD_REQUESTS = [
@@ -249,7 +250,7 @@ def test_inspect_and_derive(run, tmp_path) -> None:
 
 @pytest.mark.parametrize("extra", ["config", "tensor"])
 def test_every_command_that_opens_a_checkpoint_can_be_lenient(run, tmp_path, extra) -> None:
-    folder = shutil.copytree(demo_checkpoint(), tmp_path / "demo")
+    folder = shutil.copytree(random_demo(), tmp_path / "demo")
     if extra == "config":
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"mascot": "dragon"}))

@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 import click
 import numpy as np
 from demo_text import Tokens
-from train_demo import ARCH, MEASURED, held_out_tokens, read_budgets
+from train_demo import ARCH, MEASURED, read_budgets, read_tokens
 
 PROMPTS = ("def read_lines(self, path):", "class Cache(dict):")
 _LENGTH, _SEEDS = 100, 4
@@ -71,7 +71,7 @@ def samples(page: Path, bundle: Path, held_out: Path | None) -> None:
         text = f"{PROMPTS[0]}{runs[0]['text']}".rstrip()
         parts.append(f"`{budget}`:\n\n```text\n{text}\n```")
     if held_out:
-        shares["held-out text"] = held_out_share(held_out_tokens(held_out))
+        shares["held-out text"] = held_out_share(read_tokens(held_out, "held_out"))
     words = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     count = len(PROMPTS) * _SEEDS
     parts.append(f"Share of distinct 4-grams of tokens, mean of {count} texts of {_LENGTH} tokens each: {words}.")

@@ -67,6 +67,7 @@ def test_twice_and_once_with_a_stop_are_equal(tmp_path: Path, tokens: np.ndarray
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_hundred_steps_of_the_demo_twice_and_with_a_stop_are_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +75,7 @@ def test_two_hundred_steps_of_the_demo_twice_and_with_a_stop_are_equal(
     from train_demo import ARCH as DEMO
 
     monkeypatch.setattr(module, "_SAVED", 80)
-    torch.set_flush_denormal(True)  # as `prepare` does
+    torch.set_flush_denormal(True)  # as train_demo.py does
     run, tokens = replace(RUN, steps=200), np.random.default_rng(0).integers(0, DEMO.vocab_size, 9999, np.uint16)
     loss, batches = language_loss(SubModel(DEMO)), Batches(tokens, run.seed)
 

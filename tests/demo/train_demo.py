@@ -86,7 +86,7 @@ class Place:
 
     def batches(self, seed: int) -> Batches:
         """Of the training text."""
-        return Batches(_tokens(self.folder, "training"), seed, self.device)
+        return Batches(read_tokens(self.folder, "training"), seed, self.device)
 
 
 def read_budgets(folder: Path) -> list[Budget]:
@@ -102,17 +102,12 @@ def read_budgets(folder: Path) -> list[Budget]:
 @click.pass_context
 def main(context: click.Context, folder: Path, threads: int, device: str) -> None:
     """Train the demo in FOLDER."""
-    prepare(threads, device)
-    folder.mkdir(parents=True, exist_ok=True)
-    context.obj = Place(folder, device)
-
-
-def prepare(threads: int, device: str) -> None:
-    """What must be said before the first step."""
     torch.set_flush_denormal(True)  # states decay into denormals, with which steps are many times slower
     torch.set_num_threads(threads)
     if device == "cuda":
         chunked.CHUNK = 128  # launches are dear and products cheap: fewer chunks
+    folder.mkdir(parents=True, exist_ok=True)
+    context.obj = Place(folder, device)
 
 
 @main.command()
@@ -135,12 +130,8 @@ def text(place: Place) -> None:
     click.echo(json.dumps(said))
 
 
-def held_out_tokens(folder: Path) -> Tokens:
-    """Of the held-out text [N]."""
-    return _tokens(folder, "held_out")
-
-
-def _tokens(folder: Path, name: str) -> Tokens:
+def read_tokens(folder: Path, name: str) -> Tokens:
+    """Of the "training" or the "held_out" text [N]."""
     return np.fromfile(folder / f"{name}.u16", np.uint16)
 
 
@@ -158,13 +149,9 @@ def _run(name: str, steps: int | None) -> Run:
 @click.pass_obj
 def full(place: Place, minutes: float, steps: int | None) -> None:
     """One model of the parent's size."""
-    train_full(place, _run("full", steps), minutes)
-
-
-def train_full(place: Place, run: Run, minutes: float) -> Training:
-    """Until the last step or for so long."""
+    run = _run("full", steps)
     training = Training(place.folder / "full.pt", run, initial_parameters(ARCH, run.seed), place.device)
-    return _train(place, training, language_loss(SubModel(ARCH)), minutes)
+    _train(place, training, language_loss(SubModel(ARCH)), minutes)
 
 
 @main.command()
@@ -187,15 +174,10 @@ def sort(place: Place) -> None:
 @click.pass_obj
 def elastic(place: Place, minutes: float, steps: int | None) -> None:
     """All budgets in one model."""
-    train_elastic(place, _run("elastic", steps), minutes)
-
-
-def train_elastic(place: Place, run: Run, minutes: float) -> Training:
-    """Until the last step or for so long."""
-    teacher = place.read("sorted.pt")
+    run, teacher = _run("elastic", steps), place.read("sorted.pt")
     training = Training(place.folder / "elastic.pt", run, teacher, place.device)
     loss = elastic_loss(ARCH, teacher, read_budgets(place.folder), run)
-    return _train(place, training, loss, minutes, lambda step: stage_of(run, step))
+    _train(place, training, loss, minutes, lambda step: stage_of(run, step))
 
 
 @main.command()
@@ -204,25 +186,19 @@ def train_elastic(place: Place, run: Run, minutes: float) -> Training:
 @click.pass_obj
 def alone(place: Place, minutes: float, steps: int | None) -> None:
     """The smallest budget's model, trained alone."""
-    train_alone(place, _run("alone", steps), minutes)
-
-
-def train_alone(place: Place, run: Run, minutes: float) -> Training:
-    """Until the last step or for so long."""
-    arch = read_budgets(place.folder)[-1].architecture(ARCH)
+    run, arch = _run("alone", steps), read_budgets(place.folder)[-1].architecture(ARCH)
     training = Training(place.folder / "alone.pt", run, initial_parameters(arch, run.seed), place.device)
-    return _train(place, training, language_loss(SubModel(arch)), minutes)
+    _train(place, training, language_loss(SubModel(arch)), minutes)
 
 
 def _train(
     place: Place, training: Training, loss: Loss, minutes: float, stage: Callable[[int], int] = lambda _: 0
-) -> Training:
+) -> None:
     if place.device == "cuda":
         loss = Recorded(loss, stage)
     done = training.go_on(loss, place.batches(training.run.seed), minutes)
     left = "done" if done else "call again"
     click.echo(f"step {training.step} of {training.run.steps}, {training.minutes:.1f} minutes: {left}")
-    return training
 
 
 @main.command()
@@ -238,7 +214,7 @@ def measure(place: Place) -> None:
 def held_out_bits(place: Place) -> dict[str, float]:
     """Bits per byte of the held-out text, by what was measured; of what is there."""
     folder, rows = place.folder, dict[str, float]()
-    tokens, size = held_out_tokens(folder), os.path.getsize(folder / "held_out.txt")
+    tokens, size = read_tokens(folder, "held_out"), os.path.getsize(folder / "held_out.txt")
     for name, file in (("full model's slice", "sorted.pt"), ("elastic", "elastic.pt")):
         if (folder / file).exists():
             parameters = place.read(file)

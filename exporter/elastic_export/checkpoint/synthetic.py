@@ -1,6 +1,5 @@
-"""Models that nobody has published: random weights, and any weights as a checkpoint that anybody can load.
-
-Every test of the compile is made of random ones; the built-in demo was written by this once it was trained.
+"""Checkpoints of our own: random weights, which every test of the compile is made of, and any weights in the published
+layout, as the built-in demo was written.
 """
 
 from __future__ import annotations
