@@ -64,7 +64,7 @@ class Loss:
         """Compare an array and what `convert` made of it."""
         if before.dtype.itemsize < after.dtype.itemsize or before.dtype == after.dtype:
             return cls(after.size)  # a wider dtype holds every value of a narrower one
-        was, became = before.astype(np.float32), after.astype(np.float32)
+        was, became = (array.astype(np.float32, copy=False) for array in (before, after))
         with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which conversions keep
             squares = np.sum(np.square(was), dtype=np.float64), np.sum(np.square(was - became), dtype=np.float64)
         small = np.abs(became) < float(ml_dtypes.finfo(after.dtype).smallest_normal)  # type: ignore[no-untyped-call]
