@@ -86,7 +86,7 @@ MUTATIONS = {
         (FLOAT32, SCAN),
     ),
     "conv state written past length": Mutation(
-        "conv_prefill.cuh", "write_conv_state(view, length);", "write_conv_state(view, shape.tokens);"
+        "conv_prefill.cuh", "write_conv_state(view, tile.length);", "write_conv_state(view, args.shape.tokens);"
     ),
     "conv: window one token late": Mutation(
         "conv_prefill.cuh", "first_token - (kTaps - 1) + k", "first_token - kTaps + k"
@@ -225,13 +225,23 @@ CHUNK_MUTATIONS = {
     ),
     "D skip forgotten": Mutation(SCALARS, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
     "operands without a unit": Mutation(
-        "conv_operands.cuh", "power_of_two_above(largest_of_segment(values))", "1.f + 0.f * largest_of_segment(values)"
+        "conv_operands.cuh", "power_of_two_above(largest_of_segment(values, exists))", "1.f"
     ),
-    "unit of one lane": Mutation("conv_operands.cuh", "mask = segment_lanes(kVec) / 2;", "mask = 0;"),
-    "lanes past the segment's end": Mutation(
-        "conv_operands.cuh", "exists ? window.value() : Pack<float, kVec>{};", "window.value();"
+    "unit of one lane": Mutation("conv_operands.cuh", "known < place.lanes - known ? known", "known < 0 ? known"),
+    "unit of a power of two of lanes": Mutation("conv_operands.cuh", ": place.lanes - known;", ": 0;"),
+    "unit of another segment's lanes": Mutation("conv_operands.cuh", ": lane - place.lanes);", ": lane);"),
+    "padding not zero": Mutation("conv_operands.cuh", "operands.at[v / 2] = exists ?", "operands.at[v / 2] = true ?"),
+    "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < count)", "if (true)"),
+    "segment without room": Mutation("conv_operands.cuh", "in_warp >= kind.per_warp() || i", "i"),
+    "batches of operands that overlap": Mutation(
+        "conv_operands.cuh", "first += 2 * kOperandBatch", "first += kOperandBatch"
     ),
-    "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < rows.count)", "if (true)"),
+    "a batch of operands late": Mutation(
+        "conv_operands.cuh", "load(even, first + 2 * kOperandBatch)", "load(even, first)"
+    ),
+    "dt of a tile's first tokens only": Mutation(
+        "conv_prefill.cuh", "begin < tile.end; begin +=", "begin < tile.begin + 1; begin +="
+    ),
     "operands past the length": Mutation("conv_operands.cuh", "if (first + i >= end) continue;", ""),
     "a power of two below": Mutation("maths.h", "exponent + kOne : kLargest", "exponent : kLargest", (FLOAT32, CHUNK)),
 }
