@@ -111,7 +111,7 @@ struct SegmentConvolution {
   int pitch, count;  // from token to token; the segment's operands, padding included
   SegmentMaximum<kVec> largest_of_segment;
   int channel, end;  // in the segment; of the tokens
-  bool exists;
+  bool exists, filled;  // the latter: 32 bytes behind the operands are the segment's too
   ConvWindow<T, kVec, 4> window;
 
   // Past the end the last token again: at the end of a branch around the loads they would be waited for.
@@ -135,7 +135,7 @@ struct SegmentConvolution {
       for (int v = 0; v < kVec; v += 2)
         operands.at[v / 2] = exists ? pack_pair<Operand>(values.at[v] * inverse, values.at[v + 1] * inverse) : 0u;
       if (channel < count) store_pack(pairs, operands);
-      if (channel == 0 && exists) pairs[count / 2] = bits_of_float(unit);
+      store_unit(unit);
     }
   }
   ELASTIC_D void run(int begin) {
@@ -151,6 +151,13 @@ struct SegmentConvolution {
   }
 
  private:
+  // With zeros behind it where there is room: memory takes 32 bytes at a time, and would read what is not written.
+  ELASTIC_D void store_unit(float unit) {
+    if (filled && channel < 2 * kVec)
+      store_pack(pairs + count / 2 + (channel == 0 ? 0 : 4 - kVec / 2), Pack<uint32_t, 4>{{bits_of_float(unit)}});
+    else if (channel == 0 && exists)
+      pairs[count / 2] = bits_of_float(unit);
+  }
   ELASTIC_D static Pack<float, kVec> activated(Pack<float, kVec> values) {
     ELASTIC_UNROLL
     for (int v = 0; v < kVec; ++v) values.at[v] = quick_silu(values.at[v]);
@@ -174,8 +181,10 @@ __global__ void __launch_bounds__(kConvThreads, kVec == 4 ? 5 : 4)
   if (tile.begin == 0 && exists) write_conv_state(view, tile.length);
   if (tile.begin >= tile.end) return;
   const OperandRows rows(args, workspace, tile.b, place.channel, place.channels);
-  SegmentConvolution<Operand, T, kVec> segment = {view, rows.pairs(tile.begin) + offset / 2, rows.pitch, rows.count,
-                                                  SegmentMaximum<kVec>(place), offset, tile.end, exists, {}};
+  const bool filled = exists && sizeof(float) * place.channels >= 2u * rows.count + 32;
+  SegmentConvolution<Operand, T, kVec> segment = {
+      view, rows.pairs(tile.begin) + offset / 2, rows.pitch, rows.count, SegmentMaximum<kVec>(place), offset, tile.end,
+      exists, filled, {}};
   segment.run(tile.begin);
 }
 
