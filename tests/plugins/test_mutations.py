@@ -190,18 +190,26 @@ CHUNK_MUTATIONS = {
         VIEW, "row < tokens && column < rows.count);", "row < tokens);", (CHUNK,)
     ),
     "y past the length": Mutation(
-        CHUNK_FILE, "if (first + row >= block.length) continue;", "if (first + row > block.length) continue;", (CHUNK,)
+        CHUNK_FILE,
+        "if (!kWhole && first + row >= block.length) continue;",
+        "if (!kWhole && first + row > block.length) continue;",
+        (CHUNK,),
     ),
     "y of one row less": Mutation(
         CHUNK_FILE,
-        "if (first + row >= block.length) continue;",
-        "if (first + row + 1 >= block.length) continue;",
+        "if (!kWhole && first + row >= block.length) continue;",
+        "if (!kWhole && first + row + 1 >= block.length) continue;",
         (CHUNK,),
+    ),
+    "last chunk taken for a whole one": Mutation(CHUNK_FILE, "first + kChunk <= block.length &&", "", (CHUNK,)),
+    "part of a head taken for a whole block": Mutation(CHUNK_FILE, "&& block.channels == kWidth)", ")", (CHUNK,)),
+    "zeros where there is no room": Mutation(
+        "conv_operands.cuh", "exists && sizeof(float) *", "exists || sizeof(float) *"
     ),
     "y past the head's channels": Mutation(
         CHUNK_FILE,
-        "if (channel(n) >= block.channels) continue;",
-        "if (channel(n) > block.channels) continue;",
+        "if (!kWhole && channel(n) >= block.channels) continue;",
+        "if (!kWhole && channel(n) > block.channels) continue;",
         (CHUNK,),
     ),
     "state not decayed": Mutation(CHUNK_FILE, "state.multiply(factor);", "", (CHUNK,)),
@@ -232,7 +240,6 @@ CHUNK_MUTATIONS = {
     "unit of another segment's lanes": Mutation("conv_operands.cuh", ": lane - place.lanes);", ": lane);"),
     "padding not zero": Mutation("conv_operands.cuh", "operands.at[v / 2] = exists ?", "operands.at[v / 2] = true ?"),
     "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < count)", "if (true)"),
-    "segment without room": Mutation("conv_operands.cuh", "in_warp >= kind.per_warp() || i", "i"),
     "batches of operands that overlap": Mutation(
         "conv_operands.cuh", "first += 2 * kOperandBatch", "first += kOperandBatch"
     ),
