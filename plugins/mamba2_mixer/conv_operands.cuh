@@ -6,6 +6,8 @@
 // One batch of tokens is on its way while the one before is computed.
 #pragma once
 
+#include <type_traits>
+
 #include "conv_prefill.cuh"
 #include "operand_rows.cuh"
 
@@ -80,7 +82,7 @@ class SegmentMaximum {
     for (int step = 0; step < kSteps; ++step) {
       const int distance = known < place.lanes - known ? known : place.lanes - known;
       const int lane = place.lane() + distance;
-      from_[step] = place.first_lane + (lane < place.lanes ? lane : lane - place.lanes);
+      from_ |= static_cast<uint32_t>(place.first_lane + (lane < place.lanes ? lane : lane - place.lanes)) << 6 * step;
       known += distance;
     }
   }
@@ -90,14 +92,17 @@ class SegmentMaximum {
     for (int v = 0; v < kVec; ++v) most = fmaxf(most, fabsf(values.at[v]));
     if (!exist) most = 0.f;
     ELASTIC_UNROLL
-    for (int step = 0; step < kSteps; ++step) most = fmaxf(most, __shfl_sync(kAllLanes, most, from_[step]));
+    for (int step = 0; step < kSteps; ++step) {
+      const int lane = static_cast<int>(from_ >> 6 * step) % kWarp;
+      most = fmaxf(most, __shfl_sync(kAllLanes, most, lane));
+    }
     return most;
   }
 
  private:
   static constexpr int kSteps = kVec == 8 ? 4 : 5;
   static_assert(kVec << kSteps == kSegmentChannels, "as many lanes as a segment has at most");
-  int from_[kSteps];
+  uint32_t from_ = 0;  // lanes, six bits a step: registers are short here
 };
 
 // One segment's tokens on their way to operands.
@@ -118,8 +123,8 @@ struct SegmentConvolution {
   ELASTIC_D void load(Batch& batch, int first) const {
     ELASTIC_UNROLL
     for (int i = 0; i < kOperandBatch; ++i) {
-      const int64_t token = first + i < end ? first + i : end - 1;
-      batch[i] = Input<uint32_t>(view.tokens.address(token * view.pitch)).template pack<kWords>(0);
+      const int token = first + i < end ? first + i : end - 1;
+      batch[i] = Input<uint32_t>(view.address(token)).template pack<kWords>(0);
     }
   }
   ELASTIC_D void convolve(const Batch& batch, int first) {
@@ -165,9 +170,19 @@ struct SegmentConvolution {
   }
 };
 
+// Blocks a multiprocessor: as many as leave enough registers to spill none.
+template <typename T, int kVec>
+ELASTIC_HD constexpr int operand_blocks() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+  return kVec == 8 ? 3 : 4;
+#else
+  return kVec == 8 && std::is_same_v<T, float16> ? 3 : 4;
+#endif
+}
+
 // width: channels of a head that a block of chunk_prefill has.
 template <typename T, typename Operand, int kVec>
-__global__ void __launch_bounds__(kConvThreads, kVec == 4 ? 5 : 4)
+__global__ void __launch_bounds__(kConvThreads, operand_blocks<T, kVec>())
     conv_operands(Args args, PrefillWorkspace workspace, int width) {
   const Shape& shape = args.shape;
   const ConvTile tile = conv_tile(args, kOperandTokens);

@@ -38,11 +38,12 @@ struct ConvView {
         channels(conv_channels(args.shape)),
         pitch(projected_width(args.shape)) {}
 
-  ELASTIC_D Pack<T, kVec> token(int t) const { return tokens.from(static_cast<int64_t>(t) * pitch).template pack<kVec>(0); }
+  ELASTIC_D const T* address(int t) const { return tokens.address(static_cast<int64_t>(t) * pitch); }
+  ELASTIC_D Pack<T, kVec> token(int t) const { return Input<T>(address(t)).template pack<kVec>(0); }
   // Input t of the convolution; t < 0 lies in the state. An address is chosen, not a load.
   ELASTIC_D Pack<T, kVec> input(int t) const {
     const int64_t slot = static_cast<int64_t>(width - 1 + t) * channels;
-    return Input<T>(t >= 0 ? tokens.address(static_cast<int64_t>(t) * pitch) : state.address(slot)).template pack<kVec>(0);
+    return Input<T>(t >= 0 ? address(t) : state.address(slot)).template pack<kVec>(0);
   }
 };
 

@@ -203,9 +203,6 @@ CHUNK_MUTATIONS = {
     ),
     "last chunk taken for a whole one": Mutation(CHUNK_FILE, "first + kChunk <= block.length &&", "", (CHUNK,)),
     "part of a head taken for a whole block": Mutation(CHUNK_FILE, "&& block.channels == kWidth)", ")", (CHUNK,)),
-    "zeros where there is no room": Mutation(
-        "conv_operands.cuh", "exists && sizeof(float) *", "exists || sizeof(float) *"
-    ),
     "y past the head's channels": Mutation(
         CHUNK_FILE,
         "if (!kWhole && channel(n) >= block.channels) continue;",
