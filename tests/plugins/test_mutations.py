@@ -234,7 +234,7 @@ CHUNK_MUTATIONS = {
     ),
     "unit of one lane": Mutation("conv_operands.cuh", "known < place.lanes - known ? known", "known < 0 ? known"),
     "unit of a power of two of lanes": Mutation("conv_operands.cuh", ": place.lanes - known;", ": 0;"),
-    "unit of another segment's lanes": Mutation("conv_operands.cuh", ": lane - place.lanes);", ": lane);"),
+    "unit of another segment's lanes": Mutation("conv_operands.cuh", ": lane - place.lanes)", ": lane)"),
     "padding not zero": Mutation("conv_operands.cuh", "operands.at[v / 2] = exists ?", "operands.at[v / 2] = true ?"),
     "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < count)", "if (true)"),
     "batches of operands that overlap": Mutation(
