@@ -86,6 +86,13 @@ ELASTIC_D float quick_exp2(float v) {
   return out;
 }
 
+// Within one ulp; 0 where v is above 2^126.
+ELASTIC_D float quick_reciprocal(float v) {
+  float out;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
+  return out;
+}
+
 // A load of what no thread of the launch writes (ld.global.nc): it may pass every store and barrier.
 template <typename T>
 ELASTIC_D T load_constant(const T* from) {
@@ -161,10 +168,19 @@ ELASTIC_D void copy_async_or_zero(void* shared, const void* global, bool exists)
 }
 // Two neighbours of a fragment in one register, the first in the lower half.
 template <typename T>
-ELASTIC_D uint32_t pack_pair(float first, float second) {
-  const T pair[2] = {from_float<T>(first), from_float<T>(second)};
+ELASTIC_D uint32_t pack_pair(float first, float second);
+template <>
+ELASTIC_D uint32_t pack_pair<float16>(float first, float second) {
+  const __half2 pair = __floats2half2_rn(first, second);
   uint32_t bits;
-  __builtin_memcpy(&bits, pair, sizeof bits);
+  __builtin_memcpy(&bits, &pair, sizeof bits);
+  return bits;
+}
+template <>
+ELASTIC_D uint32_t pack_pair<bfloat16>(float first, float second) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+  uint32_t bits;
+  __builtin_memcpy(&bits, &pair, sizeof bits);
   return bits;
 }
 
@@ -231,6 +247,8 @@ ELASTIC_D void wait_async() {
 
 #endif
 
+#include <type_traits>
+
 namespace elastic {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -289,6 +307,24 @@ ELASTIC_D Pack<T, 2> unpack_pair(uint32_t bits) {
   Pack<T, 2> pair;
   __builtin_memcpy(&pair, &bits, sizeof pair);
   return pair;
+}
+
+// Words of memory as the float32 of kCount elements of type T. bfloat16 is the upper half of it: one operation each.
+template <typename T, int kCount, int kWords>
+ELASTIC_D Pack<float, kCount> floats_of_words(const Pack<uint32_t, kWords>& words) {
+  static_assert(sizeof(T) * kCount == sizeof words, "all of them");
+  Pack<float, kCount> out;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    ELASTIC_UNROLL
+    for (int v = 0; v < kCount; ++v)
+      out.at[v] = float_of_bits(v % 2 == 0 ? words.at[v / 2] << 16 : words.at[v / 2] & 0xffff0000u);
+  } else {
+    Pack<T, kCount> values;
+    __builtin_memcpy(&values, &words, sizeof values);
+    ELASTIC_UNROLL
+    for (int v = 0; v < kCount; ++v) out.at[v] = to_float(values.at[v]);
+  }
+  return out;
 }
 
 // The largest `value` of the block, in every thread. kThreads: block size.

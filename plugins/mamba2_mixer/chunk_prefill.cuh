@@ -179,14 +179,25 @@ struct ChunkRows {
   }
   ELASTIC_D void store(const Output& output, const ChunkPlace& block, int first, const Tiles& tiles, int stage,
                        const ChunkScalars& scalars) const {
+    // All chunks but the last have all tokens: there no branch stands between one channel's values and the next's.
+    if (first + kChunk <= block.length && block.channels == kWidth)
+      store_part<true>(output, block, first, tiles, stage, scalars);
+    else
+      store_part<false>(output, block, first, tiles, stage, scalars);
+  }
+
+ private:
+  template <bool kWhole>
+  ELASTIC_D void store_part(const Output& output, const ChunkPlace& block, int first, const Tiles& tiles, int stage,
+                            const ChunkScalars& scalars) const {
     ELASTIC_UNROLL
     for (int r = 0; r < 2; ++r) {
       const int row = token(r);
-      if (first + row >= block.length) continue;
+      if (!kWhole && first + row >= block.length) continue;
       const float out = scalars.at(Scalar::kOut, row), skip = scalars.at(Scalar::kSkip, row);
       ELASTIC_UNROLL
       for (int n = 0; n < kParts; ++n) {
-        if (channel(n) >= block.channels) continue;
+        if (!kWhole && channel(n) >= block.channels) continue;
         const Pack<Operand, 2> x = load_pack<Operand, 2>(tiles.x(stage).at(row, channel(n)));
         const Pack<float, 2> sum = {{fmaf(y[n].at[2 * r], out, skip * to_float(x.at[0])),
                                      fmaf(y[n].at[2 * r + 1], out, skip * to_float(x.at[1]))}};
@@ -194,8 +205,6 @@ struct ChunkRows {
       }
     }
   }
-
- private:
   // Decay from an earlier part's end to the row, and from the column to that end: each is at most 1.
   ELASTIC_D void weigh(Accumulator (&products)[2], int part, const ChunkScalars& scalars) const {
     const float end = scalars.at(Scalar::kCum, part * kPart + kPart - 1);

@@ -73,10 +73,9 @@ struct GatedOutput {
         q_pitch(inner_channels(args.shape)) {}
   ELASTIC_D Raw load(int token, int channel) const { return z.from(token * z_pitch).template pack<2>(channel); }
   ELASTIC_D void store(int token, int channel, const Pack<float, 2>& y, const Raw& gate) const {
-    Raw gated;
-    ELASTIC_UNROLL
-    for (int v = 0; v < 2; ++v) gated.at[v] = from_float<T>(y.at[v] * silu(to_float(gate.at[v])));
-    store_pack(q + token * q_pitch + channel, gated);
+    const uint32_t gated = pack_pair<T>(y.at[0] * quick_silu(to_float(gate.at[0])),
+                                        y.at[1] * quick_silu(to_float(gate.at[1])));
+    *reinterpret_cast<uint32_t*>(q + token * q_pitch + channel) = gated;
   }
 };
 

@@ -25,7 +25,7 @@ struct ConvView {
   T* fresh;    // slot 0 of the new state
   float* out;  // of token 0
   int width, channels;
-  int64_t pitch;  // from token to token of `projected`
+  int pitch;  // from token to token of `projected`
 
   ELASTIC_D ConvView(const Args& args, const PrefillWorkspace& workspace, int b, int channel)
       : tokens(TokenView<T>(args, b, 0).channels.from(channel)),
@@ -38,11 +38,12 @@ struct ConvView {
         channels(conv_channels(args.shape)),
         pitch(projected_width(args.shape)) {}
 
-  ELASTIC_D Pack<T, kVec> token(int t) const { return tokens.from(t * pitch).template pack<kVec>(0); }
+  ELASTIC_D const T* address(int t) const { return tokens.address(static_cast<int64_t>(t) * pitch); }
+  ELASTIC_D Pack<T, kVec> token(int t) const { return Input<T>(address(t)).template pack<kVec>(0); }
   // Input t of the convolution; t < 0 lies in the state. An address is chosen, not a load.
   ELASTIC_D Pack<T, kVec> input(int t) const {
     const int64_t slot = static_cast<int64_t>(width - 1 + t) * channels;
-    return Input<T>(t >= 0 ? tokens.address(t * pitch) : state.address(slot)).template pack<kVec>(0);
+    return Input<T>(t >= 0 ? address(t) : state.address(slot)).template pack<kVec>(0);
   }
 };
 
@@ -90,16 +91,26 @@ struct ConvWindow {
     ELASTIC_UNROLL
     for (int v = 0; v < kVec; ++v) input[k][v] = to_float(values.at[v]);
   }
-  ELASTIC_D Pack<float, kVec> value() const {
+  ELASTIC_D void set_words(int k, const Pack<uint32_t, kVec * static_cast<int>(sizeof(T)) / 4>& words) {
+    const Pack<float, kVec> values = floats_of_words<T, kVec>(words);
+    ELASTIC_UNROLL
+    for (int v = 0; v < kVec; ++v) input[k][v] = values.at[v];
+  }
+  ELASTIC_D Pack<float, kVec> sum() const {
     Pack<float, kVec> out;
     ELASTIC_UNROLL
     for (int v = 0; v < kVec; ++v) {
-      float sum = bias[v];
+      out.at[v] = bias[v];
       ELASTIC_UNROLL
       for (int k = 0; k < kTaps; ++k)
-        if (k >= unused) sum = fmaf(weight[k][v], input[k][v], sum);
-      out.at[v] = silu(sum);
+        if (k >= unused) out.at[v] = fmaf(weight[k][v], input[k][v], out.at[v]);
     }
+    return out;
+  }
+  ELASTIC_D Pack<float, kVec> value() const {
+    Pack<float, kVec> out = sum();
+    ELASTIC_UNROLL
+    for (int v = 0; v < kVec; ++v) out.at[v] = silu(out.at[v]);
     return out;
   }
   ELASTIC_D void slide() {
@@ -143,7 +154,7 @@ ELASTIC_D void convolve_tile(const ConvView<T, kVec>& view, int begin, int end) 
   }
 }
 
-// dt of tokens [begin, end) of one head.
+// dt of one head: of the first kConvTokens tokens of [begin, end), which are loaded together.
 template <typename T>
 ELASTIC_D void write_dt(const Args& args, const PrefillWorkspace& workspace, int b, int head, int begin, int end) {
   const Input<T> raw = TokenView<T>(args, b, begin).dt.from(head);
@@ -166,23 +177,24 @@ ELASTIC_D void write_dt(const Args& args, const PrefillWorkspace& workspace, int
 struct ConvTile {
   int b, length, begin, end;
 };
-ELASTIC_D ConvTile conv_tile(const Args& args) {
+ELASTIC_D ConvTile conv_tile(const Args& args, int tokens) {
   const int b = static_cast<int>(blockIdx.z), length = real_tokens(args, b);
-  const int begin = static_cast<int>(blockIdx.y) * kConvTokens;
-  return {b, length, begin, begin + kConvTokens < length ? begin + kConvTokens : length};
+  const int begin = static_cast<int>(blockIdx.y) * tokens;
+  return {b, length, begin, begin + tokens < length ? begin + tokens : length};
 }
 
 // dt of the block's tokens and heads, one a thread.
 template <typename T>
 ELASTIC_D void write_dt_of_block(const Args& args, const PrefillWorkspace& workspace, const ConvTile& tile, int block) {
   const int head = block * kConvThreads + static_cast<int>(threadIdx.x);
-  if (head < args.shape.heads && tile.begin < tile.end)
-    write_dt<T>(args, workspace, tile.b, head, tile.begin, tile.end);
+  if (head >= args.shape.heads) return;
+  for (int begin = tile.begin; begin < tile.end; begin += kConvTokens)
+    write_dt<T>(args, workspace, tile.b, head, begin, tile.end);
 }
 
 template <typename T, int kVec, int kTaps>
 __global__ void __launch_bounds__(kConvThreads, 5) conv_prefill(Args args, PrefillWorkspace workspace) {
-  const ConvTile tile = conv_tile(args);
+  const ConvTile tile = conv_tile(args, kConvTokens);
   const int channels = conv_channels(args.shape), channel_blocks = divide_up(channels, kConvThreads * kVec);
   const int block = static_cast<int>(blockIdx.x);
   if (block >= channel_blocks) return write_dt_of_block<T>(args, workspace, tile, block - channel_blocks);

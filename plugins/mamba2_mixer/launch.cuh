@@ -33,8 +33,8 @@ Outcome launch_conv(const Args& args, PrefillWorkspace workspace, cudaStream_t s
 
 template <typename T, int kVec>
 Outcome launch_segments(const Args& args, PrefillWorkspace workspace, int width, cudaStream_t stream) {
-  const int blocks = divide_up(segments(args.shape, width), segments_per_block(kVec));
-  const dim3 grid(blocks + divide_up(args.shape.heads, kConvThreads), divide_up(args.shape.tokens, kConvTokens),
+  const int blocks = divide_up(segment_warps(args.shape, width, kVec), kSegmentWarps);
+  const dim3 grid(blocks + divide_up(args.shape.heads, kConvThreads), divide_up(args.shape.tokens, kOperandTokens),
                   args.shape.batch);
   const auto kernel = conv_operands<T, ChunkOperand, kVec>;
   return {"conv_operands", launch(kernel, grid, dim3(kConvThreads), stream, args, workspace, width)};

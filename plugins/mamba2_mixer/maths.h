@@ -11,6 +11,13 @@ ELASTIC_D float softplus(float s) { return s > 20.f ? s : log1pf(expf(s)); }
 
 ELASTIC_D float silu(float v) { return quick_divide(v, 1.f + expf(-v)); }
 
+// Within 2^-18 of silu(v) where that is at least 2^-24 |v|, for what is rounded to two bytes next: with a third of its
+// instructions.
+ELASTIC_D float quick_silu(float v) {
+  constexpr float kLog2E = 1.44269504f;
+  return v * quick_reciprocal(1.f + quick_exp2(-kLog2E * v));
+}
+
 // The step width of one head and token. Compares are written so that a NaN passes through.
 ELASTIC_D float time_step(float raw, float bias, float low, float high) {
   const float dt = softplus(raw + bias);

@@ -13,9 +13,9 @@ constexpr int kOperandPiece = 8;  // operands in 16 bytes
 
 // The rows of one segment in all tokens of a row of the batch.
 struct OperandRows {
-  float* first;   // of token 0
-  int64_t pitch;  // from token to token, in floats
-  int count;      // operands, padding included
+  float* first;  // of token 0
+  int pitch;     // from token to token, in floats
+  int count;     // operands, padding included
 
   ELASTIC_D OperandRows(const Args& args, const PrefillWorkspace& workspace, int b, int channel, int channels)
       : first(workspace.token(args.shape, b, 0) + channel),
@@ -25,14 +25,19 @@ struct OperandRows {
   template <typename Operand>
   ELASTIC_D Operand* operands(int token) const {
     static_assert(sizeof(Operand) * kOperandPiece == 16, "two bytes each");
-    return reinterpret_cast<Operand*>(first + token * pitch);
+    return reinterpret_cast<Operand*>(row(token));
   }
+  // The same, two operands each.
+  ELASTIC_D uint32_t* pairs(int token) const { return reinterpret_cast<uint32_t*>(row(token)); }
   // From a token to that `tokens` later.
   template <typename Operand>
   ELASTIC_D int64_t stride(int tokens) const {
-    return tokens * pitch * static_cast<int64_t>(sizeof(float) / sizeof(Operand));
+    return static_cast<int64_t>(tokens) * pitch * static_cast<int64_t>(sizeof(float) / sizeof(Operand));
   }
-  ELASTIC_D float* unit(int token) const { return first + token * pitch + count / 2; }
+  ELASTIC_D float* unit(int token) const { return row(token) + count / 2; }
+
+ private:
+  ELASTIC_D float* row(int token) const { return first + static_cast<int64_t>(token) * pitch; }
 };
 
 }  // namespace elastic::mamba2

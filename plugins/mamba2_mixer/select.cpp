@@ -70,8 +70,9 @@ std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* 
   switch (asked) {
     case ELASTIC_MAMBA2_AUTO: {
       const bool chunks = tensor_cores && shape.tokens >= kMinChunkTokens && call.activation != ELASTIC_FLOAT32;
-      *chosen = decodes(shape) ? ELASTIC_MAMBA2_DECODE_STEP
-                               : (chunks ? ELASTIC_MAMBA2_CHUNK_PREFILL : ELASTIC_MAMBA2_SCAN_PREFILL);
+      const auto by_chunks =
+          call.activation == ELASTIC_BFLOAT16 ? ELASTIC_MAMBA2_CHUNK_PREFILL_GATED : ELASTIC_MAMBA2_CHUNK_PREFILL;
+      *chosen = decodes(shape) ? ELASTIC_MAMBA2_DECODE_STEP : (chunks ? by_chunks : ELASTIC_MAMBA2_SCAN_PREFILL);
       return "";
     }
     case ELASTIC_MAMBA2_DECODE_STEP:

@@ -86,7 +86,7 @@ MUTATIONS = {
         (FLOAT32, SCAN),
     ),
     "conv state written past length": Mutation(
-        "conv_prefill.cuh", "write_conv_state(view, length);", "write_conv_state(view, shape.tokens);"
+        "conv_prefill.cuh", "write_conv_state(view, tile.length);", "write_conv_state(view, args.shape.tokens);"
     ),
     "conv: window one token late": Mutation(
         "conv_prefill.cuh", "first_token - (kTaps - 1) + k", "first_token - kTaps + k"
@@ -190,18 +190,23 @@ CHUNK_MUTATIONS = {
         VIEW, "row < tokens && column < rows.count);", "row < tokens);", (CHUNK,)
     ),
     "y past the length": Mutation(
-        CHUNK_FILE, "if (first + row >= block.length) continue;", "if (first + row > block.length) continue;", (CHUNK,)
+        CHUNK_FILE,
+        "if (!kWhole && first + row >= block.length) continue;",
+        "if (!kWhole && first + row > block.length) continue;",
+        (CHUNK,),
     ),
     "y of one row less": Mutation(
         CHUNK_FILE,
-        "if (first + row >= block.length) continue;",
-        "if (first + row + 1 >= block.length) continue;",
+        "if (!kWhole && first + row >= block.length) continue;",
+        "if (!kWhole && first + row + 1 >= block.length) continue;",
         (CHUNK,),
     ),
+    "last chunk taken for a whole one": Mutation(CHUNK_FILE, "first + kChunk <= block.length &&", "", (CHUNK,)),
+    "part of a head taken for a whole block": Mutation(CHUNK_FILE, "&& block.channels == kWidth)", ")", (CHUNK,)),
     "y past the head's channels": Mutation(
         CHUNK_FILE,
-        "if (channel(n) >= block.channels) continue;",
-        "if (channel(n) > block.channels) continue;",
+        "if (!kWhole && channel(n) >= block.channels) continue;",
+        "if (!kWhole && channel(n) > block.channels) continue;",
         (CHUNK,),
     ),
     "state not decayed": Mutation(CHUNK_FILE, "state.multiply(factor);", "", (CHUNK,)),
@@ -225,13 +230,22 @@ CHUNK_MUTATIONS = {
     ),
     "D skip forgotten": Mutation(SCALARS, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
     "operands without a unit": Mutation(
-        "conv_operands.cuh", "power_of_two_above(largest_of_segment(values))", "1.f + 0.f * largest_of_segment(values)"
+        "conv_operands.cuh", "power_of_two_above(largest_of_segment(values, exists))", "1.f"
     ),
-    "unit of one lane": Mutation("conv_operands.cuh", "mask = segment_lanes(kVec) / 2;", "mask = 0;"),
-    "lanes past the segment's end": Mutation(
-        "conv_operands.cuh", "exists ? window.value() : Pack<float, kVec>{};", "window.value();"
+    "unit of one lane": Mutation("conv_operands.cuh", "known < place.lanes - known ? known", "known < 0 ? known"),
+    "unit of a power of two of lanes": Mutation("conv_operands.cuh", ": place.lanes - known;", ": 0;"),
+    "unit of another segment's lanes": Mutation("conv_operands.cuh", ": lane - place.lanes)", ": lane)"),
+    "padding not zero": Mutation("conv_operands.cuh", "operands.at[v / 2] = exists ?", "operands.at[v / 2] = true ?"),
+    "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < count)", "if (true)"),
+    "batches of operands that overlap": Mutation(
+        "conv_operands.cuh", "first += 2 * kOperandBatch", "first += kOperandBatch"
     ),
-    "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < rows.count)", "if (true)"),
+    "a batch of operands late": Mutation(
+        "conv_operands.cuh", "load(even, first + 2 * kOperandBatch)", "load(even, first)"
+    ),
+    "dt of a tile's first tokens only": Mutation(
+        "conv_prefill.cuh", "begin < tile.end; begin +=", "begin < tile.begin + 1; begin +="
+    ),
     "operands past the length": Mutation("conv_operands.cuh", "if (first + i >= end) continue;", ""),
     "a power of two below": Mutation("maths.h", "exponent + kOne : kLargest", "exponent : kLargest", (FLOAT32, CHUNK)),
 }

@@ -82,15 +82,15 @@ CHUNKS = {"tokens": 256}
     ("changes", "activation", "capability", "kernel"),
     [
         ({}, 2, 9, "decode_step"),
-        (CHUNKS, 2, 8, "chunk_prefill"),
+        (CHUNKS, 2, 8, "chunk_prefill_gated"),
         (CHUNKS, 1, 12, "chunk_prefill"),
         (CHUNKS, 0, 9, "scan_prefill"),  # float32's tolerance is not that of two-byte operands
         (CHUNKS, 2, 7, "scan_prefill"),
         ({"tokens": 47}, 2, 9, "scan_prefill"),
-        ({"tokens": 48}, 2, 9, "chunk_prefill"),
+        ({"tokens": 48}, 2, 9, "chunk_prefill_gated"),
         (CHUNKS | {"state_size": 132}, 2, 9, "scan_prefill"),
         (CHUNKS | {"head_dim": 132}, 2, 9, "scan_prefill"),
-        (CHUNKS | {"head_dim": 128}, 2, 9, "chunk_prefill"),
+        (CHUNKS | {"head_dim": 128}, 2, 9, "chunk_prefill_gated"),
         (CHUNKS | {"head_dim": 78}, 2, 9, "scan_prefill"),
         (CHUNKS | {"head_dim": 4}, 2, 9, "scan_prefill"),
         (CHUNKS | {"state_size": 4}, 2, 9, "scan_prefill"),

@@ -165,6 +165,10 @@ inline float quick_exp2(float v) {
   const float out = std::exp2(v);
   return out < 1.17549435e-38f ? 0.f : out;  // a NaN passes
 }
+inline float quick_reciprocal(float v) {
+  const float out = 1.f / v;
+  return out > -1.17549435e-38f && out < 1.17549435e-38f ? 0.f : out;
+}
 template <typename T>
 inline T load_constant(const T* from) {
   return *from;

@@ -333,6 +333,7 @@ def chunk_rows() -> dict[str, Case]:
     rows["eight channels a lane, scale=1e5"] = replace(wide, scale=1e5)
     rows["eight channels a lane, float16"] = replace(wide, activation="float16")
     rows["eight channels a lane, an odd number of segments"] = replace(wide, groups=1, heads_per_group=8, head_dim=104)
+    rows["eight channels a lane, three heads a warp"] = replace(wide, head_dim=80)
     gated = replace(base, kernel="chunk_prefill_gated", activation="bfloat16")
     for head_dim in (20, 64, 80, 100):
         rows[f"gated, P={head_dim}"] = replace(gated, head_dim=head_dim)
