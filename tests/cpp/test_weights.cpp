@@ -51,10 +51,8 @@ Runs random_runs(std::int64_t size, std::uint64_t& word) {
   return runs;
 }
 
-}  // namespace
-
-TEST(weights_equal_python) {
-  const Value file = golden("slices.json");
+/// Cuts the slices of a golden file as Python has them.
+void check_slices(const Value& file) {
   const std::string folder = scratch("slices");
   write_words(folder + "/parent.bin", static_cast<std::uint64_t>(integer(at(file, "seed"))),
               integer(at(file, "bytes")));
@@ -65,6 +63,16 @@ TEST(weights_equal_python) {
     const Weight weight = files.load(files.recipe().inputs[i]);
     CHECK_EQ(sha256({reinterpret_cast<const char*>(weight.data), weight.size}), text(wanted[i]));
   }
+}
+
+}  // namespace
+
+TEST(weights_equal_python) { check_slices(golden("slices.json")); }
+
+TEST(weights_in_eight_bits_equal_python) {
+  const Value file = golden("slices_int8.json");
+  check_slices(file);
+  CHECK_EQ(parse_recipe(at(file, "recipe").dump()).nbytes(), integer(at(file, "nbytes")));
 }
 
 TEST(weights_blocks_equal_plain_slicing) {
