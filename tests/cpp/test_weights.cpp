@@ -96,6 +96,21 @@ TEST(weights_blocks_equal_plain_slicing) {
   }
 }
 
+TEST(weights_of_many_megabytes_equal_plain_slicing) {
+  const std::string folder = scratch("large");
+  write_words(folder + "/w.bin", 5, 2500 * 2400);
+  const std::string recipe =
+      R"({"schema": "elastic-weights/2", "inputs": {"a": {"file": "w.bin", "offset": 0, "dtype": "int8",
+      "parent_shape": [2500, 2400], "shape": [2500, 2000], "runs": [[[0, 2500]], [[0, 1000], [1300, 1000]]]}}})";
+  const WeightFiles files(parse_recipe(recipe), folder);
+  const WeightInput& input = files.recipe().inputs[0];
+  const Weight weight = files.load(input);
+  const MappedFile file(folder + "/w.bin");
+  const auto wanted = plain_slice(file.data(), {2500, 2400}, input.parts[0].runs, 1);
+  CHECK_EQ(weight.size, wanted.size());
+  CHECK(std::memcmp(weight.data, wanted.data(), wanted.size()) == 0);
+}
+
 TEST(weights_one_run_is_one_block) {
   const auto count = [](std::vector<std::int64_t> shape, TensorRuns runs) {
     const auto blocks = strided_blocks(shape, runs, 2);

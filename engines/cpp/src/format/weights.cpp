@@ -5,6 +5,7 @@
 
 #include "elastic_runtime/error.h"
 #include "files.h"
+#include "format/fresh_memory.h"
 #include "format/manifest_decode.h"
 #include "format/paths.h"
 #include "format/records.h"
@@ -257,7 +258,7 @@ Weight WeightFiles::load(const WeightInput& input, const std::function<void(std:
   if (parts.size() == 1 && parts[0].blocks.size() == 1 && parts[0].blocks[0].contiguous()) {
     return {&input, parts[0].data() + parts[0].blocks[0].source, size, parts[0].file};
   }
-  const std::shared_ptr<std::byte[]> copy(new std::byte[size]);  // not cleared: every byte is written below
+  const std::shared_ptr<std::byte[]> copy = fresh_memory(size);
   for (const Source& part : parts) {
     copy_blocks(part.data(), copy.get(), part.blocks, part.fetch(on_bytes), part.release());
   }
