@@ -1,13 +1,15 @@
 """Loading a 6b out of shared shards of the 12B's shape, beside a plain read of the same pages (warm page cache).
 
-    PYTHONPATH=tests python tests/bench/slice_weights.py [--gib 3] [--folder DIR] [--check]
+    PYTHONPATH=tests python tests/bench/slice_weights.py [--gib 3] [--folder DIR] [--check] [--int8] [--probe PROGRAM]
 
 Writes shards of the 12B's tensors, real bytes, layer by layer until the size is reached; loads the 6b's slices of them
 as the runtime does; reads the pages that hold those slices with pread, in three ways: into new memory, as a loader
 must; into memory of that size that was used before, which spares the kernel zeroing new pages; and over and over into
 8 MiB, which stay in the processor's cache, so that nothing arrives in memory. Compares every slice with numpy. Memory
 is that of a process of its own that loads everything and keeps it. With --check the program ends with 1 where loading
-(into new memory) has less than 70 % of the speed of the second, or takes more than 1.2x the slices' bytes.
+(into new memory) has less than 70 % of the speed of the second, or takes more than 1.2x the slices' bytes. With --int8
+matrices are as a parent in eight bits has them: a byte an element, [K, N]. --probe names a build's `slice_probe`, which
+loads the same in C++.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from elastic_export.checkpoint.budgets import parse_budgets
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.runs import runs_shape
 from elastic_runtime.driver.blocks import strided_blocks
-from elastic_runtime.format.safetensors import TensorFile, encode_header
+from elastic_runtime.format.interface import StoredDtype
+from elastic_runtime.format.safetensors import DTYPES, TensorFile, encode_header
 from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe, iter_weights
 from synthetic import BUDGETS_12B, NANO_12B
 
@@ -42,13 +45,15 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=3)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--probe", type=Path)
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.load:
         _load_and_say(arguments.load)
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        speed, memory = _measure(Path(name), int(arguments.gib * (1 << 30)))
+        speed, memory = _measure(Path(name), int(arguments.gib * (1 << 30)), arguments.int8, arguments.probe)
     met = speed >= _LEAST_SPEED and memory <= _MOST_MEMORY
     print(
         f"{'met' if met else 'not met'}: {100 * speed:.0f} % of a plain read's speed "
@@ -58,9 +63,9 @@ def main() -> None:
         sys.exit(1)
 
 
-def _measure(folder: Path, size: int) -> tuple[float, float]:
+def _measure(folder: Path, size: int, int8: bool, probe: Path | None) -> tuple[float, float]:
     """(speed over that of the read into used memory, memory over the slices' bytes), printed in detail."""
-    recipe = _make(folder, size)
+    recipe = _make(folder, size, int8)
     (folder / "weights.json").write_text(recipe.to_json())
     parent = sum(part.parent_nbytes for part in _parts(recipe))
     print(
@@ -85,21 +90,27 @@ def _measure(folder: Path, size: int) -> tuple[float, float]:
     for name, seconds in (("into new memory", new), ("into used memory", old), ("into 8 MiB, in cache", cached)):
         print(f"  plain read {name:<20} {seconds:.2f}: load has {100 * seconds / load:.0f} % of its speed")
     _compare(recipe, folder)
+    if probe is not None:
+        print(f"C++: {subprocess.run([probe, folder], check=True, capture_output=True, text=True).stdout.strip()}")
     command = [sys.executable, __file__, "--load", str(folder)]
     most = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(f"memory: {most / 2**30:.2f} GiB at most for {recipe.nbytes / 2**30:.2f} GiB")
     return old / load, most / recipe.nbytes
 
 
-def _make(folder: Path, size: int) -> WeightRecipe:
+def _make(folder: Path, size: int, int8: bool) -> WeightRecipe:
     """The first tensors of the 12B that the 6b keeps, filled with bytes that differ, and the 6b's recipe for them."""
     budget = parse_budgets(BUDGETS_12B, NANO_12B, "BUDGETS_12B")[0]["6b"]
     shapes, runs = NANO_12B.tensor_shapes(), tensor_runs(NANO_12B, budget)
     chosen, total = dict[str, tuple[str, tuple[int, ...]]](), 0
     for name in runs:
         if total < size and "embeddings" not in name:
-            chosen[name] = ("bf16", shapes[name])
-            total += 2 * int(np.prod(shapes[name]))
+            if int8 and len(shapes[name]) == 2:
+                shapes[name], runs[name] = shapes[name][::-1], runs[name][::-1]
+                chosen[name] = ("i8", shapes[name])
+            else:
+                chosen[name] = ("bf16", shapes[name])
+            total += DTYPES[chosen[name][0]][1].itemsize * int(np.prod(shapes[name]))
     header, _ = encode_header(chosen)
     path, noise = folder / "parent.safetensors", np.random.default_rng(1).integers(0, 2**63, _PIECE // 8)
     with path.open("wb") as file:
@@ -107,12 +118,13 @@ def _make(folder: Path, size: int) -> WeightRecipe:
         for start in range(0, total, _PIECE):
             file.write((noise + start).tobytes()[: min(_PIECE, total - start)])
     entries = TensorFile(path).entries
-    return WeightRecipe(
-        tuple(
-            WeightInput(name, (StoredSlice(path.name, entries[name].offset, "bf16", shapes[name], shape, runs[name]),))
-            for name, shape in ((name, runs_shape(runs[name])) for name in chosen)
-        )
-    )
+
+    def stored(name: str) -> StoredSlice:
+        dtype: StoredDtype = "int8" if chosen[name][0] == "i8" else "bf16"
+        shape = runs_shape(runs[name])
+        return StoredSlice(path.name, entries[name].offset, dtype, shapes[name], shape, runs[name])
+
+    return WeightRecipe(tuple(WeightInput(name, (stored(name),)) for name in chosen))
 
 
 def _parts(recipe: WeightRecipe) -> list[StoredSlice]:
@@ -122,17 +134,15 @@ def _parts(recipe: WeightRecipe) -> list[StoredSlice]:
 
 def _page_ranges(recipe: WeightRecipe) -> list[tuple[int, int]]:
     """[start, end) of the pages that hold bytes of a slice, neighbours joined."""
-    page, ranges = mmap.PAGESIZE, list[tuple[int, int]]()
-    for part in _parts(recipe):
-        for block in strided_blocks(part.parent_shape, part.runs, 2):
-            for row in range(block.height):
-                at = part.offset + block.source + row * block.source_pitch
-                start, end = at // page * page, -(-(at + block.width) // page) * page
-                if ranges and start <= ranges[-1][1]:
-                    ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
-                else:
-                    ranges.append((start, end))
-    return ranges
+    page, parts = mmap.PAGESIZE, _parts(recipe)
+    begun = np.zeros(max(part.offset + part.parent_nbytes for part in parts) // page + 2, np.int64)
+    for part in parts:
+        for block in strided_blocks(part.parent_shape, part.runs, part.itemsize):
+            rows = part.offset + block.source + block.source_pitch * np.arange(block.height)
+            np.add.at(begun, rows // page, 1)
+            np.add.at(begun, -(-(rows + block.width) // page), -1)
+    edges = np.flatnonzero(np.diff(np.cumsum(begun) > 0, prepend=False)) * page
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
 def _plain_read(path: Path, ranges: list[tuple[int, int]], into: np.ndarray) -> None:
@@ -151,7 +161,8 @@ def _compare(recipe: WeightRecipe, folder: Path) -> None:
     file = TensorFile(folder / "parent.safetensors")
     for part, (name, array) in zip(_parts(recipe), iter_weights(recipe, folder), strict=True):
         index = np.ix_(*([i for start, count in axis for i in range(start, start + count)] for axis in part.runs))
-        assert np.array_equal(file.read(name).view(np.uint16)[index], array.view(np.uint16)), name
+        bits = f"u{part.itemsize}"
+        assert np.array_equal(file.read(name).view(bits)[index], array.view(bits)), name
     print("every slice equals numpy's, byte for byte")
 
 
@@ -165,7 +176,7 @@ def _load_and_say(folder: Path) -> None:
     """In a process of its own: load, touch and keep everything; print the bytes of memory at its highest."""
     before = _high_water()
     recipe = WeightRecipe.read(folder / "weights.json")
-    kept = [(name, array.view(np.uint16).max()) and array for name, array in iter_weights(recipe, folder)]
+    kept = [(name, array.view(f"u{array.itemsize}").max()) and array for name, array in iter_weights(recipe, folder)]
     used = _high_water() - before
     assert sum(array.nbytes for array in kept) == recipe.nbytes
     print(used)

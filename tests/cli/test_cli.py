@@ -39,7 +39,10 @@ BAD_REQUESTS = [
         ["--budget", "all", "--target", "rtx5080", "--max-tokens", "256", "--max-context", "128"],
         "expected at most --max-context (128)",
     ),
-    (["--budget", "all", "--target", "rtx5080", "--max-context", "30000"], "Lower --max-context to 24544"),
+    (
+        ["--budget", "all", "--target", "rtx5080", "--ops", "native", "--max-context", "30000"],
+        "Lower --max-context to 24544",
+    ),
     (["--budget", "all", "--target", "rtx5080", "--precision", "fp16"], "use --weights sliced"),
     (["--budget", "all", "--target", "rtx5080", "--checkpoint", "/no/such"], "--checkpoint: expected a folder"),
     (["--budget", "all", "--target", "rtx5080", "--checkpoint", "some/repo"], "hf download some/repo"),
@@ -107,26 +110,25 @@ def test_dry_run_of_the_12b_prints_figures_worked_out_by_hand(run, tmp_path, mon
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines()}
     # 12,310,001,152 parameters x 2 B = 24,620,002,304 (22.93 GiB); SSM states 28 x 128 x 80 x 128 x 4 B = 146,800,640;
-    # conv states 28 x 3 x 12288 x 2 B = 2,064,384; caches 24,576 B x 16384 = 402,653,184; scratch 25 MB + 12 B x 22656
-    # x 1024 + (2 x 40 x 128 x 2 B + 2 B x 1024) x 16384 = 672,495,680; reserve 0.6 GiB = 644,245,094. Together
-    # 26,488,261,286 B = 24.67 GiB.
-    assert rows["12b"][1:] == ["12.31B", "22.9", "GiB", "24.7", "GiB", "no", "yes"]
+    # conv states 28 x 3 x 12288 x 2 B = 2,064,384; caches 24,576 B x 16384 = 402,653,184; scratch 25 MB + 9 B x 22656
+    # x 1024 = 233,797,696; reserve 0.6 GiB = 644,245,094. Together 26,049,563,302 B = 24.26 GiB.
+    assert rows["12b"][1:] == ["12.31B", "22.9", "GiB", "24.3", "GiB", "no", "yes"]
     # 26 Mamba layers of 112 heads (projected 20080), 26 MLPs, 6 attention layers. 9,063,866,016 x 2 B = 18,127,732,032
     # (16.88 GiB); states 26 x (112 x 80 x 128 x 4 + 3 x 11008 x 2) B = 120,992,768; caches as above; scratch 25 MB +
-    # 12 B x 20080 x 1024 + 369,098,752 = 640,841,792; reserve. Together 19,936,464,870 B = 18.57 GiB.
-    assert rows["9b"][1:] == ["9.06B", "16.9", "GiB", "18.6", "GiB", "no", "yes"]
+    # 9 B x 20080 x 1024 = 210,057,280; reserve. Together 19,505,680,358 B = 18.17 GiB.
+    assert rows["9b"][1:] == ["9.06B", "16.9", "GiB", "18.2", "GiB", "no", "yes"]
     # 24 Mamba layers of 96 heads of 64 (projected 14432), 24 MLPs (6 of 12288, 18 of 10752), 6 attention layers of 32
     # heads. 4,846,673,152 x 2 B = 9,693,346,304 (9.03 GiB); states 24 x (96 x 64 x 128 x 4 + 3 x 8192 x 2) B =
-    # 76,677,120; caches as above; scratch 25 MB + 12 B x 14432 x 1024 + (2 x 32 x 128 x 2 B + 2 B x 1024) x 16384
-    # = 504,330,304; reserve. Together 11,321,252,006 B = 10.54 GiB.
-    assert rows["6b"][1:] == ["4.85B", "9.0", "GiB", "10.5", "GiB", "yes", "yes"]
+    # 76,677,120; caches as above; scratch 25 MB + 9 B x 14432 x 1024 = 158,005,312; reserve. Together
+    # 10,974,927,014 B = 10.22 GiB.
+    assert rows["6b"][1:] == ["4.85B", "9.0", "GiB", "10.2", "GiB", "yes", "yes"]
     assert "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: built all the same, never chosen there." in out
     code, out, _ = run(*arguments, "--json")
     plan = json.loads(out)
     assert {b["name"]: (b["weight_bytes"], b["vram_bytes"]["16384"]) for b in plan["budgets"]} == {
-        "12b": (24_620_002_304, 26_488_261_286),
-        "9b": (18_127_732_032, 19_936_464_870),
-        "6b": (9_693_346_304, 11_321_252_006),
+        "12b": (24_620_002_304, 26_049_563_302),
+        "9b": (18_127_732_032, 19_505_680_358),
+        "6b": (9_693_346_304, 10_974_927_014),
     }
     assert list(tmp_path.iterdir()) == []
 
@@ -143,20 +145,20 @@ def test_dry_run_of_the_12b_in_eight_bits_prints_figures_worked_out_by_hand(
     # x 28; norms of 5120 of 28 MLPs, 6 attention layers and the head: 2,340,352 in all. The other 12,307,660,800
     # parameters are a byte each; rows with a scale: 2 x 131072, 28 x (22656 + 5120), 28 x (20480 + 5120), 6 x (5120
     # + 2 x 1024 + 5120) = 1,830,400 x 4 B. Together 12,319,663,104 B. States, caches, scratch and reserve are those of
-    # bf16 (above): 1,868,258,982 B.
-    assert rows["12b"][1:] == ["12.31B", "11.5", "GiB", "13.2", "GiB", "yes", "no", "no"]
+    # bf16 (above): 1,429,560,998 B.
+    assert rows["12b"][1:] == ["12.31B", "11.5", "GiB", "12.8", "GiB", "yes", "no", "no"]
     # 26 x (5 x 11008 + 3 x 112 + 8960 + 4480) + 33 x 4480 = 1,937,056 stay; 9,061,928,960 B; scales of 2 x 131072 + 26
     # x (20080 + 4480) + 26 x (17920 + 4480) + 6 x (5120 + 2048 + 4480) = 1,552,992 rows.
-    assert rows["9b"][1:] == ["9.06B", "8.4", "GiB", "10.1", "GiB", "yes", "yes", "no"]
+    assert rows["9b"][1:] == ["9.06B", "8.4", "GiB", "9.7", "GiB", "yes", "yes", "no"]
     # 24 x (5 x 8192 + 3 x 96 + 6144 + 3584) + 31 x 3584 = 1,334,528 stay; 4,845,338,624 B; scales of 2 x 131072 + 24
     # x (14432 + 3584) + 6 x 12288 + 18 x 10752 + 24 x 3584 + 6 x (4096 + 2048 + 3584) = 1,106,176 rows.
-    assert rows["6b"][1:] == ["4.85B", "4.5", "GiB", "6.0", "GiB", "yes", "yes", "yes"]
+    assert rows["6b"][1:] == ["4.85B", "4.5", "GiB", "5.7", "GiB", "yes", "yes", "yes"]
     assert "12b does not fit rtx5070 in bf16 with int8 weights at 16384 tokens" in out
     code, out, _ = run(*arguments, "--quantize", "int8", "--json")
     assert {b["name"]: (b["weight_bytes"], b["vram_bytes"]["16384"]) for b in json.loads(out)["budgets"]} == {
-        "12b": (12_319_663_104, 14_187_922_086),
-        "9b": (9_072_015_040, 10_880_747_878),
-        "6b": (4_852_432_384, 6_480_338_086),
+        "12b": (12_319_663_104, 13_749_224_102),
+        "9b": (9_072_015_040, 10_449_963_366),
+        "6b": (4_852_432_384, 6_134_013_094),
     }
     # The quantised parent is of the 12B's size, and nothing can be linked.
     assert json.loads(out)["takes"]["disk_bytes"] > 12_319_663_104

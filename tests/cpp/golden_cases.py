@@ -54,6 +54,8 @@ FAMILY = {
     "4b": (3_973_556_832, 83_801_088, 16_384, 150_000_000),
 }
 CONTEXTS = (4096, 8192, 16384)
+#: precision, context and rows on the CPU
+HOST_CASES: list[tuple[Precision, int, int]] = [("bf16", 4096, 1), ("fp16", 16384, 3), ("fp32", 4096, 2)]
 
 
 def manifest_12b() -> str:
@@ -117,13 +119,12 @@ def choose_cases() -> dict[str, Any]:
 
 def _host_cases(budgets: tuple[BudgetEntry, ...]) -> list[dict[str, Any]]:
     """Bytes that the CPU takes for the family with embedded weights, in narrow states and in wide ones."""
-    asked: list[tuple[Precision, int, int]] = [("bf16", 4096, 1), ("fp16", 16384, 3), ("fp32", 4096, 2)]
     return [
         {
             "budget": budget.name, "precision": precision, "context": context, "batch": batch,
             "bytes": ram_needed(budget, None, context=context, batch=batch, precision=precision).stored,
         }
-        for budget in budgets for precision, context, batch in asked
+        for budget in budgets for precision, context, batch in HOST_CASES
     ]  # fmt: skip
 
 
@@ -158,28 +159,58 @@ SLICES: list[tuple[str, list[int], list[list[list[int]]]]] = [
     ("fp32", [1, 1], [[[0, 1]], [[0, 1]]]),
     ("bf16", [300, 200], [[[0, 300]], [[10, 1], [12, 1], [14, 150]]]),
 ]
+#: Of a parent in eight bits: matrices [K, N] with the runs of q, k and v or of a mixer's packed projection on axis 1,
+#: scales [N], an embedding [V, d] as it lies.
+SLICES_INT8: list[tuple[str, list[int], list[list[list[int]]]]] = [
+    ("int8", [48, 96], [[[0, 31]], [[0, 24], [64, 8], [80, 8]]]),
+    ("fp32", [96], [[[0, 24], [64, 8], [80, 8]]]),
+    ("int8", [40, 181], [[[0, 12], [20, 12]], [[0, 5], [10, 5], [20, 5], [40, 101], [180, 1]]]),
+    ("int8", [97, 48], [[[0, 97]], [[0, 40]]]),
+    ("int8", [97, 48], [[[3, 50]], [[0, 48]]]),
+    ("int8", [7, 1], [[[1, 2], [4, 3]], [[0, 1]]]),
+    ("bf16", [96, 1, 4], [[[0, 10], [64, 32]], [[0, 1]], [[0, 4]]]),
+]
 _SEED = 20251
 
 
 def slice_cases() -> dict[str, Any]:
     """A recipe over a file of splitmix64 words, and the sha256 of every slice."""
+    return _slices(SLICES, "elastic-weights/1")
+
+
+def _slices(slices: list[tuple[str, list[int], list[list[list[int]]]]], schema: str) -> dict[str, Any]:
     inputs, offset = {}, 3  # odd on purpose: a file may lay its tensors anywhere
-    for i, (dtype, shape, runs) in enumerate(SLICES):
+    for i, (dtype, shape, runs) in enumerate(slices):
         kept = [sum(count for _, count in axis) for axis in runs]
         inputs[f"tensor.{i}"] = {
             "file": "../weights/parent.bin", "offset": offset, "dtype": dtype, "parent_shape": shape, "shape": kept,
             "runs": runs,
         }  # fmt: skip
-        offset += math.prod(shape) * {"bf16": 2, "fp16": 2, "fp32": 4}[dtype]
-    return {"seed": _SEED, "bytes": offset, "recipe": {"schema": "elastic-weights/1", "inputs": inputs}}
+        offset += math.prod(shape) * {"int8": 1, "bf16": 2, "fp16": 2, "fp32": 4}[dtype]
+    return {"seed": _SEED, "bytes": offset, "recipe": {"schema": schema, "inputs": inputs}}
 
 
 def slice_digests(cases: dict[str, Any], folder: Path) -> list[str]:
-    """The digests as the Python runtime cuts them; `folder` is empty."""
+    """The digests as the Python runtime cuts them; a file is left in `folder`."""
     words = splitmix64(cases["seed"], 0, -(-cases["bytes"] // 8))
     (folder / "parent.bin").write_bytes(words.astype("<u8").tobytes()[: cases["bytes"]])
     recipe = WeightRecipe.from_json(cases["recipe"])
     return [hashlib.sha256(a.tobytes()).hexdigest() for _, a in iter_weights(recipe, folder, external=folder)]
+
+
+def slice_cases_int8(folder: Path) -> dict[str, Any]:
+    """The same of version 2, and what the 4b of that bundle takes on the CPU with such weights."""
+    cases = _slices(SLICES_INT8, "elastic-weights/2")
+    recipe = WeightRecipe.from_json(cases["recipe"])
+    budget = parse_manifest(manifest_12b().encode()).budgets[-1]
+    host = [
+        {
+            "precision": precision, "context": context, "batch": batch,
+            "bytes": ram_needed(budget, recipe, context=context, batch=batch, precision=precision).stored,
+        }
+        for precision, context, batch in HOST_CASES
+    ]  # fmt: skip
+    return cases | {"nbytes": recipe.nbytes, "host": host, "sha256": slice_digests(cases, folder)}
 
 
 #: count, seed, scale, step of the logits, draws; the large steps make many of them equal, as bfloat16 does
@@ -271,10 +302,11 @@ def call_size_cases() -> dict[str, list[dict[str, int]]]:
 
 def all_files(folder: Path) -> dict[str, str]:
     """Name → text of every golden file; `folder` is an empty one for scratch."""
-    slices = slice_cases()
+    slices, int8 = slice_cases(), slice_cases_int8(folder)
     slices["sha256"] = slice_digests(slices, folder)
     made = {
-        "choose.json": choose_cases(), "slices.json": slices, "sampler.json": sampler_cases(reference_sample),
+        "choose.json": choose_cases(), "slices.json": slices, "slices_int8.json": int8,
+        "sampler.json": sampler_cases(reference_sample),
         "errors.json": error_cases(), "session.json": session_cases(),
         "eos.json": eos_cases(folder), "call_size.json": call_size_cases(),
     }  # fmt: skip

@@ -83,6 +83,18 @@ TEST(host_memory_equals_python) {
   }
 }
 
+TEST(host_memory_of_weights_in_eight_bits_equals_python) {
+  const Value file = golden("slices_int8.json");
+  const WeightRecipe recipe = parse_recipe(at(file, "recipe").dump());
+  const BudgetEntry budget = parse_manifest(golden_text("manifest_12b.json")).budgets.back();
+  CHECK(!items(at(file, "host")).empty());
+  for (const Value& wanted : items(at(file, "host"))) {
+    CHECK_EQ(host_bytes(budget, &recipe, text(at(wanted, "precision")), integer(at(wanted, "context")),
+                        integer(at(wanted, "batch"))),
+             integer(at(wanted, "bytes")));
+  }
+}
+
 TEST(host_the_largest_that_fits_is_chosen) {
   const Bundle bundle = make_bundle(true);
   const BudgetEntry& budget = bundle.budget("small");

@@ -51,10 +51,8 @@ Runs random_runs(std::int64_t size, std::uint64_t& word) {
   return runs;
 }
 
-}  // namespace
-
-TEST(weights_equal_python) {
-  const Value file = golden("slices.json");
+/// Cuts the slices of a golden file as Python has them.
+void check_slices(const Value& file) {
   const std::string folder = scratch("slices");
   write_words(folder + "/parent.bin", static_cast<std::uint64_t>(integer(at(file, "seed"))),
               integer(at(file, "bytes")));
@@ -65,6 +63,16 @@ TEST(weights_equal_python) {
     const Weight weight = files.load(files.recipe().inputs[i]);
     CHECK_EQ(sha256({reinterpret_cast<const char*>(weight.data), weight.size}), text(wanted[i]));
   }
+}
+
+}  // namespace
+
+TEST(weights_equal_python) { check_slices(golden("slices.json")); }
+
+TEST(weights_in_eight_bits_equal_python) {
+  const Value file = golden("slices_int8.json");
+  check_slices(file);
+  CHECK_EQ(parse_recipe(at(file, "recipe").dump()).nbytes(), integer(at(file, "nbytes")));
 }
 
 TEST(weights_blocks_equal_plain_slicing) {
@@ -86,6 +94,21 @@ TEST(weights_blocks_equal_plain_slicing) {
     copy_blocks(source.data(), got.data(), strided_blocks(shape, runs, itemsize));
     CHECK(got == wanted);
   }
+}
+
+TEST(weights_of_many_megabytes_equal_plain_slicing) {
+  const std::string folder = scratch("large");
+  write_words(folder + "/w.bin", 5, 2500 * 2400);
+  const std::string recipe =
+      R"({"schema": "elastic-weights/2", "inputs": {"a": {"file": "w.bin", "offset": 0, "dtype": "int8",
+      "parent_shape": [2500, 2400], "shape": [2500, 2000], "runs": [[[0, 2500]], [[0, 1000], [1300, 1000]]]}}})";
+  const WeightFiles files(parse_recipe(recipe), folder);
+  const WeightInput& input = files.recipe().inputs[0];
+  const Weight weight = files.load(input);
+  const MappedFile file(folder + "/w.bin");
+  const auto wanted = plain_slice(file.data(), {2500, 2400}, input.parts[0].runs, 1);
+  CHECK_EQ(weight.size, wanted.size());
+  CHECK(std::memcmp(weight.data, wanted.data(), wanted.size()) == 0);
 }
 
 TEST(weights_one_run_is_one_block) {

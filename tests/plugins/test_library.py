@@ -62,7 +62,7 @@ def test_abi_is_read_without_loading(library: Path, tmp_path: Path) -> None:
 def test_failures_of_cuda_come_back_as_text(library: Path) -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("there is a GPU driver: the device answers")
-    with pytest.raises(MixerError, match="Mamba2Mixer: multiprocessors of the current device: "):
+    with pytest.raises(MixerError, match="Mamba2Mixer: compute capability of the current device: "):
         MixerLibrary(library).enqueue(arguments(Shape(1, 1, 8, 20, 2, 16, 4)))
 
 

@@ -49,8 +49,8 @@ MUTATIONS = {
     "scan: copies in no group": Mutation("scan_prefill.cuh", "commit_async();\n    wait", "wait", (SCAN,)),
     "norm: missing barrier in the block's sum": Mutation(
         "../common/device.cuh",
-        "partial[threadIdx.x / kWarp] = value;\n  __syncthreads();",
-        "partial[threadIdx.x / kWarp] = value;",
+        "__syncthreads();\n  float sum = 0.f;",
+        "float sum = 0.f;",
     ),
     "scan: tail one too long": Mutation(
         "scan_prefill.cuh", "first + t < place.length; ++t", "first + t <= place.length; ++t", (SCAN,)
@@ -247,7 +247,7 @@ CHUNK_MUTATIONS = {
         "conv_prefill.cuh", "begin < tile.end; begin +=", "begin < tile.begin + 1; begin +="
     ),
     "operands past the length": Mutation("conv_operands.cuh", "if (first + i >= end) continue;", ""),
-    "a power of two below": Mutation("maths.h", "exponent + kOne : kLargest", "exponent : kLargest", (FLOAT32, CHUNK)),
+    "a power of two sixteen times too small": Mutation("maths.h", "exponent + kOne : kLargest", "exponent - 3 * kOne : kLargest", (FLOAT32, CHUNK)),
 }
 #: Nothing but the sanitizer can see it.
 TOO_SMALL = Mutation(

@@ -99,6 +99,6 @@ def test_the_smallest_point_can_be_built(arch: Architecture) -> None:
     grid = Grid(arch, "bf16")
     grid.order = tuple(range(len(arch.pattern)))
     smallest = grid.architecture(grid.smallest)
-    check_plugins(smallest)
+    check_plugins(smallest, "bf16")
     assert TENSORRT_RTX.fuses_attention("bf16", smallest.attention_heads, smallest.attention_head_dim)
     assert smallest.parameters() < 0.4 * arch.parameters()

@@ -65,7 +65,7 @@ def test_a_size_out_of_reach_says_the_range() -> None:
         assert error.value.subject == f"--params {text.lower()}"
         assert error.value.expected == "from 0.62B, the smallest that is proposed, to 12.31B, the parent"
     measure = vram_measure("bf16", 16384)
-    with pytest.raises(InputError, match=r"from 2\.2 GiB, the smallest that is proposed, to 24\.7 GiB, the parent"):
+    with pytest.raises(InputError, match=r"from 2\.0 GiB, the smallest that is proposed, to 24\.3 GiB, the parent"):
         check_targets(parse_targets("--vram", "1GiB", None), measure, smallest, NANO_12B)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from elastic_runtime.errors import InputError
@@ -67,6 +67,22 @@ def strided_blocks(shape: Sequence[int], runs: TensorRuns, itemsize: int, window
                 at += count * unit
             row_at += height
     return blocks
+
+
+def side_by_side(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    """The blocks in groups of columns of the same rows, which lie beside each other in the result; a flat one alone."""
+    first = 0
+    for at in range(1, len(blocks) + 1):
+        if at == len(blocks) or not _beside(blocks[first], blocks[at - 1], blocks[at]):
+            yield blocks[first:at]
+            first = at
+
+
+def _beside(left: Block, last: Block, block: Block) -> bool:
+    """Whether a block comes behind `last` in every row of those from `left` on."""
+    same = (block.height, block.source_pitch, block.target_pitch) == (left.height, left.source_pitch, left.target_pitch)
+    follows = block.target == last.target + last.width and block.source >= last.source + last.width
+    return not left.flat and same and follows and block.source + block.width <= left.source + left.source_pitch
 
 
 @dataclass(frozen=True)

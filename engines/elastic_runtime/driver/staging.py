@@ -6,13 +6,15 @@ each call waits for the file to be read. Two buffers of ours take turns: one is 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
-from elastic_runtime.driver.blocks import Block
+from elastic_runtime.driver.blocks import Block, side_by_side
 from elastic_runtime.driver.device import Array
+from elastic_runtime.format.slicing import copy_runs
 
 BUFFER = 64 << 20  # bytes: a copy of a few milliseconds
 
@@ -70,22 +72,23 @@ class Staging:
             source: bytes, one axis.
             blocks: as strided_blocks gives them.
         """
-        for block in blocks:
+        for columns in side_by_side(blocks):
+            block = columns[0]
+            width = sum(column.width for column in columns)
             if block.flat:
                 size = block.width * block.height
                 for at in range(0, size, self._nbytes):
                     count = min(self._nbytes, size - at)
-                    self._rows(
-                        address + block.target + at, source[block.source + at :][:count].reshape(1, count), count
-                    )
-                continue
-            for row in range(0, block.height, step := max(1, self._nbytes // block.width)):
-                for column in range(0, block.width, self._nbytes):  # a row longer than a buffer comes in pieces
-                    shape = (min(step, block.height - row), min(self._nbytes, block.width - column))
-                    start = source[block.source + row * block.source_pitch + column :]
-                    rows = np.lib.stride_tricks.as_strided(start, shape, (block.source_pitch, 1), writeable=False)
-                    target = address + block.target + row * block.target_pitch + column
-                    self._rows(target, rows, block.target_pitch)
+                    self._rows(address, source, [Block(block.source + at, block.target + at, count, 1, count, count)])
+            elif width <= self._nbytes:
+                for row in range(0, block.height, step := self._nbytes // width):
+                    rows = min(step, block.height - row)
+                    self._rows(address, source, [_part(column, row, rows, 0, column.width) for column in columns])
+            else:  # a row longer than a buffer comes in pieces
+                for column, row in itertools.product(columns, range(block.height)):
+                    for at in range(0, column.width, self._nbytes):
+                        count = min(self._nbytes, column.width - at)
+                        self._rows(address, source, [_part(column, row, 1, at, count)])
 
     def close(self) -> None:
         """Give the buffers back; what was asked for must have been waited for."""
@@ -95,12 +98,25 @@ class Staging:
             self._lane.free_host_buffer(buffer)
         self._events, self._buffers = [], []
 
-    def _rows(self, target: int, rows: Array, pitch: int) -> None:
+    def _rows(self, address: int, source: Array, columns: Sequence[Block]) -> None:
+        """Columns of the same rows, which a buffer holds, as one copy."""
+        left, last = columns[0], columns[-1]
+        shape = (left.height, last.source + last.width - left.source)
+        view = as_strided(source[left.source :], shape, (left.source_pitch, 1), writeable=False)
+        runs = tuple((column.source - left.source, column.width) for column in columns)
+        width = sum(column.width for column in columns)
         turn, self._turn = self._turn, 1 - self._turn
         if self._used[turn]:
             self._lane.wait(self._events[turn])
-        filled = self._buffers[turn][: rows.size].reshape(rows.shape)
-        np.copyto(filled, rows)
-        self._lane.copy_rows(target, filled, pitch)
+        filled = self._buffers[turn][: left.height * width].reshape(left.height, width)
+        copy_runs(view, (((0, left.height),), runs), into=filled)
+        self._lane.copy_rows(address + left.target, filled, left.target_pitch)
         self._lane.record(self._events[turn])
         self._used[turn] = True
+
+
+def _part(block: Block, row: int, rows: int, column: int, width: int) -> Block:
+    """`rows` rows of a block from `row` on, `width` bytes of each from `column` on."""
+    source = block.source + row * block.source_pitch + column
+    target = block.target + row * block.target_pitch + column
+    return Block(source, target, width, rows, block.source_pitch, block.target_pitch)

@@ -193,9 +193,8 @@ def _only_inputs(data: Mapping[str, object], source: str) -> object:
 
 
 def _input(name: str, body: object, where: str, dtypes: Sequence[str]) -> WeightInput:
-    dtype = body.get("dtype") if isinstance(body, dict) else None
-    if dtype is not None and dtype not in dtypes:  # here, as the record knows the dtypes of every version
-        raise InputError(f"{where}.dtype", expected=" or ".join(map(repr, dtypes)), found=show(dtype))
+    if isinstance(body, dict) and body.get("dtype", dtypes[0]) not in dtypes:  # the record knows every version's
+        raise InputError(f"{where}.dtype", expected=" or ".join(map(repr, dtypes)), found=show(body["dtype"]))
     return WeightInput(name, (check_slice(decode(StoredSlice, body, where), where, dtypes),))
 
 

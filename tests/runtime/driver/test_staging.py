@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from elastic_runtime.driver.blocks import Block, strided_blocks
 from elastic_runtime.driver.staging import Staging
 from elastic_runtime.errors import BuildError
+from elastic_runtime.format.slicing import Window
 
 
 class LateLane:
@@ -81,6 +82,23 @@ def test_slices_arrive_whatever_the_buffers_hold(
     staging.close()
     assert lane.target.tobytes() == wanted.tobytes()
     assert lane.held == 0
+
+
+def test_columns_of_the_same_rows_leave_as_one_piece() -> None:
+    source, runs = (
+        np.arange(40 * 96, dtype=np.uint16).astype(np.uint8),
+        (((0, 20), (30, 5)), ((1, 8), (16, 8), (40, 3))),
+    )
+    kept = [[i for start, count in axis for i in range(start, start + count)] for axis in runs]
+    for window in (None, Window((25, 30), 1, 4, 19)):
+        lane = LateLane(25 * 30)
+        whole = lane.target.copy()[: 25 * (30 if window else 19)].reshape(25, -1)
+        (window.view(whole) if window else whole)[...] = source.reshape(40, 96)[kept[0]][:, kept[1]]
+        staging = Staging(lane, 200)
+        staging.copy(0, source, strided_blocks((40, 96), runs, 1, window))
+        assert len(lane.asked) == 3  # ten rows a buffer, ten, five
+        lane.wait([3])
+        assert lane.target[: whole.size].tobytes() == whole.tobytes()
 
 
 def test_without_page_locked_memory_nothing_is_held() -> None:

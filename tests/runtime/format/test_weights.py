@@ -60,6 +60,7 @@ ATTACKS: list[tuple[dict[str, Any], str]] = [
     ({"offset": True}, "expected an integer from 0"),
     ({"offset": 2**53 - 1}, "a tensor below 2\\^53 bytes"),
     ({"dtype": "fp8"}, "expected 'bf16' or 'fp16' or 'fp32', found fp8"),
+    ({"dtype": None}, "expected 'bf16' or 'fp16' or 'fp32', found None"),
     ({"parent_shape": []}, "equally many, found 0, 2 and 2"),
     ({"parent_shape": [10**15, 5120]}, "a tensor below 2\\^53 bytes"),
     ({"parent_shape": [22656]}, "equally many"),

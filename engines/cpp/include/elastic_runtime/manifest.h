@@ -1,7 +1,8 @@
 // `manifest.json`, schema `elastic-bundle/1`: what a bundle holds and what it needs.
 //
-// The records mirror elastic_runtime/format/manifest.py field by field: every field is required, no other is
-// allowed. Paths are relative to the bundle, `/` between the parts; sizes are bytes. The file is sealed:
+// The records mirror elastic_runtime/format/manifest.py field by field: every field is required but a
+// plugin's `carried` and a budget's `quantisation`, no other is allowed. Paths are relative to the bundle,
+// `/` between the parts; sizes are bytes. The file is sealed:
 // `"seal": "<64 hex digits>"` is the sha256 of its bytes with these digits replaced by zeros.
 #pragma once
 
@@ -103,6 +104,8 @@ struct EngineEntry {
   Fits fits;
 };
 
+/// One sub-model. `quantisation` is how its matrices are stored, empty where they have the bundle's
+/// precision: `int8`, a scale a row.
 struct BudgetEntry {
   std::string name;
   std::int64_t parameters = 0;
@@ -116,6 +119,7 @@ struct BudgetEntry {
   std::string model;
   std::optional<std::string> weights, golden, report;
   std::vector<EngineEntry> engines;
+  std::optional<std::string> quantisation;
 
   /// What its memory depends on, with that engine.
   BudgetSize size(const EngineEntry& engine) const;

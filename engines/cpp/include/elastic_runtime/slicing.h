@@ -43,6 +43,10 @@ struct Block {
 std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
                                   std::uint64_t itemsize, const std::optional<Window>& window = std::nullopt);
 
+/// One past the blocks that are columns of the same rows as block `first`: they lie side by side in the
+/// target, so that the source's pages need be touched once for all of them.
+std::size_t end_of_rows(const std::vector<Block>& blocks, std::size_t first);
+
 /// Called with (byte offset, bytes) of the source before and after a band of rows is copied.
 using Touch = std::function<void(std::uint64_t, std::uint64_t)>;
 

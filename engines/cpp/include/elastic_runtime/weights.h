@@ -1,9 +1,10 @@
-// `weights.json`, schema `elastic-weights/1`: where every weight input of a sub-model comes from.
+// `weights.json`, schemas `elastic-weights/1` and `/2`: where every weight input of a sub-model comes from.
 //
 // Each input names a tensor of the parent by file, byte offset, dtype and shape, and per axis the runs
 // [start, count] that are kept; the result is row-major and contiguous. The rules are those of
-// elastic_runtime/format/weights.py. In memory an input is a list of such slices, one behind the other along
-// an axis; version 1 has room for one.
+// elastic_runtime/format/weights.py. Version 2 has int8 besides: slices of a parent in eight bits, its
+// matrices transposed and joined as the inputs want them. In memory an input is a list of such slices, one
+// behind the other along an axis; the file has room for one.
 #pragma once
 
 #include <cstddef>
@@ -21,11 +22,11 @@
 
 namespace elastic {
 
-/// Runs of a tensor that a file holds: what version 1 says of an input.
+/// Runs of a tensor that a file holds: what weights.json says of an input.
 struct StoredSlice {
   std::string file;
   std::int64_t offset = 0;
-  std::string dtype;  ///< bf16, fp16 or fp32
+  std::string dtype;  ///< bf16, fp16, fp32 or int8
   std::vector<std::int64_t> parent_shape, shape;
   TensorRuns runs;
 

@@ -27,16 +27,18 @@ class Staging {
   /// read may be released when this returns; it is on the device when the stream has been waited for.
   void copy(const std::byte* source, void* target, const std::vector<Block>& blocks, const Touch& fetch,
             const Touch& release) {
-    for (const Block& block : blocks) {
-      if (block.contiguous()) {
-        const std::uint64_t size = block.width * block.height;
-        for (std::uint64_t done = 0; done < size; done += bytes_) {
-          const std::uint64_t count = std::min<std::uint64_t>(bytes_, size - done);
-          const Block piece{block.source + done, block.target + done, count, 1, count, count};
-          band(source, target, piece, fetch, release);
-        }
-      } else {
-        rows(source, target, block, fetch, release);
+    for (std::size_t first = 0, last; first < blocks.size(); first = last) {
+      const Block& block = blocks[first];
+      last = block.contiguous() ? first + 1 : end_of_rows(blocks, first);
+      if (!block.contiguous()) {
+        rows(source, target, {blocks.begin() + at(first), blocks.begin() + at(last)}, fetch, release);
+        continue;
+      }
+      const std::uint64_t size = block.width * block.height;
+      for (std::uint64_t done = 0; done < size; done += bytes_) {
+        const std::uint64_t count = std::min<std::uint64_t>(bytes_, size - done);
+        const Block piece{block.source + done, block.target + done, count, 1, count, count};
+        band(source, target, {piece}, 0, 1, fetch, release);
       }
     }
   }
@@ -48,42 +50,51 @@ class Staging {
     bool used = false;
   };
 
-  /// Rows of a block, as many at a time as a buffer holds of the result and of the file's bytes between them.
-  void rows(const std::byte* source, void* target, const Block& block, const Touch& fetch,
+  /// Columns of the same rows, as many rows at a time as a buffer holds of the result and of the file's bytes
+  /// between them.
+  void rows(const std::byte* source, void* target, const std::vector<Block>& columns, const Touch& fetch,
             const Touch& release) {
-    const std::uint64_t fitting = std::min(bytes_ / block.width, bytes_ / block.source_pitch);
+    const Block& left = columns.front();
+    const std::uint64_t fitting = std::min(bytes_ / width_of(columns), bytes_ / left.source_pitch);
     const std::uint64_t most = std::max<std::uint64_t>(1, fitting);
-    for (std::uint64_t row = 0; row < block.height; row += most) {
-      Block piece = block;
-      piece.source += row * block.source_pitch;
-      piece.target += row * block.target_pitch;
-      piece.height = std::min(most, block.height - row);
-      band(source, target, piece, fetch, release);
-    }
+    for (std::uint64_t row = 0; row < left.height; row += most)
+      band(source, target, columns, row, std::min(most, left.height - row), fetch, release);
   }
 
-  void band(const std::byte* source, void* target, const Block& piece, const Touch& fetch,
-            const Touch& release) {
-    if (piece.width > bytes_) throw BuildError("copying weights", "rows of at most 64 MiB", "a longer one");
+  /// `height` rows from `row` on: columns that lie apart in the file leave as one piece.
+  void band(const std::byte* source, void* target, const std::vector<Block>& columns, std::uint64_t row,
+            std::uint64_t height, const Touch& fetch, const Touch& release) {
+    const Block &left = columns.front(), &right = columns.back();
+    const std::uint64_t width = width_of(columns), start = left.source + row * left.source_pitch;
+    if (width > bytes_) throw BuildError("copying weights", "rows of at most 64 MiB", "a longer one");
     Slot& slot = slots_[next_];
     next_ = 1 - next_;
     if (slot.used) check(cudaEventSynchronize(slot.copied.get()), "copying weights to the GPU");
-    const std::uint64_t spanned = (piece.height - 1) * piece.source_pitch + piece.width;
-    fetch(piece.source, spanned);
-    for (std::uint64_t row = 0; row < piece.height; ++row)
-      std::memcpy(slot.memory.get() + row * piece.width, source + piece.source + row * piece.source_pitch,
-                  piece.width);
-    release(piece.source, spanned);
-    auto* to = static_cast<std::byte*>(target) + piece.target;
-    const bool flat = piece.height == 1 || piece.target_pitch == piece.width;
-    check(flat ? cudaMemcpyAsync(to, slot.memory.get(), piece.width * piece.height, cudaMemcpyHostToDevice,
-                                 stream_)
-               : cudaMemcpy2DAsync(to, piece.target_pitch, slot.memory.get(), piece.width, piece.width,
-                                   piece.height, cudaMemcpyHostToDevice, stream_),
+    const std::uint64_t spanned = (height - 1) * left.source_pitch + right.source + right.width - left.source;
+    fetch(start, spanned);
+    std::byte* put = slot.memory.get();
+    for (std::uint64_t i = row; i < row + height; ++i) {
+      for (const Block& column : columns) {
+        std::memcpy(put, source + column.source + i * column.source_pitch, column.width);
+        put += column.width;
+      }
+    }
+    release(start, spanned);
+    auto* to = static_cast<std::byte*>(target) + left.target + row * left.target_pitch;
+    const bool flat = height == 1 || left.target_pitch == width;
+    check(flat ? cudaMemcpyAsync(to, slot.memory.get(), width * height, cudaMemcpyHostToDevice, stream_)
+               : cudaMemcpy2DAsync(to, left.target_pitch, slot.memory.get(), width, width, height,
+                                   cudaMemcpyHostToDevice, stream_),
           "copying weights to the GPU");
     check(cudaEventRecord(slot.copied.get(), stream_), "copying weights to the GPU");
     slot.used = true;
   }
+
+  static std::uint64_t width_of(const std::vector<Block>& columns) {
+    return columns.back().target + columns.back().width - columns.front().target;
+  }
+
+  static std::ptrdiff_t at(std::size_t index) { return static_cast<std::ptrdiff_t>(index); }
 
   cudaStream_t stream_;
   std::size_t bytes_;

@@ -30,7 +30,7 @@ Widths widths(const Value& value, const Where& where) {
       value, where,
       {"vocab_size", "hidden_size", "ffn_sizes", "mamba_heads", "mamba_head_dim", "ssm_groups", "ssm_state",
        "conv_kernel", "attention_heads", "kv_heads", "attention_head_dim"},
-      Fields::Others::kAllowed);
+      {}, Fields::Others::kAllowed);
   Widths result;
   result.vocab_size = fields.integer("vocab_size");
   result.hidden_size = fields.integer("hidden_size");
@@ -89,11 +89,7 @@ CarriedLibrary carried_library(const Value& value, const Where& where) {
 }
 
 Plugin plugin(const Value& value, const Where& where) {
-  if (!find(value, "carried")) {
-    const Fields fields(value, where, {"library", "abi"});
-    return {fields.text("library"), fields.text("abi"), {}};
-  }
-  const Fields fields(value, where, {"library", "abi", "carried"});
+  const Fields fields(value, where, {"library", "abi"}, {"carried"});
   return {fields.text("library"), fields.text("abi"), fields.optional("carried", carried_library)};
 }
 
@@ -153,7 +149,8 @@ BudgetEntry budget_entry(const Value& value, const Where& where) {
   const Fields fields(
       value, where,
       {"name", "parameters", "pattern", "layers", "kept_layers", "widths", "scalar_widths", "weight_bytes",
-       "state_bytes", "kv_bytes_per_token", "states", "model", "weights", "golden", "report", "engines"});
+       "state_bytes", "kv_bytes_per_token", "states", "model", "weights", "golden", "report", "engines"},
+      {"quantisation"});
   BudgetEntry result;
   result.name = fields.text("name");
   result.parameters = fields.integer("parameters");
@@ -171,6 +168,8 @@ BudgetEntry budget_entry(const Value& value, const Where& where) {
   result.golden = fields.optional_text("golden");
   result.report = fields.optional_text("report");
   result.engines = fields.list("engines", engine_entry);
+  result.quantisation = fields.optional(
+      "quantisation", [](const Value& how, const Where& place) { return as_choice(how, place, {"int8"}); });
   return result;
 }
 

@@ -1,10 +1,13 @@
-// Memory mapping on POSIX and on Windows; what else differs between them is in driver/system.cpp and driver.cpp.
+// Memory mapping on POSIX and on Windows; what else differs between them is in driver/system.cpp and
+// driver.cpp.
 #include "elastic_runtime/mapped_file.h"
 
+#include <new>
 #include <string>
 
 #include "elastic_runtime/error.h"
 #include "files.h"
+#include "format/fresh_memory.h"
 
 #ifdef _WIN32
 #define WIN32_LEAN_AND_MEAN
@@ -38,7 +41,20 @@ void advise(const std::byte* data, std::uint64_t offset, std::uint64_t count, in
 }
 #endif
 
+constexpr std::size_t kHugePage = std::size_t{2} << 20;  // bytes: x86's, and ARM's with pages of 4 KiB
+
 }  // namespace
+
+std::shared_ptr<std::byte[]> fresh_memory(std::size_t size) {
+  if (size < 2 * kHugePage) return std::shared_ptr<std::byte[]>(new std::byte[size]);
+  constexpr std::align_val_t kAligned{kHugePage};
+  const auto free = [](std::byte* memory) { ::operator delete(memory, std::align_val_t{kHugePage}); };
+  const std::shared_ptr<std::byte[]> memory(static_cast<std::byte*>(::operator new(size, kAligned)), free);
+#ifdef MADV_HUGEPAGE
+  advise(memory.get(), 0, size, MADV_HUGEPAGE);
+#endif
+  return memory;
+}
 
 #ifdef _WIN32
 
@@ -74,7 +90,7 @@ void MappedFile::release(std::uint64_t offset, std::uint64_t count) const {
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) fail(path, std::strerror(errno));
-  struct stat status {};
+  struct stat status{};
   if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
     close(file);
     fail(path, "an empty or special file");

@@ -23,17 +23,19 @@ std::string Where::text() const {
 }
 
 Fields::Fields(const Value& value, const Where& where, std::initializer_list<std::string_view> names,
-               Others others)
+               std::initializer_list<std::string_view> optional, Others others)
     : value_(value), where_(where) {
   const Object& members = as_object(value, where);
   for (const std::string_view name : names) {
     if (!find(value, name)) throw InputError(where.text(), "the field " + in_quotes(name), "no such field");
   }
   if (others == Others::kAllowed) return;
+  std::vector<std::string_view> all = names;
+  all.insert(all.end(), optional.begin(), optional.end());
   for (const auto& [key, ignored] : members) {
-    if (std::find(names.begin(), names.end(), key) != names.end()) continue;
+    if (std::find(all.begin(), all.end(), key) != all.end()) continue;
     std::string known;
-    for (const std::string_view name : names) known += (known.empty() ? "" : ", ") + std::string(name);
+    for (const std::string_view name : all) known += (known.empty() ? "" : ", ") + std::string(name);
     throw InputError(where.text(), "only the fields " + known, in_quotes(show(key)) + " as well");
   }
 }
@@ -49,13 +51,7 @@ std::optional<std::string> Fields::optional_text(std::string_view name) const {
 bool Fields::truth(std::string_view name) const { return as_truth((*this)[name], where(name)); }
 
 std::string Fields::choice(std::string_view name, std::initializer_list<std::string_view> choices) const {
-  const Value& value = (*this)[name];
-  const std::string* text = if_text(value);
-  if (text && std::find(choices.begin(), choices.end(), *text) != choices.end()) return *text;
-  std::string expected;
-  for (const std::string_view choice : choices)
-    expected += (expected.empty() ? "" : " or ") + in_quotes(choice);
-  fail_mismatch(where(name), expected, value);
+  return as_choice((*this)[name], where(name), choices);
 }
 
 void fail_mismatch(const Where& where, const std::string& expected, const Value& value) {
@@ -76,6 +72,15 @@ std::string as_text(const Value& value, const Where& where) {
 bool as_truth(const Value& value, const Where& where) {
   if (const bool* truth = if_truth(value)) return *truth;
   fail_mismatch(where, "true or false", value);
+}
+
+std::string as_choice(const Value& value, const Where& where, const std::vector<std::string_view>& choices) {
+  const std::string* text = if_text(value);
+  if (text && std::find(choices.begin(), choices.end(), *text) != choices.end()) return *text;
+  std::string expected;
+  for (const std::string_view choice : choices)
+    expected += (expected.empty() ? "" : " or ") + in_quotes(choice);
+  fail_mismatch(where, expected, value);
 }
 
 const Array& as_array(const Value& value, const Where& where) {

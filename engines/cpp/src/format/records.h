@@ -1,5 +1,6 @@
-// Strict reading of JSON objects: every field required, no other allowed; errors name the path to the value.
-// Private to the library; the texts are those of elastic_runtime/format/records.py.
+// Strict reading of JSON objects: every field required unless it is said to be optional, no other allowed;
+// errors name the path to the value. Private to the library; the texts are those of
+// elastic_runtime/format/records.py.
 #pragma once
 
 #include <cstdint>
@@ -39,12 +40,13 @@ class Where {
   std::size_t index_ = 0;
 };
 
-/// An object with the fields `names`, and no other unless `others` allows it.
+/// An object with the fields `names`, which may have those of `optional` and no other unless `others` allows
+/// it.
 class Fields {
  public:
   enum class Others { kRefused, kAllowed };
   Fields(const Value& value, const Where& where, std::initializer_list<std::string_view> names,
-         Others others = Others::kRefused);
+         std::initializer_list<std::string_view> optional = {}, Others others = Others::kRefused);
 
   std::int64_t integer(std::string_view name) const;
   std::string text(std::string_view name) const;
@@ -61,11 +63,12 @@ class Fields {
     return read((*this)[name], where(name));
   }
 
-  /// The same, nullopt for null.
+  /// The same, nullopt for null and for a field that is absent.
   template <typename Read>
   auto optional(std::string_view name, Read&& read) const {
-    using Result = std::optional<decltype(read((*this)[name], where(name)))>;
-    return (*this)[name].is_null() ? Result() : Result(read((*this)[name], where(name)));
+    using Result = std::optional<decltype(read(value_, where(name)))>;
+    const Value* value = find(value_, name);
+    return !value || value->is_null() ? Result() : Result(read(*value, where(name)));
   }
 
   /// `read` of every item of an array.
@@ -82,6 +85,7 @@ class Fields {
 std::int64_t as_integer(const Value& value, const Where& where);
 std::string as_text(const Value& value, const Where& where);
 bool as_truth(const Value& value, const Where& where);
+std::string as_choice(const Value& value, const Where& where, const std::vector<std::string_view>& choices);
 const Array& as_array(const Value& value, const Where& where);
 const Object& as_object(const Value& value, const Where& where);
 

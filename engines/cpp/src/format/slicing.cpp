@@ -114,19 +114,6 @@ void check_count(const std::vector<Axis>& axes) {
   }
 }
 
-/// One past the blocks that are columns of the same rows as `first`: their source pages are touched once,
-/// together.
-std::size_t end_of_rows(const std::vector<Block>& blocks, std::size_t first) {
-  const Block& left = blocks[first];
-  std::size_t end = first + 1;
-  while (end < blocks.size() && blocks[end].height == left.height &&
-         blocks[end].source_pitch == left.source_pitch && blocks[end].source > left.source &&
-         blocks[end].source + blocks[end].width <= left.source + left.source_pitch) {
-    ++end;
-  }
-  return end;
-}
-
 }  // namespace
 
 std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
@@ -138,6 +125,20 @@ std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const 
   std::vector<Block> blocks;
   add_axes(axes, 0, unit, 0, 0, blocks);
   return blocks;
+}
+
+std::size_t end_of_rows(const std::vector<Block>& blocks, std::size_t first) {
+  const Block& left = blocks[first];
+  std::size_t end = first + 1;
+  for (std::uint64_t target = left.target + left.width; end < blocks.size(); ++end) {
+    const Block& next = blocks[end];
+    const bool beside = next.target == target && next.target_pitch == left.target_pitch;
+    if (!beside || next.height != left.height || next.source_pitch != left.source_pitch ||
+        next.source <= left.source || next.source + next.width > left.source + left.source_pitch)
+      break;
+    target += next.width;
+  }
+  return end;
 }
 
 void copy_blocks(const std::byte* source, std::byte* target, const std::vector<Block>& blocks,

@@ -5,6 +5,7 @@
 
 #include "elastic_runtime/error.h"
 #include "files.h"
+#include "format/fresh_memory.h"
 #include "format/manifest_decode.h"
 #include "format/paths.h"
 #include "format/records.h"
@@ -12,7 +13,7 @@
 namespace elastic {
 namespace {
 
-constexpr char kSchema[] = "elastic-weights/1";
+constexpr char kSchema[] = "elastic-weights/1", kSchemaInt8[] = "elastic-weights/2";
 constexpr std::size_t kMaxAxes = 8;
 
 std::int64_t bytes_of(const std::vector<std::int64_t>& shape, const std::string& dtype) {
@@ -64,12 +65,20 @@ void check_slice(const StoredSlice& item, const Where& where) {
   }
 }
 
-StoredSlice stored_slice(const Value& value, const Where& where) {
+/// What an input may be stored in, in a file of that version.
+std::vector<std::string_view> stored_dtypes(const std::string& schema) {
+  if (schema == kSchema) return {"bf16", "fp16", "fp32"};
+  return {"bf16", "fp16", "fp32", "int8"};
+}
+
+StoredSlice stored_slice(const Value& value, const Where& where,
+                         const std::vector<std::string_view>& dtypes) {
+  if (const Value* dtype = find(value, "dtype")) as_choice(*dtype, where.field("dtype"), dtypes);
   const Fields fields(value, where, {"file", "offset", "dtype", "parent_shape", "shape", "runs"});
   StoredSlice item;
   item.file = fields.text("file");
   item.offset = fields.integer("offset");
-  item.dtype = fields.choice("dtype", {"bf16", "fp16", "fp32"});
+  item.dtype = fields.text("dtype");
   item.parent_shape = fields.list("parent_shape", as_integer);
   item.shape = fields.list("shape", as_integer);
   item.runs = fields.list("runs", decode_runs);
@@ -120,22 +129,23 @@ const Value& only_inputs(const Value& value, const std::string& source) {
   return *inputs;
 }
 
-void check_schema(const Value& value, const std::string& source) {
+/// The version that a file names; the first one where it names none.
+std::string schema_of(const Value& value, const std::string& source) {
   const Value* schema = find(value, "schema");
-  if (!schema) return;
-  if (*schema == kSchema) return;
-  throw InputError(source + ": schema", in_quotes(kSchema), show_value(*schema),
-                   "use the elastic_runtime that wrote the bundle");
+  if (!schema || *schema == kSchema) return kSchema;
+  if (*schema == kSchemaInt8) return kSchemaInt8;
+  throw InputError(source + ": schema", in_quotes(kSchema) + " or " + in_quotes(kSchemaInt8),
+                   show_value(*schema), "use the elastic_runtime that wrote the bundle");
 }
 
 WeightRecipe recipe_of(const Value& value, const std::string& source) {
-  check_schema(value, source);
+  const std::vector<std::string_view> dtypes = stored_dtypes(schema_of(value, source));
   WeightRecipe recipe;
   recipe.source = source;
   for (const auto& [name, slice] : only_inputs(value, source).items()) {
     const std::string place = source + ": " + show(name);
     const Where where(place);
-    recipe.inputs.push_back({name, {stored_slice(slice, where)}});
+    recipe.inputs.push_back({name, {stored_slice(slice, where, dtypes)}});
   }
   // Read in this order, a shard is passed through once.
   std::stable_sort(
@@ -184,7 +194,7 @@ std::int64_t WeightRecipe::nbytes() const {
 }
 
 std::int64_t itemsize(const std::string& dtype) {
-  return dtype == "fp32" ? 4 : dtype == "bf16" || dtype == "fp16" ? 2 : 0;
+  return dtype == "fp32" ? 4 : dtype == "bf16" || dtype == "fp16" ? 2 : dtype == "int8" ? 1 : 0;
 }
 
 WeightRecipe read_recipe(const std::filesystem::path& path) {
@@ -248,7 +258,7 @@ Weight WeightFiles::load(const WeightInput& input, const std::function<void(std:
   if (parts.size() == 1 && parts[0].blocks.size() == 1 && parts[0].blocks[0].contiguous()) {
     return {&input, parts[0].data() + parts[0].blocks[0].source, size, parts[0].file};
   }
-  const std::shared_ptr<std::byte[]> copy(new std::byte[size]);  // not cleared: every byte is written below
+  const std::shared_ptr<std::byte[]> copy = fresh_memory(size);
   for (const Source& part : parts) {
     copy_blocks(part.data(), copy.get(), part.blocks, part.fetch(on_bytes), part.release());
   }

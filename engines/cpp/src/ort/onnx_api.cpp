@@ -96,6 +96,8 @@ std::size_t element_size(ONNXTensorElementDataType type) {
     case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
     case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
       return 2;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
+      return 1;
     default:
       return 0;
   }
