@@ -247,7 +247,9 @@ CHUNK_MUTATIONS = {
         "conv_prefill.cuh", "begin < tile.end; begin +=", "begin < tile.begin + 1; begin +="
     ),
     "operands past the length": Mutation("conv_operands.cuh", "if (first + i >= end) continue;", ""),
-    "a power of two sixteen times too small": Mutation("maths.h", "exponent + kOne : kLargest", "exponent - 3 * kOne : kLargest", (FLOAT32, CHUNK)),
+    "a power of two sixteen times too small": Mutation(
+        "maths.h", "exponent + kOne : kLargest", "exponent - 3 * kOne : kLargest", (FLOAT32, CHUNK)
+    ),
 }
 #: Nothing but the sanitizer can see it.
 TOO_SMALL = Mutation(

@@ -70,7 +70,7 @@ def _library(folder: Path, text: str) -> object:
     [
         ("manifest", _manifest, 2, "export the bundle again, or use the elastic_runtime of the version that wrote it"),
         ("seal", _sealed_manifest, 3, ""),
-        ("weights", _recipe, 1, "copy the bundle again, or export it again"),
+        ("weights", _recipe, 2, "copy the bundle again, or export it again"),
         ("safetensors", _golden, 0, "export the bundle again"),
         ("safetensors", _shard, 0, "copy or download the shard again: it is damaged or not complete"),
         ("json", _config, 0, "correct it in the checkpoint and export again"),

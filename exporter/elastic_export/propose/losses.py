@@ -45,11 +45,11 @@ class Losses:
         """What is expected, and how far measured points were from theirs, the nearer ones above all: cuts that a model
         bears alone it may not bear together.
         """
-        weights = {other: 1 / (_NEAR + self._apart(point, other)) ** 2 for other in tried}
+        weights = {other: 1 / (_NEAR + self._distance(point, other)) ** 2 for other in tried}
         wrong = sum(weight * (tried[other] - self.expected(other)) for other, weight in weights.items())
         return self.expected(point) + wrong / sum(weights.values())
 
-    def _apart(self, one: Point, other: Point) -> float:
+    def _distance(self, one: Point, other: Point) -> float:
         """The sum over dimensions, each in parts of all of it."""
         counts = zip(one.counts, other.counts, self.grid.whole.counts, strict=True)
         layers = len(one.skipped ^ other.skipped) / len(self.grid.parent.pattern)

@@ -37,6 +37,7 @@ def run(place: Place) -> Found:  # as every stage
 
 def _flat(opened: CudaDevice, address: int, source: npt.NDArray[np.uint8]) -> Found:
     """Bytes a second through page-locked memory, as weights go and logits come, and from memory that is not."""
+
     def plain() -> None:
         opened.upload(address, source)
         opened.synchronize()
