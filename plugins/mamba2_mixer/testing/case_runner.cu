@@ -1,21 +1,10 @@
 // Runs recorded cases through the C interface: on a GPU, or on the host shim, from the same source.
-//   case_runner CASE OUTPUT
+//   case_runner [--own-stream] CASE OUTPUT
 //   case_runner [--own-stream] LIST
-// CASE: lines "key value...", an empty line, then the tensors as raw bytes (cases.py writes it). OUTPUT: y of
-// each call, then both states after the last. All memory a kernel must write is poisoned with NaN first. Exit
-// 0; 1 with a text. LIST: a line CASE and a line OUTPUT by turns; of each case it says "case: ok", or why not, and goes
-// on. --own-stream: a stream that does not wait for the default one, as the runtimes have it.
-#include <cstdio>
-#include <cstdlib>
-#include <exception>
-#include <fstream>
-#include <map>
-#include <sstream>
-#include <stdexcept>
-#include <string>
-#include <vector>
-
-#include "../../common/device.cuh"
+// CASE: header, then the tensors as raw bytes (cases.py writes it). OUTPUT: y of each call, then both states after the
+// last. All memory a kernel must write is poisoned with NaN first. Exit 0; 1 with a text. LIST: a line CASE and a line
+// OUTPUT by turns (../../common/testing/recorded_case.h).
+#include "../../common/testing/recorded_case.h"
 #include "../elastic_mamba2.h"
 #if defined(ELASTIC_THROUGH_PLUGIN)  // the same cases through the TensorRT plugin's enqueue
 #include "plugin_call.h"
@@ -23,74 +12,7 @@
 
 namespace {
 
-[[noreturn]] void fail(const std::string& text) { throw std::runtime_error(text); }
-void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) fail(std::string(what) + ": " + cudaGetErrorString(error));
-}
-void check(int32_t status) {
-  if (status != ELASTIC_OK) fail(elastic_last_error());
-}
-
-class Header {
- public:
-  explicit Header(std::istream& in) {
-    for (std::string line; std::getline(in, line) && !line.empty();) {
-      const auto space = line.find(' ');
-      values_[line.substr(0, space)] = line.substr(space + 1);
-    }
-  }
-  const std::string& text(const std::string& key) const {
-    const auto found = values_.find(key);
-    if (found == values_.end()) fail("case: expected the key " + key + ", found none");
-    return found->second;
-  }
-  int number(const std::string& key) const { return std::atoi(text(key).c_str()); }
-  float real(const std::string& key) const { return std::strtof(text(key).c_str(), nullptr); }
-  std::vector<int> numbers(const std::string& key) const {
-    std::istringstream in(text(key));
-    std::vector<int> out;
-    for (int value; in >> value;) out.push_back(value);
-    return out;
-  }
-
- private:
-  std::map<std::string, std::string> values_;
-};
-
-constexpr int kPoison = 0xff;
-
-class DeviceBytes {
- public:
-  explicit DeviceBytes(std::size_t size) : size_(size) {
-    check(cudaMalloc(&data_, size), "cudaMalloc");
-    fill(kPoison);
-  }
-  ~DeviceBytes() { (void)cudaFree(data_); }
-  DeviceBytes(const DeviceBytes&) = delete;
-  DeviceBytes& operator=(const DeviceBytes&) = delete;
-
-  void fill(int byte) { check(cudaMemset(data_, byte, size_), "cudaMemset"); }
-  void read(std::istream& in) {
-    std::vector<char> bytes(size_);
-    if (!in.read(bytes.data(), static_cast<std::streamsize>(size_))) fail("case: expected more bytes of tensors");
-    check(cudaMemcpy(data_, bytes.data(), size_, cudaMemcpyHostToDevice), "cudaMemcpy");
-  }
-  std::vector<char> bytes() const {
-    std::vector<char> out(size_);
-    check(cudaMemcpy(out.data(), data_, size_, cudaMemcpyDeviceToHost), "cudaMemcpy");
-    return out;
-  }
-  void write(std::ostream& out) const { out.write(bytes().data(), static_cast<std::streamsize>(size_)); }
-  void* get() const { return data_; }
-  template <typename T>
-  T* as() const {
-    return static_cast<T*>(data_);
-  }
-
- private:
-  void* data_ = nullptr;
-  std::size_t size_;
-};
+using namespace elastic::testing;
 
 std::size_t size_of(int dtype) { return dtype == ELASTIC_FLOAT32 ? 4 : 2; }
 
@@ -158,15 +80,7 @@ void check_counters(const DeviceBytes& counters) {
     if (byte != 0) fail("counters: expected zeros after the call, found another value");
 }
 
-cudaStream_t stream = nullptr;
-
-void make_own_stream() {
-#if !defined(ELASTIC_HOST_SHIM)  // which has no streams
-  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-#endif
-}
-
-void enqueue(const ElasticMamba2Args& args, [[maybe_unused]] int kernel) {
+void enqueue(const ElasticMamba2Args& args, [[maybe_unused]] int kernel, cudaStream_t stream) {
 #if defined(ELASTIC_THROUGH_PLUGIN)
   elastic::mamba2::trt::call_plugin(args, stream);
 #else
@@ -175,7 +89,8 @@ void enqueue(const ElasticMamba2Args& args, [[maybe_unused]] int kernel) {
 }
 
 // One call: its tokens from `in`, its y to `out`.
-void run_call(const Header& h, Case& c, int tokens, int turn, std::istream& in, std::ostream& out) {
+void run_call(const Header& h, Case& c, int tokens, int turn, std::istream& in, std::ostream& out,
+              cudaStream_t stream) {
   ElasticMamba2Shape shape = c.shape;
   shape.tokens = tokens;
   ElasticMamba2Requirements needed;
@@ -196,64 +111,26 @@ void run_call(const Header& h, Case& c, int tokens, int turn, std::istream& in, 
   args.workspace = workspace.as<float>();
   args.counters = counters.as<uint32_t>();
   check(cudaDeviceSynchronize(), "what the call needs");
-  enqueue(args, h.number("kernel"));
+  enqueue(args, h.number("kernel"), stream);
   check(cudaDeviceSynchronize(), "kernel");
   check_counters(counters);
   y.write(out);
 }
 
-void run(std::istream& in, std::ostream& out) {
+void run(std::istream& in, std::ostream& out, cudaStream_t stream) {
   const Header header(in);
-#if defined(ELASTIC_HOST_SHIM)
-  elastic::shim::set_order(static_cast<elastic::shim::Order>(header.number("order")),
-                           static_cast<std::uint64_t>(header.number("seed")));
-#endif
+  set_order(header);
   Case c(header);
   c.read(in);
   int turn = 0;
   for (int tokens : header.numbers("calls")) {
-    run_call(header, c, tokens, turn, in, out);
+    run_call(header, c, tokens, turn, in, out, stream);
     turn = 1 - turn;
   }
   c.conv[turn].write(out);
   c.ssm[c.aliased ? 0 : turn].write(out);
 }
 
-void run_files(const std::string& source, const std::string& target) {
-  std::ifstream in(source, std::ios::binary);
-  std::ofstream out(target, std::ios::binary);
-  if (!in || !out) fail("case_runner: expected a readable case and a writable output");
-  run(in, out);
-  if (!out.flush()) fail("case_runner: " + target + ": expected to be written, found an error");
-}
-
-bool run_list(const std::string& list) {
-  std::ifstream in(list);
-  bool all = static_cast<bool>(in);
-  for (std::string source, target; std::getline(in, source) && std::getline(in, target);) try {
-      run_files(source, target);
-      std::puts("case: ok");
-    } catch (const std::exception& error) {
-      all = false;
-      std::printf("case: %s\n", error.what());
-    }
-  return all;
-}
-
 }  // namespace
 
-int main(int count, char** words) try {
-  std::vector<std::string> arguments(words + 1, words + count);
-  if (!arguments.empty() && arguments[0] == "--own-stream") {
-    make_own_stream();
-    arguments.erase(arguments.begin());
-  }
-  std::setvbuf(stdout, nullptr, _IOLBF, 1024);  // what was said of cases stays said if a later one ends the process
-  if (arguments.size() == 1) return run_list(arguments[0]) ? 0 : 1;
-  if (arguments.size() != 2) fail("usage: case_runner CASE OUTPUT, or case_runner [--own-stream] LIST");
-  run_files(arguments[0], arguments[1]);
-  return 0;
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "%s\n", error.what());
-  return 1;
-}
+int main(int count, char** words) { return run_recorded(count, words, run); }
