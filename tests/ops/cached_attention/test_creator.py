@@ -56,7 +56,9 @@ def test_both_caches_are_written_where_they_are_read() -> None:
         ({"head_dim": 264}, "attribute head_dim: expected 8 to 256, found 264"),
         ({"head_dim": 20}, "attribute head_dim: expected a multiple of 8, found 20"),
         ({"num_key_value_heads": 0}, "attribute num_key_value_heads: expected 1 to 65535, found 0"),
-        ({"scale": float("nan")}, "attribute scale: expected 0 or more, found nan"),
+        ({"scale": float("nan")}, "attribute scale: expected a finite number above 0, found nan"),
+        ({"scale": float("inf")}, "attribute scale: expected a finite number above 0, found inf"),
+        ({"scale": 0.0}, "attribute scale: expected a finite number above 0, found 0.0"),
     ],
 )
 def test_bad_fields_are_named(changes: dict[str, object], text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from elastic_export.ops.cached_attention import CACHED_ATTENTION
 from elastic_export.ops.contract import LIMITS, plugin_folder, read_contract
 from elastic_export.ops.kernel_limits import read_constants, read_formula
-from elastic_export.ops.plugin_creator import Declaration, Symbols, Values, check_range, create_creator, formula
+from elastic_export.ops.plugin_creator import Declaration, Symbols, Values, create_creator, formula
 
 FLOAT_BYTES = 4
 _HEADER = plugin_folder() / CACHED_ATTENTION.folder / LIMITS
@@ -31,7 +31,9 @@ def workspace_bytes(symbols: Symbols) -> int:
 
 
 def _check(values: Values) -> None:
-    check_range("CachedAttention: attribute scale", values["scale"], 0, math.inf)
+    scale = values["scale"]
+    if not 0 < scale < math.inf:  # as check_scale of the kernels: the library would refuse the engine when it runs
+        raise ValueError(f"CachedAttention: attribute scale: expected a finite number above 0, found {scale}")
     head_dim, step = int(values["head_dim"]), read_constants(_HEADER)["kHeadDimStep"]
     if head_dim % step:
         expected = f"a multiple of {step}"
