@@ -8,7 +8,8 @@ against float64 at that size; compute-sanitizer; Nsight Compute. DIR/report.json
 does not suffice for is skipped by name. Times are reported, never judged. Exit 0: all correct; 1: something was not; 2:
 nothing could be run; 3: nothing was wrong, but something that had to be checked was not.
 
---build: a folder with libelastic_plugins.so and case_runner for this card; without it nvcc and CMake build them.
+--build: a folder with libelastic_plugins.so, case_runner and attention_cases for this card, and plugin_runner and
+attention_plugin for the plugins; without it nvcc and CMake build them.
 --peers: what prepare_peers.py made.
 """
 
@@ -123,7 +124,7 @@ def find_machine() -> str:
 
 
 def build(folder: Path) -> Path:
-    """The library and case_runner for the card at hand; raises CannotRunError."""
+    """The library and the programs that run the ops' cases for the card at hand; raises CannotRunError."""
     for tool, what in (("nvcc", "the CUDA compiler"), ("cmake", "CMake")):
         if shutil.which(tool) is None:
             raise CannotRunError(f"expected {what}, found no {tool} on this machine, and no --build was given")

@@ -15,7 +15,7 @@ class Place:
     """Where a stage runs.
 
     Attributes:
-        programs: folder with libelastic_plugins.so and case_runner, built for this card.
+        programs: folder with libelastic_plugins.so and the programs that run each op's cases, built for this card.
         peers: folder that prepare_peers.py filled; None: no peers.
         scratch: the stage's own folder.
         report: folder of the report, for files besides report.json.
