@@ -30,8 +30,8 @@ std::string check_range(const char* subject, int64_t value, int64_t low, int64_t
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A call takes as long as its waves of blocks, each a share of the cache rows: the fewest splits for which that is least, and
-// none where they would not save a tenth, for parts are written, read and merged.
+// A call takes as long as its waves of blocks, each a share of the cache rows: the fewest splits for which that is
+// least, and none where they would not save a tenth, for parts are written, read and merged.
 int64_t choose_splits(int64_t blocks, int64_t places, int64_t room) {
   const auto cost = [&](int64_t splits) {
     return static_cast<double>(divide_up(blocks * splits, places)) / static_cast<double>(splits);

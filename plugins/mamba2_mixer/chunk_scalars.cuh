@@ -55,9 +55,9 @@ ELASTIC_D float lane_below(float value, float none) {
   return threadIdx.x % kWarp == 0 ? none : before;
 }
 
-// Two tokens a lane: everything that depends on dt. Every warp computes it, so that none waits for another to know the next
-// unit; one writes the scalars. The chain of shuffles is waited for: ptxas does not overlap it with the products with the
-// state. The state's unit becomes that of the next state; returns what multiplies the accumulators meanwhile.
+// Two tokens a lane: everything that depends on dt. Every warp computes it, so that none waits for another to know the
+// next unit; one writes the scalars. The chain of shuffles is waited for: ptxas does not overlap it with the products
+// with the state. The state's unit becomes that of the next state; returns what multiplies the accumulators meanwhile.
 ELASTIC_D float chunk_decays(const float* raw, float log2_a, float skip, const ChunkScalars& scalars,
                              StateUnit& state) {
   constexpr int kTokens = kChunk / kWarp, kPartLanes = kPart / kTokens;
