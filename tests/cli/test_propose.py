@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ import torch
 
 from elastic_export.checkpoint.budgets import nesting_warnings, parse_budgets
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli import propose as command
 from elastic_export.plan.fit_table import size_text
 from elastic_export.plan.machine import Space
 from elastic_export.propose.store import Store
 from elastic_export.propose.target import vram_measure
+from quantised_checkpoint import write_quantised
+from small_checkpoint import PARENT
 from small_text_model import TEXT
 from sorted_model import ARCH, write_sorted
 
@@ -211,6 +215,20 @@ def test_a_checkpoint_that_nobody_sorted_is_warned_about(propose: Run, tmp_path:
     assert "note: not sorted by importance: " in err
     axes = json.loads((tmp_path / "out.json").read_text())["proposed"]["axes"]
     assert not axes["hidden_size"]["sorted"]
+
+
+def test_a_parent_whose_columns_go_in_blocks_is_refused(run: Run, text: Path, tmp_path: Path) -> None:
+    """Cuts are measured at any column: the first inside a block of NVFP4 would end the search."""
+    arch, folder = replace(PARENT, hidden_size=64, ffn_sizes=(48,) * 3), tmp_path / "nvfp4"
+    weights = random_weights(arch, np.random.default_rng(4))
+    write_quantised(folder, arch, weights, lambda module: "NVFP4" if module.endswith("in_proj") else None)
+    (folder / "tokenizer.json").write_bytes(b"{}")  # not reached
+    code, out, err = run("budgets", "propose", "--checkpoint", str(folder), "--params", "10K", "--text", str(text),
+                         "--output", str(tmp_path / "out.json"))  # fmt: skip
+    assert (code, out) == (2, "")
+    first = "tensor 'backbone.layers.0.mixer.in_proj.weight': expected a matrix that can be cut at any column"
+    assert f"{first}, found one in NVFP4, of which 16 columns share a scale. Propose budgets of the checkpoint" in err
+    assert not list(tmp_path.glob("out.json*"))
 
 
 def test_too_little_memory_is_refused_unless_it_is_allowed(propose: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ def test_the_largest_comes_first_and_keeps_its_name() -> None:
         ("--params", "-9B", None, "expected a count such as 9B"),
         ("--params", "9", None, "expected a count such as 9B"),
         ("--params", "nanB", None, "expected a count such as 9B"),
+        pytest.param("--params", "9" * 400 + "B", None, "expected a count such as 9B", id="more than a float holds"),
         ("--params", "0B", None, "expected a count such as 9B"),
         ("--vram", "16 bytes", None, "--vram: expected a size such as 12GiB"),
         ("--vram", "-1GiB", None, "--vram: expected a size such as 12GiB"),

@@ -47,6 +47,24 @@ def check_alignment(
                 )
 
 
+def check_any_column(subject: str, tensors: Mapping[str, StoredTensor]) -> None:
+    """Raise InputError that names the first matrix whose columns go in blocks: whoever tries widths by the thousand,
+    and the last channels beside the first, cuts anywhere.
+
+    Args:
+        subject: the checkpoint.
+        tensors: its tensors.
+    """
+    for tensor in tensors.values():
+        if isinstance(tensor, QuantisedTensor) and tensor.format.block > 1:
+            raise InputError(
+                f"{subject}, tensor {tensor.name!r}",
+                expected="a matrix that can be cut at any column",
+                found=f"one in {tensor.format.name}, of which {tensor.format.block} columns share a scale",
+                todo="propose budgets of the checkpoint that it was quantised from",
+            )
+
+
 def _first_cut(columns: Runs, block: int) -> int | None:
     """The first end of a run that lies inside a block."""
     edges = (edge for start, count in columns for edge in (start, start + count))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from elastic_export.checkpoint.alignment import check_any_column
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.resolve import resolve_checkpoint
 from elastic_export.cli.evaluate import check_apart, check_output, tokenizer_of
@@ -163,6 +164,7 @@ def _opened(options: dict[str, Any], progress: ConsoleProgress) -> Checkpoint:
         require_budgets=False,
     )
     progress.say_all(checkpoint.warnings)
+    check_any_column(str(folder), checkpoint.tensors)
     return checkpoint
 
 

@@ -19,7 +19,7 @@ from elastic_runtime.format.jsonfile import json_type
 
 #: A proposal is no larger than its target, and smaller by no more than this part of it.
 TOLERANCE = 0.02
-_COUNT = re.compile(r"(\d+(?:\.\d+)?)([KMB])", re.IGNORECASE)
+_COUNT = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)([KMB])", re.IGNORECASE)
 _FACTORS = {"K": 10**3, "M": 10**6, "B": 10**9}
 #: The size of a model, in what its target is given in.
 Size = Callable[[Architecture], int]
