@@ -148,6 +148,17 @@ def test_a_file_of_another_size_is_not_taken(parent: Callable[..., Quantised], t
     assert written(parent(), tmp_path)[name] == heard[name]
 
 
+def test_what_nobody_will_take_up_is_removed(parent: Callable[..., Quantised], tmp_path: Path) -> None:
+    """Files of another division, and one that was not finished; nothing that is not of this kind."""
+    folder = tmp_path / "q"
+    before = written(parent(max_file_bytes=2000), folder)
+    (folder / "q8-00007-of-00009.part").write_bytes(b"half")
+    (folder / "notes.txt").write_text("mine")
+    heard = written(parent(), folder)
+    assert not before.keys() & heard.keys()
+    assert {path.name for path in folder.iterdir()} == {*heard, "notes.txt"}
+
+
 def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
     weights = random_weights(ARCH, np.random.default_rng(0))
     weights[f"{LEAD}1.mixer.up_proj.weight"][3, 4] = np.nan

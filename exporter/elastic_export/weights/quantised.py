@@ -74,6 +74,9 @@ class Quantised:
     def write(self, folder: Path, heard: Heard) -> None:
         """Write the files that `folder` does not have; `heard` hears of each in order as soon as it is complete.
 
+        What another parent or an ended run left there, and no file of this one will replace, is removed: it has the
+        size of a model, and nobody else would.
+
         Raises:
             InputError: a weight is not finite; the tensor is named.
             BuildError: a file cannot be written, or the precision cannot hold a value of what is not quantised.
@@ -81,6 +84,10 @@ class Quantised:
         try:
             # A file as old as the parent may be of what its shards held before.
             changed = max(shard.stat().st_mtime_ns for shard in self._checkpoint.shards)
+            wanted = {file.name for file in self._files}
+            for left in folder.glob(f"{PREFIX}*"):
+                if left.name not in wanted:
+                    left.unlink()
             for file in self._files:
                 there = file.is_in(folder) and (folder / file.name).stat().st_mtime_ns > changed
                 heard(folder / file.name, None if there else _write(self._checkpoint, folder / file.name, file))
