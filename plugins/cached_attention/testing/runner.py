@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from cached_attention.testing.cases import Case, Data, Result, make_data, read_result, write_case
-from mamba2_mixer.testing.runner import SHIM, CaseError, HostBuild
-
-#: Of one case of a list: what came out, or why nothing did.
-Outcome = Result | str
+from cached_attention.testing.cases import make_data, read_result, write_case
+from mamba2_mixer.testing.runner import SHIM, HostBuild, Runs
 
 #: Translation units of the library, without the TensorRT glue.
 SOURCES = (
@@ -43,49 +37,6 @@ class AttentionBuild(HostBuild):
 #: Made in a moment, for what needs neither sanitizers nor both types.
 QUICK = AttentionBuild(float16_only=True, sanitize=False)
 
-
-def run_case(command: Sequence[str], case: Case, folder: Path, data: Data | None = None) -> tuple[Data, Result]:
-    """Runs `case` by `command` + [case file, output file]; raises CaseError with what it said."""
-    data = data or make_data(case)
-    source, output = folder / "case.bin", folder / "output.bin"
-    write_case(case, data, source)
-    done = subprocess.run(
-        [*command, str(source), str(output)], capture_output=True, text=True, check=False, timeout=300
-    )
-    if done.returncode != 0:
-        raise CaseError(f"exit {done.returncode}: {done.stderr[-4000:]}")
-    return data, read_result(case, output)
-
-
-def run_cases(
-    command: Sequence[str], cases: Mapping[str, Case], folder: Path, timeout: float = 300
-) -> dict[str, Outcome]:
-    """Runs all cases by one process of `command` + [list]; a case that fails leaves the others alone."""
-    listed = write_list(cases, folder)
-    try:
-        done = subprocess.run([*command, str(listed)], capture_output=True, text=True, check=False, timeout=timeout)
-    except subprocess.TimeoutExpired as late:
-        return read_list(cases, folder, (late.stdout or b"").decode(), "not reached in time")
-    return read_list(cases, folder, done.stdout, f"exit {done.returncode}: {done.stderr[-1000:]}")
-
-
-def write_list(cases: Mapping[str, Case], folder: Path) -> Path:
-    """The file that names every case and its output, and the cases."""
-    lines = []
-    for number, case in enumerate(cases.values()):
-        source = folder / f"{number}.case"
-        write_case(case, make_data(case), source)
-        lines.append(f"{source}\n{folder / f'{number}.output'}\n")
-    listed = folder / "list"
-    listed.write_text("".join(lines))
-    return listed
-
-
-def read_list(cases: Mapping[str, Case], folder: Path, said: str, otherwise: str = "not reached") -> dict[str, Outcome]:
-    """By case, from what attention_cases said: `ok`, or why not, a line each; `otherwise` where it said nothing."""
-    lines = [line.removeprefix("case: ") for line in said.splitlines() if line.startswith("case: ")]
-    outcomes: dict[str, Outcome] = {}
-    for number, (name, case) in enumerate(cases.items()):
-        word = lines[number] if number < len(lines) else otherwise
-        outcomes[name] = read_result(case, folder / f"{number}.output") if word == "ok" else word
-    return outcomes
+ATTENTION = Runs(make_data, write_case, read_result)
+run_case, run_cases = ATTENTION.run_case, ATTENTION.run_cases
+write_list, read_list = ATTENTION.write_list, ATTENTION.read_list

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from mamba2_mixer.testing.cases import Case, Data, Result, make_data, read_result, write_case
-
-#: Of one case of a list: what came out, or why nothing did.
-Outcome = Result | str
+from mamba2_mixer.testing.cases import make_data, read_result, write_case
 
 PLUGINS = Path(__file__).parents[2]
 #: Translation units of the library, without the TensorRT glue.
@@ -107,48 +105,70 @@ def _run(command: Sequence[str]) -> None:
         raise CaseError(f"{' '.join(command)}\n{done.stderr}")
 
 
-def run_case(command: Sequence[str], case: Case, folder: Path) -> tuple[Data, Result]:
-    """Runs `case` by `command` + [case file, output file]; raises CaseError with what it said."""
-    data = make_data(case)
-    source, output = folder / "case.bin", folder / "output.bin"
-    write_case(case, data, source)
-    done = subprocess.run(
-        [*command, str(source), str(output)], capture_output=True, text=True, check=False, timeout=300
-    )
-    if done.returncode != 0:
-        raise CaseError(f"exit {done.returncode}: {done.stderr[-4000:]}")
-    return data, read_result(case, output)
+C, D, R = TypeVar("C"), TypeVar("D"), TypeVar("R")  # a case, its data, what comes out
 
 
-def run_cases(
-    command: Sequence[str], cases: Mapping[str, Case], folder: Path, timeout: float = 300
-) -> dict[str, Outcome]:
-    """Runs all cases by one process of `command` + [list]; a case that fails leaves the others alone."""
-    listed = write_list(cases, folder)
-    try:
-        done = subprocess.run([*command, str(listed)], capture_output=True, text=True, check=False, timeout=timeout)
-    except subprocess.TimeoutExpired as late:
-        return read_list(cases, folder, (late.stdout or b"").decode(), "not reached in time")
-    return read_list(cases, folder, done.stdout, f"exit {done.returncode}: {done.stderr[-1000:]}")
+@dataclass(frozen=True)
+class Runs(Generic[C, D, R]):
+    """How the programs of an op run its cases.
+
+    Attributes:
+        make: the data of a case.
+        write: the file of a case that the program reads.
+        read: what the program wrote.
+    """
+
+    make: Callable[[C], D]
+    write: Callable[[C, D, Path], None]
+    read: Callable[[C, Path], R]
+
+    def run_case(self, command: Sequence[str], case: C, folder: Path, data: D | None = None) -> tuple[D, R]:
+        """Runs `case` by `command` + [case file, output file]; raises CaseError with what it said."""
+        data = data or self.make(case)
+        source, output = folder / "case.bin", folder / "output.bin"
+        self.write(case, data, source)
+        done = subprocess.run(
+            [*command, str(source), str(output)], capture_output=True, text=True, check=False, timeout=300
+        )
+        if done.returncode != 0:
+            raise CaseError(f"exit {done.returncode}: {done.stderr[-4000:]}")
+        return data, self.read(case, output)
+
+    def run_cases(
+        self, command: Sequence[str], cases: Mapping[str, C], folder: Path, timeout: float = 300
+    ) -> dict[str, R | str]:
+        """What came out of each case, or why nothing did, by one process of `command` + [list]; a case that fails
+        leaves the others alone.
+        """
+        listed = self.write_list(cases, folder)
+        try:
+            done = subprocess.run([*command, str(listed)], capture_output=True, text=True, check=False, timeout=timeout)
+        except subprocess.TimeoutExpired as late:
+            return self.read_list(cases, folder, (late.stdout or b"").decode(), "not reached in time")
+        return self.read_list(cases, folder, done.stdout, f"exit {done.returncode}: {done.stderr[-1000:]}")
+
+    def write_list(self, cases: Mapping[str, C], folder: Path) -> Path:
+        """The file that names every case and its output, and the cases."""
+        lines = []
+        for number, case in enumerate(cases.values()):
+            source = folder / f"{number}.case"
+            self.write(case, self.make(case), source)
+            lines.append(f"{source}\n{folder / f'{number}.output'}\n")
+        listed = folder / "list"
+        listed.write_text("".join(lines))
+        return listed
+
+    def read_list(
+        self, cases: Mapping[str, C], folder: Path, said: str, otherwise: str = "not reached"
+    ) -> dict[str, R | str]:
+        """By case, from what the program said: `ok`, or why not, a line each; `otherwise` where it said nothing."""
+        lines = [line.removeprefix("case: ") for line in said.splitlines() if line.startswith("case: ")]
+        outcomes: dict[str, R | str] = {}
+        for number, (name, case) in enumerate(cases.items()):
+            word = lines[number] if number < len(lines) else otherwise
+            outcomes[name] = self.read(case, folder / f"{number}.output") if word == "ok" else word
+        return outcomes
 
 
-def write_list(cases: Mapping[str, Case], folder: Path) -> Path:
-    """The file that names every case and its output, and the cases."""
-    lines = []
-    for number, case in enumerate(cases.values()):
-        source = folder / f"{number}.case"
-        write_case(case, make_data(case), source)
-        lines.append(f"{source}\n{folder / f'{number}.output'}\n")
-    listed = folder / "list"
-    listed.write_text("".join(lines))
-    return listed
-
-
-def read_list(cases: Mapping[str, Case], folder: Path, said: str, otherwise: str = "not reached") -> dict[str, Outcome]:
-    """By case, from what case_runner said: `ok`, or why not, a line each; `otherwise` where it said nothing."""
-    lines = [line.removeprefix("case: ") for line in said.splitlines() if line.startswith("case: ")]
-    outcomes: dict[str, Outcome] = {}
-    for number, (name, case) in enumerate(cases.items()):
-        word = lines[number] if number < len(lines) else otherwise
-        outcomes[name] = read_result(case, folder / f"{number}.output") if word == "ok" else word
-    return outcomes
+MIXER = Runs(make_data, write_case, read_result)
+run_case, run_cases, write_list, read_list = MIXER.run_case, MIXER.run_cases, MIXER.write_list, MIXER.read_list
