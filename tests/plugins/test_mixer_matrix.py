@@ -11,6 +11,7 @@ import pytest
 from mamba2_mixer import reference
 from mamba2_mixer.testing.cases import (
     Case,
+    Data,
     Result,
     errors,
     expected,
@@ -77,15 +78,8 @@ def test_a_call_from_the_state_of_another_is_one_long_call(case_runner: Path, tm
         np.testing.assert_array_equal(found.conv_state, wanted.conv_state.astype(np.float32))
 
 
-def _run(case: Case, data: object, runner: Path, folder: Path) -> Result:
-    from mamba2_mixer.testing import runner as module
-
-    original = module.make_data
-    module.make_data = lambda _: data  # type: ignore[assignment,return-value]
-    try:
-        return run_case([str(runner)], case, folder)[1]
-    finally:
-        module.make_data = original
+def _run(case: Case, data: Data, runner: Path, folder: Path) -> Result:
+    return run_case([str(runner)], case, folder, data)[1]
 
 
 @pytest.mark.parametrize("seed", range(4))
