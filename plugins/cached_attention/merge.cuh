@@ -11,7 +11,7 @@ constexpr int kMergeVector = 4;
 
 // What the block's threads know of the row's parts.
 struct MergeShares {
-  int count;     // parts with any weight: a row sees the cache from its begin, so they are the first ones
+  int count;     // up to the last part with any weight: all before it had cache rows, so that their sums are written
   float weight;  // of all, relative to the best
 };
 
@@ -29,13 +29,13 @@ ELASTIC_D MergeShares share_parts(const Args& args, const Cut& cut, const Parts&
   for (int split = lane; split < cut.splits; split += kWarp) {
     const float factor = power_below(parts.best[at(split)], best), own = parts.weight[at(split)];
     weight = fmaf(factor, own, weight);
-    count += own == 0.f ? 0.f : 1.f;
+    if (own != 0.f) count = static_cast<float>(split + 1);  // an earlier one may have weight 0
     if (threadIdx.x < kWarp) factors[split] = factor;
   }
   ELASTIC_UNROLL
   for (int mask = kWarp / 2; mask > 0; mask /= 2) {
     weight += __shfl_xor_sync(kAllLanes, weight, mask);
-    count += __shfl_xor_sync(kAllLanes, count, mask);
+    count = fmaxf(count, __shfl_xor_sync(kAllLanes, count, mask));
   }
   return {static_cast<int>(count), weight};
 }

@@ -78,7 +78,10 @@ MUTATIONS = {
         "divide_up(divide_up(seen, Traits::kKeys), cut.splits)",
         "(seen / Traits::kKeys / cut.splits)",
     ),
-    "merge: of empty parts": Mutation("merge.cuh", "count += own == 0.f ? 0.f : 1.f;", "count += 1.f;"),
+    "merge: of empty parts": Mutation("merge.cuh", "if (own != 0.f) count =", "count ="),
+    "merge: parts without weight not counted": Mutation(
+        "merge.cuh", "if (own != 0.f) count = static_cast<float>(split + 1);", "if (own != 0.f) count += 1.f;"
+    ),
     "merge: minus infinity less minus infinity": Mutation(
         "attend_softmax.cuh", "score - (best == -INFINITY ? 0.f : best)", "score - best"
     ),
@@ -152,6 +155,7 @@ SUITE = (
     "decode multiprocessors=64",
     "prefill D=136",
     "prefill large scores",
+    "decode splits of scores of minus infinity",
     "prefill no spare rows",
     "T=3 after 64",
     "calls that follow each other",

@@ -21,6 +21,8 @@ CONTRACT = json.loads((Path(__file__).parents[1] / "contract.json").read_text())
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 DTYPE_CODES = {"float16": 1, "bfloat16": 2}  # ElasticDtype
 ORDERS = {"forward": 0, "reversed": 1, "random": 2}  # shim::Order
+#: Elements of keys whose product with a query above 1 is minus infinity in float32.
+HIDING_KEYS = {"infinite": -np.inf, "overflow": float(ml_dtypes.finfo(ml_dtypes.bfloat16).min)}
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class Case:
         calls: tokens of each call.
         start: of each sequence, cache rows that hold earlier tokens before the first call.
         spare: rows of the caches beyond what all calls write.
-        scores: `typical` (a score has variance 1), `large` (scores of thousands, whose powers no narrow type holds).
+        scores: `typical` (a score has variance 1), `large` (scores of thousands, whose powers no narrow type holds),
+            or those of the first three quarters of the earlier rows are minus infinity: `infinite` by their keys,
+            `overflow` by the product of bfloat16's greatest number with a query above 1.
         scale: of the scores; 0: 1/sqrt(head_dim).
     """
 
@@ -42,7 +46,7 @@ class Case:
     head_dim: int = 64
     spare: int = 3
     dtype: str = "float16"
-    scores: Literal["typical", "large"] = "typical"
+    scores: Literal["typical", "large", "infinite", "overflow"] = "typical"
     scale: float = 0.0
     kernel: str = "auto"
     order: str = "random"
@@ -108,10 +112,16 @@ def make_data(case: Case) -> Data:
         for b, rows in enumerate(case.start):
             cache[b, :, rows:] = np.nan
     width, narrow = case.heads * case.head_dim, case.groups * case.head_dim
+    queries = [normal(case.batch, tokens, width, size=spread) for tokens in case.calls]
+    if case.scores in HIDING_KEYS:
+        for query in queries:
+            query[..., :: case.head_dim] = abs(query[..., :: case.head_dim]) + 2
+        for b, rows in enumerate(case.start):
+            caches[0][b, :, : rows * 3 // 4, 0] = HIDING_KEYS[case.scores]
     return Data(
         *caches,
         position=[case.position(call) for call in range(len(case.calls))],
-        query=[normal(case.batch, tokens, width, size=spread) for tokens in case.calls],
+        query=queries,
         key=[normal(case.batch, tokens, narrow, size=spread) for tokens in case.calls],
         value=[normal(case.batch, tokens, narrow) for tokens in case.calls],
     )
@@ -224,6 +234,9 @@ def matrix() -> dict[str, Case]:
         both(f"multiprocessors={splits}", multiprocessors=splits)
     both("large scores", scores="large")
     both("large scores, bfloat16", scores="large", dtype="bfloat16")
+    hidden = {"start": (200, 90), "scores": "infinite"}
+    both("splits of scores of minus infinity", **hidden)
+    both("splits of scores of minus infinity by overflow", **hidden | {"scores": "overflow", "dtype": "bfloat16"})
     both("scale", scale=0.7)
     both("no spare rows", spare=0)
     for order in ("forward", "reversed"):
