@@ -31,10 +31,12 @@ std::string why_not_decode(const Shape& s) {
          " and " + std::to_string(group_channels(s));
 }
 
-std::string why_not_chunks(const Call& call) {
+// `kernel`: chunk_prefill or its variant.
+std::string why_not_chunks(const char* kernel, const Call& call) {
   const Shape& s = call.shape;
-  return "Mamba2Mixer: kernel chunk_prefill: expected compute capability 8 or later, a convolution of width 4, heads "
-         "in a multiple of 4, head and state sizes of 8 to 128 in multiples of 4, found " +
+  return std::string("Mamba2Mixer: kernel ") + kernel +
+         ": expected compute capability 8 or later, a convolution of width 4, heads in a multiple of 4, head and state "
+         "sizes of 8 to 128 in multiples of 4, found " +
          std::to_string(call.capability) + ", " + std::to_string(s.conv_width) + ", " + std::to_string(s.heads) + ", " +
          std::to_string(s.head_dim) + " and " + std::to_string(s.state_size);
 }
@@ -83,12 +85,12 @@ std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* 
       return "";
     case ELASTIC_MAMBA2_CHUNK_PREFILL:
       *chosen = ELASTIC_MAMBA2_CHUNK_PREFILL;
-      return tensor_cores ? "" : why_not_chunks(call);
+      return tensor_cores ? "" : why_not_chunks("chunk_prefill", call);
     case ELASTIC_MAMBA2_CHUNK_PREFILL_GATED:
       *chosen = ELASTIC_MAMBA2_CHUNK_PREFILL_GATED;
       if (call.activation != ELASTIC_BFLOAT16)
         return unlike("activation type of kernel chunk_prefill_gated", "2 (bfloat16)", call.activation);
-      return tensor_cores ? "" : why_not_chunks(call);
+      return tensor_cores ? "" : why_not_chunks("chunk_prefill_gated", call);
     default:
       return unlike("kernel",
                     "0 (auto), 1 (decode_step), 2 (scan_prefill), 3 (chunk_prefill) or 4 (chunk_prefill_gated)", asked);

@@ -185,14 +185,18 @@ def test_what_decode_step_does_not_run_is_refused(library: MixerLibrary, changes
         ({"state_size": 30}, "8, 4, 128, 80 and 30"),
     ],
 )
-def test_what_chunk_prefill_does_not_run_is_refused(library: MixerLibrary, changes: dict[str, int], found: str) -> None:
+@pytest.mark.parametrize("kernel", ["chunk_prefill", "chunk_prefill_gated"])
+def test_what_chunk_prefill_does_not_run_is_refused(
+    library: MixerLibrary, kernel: str, changes: dict[str, int], found: str
+) -> None:
     expected = (
         "compute capability 8 or later, a convolution of width 4, heads in a multiple of 4, head and state sizes of 8 "
         "to 128 in multiples of 4"
     )
-    text = f"Mamba2Mixer: kernel chunk_prefill: expected {expected}, found {found}"
+    text = f"Mamba2Mixer: kernel {kernel}: expected {expected}, found {found}"
+    activation = 2 if kernel == "chunk_prefill_gated" else 0  # an ElasticDtype: bfloat16, float32
     with pytest.raises(MixerError, match=re.escape(text)):
-        library.enqueue(arguments(shape(tokens=64, **changes)), "chunk_prefill")
+        library.enqueue(arguments(shape(tokens=64, **changes), activation=activation), kernel)
 
 
 def test_the_gate_before_the_norm_wants_bfloat16(library: MixerLibrary) -> None:
