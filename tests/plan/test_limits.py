@@ -89,13 +89,13 @@ def test_what_the_attention_plugin_takes(change: dict[str, Any], most: int | Non
     check_limits(model, **{**GOOD, "max_context": 1 << 20})
 
 
-def test_the_limits_of_the_plugin_are_the_contracts() -> None:
-    limits = load_contract("cached_attention").limits
-    assert largest_context(NANO, "bf16", "plugin") == limits["S"][1]
+def test_the_limits_of_the_plugins_are_the_contracts() -> None:
+    mixer, attention = (load_contract(name).limits for name in ("mamba2_mixer", "cached_attention"))
+    assert largest_context(NANO, "bf16", "plugin") == attention["S"][1]
     for option, symbol in (("max_tokens", "T"), ("max_batch", "B")):
-        most = limits[symbol][1]
+        most = min(mixer[symbol][1], attention[symbol][1])
         check_limits(NANO, **{**GOOD, "max_context": 1 << 30, option: most})
-        text = rf"--{option.replace('_', '-')}: expected at most {most} with plugin ops \(CachedAttention\), found"
+        text = rf"--{option.replace('_', '-')}: expected at most {most} with plugin ops \(Mamba2Mixer\), found"
         with pytest.raises(InputError, match=text):
             check_limits(NANO, **{**GOOD, "max_context": 1 << 30, option: most + 1})
         check_limits(NANO, **{**NATIVE, "max_context": 24448, option: min(24448, most)})

@@ -67,6 +67,15 @@ def test_every_wrong_dimension_is_named(index: int) -> None:
         bind_shapes(CONTRACT, read_fields(DECLARATION, FIELDS), dims)
 
 
+@pytest.mark.parametrize(("symbol", "most"), [("B", 65535), ("T", 65535 * 16)])
+def test_limits_of_a_call_are_the_kernels(symbol: str, most: int) -> None:
+    sizes = {"B": 1, "T": 7, symbol: most + 1}
+    batch, tokens = sizes["B"], sizes["T"]
+    dims = [(batch, tokens, *DIMS[0][2:]), *DIMS[1:7], *((batch, *d[1:]) for d in DIMS[7:])]
+    with pytest.raises(ValueError, match=f"Mamba2Mixer: {symbol}: expected 1 to {most}, found {most + 1}"):
+        bind_shapes(CONTRACT, read_fields(DECLARATION, FIELDS), dims)
+
+
 def test_limits_are_the_contracts() -> None:
     dims = [*DIMS]
     dims[1], dims[8] = (224, 1, 9), (1, 8, 224)
