@@ -37,25 +37,26 @@ def compile_share(peers: str, share: int, shares: int) -> None:
     import torch  # noqa: PLC0415 (in the processes that compile)
 
     from device_check.mixer_peers import CHUNKS, import_mamba_ssm, scan_tuners  # noqa: PLC0415
-    from device_check.mixer_set import LAYER_12B  # noqa: PLC0415
+    from device_check.mixer_set import LAYER_12B, Size  # noqa: PLC0415
 
     triton = import_mamba_ssm(Path(peers))
     for tuner in scan_tuners(triton):
         own, safe = tuner.configs[share::shares], tuner.configs[-1]
         tuner.configs = own if safe in own and len(own) > 1 else [*own, safe]  # one alone would not be tried but run
         tuner.do_bench = _once
-    heads, groups = LAYER_12B["heads"], LAYER_12B["groups"]
-    normal = torch.randn(_TOKENS, heads * 80 + 2 * groups * 128, device="cuda").bfloat16()[None]
-    x, b, c = normal.split([heads * 80, groups * 128, groups * 128], dim=-1)
-    dt = torch.randn(1, _TOKENS, 22656, device="cuda").bfloat16()[..., -heads:]
-    parameters = torch.randn(3, heads, device="cuda")
+    size = Size(1, _TOKENS, **LAYER_12B)
+    x_heads, state_groups = (size.heads, size.head_dim), (size.groups, size.state_size)
+    normal = torch.randn(1, _TOKENS, size.channels, device="cuda").bfloat16()
+    x, b, c = normal.split([size.inner, *[size.groups * size.state_size] * 2], dim=-1)
+    dt = torch.randn(1, _TOKENS, size.width, device="cuda").bfloat16()[..., -size.heads :]
+    parameters = torch.randn(3, size.heads, device="cuda")
     for chunk in CHUNKS:
         triton("ssd_combined")._mamba_chunk_scan_combined_fwd(
-            *(x.unflatten(-1, (heads, 80)), dt, -parameters[0].abs()),
-            *(b.unflatten(-1, (groups, 128)), c.unflatten(-1, (groups, 128)), chunk),
+            *(x.unflatten(-1, x_heads), dt, -parameters[0].abs()),
+            *(b.unflatten(-1, state_groups), c.unflatten(-1, state_groups), chunk),
             D=parameters[1].bfloat16(),
             dt_bias=parameters[2].bfloat16(),
-            initial_states=torch.randn(1, heads, 80, 128, device="cuda"),
+            initial_states=torch.randn(1, *x_heads, size.state_size, device="cuda"),
             dt_softplus=True,
         )
     torch.cuda.synchronize()
