@@ -1,7 +1,7 @@
-// The vocabulary of kernels on tensor cores: tiles of two-byte elements in shared memory, and the fragments of them that
-// the lanes of a warp hold for D = A*B + D, A [16, 16], B [16, 8], D [16, 8]. Device code and host shim alike; which lane
-// holds which element is PTX's affair (mma.m16n8k16, ldmatrix) and stays behind these names. From sm_80 on, and
-// of float16 on sm_75.
+// The vocabulary of kernels on tensor cores: tiles of two-byte elements in shared memory, and the fragments of them
+// that the lanes of a warp hold for D = A*B + D, A [16, 16], B [16, 8], D [16, 8]. Device code and host shim alike;
+// which lane holds which element is PTX's affair (mma.m16n8k16, ldmatrix) and stays behind these names. From sm_80 on,
+// and of float16 on sm_75.
 #pragma once
 
 #include "device.cuh"

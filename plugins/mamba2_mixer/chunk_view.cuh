@@ -43,7 +43,8 @@ struct ChunkView {
                   place.first * args.shape.state_size) {}
 };
 
-// What becomes of y: itself in float32, for gated_norm. It takes the place of x, whose chunk is in shared memory by then.
+// What becomes of y: itself in float32, for gated_norm. It takes the place of x, whose chunk is in shared memory by
+// then.
 struct PlainOutput {
   struct Raw {};
   float* first;   // of token 0

@@ -2,8 +2,8 @@
 //
 // Grid (segment blocks + head blocks, token tiles, B). Neighbouring lanes of a warp own one segment of at most 128
 // channels, kVec a lane, and so find the segment's unit of each token among themselves. A warp has as many segments as
-// it has room for, all of x or all of B and C: with eight channels a lane three heads of 80, which leave two lanes idle.
-// One batch of tokens is on its way while the one before is computed.
+// it has room for, all of x or all of B and C: with eight channels a lane three heads of 80, which leave two lanes
+// idle. One batch of tokens is on its way while the one before is computed.
 #pragma once
 
 #include <type_traits>

@@ -24,8 +24,9 @@ struct DecodeConvView {
         channels(conv_channels(args.shape)) {}
 };
 
-// What the convolution of kVec neighbouring channels needs, as it was loaded. A row of `projected` may begin anywhere, so
-// the token's values are loaded, and kept, one by one: to pack them would be to wait for them. All else is whole accesses.
+// What the convolution of kVec neighbouring channels needs, as it was loaded. A row of `projected` may begin anywhere,
+// so the token's values are loaded, and kept, one by one: to pack them would be to wait for them. All else is whole
+// accesses.
 template <typename T, int kVec>
 struct TokenTaps {
   static constexpr int kTaps = kDecodeTaps;

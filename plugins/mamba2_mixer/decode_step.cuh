@@ -6,7 +6,8 @@
 // normalises the group, so its values must be seen by all: they go through the workspace.
 //
 // A row of length 0 takes the same way, with its states stored as they were: a branch before the loads would add the
-// latency of `length` to every step. Only for K = 4, N and the channels of a group multiples of 4 (decodes in select.h).
+// latency of `length` to every step. Only for K = 4, N and the channels of a group multiples of 4 (decodes in
+// select.h).
 #pragma once
 
 #include "decode_conv.cuh"
@@ -34,7 +35,8 @@ constexpr int decode_resident_blocks(int chunks) {
   return chunks == 2 ? 4 : (sizeof(T) > 2 ? 4 : kDecodeBlocks);
 }
 
-// What a block works on: rows [begin, end) of one head. `heads`: those of a group; a division less before the first load.
+// What a block works on: rows [begin, end) of one head. `heads`: those of a group; a division less before the first
+// load.
 struct DecodePlace {
   int b, head, group;
   int head_of_group;  // 0 .. heads of a group - 1
@@ -141,8 +143,8 @@ struct DecodeToken {
   float* gate;   // [rows of the block], silu(z)
 };
 
-// What one thread loads for DecodeToken: pairs lane, lane + 128, ... of the columns of B and then C, and row `lane` of x
-// and z. A thread that has none loads the first one: at the end of a branch around the loads it would wait for them.
+// What one thread loads for DecodeToken: pairs lane, lane + 128, ... of the columns of B and then C, and row `lane` of
+// x and z. A thread that has none loads the first one: at the end of a branch around the loads it would wait for them.
 template <typename T, int kChunks>
 class TokenLoads {
  public:

@@ -1,7 +1,7 @@
-// How conv_operands hands x, B and C to chunk_prefill: in the float32 rows of PrefillWorkspace, each segment of channels
-// (one block's of a head, one group's B or C) as two-byte operands in the first half of its place, padded with zeros to
-// whole 16 bytes, then its unit of that token, a power of two in float32: value = operand * unit, |operand| < 1. y of a
-// head takes the place of its x.
+// How conv_operands hands x, B and C to chunk_prefill: in the float32 rows of PrefillWorkspace, each segment of
+// channels (one block's of a head, one group's B or C) as two-byte operands in the first half of its place, padded with
+// zeros to whole 16 bytes, then its unit of that token, a power of two in float32: value = operand * unit,
+// |operand| < 1. y of a head takes the place of its x.
 #pragma once
 
 #include "prefill_workspace.cuh"

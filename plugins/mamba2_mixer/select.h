@@ -1,4 +1,5 @@
-// Which kernel and which variant of it runs for which shape, and how much memory it needs: pure host functions, no CUDA.
+// Which kernel and which variant of it runs for which shape, and how much memory it needs: pure host functions, no
+// CUDA.
 #pragma once
 
 #include <string>

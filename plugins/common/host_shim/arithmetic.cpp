@@ -3,8 +3,8 @@
 
 namespace elastic {
 
-// PTX ISA, ldmatrix.x4: lane 8*i + r names row r of matrix i; each lane gets elements 2*(lane%4) and the next one of row
-// lane/4 of each matrix, or transposed of column lane/4.
+// PTX ISA, ldmatrix.x4: lane 8*i + r names row r of matrix i; each lane gets elements 2*(lane%4) and the next one of
+// row lane/4 of each matrix, or transposed of column lane/4.
 void load_matrices(const void* row, bool transposed, std::uint32_t (&pairs)[4]) {
   struct Row {
     const void* address;

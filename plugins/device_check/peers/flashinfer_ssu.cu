@@ -1,4 +1,5 @@
-// FlashInfer's selective_state_update for the shape of Nemotron-Nano-12B-v2, as a C function: BF16 activations, FP32 state.
+// FlashInfer's selective_state_update for the shape of Nemotron-Nano-12B-v2, as a C function: BF16 activations, FP32
+// state.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -21,13 +22,14 @@ constexpr int PHILOX_ROUNDS = 0;
 
 #include <flashinfer/mamba/selective_state_update.cuh>
 
-// state [batch, heads, 80, 128] in place; x and output [batch, heads, 80], B and C [batch, groups, 128], dt [batch, heads],
-// rows as far apart as the strides say; A (negative), D and dt_bias [heads]. algorithm: 1 simple, 2 vertical.
+// state [batch, heads, 80, 128] in place; x and output [batch, heads, 80], B and C [batch, groups, 128], dt
+// [batch, heads], rows as far apart as the strides say; A (negative), D and dt_bias [heads]. algorithm: 1 simple,
+// 2 vertical.
 // 0, or 1 and words on stderr.
 extern "C" __attribute__((visibility("default"))) int peer_flashinfer_ssu(
-    void* state, void* x, void* dt, void* dt_bias, void* A, void* B, void* C, void* D, void* output, int batch, int heads,
-    int groups, int64_t x_stride, int64_t dt_stride, int64_t B_stride, int64_t C_stride, int64_t output_stride,
-    int algorithm, cudaStream_t stream) {
+    void* state, void* x, void* dt, void* dt_bias, void* A, void* B, void* C, void* D, void* output, int batch,
+    int heads, int groups, int64_t x_stride, int64_t dt_stride, int64_t B_stride, int64_t C_stride,
+    int64_t output_stride, int algorithm, cudaStream_t stream) {
   flashinfer::mamba::SelectiveStateUpdateParams p;
   p.batch = p.state_cache_size = batch;
   p.nheads = heads;
