@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.propose.store import Store, checkpoint_inputs
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import BuildError, InputError
 from sorted_model import write_sorted
 
 
@@ -57,6 +58,24 @@ def test_measurements_that_are_none_are_not_taken(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a file that can be written, found No such file or directory"):
         Store(tmp_path / "none" / "out.partial", {}).put({"x": [1.0]})
+
+
+def test_a_full_disk_costs_the_new_measurements_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "out.json.partial"
+    Store(file, {}).put({"x": [0.1]})
+
+    def write_half(path: Path, text: str, encoding: str) -> int:
+        path.write_bytes(text.encode(encoding)[: len(text) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_half)
+        with pytest.raises(BuildError, match="partial: expected room to write, found No space left on device"):
+            Store(file, {}).put({"y": [0.2]})
+    assert list(tmp_path.iterdir()) == [file]
+    assert (Store(file, {}).get("x"), Store(file, {}).get("y")) == ([0.1], None)
 
 
 def test_a_checkpoint_of_other_bytes_is_another(tmp_path: Path) -> None:

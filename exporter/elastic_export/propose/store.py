@@ -16,7 +16,7 @@ from typing import Any
 from elastic_export import __version__
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.tensors import QuantisedTensor
-from elastic_runtime.errors import ElasticError, InputError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.records import decode
 
@@ -59,16 +59,28 @@ class Store:
         return self._found.get(key)
 
     def put(self, found: Mapping[str, Values]) -> None:
-        """Keep them, at once on the disk. Raises InputError: the file cannot be written."""
+        """Keep them, at once on the disk; where that fails, the file stays as it was.
+
+        Raises:
+            InputError: the file cannot be written.
+            BuildError: the disk is full.
+        """
         self._found.update(found)
         document = {"schema": _SCHEMA, "inputs": self._digest, "found": self._found}
         beside = self._file.with_name(self._file.name + ".new")
         try:
-            beside.write_text(json.dumps(document), "utf-8")
-            beside.replace(self._file)
+            try:
+                beside.write_text(json.dumps(document), "utf-8")
+                beside.replace(self._file)
+            finally:
+                beside.unlink(missing_ok=True)
         except OSError as error:
-            expected, found_ = "a file that can be written", error.strerror or str(error)
-            raise InputError(str(self._file), expected=expected, found=found_, todo="name another --output") from error
+            subject, why = str(self._file), error.strerror or str(error)
+            if error.errno in NO_ROOM:
+                todo = "free some space there, or name another --output"
+                raise BuildError(subject, expected="room to write", found=why, todo=todo) from error
+            expected, todo = "a file that can be written", "name another --output"
+            raise InputError(subject, expected=expected, found=why, todo=todo) from error
 
     def remove(self) -> None:
         """After the end."""
