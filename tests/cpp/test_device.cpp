@@ -190,6 +190,27 @@ TEST(device_columns_of_the_same_rows_are_read_and_copied_together) {
   }
 }
 
+TEST(device_rows_longer_than_a_buffer_come_in_pieces) {
+  fake::state() = {};
+  const cuda::Stream stream = cuda::make_stream();
+  const TensorRuns kept[] = {
+      {{{0, 3}}, {{2, 60}, {100, 70}}},   // columns longer than a buffer,
+      {{{1, 3}}, {{2, 30}, {100, 30}}}};  // and shorter ones, which are longer together
+  std::vector<std::byte> file(4 * 200);
+  for (std::size_t i = 0; i < file.size(); ++i) file[i] = static_cast<std::byte>(i * 7 + i / 200);
+  for (const TensorRuns& runs : kept) {
+    const std::vector<Block> blocks = strided_blocks({4, 200}, runs, 1, Window{{3, 150}, 1, 4});
+    std::vector<std::byte> wanted(3 * 150, std::byte{0xEE});
+    copy_blocks(file.data(), wanted.data(), blocks);
+    const cuda::Device memory = cuda::allocate(wanted.size(), "a test");
+    cuda::Staging staging(stream.get(), 48);
+    const auto is_held = [](std::uint64_t, std::uint64_t size) { CHECK(size <= 48); };
+    staging.copy(file.data(), memory.get(), blocks, is_held, is_held);
+    CHECK(cudaStreamSynchronize(stream.get()) == cudaSuccess);
+    CHECK(std::memcmp(memory.get(), wanted.data(), wanted.size()) == 0);
+  }
+}
+
 TEST(device_batches_of_unlike_rows) {
   const Bundle bundle = make_bundle();
   TensorRtOptions options;

@@ -27,18 +27,25 @@ class Staging {
   /// read may be released when this returns; it is on the device when the stream has been waited for.
   void copy(const std::byte* source, void* target, const std::vector<Block>& blocks, const Touch& fetch,
             const Touch& release) {
+    const auto in_pieces = [&](std::uint64_t from, std::uint64_t to, std::uint64_t size) {
+      for (std::uint64_t done = 0; done < size; done += bytes_) {
+        const std::uint64_t count = std::min<std::uint64_t>(bytes_, size - done);
+        band(source, target, {{from + done, to + done, count, 1, count, count}}, 0, 1, fetch, release);
+      }
+    };
     for (std::size_t first = 0, last; first < blocks.size(); first = last) {
       const Block& block = blocks[first];
       last = block.contiguous() ? first + 1 : end_of_rows(blocks, first);
-      if (!block.contiguous()) {
-        rows(source, target, {blocks.begin() + at(first), blocks.begin() + at(last)}, fetch, release);
-        continue;
-      }
-      const std::uint64_t size = block.width * block.height;
-      for (std::uint64_t done = 0; done < size; done += bytes_) {
-        const std::uint64_t count = std::min<std::uint64_t>(bytes_, size - done);
-        const Block piece{block.source + done, block.target + done, count, 1, count, count};
-        band(source, target, {piece}, 0, 1, fetch, release);
+      const std::vector<Block> columns(blocks.begin() + at(first), blocks.begin() + at(last));
+      if (block.contiguous()) {
+        in_pieces(block.source, block.target, block.width * block.height);
+      } else if (width_of(columns) <= bytes_) {
+        rows(source, target, columns, fetch, release);
+      } else {  // a row longer than a buffer
+        for (const Block& column : columns)
+          for (std::uint64_t row = 0; row < column.height; ++row)
+            in_pieces(column.source + row * column.source_pitch, column.target + row * column.target_pitch,
+                      column.width);
       }
     }
   }
@@ -66,7 +73,6 @@ class Staging {
             std::uint64_t height, const Touch& fetch, const Touch& release) {
     const Block &left = columns.front(), &right = columns.back();
     const std::uint64_t width = width_of(columns), start = left.source + row * left.source_pitch;
-    if (width > bytes_) throw BuildError("copying weights", "rows of at most 64 MiB", "a longer one");
     Slot& slot = slots_[next_];
     next_ = 1 - next_;
     if (slot.used) check(cudaEventSynchronize(slot.copied.get()), "copying weights to the GPU");
