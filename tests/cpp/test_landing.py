@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ from elastic_runtime.tensorrt import plugin_library
 from plugin_libraries_folder import library_bytes, write_libraries
 
 pytest.importorskip("onnx")
+import onnxruntime
+
+from card_memory import apart
+from elastic_runtime.ort import onnx_memory
+from elastic_runtime.ort.onnx_memory import check_cuda
 from landing_bundle import PLUGIN, expected_ids, write_bundle
 
 GIB = 1 << 30
@@ -66,6 +72,7 @@ IN_PLACE = "warning: b/n.engine in place of b/p.engine: "
 ON_CPU = "running on the CPU with onnxruntime, in float32 arithmetic"
 NO_ENGINE = "; no engine runs here: b/p.engine: "
 OLD_DRIVER = "expected a driver that runs CUDA 13"
+FULL = "driver=12080 has_provider=1"
 CASES = {
     "the library": Case(PLUGINS, plugins="fits"),
     "no library": Case(NATIVE, (IN_PLACE + "libelastic_plugins.so: expected ",)),
@@ -94,6 +101,18 @@ CASES = {
     "another class": Case(CPU, ("Fake RTX has compute capability 12.1, the engines are for 12.0, 8.9: ",), "minor=1"),
     "too little memory": Case(
         CPU, (ON_CPU, "; no engine runs here: bundle: expected a budget that fits, found none"), "free_bytes=629145600"
+    ),
+    "a card that fills up before the weights are there": Case(
+        CPU, (ON_CPU, "on the card it expected room for 16 bytes more, found out of memory" + NO_ENGINE + OLD_DRIVER),
+        FULL + " room=15", plugins="fits",
+    ),
+    "the same, the card by its name": Case(
+        "", ("expected room for 16 bytes more, found out of memory" + NO_ENGINE + OLD_DRIVER,), FULL + " room=15",
+        plugins="fits", device="gpu", subject="card 0", exit=1,
+    ),
+    "a card too full to start on": Case(
+        CPU, (ON_CPU, "one whose CUDA libraries, driver or card do not answer", NO_ENGINE + OLD_DRIVER),
+        FULL + " room=0", plugins="fits",
     ),
     "a library inside, known": Case(PLUGINS, bundle="carried", plugins="fits"),
     "a library inside, vouched for": Case(PLUGINS, bundle="carried", trust=True),
@@ -193,7 +212,35 @@ class Engine:
 
 
 @pytest.fixture
-def python(bundles: dict[str, Path], plugins: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Land:
+def full_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Makes onnxruntime's CUDA provider be there, on a card with room for so many bytes at a time."""
+    with ExitStack() as stack:
+
+        def there(room: int) -> None:
+            stack.enter_context(apart())
+            make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+
+            def within(shape: Any, dtype: Any, *place: Any) -> Any:
+                if int(np.prod(shape)) * np.dtype(dtype).itemsize > room:
+                    raise RuntimeError("out of memory")
+                return make(shape, dtype, *place)
+
+            monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [onnx_memory.CUDA])
+            monkeypatch.setattr(onnx_memory, "check_cuda", check_cuda)
+            monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", within)
+
+        yield there
+        monkeypatch.undo()  # what a test put over the stand-in goes first, or the stand-in would come back after it
+
+
+@pytest.fixture
+def python(
+    bundles: dict[str, Path],
+    plugins: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    full_card: Callable[[int], None],
+    tmp_path: Path,
+) -> Land:
     def land(case: Case) -> Ended:
         facts = dict(word.split("=") for word in case.stand_in.split())
         free = int(facts.get("free_bytes", 8 * GIB))
@@ -212,6 +259,8 @@ def python(bundles: dict[str, Path], plugins: dict[str, Path], monkeypatch: pyte
                 raise UnavailableError(engine.file, expected="an engine that TensorRT-RTX can run here", found="no")
             return Engine(engine.file)
 
+        if "has_provider" in facts:
+            full_card(int(facts["room"]))
         monkeypatch.setattr(places, "find_card", lambda: card if there else None)
         monkeypatch.setattr(places, "why_no_card", lambda: reason if "nvml_error" in facts else None)
         monkeypatch.setattr(plugin_library, "installed_libraries", lambda: None)

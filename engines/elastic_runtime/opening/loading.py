@@ -53,14 +53,20 @@ class Loader:
         *,
         switching: bool = False,
     ) -> tuple[BudgetEntry, Place, Backend]:
-        """The backend, of what was settled; where only loading an engine shows that it does not run, of the next best
-        thing, as if that engine were not there. Arguments and errors as `Candidates.settle`.
+        """The backend, of what was settled; where only loading shows that it does not run, of the next best thing.
+
+        After an engine, as if it were not there; after the card under onnxruntime, the CPU. But a switch whose new
+        budget finds no room on the card fails: the old one goes on there. Arguments and errors as `Candidates.settle`.
         """
         failed = dict[str, UnavailableError]()
         while True:
             try:
                 return budget, place, self.backend(budget, place, at_least, rows)
             except UnavailableError as error:
+                if isinstance(place, OnnxCard) and (isinstance(error, NoCudaError) or not switching):
+                    self._places.fall_back(place.card, error)
+                    budget, place = self._candidates.settle(name, None, at_least, rows, switching=switching)
+                    continue
                 if not isinstance(place, Card):
                     raise
                 from elastic_runtime.tensorrt.open_tensorrt import select_engine  # noqa: PLC0415
@@ -70,13 +76,8 @@ class Loader:
                 budget, place = settle(name, place, at_least, rows, switching=switching, failed=failed)
 
     def backend(self, budget: BudgetEntry, place: Place, at_least: int = 1, rows: int | None = None) -> Backend:
-        """The backend there; on the CPU where onnxruntime does not take the card after all."""
-        try:
-            backend = self._open(budget, place, at_least, rows)
-        except NoCudaError as error:
-            found, place = place.card if isinstance(place, OnnxCard) else None, None
-            self._places.fall_back(found, error)
-            backend = self._open(budget, place, at_least, rows)
+        """The backend there."""
+        backend = self._open(budget, place, at_least, rows)
         self.place = place
         return backend
 

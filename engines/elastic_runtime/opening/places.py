@@ -5,7 +5,7 @@ from __future__ import annotations
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card, card, find_card, why_no_card
-from elastic_runtime.errors import InputError, NoCudaError, UnavailableError
+from elastic_runtime.errors import InputError, UnavailableError
 from elastic_runtime.opening.told import Say, running_on, why_cpu
 from elastic_runtime.ort.open_onnx import OnnxCard, given_back, onnx_card
 from elastic_runtime.session_request import Request
@@ -94,7 +94,8 @@ class Places:
         """Say why the CPU is taken. Raises the error where the card was asked for."""
         no_card = why_no_card() if found is None else None
         if self._request.device == "gpu" and self._no_engine is not None:  # which is why onnxruntime was asked at all
-            raise NoCudaError(f"{error.found}; no engine runs here: {self._no_engine}")
+            found_ = f"{error.found}; no engine runs here: {self._no_engine}"
+            raise UnavailableError(error.subject, expected=error.expected, found=found_, todo=error.todo)
         if self._request.device == "gpu":
             raise error if no_card is None else _without_card("device gpu", no_card, "run on the CPU (--device cpu)")
         if not quiet:

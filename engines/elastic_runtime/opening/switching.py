@@ -88,7 +88,8 @@ class Switching:
                 todo = "switch it with the opener that opened it"
                 raise BuildError("session", expected="one of this opener", found="another", todo=todo)
             place = self._places.after_closing(self._loader.place)
-            backend = self._loader.backend(old, place, max(map(len, rows)) + 1, len(rows))
+            at_least = max(map(len, rows)) + 1
+            _, _, backend = self._loader.load(old.name, old, place, at_least, len(rows), switching=True)
             session.backend = backend
             closing_on_failure(backend, lambda: _feed_again(session, rows, pending))
         except Exception as error:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx
 
 from elastic_runtime.backend import DeviceName
-from elastic_runtime.errors import BuildError, NoCudaError
+from elastic_runtime.errors import BuildError, NoCudaError, UnavailableError
 from elastic_runtime.ort.card_copies import CardCopies
 from elastic_runtime.ort.library import onnxruntime
 from elastic_runtime.ort.overheard import Overheard, overheard
@@ -124,7 +124,7 @@ class HostMemory:
 
 
 class CudaBuffer:
-    """A `Buffer` on a card. Raises BuildError when the card has no room or fails."""
+    """A `Buffer` on a card. Raises UnavailableError when the card has no room, BuildError when it fails."""
 
     def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], index: int, copies: CardCopies) -> None:
         self._shape, self._dtype, self._index, self._copies = tuple(shape), dtype, index, copies
@@ -132,7 +132,7 @@ class CudaBuffer:
         try:
             self.value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self._shape, dtype, _KIND, index)
         except Exception as error:  # onnxruntime's own kinds have no base of theirs
-            raise self._failed(f"room for {self.nbytes} bytes more", error) from error
+            raise self._failed(f"room for {self.nbytes} bytes more", error, UnavailableError) from error
 
     def write(self, array: Array) -> None:
         """See `Buffer`; complete when this returns."""
@@ -174,9 +174,9 @@ class CudaBuffer:
     def _like(self, shape: Sequence[int]) -> CudaBuffer:
         return CudaBuffer(shape, self._dtype, self._index, self._copies)
 
-    def _failed(self, expected: str, error: Exception) -> BuildError:
+    def _failed(self, expected: str, error: Exception, kind: type[BuildError] = BuildError) -> BuildError:
         todo = "close what uses the card, or take a smaller budget or context, or --device cpu"
-        return BuildError(f"card {self._index}", expected=expected, found=str(error).strip(), todo=todo)
+        return kind(f"card {self._index}", expected=expected, found=str(error).strip(), todo=todo)
 
 
 class CudaMemory:

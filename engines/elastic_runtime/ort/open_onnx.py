@@ -222,7 +222,7 @@ def open_onnx(
 
     Raises:
         NoCudaError: onnxruntime does not run on the card after all.
-        UnavailableError: onnxruntime is not installed, the memory is not enough.
+        UnavailableError: onnxruntime is not installed, the memory is not enough, or others took the card's meanwhile.
         BuildError: the file is no model that onnxruntime runs.
     """
     onnx, backend, widened = _packages()

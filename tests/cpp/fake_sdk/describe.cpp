@@ -25,6 +25,8 @@ void set(const std::string& name, const std::string& value) {
     state.version[1] = std::stoi(value);
   else if (name == "free_bytes")
     state.free_bytes = std::stoull(value);
+  else if (name == "room")
+    state.room = std::stoull(value);
   else if (name == "fails_at")
     state.fails_at = std::stoi(value);
   else if (name == "has_provider")

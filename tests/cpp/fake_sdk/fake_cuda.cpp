@@ -1,5 +1,6 @@
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -71,7 +72,7 @@ const char* cudaGetErrorString(cudaError_t error) {
 }
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
-  if (bytes > state().free_bytes) return cudaErrorMemoryAllocation;
+  if (bytes > std::min(state().free_bytes, state().room)) return cudaErrorMemoryAllocation;
   if (state().fails_at > 0 && --state().fails_at == 0) return cudaErrorDeviceUnavailable;
   ++state().live_allocations;
   *memory = std::malloc(bytes);
@@ -113,6 +114,7 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, 
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  if (state().room == 0) return cudaErrorMemoryAllocation;
   return *stream = reinterpret_cast<cudaStream_t>(std::malloc(1)), cudaSuccess;
 }
 

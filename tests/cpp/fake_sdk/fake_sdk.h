@@ -25,6 +25,7 @@ struct State {
   std::vector<std::function<void()>> underway;    // copies from it, which read it when they are waited for
   int major = 12, minor = 0, version[3] = {1, 7, 1};
   std::size_t free_bytes = std::size_t{8} << 30;
+  std::size_t room = SIZE_MAX;  // of an allocation, whatever was free before; at 0 not even a context starts
   std::size_t context_bytes = std::size_t{1} << 30;  // taken when the first memory is
   int nvml_error = 0, current_card = 0;
   int fails_at = 0;       // of the allocations: that many succeed, then the card is gone; 0: none is

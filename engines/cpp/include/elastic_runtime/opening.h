@@ -62,8 +62,9 @@ using Say = std::function<void(const std::string&)>;
 /// fits, with a budget that would, or a place that was asked for does not run, with its reason.
 Placement place_of(const Bundle& bundle, const OpenRequest& request, const Say& say = {});
 
-/// Loads it; where only loading an engine shows that it does not run, the next best thing, as if that engine
-/// were not there. Throws as `place_of`, `make_tensorrt_backend` and `make_onnx_backend`.
+/// Loads it; where only loading shows that it does not run, the next best thing: after an engine, as if that
+/// were not there; after onnxruntime on a card that has filled up meanwhile, the CPU. Throws as `place_of`,
+/// `make_tensorrt_backend` and `make_onnx_backend`.
 Opened open_backend(const Bundle& bundle, const OpenRequest& request = {}, const Say& say = {});
 
 }  // namespace elastic

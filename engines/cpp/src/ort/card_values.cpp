@@ -1,7 +1,9 @@
 #include <memory>
+#include <string>
 
 #include "driver/cuda_memory.h"
 #include "ort/card_provider.h"
+#include "ort/no_cuda.h"
 #include "ort/onnx_api.h"
 #include "ort/onnx_memory.h"
 
@@ -20,7 +22,11 @@ class CardMemory : public Memory {
   bool is_host() const override { return false; }
 
   Bytes allocate(std::size_t bytes) override {
-    return Bytes(cuda::allocate(bytes, "memory of the card for onnxruntime").release(), cuda::FreeDevice());
+    void* memory = nullptr;
+    const cudaError_t result = cudaMalloc(&memory, bytes == 0 ? 1 : bytes);
+    if (result == cudaErrorMemoryAllocation) throw no_room(bytes);
+    cuda::check(result, "memory of the card for onnxruntime");
+    return Bytes(memory, cuda::FreeDevice());
   }
 
   void zero(void* memory, std::size_t bytes) override {
@@ -40,6 +46,14 @@ class CardMemory : public Memory {
   }
 
  private:
+  /// Others took what was free when it was reckoned: the CPU may take the card's place.
+  UnavailableError no_room(std::size_t bytes) const {
+    (void)cudaGetLastError();  // so that the next call does not report it again
+    return {"card " + std::to_string(card_), "room for " + std::to_string(bytes) + " bytes more",
+            cudaGetErrorString(cudaErrorMemoryAllocation),
+            "close what uses the card, or take a smaller budget or context, or --device cpu"};
+  }
+
   static constexpr char kZeroing[] = "zeroing states on the card", kCopying[] = "copying to or from the card";
 
   int card_;
@@ -51,9 +65,13 @@ class CardMemory : public Memory {
 
 std::unique_ptr<Memory> make_card_memory() {
   check_card_provider();
-  int card = 0;
-  cuda::check(cudaGetDevice(&card), "CUDA's current card");
-  return std::make_unique<CardMemory>(card);
+  try {
+    int card = 0;
+    cuda::check(cudaGetDevice(&card), "CUDA's current card");
+    return std::make_unique<CardMemory>(card);  // whose stream starts CUDA there
+  } catch (const BuildError& error) {
+    fail_without_cuda("one whose CUDA libraries, driver or card do not answer: " + error.found);
+  }
 }
 
 }  // namespace elastic::onnx

@@ -31,7 +31,7 @@ class Memory {
   /// Whether the CPU reads and writes it as its own.
   virtual bool is_host() const = 0;
 
-  /// Throws BuildError where there is no room.
+  /// Throws BuildError where there is no room, on a card UnavailableError.
   virtual Bytes allocate(std::size_t bytes) = 0;
 
   virtual void zero(void* memory, std::size_t bytes) = 0;
@@ -42,7 +42,8 @@ class Memory {
 
 std::unique_ptr<Memory> make_host_memory();
 
-/// That of CUDA's current card. Throws UnavailableError as `check_card_provider`.
+/// That of CUDA's current card. Throws UnavailableError as `check_card_provider`, and where CUDA does not
+/// start on it.
 std::unique_ptr<Memory> make_card_memory();
 
 /// Throws UnavailableError: onnxruntime was built without its CUDA provider, or this library without CUDA.
