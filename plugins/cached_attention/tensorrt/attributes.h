@@ -1,45 +1,33 @@
 // The op's attributes as TensorRT carries them: contract.json's `attributes`, in its order.
 #pragma once
 
-#include <NvInferRuntime.h>
-
-#include <array>
 #include <cstdint>
-#include <string>
 
-#include "../../common/tensorrt/refusal.h"
+#include "../../common/tensorrt/attributes.h"
+#include "../limits.h"
 
 namespace elastic::attention::trt {
 
 constexpr char kName[] = "CachedAttention";
-
-class Refusal : public elastic::trt::Refusal {
- public:
-  Refusal(const std::string& subject, const std::string& expected, const std::string& found)
-      : elastic::trt::Refusal(kName, subject, expected, found) {}
-};
 
 struct Attributes {
   int32_t num_heads = 0;
   int32_t num_key_value_heads = 0;
   int32_t head_dim = 0;
   float scale = 0.f;
+
+  template <typename Self, typename Visit>
+  static void each(Self& self, Visit visit) {
+    visit("num_heads", self.num_heads, elastic::trt::AtMost{INT32_MAX});
+    visit("num_key_value_heads", self.num_key_value_heads, elastic::trt::AtMost{kMaxKeyValueHeads});
+    visit("head_dim", self.head_dim, elastic::trt::AtMost{kMaxHeadDim});
+    visit("scale", self.scale, elastic::trt::Given{});
+  }
 };
 
-// Reads and checks the fields of a node or of a serialised plugin; throws Refusal.
-Attributes read_attributes(const nvinfer1::PluginFieldCollection* fields);
+using AttributeFields = elastic::trt::AttributeFields<Attributes>;
 
-// The fields of an Attributes object that must outlive them.
-class AttributeFields {
- public:
-  explicit AttributeFields(const Attributes& attributes);
-  AttributeFields(const AttributeFields&) = delete;  // the collection points into the object
-  AttributeFields& operator=(const AttributeFields&) = delete;
-  const nvinfer1::PluginFieldCollection* collection() const { return &collection_; }
-
- private:
-  std::array<nvinfer1::PluginField, 4> fields_;
-  nvinfer1::PluginFieldCollection collection_;
-};
+// Throws std::runtime_error about attributes that no shape goes with.
+void check_attributes(const Attributes& attributes);
 
 }  // namespace elastic::attention::trt

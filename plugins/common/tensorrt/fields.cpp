@@ -27,20 +27,17 @@ Fields::Fields(const char* op, const nvinfer1::PluginFieldCollection* fields, co
   }
 }
 
-int32_t Fields::read_int(const char* name, int32_t most) const {
+void Fields::read(const char* name, int32_t& member, AtMost rule) const {
   const PluginField& field = required(name);
   check(field, PluginFieldType::kINT32, "int32");
-  int32_t value;
-  std::memcpy(&value, field.data, sizeof value);
-  if (value < 1 || value > most) refuse(name, "1 to " + std::to_string(most), std::to_string(value));
-  return value;
+  std::memcpy(&member, field.data, sizeof member);
+  if (member < 1 || member > rule.most) refuse(name, "1 to " + std::to_string(rule.most), std::to_string(member));
 }
 
-float Fields::read_float(const char* name) const { return read_float(required(name)); }
+void Fields::read(const char* name, float& member, Given) const { member = read_float(required(name)); }
 
-float Fields::read_float(const char* name, float otherwise) const {
-  const PluginField* field = find(name);
-  return field ? read_float(*field) : otherwise;
+void Fields::read(const char* name, float& member, Optional) const {
+  if (const PluginField* field = find(name)) member = read_float(*field);
 }
 
 void Fields::refuse(const char* name, const std::string& expected, const std::string& found) const {

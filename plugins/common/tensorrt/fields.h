@@ -11,6 +11,13 @@
 
 namespace elastic::trt {
 
+// Which values of a field are taken.
+struct AtMost {  // 1 to `most`
+  int32_t most;
+};
+struct Given {};     // any number
+struct Optional {};  // any number; without one the member stays as it is
+
 // Every reader throws Refusal, in the words of `op`.
 class Fields {
  public:
@@ -18,13 +25,12 @@ class Fields {
   // own are let pass.
   Fields(const char* op, const nvinfer1::PluginFieldCollection* fields, const std::vector<const char*>& names);
 
-  int32_t read_int(const char* name, int32_t most) const;  // 1 to `most`
-  float read_float(const char* name) const;                // a number
-  float read_float(const char* name, float otherwise) const;
-
-  [[noreturn]] void refuse(const char* name, const std::string& expected, const std::string& found) const;
+  void read(const char* name, int32_t& member, AtMost rule) const;
+  void read(const char* name, float& member, Given) const;
+  void read(const char* name, float& member, Optional) const;
 
  private:
+  [[noreturn]] void refuse(const char* name, const std::string& expected, const std::string& found) const;
   const nvinfer1::PluginField* find(const char* name) const;
   const nvinfer1::PluginField& required(const char* name) const;
   void check(const nvinfer1::PluginField& field, nvinfer1::PluginFieldType type, const char* type_text) const;

@@ -1,24 +1,15 @@
 // The op's attributes as TensorRT carries them: contract.json's `attributes`, in its order.
 #pragma once
 
-#include <NvInferRuntime.h>
-
-#include <array>
 #include <cstdint>
 #include <limits>
-#include <string>
 
-#include "../../common/tensorrt/refusal.h"
+#include "../../common/tensorrt/attributes.h"
+#include "../limits.h"
 
 namespace elastic::mamba2::trt {
 
 constexpr char kName[] = "Mamba2Mixer";
-
-class Refusal : public elastic::trt::Refusal {
- public:
-  Refusal(const std::string& subject, const std::string& expected, const std::string& found)
-      : elastic::trt::Refusal(kName, subject, expected, found) {}
-};
 
 struct Attributes {
   int32_t n_groups = 0;
@@ -27,22 +18,21 @@ struct Attributes {
   float epsilon = 0.f;
   float time_step_min = 0.f;
   float time_step_max = std::numeric_limits<float>::infinity();
+
+  template <typename Self, typename Visit>
+  static void each(Self& self, Visit visit) {
+    visit("n_groups", self.n_groups, elastic::trt::AtMost{kMaxGroups});
+    visit("head_dim", self.head_dim, elastic::trt::AtMost{kMaxHeadDim});
+    visit("state_size", self.state_size, elastic::trt::AtMost{kMaxState});
+    visit("epsilon", self.epsilon, elastic::trt::Given{});
+    visit("time_step_min", self.time_step_min, elastic::trt::Optional{});
+    visit("time_step_max", self.time_step_max, elastic::trt::Optional{});
+  }
 };
 
-// Reads and checks the fields of a node or of a serialised plugin; throws Refusal.
-Attributes read_attributes(const nvinfer1::PluginFieldCollection* fields);
+using AttributeFields = elastic::trt::AttributeFields<Attributes>;
 
-// The fields of an Attributes object that must outlive them.
-class AttributeFields {
- public:
-  explicit AttributeFields(const Attributes& attributes);
-  AttributeFields(const AttributeFields&) = delete;  // the collection points into the object
-  AttributeFields& operator=(const AttributeFields&) = delete;
-  const nvinfer1::PluginFieldCollection* collection() const { return &collection_; }
-
- private:
-  std::array<nvinfer1::PluginField, 6> fields_;
-  nvinfer1::PluginFieldCollection collection_;
-};
+// Throws Refusal about attributes that make no sense, alone or beside each other.
+void check_attributes(const Attributes& attributes);
 
 }  // namespace elastic::mamba2::trt

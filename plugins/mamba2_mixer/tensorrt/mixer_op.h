@@ -1,5 +1,4 @@
-// IPluginV3 around the C interface: shapes, types and aliases at build time, buffers and launches at run
-// time.
+// Mamba2Mixer as the template of common/tensorrt/plugin.h wants it.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -11,48 +10,27 @@
 
 namespace elastic::mamba2::trt {
 
-constexpr char kVersion[] = "1";
-constexpr char kNamespace[] = "";
-
-class MixerPlugin final : public nvinfer1::IPluginV3,
-                          public nvinfer1::IPluginV3OneCore,
-                          public nvinfer1::v_2_0::IPluginV3OneBuild,
-                          public nvinfer1::IPluginV3OneRuntime {
+class MixerOp {
  public:
-  explicit MixerPlugin(const Attributes& attributes) : attributes_(attributes), fields_(attributes_) {}
+  using Attributes = trt::Attributes;
+  static constexpr auto kName = trt::kName, kVersion = "1";
+  static constexpr int kInputs = trt::kInputs, kOutputs = trt::kOutputs;
+  static constexpr auto check = &check_attributes;
+  static constexpr auto input_name = &trt::input_name;
+  static constexpr auto allowed_type = &trt::allowed_type;
+  static constexpr auto read_shape = &trt::read_shape;
 
-  nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
-  nvinfer1::IPluginV3* clone() noexcept override;
+  static void output_types(const nvinfer1::DataType* in, nvinfer1::DataType* out);
+  static void output_shapes(const nvinfer1::DimsExprs* in, nvinfer1::DimsExprs* out);
+  static int aliased_input(int output) { return output == kSsmStateOut ? kSsmState : -1; }
+  static size_t workspace_bytes(const Shape& shape);
 
-  const char* getPluginName() const noexcept override { return kName; }
-  const char* getPluginVersion() const noexcept override { return kVersion; }
-  const char* getPluginNamespace() const noexcept override { return kNamespace; }
-
-  int32_t getNbOutputs() const noexcept override { return kOutputs; }
-  int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* in, int32_t inputs,
-                          const nvinfer1::DynamicPluginTensorDesc* out, int32_t outputs) noexcept override;
-  int32_t getOutputDataTypes(nvinfer1::DataType* out, int32_t outputs, const nvinfer1::DataType* in,
-                             int32_t inputs) const noexcept override;
-  int32_t getOutputShapes(const nvinfer1::DimsExprs* in, int32_t inputs, const nvinfer1::DimsExprs* shapes,
-                          int32_t shape_inputs, nvinfer1::DimsExprs* out, int32_t outputs,
-                          nvinfer1::IExprBuilder& builder) noexcept override;
-  bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors, int32_t inputs,
-                                 int32_t outputs) noexcept override;
-  size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* in, int32_t inputs,
-                          const nvinfer1::DynamicPluginTensorDesc* out, int32_t outputs) const noexcept override;
-  int32_t getAliasedInput(int32_t output) noexcept override { return output == kSsmStateOut ? kSsmState : -1; }
-
-  int32_t onShapeChange(const nvinfer1::PluginTensorDesc* in, int32_t inputs, const nvinfer1::PluginTensorDesc* out,
-                        int32_t outputs) noexcept override;
-  int32_t enqueue(const nvinfer1::PluginTensorDesc* in_desc, const nvinfer1::PluginTensorDesc* out_desc,
-                  const void* const* in, void* const* out, void* workspace, cudaStream_t stream) noexcept override;
-  nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* context) noexcept override;
-  const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override { return fields_.collection(); }
+  void attach();
+  void set_call(const Attributes& attributes, const Shape& shape, const nvinfer1::PluginTensorDesc* in);
+  void enqueue(const void* const* in, void* const* out, void* workspace, cudaStream_t stream);
 
  private:
-  Attributes attributes_;
-  AttributeFields fields_;
-  ElasticMamba2Args args_ = {};  // shape and types of the current call
+  ElasticMamba2Args args_ = {};  // shape, types and attributes of the current call
   Counters counters_;
 };
 
