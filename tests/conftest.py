@@ -59,7 +59,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 #: By folder, what takes seconds to make and serves many tests: one worker of pytest-xdist (--dist loadgroup) runs them.
 #: Modules with such a fixture of their own carry the mark themselves.
-MADE_ONCE = {"cpp": ("built",), "plugins": ("case_objects", "quick_objects"), "verify": ("compiled",)}
+MADE_ONCE = {
+    "cpp": ("built",),
+    "plugins": ("case_objects", "quick_objects", "attention_objects", "quick_attention_objects"),
+    "verify": ("compiled",),
+}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
