@@ -47,6 +47,10 @@ def _share_bytecode() -> None:
 
 _share_bytecode()
 
+# Workers of pytest-xdist, and what they start, share the processors already: more threads only wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Graphs are made of many small objects; to look for cycles after every 700 of them takes long and finds nothing.
 gc.set_threshold(50_000, 20, 20)
 
