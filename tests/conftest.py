@@ -47,6 +47,10 @@ def _share_bytecode() -> None:
 
 _share_bytecode()
 
+# Workers of pytest-xdist, and what they start, share the processors already: more threads only wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Graphs are made of many small objects; to look for cycles after every 700 of them takes long and finds nothing.
 gc.set_threshold(50_000, 20, 20)
 
@@ -59,7 +63,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 #: By folder, what takes seconds to make and serves many tests: one worker of pytest-xdist (--dist loadgroup) runs them.
 #: Modules with such a fixture of their own carry the mark themselves.
-MADE_ONCE = {"cpp": ("built",), "plugins": ("case_objects", "quick_objects"), "verify": ("compiled",)}
+MADE_ONCE = {
+    "cpp": ("built",),
+    "plugins": ("case_objects", "quick_objects", "attention_objects", "quick_attention_objects"),
+    "verify": ("compiled",),
+}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks

@@ -34,7 +34,8 @@ from quantised_checkpoint import (
 from small_export import ARCH as SMALL_ARCH
 from small_export import run
 
-pytestmark = pytest.mark.usefixtures("exports_trace_once")
+# One worker: its exports share traces, those of fifty layers take seconds.
+pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile_quantised")]
 
 
 def narrow(pattern: str) -> Architecture:
@@ -97,7 +98,11 @@ def test_a_published_layout_ships_in_bfloat16(tmp_path: Path, layout: str) -> No
         np.testing.assert_array_equal(np.asarray(shipped.read(name)), expected)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+#: Each format by itself; both in one parent, in every run, as BF16.
+EIGHT_BITS = [pytest.param(name, marks=[pytest.mark.slow] if name == "4B mixed" else []) for name in LAYOUTS]
+
+
+@pytest.mark.parametrize("layout", EIGHT_BITS)
 def test_a_published_layout_ships_in_eight_bits(tmp_path: Path, layout: str) -> None:
     """One file for all budgets; the numbers of the format are rounded to eight bits, not their BF16."""
     written, _ = write(tmp_path / "ck", layout)

@@ -1,4 +1,4 @@
-"""exporter/RELEASE.md: its workflow is run, job by job as GitHub would, for the demo and with real engines."""
+"""exporter/RELEASE.md: its workflow is run, job by job as GitHub would, for a small parent and with real engines."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ import pytest
 import yaml
 
 import elastic_runtime
-from elastic_export.checkpoint.demo import demo_checkpoint
-from elastic_export.checkpoint.reader import Checkpoint
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.format import manifest, weights
 from layering import PACKAGES
+from small_export import write_small
 
 PAGE = (Path(__file__).parents[1] / "exporter" / "RELEASE.md").read_text("utf-8")
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
@@ -107,7 +106,7 @@ def blocks(page: str, language: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    """The workflow, run for two budgets of the demo and the page's targets."""
+    """The workflow, run for both budgets of a small parent and the page's targets."""
     folder, tools = tmp_path_factory.mktemp("runner"), tmp_path_factory.mktemp("tools")
     program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m elastic_export "$@"\n'
     for name, text in {"elastic-export": program, "pip": "#!/bin/sh\n"}.items():  # what it would install is installed
@@ -117,25 +116,23 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     env = kept | {
         "PATH": f"{tools}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(filter(None, [*map(str, PACKAGES.values()), *sys.path])),
-        "CHECKPOINT": str(demo_checkpoint()),
+        "CHECKPOINT": str(write_small(folder / "parent")),
     }
     [text] = blocks(PAGE, "yaml")
-    workflow = yaml.safe_load(text)
-    workflow["env"] |= {"BUDGETS": "medium,small"}
-    runner = Runner(workflow, env, folder)
+    runner = Runner(yaml.safe_load(text), env, folder)
     runner.run()
     return runner
 
 
 @pytest.mark.xdist_group("release_page")
 def test_the_workflow_of_the_page_makes_a_bundle(released: Runner) -> None:
-    bundle = Bundle.open(released.folder / "artifacts" / "bundle", "digests", external=demo_checkpoint())
+    bundle = Bundle.open(released.folder / "artifacts" / "bundle", "digests", external=Path(released.env["CHECKPOINT"]))
     found = {(b.name, engine.target) for b in bundle.budgets for engine in b.engines}
-    assert found == set(itertools.product(("medium", "small"), ("rtx5080", "rtx4090")))
+    assert found == set(itertools.product(("full", "small"), ("rtx5080", "rtx4090")))
     assert all(budget.golden and budget.report for budget in bundle.budgets)
     assert sorted(path.name for path in (released.folder / "artifacts").iterdir()) == [
         "bundle",
-        "part-medium",
+        "part-full",
         "part-small",
     ]
 
@@ -184,4 +181,3 @@ def test_the_page_names_the_schemas_and_options_that_there_are() -> None:
     }
     assert "`elastic_runtime.__all__`" in PAGE
     assert elastic_runtime.__all__
-    assert Checkpoint.open(demo_checkpoint()).budgets.keys() >= {"medium", "small"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ sys.path[:0] = [str(PLUGINS), str(Path(__file__).parent)]
 
 import library_build  # noqa: E402
 from cached_attention.testing import runner as attention  # noqa: E402
+from cached_attention.testing.cases import Case, Data, Result  # noqa: E402
 from library_build import HEADERS, LIBRARY, REPORT, build_library  # noqa: E402
 from mamba2_mixer.testing.runner import MAIN, QUICK, HostBuild, sources_digest  # noqa: E402
 
@@ -42,16 +45,14 @@ def kept(pytestconfig: pytest.Config) -> Kept:
     cache = pytestconfig.cache.mkdir(f"elastic_plugins_{digest.hexdigest()[:16]}")
 
     def make(name: str, fill: Callable[[Path], object]) -> Path:
-        if not (cache / name).exists():
-            with tempfile.TemporaryDirectory(dir=cache) as folder:
-                made = Path(folder) / name
-                made.mkdir()
-                fill(made)
-                try:
+        with (cache / f"{name}.lock").open("w") as lock:  # workers of pytest-xdist, and other runs: one of them builds
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (cache / name).exists():
+                with tempfile.TemporaryDirectory(dir=cache) as folder:
+                    made = Path(folder) / name
+                    made.mkdir()
+                    fill(made)
                     made.rename(cache / name)
-                except OSError:  # another run was quicker
-                    if not (cache / name).exists():
-                        raise
         return cache / name
 
     return make
@@ -100,6 +101,17 @@ def attention_cases(attention_objects: dict[str, Path], tmp_path_factory: pytest
     return attention.AttentionBuild().link(attention_objects.values(), program)
 
 
+#: `attention_run(case)`: its data, and what the kernels made of them.
+AttentionRun = Callable[[Case], tuple[Data, Result]]
+
+
+@pytest.fixture(scope="session")
+def attention_run(attention_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> AttentionRun:
+    """`run_case` with a memory: sanitized fibers are slow, and the same cases are compared with more than one."""
+    folder = tmp_path_factory.mktemp("attention_run")
+    return functools.cache(lambda case: attention.run_case([str(attention_cases)], case, folder))
+
+
 @pytest.fixture(scope="session")
 def quick_attention_objects(kept: Kept) -> dict[str, Path]:
     """Object files of attention_cases by source, without sanitizers, float16 only."""
@@ -115,30 +127,18 @@ def attention_library(quick_attention_objects: dict[str, Path], tmp_path_factory
 
 
 @pytest.fixture(scope="session")
-def library_and_report(kept: Kept) -> tuple[Path, str]:
-    """libelastic_plugins.so for one architecture, and what its compilers said."""
-    folder = kept("library", build_library)
-    return folder / LIBRARY, (folder / REPORT).read_text()
+def built_library(kept: Kept) -> Path:
+    """The folder that `build_library` filled."""
+    return kept("library", build_library)
 
 
 @pytest.fixture(scope="session")
-def library(library_and_report: tuple[Path, str]) -> Path:
+def library(built_library: Path) -> Path:
     """libelastic_plugins.so for one architecture."""
-    return library_and_report[0]
+    return built_library / LIBRARY
 
 
 @pytest.fixture(scope="session")
-def ptxas_report(library_and_report: tuple[Path, str]) -> str:
-    """What ptxas said of the library's kernels."""
-    return library_and_report[1]
-
-
-@pytest.fixture(scope="session")
-def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of plugin_probe and attention_probe, which ask the built plugins what TensorRT would."""
-    build = tmp_path_factory.mktemp("probes")
-    library_build.cmake(
-        "-S", str(PLUGINS), "-B", str(build), f"-DELASTIC_ARCHITECTURES={library_build.ARCHITECTURE}-real"
-    )
-    library_build.cmake("--build", str(build), "--parallel", "2", "--target", "plugin_probe", "attention_probe")
-    return build
+def ptxas_report(built_library: Path) -> str:
+    """What ptxas said of the libraries' kernels, on both architectures."""
+    return (built_library / REPORT).read_text()

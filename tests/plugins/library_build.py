@@ -19,9 +19,13 @@ needs_nvcc = pytest.mark.skipif(
 one_worker = pytest.mark.xdist_group("plugin library")
 #: Where TensorRT's headers are; without them the library has no plugins, only its C interface.
 HEADERS = os.environ.get("TENSORRT_RTX_ROOT") or os.environ.get("TENSORRT_ROOT")
-#: The library is built for it alone; the compile gate knows the others.
+#: The library is built for it alone, with PTX; the compile gate knows the others.
 ARCHITECTURE = 120
-LIBRARY, REPORT = "libelastic_plugins.so", "report.txt"
+#: Of the small library beside it: the architecture whose kernels take least time to compile.
+SINGLE = 75
+LIBRARY, REPORT, INSTALLED = "libelastic_plugins.so", "report.txt", "installed/elastic_plugins"
+#: Programs that ask the built plugins what TensorRT would.
+PROBES = ("plugin_probe", "attention_probe")
 
 
 def cmake(*words: str, environment: dict[str, str] | None = None) -> str:
@@ -32,13 +36,20 @@ def cmake(*words: str, environment: dict[str, str] | None = None) -> str:
 
 
 def build_library(folder: Path) -> None:
-    """Put the library there, and the words of its compilers.
+    """Put the library there, where TensorRT's headers are the probes beside it, the words of the compilers, and what is
+    installed of it and of a small one. nvcc takes longer than all tests of them: it runs once for all.
 
     The options for device code must be those of `resources.measure`, which writes the table that the words must agree
     with.
     """
-    options = (f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}-real",)
+    probes = PROBES if HEADERS else ()
+    options = (f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}", f"-DELASTIC_SINGLE_ARCHITECTURES={SINGLE}")
+    prefix, into = INSTALLED.split("/")
     with tempfile.TemporaryDirectory() as build:
-        cmake("-S", str(PLUGINS), "-B", build, *options, environment=os.environ | {"CUDAFLAGS": "-Xptxas=-v"})
-        (folder / REPORT).write_text(cmake("--build", build))
-        shutil.copy(Path(build) / LIBRARY, folder)
+        environment = os.environ | {"CUDAFLAGS": "-Xptxas=-v"}
+        cmake("-S", str(PLUGINS), "-B", build, *options, f"-DELASTIC_LIBRARY_FOLDER={into}", environment=environment)
+        # One after the other: what ptxas says of a kernel is several lines.
+        (folder / REPORT).write_text(cmake("--build", build, "--target", "libraries", *probes))
+        for name in (LIBRARY, *probes):
+            shutil.copy(Path(build) / name, folder)
+        cmake("--install", build, "--component", "libraries", "--strip", "--prefix", str(folder / prefix))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-from cached_attention.testing.cases import Case, Data, head_errors, matrix, tolerances
-from cached_attention.testing.runner import run_case
+from cached_attention.testing.cases import Case, Data, Result, head_errors, matrix, tolerances
 from numpy.typing import NDArray
 
 from attention_model import Attention, attention_model
 
+AttentionRun = Callable[[Case], tuple[Data, Result]]
 #: Sanitized fibers are slow: every kind of case, not every row.
 MATRIX = {
     name: case
@@ -50,19 +50,19 @@ def run_body(case: Case, data: Data, *, fused: bool) -> tuple[list[NDArray], lis
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "explicit"])
 @pytest.mark.parametrize("name", MATRIX)
-def test_body_and_kernels_agree(name: str, fused: bool, attention_cases: Path, tmp_path: Path) -> None:
+def test_body_and_kernels_agree(name: str, fused: bool, attention_run: AttentionRun) -> None:
     case = MATRIX[name]
-    data, found = run_case([str(attention_cases)], case, tmp_path)
+    data, found = attention_run(case)
     y, caches = run_body(case, data, fused=fused)
     assert head_errors(case, found.y, y) <= tolerances(case)["y"]
     for mine, theirs in zip((found.key_cache, found.value_cache), caches, strict=True):
         np.testing.assert_array_equal(np.nan_to_num(mine.astype(np.float32), nan=POISON), theirs)
 
 
-def test_the_comparison_bites(attention_cases: Path, tmp_path: Path) -> None:
+def test_the_comparison_bites(attention_run: AttentionRun) -> None:
     """Another scale by a fiftieth, or a call a row further, is seen."""
     case = MATRIX["prefill base"]
-    data, found = run_case([str(attention_cases)], case, tmp_path)
+    data, found = attention_run(case)
     y, _ = run_body(replace(case, scale=case.factor * 1.02), data, fused=True)
     assert head_errors(case, found.y, y) > tolerances(case)["y"]
     _, (keys, _) = run_body(case, replace(data, position=[p + 1 for p in data.position]), fused=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +29,9 @@ SLOW = ("4000 rows, T=65", "131071 rows")
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_matrix(name: str, attention_cases: Path, tmp_path: Path) -> None:
+def test_matrix(name: str, attention_run: Callable[[Case], tuple[Data, Result]]) -> None:
     case = MATRIX[name]
-    found, bounds = errors(case, *run_case([str(attention_cases)], case, tmp_path)), tolerances(case)
+    found, bounds = errors(case, *attention_run(case)), tolerances(case)
     assert {name: error for name, error in found.items() if not error <= bounds[name]} == {}
 
 

@@ -169,7 +169,8 @@ def build_mutant(mutation: Mutation, build: AttentionBuild, objects: dict[str, P
     patched, count = re.subn(pattern(mutation.old), lambda _: mutation.new, path.read_text())
     assert count == 1, f"{mutation.file} holds {count} of {mutation.old!r}"
     path.write_text(patched)
-    fresh = replace(build, plugins=plugins, strict=False).compile((KERNELS,), folder)
+    # A mutant runs a few cases: to optimise it takes g++ longer than that gains.
+    fresh = replace(build, plugins=plugins, strict=False, optimize=False).compile((KERNELS,), folder)
     return build.link({**objects, **fresh}.values(), folder / "mutant")
 
 

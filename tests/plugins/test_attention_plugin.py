@@ -18,14 +18,14 @@ pytestmark = [
 ]
 
 
-def ask(probes: Path, *words: str) -> list[str]:
-    program = [str(probes / "attention_probe"), *words]
+def ask(built_library: Path, *words: str) -> list[str]:
+    program = [str(built_library / "attention_probe"), *words]
     return subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_good_attention_is_accepted(probes: Path) -> None:
+def test_good_attention_is_accepted(built_library: Path) -> None:
     memory = 4 * 32768 * (64 + 2)  # workspace_floats of limits.h
-    assert ask(probes) == [
+    assert ask(built_library) == [
         "create: done",
         "configure: 0",
         f"workspace: {memory}",
@@ -50,18 +50,18 @@ def test_good_attention_is_accepted(probes: Path) -> None:
         (("window=7",), "attributes: expected num_heads, num_key_value_heads, head_dim, scale, found window"),
     ],
 )
-def test_bad_fields_are_refused(probes: Path, words: tuple[str, ...], text: str) -> None:
-    assert ask(probes, *words) == [f"log: CachedAttention: {text}", "create: refused"]
+def test_bad_fields_are_refused(built_library: Path, words: tuple[str, ...], text: str) -> None:
+    assert ask(built_library, *words) == [f"log: CachedAttention: {text}", "create: refused"]
 
 
-def test_bad_tensors_are_refused(probes: Path) -> None:
+def test_bad_tensors_are_refused(built_library: Path) -> None:
     for index in range(6):  # the last dimension of each input, one too large
-        log, configured = ask(probes, f"wrong={index}")[1:3]
+        log, configured = ask(built_library, f"wrong={index}")[1:3]
         assert log.startswith("log: CachedAttention: shape of "), log
         assert ": expected [" in log, log
         assert configured == "configure: -1"
-    assert "log: CachedAttention: inputs: expected 6, found 5" in ask(probes, "count=5")
+    assert "log: CachedAttention: inputs: expected 6, found 5" in ask(built_library, "count=5")
     float32, half, int32 = 0, 1, 3
     for index, code in ((0, float32), (1, half), (3, half), (5, int32), (6, half), (8, half)):
-        formats = next(line for line in ask(probes, f"type={index}:{code}") if line.startswith("formats"))
+        formats = next(line for line in ask(built_library, f"type={index}:{code}") if line.startswith("formats"))
         assert formats.split()[1 + index] == "0", (index, formats)

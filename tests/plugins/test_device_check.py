@@ -100,20 +100,21 @@ def test_small_cases_have_every_kernel(op: Op) -> None:
 
 @pytest.mark.skipif(len(OPS) == 1, reason="this tree has no op cached_attention")
 @pytest.mark.parametrize("broken", [False, True])
-def test_attention_is_checked_and_timed_as_the_mixer_is(tmp_path: Path, broken: bool) -> None:
+def test_attention_is_checked_and_timed_as_the_mixer_is(
+    broken: bool, quick_attention_objects: dict[str, Path], tmp_path: Path
+) -> None:
     from cached_attention.testing import runner
 
-    plugins = tmp_path / "plugins"
-    shutil.copytree(runner.QUICK.plugins, plugins)
+    library = {source: path for source, path in quick_attention_objects.items() if source != runner.MAIN}
     if broken:
-        launch = plugins / "cached_attention" / "c_api.cu"
-        text = launch.read_text()
+        plugins, source = tmp_path / "plugins", "cached_attention/c_api.cu"
+        shutil.copytree(runner.QUICK.plugins, plugins)
+        text = (plugins / source).read_text()
         assert text.count("Args args = *given;") == 1
-        launch.write_text(text.replace("Args args = *given;", "Args args = *given;\n  args.scale *= 2;"))
-    build = replace(runner.QUICK, plugins=plugins, strict=False, optimize=True)
-    objects = build.compile(build.sources(), tmp_path)
+        (plugins / source).write_text(text.replace("Args args = *given;", "Args args = *given;\n  args.scale *= 2;"))
+        library |= replace(runner.QUICK, plugins=plugins, strict=False).compile([source], tmp_path)
     (tmp_path / "build").mkdir()
-    build.link(objects.values(), tmp_path / "build" / "libelastic_plugins.so", shared=True)
+    runner.QUICK.link(library.values(), tmp_path / "build" / "libelastic_plugins.so", shared=True)
     stages = "attention decode,attention prefill"
     done = check("--device", "cpu", "--build", tmp_path / "build", "--report", tmp_path / "report", "--only", stages)
     report = json.loads((tmp_path / "report" / "report.json").read_text())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from call_arguments import arguments
-from library_build import ARCHITECTURE, HEADERS, cmake, needs_nvcc, one_worker
+from library_build import ARCHITECTURE, HEADERS, INSTALLED, LIBRARY, SINGLE, cmake, needs_nvcc, one_worker
 from mamba2_mixer.library import MixerError, MixerLibrary, Shape, read_abi
 from mamba2_mixer.testing.runner import PLUGINS
 from mixer_model import mixer_request
@@ -37,7 +37,7 @@ def test_without_headers_all_but_the_glue_is_built_and_says_so(tmp_path: Path) -
     bare = {k: v for k, v in os.environ.items() if not k.startswith("TENSORRT")}
     said = cmake("-S", str(PLUGINS), "-B", str(tmp_path), environment=bare)
     assert "TensorRT plugins: NO, only the C interface: NvInferRuntime.h was not found; set TENSORRT_RTX_ROOT" in said
-    required = ["cmake", "-S", str(PLUGINS), "-B", str(tmp_path / "required"), "-DELASTIC_REQUIRE_TENSORRT=ON"]
+    required = ["cmake", str(tmp_path), "-DELASTIC_REQUIRE_TENSORRT=ON"]
     done = subprocess.run(required, capture_output=True, text=True, check=False, env=bare)
     assert done.returncode != 0
     assert "expected them, found only the C interface" in " ".join(done.stderr.split())
@@ -49,7 +49,7 @@ def test_abi_is_read_without_loading(library: Path, tmp_path: Path) -> None:
     abi = read_abi(library)
     assert abi == json.loads(MixerLibrary(library).abi())
     assert abi["ops"] == {"Mamba2Mixer": "1", "CachedAttention": "1"}
-    assert abi["architectures"] == f"{ARCHITECTURE}-real"
+    assert abi["architectures"] == f"{ARCHITECTURE}"
     assert (abi["tensorrt"] == "none") == (HEADERS is None)
     other = tmp_path / "other.so"
     other.write_bytes(b"\x7fELF" + bytes(100))
@@ -67,9 +67,9 @@ def test_failures_of_cuda_come_back_as_text(library: Path) -> None:
 
 
 @pytest.fixture
-def probe(probes: Path) -> Path:
+def probe(built_library: Path) -> Path:
     """plugin_probe, which asks the built plugin what TensorRT would."""
-    return probes / "plugin_probe"
+    return built_library / "plugin_probe"
 
 
 def ask(probe: Path, *words: str) -> list[str]:
@@ -191,22 +191,19 @@ def test_it_asks_for_nothing_that_an_old_linux_lacks(library: Path) -> None:
 
 @needs_nvcc
 @pytest.mark.timeout(900)
-def test_what_is_installed_is_described(tmp_path: Path) -> None:
+def test_what_is_installed_is_described(built_library: Path) -> None:
     """`libraries.json`, which the runtime reads, is of the installed files, whose digests stripping changes."""
-    build, folder = tmp_path / "build", tmp_path / "installed"
-    options = (f"-DELASTIC_ARCHITECTURES={ARCHITECTURE}", f"-DELASTIC_SINGLE_ARCHITECTURES={ARCHITECTURE}")
-    cmake("-S", str(PLUGINS), "-B", str(build), *options, "-DELASTIC_LIBRARY_FOLDER=elastic_plugins")
-    cmake("--build", str(build), "--target", "libraries", "--parallel", "2")
-    cmake("--install", str(build), "--component", "libraries", "--strip", "--prefix", str(folder))
-    found = read_libraries(folder / "elastic_plugins")
+    found = read_libraries(built_library / INSTALLED)
     names = {library.file: library.architectures for library in found.libraries}
-    single = f"libelastic_plugins.sm{ARCHITECTURE}.so"
-    assert names == {"libelastic_plugins.so": (f"{ARCHITECTURE}",), single: (f"{ARCHITECTURE}-real",)}
+    single = f"libelastic_plugins.sm{SINGLE}.so"
+    assert names == {LIBRARY: (f"{ARCHITECTURE}",), single: (f"{SINGLE}-real",)}
     for library in found.libraries:
-        path, mark = found.checked(library), library_mark(folder / "elastic_plugins" / library.file)
+        path, mark = found.checked(library), library_mark(built_library / INSTALLED / library.file)
         assert path.stat().st_size == library.size
         assert (mark["tensorrt"], mark["cuda"], mark["library"]) == (found.abi, found.cuda, found.version)
         assert tuple(mark["architectures"].split(",")) == library.architectures
-    smallest = found.smallest(["12.0"])
-    assert smallest is not None
-    assert smallest.file in names
+    assert (built_library / INSTALLED / LIBRARY).read_bytes() != (built_library / LIBRARY).read_bytes()
+    for capability, file in (("12.0", LIBRARY), ("7.5", single)):
+        smallest = found.smallest([capability])
+        assert smallest is not None
+        assert smallest.file == file

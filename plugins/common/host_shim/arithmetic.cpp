@@ -3,64 +3,89 @@
 
 namespace elastic {
 
-// PTX ISA, ldmatrix.x4: lane 8*i + r names row r of matrix i; each lane gets elements 2*(lane%4) and the next one of
-// row lane/4 of each matrix, or transposed of column lane/4.
-void load_matrices(const void* row, bool transposed, std::uint32_t (&pairs)[4]) {
-  struct Row {
-    const void* address;
-    std::uint16_t element[8];
-  };
-  static_assert(sizeof(Row) <= shim::kLaneBytes, "what a lane exchanges");
-  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) shim::fail("ldmatrix: a row that is not aligned to 16 bytes");
-  const Row mine = {row, {}};
-  const auto& all = shim::exchange("ldmatrix", &mine, sizeof mine, [](shim::Exchanged& rows) {
-    for (auto& bytes : rows.lane) {  // all at once, as the instruction does: whoever goes on first may overwrite a row
-      Row row_of_lane;
-      std::memcpy(&row_of_lane, bytes, sizeof row_of_lane);
-      std::memcpy(row_of_lane.element, row_of_lane.address, sizeof row_of_lane.element);
-      std::memcpy(bytes, &row_of_lane, sizeof row_of_lane);
-    }
-  });
-  const int lane = static_cast<int>(threadIdx.x % shim::kLanes);
-  const auto element = [&](int matrix, int r, int c) {
-    Row found;
-    std::memcpy(&found, all.lane[8 * matrix + (transposed ? c : r)], sizeof found);
-    return static_cast<std::uint32_t>(found.element[transposed ? r : c]);
-  };
-  for (int i = 0; i < 4; ++i)
-    pairs[i] = element(i, lane / 4, lane % 4 * 2) | element(i, lane / 4, lane % 4 * 2 + 1) << 16;
-}
+namespace {
 
-// PTX ISA, mma.m16n8k16: which lane and register hold A(row, k) and B(k, column).
-void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
-                            float (*value)(std::uint16_t)) {
-  struct Fragments {
-    std::uint32_t a[4], b[2];
-  };
-  static_assert(sizeof(Fragments) <= shim::kLaneBytes, "what a lane exchanges");
-  Fragments mine;
-  std::memcpy(mine.a, a, sizeof mine.a);
-  std::memcpy(mine.b, b, sizeof mine.b);
-  Fragments all[shim::kLanes];
-  const auto& exchanged = shim::exchange("mma", &mine, sizeof mine);
-  for (int lane = 0; lane < shim::kLanes; ++lane) std::memcpy(&all[lane], exchanged.lane[lane], sizeof mine);
-  const auto half = [](std::uint32_t pair, int k) { return static_cast<std::uint16_t>(pair >> (k % 2 * 16)); };
-  const int group = static_cast<int>(threadIdx.x % shim::kLanes) / 4, place = static_cast<int>(threadIdx.x) % 4;
-  for (int i = 0; i < 4; ++i) {
-    const int row = group + i / 2 * 8, column = place * 2 + i % 2;
-    float sum = 0.f;
-    for (int k = 0; k < 16; ++k) {
-      const std::uint32_t pair_a = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2];
-      const std::uint32_t pair_b = all[column * 4 + k % 8 / 2].b[k / 8];
-      sum += value(half(pair_a, k)) * value(half(pair_b, k));
+using Pairs = std::uint32_t[4];  // of a lane: one of each matrix
+
+// What an instruction gives each lane is computed once, when the last lane has come: the sanitizer makes it dear.
+template <bool kTransposed>
+void hand_out_matrices(shim::Exchanged& lanes) {
+  std::uint16_t element[shim::kLanes][8];  // all rows first: what a lane is given stands where it named its row
+  for (int lane = 0; lane < shim::kLanes; ++lane) {
+    const void* row;
+    std::memcpy(&row, lanes.lane[lane], sizeof row);
+    std::memcpy(element[lane], row, sizeof element[lane]);
+  }
+  for (int lane = 0; lane < shim::kLanes; ++lane) {
+    Pairs pairs;
+    for (int i = 0; i < 4; ++i) {
+      const int r = lane / 4, c = lane % 4 * 2;
+      const std::uint32_t low = kTransposed ? element[8 * i + c][r] : element[8 * i + r][c];
+      const std::uint32_t high = kTransposed ? element[8 * i + c + 1][r] : element[8 * i + r][c + 1];
+      pairs[i] = low | high << 16;
     }
-    d[i] += sum;
+    std::memcpy(lanes.lane[lane], pairs, sizeof pairs);
   }
 }
 
+struct Fragments {
+  std::uint32_t a[4], b[2];
+};
+static_assert(sizeof(Fragments) <= shim::kLaneBytes, "what a lane exchanges");
+
+// PTX ISA, mma.m16n8k16: which lane and register hold A(row, k) and B(k, column), and D(row, column).
+template <typename T>
+void multiply(shim::Exchanged& lanes) {
+  Fragments all[shim::kLanes];
+  for (int lane = 0; lane < shim::kLanes; ++lane) std::memcpy(&all[lane], lanes.lane[lane], sizeof all[lane]);
+  const auto value = [](std::uint32_t pair, int k) {
+    return to_float(T{static_cast<std::uint16_t>(pair >> (k % 2 * 16))});
+  };
+  float left[16][16], right[8][16];  // A by rows, B by columns
+  for (int k = 0; k < 16; ++k) {
+    for (int row = 0; row < 16; ++row) left[row][k] = value(all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k);
+    for (int column = 0; column < 8; ++column) right[column][k] = value(all[column * 4 + k % 8 / 2].b[k / 8], k);
+  }
+  for (int lane = 0; lane < shim::kLanes; ++lane) {
+    float sums[4] = {};
+    for (int i = 0; i < 4; ++i) {
+      const float(&row)[16] = left[lane / 4 + i / 2 * 8], (&column)[16] = right[lane % 4 * 2 + i % 2];
+      for (int k = 0; k < 16; ++k) sums[i] += row[k] * column[k];
+    }
+    std::memcpy(lanes.lane[lane], sums, sizeof sums);
+  }
+}
+
+}  // namespace
+
+// PTX ISA, ldmatrix.x4: lane 8*i + r names row r of matrix i; each lane gets elements 2*(lane%4) and the next one of
+// row lane/4 of each matrix, or transposed of column lane/4.
+template <bool kTransposed>
+void load_matrices(const void* row, std::uint32_t (&pairs)[4]) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) shim::fail("ldmatrix: a row that is not aligned to 16 bytes");
+  const auto& lanes = shim::exchange("ldmatrix", &row, sizeof row, hand_out_matrices<kTransposed>);
+  std::memcpy(pairs, lanes.lane[threadIdx.x % shim::kLanes], sizeof pairs);
+}
+template void load_matrices<false>(const void*, std::uint32_t (&)[4]);
+template void load_matrices<true>(const void*, std::uint32_t (&)[4]);
+
+template <typename T>
+void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  Fragments mine;
+  std::memcpy(mine.a, a, sizeof mine.a);
+  std::memcpy(mine.b, b, sizeof mine.b);
+  const auto& lanes = shim::exchange("mma", &mine, sizeof mine, multiply<T>);
+  float sums[4];
+  std::memcpy(sums, lanes.lane[threadIdx.x % shim::kLanes], sizeof sums);
+  for (int i = 0; i < 4; ++i) d[i] += sums[i];
+}
+template void multiply_add_fragments<float16>(float (&)[4], const std::uint32_t (&)[4], const std::uint32_t (&)[2]);
+template void multiply_add_fragments<bfloat16>(float (&)[4], const std::uint32_t (&)[4], const std::uint32_t (&)[2]);
+
 float to_float(float16 v) {
   const int exponent = v.bits >> 10 & 0x1f, mantissa = v.bits & 0x3ff;
-  float magnitude = std::ldexp(static_cast<float>(mantissa | 0x400), exponent - 25);
+  // A normal one's exponent and mantissa stand 13 bits further left in a float, whose exponents begin 112 lower.
+  float magnitude = float_of_bits(static_cast<std::uint32_t>((exponent + 112) << 23 | mantissa << 13));
   if (exponent == 0) magnitude = std::ldexp(static_cast<float>(mantissa), -24);
   if (exponent == 0x1f) magnitude = mantissa ? std::nanf("") : HUGE_VALF;
   return v.bits & 0x8000 ? -magnitude : magnitude;

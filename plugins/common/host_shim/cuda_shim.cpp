@@ -197,7 +197,7 @@ const Exchanged& exchange(const char* name, const void* mine, std::size_t bytes,
   Warp& warp = me.block->warps[index / kLanes];
   Exchanged& buffer = warp.buffer[me.exchanges++ % 2];
   std::memcpy(buffer.lane[index % kLanes], mine, bytes);
-  if (warp.arrived > 0 && std::strcmp(warp.instruction, name) != 0)
+  if (warp.arrived > 0 && warp.instruction != name && std::strcmp(warp.instruction, name) != 0)
     fail("lanes of one warp wait for each other in different instructions");
   warp.instruction = name;
   if (++warp.arrived < warp.lanes) {

@@ -209,17 +209,10 @@ template <typename T>
 inline std::uint32_t pack_pair(float first, float second) {
   return from_float<T>(first).bits | static_cast<std::uint32_t>(from_float<T>(second).bits) << 16;
 }
-void load_matrices(const void* row, bool transposed, std::uint32_t (&pairs)[4]);
 template <bool kTransposed>
-inline void load_matrices(const void* row, std::uint32_t (&pairs)[4]) {
-  load_matrices(row, kTransposed, pairs);
-}
-void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
-                            float (*value)(std::uint16_t));
+void load_matrices(const void* row, std::uint32_t (&pairs)[4]);
 template <typename T>
-inline void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
-  multiply_add_fragments(d, a, b, [](std::uint16_t bits) { return to_float(T{bits}); });
-}
+void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
 
 template <typename... Formal, typename... Actual>
 cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t,

@@ -1,4 +1,4 @@
-"""What the tests of engines share: the recording stand-in of the bindings, watched over."""
+"""What the tests of engines share: the recording stand-in of the bindings, watched over; a backend on sums of ids."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from elastic_runtime.driver.device import Arena
 from elastic_runtime.format.manifest import OutputPort
+from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, Executors
 from elastic_runtime.tensorrt.trt_engine import TrtEngine
 from rtx_stand_in import load_stand_in
+from sum_engine import MemoryDevice, SumRig, V, sum_engines, sum_entry
 
 ADDRESS = 4096
 
@@ -78,3 +82,37 @@ def opened(trt: Any, tmp_path: Path) -> Callable[..., Rig]:
         return Rig(engine, memory, said)
 
     return make
+
+
+@pytest.fixture(params=["must", "must_not"])
+def alias(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def replays() -> bool:
+    """Whether TensorRT records decode steps itself."""
+    return False
+
+
+@pytest.fixture
+def rig(alias: str, replays: bool) -> Iterator[SumRig]:
+    device, entry, closed, said = MemoryDevice(), sum_entry(alias), list[str](), list[str]()
+    first, second, prefill = sum_engines(device, entry)
+    weights = Arena(device, {"w": 4})
+    device.upload(weights.addresses["w"], np.array([5], np.int32))
+    backend = EngineBackend(
+        entry,
+        device,
+        Executors((first, second), prefill, replays),
+        weights,
+        batch=3,
+        vocab_size=V,
+        scratch=9,
+        on_close=lambda: closed.append("x"),
+        say=said.append,
+    )
+    yield SumRig(device, (first, second), prefill, backend, closed, said)
+    if not device.closed:
+        backend.close()
+    assert (device.blocks, device.host) == ({}, 0), "memory was not given back"
