@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from elastic_export.products import TENSORRT_RTX
 from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.forms import entry_name
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
 
@@ -86,9 +87,12 @@ def check_same(old: Manifest, new: Manifest) -> None:
     for name in _SAME:
         if getattr(old, name) != getattr(new, name):
             raise _refusal(name, str(getattr(old, name)), str(getattr(new, name)))
-    were, are = (str(m.options.get("quantize", "none")) for m in (old, new))
-    if were != are:  # a budget has one folder, and budgets of both kinds would need the parent twice
-        raise _refusal("--quantize", were, are)
+    for manifest in (old, new):
+        _check_names(manifest)
+    for budget in new.budgets:
+        before = old.budget(budget.name)
+        if before is not None and before.quantisation != budget.quantisation:
+            raise _refusal(f"budget {budget.name}", *(b.quantisation or old.precision for b in (before, budget)))
     then, now = (bool(m.options.get("external_weights")) for m in (old, new))
     if then != now:  # a consumer is told of one place where the shards are
         words = {True: "shards outside the bundle", False: "shards in the bundle"}
@@ -98,6 +102,18 @@ def check_same(old: Manifest, new: Manifest) -> None:
         before = shards.get(entry.path)
         if before is not None and before != entry:
             raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Whether every entry is called as the form that it is: earlier exports called `6b` what is in int8, too, and the
+    bundle would have two forms of it in one folder, or one twice.
+    """
+    for budget in manifest.budgets:
+        name = entry_name(budget.budget, budget.quantisation)
+        if budget.name != name:
+            todo = "export its budgets again, without --add"
+            expected = f"budgets called as now, {name} in {budget.quantisation}"
+            raise InputError(f"--add, budget {budget.name}", expected=expected, found=budget.name, todo=todo)
 
 
 def _shards(manifest: Manifest) -> list[FileEntry]:
@@ -176,9 +192,12 @@ def options_of(manifest: Manifest) -> dict[str, Option]:
         "verify": all(budget.golden is not None for budget in budgets),
     }
     options = {**last, **{name: value for name, value in found.items() if name in last and value != ()}}
-    options.pop("flavour", None)  # said where it is not the default's alone, as `ExportJob.normalised` does
+    for name in ("flavour", "quantize"):  # said where it is not the default's alone, as `ExportJob.normalised` does
+        options.pop(name, None)
     if {engine.flavour for engine in engines} - {TENSORRT_RTX.name}:
         options["flavour"] = _one_or_all({engine.flavour for engine in engines})
+    if any(budget.quantisation for budget in budgets):
+        options["quantize"] = _one_or_all({budget.quantisation or "none" for budget in budgets})
     return options
 
 

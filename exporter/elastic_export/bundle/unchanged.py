@@ -111,7 +111,8 @@ def _same_sources(job: ExportJob, manifest: Manifest, standing: Standing) -> boo
     """Whether what the bundle has of the checkpoint's own files, in it or outside, is what the checkpoint has now."""
     options = job.options
     found = {entry.path: entry for entry in shipped_digests(job.checkpoint)}
-    shards = standing.sources() if options.weights == "shared" and job.eight_bits is None else ()
+    plain = any(budget.quantisation is None for budget in manifest.budgets)  # of this export, or of what it adds to
+    shards = standing.sources() if options.weights == "shared" and plain else ()
     inside, outside = ((), shards) if options.external_weights else (shards, ())
     wanted = {**found, **{f"weights/{e.path}": replace(e, path=f"weights/{e.path}") for e in inside}}
     budgets = {budget.name for budget in manifest.budgets}
