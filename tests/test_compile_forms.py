@@ -24,6 +24,7 @@ from elastic_export.cli.verify import verify as elastic_export_verify
 from elastic_export.compile import ExportResult, export
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
+from elastic_export.layers.budget import Budget
 from elastic_export.plan import job as planning
 from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress
@@ -34,7 +35,8 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.format.weights import SCHEMA, SCHEMA_INT8, WeightRecipe
 from elastic_runtime.ort.open_onnx import card_needed
 from elastic_runtime.verify.bundle_verification import verify_bundle
-from small_export import contents, write_small
+from quantised_checkpoint import write_quantised
+from small_export import ARCH, SMALL, contents, small_weights, write_small
 
 # One worker: its exports share a trace.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once", "stand_ins"), pytest.mark.xdist_group("compile_forms")]
@@ -127,6 +129,29 @@ def test_bundles_of_either_form_merge_to_one_of_both(source: Path, tmp_path: Pat
     join_bundles(parts, tmp_path / "merged")
     run(source, parts[0], "int8", add=True, verify=False)
     assert contents(tmp_path / "merged") == contents(parts[0])
+
+
+@pytest.mark.parametrize("kind", ["a plain parent", "one in FP8"])
+def test_the_unquantised_form_may_have_weights_of_its_own(source: Path, tmp_path: Path, kind: str) -> None:
+    """As it must have where the parent is quantised: no engine takes its shards."""
+    if kind == "one in FP8":
+        budgets = [Budget.full(ARCH, "full"), SMALL]
+        source = write_quantised(tmp_path / "fp8", ARCH, small_weights(), lambda module: "FP8", budgets).folder
+    forth, back = tmp_path / "forth", tmp_path / "back"
+    run(source, forth, "none", weights="sliced")
+    run(source, forth, "int8", add=True)
+    run(source, back, "int8", verify=False)
+    run(source, back, "none", add=True, weights="sliced")
+    manifest = Bundle.open(forth).manifest
+    assert (manifest.weight_mode, manifest.options["weights"]) == ("sliced", "sliced")
+    assert [budget.name for budget in manifest.budgets] == NAMES
+    assert verify_bundle(forth).passed
+    run(source, back, "int8", add=True)  # and verifies what was not
+    assert contents(back) == contents(forth)
+    assert not run(source, forth, "int8", add=True).changed
+    assert not run(source, forth, "none", add=True, weights="sliced").changed
+    with pytest.raises(InputError, match="--add, weight_mode: expected as in the bundle, sliced, found embedded"):
+        run(source, forth, "none", add=True, weights="embedded")
 
 
 def test_without_add_the_other_form_goes(source: Path, copy: Path) -> None:

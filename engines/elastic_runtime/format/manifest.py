@@ -211,8 +211,8 @@ class BudgetEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole file. `options` are those of the export that change its bytes; `versions` of the programs that took
-    part.
+    """The whole file. `weight_mode` is that of budgets that are not quantised. `options` are those of the export that
+    change its bytes; `versions` of the programs that took part.
     """
 
     producer: str

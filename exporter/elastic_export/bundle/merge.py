@@ -11,9 +11,9 @@ from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.forms import entry_name
 from elastic_runtime.format.interface import OpsMode
-from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
+from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option, WeightMode
 
-_SAME = ("demo", "precision", "weight_mode", "logits")
+_SAME = ("demo", "precision", "logits")
 GOLDEN = "golden.safetensors"
 #: Endings of the files that an engine was built from and is bound to.
 _GRAPH = (".onnx", ".onnx.data", ".safetensors", "weights.json")
@@ -74,7 +74,13 @@ def merge(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> M
     kept.update({e.path: e for e in old.files if e.path not in new_files and e.path.split("/")[0] not in remade})
     files = (*new.files, *(replace(entry, path=path) for path, entry in kept.items()))
     external = {entry.path: entry for entry in (*old.external_weights, *new.external_weights)}
-    manifest = replace(new, budgets=tuple(budgets), files=files, external_weights=tuple(external.values()))
+    manifest = replace(
+        new,
+        weight_mode=mode_of((new, old)),
+        budgets=tuple(budgets),
+        files=files,
+        external_weights=tuple(external.values()),
+    )
     return Merged(manifest, kept, tuple(reports))
 
 
@@ -87,6 +93,8 @@ def check_same(old: Manifest, new: Manifest) -> None:
     for name in _SAME:
         if getattr(old, name) != getattr(new, name):
             raise _refusal(name, str(getattr(old, name)), str(getattr(new, name)))
+    if _has_plain(old) and _has_plain(new) and old.weight_mode != new.weight_mode:
+        raise _refusal("weight_mode", old.weight_mode, new.weight_mode)
     for manifest in (old, new):
         _check_names(manifest)
     for budget in new.budgets:
@@ -102,6 +110,16 @@ def check_same(old: Manifest, new: Manifest) -> None:
         before = shards.get(entry.path)
         if before is not None and before != entry:
             raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+
+
+def mode_of(manifests: Iterable[Manifest]) -> WeightMode:
+    """The mode of a bundle of them all: how the weights of what is not quantised lie. What is lies in its own file."""
+    return next((manifest.weight_mode for manifest in manifests if _has_plain(manifest)), "shared")
+
+
+def _has_plain(manifest: Manifest) -> bool:
+    """Whether an export made budgets that are not quantised, or is to."""
+    return manifest.options.get("quantize", "none") != "int8"
 
 
 def _check_names(manifest: Manifest) -> None:
@@ -178,7 +196,7 @@ def _listed(manifest: Manifest, path: str) -> FileEntry:
 def options_of(manifest: Manifest) -> dict[str, Option]:
     """The options as they hold for what the bundle has, however it came about: equal contents, equal options.
 
-    What budgets and engines do not say (`weights`, `logits`, …) is one for the whole bundle, see `check_same`.
+    What budgets and engines do not say (`precision`, `logits`, …) is one for the whole bundle, see `check_same`.
     """
     budgets, last = manifest.budgets, manifest.options
     engines = [engine for budget in budgets for engine in budget.engines]
@@ -189,6 +207,7 @@ def options_of(manifest: Manifest) -> dict[str, Option]:
         "max_tokens": _one_or_all({engine.max_tokens for engine in engines}),
         "max_batch": _one_or_all({engine.max_batch for engine in engines}),
         "ops": _one_or_all({engine.ops for engine in engines}),
+        "weights": manifest.weight_mode,
         "verify": all(budget.golden is not None for budget in budgets),
     }
     options = {**last, **{name: value for name, value in found.items() if name in last and value != ()}}
