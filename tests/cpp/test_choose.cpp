@@ -60,13 +60,11 @@ TEST(choose_takes_of_both_forms_what_python_takes) {
     std::vector<BudgetEntry> forms;
     for (const BudgetEntry* entry : forms_of(manifest, text(at(wanted, "name")))) forms.push_back(*entry);
     std::reverse(forms.begin(), forms.end());  // which comes first does not depend on the order
-    const Choice choice =
-        choose(forms, {integer(at(wanted, "vram")), integer(at(wanted, "context")), 1, {}});
+    const Choice choice = choose(forms, {integer(at(wanted, "vram")), integer(at(wanted, "context")), 1, {}});
     CHECK_EQ(choice.explain(), text(at(wanted, "explain")));
     const Reckoning* chosen = choice.chosen();
     CHECK_EQ(chosen == nullptr, at(wanted, "budget").is_null());
-    if (chosen && !at(wanted, "budget").is_null())
-      CHECK_EQ(chosen->budget->name, text(at(wanted, "budget")));
+    if (chosen && !at(wanted, "budget").is_null()) CHECK_EQ(chosen->budget->name, text(at(wanted, "budget")));
   }
 }
 

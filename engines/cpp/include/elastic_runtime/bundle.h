@@ -8,8 +8,8 @@
 #include <string>
 
 #include "elastic_runtime/choose.h"
-#include "elastic_runtime/forms.h"
 #include "elastic_runtime/error.h"
+#include "elastic_runtime/forms.h"
 #include "elastic_runtime/manifest.h"
 #include "elastic_runtime/weights.h"
 

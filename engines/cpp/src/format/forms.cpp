@@ -39,9 +39,8 @@ std::string names_of(const Entries& entries) {
 }  // namespace
 
 Entries forms_of(const Manifest& manifest, const std::string& name) {
-  Entries found = those(manifest, [&](const BudgetEntry& entry) {
-    return name == "auto" || entry.budget() == name;
-  });
+  Entries found =
+      those(manifest, [&](const BudgetEntry& entry) { return name == "auto" || entry.budget() == name; });
   if (found.empty()) {
     found = those(manifest, [&](const BudgetEntry& entry) {
       return entry.budget() + "." + entry.quantisation.value_or(manifest.precision) == name;
