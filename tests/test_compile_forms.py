@@ -267,7 +267,9 @@ def test_a_bundle_that_calls_int8_budgets_as_others_still_runs_but_takes_no_more
             run(source, out, kind, add=True)
 
 
-def test_a_budget_with_the_name_of_a_form_is_refused(source: Path, tmp_path: Path) -> None:
+def test_a_budget_with_the_name_of_a_form_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "named"
     copy.mkdir()
     for file in source.iterdir():
@@ -279,6 +281,12 @@ def test_a_budget_with_the_name_of_a_form_is_refused(source: Path, tmp_path: Pat
     run(copy, tmp_path / "out", "none", "Small.int8", verify=False)  # alone it is a name as any
     with pytest.raises(InputError, match=r"^--quantize int8: expected no budget called 'small\.int8'"):
         run(copy, tmp_path / "out", "int8", "small", verify=False)
+    run(source, tmp_path / "out", "int8", verify=False)
+    document["budgets"]["small.int8"] = document["budgets"].pop("Small.int8")
+    path.write_text(json.dumps(document))
+    monkeypatch.setattr("elastic_export.compile.sub_model_graph", lambda *_: pytest.fail("begun before it was refused"))
+    with pytest.raises(InputError, match=r"^--add, budget small\.int8: expected as in the bundle, int8, found bf16"):
+        run(copy, tmp_path / "out", "none", "small.int8", add=True, verify=False)
 
 
 def test_a_card_under_onnxruntime_needs_of_int8_what_a_plan_says_of_it(source: Path, both: Path) -> None:

@@ -11,7 +11,15 @@ from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.forms import entry_name
 from elastic_runtime.format.interface import OpsMode
-from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option, WeightMode
+from elastic_runtime.format.manifest import (
+    BudgetEntry,
+    EngineEntry,
+    FileEntry,
+    Manifest,
+    Option,
+    Quantisation,
+    WeightMode,
+)
 
 _SAME = ("demo", "precision", "logits")
 GOLDEN = "golden.safetensors"
@@ -97,10 +105,10 @@ def check_same(old: Manifest, new: Manifest) -> None:
         raise _refusal("weight_mode", old.weight_mode, new.weight_mode)
     for manifest in (old, new):
         _check_names(manifest)
-    for budget in new.budgets:
-        before = old.budget(budget.name)
-        if before is not None and before.quantisation != budget.quantisation:
-            raise _refusal(f"budget {budget.name}", *(b.quantisation or old.precision for b in (before, budget)))
+    for name, quantisation in _forms(new):
+        same = old.budget(name)
+        if same is not None and same.quantisation != quantisation:
+            raise _refusal(f"budget {name}", *(kind or old.precision for kind in (same.quantisation, quantisation)))
     then, now = (bool(m.options.get("external_weights")) for m in (old, new))
     if then != now:  # a consumer is told of one place where the shards are
         words = {True: "shards outside the bundle", False: "shards in the bundle"}
@@ -110,6 +118,14 @@ def check_same(old: Manifest, new: Manifest) -> None:
         before = shards.get(entry.path)
         if before is not None and before != entry:
             raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+
+
+def _forms(manifest: Manifest) -> list[tuple[str, Quantisation | None]]:
+    """(name, quantisation) of each budget, of an export that has not begun of those that it is asked for."""
+    asked = manifest.options.get("budgets", ())
+    kind: Quantisation | None = None if _has_plain(manifest) else "int8"
+    made = [(budget.name, budget.quantisation) for budget in manifest.budgets]
+    return made or [(str(name), kind) for name in (asked if isinstance(asked, tuple) else ())]
 
 
 def mode_of(manifests: Iterable[Manifest]) -> WeightMode:
