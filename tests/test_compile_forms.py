@@ -24,6 +24,7 @@ from elastic_export.cli.verify import verify as elastic_export_verify
 from elastic_export.compile import ExportResult, export
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
+from elastic_export.evaluate.from_bundle import bundle_models
 from elastic_export.layers.budget import Budget
 from elastic_export.plan import job as planning
 from elastic_export.plan.job import ExportOptions, plan_job
@@ -184,6 +185,23 @@ def test_a_session_takes_the_form_that_is_named_or_the_unquantised(both: Path) -
     }  # fmt: skip
     plain, eight = (logits[name][1] for name in ("small", "small.int8"))
     assert 0 < np.abs(plain - eight).max() < 0.1 * np.abs(plain).max()  # eight bits of the same model
+
+
+def test_an_evaluation_names_forms_where_there_are_several(source: Path, both: Path, tmp_path: Path) -> None:
+    def names(bundle: Path, request: str) -> list[str]:
+        models, largest = bundle_models(Bundle.open(bundle), request)
+        assert largest.name == names_of_largest[bundle]
+        return [model.name for model in models]
+
+    run(source, tmp_path / "eight", "int8", verify=False)
+    names_of_largest = {both: "full", tmp_path / "eight": "full"}
+    assert names(both, "all") == NAMES
+    assert names(both, "small") == ["small", "small.int8"]
+    assert names(both, "small.int8,full") == ["full", "full.int8", "small.int8"]
+    for request in ("small", "small.int8"):
+        assert names(tmp_path / "eight", request) == ["small"]
+    with pytest.raises(InputError, match=r"--budget: expected all, or of full, small, full\.int8, small\.int8, found"):
+        names(both, "small.fp16")
 
 
 def test_the_programs_take_a_form(both: Path) -> None:
