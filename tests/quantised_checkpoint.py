@@ -192,6 +192,12 @@ def nano_4b_fp8(module: str) -> str | None:
     return "FP8" if name in ("up_proj", "down_proj") else None
 
 
+def nano_4b_nvfp4(module: str) -> str | None:
+    """A 4B by the rule of the 9B's published list: head, attention and the first and last two layers are excluded."""
+    layer, name = _place(module)
+    return None if layer in (-1, 0, 1, 40, 41) or name in ("q_proj", "k_proj", "v_proj", "o_proj") else "NVFP4"
+
+
 def nano_4b_mixed(module: str) -> str | None:
     """The 4B's W4A16 recipe: everything NVFP4 but some down_proj and the head, which are FP8."""
     layer, name = _place(module)

@@ -74,6 +74,10 @@ def test_the_bundle(source: Path, tmp_path: Path, rounded: list[str]) -> None:
     out = tmp_path / "out"
     result = run(source, out)
     manifest = result.manifest
+    assert [(budget.name, budget.budget) for budget in manifest.budgets] == [
+        ("full.int8", "full"),
+        ("small.int8", "small"),
+    ]
     assert {budget.quantisation for budget in manifest.budgets} == {"int8"}
     assert manifest.options["quantize"] == "int8"
     assert [path.name for path in (out / "weights").iterdir()] == ["q8-00001-of-00001.safetensors"]
@@ -85,8 +89,8 @@ def test_the_bundle(source: Path, tmp_path: Path, rounded: list[str]) -> None:
         dtypes = {item.dtype for item in recipe.inputs}
         assert dtypes == {"bf16", "fp32", "int8"}
         # Embedding, two layers of two and an attention layer of two products; an MLP of two, which `small` skips.
-        assert (out / budget.engines[0].file).read_text() == f"{9 if budget.name == 'full' else 7} dequantised"
-    names = {item.name for item in WeightRecipe.read(out / "full/weights.json").inputs}
+        assert (out / budget.engines[0].file).read_text() == f"{9 if budget.budget == 'full' else 7} dequantised"
+    names = {item.name for item in WeightRecipe.read(out / "full.int8/weights.json").inputs}
     assert "lm_head.weight" in names  # odd: 97 rows
     assert {f"backbone.layers.1.mixer.qkv_proj.weight.{kind}" for kind in ("int8", "scale")} <= names
     checked = verify_bundle(out)
@@ -176,17 +180,6 @@ def test_a_file_of_another_parent_is_refused_by_a_runtime(source: Path, tmp_path
     text = f"q8-00001.*: expected the quantised weights of parent, {parent[:12]}…, found those of 000000000000…"
     with pytest.raises(InputError, match=text):
         bundle.recipe(bundle.budget("small"))
-
-
-@pytest.mark.parametrize("kinds", [("none", "int8"), ("int8", "none")])
-def test_budgets_of_both_kinds_are_refused_in_one_bundle(
-    source: Path, tmp_path: Path, rounded: list[str], kinds: tuple[str, str]
-) -> None:
-    run(source, tmp_path / "out", "full", quantise=kinds[0], verify=False)
-    with pytest.raises(
-        InputError, match=rf"^--add, --quantize: expected as in the bundle, {kinds[0]}, found {kinds[1]}"
-    ):
-        run(source, tmp_path / "out", "small", quantise=kinds[1], add=True, verify=False)
 
 
 def test_a_budget_is_added(source: Path, tmp_path: Path, rounded: list[str]) -> None:

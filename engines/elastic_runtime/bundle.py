@@ -13,6 +13,7 @@ from elastic_runtime.driver.free_memory import card
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.choose import Choice, choose
 from elastic_runtime.format.digest import file_digest
+from elastic_runtime.format.forms import AUTO, forms_of
 from elastic_runtime.format.manifest import BudgetEntry, FileEntry, Manifest
 from elastic_runtime.format.manifest_reader import DamageError, read_manifest
 from elastic_runtime.format.paths import inside
@@ -65,21 +66,20 @@ class Bundle:
 
     @property
     def budgets(self) -> tuple[BudgetEntry, ...]:
-        """The sub-models, largest first."""
-        return tuple(sorted(self.manifest.budgets, key=lambda budget: (-budget.parameters, budget.name)))
+        """The sub-models, largest first, and what is quantised behind what is not."""
+        return self.forms(AUTO)
 
     def budget(self, name: str) -> BudgetEntry:
-        """The budget of that name. Raises InputError that lists them."""
-        found = self.manifest.budget(name)
-        if found is None:
-            names = ", ".join(budget.name for budget in self.budgets)
-            raise InputError(
-                f"budget {name!r}",
-                expected=f"one of {names}",
-                found="no such budget in the bundle",
-                todo="name one of them, or auto for the largest that fits",
-            )
-        return found
+        """The budget of that name; where the bundle has it in several forms, the unquantised one. Raises InputError
+        that lists them.
+        """
+        return self.forms(name)[0]
+
+    def forms(self, name: str) -> tuple[BudgetEntry, ...]:
+        """What a name stands for, in the order in which it is chosen (`format.forms`): the forms of a budget, one of
+        them (`6b.int8`), or with `auto` all budgets. Raises InputError that lists them.
+        """
+        return forms_of(self.manifest.budgets, name, self.manifest.precision)
 
     def origin(self, budget: BudgetEntry) -> Origin:
         """What a backend of that budget runs."""
@@ -93,17 +93,19 @@ class Bundle:
         at_least: int = 1,
         batch: int = 1,
         compute_capability: str | None = None,
+        budget: str = AUTO,
     ) -> Choice:
-        """The largest budget that fits `vram` bytes with `context` tokens (`choose.choose`).
+        """The largest budget that fits `vram` bytes with `context` tokens (`choose.choose`); with a `budget` named, of
+        its `forms`.
 
         Without `vram` the card is asked for what is free, and for its compute capability where that is not named.
-        Raises InputError where there is no card to ask.
+        Raises InputError where there is no card to ask, or no such budget.
         """
         if vram is None:
             found = card()
             vram, compute_capability = found.free, compute_capability or found.compute_capability
         return choose(
-            self.budgets,
+            self.forms(budget),
             vram=vram,
             context=context,
             at_least=at_least,

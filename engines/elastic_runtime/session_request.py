@@ -18,6 +18,8 @@ DeviceWish = Literal["auto", "cpu", "gpu"]
 class Request:
     """What to open. None leaves a choice: the memory that is free, the largest context that fits it.
 
+    `budget`: a name, in whichever form of it fits where the bundle has several; one form, such as `6b.int8`; or `auto`.
+
     `device`: an engine is always the card's. onnxruntime takes the card on `gpu`, or fails; on `auto` it takes it where
     it can and a float32 twin fits, else the CPU.
 

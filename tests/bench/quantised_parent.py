@@ -1,9 +1,10 @@
 """A whole export of a quantised parent in the 4B's shape and published layout: seconds and memory of every step.
 
-    PYTHONPATH=tests python tests/bench/quantised_parent.py --layout fp8|mixed [--folder DIR] [-- EXPORT OPTION…]
+    PYTHONPATH=tests python tests/bench/quantised_parent.py --layout fp8|nvfp4|mixed [--folder DIR] [-- EXPORT OPTION…]
 
-Makes the checkpoint (5.2 or 2.6 GB) in DIR, a folder below the temporary one unless given, exports it beside it as
-sliced BF16, verified, and deletes both. What follows `--` goes to `elastic-export`. The rows of a matrix repeat a block
+Makes the checkpoint (2.6 to 5.2 GB) in DIR, a folder below the temporary one unless given, exports it beside it as
+sliced BF16, verified, and deletes both. What follows `--` goes to `elastic-export`: `--weights shared --quantize int8`
+makes int8 of it. The rows of a matrix repeat a block
 that is drawn and quantised once. Memory and times are measured as `tests/bench/export.py` does.
 """
 
@@ -36,12 +37,13 @@ from quantised_checkpoint import (
     describe_quantised,
     nano_4b_fp8,
     nano_4b_mixed,
+    nano_4b_nvfp4,
     weight_only_4b,
 )
 from random_checkpoint import check_room
 
 _BLOCK = 2 << 20  # elements that are drawn of a matrix
-LAYOUTS: dict[str, Kind] = {"fp8": nano_4b_fp8, "mixed": nano_4b_mixed}
+LAYOUTS: dict[str, Kind] = {"fp8": nano_4b_fp8, "nvfp4": nano_4b_nvfp4, "mixed": nano_4b_mixed}
 _DTYPES = {torch.uint8: "u8", torch.float8_e4m3fn: "fp8_e4m3", torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 

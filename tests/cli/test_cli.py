@@ -146,19 +146,19 @@ def test_dry_run_of_the_12b_in_eight_bits_prints_figures_worked_out_by_hand(
     # parameters are a byte each; rows with a scale: 2 x 131072, 28 x (22656 + 5120), 28 x (20480 + 5120), 6 x (5120
     # + 2 x 1024 + 5120) = 1,830,400 x 4 B. Together 12,319,663,104 B. States, caches, scratch and reserve are those of
     # bf16 (above): 1,429,560,998 B.
-    assert rows["12b"][1:] == ["12.31B", "11.5", "GiB", "12.8", "GiB", "yes", "no", "no"]
+    assert rows["12b.int8"][1:] == ["12.31B", "11.5", "GiB", "12.8", "GiB", "yes", "no", "no"]
     # 26 x (5 x 11008 + 3 x 112 + 8960 + 4480) + 33 x 4480 = 1,937,056 stay; 9,061,928,960 B; scales of 2 x 131072 + 26
     # x (20080 + 4480) + 26 x (17920 + 4480) + 6 x (5120 + 2048 + 4480) = 1,552,992 rows.
-    assert rows["9b"][1:] == ["9.06B", "8.4", "GiB", "9.7", "GiB", "yes", "yes", "no"]
+    assert rows["9b.int8"][1:] == ["9.06B", "8.4", "GiB", "9.7", "GiB", "yes", "yes", "no"]
     # 24 x (5 x 8192 + 3 x 96 + 6144 + 3584) + 31 x 3584 = 1,334,528 stay; 4,845,338,624 B; scales of 2 x 131072 + 24
     # x (14432 + 3584) + 6 x 12288 + 18 x 10752 + 24 x 3584 + 6 x (4096 + 2048 + 3584) = 1,106,176 rows.
-    assert rows["6b"][1:] == ["4.85B", "4.5", "GiB", "5.7", "GiB", "yes", "yes", "yes"]
-    assert "12b does not fit rtx5070 in bf16 with int8 weights at 16384 tokens" in out
+    assert rows["6b.int8"][1:] == ["4.85B", "4.5", "GiB", "5.7", "GiB", "yes", "yes", "yes"]
+    assert "12b.int8 does not fit rtx5070 in bf16 with int8 weights at 16384 tokens" in out
     code, out, _ = run(*arguments, "--quantize", "int8", "--json")
     assert {b["name"]: (b["weight_bytes"], b["vram_bytes"]["16384"]) for b in json.loads(out)["budgets"]} == {
-        "12b": (12_319_663_104, 13_749_224_102),
-        "9b": (9_072_015_040, 10_449_963_366),
-        "6b": (4_852_432_384, 6_134_013_094),
+        "12b.int8": (12_319_663_104, 13_749_224_102),
+        "9b.int8": (9_072_015_040, 10_449_963_366),
+        "6b.int8": (4_852_432_384, 6_134_013_094),
     }
     # The quantised parent is of the 12B's size, and nothing can be linked.
     assert json.loads(out)["takes"]["disk_bytes"] > 12_319_663_104
@@ -230,7 +230,7 @@ def test_targets_of_a_checkpoint(run, sparse_12b) -> None:
     assert code == 0
     assert any(line.split()[:6] == ["rtx5080", "12b", "no", "no", "no", "no"] for line in out.splitlines())
     assert any(line.split()[:6] == ["rtx5090", "12b", "yes", "yes", "yes", "yes"] for line in out.splitlines())
-    assert any(line.split()[:5] == ["rtx5080", "12b", "int8", "yes", "yes"] for line in out.splitlines())
+    assert any(line.split()[:4] == ["rtx5080", "12b.int8", "yes", "yes"] for line in out.splitlines())
     assert "contexts above 24448 tokens are for plugin engines alone" in out
     assert "nvidia-smi" in out
 

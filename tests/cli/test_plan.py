@@ -54,6 +54,14 @@ def test_a_matrix_is_one_line_of_jobs_that_are_exports(run, tmp_path, monkeypatc
     ]
 
 
+def test_jobs_in_eight_bits_ask_for_budgets_by_the_names_of_the_budget_file(run) -> None:
+    for by, names in (("budget", ["large", "small"]), ("target", ["large,small"] * 2)):
+        code, out, _ = run("plan", "--budget", "large,small", *ASKED[2:], "--quantize", "int8", "--matrix", "--by", by)
+        jobs = json.loads(out)["include"]
+        assert (code, [job["budget"] for job in jobs]) == (0, names)
+    assert [job["name"] for job in jobs] == ["rtx5080-rtx5090", "rtx4090"]
+
+
 def test_jobs_of_a_described_target_are_exports_too(run) -> None:
     """Its name, which files have, describes it no more."""
     text = "sm89:24GiB:1008GBps"

@@ -139,6 +139,20 @@ def test_equal_requests_give_equal_files_interrupted_or_not(
     assert (tmp_path / "out.json").read_bytes() == whole
 
 
+def test_vram_of_engines_in_eight_bits(propose: Run, tmp_path: Path) -> None:
+    measure, plain = vram_measure("bf16", 64, "int8"), vram_measure("bf16", 64)
+    assert measure.of(ARCH) < plain.of(ARCH)
+    limit = measure.of(ARCH) - 50_000
+    request = ("--vram", str(limit), "--max-context", "64", "--precision", "bf16", "--names", "card")
+    code, _, err = propose(*request, "--quantize", "int8")
+    assert code == 0, err
+    document = json.loads((tmp_path / "out.json").read_text())
+    facts = {"vram": limit, "max_context": 64, "precision": "bf16", "quantize": "int8"}
+    assert document["proposed"]["targets"] == {"card": facts}
+    budgets, _ = parse_budgets(document, ARCH, "")
+    assert 0.98 * limit <= measure.of(budgets["card"].architecture(ARCH)) <= limit
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -157,6 +171,8 @@ def test_equal_requests_give_equal_files_interrupted_or_not(
         (["--params", LARGE, "--context", "1"], "--context: expected 2 tokens or more"),
         (["--params", LARGE, "--tokenizer", "."], ".: expected tokenizer.json, found no such file"),
         (["--vram", "700MiB", "--max-context", "0"], "--max-context: expected at least 1"),
+        (["--params", LARGE, "--quantize", "int8"], "--quantize: expected --vram beside it, found --params"),
+        (["--vram", "1GiB", "--quantize", "int8", "--precision", "fp32"], "--quantize int8: expected --precision bf16"),
         (["--params", LARGE, "--output", "there.json"], "there.json: expected no such file yet, found one"),
         (["--params", LARGE, "--output", "text.txt", "--force"], "--output: expected another file than --text, found"),
         (["--params", LARGE, "--output", "no/such.json"], "expected a file in a folder that exists, found no such"),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from golden_eos import eos_cases
 from golden_errors import error_cases
+from golden_forms import forms_cases, with_forms
 from golden_sessions import session_cases
 
 from elastic_export.bundle.consumer_rules import RULES
@@ -304,14 +305,16 @@ def all_files(folder: Path) -> dict[str, str]:
     """Name → text of every golden file; `folder` is an empty one for scratch."""
     slices, int8 = slice_cases(), slice_cases_int8(folder)
     slices["sha256"] = slice_digests(slices, folder)
+    whole, forms = manifest_12b(), with_forms(manifest_12b())
     made = {
-        "choose.json": choose_cases(), "slices.json": slices, "slices_int8.json": int8,
+        "choose.json": choose_cases(), "forms.json": forms_cases(forms),
+        "slices.json": slices, "slices_int8.json": int8,
         "sampler.json": sampler_cases(reference_sample),
         "errors.json": error_cases(), "session.json": session_cases(),
         "eos.json": eos_cases(folder), "call_size.json": call_size_cases(),
     }  # fmt: skip
     texts = {name: json.dumps(value, indent=1, ensure_ascii=False) + "\n" for name, value in made.items()}
-    return {"manifest_12b.json": manifest_12b()} | texts
+    return {"manifest_12b.json": whole, "manifest_forms.json": forms} | texts
 
 
 if __name__ == "__main__":

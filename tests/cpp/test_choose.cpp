@@ -1,5 +1,8 @@
+#include <algorithm>
+
 #include "check.h"
 #include "elastic_runtime/choose.h"
+#include "elastic_runtime/forms.h"
 
 using namespace elastic;
 using namespace elastic_test;
@@ -28,6 +31,40 @@ TEST(choose_equals_python) {
     CHECK_EQ(chosen->budget->name, text(at(wanted, "budget")));
     CHECK_EQ(chosen->engine->file, text(at(wanted, "engine")));
     CHECK_EQ(chosen->need->total, integer(at(wanted, "total")));
+  }
+}
+
+TEST(choose_names_stand_for_the_forms_that_python_says) {
+  const Value file = golden("forms.json");
+  const Manifest manifest = parse_manifest(golden_text(text(at(file, "manifest"))));
+  for (const Value& wanted : items(at(file, "names"))) {
+    const std::string name = text(at(wanted, "name"));
+    if (at(wanted, "entries").is_null()) {
+      const InputError error = THROWN(InputError, forms_of(manifest, name));
+      CHECK_EQ(error.expected, text(at(wanted, "expected")));
+      CHECK_EQ(error.found, text(at(wanted, "found")));
+      continue;
+    }
+    const std::vector<const BudgetEntry*> found = forms_of(manifest, name);
+    const auto& entries = items(at(wanted, "entries"));
+    CHECK_EQ(found.size(), entries.size());
+    for (std::size_t i = 0; i < std::min(found.size(), entries.size()); ++i)
+      CHECK_EQ(found[i]->name, text(entries[i]));
+  }
+}
+
+TEST(choose_takes_of_both_forms_what_python_takes) {
+  const Value file = golden("forms.json");
+  const Manifest manifest = parse_manifest(golden_text(text(at(file, "manifest"))));
+  for (const Value& wanted : items(at(file, "choose"))) {
+    std::vector<BudgetEntry> forms;
+    for (const BudgetEntry* entry : forms_of(manifest, text(at(wanted, "name")))) forms.push_back(*entry);
+    std::reverse(forms.begin(), forms.end());  // which comes first does not depend on the order
+    const Choice choice = choose(forms, {integer(at(wanted, "vram")), integer(at(wanted, "context")), 1, {}});
+    CHECK_EQ(choice.explain(), text(at(wanted, "explain")));
+    const Reckoning* chosen = choice.chosen();
+    CHECK_EQ(chosen == nullptr, at(wanted, "budget").is_null());
+    if (chosen && !at(wanted, "budget").is_null()) CHECK_EQ(chosen->budget->name, text(at(wanted, "budget")));
   }
 }
 

@@ -36,7 +36,10 @@ def made(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dic
     return files
 
 
-NAMES = ["manifest_12b", "choose", "slices", "slices_int8", "sampler", "errors", "session", "eos", "call_size"]
+NAMES = [
+    "manifest_12b", "manifest_forms", "choose", "forms", "slices", "slices_int8", "sampler", "errors", "session", "eos",
+    "call_size",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [f"{name}.json" for name in NAMES])

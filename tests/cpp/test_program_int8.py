@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import elastic_runtime
 from elastic_runtime import Bundle, Request, iter_weights
+from elastic_runtime.errors import InputError
 
 BUDGETS = ("medium", "small")
 PROMPT = [1, 2, 3, 65, 66]
@@ -19,17 +23,30 @@ CONTEXT, NEW = 128, 100
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Two budgets of random_demo.py's model."""
+    out = tmp_path_factory.mktemp("int8") / "bundle"
+    _export(out, BUDGETS, quantise="int8")
+    return Bundle.open(out)
+
+
+@pytest.fixture(scope="module")
+def both(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same, the small one in bf16 as well."""
+    out = tmp_path_factory.mktemp("both") / "bundle"
+    shutil.copytree(bundle.path, out)
+    _export(out, ("small",), add=True)
+    return Bundle.open(out)
+
+
+def _export(out: Path, budgets: Iterable[str], **options: Any) -> None:
     from elastic_export.checkpoint.reader import Checkpoint
     from elastic_export.compile import export
     from elastic_export.plan.job import ExportOptions, plan_job
     from elastic_export.progress import Progress
     from random_demo import random_demo
 
-    out = tmp_path_factory.mktemp("int8") / "bundle"
-    more = {"max_contexts": (CONTEXT,), "max_tokens": 16, "ops": "native", "quantise": "int8", "verify": False}
-    options = ExportOptions(",".join(BUDGETS), "rtx5080", out, **more)
-    export(plan_job(Checkpoint.open(random_demo()), options, demo=True), Progress())
-    return Bundle.open(out)
+    more = {"max_contexts": (CONTEXT,), "max_tokens": 16, "ops": "native", "verify": False, **options}
+    asked = ExportOptions(",".join(budgets), "rtx5080", out, **more)
+    export(plan_job(Checkpoint.open(random_demo()), asked, demo=True), Progress())
 
 
 def output_of(*arguments: object) -> str:
@@ -59,6 +76,31 @@ def test_the_choice_is_explained_alike(program: Path, bundle: Bundle) -> None:
     for vram in {at + step for at in needs for step in (-1, 0)}:
         printed = output_of(program, bundle.path, "--explain", "--device", "cpu", "--vram", vram)
         assert printed == bundle.choose(vram=vram).explain() + "\n"
+
+
+@pytest.mark.timeout(900)
+def test_a_name_stands_for_the_same_form(program: Path, both: Bundle) -> None:
+    def digests(name: str) -> str:
+        return output_of(program, both.path, "--budget", name, "--weights-digest", "--device", "cpu")
+
+    assert [budget.name for budget in both.budgets] == ["medium.int8", "small", "small.int8"]
+    plain, eight = digests("small.bf16"), digests("small.int8")
+    assert digests("small") == plain != eight
+    assert len(eight.splitlines()) == len(both.recipe(both.budget("small.int8")).inputs)
+    asked = [program, both.path, "--budget", "small.fp16", "--ids", "1"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    with pytest.raises(InputError) as caught:
+        both.budget("small.fp16")
+    assert (done.returncode, done.stderr) == (2, f"elastic_generate: {caught.value}\n")
+
+
+@pytest.mark.timeout(900)
+def test_the_choice_between_forms_is_explained_alike(program: Path, both: Bundle) -> None:
+    needs = [need.total for r in both.choose(vram=1 << 30).reckonings if (need := r.need) is not None]
+    assert len(needs) == 3
+    for vram in {at + step for at in needs for step in (-1, 0)}:
+        printed = output_of(program, both.path, "--explain", "--device", "cpu", "--vram", vram)
+        assert printed == both.choose(vram=vram).explain() + "\n"
 
 
 @pytest.mark.timeout(900)

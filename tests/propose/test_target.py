@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from elastic_export.plan.eight_bits import check_even
 from elastic_export.propose.grid import Grid
 from elastic_export.propose.target import (
     Target,
@@ -74,3 +77,13 @@ def test_vram_is_that_of_the_precision_and_context() -> None:
     narrow, wide = (vram_measure(precision, 16384).of(NANO_12B) for precision in ("bf16", "fp32"))
     assert wide > 1.9 * narrow
     assert narrow > vram_measure("bf16", 8192).of(NANO_12B)
+
+
+def test_vram_in_eight_bits_is_what_an_export_of_the_budget_reckons() -> None:
+    """The figures that tests/cli/test_cli.py has worked out by hand for the parent."""
+    assert vram_measure("bf16", 16384, "int8").of(NANO_12B) == 13_749_224_102
+    odd = replace(NANO_12B, vocab_size=131071)
+    with pytest.raises(InputError, match="--quantize int8: expected --precision bf16, found fp16, in which"):
+        check_even(NANO_12B, "fp16")
+    with pytest.raises(InputError, match=r"even matrices alone, .*, found odd ones, lm_head\.weight the first"):
+        check_even(odd, "bf16")

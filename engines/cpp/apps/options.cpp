@@ -76,7 +76,8 @@ struct Option {
 const std::vector<Option>& options() {
   static const std::vector<Option> all = {
       {"--budget", "NAME|auto",
-       "the sub-model; auto is the largest that fits the GPU, without one the memory (auto)",
+       "the sub-model, or one form of it (6b.int8); auto is the largest that fits the GPU, without one the "
+       "memory (auto)",
        [](Options& o, auto&, auto& v) { o.budget = v; }},
       {"--vram", "SIZE", "free GPU memory, such as 12GiB, instead of what the device says",
        [](Options& o, auto& n, auto& v) { o.vram = elastic::parse_bytes(v, n); }},

@@ -1,5 +1,7 @@
 #include "elastic_runtime/bundle.h"
 
+#include <algorithm>
+
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
@@ -34,13 +36,15 @@ Bundle Bundle::open(const std::filesystem::path& path, Check check,
   return bundle;
 }
 
-const BudgetEntry& Bundle::budget(const std::string& name) const {
-  std::string names;
-  for (const BudgetEntry& entry : manifest_.budgets) {
-    if (entry.name == name) return entry;
-    names += (names.empty() ? "" : ", ") + entry.name;
-  }
-  throw InputError("budget " + in_quotes(name), "one of " + names, "no such budget in the bundle");
+Choice Bundle::choose(const Request& request, const std::string& budget) const {
+  const std::vector<const BudgetEntry*> wanted = forms(budget);
+  Choice choice = elastic::choose(manifest_.budgets, request);
+  const auto other = [&](const Reckoning& reckoning) {
+    return std::find(wanted.begin(), wanted.end(), reckoning.budget) == wanted.end();
+  };
+  auto& all = choice.reckonings;
+  all.erase(std::remove_if(all.begin(), all.end(), other), all.end());
+  return choice;
 }
 
 WeightRecipe Bundle::recipe(const BudgetEntry& budget) const {

@@ -99,8 +99,9 @@ class Opening {
   }
 
   std::vector<BudgetEntry> wanted() const {
-    if (request_.budget == "auto") return bundle_.manifest().budgets;
-    return {bundle_.budget(request_.budget)};
+    std::vector<BudgetEntry> forms;
+    for (const BudgetEntry* form : bundle_.forms(request_.budget)) forms.push_back(*form);
+    return forms;
   }
 
   /// There is no card, or the driver does not show one.
@@ -153,9 +154,8 @@ class Opening {
     Device card = device;
     card.free_bytes = std::min(request_.vram.value_or(device.free_bytes), device.free_bytes);
     const OnnxOptions options = host_options(&card);
-    const bool any = request_.budget == "auto";
-    const BudgetEntry& budget = any ? choose_on_card(bundle_, options.max_context, options.max_batch, card)
-                                    : bundle_.budget(request_.budget);
+    const BudgetEntry& budget =
+        choose_on_card(bundle_, options.max_context, options.max_batch, card, request_.budget);
     check_card_memory(bundle_, budget, options.max_context, options.max_batch, card);
     return {&budget, nullptr, card};
   }
@@ -214,7 +214,7 @@ class Opening {
       if (first_failed_) throw UnavailableError(*first_failed_);
       throw UnavailableError(refused.at(reckoning.engine->file));
     }
-    if (request_.budget != "auto")  // says more about one budget
+    if (request_.budget != "auto" && able.size() == 1)  // says more about one budget
       throw UnavailableError("budget " + in_quotes(request_.budget), "an engine that fits " + device.name,
                              choice.reckonings.front().refusal, "see:\n" + choice.explain());
     throw UnavailableError("bundle", "a budget that fits", "none", "see:\n" + choice.explain());
@@ -231,9 +231,11 @@ class Opening {
 
   const BudgetEntry& pick_for_cpu() const {
     const OnnxOptions host = host_options();
-    if (request_.budget != "auto") return bundle_.budget(request_.budget);
-    if (!request_.vram) return choose_on_host(bundle_, host.max_context, host.max_batch);
-    const Choice choice = bundle_.choose({*request_.vram, request_.context, request_.batch, {}});
+    const std::vector<const BudgetEntry*> forms = bundle_.forms(request_.budget);
+    if (request_.budget != "auto" && forms.size() == 1) return *forms.front();
+    if (!request_.vram) return choose_on_host(bundle_, host.max_context, host.max_batch, request_.budget);
+    const Request request{*request_.vram, request_.context, request_.batch, {}};
+    const Choice choice = bundle_.choose(request, request_.budget);
     if (const Reckoning* chosen = choice.chosen()) return *chosen->budget;
     throw BuildError("bundle", "a budget that fits", "none", "see:\n" + choice.explain());
   }

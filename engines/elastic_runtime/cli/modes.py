@@ -55,7 +55,7 @@ def _generate(opener: Opener, options: dict[str, Any], said: Sequence[str]) -> N
         speech = Speech(tokenizer, settings, system=system, arguments=arguments)
         sys.exit(converse(opener, speech, say=say, write=write_text, stats=options["stats"]))
     ids = prompt_ids(options, tokenizer)
-    check_prompt(ids, vocab_size, longest_context(opener.bundle.budgets, opener.request))
+    check_prompt(ids, vocab_size, longest_context(opener.bundle, opener.request))
     as_text = tokenizer is not None and not options["print_ids"]
     watch = Stopwatch()
     session = opener.open()
@@ -82,6 +82,7 @@ def verify(path: Path, options: dict[str, Any]) -> None:
 
     result = verify_bundle(
         path,
+        budget=options["budget"],
         require_engine=options["require_engine"],
         say=say,
         external=options["weights_folder"],

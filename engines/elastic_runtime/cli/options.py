@@ -15,7 +15,7 @@ from elastic_runtime.session_request import Request
 #: What means something beside each mode; another option beside it would say nothing.
 _BESIDE = {
     "--bring-up": {"--report", "--minutes", "--plugins", "--plugin-sources", "--trust-engine", "--weights-folder"},
-    "--verify": {"--require-engine", "--plugins", "--trust-engine", "--weights-folder"},
+    "--verify": {"--budget", "--require-engine", "--plugins", "--trust-engine", "--weights-folder"},
 }
 #: What means something beside one mode alone.
 _ONLY_BESIDE = {

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
-from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.ort.open_onnx import contexts_of
 from elastic_runtime.session_request import Request
 from elastic_runtime.text.tokenizer import Tokenizer
@@ -68,10 +68,9 @@ def check_prompt(ids: Sequence[int], vocab_size: int, context: int) -> None:
         raise InputError("prompt", expected=expected, found=f"{len(ids)}", todo=todo)
 
 
-def longest_context(budgets: Sequence[BudgetEntry], request: Request) -> int:
+def longest_context(bundle: Bundle, request: Request) -> int:
     """Tokens of the longest context that a session of the request can have, whatever fits here. Raises InputError."""
-    wanted = [budget for budget in budgets if request.budget in ("auto", budget.name)]
-    return max((contexts_of(budget, request.context)[0] for budget in wanted), default=0)
+    return max(contexts_of(budget, request.context)[0] for budget in bundle.forms(request.budget))
 
 
 def _whole_input() -> str:

@@ -94,7 +94,11 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="elastic-runtime", prog_name="elastic-run")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--budget", default="auto", help="Name of a budget; auto: the largest that fits.  [default: auto]")
+@click.option(
+    "--budget",
+    default="auto",
+    help="Name of a budget, or of one form of it (6b.int8); auto: the largest that fits.  [default: auto]",
+)
 @click.option("--vram", help="GPU memory to reckon with, such as 12GiB.  [default: what is free]")
 @click.option("--context", type=int, help="Tokens of prompt and answer together.  [default: the largest engine's]")
 @click.option(

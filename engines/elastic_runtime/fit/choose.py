@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from elastic_runtime.fit.vram import VramNeed, check_count, gib, vram_needed
-from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
+from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, by_size
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,9 @@ def choose(
 ) -> Choice:
     """Reckon every budget; see `Choice`.
 
+    The first that fits is chosen, in the order of `by_size`: the larger budget in eight bits rather than a smaller one,
+    and the weights as they were trained rather than eight bits of them where both fit.
+
     Of the engines for enough context and batch (and for the card, where it is named) that fit the memory one serves:
     with a context asked for one with the smallest, since caches are allocated for all of it; without, one with the
     largest. Then a plugin engine comes before a native one; then decide the least activation memory and the target's
@@ -94,9 +97,9 @@ def choose(
     least = at_least if context is None else max(context, at_least) if context > 0 else context
     for subject, value in (("vram", vram), ("context", least), ("batch", batch)):
         check_count(subject, value)
-    largest_first = sorted(budgets, key=lambda budget: (-budget.parameters, budget.name))
     wish = _Wish(vram, least, batch, compute_capability, context is None)
-    return Choice(vram, least, batch, tuple(_reckon(budget, wish) for budget in largest_first), wish.largest)
+    reckonings = tuple(_reckon(budget, wish) for budget in sorted(budgets, key=by_size))
+    return Choice(vram, least, batch, reckonings, wish.largest)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The records below are the schema: each field of a record is a field of the JSON object, all required, no other allowed
 (records.py). Paths are relative to the bundle, `/` between the parts. Sizes are bytes. Nothing in it is a time or a
 place of the machine that made it, except the day on which a card verified an engine. Order: files by path, budgets
-from the largest to the smallest, engines by target and context. The `seal` is explained in seal.py.
+`by_size`, engines by target and context. The `seal` is explained in seal.py.
 """
 
 from __future__ import annotations
@@ -171,8 +171,11 @@ class EngineEntry:
 
 @dataclass(frozen=True)
 class BudgetEntry:
-    """One sub-model. `scalar_widths`: tools that know one width per layer kind can load its config. `quantisation` is
-    how its matrices are stored, absent where they have the bundle's precision: `int8`, a scale a row.
+    """One sub-model in one form. `scalar_widths`: tools that know one width per layer kind can load its config.
+    `quantisation` is how its matrices are stored, absent where they have the bundle's precision: `int8`, a scale a row.
+
+    Each form of a budget is an entry with a folder, weights, golden run and engines of its own, under a name of its own
+    (`forms.py`).
     """
 
     name: str
@@ -193,6 +196,11 @@ class BudgetEntry:
     engines: tuple[EngineEntry, ...]
     quantisation: Quantisation | None = field(default=None, metadata=OPTIONAL)
 
+    @property
+    def budget(self) -> str:
+        """The budget that it is a form of: earlier exports gave int8 entries that name itself."""
+        return self.name if self.quantisation is None else self.name.removesuffix(f".{self.quantisation}")
+
     def size(self, engine: EngineEntry) -> BudgetSize:
         """What its memory depends on, with that engine."""
         scratch = Activation(engine.activation, engine.activation_measured)
@@ -203,8 +211,8 @@ class BudgetEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole file. `options` are those of the export that change its bytes; `versions` of the programs that took
-    part.
+    """The whole file. `weight_mode` is that of budgets that are not quantised. `options` are those of the export that
+    change its bytes; `versions` of the programs that took part.
     """
 
     producer: str
@@ -236,13 +244,20 @@ class Manifest:
 
 def ordered(manifest: Manifest) -> Manifest:
     """The same manifest in the order of the module docstring."""
-    budgets = sorted(manifest.budgets, key=lambda budget: (-budget.parameters, budget.name))
+    budgets = sorted(manifest.budgets, key=by_size)
     return replace(
         manifest,
         budgets=tuple(replace(b, engines=tuple(sorted(b.engines, key=_engine_order))) for b in budgets),
         files=tuple(sorted(manifest.files, key=lambda entry: entry.path)),
         external_weights=tuple(sorted(manifest.external_weights, key=lambda entry: entry.path)),
     )
+
+
+def by_size(entry: BudgetEntry) -> tuple[int, str, bool, str]:
+    """The order in which a budget is chosen: the largest first; of one budget what was not quantised first, so that
+    eight bits come before a smaller budget, and after the weights that were trained.
+    """
+    return -entry.parameters, entry.budget, entry.quantisation is not None, entry.name
 
 
 def _engine_order(engine: EngineEntry) -> tuple[str, int, str]:

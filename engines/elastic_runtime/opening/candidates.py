@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card, free_ram
 from elastic_runtime.errors import BuildError, ElasticError, UnavailableError
 from elastic_runtime.fit.choose import Choice
+from elastic_runtime.format.forms import AUTO
 from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.opening.places import Place, Places
 from elastic_runtime.opening.told import Say
@@ -44,7 +45,7 @@ class Candidates:
         that has no room there either on the CPU.
 
         Args:
-            name: of a budget, or `auto`.
+            name: of a budget, of one form of it, or `auto`.
             place: the first one to try.
             at_least: tokens that must be possible, whatever the request says.
             rows: of a session; None: those of the request.
@@ -90,8 +91,8 @@ class Candidates:
         check_engine(budget, engine, self._request, then)
         read_checked(self._bundle, engine)
 
-    def choice(self, found: Card | None, at_least: int = 1) -> Choice:
-        """The reckoning of every budget at the memory that is named or free on the card."""
+    def choice(self, found: Card | None, at_least: int = 1, name: str = AUTO) -> Choice:
+        """The reckoning of what the name stands for at the memory that is named or free on the card."""
         request = self._request
         limits = [limit for limit in (request.vram, found.free if found else None) if limit is not None]
         return self._bundle.choose(
@@ -100,6 +101,7 @@ class Candidates:
             at_least=at_least,
             batch=request.batch,
             compute_capability=found.compute_capability if found else None,
+            budget=name,
         )
 
     def explain(self, found: Card | None) -> str:
@@ -162,9 +164,9 @@ class Candidates:
         return self._plan(budget, free, at_least, rows).need.least(self._request.weights) <= free
 
     def _largest_on_card(self, name: str, place: OnnxCard, at_least: int, rows: int | None) -> BudgetEntry:
-        """The budget of that name, or the largest that fits. Raises UnavailableError about the smallest."""
+        """The first that fits of what the name stands for. Raises UnavailableError about the last."""
         context, rows = self._request.context, rows or self._request.batch
-        *larger, last = self._bundle.budgets if name == "auto" else (self._bundle.budget(name),)
+        *larger, last = self._bundle.forms(name)
         for budget in larger:
             with suppress(UnavailableError):
                 plan_card(self._bundle, budget, place, context=context, rows=rows, at_least=at_least)
@@ -173,21 +175,20 @@ class Candidates:
         return last
 
     def _pick(self, name: str, at_least: int = 1) -> BudgetEntry:
-        if name != "auto":
-            return self._bundle.budget(name)
+        *others, only = forms = self._bundle.forms(name)
+        if name != AUTO and not others:
+            return only
         if self._request.vram is None:
-            return self._largest_on_cpu(at_least)
-        choice = self.choice(None, at_least)
+            return self._first_on_cpu(forms, at_least)
+        choice = self.choice(None, at_least, name)
         if choice.budget is None:
             raise BuildError("bundle", expected="a budget that fits", found="none", todo=f"see:\n{choice.explain()}")
         return choice.budget
 
-    def _largest_on_cpu(self, at_least: int) -> BudgetEntry:
+    def _first_on_cpu(self, forms: Sequence[BudgetEntry], at_least: int) -> BudgetEntry:
         free = free_ram()
-        for budget in self._bundle.budgets:
-            if self._fits_cpu(budget, free, at_least):
-                return budget
-        return self._bundle.budgets[-1]  # opening it says how much it would take
+        fitting = (budget for budget in forms if self._fits_cpu(budget, free, at_least))
+        return next(fitting, forms[-1])  # opening the last says how much it would take
 
     def _plan(self, budget: BudgetEntry, free: int, at_least: int, rows: int | None = None) -> CpuPlan:
         request = self._request

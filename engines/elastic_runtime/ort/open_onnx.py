@@ -77,8 +77,12 @@ def ram_needed(
         return RamNeed(4 * budget.parameters + states + _ARENA, 4 * budget.parameters + states + _ARENA)
     largest = max(4 * math.prod(item.shape) for item in recipe.inputs)
     narrow = sum(item.nbytes for item in recipe.inputs)
-    wide = sum(item.nbytes if item.dtype == "int8" else 4 * math.prod(item.shape) for item in recipe.inputs)
-    return RamNeed(wide + largest + states + _ARENA, narrow + largest + states + _ARENA)
+    return RamNeed(_widened(recipe) + largest + states + _ARENA, narrow + largest + states + _ARENA)
+
+
+def _widened(recipe: WeightRecipe) -> int:
+    """Bytes of the weights in float32; int8 values stay as they are."""
+    return sum(item.nbytes if item.dtype == "int8" else 4 * math.prod(item.shape) for item in recipe.inputs)
 
 
 def _float32_states(budget: BudgetEntry, context: int, precision: Precision) -> int:
@@ -100,6 +104,11 @@ def contexts_of(budget: BudgetEntry, context: int | None, at_least: int = 1) -> 
     return tuple(sorted(found, reverse=True)) or (max(_DEFAULT_CONTEXT, at_least),)
 
 
+def _recipe(bundle: Bundle, budget: BudgetEntry) -> WeightRecipe | None:
+    """None where the weights are embedded."""
+    return None if budget.weights is None else bundle.recipe(budget)
+
+
 @dataclass(frozen=True)
 class CpuPlan:
     """How a budget would be held on the CPU: tokens of its context, and what that takes."""
@@ -119,7 +128,7 @@ def plan_cpu(
     at_least: int = 1,
 ) -> CpuPlan:
     """The first of `contexts_of` that fits `free` bytes, the smallest where none does."""
-    recipe = None if budget.weights is None else bundle.recipe(budget)
+    recipe = _recipe(bundle, budget)
     plans = [
         CpuPlan(c, ram_needed(budget, recipe, context=c, batch=rows, precision=bundle.manifest.precision))
         for c in contexts_of(budget, context, at_least)
@@ -165,11 +174,19 @@ def given_back(place: OnnxCard, backend: Backend, vram: int | None) -> OnnxCard:
     return replace(place, free=free if vram is None else min(vram, free))
 
 
-def card_needed(budget: BudgetEntry, *, context: int, batch: int, precision: Precision) -> int:
+def card_needed(
+    budget: BudgetEntry, recipe: WeightRecipe | None, *, context: int, batch: int, precision: Precision
+) -> int:
     """Bytes that the float32 twin takes on a card: weights, two banks of states with whole caches, a margin (not
     measured).
+
+    Int8 values lie there as they are, and each call dequantises one matrix after the other: the largest counts.
     """
-    return 4 * budget.parameters + 2 * batch * _float32_states(budget, context, precision) + _CARD_MARGIN
+    states = 2 * batch * _float32_states(budget, context, precision)
+    if recipe is None:
+        return 4 * budget.parameters + states + _CARD_MARGIN
+    dequantised = max((4 * math.prod(item.shape) for item in recipe.inputs if item.dtype == "int8"), default=0)
+    return _widened(recipe) + dequantised + states + _CARD_MARGIN
 
 
 def plan_card(
@@ -177,7 +194,8 @@ def plan_card(
 ) -> int:
     """Tokens of the first of `contexts_of` that fits the card. Raises UnavailableError where none does."""
     precision, contexts = bundle.manifest.precision, contexts_of(budget, context, at_least)
-    needs = {c: card_needed(budget, context=c, batch=rows, precision=precision) for c in contexts}
+    recipe = _recipe(bundle, budget)
+    needs = {c: card_needed(budget, recipe, context=c, batch=rows, precision=precision) for c in contexts}
     for tokens, need in needs.items():
         if need <= place.free:
             return tokens
@@ -226,7 +244,7 @@ def open_onnx(
         BuildError: the file is no model that onnxruntime runs.
     """
     onnx, backend, widened = _packages()
-    recipe = None if budget.weights is None else bundle.recipe(budget)
+    recipe = _recipe(bundle, budget)
     form: WeightForm = "float32"
     if place is not None:
         context = plan_card(bundle, budget, place, context=context, rows=rows, at_least=at_least)

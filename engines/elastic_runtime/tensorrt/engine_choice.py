@@ -10,6 +10,7 @@ from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import UnavailableError
 from elastic_runtime.fit.choose import Choice, Reckoning, choose
+from elastic_runtime.format.forms import AUTO
 from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.tensorrt.open_tensorrt import Wishes, check_runs, select_engine
 from elastic_runtime.tensorrt.preflight import check_memory
@@ -34,11 +35,11 @@ def choose_engine(
     at_least: int = 1,
     failed: Mapping[str, UnavailableError] = NONE,
 ) -> Chosen:
-    """The budget of that name, or with `auto` the largest that has an engine which runs and fits.
+    """The first of what the name stands for that has an engine which runs and fits.
 
     Args:
         bundle: where it lies.
-        name: of a budget, or `auto`.
+        name: of a budget, of one form of it, or `auto`.
         wishes: of the request.
         card: with the memory that is free.
         at_least: tokens that must be possible, whatever the wishes say.
@@ -49,14 +50,14 @@ def choose_engine(
         UnavailableError: none runs, for the reason that the first one that was loaded or else the best one does not, or
             none fits.
     """
-    whole = bundle.budgets if name == "auto" else (bundle.budget(name),)
+    whole = bundle.forms(name)
     able, refused = _runnable(whole, wishes, card, failed)
     best, choice = (_reckon(budgets, wishes, card, at_least) for budgets in (whole, able))
     reasons = [refused[r.engine.file] for r in best.reckonings if r.engine is not None and r.engine.file in refused]
     if choice.chosen is None:
         if reasons and not any(budget.engines for budget in able):
             raise next(iter(failed.values()), reasons[0])
-        if name != "auto":  # says more about one budget
+        if name != AUTO and len(able) == 1:  # says more about one budget
             engine = select_engine(able[0], wishes, card, at_least=at_least)
             check_memory(able[0], engine, card, batch=wishes.batch)
         found, todo = "none", f"see:\n{choice.explain()}"

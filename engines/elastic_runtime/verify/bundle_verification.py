@@ -9,7 +9,7 @@ not load, or that this machine has no memory or packages for, fails.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle, check_external, check_file
 from elastic_runtime.driver.free_memory import Card, find_card, why_no_card
 from elastic_runtime.errors import ElasticError, UnavailableError
+from elastic_runtime.format.forms import AUTO
 from elastic_runtime.format.golden import Golden, read_golden
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
 from elastic_runtime.format.manifest_reader import DamageError, read_manifest
@@ -30,6 +31,7 @@ from elastic_runtime.verify.replay import BOUNDS, Bounds, Replay, replay, replay
 from elastic_runtime.verify.verified import Outcome, Verified
 
 Say = Callable[[str], None]
+_NOT_ASKED = "another budget was asked for"
 
 
 def _ignore(text: str) -> None:
@@ -39,6 +41,7 @@ def _ignore(text: str) -> None:
 def verify_bundle(
     path: Path,
     *,
+    budget: str = AUTO,
     require_engine: bool = False,
     say: Say = _ignore,
     external: Path | None = None,
@@ -49,6 +52,8 @@ def verify_bundle(
 
     Args:
         path: its folder.
+        budget: what to replay: `auto` for all, a budget in all its forms, or one form, such as `6b.int8`. Digests are
+            compared of all files.
         require_engine: whether it is a failure that for a budget, target and context no engine was run.
         say: hears what is being done.
         external: the folder of the parent's shards where the bundle only names them.
@@ -56,8 +61,8 @@ def verify_bundle(
         trust_engine: run the plugin libraries that engines carry, whether elastic-plugins knows them or not.
 
     Raises:
-        InputError: not a bundle, or one of another version; `external` for a bundle that holds its weights. Damage is
-            no error here but in the result.
+        InputError: not a bundle, or one of another version; no such budget in it; `external` for a bundle that holds
+            its weights. Damage is no error here but in the result.
     """
     try:
         manifest = read_manifest(path)
@@ -65,6 +70,7 @@ def verify_bundle(
         return Verified(str(path), 1, (str(error),), (), require_engine=require_engine)
     check_external(path, manifest, external)
     bundle = Bundle(path, manifest, external)
+    asked = bundle.forms(budget)
     say(f"{path}: reading {len(manifest.files)} files")
     result = Verified(
         str(path), len(manifest.files) + 1, _damage(bundle), _unlisted(bundle), require_engine=require_engine
@@ -72,19 +78,21 @@ def verify_bundle(
     if result.damaged:
         return result
     models, engines, request = [], [], Request(plugin_folder=plugins, trust_engine=trust_engine)
-    for budget in bundle.budgets:
-        say(f"{budget.name}: replaying its golden run on the CPU")
-        models.append(_model(bundle, budget, say))
-        engines += [_engine(bundle, budget, engine, request, say) for engine in budget.engines]
-    return replace(
-        result, models=tuple(models), engines=tuple(engines), alternatives=_alternatives(bundle, find_card())
-    )
+    for entry in bundle.budgets:
+        if entry not in asked:
+            models.append(Outcome(entry.model, not_run=_NOT_ASKED))
+            engines += [Outcome(engine.file, not_run=_NOT_ASKED) for engine in entry.engines]
+            continue
+        say(f"{entry.name}: replaying its golden run on the CPU")
+        models.append(_model(bundle, entry, say))
+        engines += [_engine(bundle, entry, engine, request, say) for engine in entry.engines]
+    return replace(result, models=tuple(models), engines=tuple(engines), alternatives=_alternatives(asked, find_card()))
 
 
-def _alternatives(bundle: Bundle, card: Card | None) -> tuple[tuple[str, ...], ...]:
+def _alternatives(budgets: Iterable[BudgetEntry], card: Card | None) -> tuple[tuple[str, ...], ...]:
     """See `Verified`."""
     groups: dict[tuple[str, str, int], list[str]] = {}
-    for budget in bundle.budgets:
+    for budget in budgets:
         for engine in budget.engines:
             if card is None or card.compute_capability in engine.compute_capabilities:
                 groups.setdefault((budget.name, engine.target, engine.max_context), []).append(engine.file)

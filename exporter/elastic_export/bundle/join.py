@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from elastic_export.bundle.evidence import complete_report
-from elastic_export.bundle.merge import check_same, free_name, graph_files
+from elastic_export.bundle.merge import check_same, free_name, graph_files, mode_of
 from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import check_file
@@ -81,6 +81,7 @@ def join_bundles(
     external = {entry.path: entry for part in parts for entry in part.manifest.external_weights}
     manifest = replace(
         parts[0].manifest,
+        weight_mode=mode_of(part.manifest for part in parts),
         budgets=tuple(budget.entry for budget in joined),
         files=(),
         external_weights=tuple(external.values()),

@@ -9,10 +9,19 @@ from pathlib import PurePosixPath
 from elastic_export.products import TENSORRT_RTX
 from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.forms import entry_name
 from elastic_runtime.format.interface import OpsMode
-from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest, Option
+from elastic_runtime.format.manifest import (
+    BudgetEntry,
+    EngineEntry,
+    FileEntry,
+    Manifest,
+    Option,
+    Quantisation,
+    WeightMode,
+)
 
-_SAME = ("demo", "precision", "weight_mode", "logits")
+_SAME = ("demo", "precision", "logits")
 GOLDEN = "golden.safetensors"
 #: Endings of the files that an engine was built from and is bound to.
 _GRAPH = (".onnx", ".onnx.data", ".safetensors", "weights.json")
@@ -73,7 +82,13 @@ def merge(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> M
     kept.update({e.path: e for e in old.files if e.path not in new_files and e.path.split("/")[0] not in remade})
     files = (*new.files, *(replace(entry, path=path) for path, entry in kept.items()))
     external = {entry.path: entry for entry in (*old.external_weights, *new.external_weights)}
-    manifest = replace(new, budgets=tuple(budgets), files=files, external_weights=tuple(external.values()))
+    manifest = replace(
+        new,
+        weight_mode=mode_of((new, old)),
+        budgets=tuple(budgets),
+        files=files,
+        external_weights=tuple(external.values()),
+    )
     return Merged(manifest, kept, tuple(reports))
 
 
@@ -86,9 +101,14 @@ def check_same(old: Manifest, new: Manifest) -> None:
     for name in _SAME:
         if getattr(old, name) != getattr(new, name):
             raise _refusal(name, str(getattr(old, name)), str(getattr(new, name)))
-    were, are = (str(m.options.get("quantize", "none")) for m in (old, new))
-    if were != are:  # a budget has one folder, and budgets of both kinds would need the parent twice
-        raise _refusal("--quantize", were, are)
+    if _has_plain(old) and _has_plain(new) and old.weight_mode != new.weight_mode:
+        raise _refusal("weight_mode", old.weight_mode, new.weight_mode)
+    for manifest in (old, new):
+        _check_names(manifest)
+    for name, quantisation in _forms(new):
+        same = old.budget(name)
+        if same is not None and same.quantisation != quantisation:
+            raise _refusal(f"budget {name}", *(kind or old.precision for kind in (same.quantisation, quantisation)))
     then, now = (bool(m.options.get("external_weights")) for m in (old, new))
     if then != now:  # a consumer is told of one place where the shards are
         words = {True: "shards outside the bundle", False: "shards in the bundle"}
@@ -98,6 +118,36 @@ def check_same(old: Manifest, new: Manifest) -> None:
         before = shards.get(entry.path)
         if before is not None and before != entry:
             raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+
+
+def _forms(manifest: Manifest) -> list[tuple[str, Quantisation | None]]:
+    """(name, quantisation) of each budget, of an export that has not begun of those that it is asked for."""
+    asked = manifest.options.get("budgets", ())
+    kind: Quantisation | None = None if _has_plain(manifest) else "int8"
+    made = [(budget.name, budget.quantisation) for budget in manifest.budgets]
+    return made or [(str(name), kind) for name in (asked if isinstance(asked, tuple) else ())]
+
+
+def mode_of(manifests: Iterable[Manifest]) -> WeightMode:
+    """The mode of a bundle of them all: how the weights of what is not quantised lie. What is lies in its own file."""
+    return next((manifest.weight_mode for manifest in manifests if _has_plain(manifest)), "shared")
+
+
+def _has_plain(manifest: Manifest) -> bool:
+    """Whether an export made budgets that are not quantised, or is to."""
+    return manifest.options.get("quantize", "none") != "int8"
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Whether every entry is called as the form that it is: earlier exports called `6b` what is in int8, too, and the
+    bundle would have two forms of it in one folder, or one twice.
+    """
+    for budget in manifest.budgets:
+        name = entry_name(budget.budget, budget.quantisation)
+        if budget.name != name:
+            todo = "export its budgets again, without --add"
+            expected = f"budgets called as now, {name} in {budget.quantisation}"
+            raise InputError(f"--add, budget {budget.name}", expected=expected, found=budget.name, todo=todo)
 
 
 def _shards(manifest: Manifest) -> list[FileEntry]:
@@ -162,7 +212,7 @@ def _listed(manifest: Manifest, path: str) -> FileEntry:
 def options_of(manifest: Manifest) -> dict[str, Option]:
     """The options as they hold for what the bundle has, however it came about: equal contents, equal options.
 
-    What budgets and engines do not say (`weights`, `logits`, …) is one for the whole bundle, see `check_same`.
+    What budgets and engines do not say (`precision`, `logits`, …) is one for the whole bundle, see `check_same`.
     """
     budgets, last = manifest.budgets, manifest.options
     engines = [engine for budget in budgets for engine in budget.engines]
@@ -173,12 +223,16 @@ def options_of(manifest: Manifest) -> dict[str, Option]:
         "max_tokens": _one_or_all({engine.max_tokens for engine in engines}),
         "max_batch": _one_or_all({engine.max_batch for engine in engines}),
         "ops": _one_or_all({engine.ops for engine in engines}),
+        "weights": manifest.weight_mode,
         "verify": all(budget.golden is not None for budget in budgets),
     }
     options = {**last, **{name: value for name, value in found.items() if name in last and value != ()}}
-    options.pop("flavour", None)  # said where it is not the default's alone, as `ExportJob.normalised` does
+    for name in ("flavour", "quantize"):  # said where it is not the default's alone, as `ExportJob.normalised` does
+        options.pop(name, None)
     if {engine.flavour for engine in engines} - {TENSORRT_RTX.name}:
         options["flavour"] = _one_or_all({engine.flavour for engine in engines})
+    if any(budget.quantisation for budget in budgets):
+        options["quantize"] = _one_or_all({budget.quantisation or "none" for budget in budgets})
     return options
 
 

@@ -17,7 +17,7 @@ from elastic_export.bundle.beside import run_record_file
 from elastic_export.bundle.digests import Digests
 from elastic_export.bundle.entries import kept_engine_entry, manifest_of
 from elastic_export.bundle.fits import check_fit, check_targets
-from elastic_export.bundle.merge import options_of, staying_engines
+from elastic_export.bundle.merge import mode_of, options_of, staying_engines
 from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResult
 from elastic_export.bundle.staging import recover
@@ -88,7 +88,8 @@ def _same(job: ExportJob, manifest: Manifest, standing: Standing, results: tuple
     budgets = tuple(_with_kept(job, manifest, budget) for budget in would.budgets)
     if job.options.add:
         budgets += tuple(b for b in manifest.budgets if b.name not in {budget.name for budget in budgets})
-    would = replace(would, budgets=budgets, files=files, external_weights=external)
+    mode = mode_of((would, manifest)) if job.options.add else would.weight_mode
+    would = replace(would, weight_mode=mode, budgets=budgets, files=files, external_weights=external)
     would = ordered(replace(would, options=options_of(would)))
     return (
         would.to_json() == manifest.to_json()
@@ -111,7 +112,8 @@ def _same_sources(job: ExportJob, manifest: Manifest, standing: Standing) -> boo
     """Whether what the bundle has of the checkpoint's own files, in it or outside, is what the checkpoint has now."""
     options = job.options
     found = {entry.path: entry for entry in shipped_digests(job.checkpoint)}
-    shards = standing.sources() if options.weights == "shared" and job.eight_bits is None else ()
+    plain = any(budget.quantisation is None for budget in manifest.budgets)  # of this export, or of what it adds to
+    shards = standing.sources() if manifest.weight_mode == "shared" and plain else ()
     inside, outside = ((), shards) if options.external_weights else (shards, ())
     wanted = {**found, **{f"weights/{e.path}": replace(e, path=f"weights/{e.path}") for e in inside}}
     budgets = {budget.name for budget in manifest.budgets}

@@ -42,11 +42,11 @@ def matrix_of(job: ExportJob, by: str) -> list[dict[str, str]]:
 
     Targets of one compute capability stay together, since they share engines; so do the contexts of a target.
     """
-    budgets = ",".join(budget.name for budget in job.budgets)
+    budgets = ",".join(job.requested)
     texts = _texts(job)
     targets = ",".join(texts.values())
     if by == "budget":
-        jobs = [{"budget": budget.name, "target": targets} for budget in job.budgets]
+        jobs = [{"budget": name, "target": targets} for name in job.requested]
         names = [budget.name for budget in job.budgets]
     else:
         groups = dict.fromkeys(tuple(target.name for target in engine.targets) for engine in job.engines)

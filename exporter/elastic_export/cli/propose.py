@@ -16,6 +16,7 @@ from elastic_export.cli.evaluate import check_apart, check_output, tokenizer_of
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.cli.whole_file import write_whole
+from elastic_export.plan.eight_bits import check_even
 from elastic_export.plan.limits import MAX_TOKENS, check_limits
 from elastic_export.plan.machine import free_memory
 from elastic_export.plan.rates import measure_rates
@@ -39,6 +40,13 @@ _FILE = click.Path(path_type=Path)
 @click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The budget file.")
 @click.option("--max-context", type=int, default=16384, show_default=True, help="Tokens that VRAM is reckoned for.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Of engines.  [default: the checkpoint's]")
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "int8"]),
+    default="none",
+    show_default=True,
+    help="With --vram: of engines with weights in eight bits.",
+)
 @click.option("--search-tokens", type=int, help="Tokens that budgets are compared on.  [default: 1024; above 1B 192]")
 @click.option("--tokens", type=int, default=1024, show_default=True, help="Tokens for the loss of those found.")
 @click.option("--context", type=int, default=1024, show_default=True, help="Tokens of a window.")
@@ -93,13 +101,21 @@ def _propose(checkpoint: Checkpoint, options: dict[str, Any], progress: ConsoleP
     if not options["allow_short"]:
         check_memory(cost, memory)
     found = run(request, grid, measuring, progress)
-    facts = {"max_context": options["max_context"], "precision": precision} if options["vram"] else {}
+    facts = _target_facts(options, precision)
     measured = proposal_evaluation(found, request, checkpoint, options["max_context"])
     document = proposal_document(found, request, checkpoint, measured, facts)
     write_whole(output, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "--output")
     store.remove()
     click.echo(measured.table())
     click.echo("proposed by measuring, not the vendor's budgets")
+
+
+def _target_facts(options: dict[str, Any], precision: Precision) -> dict[str, Any]:
+    """What VRAM is of, besides the model."""
+    if options["vram"] is None:
+        return {}
+    quantised = {} if options["quantize"] == "none" else {"quantize": options["quantize"]}
+    return {"max_context": options["max_context"], "precision": precision, **quantised}
 
 
 def _request(
@@ -121,11 +137,14 @@ def _request(
             max_context=options["max_context"],
             max_batch=1,
         )
+        if options["quantize"] == "int8":
+            check_even(checkpoint.architecture, precision)
     effort = default_effort(checkpoint.architecture)
     rounds = effort.rounds if options["rounds"] is None else options["rounds"]
     search, final = _passages(checkpoint, options, options["search_tokens"] or effort.tokens)
     progress.say_all(final.notes)
-    measure = vram_measure(precision, options["max_context"]) if by_vram else parameter_measure()
+    quantise = options["quantize"]
+    measure = vram_measure(precision, options["max_context"], quantise) if by_vram else parameter_measure()
     return Request(targets, measure, search, final, rounds)
 
 
@@ -174,6 +193,9 @@ def _check_request(options: dict[str, Any]) -> None:
     if len(sizes) != 1:
         found = "both" if sizes else "neither"
         raise InputError("--params, --vram", expected="one of them", found=found, todo="write --params 9B,6B")
+    if options["quantize"] != "none" and options["vram"] is None:
+        todo = "leave it out: budgets of so many parameters are the same in eight bits"
+        raise InputError("--quantize", expected="--vram beside it", found="--params", todo=todo)
     if options["text"] is None:
         raise InputError(
             "--text",

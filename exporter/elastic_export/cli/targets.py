@@ -21,6 +21,7 @@ from elastic_export.products import TENSORRT_RTX
 from elastic_runtime.fit.targets import Target, load_targets
 from elastic_runtime.fit.vram import bandwidth_floor, gib
 from elastic_runtime.format.budget_size import BudgetSize
+from elastic_runtime.format.forms import entry_name
 from elastic_runtime.format.interface import OpsMode, Precision
 
 CONTEXTS = (8192, 16384, 32768, 131072)
@@ -50,9 +51,9 @@ def targets(checkpoint: str | None, ignore_tensors: tuple[str, ...], ignore_conf
         }
         if goes_with_int8(opened, precision, "shared", ()):
             quantised = budget_sizes(opened, budgets, ExportOptions("all", "", Path(), quantise="int8"))
-            pairs = zip(sizes, (replace(size, name=f"{size.name} int8") for size in quantised), strict=True)
+            pairs = zip(sizes, (replace(size, name=entry_name(size.name, "int8")) for size in quantised), strict=True)
             sizes = tuple(size for pair in pairs for size in pair)
-            largest |= {f"{name} int8": context for name, context in largest.items()}
+            largest |= {entry_name(name, "int8"): context for name, context in largest.items()}
         click.echo("\n".join(["", *_fit(known, sizes, largest)]))
 
 

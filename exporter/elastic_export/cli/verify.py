@@ -9,6 +9,7 @@ import click
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--budget", default="auto", help="Replay that one alone, or one form of it (6b.int8).  [default: all]")
 @click.option("--require", type=click.Choice(["engine"]), help="Exit 1 where an engine could not be run.")
 @click.option(
     "--weights-folder",
@@ -22,6 +23,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 def verify(
     bundle: Path,
+    budget: str,
     require: str | None,
     weights_folder: Path | None,
     plugins: Path | None,
@@ -36,6 +38,7 @@ def verify(
 
     report = verify_bundle(
         bundle,
+        budget=budget,
         require_engine=require == "engine",
         say=say,
         external=weights_folder,

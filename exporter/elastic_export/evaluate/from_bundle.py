@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -26,17 +27,24 @@ _AGAIN = "export the bundle again"
 
 
 def bundle_models(bundle: Bundle, request: str) -> tuple[list[SubModel], SubModel]:
-    """The sub-models that `request` (`all` or names) asks for, and the largest of the bundle, which they are compared
-    with: the parent itself is in no bundle unless a budget keeps all of it.
+    """The sub-models that `request` (`all`, or names of budgets in all their forms, or of forms) asks for, and the
+    largest of the bundle, which they are compared with: the parent itself is in no bundle unless a budget keeps all of
+    it. They are called as the budget is, unless the bundle has it in several forms.
 
     Raises:
         InputError: an unknown budget, or a file that is not the manifest's.
     """
-    entries = {entry.name: entry for entry in bundle.budgets}
-    asked = select_budgets(entries, request)
-    models = {entry.name: _model(bundle, entry) for entry in asked}
+    forms = {entry.budget: bundle.forms(entry.budget) for entry in bundle.budgets}
+    named = forms | {entry.name: (entry,) for entry in bundle.budgets if entry.name not in forms}
+    asked = {entry.name: entry for entries in select_budgets(named, request) for entry in entries}
+    models = {name: _called(bundle, entry) for name, entry in asked.items()}
     largest = bundle.budgets[0]
-    return list(models.values()), models.get(largest.name) or _model(bundle, largest)
+    return list(models.values()), models.get(largest.name) or _called(bundle, largest)
+
+
+def _called(bundle: Bundle, entry: BudgetEntry) -> SubModel:
+    model = _model(bundle, entry)
+    return replace(model, name=entry.budget) if len(bundle.forms(entry.budget)) == 1 else model
 
 
 def _model(bundle: Bundle, entry: BudgetEntry) -> SubModel:

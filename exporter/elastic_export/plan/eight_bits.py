@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, Literal
 
 from elastic_export.checkpoint.conversion import stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBits
 from elastic_export.layers.kept import tensor_runs
 from elastic_export.runs import runs_shape
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.targets import Target
+from elastic_runtime.format.forms import entry_name
 from elastic_runtime.format.interface import Precision
 from elastic_runtime.format.safetensors import itemsize
 
@@ -25,6 +28,24 @@ _WHY: Final = {
     "fp32": "fp32, with which TensorRT-RTX joins no int8 weight in one kernel",
 }
 _SHOWN = 4
+
+
+def as_forms(budgets: Iterable[Budget], checkpoint: Checkpoint, quantise: Quantise) -> list[Budget]:
+    """The budgets under the names that a bundle has for this form of them, in which it may have them in both.
+
+    Raises:
+        InputError: another budget has such a name.
+    """
+    if quantise == "none":
+        return list(budgets)
+    forms = [replace(budget, name=entry_name(budget.name, quantise)) for budget in budgets]
+    others = {name.lower() for name in checkpoint.budgets}
+    for form in forms:
+        if form.name.lower() in others:
+            todo = "rename that budget in the budget file, or leave out --quantize"
+            expected = f"no budget called {form.name!r}, as a bundle calls this one in int8"
+            raise InputError("--quantize int8", expected=expected, found="one", todo=todo)
+    return forms
 
 
 def eight_bits_of(checkpoint: Checkpoint) -> EightBits:
@@ -97,6 +118,27 @@ def weight_bytes(checkpoint: Checkpoint, budget: Budget, precision: Precision, e
     return _bytes(checkpoint, shapes.items(), precision, eight_bits)
 
 
+def model_bytes(model: Architecture, precision: Precision) -> int:
+    """`weight_bytes` of a model that no budget file has yet, where its parent and all budgets have even matrices as it
+    has.
+    """
+    quantised, total = EightBits.of(model, ()).tensors, 0
+    for name, shape in model.tensor_shapes().items():
+        total += _int8(shape) if name in quantised else math.prod(shape) * itemsize(precision)
+    return total
+
+
+def check_even(parent: Architecture, precision: Precision) -> None:
+    """Whether what a budget takes in eight bits follows from its own shapes. Raises InputError."""
+    subject, odd = "--quantize int8", EightBits.of(parent, ()).odd
+    if precision != "bf16":
+        todo = "add --precision bf16, or leave out --quantize"
+        raise InputError(subject, expected="--precision bf16", found=_WHY[precision], todo=todo)
+    if odd:
+        expected = "a parent of even matrices alone, so that what a budget takes is known before it is found"
+        raise InputError(subject, expected=expected, found=f"odd ones, {odd[0]} the first", todo="leave out --quantize")
+
+
 def parent_bytes(checkpoint: Checkpoint, precision: Precision, eight_bits: EightBits) -> int:
     """Bytes of the quantised file's tensors, those that are not quantised with them."""
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
@@ -117,5 +159,10 @@ def _bytes(
     quantised, total = eight_bits.tensors if eight_bits else {}, 0
     for name, shape in shapes:
         dtype = stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, precision)
-        total += math.prod(shape) + 4 * shape[0] if name in quantised else math.prod(shape) * itemsize(dtype)
+        total += _int8(shape) if name in quantised else math.prod(shape) * itemsize(dtype)
     return total
+
+
+def _int8(shape: tuple[int, ...]) -> int:
+    """A byte a value, and a float32 scale a row."""
+    return math.prod(shape) + 4 * shape[0]

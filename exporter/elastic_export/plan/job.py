@@ -14,6 +14,7 @@ from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBits
 from elastic_export.plan.eight_bits import (
     Quantise,
+    as_forms,
     eight_bits_of,
     goes_with_int8,
     odd_note,
@@ -91,7 +92,8 @@ class EngineJob:
 @dataclass(frozen=True)
 class ExportJob:
     """A request that is known to be sound: what to build, of what size. `notes`: what a user should be told of it.
-    `eight_bits`: the matrices that are quantised, None where none is asked to be.
+    `eight_bits`: the matrices that are quantised, None where none is asked to be. `budgets` are called as the entries
+    of the manifest and their folders are: `6b.int8` where that is asked for (`requested`: what the request calls them).
 
     `engines` are those of a budget with layers of every kind; what one of its budgets gets says `engines_of`.
     """
@@ -107,6 +109,12 @@ class ExportJob:
     ops: OpsPlan
     notes: tuple[str, ...] = ()
     eight_bits: EightBits | None = None
+
+    @property
+    def requested(self) -> tuple[str, ...]:
+        """The names of `budgets` in the budget file."""
+        ending = "" if self.eight_bits is None else f".{self.options.quantise}"
+        return tuple(budget.name.removesuffix(ending) for budget in self.budgets)
 
     @property
     def parent(self) -> Architecture:
@@ -223,7 +231,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
     """
     check_contracts()
     product, precision = product_of(options.flavour), options.precision or precision_of(checkpoint)
-    budgets = tuple(select_budgets(checkpoint.budgets, options.budgets))
+    budgets = tuple(as_forms(select_budgets(checkpoint.budgets, options.budgets), checkpoint, options.quantise))
     targets = tuple(select_targets(options.targets))
     if options.jobs is not None and options.jobs < 1:
         raise InputError("--jobs", expected="at least 1", found=f"{options.jobs}", todo="leave it out, or raise it")

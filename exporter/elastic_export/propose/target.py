@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from elastic_export.checkpoint.budgets import check_name
 from elastic_export.layers.architecture import Architecture
+from elastic_export.plan.eight_bits import Quantise, model_bytes
 from elastic_export.plan.fit_table import parameters, size_text
 from elastic_export.plan.reckoning import budget_size
 from elastic_runtime.errors import InputError, advised
@@ -52,11 +53,14 @@ def parameter_measure() -> Measure:
     return Measure("--params", Architecture.parameters, lambda n: parameters(n) if n >= 10**6 else str(n))
 
 
-def vram_measure(precision: Precision, context: int) -> Measure:
-    """By VRAM of an engine in that precision with caches of `context` tokens, as bundles and `evaluate` reckon it."""
+def vram_measure(precision: Precision, context: int, quantise: Quantise = "none") -> Measure:
+    """By VRAM of an engine in that precision with caches of `context` tokens, as bundles and `evaluate` reckon it; its
+    weights in int8 where that is asked for, of a parent that `check_even` takes.
+    """
 
     def size(arch: Architecture) -> int:
-        return vram_needed(budget_size("", arch, precision), context=context).total
+        weights = model_bytes(arch, precision) if quantise == "int8" else None
+        return vram_needed(budget_size("", arch, precision, weight_bytes=weights), context=context).total
 
     return Measure("--vram", size, size_text)
 

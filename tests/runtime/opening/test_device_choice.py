@@ -38,8 +38,9 @@ def found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _need(bundle: Bundle, name: str, context: int = 64, rows: int = 1) -> int:
-    precision = bundle.manifest.precision
-    return card_needed(bundle.budget(name), context=context, batch=rows, precision=precision)
+    budget, precision = bundle.budget(name), bundle.manifest.precision
+    recipe = bundle.recipe(budget) if budget.weights else None
+    return card_needed(budget, recipe, context=context, batch=rows, precision=precision)
 
 
 def _open(bundle: Bundle, **request: Any) -> tuple[str, str, list[str]]:

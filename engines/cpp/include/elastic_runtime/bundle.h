@@ -9,6 +9,7 @@
 
 #include "elastic_runtime/choose.h"
 #include "elastic_runtime/error.h"
+#include "elastic_runtime/forms.h"
 #include "elastic_runtime/manifest.h"
 #include "elastic_runtime/weights.h"
 
@@ -33,11 +34,17 @@ class Bundle {
   const std::filesystem::path& path() const { return path_; }
   const Manifest& manifest() const { return manifest_; }
 
-  /// The budget of that name. Throws InputError that lists them.
-  const BudgetEntry& budget(const std::string& name) const;
+  /// The budget of that name; where the bundle has it in several forms, the unquantised one. Throws
+  /// InputError that lists them.
+  const BudgetEntry& budget(const std::string& name) const { return *forms(name).front(); }
 
-  /// The largest budget that fits (choose.h). The choice points into this bundle.
-  Choice choose(const Request& request) const { return elastic::choose(manifest_.budgets, request); }
+  /// What a name stands for, in the order in which it is chosen (forms.h). Throws InputError that lists what
+  /// there is.
+  std::vector<const BudgetEntry*> forms(const std::string& name) const { return forms_of(manifest_, name); }
+
+  /// The largest budget that fits (choose.h), or the first of the `forms` of one. The choice points into this
+  /// bundle.
+  Choice choose(const Request& request, const std::string& budget = "auto") const;
 
   /// Where its weights come from. Throws InputError when they are embedded in model and engine.
   WeightRecipe recipe(const BudgetEntry& budget) const;

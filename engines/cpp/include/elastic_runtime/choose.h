@@ -21,7 +21,9 @@ struct Reckoning {
   bool fits() const { return refusal.empty(); }
 };
 
-/// The reckoning of every budget, largest first; the first that fits is chosen. Points into the manifest.
+/// The reckoning of every budget; the first that fits is chosen, in the order of `by_size`: the larger budget
+/// in eight bits rather than a smaller one, and the weights as they were trained where both fit. Points into
+/// the manifest.
 struct Choice {
   std::int64_t vram = 0, context = 0, batch = 1;
   std::vector<Reckoning> reckonings;

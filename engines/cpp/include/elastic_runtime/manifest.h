@@ -104,8 +104,9 @@ struct EngineEntry {
   Fits fits;
 };
 
-/// One sub-model. `quantisation` is how its matrices are stored, empty where they have the bundle's
-/// precision: `int8`, a scale a row.
+/// One sub-model in one form. `quantisation` is how its matrices are stored, empty where they have the
+/// bundle's precision: `int8`, a scale a row. Each form of a budget is an entry with a name of its own
+/// (forms.h).
 struct BudgetEntry {
   std::string name;
   std::int64_t parameters = 0;
@@ -121,9 +122,16 @@ struct BudgetEntry {
   std::vector<EngineEntry> engines;
   std::optional<std::string> quantisation;
 
+  /// The budget that it is a form of: earlier exports gave int8 entries that name itself.
+  std::string budget() const;
+
   /// What its memory depends on, with that engine.
   BudgetSize size(const EngineEntry& engine) const;
 };
+
+/// The order in which a budget is chosen: the largest first; of one budget what was not quantised first, so
+/// that eight bits come before a smaller budget, and after the weights that were trained.
+bool by_size(const BudgetEntry& a, const BudgetEntry& b);
 
 struct Manifest {
   std::string producer;
@@ -133,7 +141,7 @@ struct Manifest {
   std::vector<std::pair<std::string, std::string>> options;  ///< what the export was asked for, as JSON texts
   std::vector<std::pair<std::string, std::string>> versions;
   std::vector<std::string> rules;
-  std::vector<BudgetEntry> budgets;  ///< largest first
+  std::vector<BudgetEntry> budgets;  ///< in the order of `by_size`
   std::vector<FileEntry> files, external_weights;
 };
 

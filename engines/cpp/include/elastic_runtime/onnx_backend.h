@@ -48,13 +48,14 @@ std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEnt
 std::int64_t host_bytes(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
                         std::int64_t batch = 1);
 
-/// The largest budget that fits the free memory of this machine; the smallest where none does: opening it
-/// says how much it would take.
-const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch = 1);
+/// The first of what a name stands for (forms.h) that fits the free memory of this machine; the last where
+/// none does: opening it says how much it would take.
+const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch = 1,
+                                  const std::string& name = "auto");
 
 /// The same for `free` bytes.
 const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
-                                  std::int64_t free);
+                                  std::int64_t free, const std::string& name = "auto");
 
 /// Throws UnavailableError when `free` bytes are not enough for a budget; it names one that fits.
 void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
@@ -65,9 +66,9 @@ void check_host_memory(const Bundle& bundle, const BudgetEntry& budget, std::int
 std::int64_t card_bytes(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,
                         std::int64_t batch = 1);
 
-/// The largest budget that fits the free memory of a card; the smallest where none does.
+/// The first of what a name stands for that fits the free memory of a card; the last where none does.
 const BudgetEntry& choose_on_card(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
-                                  const Device& card);
+                                  const Device& card, const std::string& name = "auto");
 
 /// Throws UnavailableError when a card's free memory is not enough for a budget.
 void check_card_memory(const Bundle& bundle, const BudgetEntry& budget, std::int64_t max_context,

@@ -21,7 +21,7 @@ namespace elastic {
 enum class RunOn { kAuto, kCpu, kGpu };
 
 struct OpenRequest {
-  std::string budget = "auto";  ///< a name, or the largest that fits where it runs
+  std::string budget = "auto";  ///< a name, one form of it (forms.h), or the largest that fits where it runs
   RunOn place = RunOn::kAuto;
   std::optional<std::int64_t> vram;  ///< bytes of the card's memory that may be taken; none: all that is free
   std::optional<std::int64_t>

@@ -99,11 +99,7 @@ Choice choose(const std::vector<BudgetEntry>& budgets, const Request& request) {
   Choice choice{request.vram, request.context.value_or(1), request.batch, {}, !request.context};
   for (const BudgetEntry& budget : budgets) choice.reckonings.push_back(reckon(budget, request));
   std::stable_sort(choice.reckonings.begin(), choice.reckonings.end(),
-                   [](const Reckoning& a, const Reckoning& b) {
-                     if (a.budget->parameters != b.budget->parameters)
-                       return a.budget->parameters > b.budget->parameters;
-                     return a.budget->name < b.budget->name;
-                   });
+                   [](const Reckoning& a, const Reckoning& b) { return by_size(*a.budget, *b.budget); });
   return choice;
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <tuple>
 #include <unordered_set>
 
 #include "elastic_runtime/error.h"
@@ -160,6 +161,20 @@ std::string instead_of_bundle(const std::filesystem::path& folder) {
 
 }  // namespace
 
+std::string BudgetEntry::budget() const {
+  const std::string ending = "." + quantisation.value_or("");
+  const bool named = quantisation && name.size() >= ending.size() &&
+                     name.compare(name.size() - ending.size(), ending.size(), ending) == 0;
+  return named ? name.substr(0, name.size() - ending.size()) : name;
+}
+
+bool by_size(const BudgetEntry& a, const BudgetEntry& b) {
+  const auto key = [](const BudgetEntry& entry) {
+    return std::make_tuple(-entry.parameters, entry.budget(), entry.quantisation.has_value(), entry.name);
+  };
+  return key(a) < key(b);
+}
+
 BudgetSize BudgetEntry::size(const EngineEntry& engine) const {
   return {weight_bytes, state_bytes, kv_bytes_per_token, engine.activation, engine.activation_measured};
 }
@@ -191,10 +206,7 @@ Manifest parse_manifest(const std::string& data, const std::string& where) {
   pop(value, "seal");
   Manifest manifest = decode_manifest(value, root);
   check(manifest, root);
-  std::stable_sort(manifest.budgets.begin(), manifest.budgets.end(),
-                   [](const BudgetEntry& a, const BudgetEntry& b) {
-                     return a.parameters != b.parameters ? a.parameters > b.parameters : a.name < b.name;
-                   });
+  std::stable_sort(manifest.budgets.begin(), manifest.budgets.end(), by_size);
   return manifest;
 }
 

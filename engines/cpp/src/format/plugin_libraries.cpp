@@ -20,8 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kName[] = "libraries.json", kSchema[] = "elastic-plugins/1";
-constexpr std::size_t kReadLimit = std::size_t{1} << 20;  // of a whole folder's description, bytes
+constexpr char kName[] = "libraries.json", kLibrariesSchema[] = "elastic-plugins/1";
+constexpr std::size_t kLibrariesLimit = std::size_t{1} << 20;  // of a whole folder's description, bytes
 // plugins/common/abi.h writes it, JSON and a zero behind it.
 constexpr std::string_view kMark = "elastic-plugins-abi/1 ";
 const char kBuild[] =
@@ -99,10 +99,11 @@ PluginLibrary decode_library(const Value& value, const Where& where) {
 PluginLibraries described(const fs::path& folder) {
   const std::string file = path_text(folder / kName);
   const Where where(file);
-  const Value value = read_json(folder / kName, kReadLimit);
+  const Value value = read_json(folder / kName, kLibrariesLimit);
   const Fields fields(value, where, {"schema", "version", "abi", "cuda", "libraries"});
-  if (fields.text("schema") != kSchema)
-    throw InputError(fields.where("schema").text(), in_quotes(kSchema), show(in_quotes(fields.text("schema"))), kBuild);
+  if (fields.text("schema") != kLibrariesSchema)
+    throw InputError(fields.where("schema").text(), in_quotes(kLibrariesSchema),
+                     show(in_quotes(fields.text("schema"))), kBuild);
   (void)fields.text("version");
   (void)fields.text("cuda");
   return {folder, fields.text("abi"), fields.list("libraries", decode_library)};

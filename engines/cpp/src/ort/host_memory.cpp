@@ -44,13 +44,13 @@ std::optional<WeightRecipe> recipe_of(const Bundle& bundle, const BudgetEntry& b
   return budget.weights ? std::optional(bundle.recipe(budget)) : std::nullopt;
 }
 
-/// The largest budget of which `need` says no more than `free`; the smallest where there is none.
+/// The first of them of which `need` says no more than `free`; the last where there is none.
 template <typename Need>
-const BudgetEntry& largest_within(const Bundle& bundle, std::int64_t free, const Need& need) {
-  const auto& budgets = bundle.manifest().budgets;  // the largest first
+const BudgetEntry& first_within(const std::vector<const BudgetEntry*>& budgets, std::int64_t free,
+                                const Need& need) {
   const auto found = std::find_if(budgets.begin(), budgets.end(),
-                                  [&](const BudgetEntry& budget) { return need(budget) <= free; });
-  return found == budgets.end() ? budgets.back() : *found;
+                                  [&](const BudgetEntry* budget) { return need(*budget) <= free; });
+  return found == budgets.end() ? *budgets.back() : **found;
 }
 
 }  // namespace
@@ -67,13 +67,14 @@ std::int64_t host_bytes(const Bundle& bundle, const BudgetEntry& budget, std::in
   return host_bytes(budget, recipe ? &*recipe : nullptr, bundle.manifest().precision, max_context, batch);
 }
 
-const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch) {
-  return choose_on_host(bundle, max_context, batch, free_ram());
+const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
+                                  const std::string& name) {
+  return choose_on_host(bundle, max_context, batch, free_ram(), name);
 }
 
 const BudgetEntry& choose_on_host(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
-                                  std::int64_t free) {
-  return largest_within(bundle, free, [&](const BudgetEntry& budget) {
+                                  std::int64_t free, const std::string& name) {
+  return first_within(bundle.forms(name), free, [&](const BudgetEntry& budget) {
     return host_bytes(bundle, budget, max_context, batch);
   });
 }
@@ -104,8 +105,8 @@ std::int64_t card_bytes(const Bundle& bundle, const BudgetEntry& budget, std::in
 }
 
 const BudgetEntry& choose_on_card(const Bundle& bundle, std::int64_t max_context, std::int64_t batch,
-                                  const Device& card) {
-  return largest_within(bundle, card.free_bytes, [&](const BudgetEntry& budget) {
+                                  const Device& card, const std::string& name) {
+  return first_within(bundle.forms(name), card.free_bytes, [&](const BudgetEntry& budget) {
     return card_bytes(bundle, budget, max_context, batch);
   });
 }

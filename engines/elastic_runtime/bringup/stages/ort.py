@@ -54,9 +54,11 @@ def _replayed(place: Place, bundle: Bundle, budget: BudgetEntry, reference: Gold
     found |= judge(found, budget, BOUNDS["twin"])
     found["nodes"] = providers(json.loads(profile.read_text("utf-8")))
     profile.unlink()
+    recipe = None if budget.weights is None else bundle.recipe(budget)
+    precision = bundle.manifest.precision
     found["memory"] = {
         "taken_at_most": watch.taken,
-        "reckoned": card_needed(budget, context=reference.reach, batch=1, precision=bundle.manifest.precision),
+        "reckoned": card_needed(budget, recipe, context=reference.reach, batch=1, precision=precision),
         "by_the_runtime": held,
         "beside_those": None if watch.taken is None else watch.taken - sum(held.values()),
     }

@@ -50,7 +50,8 @@ def test_the_golden_run_on_the_card_is_brought_home(demo_bundle: Path, tmp_path:
     bundle = Bundle.open(demo_bundle)
     budget = bundle.budget("small")
     reach = read_golden(bundle.path / str(budget.golden)).reach
-    assert memory["reckoned"] == card_needed(budget, context=reach, batch=1, precision=bundle.manifest.precision)
+    precision = bundle.manifest.precision
+    assert memory["reckoned"] == card_needed(budget, bundle.recipe(budget), context=reach, batch=1, precision=precision)
     assert memory["taken_at_most"] == 2 * GIB
     assert memory["beside_those"] == 2 * GIB - sum(memory["by_the_runtime"].values())
     assert not list(tmp_path.glob("*.json"))  # the profile is read and gone
