@@ -107,7 +107,7 @@ def test_a_published_layout_ships_in_eight_bits(tmp_path: Path, layout: str) -> 
     """One file for all budgets; the numbers of the format are rounded to eight bits, not their BF16."""
     written, _ = write(tmp_path / "ck", layout)
     run(written.folder, tmp_path / "out", "cut", weights="shared", quantise="int8")
-    report = json.loads((tmp_path / "out/cut/report.json").read_text())
+    report = json.loads((tmp_path / "out/cut.int8/report.json").read_text())
     assert report["passed"]
     assert max(t["error"] for t in report["checks"][0]["tensors"].values()) <= TOLERANCES["float32"]["bf16"].error
     [stored] = [load_file(path) for path in (tmp_path / "out/weights").glob("q8-*")]
