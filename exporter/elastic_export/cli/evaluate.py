@@ -83,7 +83,7 @@ def _evaluation(
     from elastic_export.evaluate.cost import check_memory, cost_text, evaluation_cost, weight_bytes  # noqa: PLC0415
     from elastic_export.evaluate.evaluate import evaluate as run  # noqa: PLC0415
     from elastic_export.evaluate.passage import read_passage  # noqa: PLC0415
-    from elastic_export.evaluate.result import Reference, evaluation  # noqa: PLC0415
+    from elastic_export.evaluate.result import Measured, Reference, evaluation  # noqa: PLC0415
 
     bundled = (path / "manifest.json").is_file()
     opened = _opened_bundle(path, precisions, options) if bundled else _opened_checkpoint(path, options, progress)
@@ -107,7 +107,10 @@ def _evaluation(
         check_memory(cost, memory)
     total = sum(weight_bytes(model) for model, _ in subjects)
     scores = run(subjects, subjects.index(reference), passage, progress, total)
-    rows = [(model.name, model.architecture, p, score) for (model, p), score in zip(subjects, scores, strict=True)]
+    rows = [
+        Measured(model.name, model.architecture, precision, score, model.quantisation)
+        for (model, precision), score in zip(subjects, scores, strict=True)
+    ]
     return evaluation(opened.source, passage, rows, Reference(parent.name, "fp32"), options["max_context"])
 
 

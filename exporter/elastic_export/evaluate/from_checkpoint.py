@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.evaluate.sub_model import SubModel
+from elastic_export.evaluate.sub_model import Quantisation, SubModel
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import tensor_runs
-from elastic_export.runs import runs_shape
+from elastic_export.runs import TensorRuns, runs_shape
 
 Array = npt.NDArray[Any]
 #: What the parent is called where no budget of its file is all of it; no budget can have that name.
@@ -37,15 +37,17 @@ class SlicedTensors:
 
     def load(self, name: str) -> Array:
         """One tensor, as it is stored; a quantised matrix in float32."""
-        return self._copied(name, self._checkpoint.cut(name, self._runs[name]))
+        return self.cut(name, self._runs[name])
 
     def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
         """Indices of an axis that is kept whole."""
         runs = list(self._runs[name])
         runs[axis] = ((first, count),)
-        return self._copied(name, self._checkpoint.cut(name, tuple(runs)))
+        return self.cut(name, tuple(runs))
 
-    def _copied(self, name: str, found: Array) -> Array:
+    def cut(self, name: str, runs: TensorRuns) -> Array:
+        """Any part of the parent's tensor."""
+        found = self._checkpoint.cut(name, runs)
         copied = found if found.flags.writeable else np.array(found)
         self._checkpoint.release(name)
         return copied
@@ -85,4 +87,5 @@ def sub_model(checkpoint: Checkpoint, budget: Budget, *, last: bool = False) -> 
         checkpoint.dtype,
         SlicedTensors(checkpoint, budget, last=last),
         bool(checkpoint.formats),
+        Quantisation("+".join(checkpoint.formats)) if checkpoint.formats else None,
     )
