@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.evaluate.counterpart import rounded_models
 from elastic_export.evaluate.evaluate import evaluate
 from elastic_export.evaluate.from_bundle import bundle_models
 from elastic_export.evaluate.from_checkpoint import checkpoint_models
@@ -110,6 +111,21 @@ def test_weights_in_eight_bits_are_what_their_values_mean(bundle_of: Callable[..
             matrices += len(shape) == 2 and bool(off.any())
         assert matrices > 4
     assert scores((quantised, quantised[0]))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_checkpoint_rounds_to_what_its_bundle_ships(
+    precision: str, bundle_of: Callable[..., Path], model_folder: Path
+) -> None:
+    """Bit for bit, so that the loss can be known before anything is exported."""
+    checkpoint = Checkpoint.open(model_folder)
+    rounded = rounded_models(checkpoint, checkpoint_models(checkpoint, "all")[0])
+    shipped = bundle_models(Bundle.open(bundle_of(quantise="int8")), "all")[0]
+    for mine, theirs in zip(rounded, shipped, strict=True):
+        for name, _ in theirs.shapes():
+            np.testing.assert_array_equal(mine.weights.load(name), theirs.weights.load(name), name)
+        assert mine.quantisation == theirs.quantisation
+    assert scores((rounded, rounded[0]), precision) == scores((shipped, shipped[0]), precision)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -61,19 +62,19 @@ def checkpoint_models(checkpoint: Checkpoint, request: str) -> tuple[list[SubMod
     Raises:
         InputError: see `select_budgets`.
     """
-    arch = checkpoint.architecture
     asked = select_budgets(checkpoint.budgets, request) if checkpoint.budgets else []
-    full = Budget.full(arch, PARENT)
-    same = [budget for budget in checkpoint.budgets.values() if _is_full(budget, full)]
     models = [sub_model(checkpoint, budget) for budget in asked]
-    name = same[0].name if same else PARENT
-    found = next((model for model in models if model.name == name), None)
-    parent = found or sub_model(checkpoint, same[0] if same else full)
+    parent = parent_model(checkpoint, models)
     return models or [parent], parent
 
 
-def _is_full(budget: Budget, full: Budget) -> bool:
-    return Budget(**{**vars(full), "name": budget.name}) == budget
+def parent_model(checkpoint: Checkpoint, models: Iterable[SubModel]) -> SubModel:
+    """The parent: one of `models` that is all of it, else one under the name of the budget that keeps all of it."""
+    arch = checkpoint.architecture
+    names = [budget.name for budget in checkpoint.budgets.values() if budget == Budget.full(arch, budget.name)]
+    full = Budget.full(arch, names[0] if names else PARENT)
+    same = (model for model in models if model.architecture == arch)
+    return next(same, None) or sub_model(checkpoint, full)
 
 
 def sub_model(checkpoint: Checkpoint, budget: Budget, *, last: bool = False) -> SubModel:

@@ -9,6 +9,16 @@
      "reference": {"budget": "12b", "precision": "fp32"}, "vram_context": 16384,
      "rows": [{"budget": "12b", "precision": "fp32", "parameters": 12310001152, "weight_bytes": …, "vram_bytes": …,
                "bits_per_byte": …, "perplexity": …, "kl_divergence": 0.0, "top1_agreement": 1.0}]}
+
+Where quantised weights were evaluated their rows say `"quantisation": "int8"`, and where they were compared with those
+that they come from, `loss` says what was lost:
+
+    "loss": {"against": "Nemotron-Elastic-12B",
+             "text": [{"budget": "12b", "quantisation": "int8", "precision": "fp32", "bits_per_byte": 0.001,
+                       "kl_divergence": …, "top1_agreement": …, "logits": …, "embedding": …,
+                       "layers": [{"layer": 0, "error": …}, …]}],
+             "weights": [{"budget": "12b", "quantisation": "int8", "error": …,
+                          "rows": [{"tensor": "lm_head.weight", "row": 7, "error": …}, …]}]}
 """
 
 from __future__ import annotations
@@ -21,6 +31,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from elastic_export import __version__
+from elastic_export.evaluate.distance import Pair
+from elastic_export.evaluate.loss import LayerError, Loss, TextLoss
+from elastic_export.evaluate.lost_rows import WeightLoss
 from elastic_export.evaluate.passage import Passage, printable
 from elastic_export.evaluate.score import Scored
 from elastic_export.evaluate.sub_model import Quantisation
@@ -111,7 +124,9 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The whole result; rows in the order of the request, the reference first where it was not asked for."""
+    """The whole result; rows in the order of the request, the reference first where it was not asked for. `loss`:
+    absent where nothing quantised was compared with what it comes from.
+    """
 
     producer: str
     subject: Source
@@ -119,6 +134,7 @@ class Evaluation:
     reference: Reference
     vram_context: int
     rows: tuple[Row, ...]
+    loss: Loss | None = field(default=None, metadata=OPTIONAL)
 
     def to_json(self) -> str:
         """The text of the JSON file."""
@@ -162,6 +178,7 @@ class Evaluation:
                 "which is estimated",
                 f"weights of the {self.subject.kind} {self.subject.name}, {self.subject.dtype}; loss on a text is no "
                 "measure of reasoning",
+                *([] if self.loss is None else ["", *self.loss.table()]),
             ]
         )
 
@@ -187,6 +204,35 @@ def evaluation(
     )
     rows = tuple(_row(measured, text, vram_context) for measured in found)
     return Evaluation(f"elastic-export {__version__}", subject, text, reference, vram_context, rows)
+
+
+def with_loss(found: Evaluation, against: str, pairs: Sequence[Pair], weights: Sequence[WeightLoss]) -> Evaluation:
+    """The evaluation with what quantisation took.
+
+    Args:
+        found: its rows are in the order of the subjects.
+        against: the checkpoint of the unquantised budgets.
+        pairs: of subjects, measured.
+        weights: what each budget's have lost.
+    """
+    text = tuple(_text_loss(found.rows[pair.quantised], found.rows[pair.plain], pair, found.text) for pair in pairs)
+    return replace(found, loss=Loss(printable(against), text, tuple(weights)))
+
+
+def _text_loss(row: Row, plain: Row, pair: Pair, text: Text) -> TextLoss:
+    distance = pair.result()
+    assert row.quantisation is not None, row
+    return TextLoss(
+        budget=row.budget,
+        quantisation=row.quantisation,
+        precision=row.precision,
+        bits_per_byte=row.bits_per_byte - plain.bits_per_byte,
+        kl_divergence=max(0.0, distance.divergence / text.tokens),
+        top1_agreement=distance.agreed / text.tokens,
+        logits=distance.logits,
+        embedding=distance.embedding,
+        layers=tuple(LayerError(layer, error) for layer, error in distance.layers.items()),
+    )
 
 
 def _row(measured: Measured, text: Text, context: int) -> Row:
