@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from elastic_export.evaluate.score import Block, Partition, Score
@@ -76,7 +77,7 @@ class Pair:
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """‖found - expected‖ / ‖expected‖ of [1, N, d], the sums in float64."""
     apart = whole = 0.0
-    for mine, theirs in zip(found.split(_AT_ONCE, dim=1), expected.split(_AT_ONCE, dim=1), strict=True):
+    for mine, theirs in zip(torch.split(found, _AT_ONCE, dim=1), torch.split(expected, _AT_ONCE, dim=1), strict=True):
         wide = theirs.double()
         apart += float((mine.double() - wide).square().sum())
         whole += float(wide.square().sum())

@@ -20,9 +20,10 @@ from elastic_export.evaluate.sub_model import SubModel
 from elastic_export.progress import Gauge, Progress
 from elastic_export.verify.way import head_blocks
 from elastic_export.verify.workers import Task, Workers, workers_for
+from elastic_runtime.format.interface import Precision
 
 #: A sub-model and a precision to evaluate it in.
-Subject = tuple[SubModel, str]
+Subject = tuple[SubModel, Precision]
 
 
 def evaluate(
