@@ -15,9 +15,13 @@ import pytest
 import torch
 
 import small_export
+from elastic_export.bundle.results import ExportResult
 from elastic_export.cli import evaluate as command
+from elastic_export.cli.summary import result_json, summary
 from elastic_export.evaluate.result import Evaluation
 from elastic_export.plan.machine import Space
+from elastic_export.report.facts import facts_of
+from elastic_runtime.bundle import Bundle
 from elastic_runtime.format.safetensors import read_header
 from small_text_model import ARCH, TEXT, write_source
 
@@ -196,11 +200,29 @@ def test_no_output_takes_the_place_of_another_file(
 
 
 @pytest.fixture(scope="module")
-def eight_bits(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of one budget in int8."""
+def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """An export of one budget in int8."""
     output = tmp_path_factory.mktemp("int8") / "bundle"
-    small_export.run(model, output, "small", quantise="int8", verify=False, ops="native")
-    return output
+    return small_export.run(model, output, "small", quantise="int8", verify=False, ops="native")
+
+
+@pytest.fixture(scope="module")
+def eight_bits(exported: ExportResult) -> Path:
+    """Its bundle."""
+    return exported.output
+
+
+def test_summary_inspect_and_page_name_what_is_quantised(run: Run, exported: ExportResult) -> None:
+    entry = exported.manifest.budgets[0]
+    size = f"{entry.weight_bytes / 1024:.1f} KiB int8"
+    assert size in summary(exported)
+    assert summary(exported).splitlines()[-1].startswith("what int8 has lost: elastic-export evaluate ")
+    assert json.loads(result_json(exported))["budgets"][0]["quantisation"] == "int8"
+    assert size in run("inspect", str(exported.output))[1]
+    budget = facts_of(Bundle.open(exported.output)).budgets[0]
+    assert budget.weights == size
+    assert budget.bytes is not None
+    assert [bar.name for bar in budget.bytes.bars].count("embedding") == 1
 
 
 def without_names(found: Evaluation) -> tuple[object, ...]:
