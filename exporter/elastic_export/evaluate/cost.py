@@ -25,6 +25,7 @@ _COPIES = 5  # float32 copies of a layer's widest intermediate that live at once
 _SCORES = 3  # scores, their masked copy and the softmax
 _WIDE = 5  # float64 blocks of logits: two models', the weights, and what is made of two of them
 _PAIRED = 4  # more of these blocks where a quantised model goes along, of two tasks at a time
+_ROWS = 12  # bytes a weight that comparing rows moves: read, dequantised, widened, squared
 _SUMS = 4  # float64 numbers a token and subject
 
 
@@ -44,7 +45,8 @@ def evaluation_cost(subjects: Sequence[Subject], passage: Passage, *, paired: bo
         used, passes = weight_elements(model.architecture), max(1, round(tokens / TOGETHER))
         narrow = itemsize(model.dtype)
         work += Work(products=2.0 * tokens * used, moved=float(passes * used * (narrow + 4) + 2 * used * narrow))
-    read = max(weight_bytes(model) for model in models)
+        work += Work(moved=float(_ROWS * used)) if paired else Work()
+    read = max(weight_bytes(model) for model in models) * (2 if paired else 1)
     return Cost(_PROCESS + streams + max(layers, head), work + Work(read=float(read)))
 
 
@@ -65,8 +67,9 @@ def _layer(model: SubModel, tokens: int, context: int) -> int:
         weights = sum(math.prod(shape_of(t.axes, arch, layer.ordinal)) for t in layer.kind.tensors)
         widest = max(arch.size(mask.axis, layer.ordinal) for mask in layer.kind.masks)
         scores = arch.attention_heads * call_tokens(arch, context) * context if layer.kind is ATTENTION else 0
-        # In a narrow precision one of them is there twice, wide and narrow: no more than all of them wide.
-        wide = itemsize("fp32" if model.dequantised else model.dtype)
+        # In a narrow precision one of them is there twice, wide and narrow: no more than all of them wide. Whoever
+        # dequantises them gives float32, and the comparison of rows then holds two matrices: no more than two layers.
+        wide = itemsize("fp32" if model.quantisation else model.dtype)
         used = wide * weights + 4 * (_COPIES * tokens * widest + _SCORES * scores)
         most = max(most, used)
     return most
