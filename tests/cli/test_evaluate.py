@@ -16,6 +16,7 @@ import torch
 
 import small_export
 from elastic_export.bundle.results import ExportResult
+from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.cli import evaluate as command
 from elastic_export.cli.summary import result_json, summary
 from elastic_export.evaluate.result import Evaluation
@@ -23,6 +24,7 @@ from elastic_export.plan.machine import Space
 from elastic_export.report.facts import facts_of
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.format.safetensors import read_header
+from quantised_checkpoint import write_quantised
 from small_text_model import ARCH, TEXT, write_source
 
 Run = Callable[..., tuple[int, str, str]]
@@ -256,6 +258,34 @@ def test_what_int8_loses_is_the_same_before_and_after_the_export(
     assert "lost by quantising, against the same budget of model:" in before
     assert before.split("lost by")[1] == after.split("lost by")[1]
     assert f"{found.loss.weights[0].rows[0].tensor} row {found.loss.weights[0].rows[0].row}" in after
+
+
+def test_a_quantised_checkpoint_against_the_one_before(run: Run, text: str, tmp_path: Path) -> None:
+    """Whose tensors have another first word in their names."""
+    model = write_source(tmp_path / "model", plain=True)
+    before = Checkpoint.open(model)
+    weights = {name: np.asarray(before.read(name), np.float32) for name in before.tensors}
+    wanted = "backbone.layers.1.mixer.up_proj"
+
+    def kind(module: str) -> str | None:
+        return "FP8" if module == wanted.replace("backbone", "model") else None
+
+    written = write_quantised(tmp_path / "fp8", ARCH, weights, kind, list(before.budgets.values()), prefix="model")
+    request = ("--text", text, "--tokens", "20", "--tokenizer", str(model), "--json", str(tmp_path / "found.json"))
+    code, out, err = run("evaluate", str(written.folder), *request, "--against", str(model), "--budget", "full")
+    assert code == 0, err
+    loss = Evaluation.read(tmp_path / "found.json").loss
+    assert loss is not None
+    assert "FP8 weights are off by" in out
+    name = f"{wanted}.weight"
+    apart = np.linalg.norm(written.worth[name.replace("backbone", "model")] - weights[name], axis=1)
+    lost = apart / np.linalg.norm(weights[name], axis=1)
+    [found] = loss.weights
+    assert {row.tensor for row in found.rows} == {name}
+    assert (found.rows[0].row, found.rows[0].error) == (int(lost.argmax()), pytest.approx(float(lost.max()), rel=1e-6))
+    [measured] = loss.text
+    assert (measured.quantisation, measured.embedding, measured.layers[0].error) == ("FP8", 0.0, 0.0)
+    assert measured.layers[1].error > 0
 
 
 def test_a_quantised_bundle_alone_says_how_its_loss_is_measured(
