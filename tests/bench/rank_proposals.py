@@ -25,15 +25,12 @@ from elastic_export.cli.evaluate import tokenizer_of
 from elastic_export.evaluate.evaluate import evaluate
 from elastic_export.evaluate.from_checkpoint import PARENT, sub_model
 from elastic_export.evaluate.passage import Passage, read_passage
-from elastic_export.evaluate.result import Evaluation, Reference, Source, evaluation
-from elastic_export.evaluate.score import Scored
-from elastic_export.layers.architecture import Architecture
+from elastic_export.evaluate.result import Evaluation, Measured, Reference, Source, evaluation
 from elastic_export.layers.budget import Budget
 from elastic_export.progress import Progress
 from elastic_export.propose.grid import Grid, Point
 from elastic_export.propose.target import TOLERANCE
 from elastic_runtime.errors import ElasticError
-from elastic_runtime.format.interface import Precision
 
 _WALK = 8
 
@@ -112,12 +109,12 @@ def _parameters(grid: Grid, point: Point) -> int:
 def _scored(checkpoint: Checkpoint, budgets: Sequence[Budget], passage: Passage) -> Evaluation:
     arch, precision = checkpoint.architecture, "fp32"
     parent = Budget.full(arch, PARENT)
-    found: list[tuple[str, Architecture, Precision, Scored]] = []
+    found: list[Measured] = []
     for begin in range(0, len(budgets), _WALK):
         walk = [parent, *budgets[begin : begin + _WALK]]
         scores = evaluate([(sub_model(checkpoint, b), precision) for b in walk], 0, passage, Progress())
         rows = zip(walk, scores, strict=True)
-        found += [(b.name, b.architecture(arch), "fp32", score) for b, score in rows][begin > 0 :]
+        found += [Measured(b.name, b.architecture(arch), "fp32", score) for b, score in rows][begin > 0 :]
     source = Source("checkpoint", checkpoint.name, checkpoint.dtype)
     return evaluation(source, passage, found, Reference(PARENT, "fp32"), 16384)
 

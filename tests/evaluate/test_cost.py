@@ -9,7 +9,8 @@ import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.evaluate.cost import check_memory, cost_text, evaluation_cost, weight_bytes
-from elastic_export.evaluate.evaluate import evaluate
+from elastic_export.evaluate.counterpart import rounded_models
+from elastic_export.evaluate.evaluate import Subject, evaluate
 from elastic_export.evaluate.from_checkpoint import checkpoint_models
 from elastic_export.evaluate.passage import Passage
 from elastic_export.plan.machine import Space
@@ -51,6 +52,22 @@ def test_a_12b_with_three_budgets_takes_a_few_gib(tmp_path: Path, passage_of: Ca
     )
     assert cost.work.products == 2 * 1025 * used
     assert cost.work.read == 2 * (NANO_12B.parameters() - NANO_12B.vocab_size * NANO_12B.hidden_size)
+
+
+def test_quantised_models_beside_themselves_take_more(tmp_path: Path, passage_of: Callable[..., Passage]) -> None:
+    """Their layers come in float32, and rows are compared afterwards."""
+    write_sparse_checkpoint(tmp_path / "12b")
+    checkpoint, passage = Checkpoint.open(tmp_path / "12b"), passage_of("x" * 65, 65)
+    [plain], _ = checkpoint_models(checkpoint, "12b")
+    [quantised] = rounded_models(checkpoint, [plain])
+    one, two = (evaluation_cost([(model, "fp32")], passage) for model in (plain, quantised))
+    layer = max(22656 * 5120 + 5120 * 10240, 2 * 20480 * 5120)
+    assert two.memory - one.memory == 2 * layer
+    subjects: list[Subject] = [(plain, "fp32"), (quantised, "fp32")]
+    alone, beside = evaluation_cost(subjects, passage), evaluation_cost(subjects, passage, paired=True)
+    assert beside.memory >= alone.memory
+    assert beside.work.read == 2 * alone.work.read
+    assert beside.work.moved > alone.work.moved
 
 
 def test_a_long_text_takes_memory_for_its_streams_and_no_more(

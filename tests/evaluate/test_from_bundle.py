@@ -12,15 +12,20 @@ import onnx
 import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.evaluate.counterpart import rounded_models
 from elastic_export.evaluate.evaluate import evaluate
 from elastic_export.evaluate.from_bundle import bundle_models
 from elastic_export.evaluate.from_checkpoint import checkpoint_models
 from elastic_export.evaluate.passage import Passage, Window
+from elastic_export.evaluate.result import Measured, Reference, Source, evaluation
 from elastic_export.evaluate.score import Scored
 from elastic_export.evaluate.sub_model import SubModel
+from elastic_export.plan.job import ExportOptions, budget_sizes
 from elastic_export.progress import Progress
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
+from elastic_runtime.fit.vram import vram_needed
+from elastic_runtime.format.interface import Precision
 from small_export import ARCH, run, write_small
 
 pytestmark = [pytest.mark.xdist_group("evaluated bundles"), pytest.mark.usefixtures("exports_trace_once")]
@@ -106,6 +111,35 @@ def test_weights_in_eight_bits_are_what_their_values_mean(bundle_of: Callable[..
             matrices += len(shape) == 2 and bool(off.any())
         assert matrices > 4
     assert scores((quantised, quantised[0]))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_checkpoint_rounds_to_what_its_bundle_ships(
+    precision: str, bundle_of: Callable[..., Path], model_folder: Path
+) -> None:
+    """Bit for bit, so that the loss can be known before anything is exported."""
+    checkpoint = Checkpoint.open(model_folder)
+    rounded = rounded_models(checkpoint, checkpoint_models(checkpoint, "all")[0])
+    shipped = bundle_models(Bundle.open(bundle_of(quantise="int8")), "all")[0]
+    for mine, theirs in zip(rounded, shipped, strict=True):
+        for name, _ in theirs.shapes():
+            np.testing.assert_array_equal(mine.weights.load(name), theirs.weights.load(name), name)
+        assert mine.quantisation == theirs.quantisation
+    assert scores((rounded, rounded[0]), precision) == scores((shipped, shipped[0]), precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_vram_of_eight_bits_is_what_a_dry_run_reckons(
+    precision: Precision, bundle_of: Callable[..., Path], model_folder: Path
+) -> None:
+    models, checkpoint = bundle_models(Bundle.open(bundle_of(quantise="int8")), "all")[0], Checkpoint.open(model_folder)
+    found = [Measured(m.name, m.architecture, precision, Scored(1.0, 0.0, 1), m.quantisation) for m in models]
+    rows = evaluation(Source("bundle", "small", "bf16"), passage(), found, Reference("full", "fp32"), 64).rows
+    options = ExportOptions("all", "rtx5080", Path("out"), quantise="int8")
+    sizes = budget_sizes(checkpoint, list(checkpoint.budgets.values()), options)
+    assert [row.weight_bytes for row in rows] == [size.weight_bytes for size in sizes]
+    assert [row.vram_bytes for row in rows] == [vram_needed(size, context=64).total for size in sizes]
+    assert [row.quantisation for row in rows] == ["int8", "int8"]
 
 
 def test_the_largest_budget_of_a_bundle_is_what_others_are_compared_with(bundle_of: Callable[..., Path]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from elastic_export.evaluate.passage import Passage, Window
 from elastic_export.evaluate.plot import plot
-from elastic_export.evaluate.result import Evaluation, Reference, Source, evaluation
+from elastic_export.evaluate.result import Evaluation, Measured, Reference, Source, evaluation
 from elastic_export.evaluate.score import Scored
 from elastic_runtime.errors import InputError
 from small_text_model import ARCH, EVEN, SMALL
@@ -27,8 +27,8 @@ def result(*nats: float, tokens: int = 8, nbytes: int = 20) -> Evaluation:
         "a <b>.txt", "ab" * 32, (Window(np.zeros(tokens + 1, np.int64), tokens),), tokens, nbytes, (), 16, 15, True
     )
     models = [("full", ARCH), ("small", SMALL.architecture(ARCH)), ("even", EVEN.architecture(ARCH))]
-    found = [(name, arch, "fp32", Scored(n, n / 2, 4)) for (name, arch), n in zip(models, nats, strict=True)]
-    return evaluation(Source("checkpoint", "model & co", "bf16"), passage, found, Reference("full", "fp32"), 4096)  # type: ignore[arg-type]
+    found = [Measured(name, arch, "fp32", Scored(n, n / 2, 4)) for (name, arch), n in zip(models, nats, strict=True)]
+    return evaluation(Source("checkpoint", "model & co", "bf16"), passage, found, Reference("full", "fp32"), 4096)
 
 
 def test_figures_are_what_their_formulas_say() -> None:
@@ -39,6 +39,22 @@ def test_figures_are_what_their_formulas_say() -> None:
     assert row.top1_agreement == 0.5
     assert row.parameters == SMALL.architecture(ARCH).parameters()
     assert row.weight_bytes == 4 * row.parameters
+
+
+def quantised_result() -> Evaluation:
+    """The first of three sub-models has its weights in int8."""
+    found = result(16.0, 24.0, 32.0)
+    return replace(found, rows=(replace(found.rows[0], quantisation="int8"), *found.rows[1:]))
+
+
+def test_the_weights_of_quantised_rows_are_named() -> None:
+    lines = quantised_result().table().splitlines()
+    assert lines[0].split()[:4] == ["budget", "precision", "weights", "params"]
+    assert [line.split()[2] for line in lines[1:4]] == ["int8", "bf16", "bf16"]
+    svg = ET.fromstring(plot(quantised_result()))
+    dots = [c for c in svg.iter(f"{SVG}circle") if c.find(f"{SVG}title") is not None]
+    assert [dot.attrib["fill"] == "white" for dot in dots] == [True, False, False] * 2
+    assert [text.text for text in svg.iter(f"{SVG}text") if " at " in (text.text or "")][-1] == "int8 at fp32"
 
 
 def test_a_perplexity_beyond_all_numbers_is_none(tmp_path: Path) -> None:

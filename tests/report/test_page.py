@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from changed_bundle import reseal
+from elastic_export.evaluate.loss import LayerError, Loss, TextLoss
+from elastic_export.evaluate.lost_rows import LostRow, WeightLoss
 from elastic_export.evaluate.result import Evaluation, Reference, Row, Source, Text
 from elastic_export.report.facts import facts_of
 from elastic_export.report.page import page_of
@@ -190,7 +192,7 @@ def test_the_loss_of_each_budget(demo_bundle: Path) -> None:
     facts = facts_of(bundle, measured(bundle))
     assert facts.loss is not None
     assert [bar.text for bar in facts.loss.bars.bars] == ["1.500", "2.500", "3.500"]
-    assert facts.loss.rows[1] == ("medium", "fp32", "2.5000", "3.25", "0.125", "75.0%", "7.0 GiB")
+    assert facts.loss.rows[1] == ("medium", "bf16", "fp32", "2.5000", "3.25", "0.125", "75.0%", "7.0 GiB")
     page = Page(page_of(bundle, measured(bundle)))
     assert "<b>held out</b>.txt: 1,021 tokens, 4,096 bytes" in page.text
     assert "Not measured" in Page(page_of(bundle)).text
@@ -205,3 +207,46 @@ def test_of_an_evaluation_the_bundle_s_budgets_alone(demo_bundle: Path) -> None:
     assert [row[0] for row in facts.loss.rows] == ["small"]
     with pytest.raises(InputError, match="the evaluation: expected budgets of the bundle: large of 3389104"):
         facts_of(bundle, replace(found, rows=others))
+
+
+def quantised(bundle: Bundle) -> Evaluation:
+    """The same of int8, and what that lost."""
+    found = measured(bundle)
+    layers = tuple(LayerError(layer, 0.01 * (layer + 1)) for layer in bundle.budgets[1].kept_layers)
+    text = TextLoss("medium", "int8", "fp32", 0.0125, 0.0042, 0.975, 0.031, 0.002, layers)
+    weights = (WeightLoss("medium", "int8", 0.0066, (LostRow("<b>lm_head</b>.weight", 131071, 0.0123),)),)
+    rows = tuple(replace(row, quantisation="int8") for row in found.rows)
+    other = replace(text, budget="of another bundle")
+    return replace(found, rows=rows, loss=Loss("<i>the parent</i>", (text, other), weights))
+
+
+def test_what_quantising_lost(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    loss = facts_of(bundle, quantised(bundle)).loss
+    assert loss is not None
+    assert loss.rows[1][:3] == ("medium", "int8", "fp32")
+    assert loss.quantised is not None
+    last = bundle.budgets[1].kept_layers[-1]
+    worst = f"{0.01 * (last + 1):.2%} after layer {last}"
+    figures = ("medium", "int8", "fp32", "+0.0125", "0.0042", "97.5%", "3.10%", worst)
+    assert loss.quantised.rows == (figures,)
+    [(name, chart)] = loss.quantised.depth
+    assert name == "medium, int8, fp32"
+    assert len(chart.dots) == len(bundle.budgets[1].kept_layers)
+    assert [dot.y for dot in chart.dots] == sorted((dot.y for dot in chart.dots), reverse=True)
+    page = Page(page_of(bundle, quantised(bundle)))
+    assert "Lost by quantising" in page.text
+    assert "<i>the parent</i>" in page.text
+    assert "<b>lm_head</b>.weight1310711.23%" in page.text  # cells of a row
+    assert "medium: int8, all matrices together off by 0.66%" in page.text
+    assert "Lost by quantising" not in Page(page_of(bundle, measured(bundle))).text
+
+
+def test_a_quantised_budget_is_named_and_how_its_loss_is_measured(
+    changed: Callable[..., Bundle], demo_bundle: Path
+) -> None:
+    budgets = tuple(replace(budget, quantisation="int8", weights=None) for budget in read_manifest(demo_bundle).budgets)
+    bundle = changed(budgets=budgets)
+    assert all(budget.weights.endswith(" int8") for budget in facts_of(bundle).budgets)
+    assert "evaluate BUNDLE --against CHECKPOINT --text FILE" in Page(page_of(bundle)).text
+    assert "What quantising lost was not measured" in Page(page_of(bundle, measured(bundle))).text

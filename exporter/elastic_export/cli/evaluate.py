@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from elastic_export.checkpoint.budgets import FILE_NAME
-from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.checkpoint.resolve import resolve_checkpoint
+from elastic_export.cli.evaluated import opened_path, subjects_of
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.cli.whole_file import write_whole
 from elastic_export.plan.machine import free_memory
 from elastic_export.plan.rates import measure_rates
-from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.vram import check_count
 from elastic_runtime.format.interface import PRECISIONS, Precision
 from elastic_runtime.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from elastic_export.evaluate.result import Evaluation, Source
-    from elastic_export.evaluate.sub_model import SubModel
+    from elastic_export.evaluate.result import Evaluation
 
 _FILE = click.Path(path_type=Path)
 
@@ -45,6 +41,10 @@ _FILE = click.Path(path_type=Path)
 @click.option("--context", type=int, default=1024, show_default=True, help="Tokens of a window.")
 @click.option("--stride", type=int, help="Tokens from window to window.  [default: each token is in one]")
 @click.option("--tokens", type=int, help="Score at most so many, the first ones.  [default: all]")
+@click.option("--against", type=_FILE, metavar="CHECKPOINT", help="The checkpoint that PATH was quantised from: "
+              "what each budget has lost, by layer, at the logits, and which rows most.")  # fmt: skip
+@click.option("--quantize", type=click.Choice(["int8"]),
+              help="A checkpoint as an export with that option stores it, against itself or --against.")  # fmt: skip
 @click.option("--tokenizer", "tokenizer", type=_FILE, metavar="DIR", help="Folder of tokenizer.json, if not PATH.")
 @click.option("--budgets", "budgets_file", type=_FILE, help=f"Budget file instead of {FILE_NAME}.")
 @click.option("--weights-folder", type=_FILE, help="Where the shards of a bundle with external weights are.")
@@ -58,7 +58,7 @@ def evaluate(path: str, **options: Any) -> None:  # fmt: skip
 
     Bits per byte and perplexity of the text; KL divergence from and agreement on the most likely token with the parent
     in fp32 (of a bundle: with its largest budget). Weights are read a layer at a time, once for all budgets. How well a
-    model reasons is not measured.
+    model reasons is not measured. What quantised weights have lost is, with --against or --quantize.
     """
     progress = ConsoleProgress()
     precisions = _precisions(options["precision"])
@@ -82,11 +82,11 @@ def _evaluation(
     # torch takes seconds to import; a request at fault is told at once
     from elastic_export.evaluate.cost import check_memory, cost_text, evaluation_cost, weight_bytes  # noqa: PLC0415
     from elastic_export.evaluate.evaluate import evaluate as run  # noqa: PLC0415
+    from elastic_export.evaluate.lost_rows import weight_loss  # noqa: PLC0415
     from elastic_export.evaluate.passage import read_passage  # noqa: PLC0415
-    from elastic_export.evaluate.result import Reference, evaluation  # noqa: PLC0415
+    from elastic_export.evaluate.result import Measured, Reference, evaluation, with_loss  # noqa: PLC0415
 
-    bundled = (path / "manifest.json").is_file()
-    opened = _opened_bundle(path, precisions, options) if bundled else _opened_checkpoint(path, options, progress)
+    opened = opened_path(path, precisions, options, progress)
     parent = opened.parent
     passage = read_passage(
         options["text"],
@@ -97,74 +97,23 @@ def _evaluation(
         tokens=options["tokens"],
     )
     progress.say_all(passage.notes)
-    subjects = [(model, precision) for model in opened.models for precision in precisions]
-    reference: tuple[SubModel, Precision] = (parent, "fp32")
-    if reference not in subjects:
-        subjects.insert(0, reference)
-    cost, memory = evaluation_cost(subjects, passage), free_memory()
+    subjects, reference, pairs = subjects_of(opened, precisions)
+    cost, memory = evaluation_cost(subjects, passage, paired=bool(pairs)), free_memory()
     progress.say(cost_text(cost, measure_rates(opened.shard), memory))
     if not options["allow_short"]:
         check_memory(cost, memory)
     total = sum(weight_bytes(model) for model, _ in subjects)
-    scores = run(subjects, subjects.index(reference), passage, progress, total)
-    rows = [(model.name, model.architecture, p, score) for (model, p), score in zip(subjects, scores, strict=True)]
-    return evaluation(opened.source, passage, rows, Reference(parent.name, "fp32"), options["max_context"])
-
-
-class _Opened(NamedTuple):
-    """Whose weights, the tokenizer's folder, what to evaluate, what to compare with, a file to time reading with."""
-
-    source: Source
-    folder: Path
-    models: list[SubModel]
-    parent: SubModel
-    shard: Path | None
-
-
-def _opened_bundle(path: Path, precisions: list[Precision], options: dict[str, Any]) -> _Opened:
-    from elastic_export.evaluate.from_bundle import bundle_models  # noqa: PLC0415
-    from elastic_export.evaluate.result import Source  # noqa: PLC0415
-
-    _refuse(options, ("budgets_file", "ignore_tensors", "ignore_config"), f"{path} is a bundle")
-    bundle = Bundle.open(path, external=options["weights_folder"])
-    manifest = bundle.manifest
-    if wrong := [p for p in precisions if p not in ("fp32", manifest.precision)]:
-        expected = " or ".join(dict.fromkeys(("fp32", manifest.precision)))
-        found, todo = f"{wrong[0]}, which the bundle does not ship", "evaluate the checkpoint in it"
-        raise InputError("--precision", expected=expected, found=found, todo=todo)
-    models, largest = bundle_models(bundle, options["budget"])
-    return _Opened(Source("bundle", manifest.checkpoint.name, manifest.precision), path, models, largest, None)
-
-
-def _opened_checkpoint(path: Path, options: dict[str, Any], progress: ConsoleProgress) -> _Opened:
-    from elastic_export.evaluate.from_checkpoint import checkpoint_models  # noqa: PLC0415
-    from elastic_export.evaluate.result import Source  # noqa: PLC0415
-
-    _refuse(options, ("weights_folder",), f"{path} is no bundle")
-    folder = resolve_checkpoint(str(path), os.environ, subject=str(path))
-    assert folder is not None  # a path was given
-    asked = options["budgets_file"] is not None or options["budget"] != "all" or (folder / FILE_NAME).exists()
-    checkpoint = Checkpoint.open(
-        folder,
-        budgets_file=options["budgets_file"],
-        ignore_tensors=options["ignore_tensors"],
-        ignore_config=options["ignore_config"],
-        require_budgets=asked,
-    )
-    progress.say_all(checkpoint.warnings)
-    if not asked:
-        progress.say(f"{folder}: no {FILE_NAME}, so that the parent alone is evaluated")
-    models, parent = checkpoint_models(checkpoint, options["budget"])
-    source = Source("checkpoint", checkpoint.name, checkpoint.dtype)
-    return _Opened(source, folder, models, parent, min(checkpoint.shards))
-
-
-def _refuse(options: dict[str, Any], names: Sequence[str], why: str) -> None:
-    """Options that would say nothing."""
-    for name in names:
-        if options[name]:
-            option = "--" + name.removesuffix("_file").replace("_", "-")
-            raise InputError(option, expected="no such option", found=f"it, but {why}", todo="leave it out")
+    scores = run(subjects, reference, passage, progress, total, pairs=pairs)
+    rows = [
+        Measured(model.name, model.architecture, precision, score, model.quantisation)
+        for (model, precision), score in zip(subjects, scores, strict=True)
+    ]
+    found = evaluation(opened.source, passage, rows, Reference(parent.name, "fp32"), options["max_context"])
+    if not opened.compared:
+        return found
+    with progress.step("rows"):  # last: what is not finite has been told by then
+        weights = [weight_loss(each) for each in opened.compared]
+    return with_loss(found, opened.against, pairs, weights)
 
 
 def _precisions(text: str) -> list[Precision]:

@@ -15,7 +15,7 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.engine.engine_facts import EngineReport
 from elastic_export.engine.request import PROFILE_NAMES
-from elastic_export.plan.fit_table import align, parameters, size_text
+from elastic_export.plan.fit_table import align, parameters, size_text, weights_text
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.format.jsonfile import read_json
@@ -101,18 +101,14 @@ def _builds(bundle: Bundle, budget: BudgetEntry) -> dict[str, EngineReport]:
         return {file: decode(EngineReport, engine, f"{where}[{show(file)!r}]") for file, engine in engines.items()}
 
 
-def _weights_text(budget: dict[str, Any]) -> str:
-    size = size_text(budget["weight_bytes"])
-    return f"{size} {budget['quantisation']}" if budget["quantisation"] else size
-
-
 def _bundle_text(bundle: dict[str, Any]) -> list[str]:
     rows = [["budget", "params", "layers", "weights", "target", "context", "engine", "activation", "status", "fits"]]
     for budget, engine in _engines(bundle):
         rows.append(
             [
                 *(budget["name"], parameters(budget["parameters"]), str(budget["layers"])),
-                *(_weights_text(budget), engine["target"], str(engine["max_context"])),
+                *(weights_text(budget["weight_bytes"], budget["quantisation"]), engine["target"]),
+                str(engine["max_context"]),
                 *(size_text(engine["bytes"]), size_text(engine["activation"]), engine["status"]),
                 {True: "yes", False: "no", None: "-"}[engine["fits"]],
             ]

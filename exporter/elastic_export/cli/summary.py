@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elastic_export.plan.fit_table import align, parameters, size_text
+from elastic_export.plan.fit_table import align, parameters, size_text, weights_text
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.fit.vram import unfit, vram_needed
 from elastic_runtime.format.budget_size import BudgetSize
@@ -24,6 +24,8 @@ def summary(result: ExportResult) -> str:
     heading = ["budget", "params", "layers", "weights", "verified error", "engines"]
     rows = [[*heading, "seconds: passes", "onnx", "engine"], *(_row(result, budget) for budget in result.budgets)]
     engines, files = sum(len(budget.engines) for budget in result.budgets), result.manifest.files
+    entries = [_entry(result, budget) for budget in result.budgets]
+    kinds = ", ".join(dict.fromkeys(entry.quantisation for entry in entries if entry.quantisation))
     output = _from_here(result.output)
     replay = f"elastic-export verify {output} --require engine"
     same = "" if result.changed else "; nothing to do: this export would write the same"
@@ -33,6 +35,11 @@ def summary(result: ExportResult) -> str:
             "",
             f"bundle {output}: {len(files)} files, {size_text(sum(file.size for file in files))}{same}",
             f"{engines} engines are built and have run on no card: {replay}",
+            *(
+                [f"what {kinds} has lost: elastic-export evaluate {output} --against CHECKPOINT --text FILE"]
+                if kinds
+                else []
+            ),
         ]
     )
 
@@ -51,7 +58,7 @@ def _row(result: ExportResult, budget: BudgetResult) -> list[str]:
         entry.name,
         parameters(entry.parameters),
         f"{entry.layers}",
-        size_text(entry.weight_bytes),
+        weights_text(entry.weight_bytes, entry.quantisation),
         f"{checks[0]['error']:.1e}" if checks else "not verified",
         ", ".join(size_text(n) for n in sorted({engine.size for engine in budget.engines})),
         *(seconds.get(step, "-") for step in ("passes", "onnx", "engine")),
@@ -79,6 +86,7 @@ def result_json(result: ExportResult) -> str:
                     "parameters": entry.parameters,
                     "layers": entry.layers,
                     "weight_bytes": entry.weight_bytes,
+                    "quantisation": entry.quantisation,
                     "verified": _checks(b) or None,
                     "engines": [_engine(engine) for engine in b.engines],
                 }

@@ -24,11 +24,13 @@ _SIDES = 2  # subjects that go through a layer at a time, see verify/workers.py
 _COPIES = 5  # float32 copies of a layer's widest intermediate that live at once
 _SCORES = 3  # scores, their masked copy and the softmax
 _WIDE = 5  # float64 blocks of logits: two models', the weights, and what is made of two of them
+_PAIRED = 4  # more of these blocks where a quantised model goes along, of two tasks at a time
+_ROWS = 12  # bytes a weight that comparing rows moves: read, dequantised, widened, squared
 _SUMS = 4  # float64 numbers a token and subject
 
 
-def evaluation_cost(subjects: Sequence[Subject], passage: Passage) -> Cost:
-    """Bytes of anonymous memory at the moment of most, and the work."""
+def evaluation_cost(subjects: Sequence[Subject], passage: Passage, *, paired: bool = False) -> Cost:
+    """Bytes of anonymous memory at the moment of most, and the work; `paired`: where distances are measured."""
     tokens, together = sum(len(window.ids) for window in passage.windows), TOGETHER * 3 // 2
     context = max(len(window.ids) for window in passage.windows)
     models = [model for model, _ in subjects]
@@ -36,13 +38,15 @@ def evaluation_cost(subjects: Sequence[Subject], passage: Passage) -> Cost:
     layers = sum(sorted(_layer(model, min(tokens, together), context) for model in models)[-_SIDES:])
     widest = max((model.architecture for model in models), key=lambda arch: arch.hidden_size)
     rows = max(count for _, count in head_blocks(widest))
-    head = sum(4 * rows * model.architecture.hidden_size for model in models) + 8 * _WIDE * rows * min(tokens, together)
+    wide = _WIDE + (_SIDES * _PAIRED if paired else 0)
+    head = sum(4 * rows * model.architecture.hidden_size for model in models) + 8 * wide * rows * min(tokens, together)
     work = Work()
     for model in models:
         used, passes = weight_elements(model.architecture), max(1, round(tokens / TOGETHER))
         narrow = itemsize(model.dtype)
         work += Work(products=2.0 * tokens * used, moved=float(passes * used * (narrow + 4) + 2 * used * narrow))
-    read = max(weight_bytes(model) for model in models)
+        work += Work(moved=float(_ROWS * used)) if paired else Work()
+    read = max(weight_bytes(model) for model in models) * (2 if paired else 1)
     return Cost(_PROCESS + streams + max(layers, head), work + Work(read=float(read)))
 
 
@@ -63,8 +67,9 @@ def _layer(model: SubModel, tokens: int, context: int) -> int:
         weights = sum(math.prod(shape_of(t.axes, arch, layer.ordinal)) for t in layer.kind.tensors)
         widest = max(arch.size(mask.axis, layer.ordinal) for mask in layer.kind.masks)
         scores = arch.attention_heads * call_tokens(arch, context) * context if layer.kind is ATTENTION else 0
-        # In a narrow precision one of them is there twice, wide and narrow: no more than all of them wide.
-        wide = itemsize("fp32" if model.dequantised else model.dtype)
+        # In a narrow precision one of them is there twice, wide and narrow: no more than all of them wide. Whoever
+        # dequantises them gives float32, and the comparison of rows then holds two matrices: no more than two layers.
+        wide = itemsize("fp32" if model.quantisation else model.dtype)
         used = wide * weights + 4 * (_COPIES * tokens * widest + _SCORES * scores)
         most = max(most, used)
     return most

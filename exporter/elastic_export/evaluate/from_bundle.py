@@ -12,7 +12,7 @@ import onnx.numpy_helper
 
 from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.evaluate.eight_bits import VALUES, Dequantised
-from elastic_export.evaluate.sub_model import SubModel
+from elastic_export.evaluate.sub_model import Quantisation, SubModel
 from elastic_export.layers.architecture import Architecture, Stored
 from elastic_export.layers.kind import EMBEDDINGS
 from elastic_export.ops.all_ops import SHIPPED_NODES
@@ -55,10 +55,11 @@ def _model(bundle: Bundle, entry: BudgetEntry) -> SubModel:
         subject = f"budget {entry.name}, weights"
         raise InputError(subject, expected=f"a tensor {EMBEDDINGS.name}", found="none", todo=_AGAIN)
     prefix = embeddings.removesuffix(f".{EMBEDDINGS.name}")
-    arch = _architecture(bundle, entry)
+    arch, precision, quantisation = _architecture(bundle, entry), bundle.manifest.precision, None
     if entry.quantisation:
         weights = Dequantised(weights, arch, _tensors(arch, entry, prefix))
-    model = SubModel(entry.name, arch, entry.kept_layers, prefix, bundle.manifest.precision, weights)
+        quantisation = Quantisation(entry.quantisation, (precision, entry.weight_bytes))
+    model = SubModel(entry.name, arch, entry.kept_layers, prefix, precision, weights, quantisation=quantisation)
     model.check()
     return model
 

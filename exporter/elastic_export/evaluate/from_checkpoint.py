@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import numpy.typing as npt
 
 from elastic_export.checkpoint.budgets import select_budgets
 from elastic_export.checkpoint.reader import Checkpoint
-from elastic_export.evaluate.sub_model import SubModel
+from elastic_export.evaluate.sub_model import Quantisation, SubModel
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import tensor_runs
-from elastic_export.runs import runs_shape
+from elastic_export.runs import TensorRuns, runs_shape
 
 Array = npt.NDArray[Any]
 #: What the parent is called where no budget of its file is all of it; no budget can have that name.
@@ -37,15 +38,17 @@ class SlicedTensors:
 
     def load(self, name: str) -> Array:
         """One tensor, as it is stored; a quantised matrix in float32."""
-        return self._copied(name, self._checkpoint.cut(name, self._runs[name]))
+        return self.cut(name, self._runs[name])
 
     def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:
         """Indices of an axis that is kept whole."""
         runs = list(self._runs[name])
         runs[axis] = ((first, count),)
-        return self._copied(name, self._checkpoint.cut(name, tuple(runs)))
+        return self.cut(name, tuple(runs))
 
-    def _copied(self, name: str, found: Array) -> Array:
+    def cut(self, name: str, runs: TensorRuns) -> Array:
+        """Any part of the parent's tensor."""
+        found = self._checkpoint.cut(name, runs)
         copied = found if found.flags.writeable else np.array(found)
         self._checkpoint.release(name)
         return copied
@@ -59,19 +62,19 @@ def checkpoint_models(checkpoint: Checkpoint, request: str) -> tuple[list[SubMod
     Raises:
         InputError: see `select_budgets`.
     """
-    arch = checkpoint.architecture
     asked = select_budgets(checkpoint.budgets, request) if checkpoint.budgets else []
-    full = Budget.full(arch, PARENT)
-    same = [budget for budget in checkpoint.budgets.values() if _is_full(budget, full)]
     models = [sub_model(checkpoint, budget) for budget in asked]
-    name = same[0].name if same else PARENT
-    found = next((model for model in models if model.name == name), None)
-    parent = found or sub_model(checkpoint, same[0] if same else full)
+    parent = parent_model(checkpoint, models)
     return models or [parent], parent
 
 
-def _is_full(budget: Budget, full: Budget) -> bool:
-    return Budget(**{**vars(full), "name": budget.name}) == budget
+def parent_model(checkpoint: Checkpoint, models: Iterable[SubModel]) -> SubModel:
+    """The parent: one of `models` that is all of it, else one under the name of the budget that keeps all of it."""
+    arch = checkpoint.architecture
+    names = [budget.name for budget in checkpoint.budgets.values() if budget == Budget.full(arch, budget.name)]
+    full = Budget.full(arch, names[0] if names else PARENT)
+    same = (model for model in models if model.architecture == arch)
+    return next(same, None) or sub_model(checkpoint, full)
 
 
 def sub_model(checkpoint: Checkpoint, budget: Budget, *, last: bool = False) -> SubModel:
@@ -85,4 +88,5 @@ def sub_model(checkpoint: Checkpoint, budget: Budget, *, last: bool = False) -> 
         checkpoint.dtype,
         SlicedTensors(checkpoint, budget, last=last),
         bool(checkpoint.formats),
+        Quantisation("+".join(checkpoint.formats)) if checkpoint.formats else None,
     )

@@ -57,10 +57,11 @@ def plot(found: Evaluation) -> str:
     _panel(svg, _LEFT, found.rows, lambda row: row.parameters / scale, f"parameters, {unit}", [])
     vram = f"VRAM at {found.vram_context} tokens, GiB (estimated)"
     _panel(svg, 2 * _LEFT + _WIDTH + _GAP, found.rows, lambda row: row.vram_bytes / 2**30, vram, found.best())
-    for place, precision in enumerate(dict.fromkeys(row.precision for row in found.rows)):
-        at = _LEFT + 70 * (place + 1)  # behind the name of the vertical axis
-        _dot(svg, at, 36, precision)
-        _text(svg, at + 10, 40, precision, anchor="start")
+    at = _LEFT + 70.0  # behind the name of the vertical axis
+    for name, row in {_kind(row): row for row in found.rows}.items():
+        _dot(svg, at, 36, row)
+        _text(svg, at + 10, 40, name, anchor="start")
+        at += 34 + 8 * len(name)
     return ET.tostring(svg, encoding="unicode") + "\n"
 
 
@@ -85,16 +86,23 @@ def _panel(
     named: set[tuple[str, float]] = set()
     for row in rows:
         x, y = across.at(of(row)), up.at(row.bits_per_byte)
-        dot = _dot(svg, x, y, row.precision)
-        ET.SubElement(dot, "title").text = f"{row.budget} in {row.precision}: {row.bits_per_byte:.4f} bits per byte"
+        dot = _dot(svg, x, y, row)
+        ET.SubElement(dot, "title").text = f"{row.budget} in {_kind(row)}: {row.bits_per_byte:.4f} bits per byte"
         if (row.budget, x) not in named:  # another precision of it lies above or below
             _text(svg, x, y - 9, row.budget)
             named.add((row.budget, x))
 
 
-def _dot(svg: ET.Element, x: float, y: float, precision: str) -> ET.Element:
-    place = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": str(_RADIUS)}
-    return ET.SubElement(svg, "circle", {**place, "fill": _COLOURS[precision], "fill-opacity": "0.8"})
+def _kind(row: Row) -> str:
+    return row.precision if row.quantisation is None else f"{row.quantisation} at {row.precision}"
+
+
+def _dot(svg: ET.Element, x: float, y: float, row: Row) -> ET.Element:
+    """Full; of a quantised sub-model a ring."""
+    place, colour = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": str(_RADIUS)}, _COLOURS[row.precision]
+    ring = {"fill": "white", "stroke": colour, "stroke-width": "2"}
+    filled = {"fill": colour, "fill-opacity": "0.8"}
+    return ET.SubElement(svg, "circle", {**place, **(ring if row.quantisation else filled)})
 
 
 def _line(svg: ET.Element, x1: float, y1: float, x2: float, y2: float) -> None:

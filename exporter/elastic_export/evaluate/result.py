@@ -9,6 +9,16 @@
      "reference": {"budget": "12b", "precision": "fp32"}, "vram_context": 16384,
      "rows": [{"budget": "12b", "precision": "fp32", "parameters": 12310001152, "weight_bytes": …, "vram_bytes": …,
                "bits_per_byte": …, "perplexity": …, "kl_divergence": 0.0, "top1_agreement": 1.0}]}
+
+Where quantised weights were evaluated their rows say `"quantisation": "int8"`, and where they were compared with those
+that they come from, `loss` says what was lost:
+
+    "loss": {"against": "Nemotron-Elastic-12B",
+             "text": [{"budget": "12b", "quantisation": "int8", "precision": "fp32", "bits_per_byte": 0.001,
+                       "kl_divergence": …, "top1_agreement": …, "logits": …, "embedding": …,
+                       "layers": [{"layer": 0, "error": …}, …]}],
+             "weights": [{"budget": "12b", "quantisation": "int8", "error": …,
+                          "rows": [{"tensor": "lm_head.weight", "row": 7, "error": …}, …]}]}
 """
 
 from __future__ import annotations
@@ -16,13 +26,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from elastic_export import __version__
+from elastic_export.evaluate.distance import Pair
+from elastic_export.evaluate.loss import LayerError, Loss, TextLoss
+from elastic_export.evaluate.lost_rows import WeightLoss
 from elastic_export.evaluate.passage import Passage, printable
 from elastic_export.evaluate.score import Scored
+from elastic_export.evaluate.sub_model import Quantisation
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.fit_table import align, parameters, short, size_text
 from elastic_export.plan.reckoning import budget_size
@@ -30,7 +44,7 @@ from elastic_runtime.errors import InputError, advised
 from elastic_runtime.fit.vram import gib, vram_needed
 from elastic_runtime.format.interface import Precision
 from elastic_runtime.format.jsonfile import read_json
-from elastic_runtime.format.records import decode, encode, show
+from elastic_runtime.format.records import OPTIONAL, decode, encode, show
 
 SCHEMA = "elastic-evaluation/1"
 _LARGEST = math.log(1e300)
@@ -74,7 +88,7 @@ class Row:
     Attributes:
         budget, precision: which.
         parameters: of the sub-model.
-        weight_bytes: of its weights in that precision.
+        weight_bytes: of its weights in that precision; in int8 those that its engine binds, which has one precision.
         vram_bytes: that an engine of it needs with caches of `vram_context` tokens, estimated (`fit.vram_needed`).
         bits_per_byte: L / (ln 2 · B), L = Σ -log q(token) over the scored tokens, B their bytes of UTF-8: no matter
             which the tokenizer is (Gao et al. 2020, The Pile, arXiv 2101.00027, section 3.1).
@@ -83,6 +97,7 @@ class Row:
             Leibler 1951).
         top1_agreement: share of tokens before which reference and sub-model find the same one most likely; of equal
             logits the lowest id.
+        quantisation: what its matrices have been quantised to, `int8` or a checkpoint's `FP8`; absent: to nothing.
     """
 
     budget: str
@@ -94,11 +109,24 @@ class Row:
     perplexity: float | None
     kl_divergence: float
     top1_agreement: float
+    quantisation: str | None = field(default=None, metadata=OPTIONAL)
+
+
+class Measured(NamedTuple):
+    """What a row is made of: a sub-model in a precision, and its scores."""
+
+    budget: str
+    architecture: Architecture
+    precision: Precision
+    scored: Scored
+    quantisation: Quantisation | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The whole result; rows in the order of the request, the reference first where it was not asked for."""
+    """The whole result; rows in the order of the request, the reference first where it was not asked for. `loss`:
+    absent where nothing quantised was compared with what it comes from.
+    """
 
     producer: str
     subject: Source
@@ -106,6 +134,7 @@ class Evaluation:
     reference: Reference
     vram_context: int
     rows: tuple[Row, ...]
+    loss: Loss | None = field(default=None, metadata=OPTIONAL)
 
     def to_json(self) -> str:
         """The text of the JSON file."""
@@ -133,17 +162,23 @@ class Evaluation:
         heading = ["budget", "precision", "params", f"VRAM@{short(self.vram_context)}", "bits/byte", "perplexity"]
         best = self.best()
         rows = [[*heading, "KL", "top-1", ""], *([*_cells(row), "*" if row in best else ""] for row in self.rows)]
+        left = [0, 1]
+        if any(row.quantisation for row in self.rows):
+            stored = ["weights", *(row.quantisation or self.subject.dtype for row in self.rows)]
+            rows = [[*cells[:2], kind, *cells[2:]] for cells, kind in zip(rows, stored, strict=True)]
+            left.append(2)
         text, against = self.text, self.reference
         part = "all" if text.whole else "the first part"
         return "\n".join(
             [
-                *align(rows, left=(0, 1)),
+                *align(rows, left=left),
                 f"{text.name}: {part} of it, {text.tokens} tokens, {text.bytes} bytes, windows of {text.context} "
                 f"every {text.stride}",
                 f"KL (nats a token) and top-1 against {against.budget} in {against.precision}; * best within its VRAM, "
                 "which is estimated",
                 f"weights of the {self.subject.kind} {self.subject.name}, {self.subject.dtype}; loss on a text is no "
                 "measure of reasoning",
+                *([] if self.loss is None else ["", *self.loss.table()]),
             ]
         )
 
@@ -151,11 +186,11 @@ class Evaluation:
 def evaluation(
     subject: Source,
     passage: Passage,
-    found: Sequence[tuple[str, Architecture, Precision, Scored]],
+    found: Sequence[Measured],
     reference: Reference,
     vram_context: int,
 ) -> Evaluation:
-    """What scores mean: (budget, its architecture, precision, its scores) by row."""
+    """What scores mean, by row."""
     subject = replace(subject, name=printable(subject.name))
     text = Text(
         passage.name,
@@ -167,12 +202,45 @@ def evaluation(
         passage.stride,
         passage.whole,
     )
-    rows = tuple(_row(name, arch, precision, scored, text, vram_context) for name, arch, precision, scored in found)
+    rows = tuple(_row(measured, text, vram_context) for measured in found)
     return Evaluation(f"elastic-export {__version__}", subject, text, reference, vram_context, rows)
 
 
-def _row(name: str, arch: Architecture, precision: Precision, scored: Scored, text: Text, context: int) -> Row:
-    size, mean = budget_size(name, arch, precision), scored.nats / text.tokens
+def with_loss(found: Evaluation, against: str, pairs: Sequence[Pair], weights: Sequence[WeightLoss]) -> Evaluation:
+    """The evaluation with what quantisation took.
+
+    Args:
+        found: its rows are in the order of the subjects.
+        against: the checkpoint of the unquantised budgets.
+        pairs: of subjects, measured.
+        weights: what each budget's have lost.
+    """
+    text = tuple(_text_loss(found.rows[pair.quantised], found.rows[pair.plain], pair, found.text) for pair in pairs)
+    return replace(found, loss=Loss(printable(against), text, tuple(weights)))
+
+
+def _text_loss(row: Row, plain: Row, pair: Pair, text: Text) -> TextLoss:
+    distance = pair.result()
+    assert row.quantisation is not None, row
+    return TextLoss(
+        budget=row.budget,
+        quantisation=row.quantisation,
+        precision=row.precision,
+        bits_per_byte=row.bits_per_byte - plain.bits_per_byte,
+        kl_divergence=max(0.0, distance.divergence / text.tokens),
+        top1_agreement=distance.agreed / text.tokens,
+        logits=distance.logits,
+        embedding=distance.embedding,
+        layers=tuple(LayerError(layer, error) for layer, error in distance.layers.items()),
+    )
+
+
+def _row(measured: Measured, text: Text, context: int) -> Row:
+    name, arch, precision, scored, quantisation = measured
+    mean = scored.nats / text.tokens
+    # Who computes a quantised one in float32 wants to know what its values are worth in the engine that there is.
+    engine = (precision, None) if quantisation is None or quantisation.engine is None else quantisation.engine
+    size = budget_size(name, arch, engine[0], weight_bytes=engine[1])
     return Row(
         budget=name,
         precision=precision,
@@ -183,6 +251,7 @@ def _row(name: str, arch: Architecture, precision: Precision, scored: Scored, te
         perplexity=math.exp(mean) if mean < _LARGEST else None,
         kl_divergence=max(0.0, scored.divergence / text.tokens),  # of equal distributions what rounding leaves of 0
         top1_agreement=scored.agreed / text.tokens,
+        quantisation=None if quantisation is None else quantisation.name,
     )
 
 

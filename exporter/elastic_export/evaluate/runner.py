@@ -63,6 +63,11 @@ class Runner:
         self._lengths = [len(window.ids) for window in passage.windows]
         self._stream = self._embedded(np.concatenate([window.ids for window in passage.windows]))
 
+    @property
+    def stream(self) -> Tensor:
+        """The residual stream of all windows' tokens, float32 [1, N, d]."""
+        return self._stream
+
     def layer(self, place: int) -> None:
         """Layer `place` of the parent; nothing where the sub-model skips it.
 

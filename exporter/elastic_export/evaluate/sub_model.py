@@ -13,9 +13,24 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.axis import shape_of
 from elastic_export.layers.kind import EMBEDDINGS, FINAL_NORM, HEAD, LAYER_NORM
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.interface import Precision
 from elastic_runtime.ort.weight_source import WeightSource
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What the matrices of a sub-model have been quantised to.
+
+    Attributes:
+        name: `int8`, or the formats of a checkpoint: `FP8`.
+        engine: precision of activations and bytes of weights of the engine that takes the matrices so; None: none
+            does, and an export dequantises them.
+    """
+
+    name: str
+    engine: tuple[Precision, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class SubModel:
         dtype: `bf16`, `fp16` or `fp32`, of its matrices.
         weights: by the parent's names of tensors.
         dequantised: whether matrices come in float32, out of a checkpoint that holds quantised ones.
+        quantisation: what its matrices have been through, whoever dequantises them; None: nothing.
     """
 
     name: str
@@ -39,6 +55,7 @@ class SubModel:
     dtype: str
     weights: WeightSource
     dequantised: bool = False
+    quantisation: Quantisation | None = None
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name in the parent and shape of every tensor."""

@@ -63,6 +63,11 @@ def size_text(count: int) -> str:
     return f"{count} B"
 
 
+def weights_text(nbytes: int, quantisation: str | None) -> str:
+    """Bytes of a budget's weights and what they are quantised to: 11.5 GiB int8."""
+    return " ".join([size_text(nbytes), *([quantisation] if quantisation else [])])
+
+
 def duration(seconds: float) -> str:
     """Two figures at most: 40 s, 12 min, 2.5 h."""
     if seconds < 100:

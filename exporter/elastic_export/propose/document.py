@@ -20,7 +20,7 @@ from typing import Any
 from elastic_export.checkpoint.budgets import PROPOSED, budgets_document
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.evaluate.from_checkpoint import PARENT
-from elastic_export.evaluate.result import SCHEMA, Evaluation, Reference, Source, evaluation
+from elastic_export.evaluate.result import SCHEMA, Evaluation, Measured, Reference, Source, evaluation
 from elastic_export.propose.propose import Proposal, Request
 from elastic_runtime.format.interface import Precision
 from elastic_runtime.format.records import encode
@@ -35,7 +35,7 @@ def proposal_evaluation(found: Proposal, request: Request, checkpoint: Checkpoin
     scored = zip([(PARENT, arch), *rows], [found.parent, *found.scores], strict=True)
     source = Source("checkpoint", checkpoint.name, checkpoint.dtype)
     precision: Precision = "fp32"
-    results = [(name, model, precision, score) for (name, model), score in scored]
+    results = [Measured(name, model, precision, score) for (name, model), score in scored]
     return evaluation(source, request.final, results, Reference(PARENT, "fp32"), vram_context)
 
 

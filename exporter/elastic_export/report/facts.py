@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from elastic_export.layers.all_kinds import KIND_OF
-from elastic_export.plan.fit_table import parameters, short, size_text
+from elastic_export.plan.fit_table import parameters, short, size_text, weights_text
 from elastic_export.report.chart import Bar, Bars, Part, Point, Scatter, bars_of, scatter_of
+from elastic_export.report.loss import LossFacts, loss_facts
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.fit.vram import GIB
@@ -73,16 +74,6 @@ class EngineFacts:
 
 
 @dataclass(frozen=True)
-class LossFacts:
-    """What the budgets cost on a text: bars of bits per byte, a table, and what was measured on what."""
-
-    bars: Bars
-    rows: tuple[tuple[str, ...], ...]
-    text: str
-    against: str
-
-
-@dataclass(frozen=True)
 class NotRun:
     """Checks that nobody has run: how many there are of the kind, why, and what runs them."""
 
@@ -104,6 +95,7 @@ class BundleFacts:
     budgets: tuple[BudgetFacts, ...]
     fits: tuple[tuple[str, Bars], ...]
     loss: LossFacts | None
+    quantised: bool
     engines: tuple[EngineFacts, ...]
     not_run: tuple[NotRun, ...]
     versions: Mapping[str, str]
@@ -126,7 +118,8 @@ def facts_of(bundle: Bundle, evaluation: Evaluation | None = None) -> BundleFact
         size=size_text(sum(file.size for file in manifest.files)),
         budgets=tuple(_budget(bundle, budget, report) for budget, report in reports.items()),
         fits=_fits(pairs),
-        loss=None if evaluation is None else _loss(bundle, evaluation),
+        loss=None if evaluation is None else loss_facts(bundle, evaluation, _parent_layers(bundle)),
+        quantised=any(budget.quantisation for budget in bundle.budgets),
         engines=tuple(_engine(bundle, budget, engine) for budget, engine in pairs),
         not_run=_not_run(reports),
         versions=dict(manifest.versions),
@@ -164,7 +157,7 @@ def _budget(bundle: Bundle, budget: BudgetEntry, report: Mapping[str, Any]) -> B
         parameters=parameters(budget.parameters),
         layers=budget.layers,
         kept=f"the parent's layers 0 to {layers - 1}" + (f" without {', '.join(gone)}" if gone else ""),
-        weights=size_text(budget.weight_bytes),
+        weights=weights_text(budget.weight_bytes, budget.quantisation),
         passed=report.get("passed"),
         checks=checks,
         bytes=None if budget.weights is None else _bytes(bundle, budget),
@@ -211,9 +204,8 @@ def _bytes(bundle: Bundle, budget: BudgetEntry) -> Bars:
         sizes[int(match[1]) if match else item.name] += item.nbytes
     rows = []
     outside = {str(key): size for key, size in sizes.items() if not isinstance(key, int)}
-    for name, size in outside.items():
-        if "embed" in name:
-            rows.append(Bar("embedding", (Part("embedding", size),), size_text(size)))
+    embedding = sum(size for name, size in outside.items() if "embed" in name)  # values, and scales where it has some
+    rows.append(Bar("embedding", (Part("embedding", embedding),), size_text(embedding)))
     for index, letter in zip(budget.kept_layers, budget.pattern, strict=True):  # weights have the parent's names
         size, kind = sizes.get(index, 0), KIND_OF[letter].called
         rows.append(Bar(f"{index} {kind}", (Part(kind, size),), size_text(size)))
@@ -244,46 +236,6 @@ def _fits(pairs: list[tuple[BudgetEntry, EngineEntry]]) -> tuple[tuple[str, Bars
         )
         found[engine.target].setdefault((-budget.parameters, str(engine.max_context), engine.ops), bar)
     return tuple((target, bars_of(list(bars.values()))) for target, bars in sorted(found.items()))
-
-
-def _loss(bundle: Bundle, evaluation: Evaluation) -> LossFacts:
-    """By budget and precision, those of the bundle alone; the parameters tell whether they are the same budgets."""
-    counts = {budget.name: budget.parameters for budget in bundle.budgets}
-    rows = [row for row in evaluation.rows if counts.get(row.budget) == row.parameters]
-    if not rows:
-        names = ", ".join(dict.fromkeys(f"{row.budget} of {row.parameters} parameters" for row in evaluation.rows))
-        raise InputError(
-            "the evaluation",
-            expected="budgets of the bundle: " + ", ".join(f"{name} of {count}" for name, count in counts.items()),
-            found=show(names),
-            todo="evaluate this bundle: elastic-export evaluate BUNDLE --text FILE --json FILE",
-        )
-    text, against = evaluation.text, evaluation.reference
-    bars = [
-        Bar(
-            f"{row.budget}, {row.precision}",
-            (Part("bits per byte", row.bits_per_byte),),
-            f"{row.bits_per_byte:.3f}",
-        )
-        for row in rows
-    ]
-    return LossFacts(
-        bars=bars_of(bars),
-        rows=tuple(
-            (
-                row.budget,
-                row.precision,
-                f"{row.bits_per_byte:.4f}",
-                "" if row.perplexity is None else f"{row.perplexity:.4g}",
-                f"{row.kl_divergence:.4g}",
-                f"{row.top1_agreement:.1%}",
-                f"{row.vram_bytes / GIB:.1f} GiB",
-            )
-            for row in rows
-        ),
-        text=f"{show(text.name)}: {text.tokens:,} tokens, {text.bytes:,} bytes, windows of {text.context}",
-        against=f"{show(against.budget)} in {against.precision}",
-    )
 
 
 def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry) -> EngineFacts:
