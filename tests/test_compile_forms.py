@@ -132,12 +132,10 @@ def test_bundles_of_either_form_merge_to_one_of_both(source: Path, tmp_path: Pat
     assert contents(tmp_path / "merged") == contents(parts[0])
 
 
-@pytest.mark.parametrize("kind", ["a plain parent", "one in FP8"])
-def test_the_unquantised_form_may_have_weights_of_its_own(source: Path, tmp_path: Path, kind: str) -> None:
-    """As it must have where the parent is quantised: no engine takes its shards."""
-    if kind == "one in FP8":
-        budgets = [Budget.full(ARCH, "full"), SMALL]
-        source = write_quantised(tmp_path / "fp8", ARCH, small_weights(), lambda module: "FP8", budgets).folder
+def test_the_bf16_form_of_a_quantised_parent_has_weights_of_its_own(tmp_path: Path) -> None:
+    """As it must: no engine takes the parent's shards."""
+    budgets = [Budget.full(ARCH, "full"), SMALL]
+    source = write_quantised(tmp_path / "fp8", ARCH, small_weights(), lambda module: "FP8", budgets).folder
     forth, back = tmp_path / "forth", tmp_path / "back"
     run(source, forth, "none", weights="sliced")
     run(source, forth, "int8", add=True)
