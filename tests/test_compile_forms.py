@@ -29,6 +29,7 @@ from elastic_export.layers.budget import Budget
 from elastic_export.plan import job as planning
 from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress
+from elastic_export.report.facts import facts_of
 from elastic_runtime import Request
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.cli.run import command as elastic_run
@@ -169,6 +170,14 @@ def test_inspect_shows_both_forms(both: Path) -> None:
     rows = [line.split() for line in done.output.splitlines()]
     assert [row[0] for row in rows if row and row[0] in NAMES] == NAMES
     assert [row[0] for row in rows if "int8" in row[1:]] == ["full.int8", "small.int8"]
+
+
+def test_the_page_shows_both_forms(both: Path) -> None:
+    facts = facts_of(Bundle.open(both))
+    assert [budget.name for budget in facts.budgets] == NAMES
+    [(_, chart)] = facts.fits
+    assert [bar.name for bar in chart.bars] == [f"{name} at 64, native" for name in NAMES]
+    assert [engine.budget for engine in facts.engines] == NAMES
 
 
 def test_a_session_takes_the_form_that_is_named_or_the_unquantised(both: Path) -> None:

@@ -216,7 +216,7 @@ def _bytes(bundle: Bundle, budget: BudgetEntry) -> Bars:
 
 def _fits(pairs: list[tuple[BudgetEntry, EngineEntry]]) -> tuple[tuple[str, Bars], ...]:
     """Memory by card and context: what a budget takes, and a mark where the card's usable memory ends."""
-    found: defaultdict[str, dict[tuple[int, str, str], Bar]] = defaultdict(dict)
+    found: defaultdict[str, dict[tuple[str, int, str], Bar]] = defaultdict(dict)
     for budget, engine in pairs:
         need = engine.fits
         parts = {
@@ -234,7 +234,7 @@ def _fits(pairs: list[tuple[BudgetEntry, EngineEntry]]) -> tuple[tuple[str, Bars
             f"{need.total / GIB:.1f} GiB {verdict}".strip(),
             mark,
         )
-        found[engine.target].setdefault((-budget.parameters, str(engine.max_context), engine.ops), bar)
+        found[engine.target].setdefault((budget.name, engine.max_context, engine.ops), bar)
     return tuple((target, bars_of(list(bars.values()))) for target, bars in sorted(found.items()))
 
 
