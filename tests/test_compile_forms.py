@@ -194,21 +194,25 @@ def test_a_session_takes_the_form_that_is_named_or_the_unquantised(both: Path) -
     assert 0 < np.abs(plain - eight).max() < 0.1 * np.abs(plain).max()  # eight bits of the same model
 
 
-def test_an_evaluation_names_forms_where_there_are_several(source: Path, both: Path, tmp_path: Path) -> None:
-    def names(bundle: Path, request: str) -> list[str]:
+def test_an_evaluation_takes_the_names_of_forms(source: Path, both: Path, tmp_path: Path) -> None:
+    def asked(bundle: Path, request: str) -> list[tuple[str, str]]:
         models, largest = bundle_models(Bundle.open(bundle), request)
-        assert largest.name == names_of_largest[bundle]
-        return [model.name for model in models]
+        assert largest.name == "full"
+        return [(model.name, model.quantisation.name if model.quantisation else "bf16") for model in models]
 
     run(source, tmp_path / "eight", "int8", verify=False)
-    names_of_largest = {both: "full", tmp_path / "eight": "full"}
-    assert names(both, "all") == NAMES
-    assert names(both, "small") == ["small", "small.int8"]
-    assert names(both, "small.int8,full") == ["full", "full.int8", "small.int8"]
+    assert asked(both, "all") == [("full", "bf16"), ("full", "int8"), ("small", "bf16"), ("small", "int8")]
+    assert asked(both, "small") == [("small", "bf16"), ("small", "int8")]
+    assert asked(both, "small.bf16") == [("small", "bf16")]
+    assert asked(both, "small.int8,full") == [("full", "bf16"), ("full", "int8"), ("small", "int8")]
     for request in ("small", "small.int8"):
-        assert names(tmp_path / "eight", request) == ["small"]
+        assert asked(tmp_path / "eight", request) == [("small", "int8")]
+    expected = r"--budget: expected all, or of full, small, full\.bf16, full\.int8, small\.bf16, small\.int8, found"
+    for request in ("small.fp16", "small.int8.int8", ""):
+        with pytest.raises(InputError, match=expected):
+            asked(both, request)
     with pytest.raises(InputError, match=r"--budget: expected all, or of full, small, full\.int8, small\.int8, found"):
-        names(both, "small.fp16")
+        asked(tmp_path / "eight", "small.bf16")
 
 
 def test_the_programs_take_a_form(both: Path) -> None:
@@ -284,6 +288,10 @@ def test_a_bundle_that_calls_int8_budgets_as_others_still_runs_but_takes_no_more
     bundle = Bundle.open(out, "digests")
     assert [(budget.name, budget.budget) for budget in bundle.budgets] == [("full", "full"), ("small", "small")]
     assert bundle.budget("small.int8") == bundle.budget("small")
+    for name in ("small", "small.int8"):
+        [model], _ = bundle_models(bundle, name)
+        assert model.quantisation is not None
+        assert (model.name, model.quantisation.name) == ("small", "int8")
     assert verify_bundle(out).passed
     for kind in ("none", "int8"):
         with pytest.raises(

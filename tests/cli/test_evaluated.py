@@ -56,6 +56,13 @@ def eight_bits(exported: ExportResult) -> Path:
     return exported.output
 
 
+@pytest.fixture(scope="module")
+def both(model: Path, eight_bits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the budget in bf16 beside it."""
+    output = Path(shutil.copytree(eight_bits, tmp_path_factory.mktemp("both") / "bundle"))
+    return small_export.run(model, output, "small", add=True, verify=False, ops="native").output
+
+
 def test_summary_inspect_and_page_name_what_is_quantised(run: Run, exported: ExportResult) -> None:
     entry = exported.manifest.budgets[0]
     size = f"{entry.weight_bytes / 1024:.1f} KiB int8"
@@ -100,6 +107,41 @@ def test_what_int8_loses_is_the_same_before_and_after_the_export(
     assert "lost by quantising, against the same budget of model:" in before
     assert before.split("lost by")[1] == after.split("lost by")[1]
     assert f"{found.loss.weights[0].rows[0].tensor} row {found.loss.weights[0].rows[0].row}" in after
+
+
+def test_a_page_shows_what_either_command_has_measured(
+    run: Run, model: Path, eight_bits: Path, both: Path, text: str, tmp_path: Path
+) -> None:
+    """Of the checkpoint before the export, or of the bundle: the manifest calls `small.int8` what both call small."""
+    file, page = tmp_path / "loss.json", str(tmp_path / "page.html")
+    request = ("--text", text, "--tokens", "20", "--budget", "small", "--tokenizer", str(model), "--json", str(file))
+    for command in ((str(model), "--quantize", "int8"), (str(eight_bits), "--against", str(model))):
+        code, _, err = run("evaluate", *command, *request)
+        assert code == 0, err
+        for bundle in (eight_bits, both):
+            code, _, err = run("report", str(bundle), "--evaluation", str(file), "--output", page)
+            assert code == 0, err
+            loss = facts_of(Bundle.open(bundle), Evaluation.read(file)).loss
+            assert loss is not None
+            assert [row[:2] for row in loss.rows] == [("small", "bf16"), ("small", "int8")]
+            assert loss.quantised is not None
+            assert [row[:2] for row in loss.quantised.rows] == [("small", "int8")]
+            assert [weights.budget for weights in loss.quantised.weights] == ["small"]
+
+
+def test_a_bundle_of_both_forms_has_a_row_for_each(
+    run: Run, model: Path, both: Path, text: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "found.json"
+    request = ("--text", text, "--tokens", "20", "--tokenizer", str(model), "--json", str(file))
+    for budget, forms in (("all", [None, "int8"]), ("small.bf16", [None]), ("small.int8", [None, "int8"])):
+        code, _, err = run("evaluate", str(both), *request, "--budget", budget)
+        assert code == 0, err
+        found = Evaluation.read(file)
+        assert [(row.budget, row.quantisation) for row in found.rows] == [("small", form) for form in forms]
+        loss = facts_of(Bundle.open(both), found).loss
+        assert loss is not None
+        assert [row[0] for row in loss.rows] == ["small"] * len(forms)
 
 
 def test_a_quantised_checkpoint_against_the_one_before(run: Run, text: str, tmp_path: Path) -> None:

@@ -21,6 +21,11 @@ def entry_name(budget: str, quantisation: Quantisation | None) -> str:
     return budget if quantisation is None else f"{budget}.{quantisation}"
 
 
+def form_name(entry: BudgetEntry, precision: Precision) -> str:
+    """What names that entry alone, in a manifest of that precision."""
+    return f"{entry.budget}.{entry.quantisation or precision}"
+
+
 def forms_of(entries: Iterable[BudgetEntry], name: str, precision: Precision) -> tuple[BudgetEntry, ...]:
     """The entries that a name stands for, in the order in which they are chosen; at least one.
 
@@ -36,7 +41,7 @@ def forms_of(entries: Iterable[BudgetEntry], name: str, precision: Precision) ->
     if name == AUTO:
         return tuple(ordered)
     found = [entry for entry in ordered if entry.budget == name] or [
-        entry for entry in ordered if f"{entry.budget}.{entry.quantisation or precision}" == name
+        entry for entry in ordered if form_name(entry, precision) == name
     ]
     if not found:
         raise _unknown(ordered, name)

@@ -19,6 +19,7 @@ from elastic_export.ops.all_ops import SHIPPED_NODES
 from elastic_export.verify.attributes import check_attributes
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.forms import form_name
 from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.format.paths import inside
 from elastic_runtime.ort.weight_source import Array, Held, OutsideTensors, Recipe, WeightSource
@@ -29,22 +30,18 @@ _AGAIN = "export the bundle again"
 def bundle_models(bundle: Bundle, request: str) -> tuple[list[SubModel], SubModel]:
     """The sub-models that `request` (`all`, or names of budgets in all their forms, or of forms) asks for, and the
     largest of the bundle, which they are compared with: the parent itself is in no bundle unless a budget keeps all of
-    it. They are called as the budget is, unless the bundle has it in several forms.
+    it. They are called as the budget is, in whichever form: that is their `quantisation`.
 
     Raises:
         InputError: an unknown budget, or a file that is not the manifest's.
     """
+    precision = bundle.manifest.precision
     forms = {entry.budget: bundle.forms(entry.budget) for entry in bundle.budgets}
-    named = forms | {entry.name: (entry,) for entry in bundle.budgets if entry.name not in forms}
+    named = forms | {form: (entry,) for entry in bundle.budgets if (form := form_name(entry, precision)) not in forms}
     asked = {entry.name: entry for entries in select_budgets(named, request) for entry in entries}
-    models = {name: _called(bundle, entry) for name, entry in asked.items()}
+    models = {name: _model(bundle, entry) for name, entry in asked.items()}
     largest = bundle.budgets[0]
-    return list(models.values()), models.get(largest.name) or _called(bundle, largest)
-
-
-def _called(bundle: Bundle, entry: BudgetEntry) -> SubModel:
-    model = _model(bundle, entry)
-    return replace(model, name=entry.budget) if len(bundle.forms(entry.budget)) == 1 else model
+    return list(models.values()), models.get(largest.name) or _model(bundle, largest)
 
 
 def _model(bundle: Bundle, entry: BudgetEntry) -> SubModel:
@@ -61,7 +58,7 @@ def _model(bundle: Bundle, entry: BudgetEntry) -> SubModel:
         quantisation = Quantisation(entry.quantisation, (precision, entry.weight_bytes))
     model = SubModel(entry.name, arch, entry.kept_layers, prefix, precision, weights, quantisation=quantisation)
     model.check()
-    return model
+    return replace(model, name=entry.budget)
 
 
 def _tensors(arch: Architecture, entry: BudgetEntry, prefix: str) -> Iterator[Stored]:

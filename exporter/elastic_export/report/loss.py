@@ -47,7 +47,8 @@ class LossFacts:
 
 
 def loss_facts(bundle: Bundle, evaluation: Evaluation, layers: int) -> LossFacts:
-    """By budget and precision, those of the bundle alone; the parameters tell whether they are the same budgets.
+    """By budget, form and precision, those of the bundle's budgets alone, in whichever form the bundle has them; the
+    parameters tell whether they are the same budgets.
 
     Args:
         bundle: of the page.
@@ -57,7 +58,7 @@ def loss_facts(bundle: Bundle, evaluation: Evaluation, layers: int) -> LossFacts
     Raises:
         InputError: the evaluation is of other budgets.
     """
-    counts = {budget.name: budget.parameters for budget in bundle.budgets}
+    counts = {budget.budget: budget.parameters for budget in bundle.budgets}
     rows = [row for row in evaluation.rows if counts.get(row.budget) == row.parameters]
     if not rows:
         names = ", ".join(dict.fromkeys(f"{row.budget} of {row.parameters} parameters" for row in evaluation.rows))
