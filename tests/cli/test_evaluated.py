@@ -129,6 +129,23 @@ def test_a_page_shows_what_either_command_has_measured(
             assert [weights.budget for weights in loss.quantised.weights] == ["small"]
 
 
+def test_of_a_bundle_of_both_forms_the_quantised_one_is_compared(
+    run: Run, model: Path, eight_bits: Path, both: Path, text: str, tmp_path: Path
+) -> None:
+    found = {}
+    for bundle in (eight_bits, both):
+        file = tmp_path / "found.json"
+        request = ("--text", text, "--tokens", "20", "--tokenizer", str(model), "--json", str(file))
+        code, _, err = run("evaluate", str(bundle), *request, "--against", str(model))
+        assert code == 0, err
+        assert ("left out, since it is not quantised: small.bf16" in err) == (bundle == both)
+        found[bundle] = Evaluation.read(file)
+    assert without_names(found[both]) == without_names(found[eight_bits])
+    code, out, err = run("evaluate", str(both), *request, "--against", str(model), "--budget", "small.bf16")
+    assert (code, out) == (2, "")
+    assert "--against: expected quantised weights to compare, found small" in err
+
+
 def test_a_bundle_of_both_forms_has_a_row_for_each(
     run: Run, model: Path, both: Path, text: str, tmp_path: Path
 ) -> None:

@@ -95,6 +95,12 @@ def _opened_bundle(path: Path, precisions: Sequence[Precision], options: dict[st
         if any(model.quantisation for model in models):
             progress.say(f"{path}: quantised; --against CHECKPOINT measures what that has lost")
         return opened
+    if plain := [model.name for model in models if model.quantisation is None]:
+        quantised = [model for model in models if model.quantisation]
+        if quantised:  # of what is there in both forms the checkpoint's stands for the other
+            names = ", ".join(f"{name}.{manifest.precision}" for name in plain)
+            progress.say(f"{path}: left out, since it is not quantised: {names}")
+            models, opened = quantised, opened._replace(models=quantised)
     against = _opened_against(models, path, options, progress)
     if fingerprint(against.shards, against.architecture) != manifest.checkpoint.fingerprint:
         expected = f"{manifest.checkpoint.name} with the fingerprint {manifest.checkpoint.fingerprint[:16]}…"
