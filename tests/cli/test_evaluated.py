@@ -63,11 +63,13 @@ def both(model: Path, eight_bits: Path, tmp_path_factory: pytest.TempPathFactory
     return small_export.run(model, output, "small", add=True, verify=False, ops="native").output
 
 
-def test_summary_inspect_and_page_name_what_is_quantised(run: Run, exported: ExportResult) -> None:
+def test_summary_inspect_and_page_name_what_is_quantised(run: Run, model: Path, exported: ExportResult) -> None:
     entry = exported.manifest.budgets[0]
     size = f"{entry.weight_bytes / 1024:.1f} KiB int8"
-    assert size in summary(exported)
-    assert summary(exported).splitlines()[-1].startswith("what int8 has lost: elastic-export evaluate ")
+    said = summary(exported, model)
+    assert size in said
+    lost = f"what int8 has lost: elastic-export evaluate {exported.output} --against {model} --text FILE"
+    assert said.splitlines()[-1] == lost
     assert json.loads(result_json(exported))["budgets"][0]["quantisation"] == "int8"
     assert size in run("inspect", str(exported.output))[1]
     budget = facts_of(Bundle.open(exported.output)).budgets[0]

@@ -107,7 +107,7 @@ def run_export(*, dry_run: bool, as_json: bool, **given: Any) -> None:
             result = _compiled(job, progress, digests)
         else:
             click.echo(job.table(), err=as_json)
-    click.echo(result_json(result) if as_json else summary(result))
+    click.echo(result_json(result) if as_json else summary(result, job.checkpoint.path))
     if job.demo:
         progress.say(f"{DEMO_NOTE}; the bundle is marked as a demo")
 

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from elastic_runtime.format.manifest import BudgetEntry
 
 
-def summary(result: ExportResult) -> str:
-    """Budget, parameters, layers, weights, verified error, engine size and seconds per stage; then what was not run."""
+def summary(result: ExportResult, checkpoint: Path) -> str:
+    """Budget, parameters, layers, weights, verified error, engine size and seconds per stage; then what was not run.
+
+    Args:
+        result: of an export.
+        checkpoint: the folder that was exported, with which a quantised bundle is compared.
+    """
     heading = ["budget", "params", "layers", "weights", "verified error", "engines"]
     rows = [[*heading, "seconds: passes", "onnx", "engine"], *(_row(result, budget) for budget in result.budgets)]
     engines, files = sum(len(budget.engines) for budget in result.budgets), result.manifest.files
@@ -28,6 +33,7 @@ def summary(result: ExportResult) -> str:
     kinds = ", ".join(dict.fromkeys(entry.quantisation for entry in entries if entry.quantisation))
     output = _from_here(result.output)
     replay = f"elastic-export verify {output} --require engine"
+    lost = f"elastic-export evaluate {output} --against {_from_here(checkpoint)} --text FILE"
     same = "" if result.changed else "; nothing to do: this export would write the same"
     return "\n".join(
         [
@@ -35,11 +41,7 @@ def summary(result: ExportResult) -> str:
             "",
             f"bundle {output}: {len(files)} files, {size_text(sum(file.size for file in files))}{same}",
             f"{engines} engines are built and have run on no card: {replay}",
-            *(
-                [f"what {kinds} has lost: elastic-export evaluate {output} --against CHECKPOINT --text FILE"]
-                if kinds
-                else []
-            ),
+            *([f"what {kinds} has lost: {lost}"] if kinds else []),
         ]
     )
 
