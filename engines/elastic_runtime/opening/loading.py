@@ -10,6 +10,7 @@ from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import NoCudaError, UnavailableError
+from elastic_runtime.format.forms import form_name
 from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.opening.candidates import Candidates
@@ -74,6 +75,11 @@ class Loader:
                 failed[select_engine(budget, self._request, place, at_least=at_least).file] = error
                 settle = self._candidates.settle
                 budget, place = settle(name, place, at_least, rows, switching=switching, failed=failed)
+
+    def again(self, budget: BudgetEntry, place: Place, at_least: int, rows: int) -> Backend:
+        """The backend of a budget that was open, in that form and no other. Errors as `load`."""
+        name = form_name(budget, self._bundle.manifest.precision)
+        return self.load(name, budget, place, at_least, rows, switching=True)[2]
 
     def backend(self, budget: BudgetEntry, place: Place, at_least: int = 1, rows: int | None = None) -> Backend:
         """The backend there."""

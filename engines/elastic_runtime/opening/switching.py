@@ -89,7 +89,7 @@ class Switching:
                 raise BuildError("session", expected="one of this opener", found="another", todo=todo)
             place = self._places.after_closing(self._loader.place)
             at_least = max(map(len, rows)) + 1
-            _, _, backend = self._loader.load(old.name, old, place, at_least, len(rows), switching=True)
+            backend = self._loader.again(old, place, at_least, len(rows))
             session.backend = backend
             closing_on_failure(backend, lambda: _feed_again(session, rows, pending))
         except Exception as error:

@@ -15,7 +15,7 @@ from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import ElasticError, NoCudaError, UnavailableError
 from elastic_runtime.format.manifest import EngineEntry, Plugin
-from elastic_runtime.opening import Opener, candidates, loading, places
+from elastic_runtime.opening import LostError, Opener, candidates, loading, places
 from elastic_runtime.ort.open_onnx import OnnxCard, plan_cpu
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
@@ -277,6 +277,22 @@ def test_a_switch_takes_the_next_engine_where_one_does_not_load(
     assert opener.budget
     assert opener.budget.name == ("medium" if native else "small")
     session.close()
+
+
+def test_a_switch_that_fails_opens_no_other_form_of_the_old_budget(both: Bundle, make: Make) -> None:
+    """The opener would hold it for the one that was open."""
+    eight = [
+        replace(b, name=f"{b.name}.int8", quantisation="int8", engines=(replace(b.engines[1], file=f"{b.name}.int8"),))
+        for b in both.manifest.budgets
+    ]
+    bundle = replace(both, manifest=replace(both.manifest, budgets=(*both.manifest.budgets, *eight)))
+    opener, _ = make(bundle, budget="small", context=64)
+    session = opener.open()
+    assert opener.budget is not None
+    assert opener.budget.name == "small"
+    make(bundle, refuses=".engine")
+    with pytest.raises(LostError, match="expected budget 'small' to open again, found the engine: expected TensorRT"):
+        opener.switch(session, "medium.bf16")
 
 
 @pytest.mark.parametrize("trusted", [False, True])
