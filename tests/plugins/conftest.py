@@ -38,7 +38,7 @@ Kept = Callable[[str, Callable[[Path], object]], Path]
 def kept(pytestconfig: pytest.Config) -> Kept:
     """Folders filled now or in an earlier run, by the same compilers from the same sources in the same way."""
     digest = hashlib.sha256((sources_digest() + str(HEADERS)).encode())
-    for path in (Path(__file__), Path(library_build.__file__)):
+    for path in (Path(__file__), Path(library_build.__file__), *library_build.header_versions()):
         digest.update(path.read_bytes())
     for compiler in filter(shutil.which, ("g++", "nvcc")):
         digest.update(subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout)

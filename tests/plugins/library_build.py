@@ -28,6 +28,12 @@ LIBRARY, REPORT, INSTALLED = "libelastic_plugins.so", "report.txt", "installed/e
 PROBES = ("plugin_probe", "attention_probe")
 
 
+def header_versions() -> list[Path]:
+    """The file in which TensorRT's headers say what they are: another SDK may come to the same place."""
+    folders = [Path(HEADERS), Path(HEADERS, "include")] if HEADERS else []
+    return [path for folder in folders if (path := folder / "NvInferVersion.h").is_file()]
+
+
 def cmake(*words: str, environment: dict[str, str] | None = None) -> str:
     """What a successful command says."""
     done = subprocess.run(["cmake", *words], capture_output=True, text=True, check=False, env=environment)

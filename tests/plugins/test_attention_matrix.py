@@ -141,6 +141,20 @@ def test_nan_is_not_hidden_and_stays_in_its_head(attention_cases: Path, tmp_path
         assert np.isfinite(np.delete(y.reshape(-1, case.head_dim), last * case.heads, axis=0)).all()
 
 
+@pytest.mark.parametrize("form", ["decode", "prefill"])
+@pytest.mark.parametrize("multiprocessors", [1, 64])
+def test_a_row_of_scores_of_minus_infinity_is_zero(
+    form: str, multiprocessors: int, attention_cases: Path, tmp_path: Path
+) -> None:
+    """With parts to merge, and without."""
+    case = replace(MATRIX[f"{form} splits of scores of minus infinity"], multiprocessors=multiprocessors)
+    data = make_data(case)
+    for keys in (data.key_cache, data.key[0].reshape(case.batch, -1, case.groups, case.head_dim)):
+        keys[..., 0] = -np.inf
+    y = run_case([str(attention_cases)], case, tmp_path, data)[1].y[0]
+    np.testing.assert_array_equal(y, np.zeros_like(y))
+
+
 def test_measures_bite() -> None:
     """A 1 % error, a NaN and a wrong bit of a cache each fail the bounds."""
     case = Case(calls=(3,))

@@ -205,16 +205,29 @@ def test_sanitizer_catches_shared_memory_too_small(attention_objects: dict[str, 
     assert "AddressSanitizer" in why_caught(mutant, tmp_path)
 
 
+#: Positions before the caches, inside and past them.
+OUTSIDE_CASE = Case(calls=(17,), start=(0, 0, 0), heads_per_group=1, groups=1, spare=0)
+OUTSIDE_DATA = replace(make_data(OUTSIDE_CASE), position=[np.array([-3, 5, 2**31 - 5], np.int64)])
+
+
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_sanitizer_catches_rows_outside_the_caches(
     name: str, attention_objects: dict[str, Path], tmp_path: Path
 ) -> None:
     mutant = build_mutant(OUTSIDE[name], AttentionBuild(), attention_objects, tmp_path)
-    case = Case(calls=(17,), start=(0, 0, 0), heads_per_group=1, groups=1, spare=0)
-    data = replace(make_data(case), position=[np.array([-3, 5, 2**31 - 5], np.int64)])
     with pytest.raises(CaseError, match=r"AddressSanitizer|signed integer overflow"):
-        run_case([str(mutant)], case, tmp_path, data)
+        run_case([str(mutant)], OUTSIDE_CASE, tmp_path, OUTSIDE_DATA)
+
+
+#: Built as mutants are, with nothing broken: where it fails, no mutant is caught by its fault.
+UNBROKEN = replace(TOO_SMALL, new=TOO_SMALL.old)
+
+
+def test_unbroken_kernels_pass_under_the_sanitizer(attention_objects: dict[str, Path], tmp_path: Path) -> None:
+    program = [str(build_mutant(UNBROKEN, AttentionBuild(), attention_objects, tmp_path))]
+    run_case(program, OUTSIDE_CASE, tmp_path, OUTSIDE_DATA)
+    run_case(program, matrix()["decode base"], tmp_path)
 
 
 def test_unbroken_kernels_pass_the_suite(quick_attention_objects: dict[str, Path], tmp_path: Path) -> None:
-    assert why_caught(QUICK.link(quick_attention_objects.values(), tmp_path / "cases"), tmp_path) == ""
+    assert why_caught(build_mutant(UNBROKEN, QUICK, quick_attention_objects, tmp_path), tmp_path) == ""

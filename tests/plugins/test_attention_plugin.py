@@ -65,3 +65,15 @@ def test_bad_tensors_are_refused(built_library: Path) -> None:
     for index, code in ((0, float32), (1, half), (3, half), (5, int32), (6, half), (8, half)):
         formats = next(line for line in ask(built_library, f"type={index}:{code}") if line.startswith("formats"))
         assert formats.split()[1 + index] == "0", (index, formats)
+
+
+def test_a_call_of_refused_shapes_is_not_run(built_library: Path) -> None:
+    """Not as the one before it either, whose shapes its buffers do not have."""
+    assert ask(built_library, "call=refused") == [
+        "create: done",
+        "shapes: 0",
+        "log: CachedAttention: shape of key: expected [1, 1, 128], found [1, 1, 129]",
+        "shapes: -1",
+        "log: CachedAttention: call: expected shapes that onShapeChange took, found none",
+        "enqueue: -1",
+    ]

@@ -112,6 +112,6 @@ EVERY_OTHER = tuple(arch for arch in resources.ARCHITECTURES if arch not in BUIL
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found: registers and spills were not measured")
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # of six: more than a minute of one core, which others may share
+@pytest.mark.timeout(900)  # of five: more than a minute of one core, which others may share
 def test_on_other_architectures_too() -> None:
     within_the_table(resources.measure(EVERY_OTHER), EVERY_OTHER)

@@ -104,9 +104,17 @@ def test_a_missing_wait_a_missing_barrier_and_a_wrong_layout_show(probe: Path, w
 
 
 @pytest.mark.parametrize(
-    ("what", "says"), [("unmasked", b"heap-buffer-overflow"), ("divergent", b"threads wait for each other")]
+    ("what", "says"),
+    [
+        ("unmasked", b"heap-buffer-overflow"),
+        ("past the tile", b"heap-buffer-overflow"),
+        ("misaligned", b"ldmatrix: a row that is not aligned to 16 bytes"),
+        ("divergent", b"threads wait for each other"),
+        ("two instructions", b"lanes of one warp wait for each other in different instructions"),
+        ("half a warp", b"an instruction of 32 lanes in a warp that has fewer"),
+    ],
 )
-def test_an_unmasked_tail_and_a_warp_that_is_not_whole_end_the_process(probe: Path, what: str, says: bytes) -> None:
+def test_rows_outside_and_warps_that_are_not_together_end_the_process(probe: Path, what: str, says: bytes) -> None:
     a, b = operands(np.float16, 9)
     done = run(probe, what, a.tobytes() + b.tobytes(), 9)
     assert done.returncode != 0

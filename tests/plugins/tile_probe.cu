@@ -48,7 +48,18 @@ __global__ void products(float* d, const uint32_t* registers) {
 }
 
 // What a fault is left out of, or put into, `gemm`.
-enum Fault { kNone, kNoWait, kNoBarrier, kNotTransposed, kUnmasked, kDivergent };
+enum Fault {
+  kNone,
+  kNoWait,
+  kNoBarrier,
+  kNotTransposed,
+  kUnmasked,
+  kDivergent,
+  kTwoInstructions,
+  kMisaligned,
+  kPastTheTile,
+  kHalfAWarp
+};
 
 // (A B) B, A and B [16, 16] of T, the first product handed on in registers. The first warp copies A, the second B; each
 // writes half of the columns. Rows from `rows` on are not there.
@@ -67,14 +78,16 @@ __global__ void gemm(float* d, const T* a, const T* b, int rows) {
   if (kFault != kNoWait) wait_async<0>();
   if (kFault != kNoBarrier) __syncthreads();
   if (kFault == kDivergent && lane < 16) return;
-  const FragmentA left = load_a(a_tile, 0, 0);
+  if (kFault == kTwoInstructions && lane < 16) __shfl_xor_sync(kAllLanes, 0.f, 1);
+  const bool astray = lane == kWarp - 1;  // the one lane whose row is wrong
+  const FragmentA left = load_a(a_tile, 0, kFault == kMisaligned && astray ? 1 : 0);
   FragmentB right[2];
   if constexpr (kFault == kNotTransposed) {
     const FragmentA wrong = load_a(b_tile, 0, 0);
     right[0] = {{wrong.pairs[0], wrong.pairs[1]}};
     right[1] = {{wrong.pairs[2], wrong.pairs[3]}};
   } else {
-    load_b(b_tile, 0, 0, right);
+    load_b(b_tile, kFault == kPastTheTile && astray ? 1 : 0, 0, right);
   }
   Accumulator first[2], second[2];
   for (int i = 0; i < 2; ++i) multiply_add<T>(first[i], left, right[i]);
@@ -114,7 +127,8 @@ void show_gemm(int rows) {
   T* const b = put(read<T>(kK * kN));
   float* const d = put(std::vector<float>(static_cast<std::size_t>(rows) * kN));
   constexpr int kBytes = 2 * SharedTile<T, kM, kK>::kElements * static_cast<int>(sizeof(T));
-  (void)launch_with_shared(gemm<T, kFault>, dim3(1), dim3(2 * kWarp), kBytes, nullptr, d, static_cast<const T*>(a),
+  constexpr int kThreads = 2 * kWarp - (kFault == kHalfAWarp ? kWarp / 2 : 0);
+  (void)launch_with_shared(gemm<T, kFault>, dim3(1), dim3(kThreads), kBytes, nullptr, d, static_cast<const T*>(a),
                            static_cast<const T*>(b), rows);
   show(d, static_cast<std::size_t>(rows) * kN);
   (void)cudaFree(a);
@@ -147,5 +161,9 @@ int main(int count, char** words) {
   if (is("not transposed")) show_gemm<float16, kNotTransposed>(rows);
   if (is("unmasked")) show_gemm<float16, kUnmasked>(rows);
   if (is("divergent")) show_gemm<float16, kDivergent>(rows);
+  if (is("two instructions")) show_gemm<float16, kTwoInstructions>(rows);
+  if (is("misaligned")) show_gemm<float16, kMisaligned>(rows);
+  if (is("past the tile")) show_gemm<float16, kPastTheTile>(rows);
+  if (is("half a warp")) show_gemm<float16, kHalfAWarp>(rows);
   return 0;
 }

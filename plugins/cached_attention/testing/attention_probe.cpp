@@ -1,5 +1,6 @@
 // What the plugin says to good and bad fields, shapes and types: the answers as lines, the log in front of them.
 //   attention_probe [attribute=value]... [wrong=INPUT] [type=TENSOR:CODE] [count=INPUTS]
+//   attention_probe call=refused     a call that is enqueued though its shapes were refused, after shapes that were not
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -94,6 +95,17 @@ void probe(nvinfer1::v_2_0::IPluginV3OneBuild& build, const std::string& wrong, 
               build.getAliasedInput(kValueCacheOut));
 }
 
+void call_refused(nvinfer1::IPluginV3OneRuntime& runtime) {
+  auto all = call_descriptions({1, 1, 10, 2, 64, 128}, ELASTIC_BFLOAT16);
+  const auto *in = all.data(), *out = all.data() + kInputs;
+  std::printf("shapes: %d\n", runtime.onShapeChange(in, kInputs, out, kOutputs));
+  ++all[kKey].dims.d[2];
+  std::printf("shapes: %d\n", runtime.onShapeChange(in, kInputs, out, kOutputs));
+  const void* inputs[kInputs] = {};
+  void* outputs[kOutputs] = {};
+  std::printf("enqueue: %d\n", runtime.enqueue(in, out, inputs, outputs, nullptr, nullptr));
+}
+
 }  // namespace
 
 int main(int count, char** raw) {
@@ -101,9 +113,15 @@ int main(int count, char** raw) {
   setLoggerFinder(&finder);
   Words words = read_words(count, raw);
   const std::string wrong = take(words, "wrong"), type = take(words, "type"), given = take(words, "count");
+  const bool call = !take(words, "call").empty();
   const auto plugin = create(words);
   std::printf("create: %s\n", plugin ? "done" : "refused");
   if (!plugin) return 0;
+  if (call) {
+    constexpr auto kRuntime = nvinfer1::PluginCapabilityType::kRUNTIME;
+    call_refused(*static_cast<nvinfer1::IPluginV3OneRuntime*>(plugin->getCapabilityInterface(kRuntime)));
+    return 0;
+  }
   constexpr auto kBuild = nvinfer1::PluginCapabilityType::kBUILD;
   auto* build = static_cast<nvinfer1::v_2_0::IPluginV3OneBuild*>(plugin->getCapabilityInterface(kBuild));
   probe(*build, wrong, type, given.empty() ? kInputs : std::atoi(given.c_str()));

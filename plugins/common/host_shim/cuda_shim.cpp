@@ -195,6 +195,7 @@ const Exchanged& exchange(const char* name, const void* mine, std::size_t bytes,
   Thread& me = *running;
   const int index = static_cast<int>(me.place.thread.x);  // kernels are one-dimensional
   Warp& warp = me.block->warps[index / kLanes];
+  if (finish && warp.lanes < kLanes) fail("an instruction of 32 lanes in a warp that has fewer");
   Exchanged& buffer = warp.buffer[me.exchanges++ % 2];
   std::memcpy(buffer.lane[index % kLanes], mine, bytes);
   if (warp.arrived > 0 && warp.instruction != name && std::strcmp(warp.instruction, name) != 0)

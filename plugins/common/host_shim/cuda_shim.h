@@ -46,8 +46,8 @@ constexpr int kLaneBytes = 24;
 struct Exchanged {
   alignas(8) unsigned char lane[kLanes][kLaneBytes];
 };
-// `finish`: run once, by the last lane to come, before any lane goes on. `name`: of the instruction, which must be one
-// for all lanes.
+// `finish`: run once, by the last lane to come, before any lane goes on, of instructions that take a whole warp. `name`:
+// of the instruction, which must be one for all lanes.
 using Finish = void (*)(Exchanged&);
 const Exchanged& exchange(const char* name, const void* mine, std::size_t bytes, Finish finish = nullptr);
 float shuffle(float value, int source_lane);

@@ -105,17 +105,20 @@ class Plugin final : public nvinfer1::IPluginV3,
   }
 
   int32_t onShapeChange(const Desc* in, int32_t inputs, const Desc* out, int32_t outputs) noexcept override {
+    taken_ = false;
     return checked(inputs, outputs, [&] {
       check_types(in, out);
       std::array<nvinfer1::Dims, Op::kInputs> dims;
       for (int i = 0; i < Op::kInputs; ++i) dims[i] = in[i].dims;
       op_.set_call(attributes_, Op::read_shape(attributes_, dims.data()), in);
+      taken_ = true;
     });
   }
 
   int32_t enqueue(const Desc*, const Desc*, const void* const* in, void* const* out, void* workspace,
                   cudaStream_t stream) noexcept override {
     return guarded(kFailure, [&] {
+      if (!taken_) refuse("call", "shapes that onShapeChange took", "none");
       op_.enqueue(in, out, workspace, stream);
       return 0;
     });
@@ -162,6 +165,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   Attributes attributes_;
   AttributeFields<Attributes> fields_;
   Op op_;
+  bool taken_ = false;  // after a refusal the op holds the shapes of an earlier call, or half of the refused one
 };
 
 // What makes an op's plugins from a node's fields.
