@@ -9,6 +9,8 @@
 
 namespace fs = std::filesystem;
 
+using namespace elastic;
+
 namespace elastic_test {
 namespace {
 
@@ -83,6 +85,29 @@ elastic::Bundle make_bundle(const std::vector<EngineFile>& engines, const std::s
   std::ofstream(folder / "manifest.json", std::ios::binary) << elastic::reseal(
       std::string(kHead) + entries + "]}], \"files\": [" + files + "], \"external_weights\": []}");
   return elastic::Bundle::open(folder);
+}
+
+std::unique_ptr<Backend> backend_of(const Bundle& bundle, TensorRtOptions options) {
+  const BudgetEntry& budget = bundle.budget("b");
+  if (!options.plugins) options.plugins = bundle.path();
+  return make_tensorrt_backend(bundle, budget, budget.engines[0], options);
+}
+
+std::int64_t peak(const float* logits, std::int64_t row) {
+  for (std::int64_t id = 0; id < fake::kVocab; ++id) {
+    if (logits[row * fake::kVocab + id] > 0) return id;
+  }
+  return -1;
+}
+
+void drive(Session& session) {
+  std::int64_t sum = 1 + 2 + 3 + 4 + 5, count = 5;
+  const float* logits = session.feed({{1, 2, 3, 4, 5}});
+  for (int i = 0; i < 10; ++i) {
+    CHECK_EQ(peak(logits), (sum + count + 5) % fake::kVocab);
+    sum += i, ++count;
+    logits = session.feed({{i}});
+  }
 }
 
 }  // namespace elastic_test

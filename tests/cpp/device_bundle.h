@@ -1,10 +1,14 @@
-// Bundles of the stand-in's engine (fake_sdk/fake_engine.cpp).
+// Bundles of the stand-in's engine (fake_sdk/fake_engine.cpp), and its sessions.
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/session.h"
+#include "elastic_runtime/tensorrt_backend.h"
 
 namespace elastic_test {
 
@@ -22,5 +26,15 @@ std::string library_bytes(const std::string& abi = "rtx-1.7", const std::string&
 /// anew.
 elastic::Bundle make_bundle(const std::vector<EngineFile>& engines = {{}},
                             const std::string& library = library_bytes());
+
+/// Its first engine, with the plugins that lie in the bundle unless others are named.
+std::unique_ptr<elastic::Backend> backend_of(const elastic::Bundle& bundle,
+                                             elastic::TensorRtOptions options = {});
+
+/// The token of a row's logits that the fake engine says follows; -1: none.
+std::int64_t peak(const float* logits, std::int64_t row = 0);
+
+/// Feeds a prompt and ten tokens; every answer must be (sum + count + 5) % 16.
+void drive(elastic::Session& session);
 
 }  // namespace elastic_test

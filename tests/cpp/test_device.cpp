@@ -1,62 +1,25 @@
 // The TensorRT backend's own logic, against stand-ins for the SDKs: no GPU, no SDK.
 #include <NvInferRuntime.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <thread>
 
 #include "check.h"
 #include "device_bundle.h"
-#include "driver/staging.h"
 #include "elastic_runtime/bundle.h"
 #include "elastic_runtime/plugin_library.h"
-#include "elastic_runtime/sha256.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "fake_sdk.h"
 #include "tensorrt/call_size.h"
-
-#ifndef _WIN32
-#include <sys/resource.h>
-#endif
 
 using namespace elastic;
 using namespace elastic_test;
 namespace fs = std::filesystem;
 using Rows = std::vector<std::vector<std::int64_t>>;
-
-namespace {
-
-std::unique_ptr<Backend> backend_of(const Bundle& bundle, TensorRtOptions options = {}) {
-  const BudgetEntry& budget = bundle.budget("b");
-  if (!options.plugins) options.plugins = bundle.path();
-  return make_tensorrt_backend(bundle, budget, budget.engines[0], options);
-}
-
-std::int64_t peak(const float* logits, std::int64_t row = 0) {
-  for (std::int64_t id = 0; id < fake::kVocab; ++id) {
-    if (logits[row * fake::kVocab + id] > 0) return id;
-  }
-  return -1;
-}
-
-/// Feeds a prompt and ten tokens; every answer must be (sum + count + 5) % 16.
-void drive(Session& session) {
-  std::int64_t sum = 1 + 2 + 3 + 4 + 5, count = 5;
-  const float* logits = session.feed({{1, 2, 3, 4, 5}});
-  for (int i = 0; i < 10; ++i) {
-    CHECK_EQ(peak(logits), (sum + count + 5) % fake::kVocab);
-    sum += i, ++count;
-    logits = session.feed({{i}});
-  }
-}
-
-}  // namespace
 
 TEST(device_prefill_decode_and_graphs) {
   const Bundle bundle = make_bundle();
@@ -137,80 +100,6 @@ TEST(device_prompts_are_run_in_a_few_lengths) {
   CHECK_EQ(backend->call_size(3, 3), 1);
 }
 
-TEST(device_weights_pass_through_two_buffers_in_turn) {
-  fake::state() = {};
-  const cuda::Stream stream = cuda::make_stream();
-  std::vector<std::byte> file(300);
-  for (std::size_t i = 0; i < file.size(); ++i) file[i] = static_cast<std::byte>(i * 7);
-  const std::vector<Block> blocks = {{0, 0, 100, 1, 100, 100},  // one piece, longer than a buffer
-                                     {100, 100, 5, 10, 20, 5},  // rows that become one piece
-                                     {103, 150, 4, 9, 20, 6}};  // rows apart on both sides
-  std::vector<std::byte> wanted(204, std::byte{0xEE});
-  copy_blocks(file.data(), wanted.data(), blocks);
-  const cuda::Device memory = cuda::allocate(wanted.size(), "a test");
-  std::vector<std::uint64_t> touched;
-  const auto note = [&](std::uint64_t, std::uint64_t size) { touched.push_back(size); };
-  {
-    cuda::Staging staging(stream.get(), 48);
-    staging.copy(file.data(), memory.get(), blocks, note, [](std::uint64_t, std::uint64_t) {});
-    CHECK(cudaStreamSynchronize(stream.get()) == cudaSuccess);
-    CHECK_EQ(fake::state().pinned.size(), 2u);
-  }
-  CHECK(std::memcmp(memory.get(), wanted.data(), wanted.size()) == 0);
-  CHECK(touched.size() > 8);
-  for (const std::uint64_t size : touched) CHECK(size <= 48);
-  CHECK_EQ(fake::state().pinned.size(), 0u);
-}
-
-TEST(device_columns_of_the_same_rows_are_read_and_copied_together) {
-  fake::state() = {};
-  const cuda::Stream stream = cuda::make_stream();
-  const std::vector<std::int64_t> shape = {40, 96};
-  const TensorRuns runs = {{{0, 20}, {30, 5}}, {{1, 8}, {16, 8}, {40, 3}, {64, 32}}};
-  std::vector<std::byte> file(40 * 96);
-  for (std::size_t i = 0; i < file.size(); ++i) file[i] = static_cast<std::byte>(i * 7 + i / 96);
-  const Window beside{{25, 60}, 1, 4};
-  for (const auto& window : {std::optional<Window>(), std::optional(beside)}) {
-    const std::vector<Block> blocks = strided_blocks(shape, runs, 1, window);
-    std::vector<std::byte> wanted(25 * 60, std::byte{0xEE});
-    copy_blocks(file.data(), wanted.data(), blocks);
-    const cuda::Device memory = cuda::allocate(wanted.size(), "a test");
-    std::memset(memory.get(), 0xEE, wanted.size());
-    std::uint64_t fetched = 0, released = 0, bands = 0;
-    cuda::Staging staging(stream.get(), 960);
-    staging.copy(
-        file.data(), memory.get(), blocks,
-        [&](std::uint64_t, std::uint64_t size) { fetched += size, ++bands; },
-        [&](std::uint64_t, std::uint64_t size) { released += size; });
-    CHECK(cudaStreamSynchronize(stream.get()) == cudaSuccess);
-    CHECK(std::memcmp(memory.get(), wanted.data(), wanted.size()) == 0);
-    CHECK_EQ(bands, 3u);  // ten rows a buffer, ten, five
-    CHECK_EQ(fetched, 9u * 96 * 2 + 4 * 96 + 3 * 95);
-    CHECK_EQ(released, fetched);
-  }
-}
-
-TEST(device_rows_longer_than_a_buffer_come_in_pieces) {
-  fake::state() = {};
-  const cuda::Stream stream = cuda::make_stream();
-  const TensorRuns kept[] = {
-      {{{0, 3}}, {{2, 60}, {100, 70}}},   // columns longer than a buffer,
-      {{{1, 3}}, {{2, 30}, {100, 30}}}};  // and shorter ones, which are longer together
-  std::vector<std::byte> file(4 * 200);
-  for (std::size_t i = 0; i < file.size(); ++i) file[i] = static_cast<std::byte>(i * 7 + i / 200);
-  for (const TensorRuns& runs : kept) {
-    const std::vector<Block> blocks = strided_blocks({4, 200}, runs, 1, Window{{3, 150}, 1, 4});
-    std::vector<std::byte> wanted(3 * 150, std::byte{0xEE});
-    copy_blocks(file.data(), wanted.data(), blocks);
-    const cuda::Device memory = cuda::allocate(wanted.size(), "a test");
-    cuda::Staging staging(stream.get(), 48);
-    const auto is_held = [](std::uint64_t, std::uint64_t size) { CHECK(size <= 48); };
-    staging.copy(file.data(), memory.get(), blocks, is_held, is_held);
-    CHECK(cudaStreamSynchronize(stream.get()) == cudaSuccess);
-    CHECK(std::memcmp(memory.get(), wanted.data(), wanted.size()) == 0);
-  }
-}
-
 TEST(device_batches_of_unlike_rows) {
   const Bundle bundle = make_bundle();
   TensorRtOptions options;
@@ -229,88 +118,6 @@ TEST(device_batches_of_unlike_rows) {
     session.reset(2);
   }
 }
-
-TEST(device_runtime_cache_is_kept) {
-  const Bundle bundle = make_bundle();
-  TensorRtOptions options;
-  options.runtime_cache = fs::path(scratch("cache")) / "kernels";
-  for (const char* wanted : {"", "+", "++"}) {
-    fake::state().cache_read = "";
-    backend_of(bundle, options);
-    CHECK_EQ(fake::state().cache_read, wanted);
-  }
-}
-
-#ifndef _WIN32
-TEST(device_a_full_disk_leaves_the_old_runtime_cache) {
-  const Bundle bundle = make_bundle();
-  TensorRtOptions options;
-  options.runtime_cache = fs::path(scratch("full")) / "kernels";
-  std::ofstream(*options.runtime_cache) << "+++";
-  rlimit before{};
-  getrlimit(RLIMIT_FSIZE, &before);
-  std::signal(SIGXFSZ, SIG_IGN);
-  {
-    const auto backend = backend_of(bundle, options);  // will want to write four
-    const rlimit none{2, before.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &none);
-  }
-  setrlimit(RLIMIT_FSIZE, &before);
-  std::string kept;
-  std::ifstream(*options.runtime_cache) >> kept;
-  CHECK_EQ(kept, "+++");
-  CHECK_EQ(
-      std::distance(fs::directory_iterator(options.runtime_cache->parent_path()), fs::directory_iterator()),
-      1);
-}
-#endif
-
-TEST(device_an_empty_runtime_cache_is_none) {
-  const Bundle bundle = make_bundle();
-  TensorRtOptions options;
-  options.runtime_cache = fs::path(scratch("empty")) / "kernels";
-  std::ofstream(*options.runtime_cache) << "";
-  fake::state().cache_read = "";
-  backend_of(bundle, options);
-  CHECK_EQ(fake::state().cache_read, "");
-  CHECK_EQ(fs::file_size(*options.runtime_cache), 1u);  // and made anew
-}
-
-TEST(device_kernels_are_shared_by_the_contexts_of_a_run) {
-  const Bundle bundle = make_bundle();
-  std::vector<std::string> heard;
-  TensorRtOptions options;
-  options.warn = [&](const std::string& text) { heard.push_back(text); };
-  const std::string compiling = "compiling the kernels of a.engine for this card, once: up to half a minute";
-  backend_of(bundle, options);  // no file is named: the cache is there all the same
-  CHECK_EQ(std::count(heard.begin(), heard.end(), compiling), 1);
-  options.runtime_cache = fs::path(scratch("announced")) / "kernels";
-  backend_of(bundle, options);
-  CHECK_EQ(std::count(heard.begin(), heard.end(), compiling), 2);
-  backend_of(bundle, options);
-  CHECK_EQ(std::count(heard.begin(), heard.end(), compiling), 2);
-}
-
-#ifndef _WIN32
-TEST(device_kernels_are_kept_where_python_keeps_them) {
-  const Bundle bundle = make_bundle();
-  const EngineEntry& engine = bundle.budget("b").engines[0];
-  const auto place = [&] {
-    return default_runtime_cache(bundle, engine, "Fake RTX 5080 (16 GB)")->generic_string();
-  };
-  const std::string name = sha256("engine").substr(0, 16) + "-Fake-RTX-5080-16-GB-.cache";
-  for (const char* variable : {"ELASTIC_CACHE", "XDG_CACHE_HOME"}) unsetenv(variable);
-  setenv("HOME", "/home/x", 1);
-  CHECK_EQ(place(), "/home/x/.cache/elastic-runtime/kernels/" + name);
-  setenv("XDG_CACHE_HOME", "/caches", 1);
-  CHECK_EQ(place(), "/caches/elastic-runtime/kernels/" + name);
-  setenv("ELASTIC_CACHE", "/ours", 1);
-  CHECK_EQ(place(), "/ours/kernels/" + name);
-  EngineEntry unlisted = engine;
-  unlisted.file = "other.engine";
-  CHECK_EQ(default_runtime_cache(bundle, unlisted, "x")->filename().string(), "unlisted-x.cache");
-}
-#endif
 
 TEST(device_hears_tensorrt_from_any_thread) {
   const Bundle bundle = make_bundle({{"a.engine", "garbage"}});
@@ -470,20 +277,6 @@ TEST(device_what_was_looked_through_is_what_tensorrt_reads) {
   CHECK_EQ(fake::state().judged, "engine");
 }
 
-#ifndef _WIN32
-TEST(device_kernels_are_kept_in_a_folder_that_is_made_or_nowhere) {
-  const Bundle bundle = make_bundle();
-  TensorRtOptions options;
-  options.runtime_cache = fs::path(scratch("fresh")) / "elastic-runtime" / "kernels" / "a.cache";
-  backend_of(bundle, options);
-  CHECK_EQ(fs::file_size(*options.runtime_cache), 1u);
-  options.runtime_cache =
-      "/dev/null/kernels/a.cache";  // as a disk that takes nothing: an engine runs without
-  Session session(backend_of(bundle, options));
-  drive(session);
-}
-#endif
-
 TEST(device_refuses_wrong_plugins_and_engines) {
   const Bundle other = make_bundle({{}}, library_bytes("rtx-1.6"));
   const UnavailableError error = THROWN(UnavailableError, backend_of(other));
@@ -504,63 +297,4 @@ TEST(device_refuses_an_engine_that_changed_since) {
   CHECK_EQ(fs::path(error.subject).filename().string(), "a.engine");
   CHECK_EQ(error.todo, "copy the bundle again, or export it again");
   CHECK_EQ(fake::state().live_allocations, 0);
-}
-
-TEST(device_goes_back_to_a_snapshot) {
-  const Bundle bundle = make_bundle();
-  TensorRtOptions options;
-  options.max_batch = 3;
-  {
-    Session session(backend_of(bundle, options));
-    for (const Place place : {Place::kDevice, Place::kHost}) {
-      for (const int steps : {2, 3}) {  // the states that swap lie on either side
-        session.reset(2);
-        session.feed({{1, 1, 1}, {7}});
-        for (int i = 0; i < steps; ++i) session.feed({{2}, {3}});
-        const int before = fake::state().live_allocations;
-        const Snapshot saved = session.snapshot(place);
-        CHECK_EQ(fake::state().live_allocations - before, place == Place::kDevice ? 3 : 0);
-        // conv and ssm of two sequences, the cache's rows of the longer one, the logits
-        CHECK_EQ(saved.bytes(), 2 * 4 + 2 * 4 + 2 * (3 + steps) * 4 + 2 * 16 * 4);
-        const auto follows = [&] {
-          const float* logits = session.feed({{4}, {5}});
-          return std::vector<float>(logits, logits + 2 * 16);
-        };
-        const auto wanted = follows();
-        for (int i = 0; i < 2; ++i) {
-          session.reset(2);
-          session.feed({{9, 9, 9, 9, 9, 9, 9}, {8}});
-          session.restore(saved);
-          CHECK(follows() == wanted);
-        }
-      }
-    }
-  }
-  CHECK_EQ(fake::state().live_allocations, 0);
-}
-
-TEST(device_refuses_saved_states_of_another_shape) {
-  const Bundle bundle = make_bundle();
-  TensorRtOptions options;
-  options.max_batch = 2;
-  const std::unique_ptr<Backend> one = backend_of(bundle, options), other = backend_of(bundle, options);
-  one->reset(1);
-  other->reset(2);
-  for (const Place place : {Place::kDevice, Place::kHost}) {
-    const std::unique_ptr<SavedStates> saved = one->save(3, place);
-    CHECK_EQ(THROWN(InputError, other->load(*saved)).found, "states of another shape or dtype");
-    one->load(*saved);
-  }
-}
-
-TEST(device_without_room_for_a_snapshot_goes_on) {
-  const Bundle bundle = make_bundle();
-  Session session(backend_of(bundle));
-  session.feed({{1, 2, 3}});
-  fake::state().free_bytes = 0;
-  CHECK_EQ(THROWN(BuildError, session.snapshot()).found, "out of memory");
-  CHECK_EQ(peak(session.feed({{4}})), (10 + 4 + 5) % 16);
-  const Snapshot saved = session.snapshot(Place::kHost);
-  session.restore(saved);
-  CHECK_EQ(peak(session.feed({{1}})), (11 + 5 + 5) % 16);
 }
