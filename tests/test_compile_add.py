@@ -28,6 +28,7 @@ from elastic_runtime.format.golden import read_golden
 from elastic_runtime.format.records import encode
 from elastic_runtime.verify.bundle_verification import verify_bundle
 from synthetic import write_checkpoint
+from text_engine import text_engine
 
 # One worker: it exports once what the tests share.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile_add")]
@@ -37,13 +38,8 @@ ARCH = Architecture("M*-", 61, 32, (48,), (4,), 8, 2, 8, 4, 4, 2, 8, 1e-5, (0.0,
 
 def fake_engine(request: EngineRequest, **more: object) -> EngineFacts:
     text = f"engine of {request.max_tokens} tokens, {request.max_context} rows, {request.compute_capabilities}"
-    request.output.write_text(text)
-    states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
-    return EngineFacts(
-        size=len(text), seconds=0.1, peak_rss=1, activation_bytes=(1000, 2000), plugin_layers={}, in_place=states,
-        layers=request.max_context, unused_inputs=(), flavour=request.flavour, version="1.7.1", chances=(), oversize=(),
-        warnings=("it is cold",) if request.max_tokens == 15 else (),
-    )  # fmt: skip
+    warnings = ("it is cold",) if request.max_tokens == 15 else ()
+    return text_engine(request, text, layers=request.max_context, warnings=warnings)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import Plugin
 from small_export import contents, run, write_small
+from text_engine import text_engine
 
 # One worker: its exports share a trace.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("pipeline_flavour")]
@@ -99,12 +100,7 @@ def test_the_default_product_is_not_mentioned_among_the_options(
 
 
 def _unstarted(request: EngineRequest, **more: object) -> EngineFacts:
-    request.output.write_text("engine")
-    states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
-    return EngineFacts(
-        size=6, seconds=1.5, peak_rss=123, activation_bytes=(1000, 2000), plugin_layers={}, in_place=states, layers=1,
-        unused_inputs=(), flavour=request.flavour, version="1.7.1", chances=(), oversize=(), warnings=(),
-    )  # fmt: skip
+    return text_engine(request)
 
 
 @pytest.mark.usefixtures("machine_with_it")

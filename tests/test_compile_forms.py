@@ -39,6 +39,7 @@ from elastic_runtime.ort.open_onnx import card_needed
 from elastic_runtime.verify.bundle_verification import verify_bundle
 from quantised_checkpoint import write_quantised
 from small_export import ARCH, SMALL, contents, small_weights, write_small
+from text_engine import text_engine
 
 # One worker: its exports share a trace.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once", "stand_ins"), pytest.mark.xdist_group("compile_forms")]
@@ -51,13 +52,7 @@ def stand_ins() -> Iterator[None]:
     """Engines that are texts."""
 
     def build(request: EngineRequest, **more: object) -> EngineFacts:
-        text = f"{request.dequantised} dequantised"
-        request.output.write_text(text)
-        states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
-        return EngineFacts(
-            size=len(text), seconds=0.1, peak_rss=1, activation_bytes=(1000, 2000), plugin_layers={}, in_place=states,
-            layers=3, unused_inputs=(), flavour=request.flavour, version="1.7.1", chances=(), oversize=(), warnings=(),
-        )  # fmt: skip
+        return text_engine(request, f"{request.dequantised} dequantised")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(built, "build_engine", build)

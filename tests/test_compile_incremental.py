@@ -36,6 +36,7 @@ from elastic_runtime.errors import BuildError
 from elastic_runtime.format import digest
 from small_export import contents
 from synthetic import write_checkpoint
+from text_engine import text_engine
 
 # One worker: its exports share a trace.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile_incremental")]
@@ -64,13 +65,8 @@ class Seen(Progress):
     def build(self, request: EngineRequest, **more: object) -> EngineFacts:
         self.built.append(f"{request.output.parent.name}/{request.output.name}")
         text = f"{request.max_tokens} tokens, {request.max_context} rows, {request.compute_capabilities}, "
-        request.output.write_text(text + digest.file_digest(request.onnx)[1])
-        states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
-        return EngineFacts(
-            size=len(text) + 64, seconds=0.1, peak_rss=1, activation_bytes=(1000, self.scratch), plugin_layers={},
-            in_place=states, layers=3, unused_inputs=(), flavour=request.flavour, version="1.7.1", chances=(),
-            oversize=self.oversize, warnings=(),
-        )  # fmt: skip
+        text += digest.file_digest(request.onnx)[1]
+        return text_engine(request, text, activation_bytes=(1000, self.scratch), oversize=self.oversize)
 
 
 @pytest.fixture

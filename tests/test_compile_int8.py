@@ -27,6 +27,7 @@ from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.weights import SCHEMA_INT8, WeightRecipe
 from elastic_runtime.verify.bundle_verification import verify_bundle
 from small_export import contents, write_small
+from text_engine import text_engine
 
 # One worker: its exports share a trace.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile_int8")]
@@ -38,13 +39,7 @@ def rounded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names, real = list[str](), room.quantised
 
     def build(request: EngineRequest, **more: object) -> EngineFacts:
-        text = f"{request.dequantised} dequantised"
-        request.output.write_text(text)
-        states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
-        return EngineFacts(
-            size=len(text), seconds=0.1, peak_rss=1, activation_bytes=(1000, 2000), plugin_layers={}, in_place=states,
-            layers=3, unused_inputs=(), flavour=request.flavour, version="1.7.1", chances=(), oversize=(), warnings=(),
-        )  # fmt: skip
+        return text_engine(request, f"{request.dequantised} dequantised")
 
     def quantised(checkpoint: Checkpoint, matrix: Any) -> Any:
         names.append(matrix.name)

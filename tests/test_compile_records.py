@@ -29,18 +29,14 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.format.jsonfile import read_json
 from small_export import ARCH, SIZES, SMALL, contents, small_weights
 from synthetic import write_checkpoint
+from text_engine import text_engine
 
 # One worker: its exports share a trace.
 pytestmark = [pytest.mark.usefixtures("exports_trace_once"), pytest.mark.xdist_group("compile_records")]
 
 
 def fake_engine(request: EngineRequest, **more: object) -> EngineFacts:
-    request.output.write_text("engine")
-    states = {port.name: port.output for port in request.states() if port.alias(request.ops) == "must"}
-    return EngineFacts(
-        size=6, seconds=1.5, peak_rss=123, activation_bytes=(1000, 2000), plugin_layers={}, in_place=states, layers=1,
-        unused_inputs=(), flavour="tensorrt-rtx", version="1.7.1", chances=(), oversize=(), warnings=(),
-    )  # fmt: skip
+    return text_engine(request)
 
 
 @pytest.fixture(autouse=True)

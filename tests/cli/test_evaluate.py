@@ -11,31 +11,15 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-import torch
 
 from elastic_export.cli import evaluate as command
 from elastic_export.evaluate.result import Evaluation
 from elastic_export.plan.machine import Space
 from small_text_model import TEXT, write_source
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of two budgets and the parent; read-only by agreement."""
-    return write_source(tmp_path_factory.mktemp("evaluate") / "model")
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> str:
-    (tmp_path / "text.txt").write_bytes(TEXT.encode())
-    return str(tmp_path / "text.txt")
 
 
 def test_a_table_json_and_a_picture(run: Run, model: Path, text: str, tmp_path: Path) -> None:

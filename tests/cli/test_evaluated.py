@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import small_export
 from elastic_export.bundle.results import ExportResult
@@ -21,26 +20,11 @@ from elastic_export.report.facts import facts_of
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.format.safetensors import read_header
 from quantised_checkpoint import write_quantised
-from small_text_model import ARCH, TEXT, write_source
+from small_text_model import ARCH, write_source
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of two budgets and the parent; read-only by agreement."""
-    return write_source(tmp_path_factory.mktemp("evaluate") / "model")
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> str:
-    (tmp_path / "text.txt").write_bytes(TEXT.encode())
-    return str(tmp_path / "text.txt")
 
 
 @pytest.fixture(scope="module")
