@@ -114,8 +114,7 @@ def _ends(report: dict[str, Any]) -> Iterator[str]:
             yield f"\n{title}:"
             yield from (f"  {line.splitlines()[0][:300]}" for line in lines)
     left_out = [f"  {f['what']}: {f['why']}" for f in findings(report, "skipped")]
-    notes = [f for f in findings(report, "note") if str(f.get("why", "")).startswith("not built")]
-    left_out += [f"  {f['what']}: {f['why']}" for f in notes]
+    left_out += [f"  {f['what']}: {f['why']}" for f in findings(report, "note") if "why" in f]
     left_out += [
         f"  {s['name']}: {s['words'][:300]}" for s in report["stages"] if s["outcome"] in {"skipped", "late", "died"}
     ]

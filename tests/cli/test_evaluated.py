@@ -90,6 +90,7 @@ def test_what_int8_loses_is_the_same_before_and_after_the_export(
     code, after, err = run("evaluate", str(eight_bits), *request)
     assert code == 0, err
     assert without_names(Evaluation.read(tmp_path / "found.json")) == without_names(found)
+    assert "VRAM of what is quantised is that of the engine that it goes into" in before
     assert "lost by quantising, against the same budget of model:" in before
     assert before.split("lost by")[1] == after.split("lost by")[1]
     assert f"{found.loss.weights[0].rows[0].tensor} row {found.loss.weights[0].rows[0].row}" in after

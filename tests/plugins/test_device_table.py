@@ -56,6 +56,8 @@ def report() -> dict:
         },
         {"kind": "skipped", "what": "prefill 64k", "why": "takes 60 s, 4 s left"},
         {"kind": "note", "what": "plugin_runner", "why": "not built: TensorRT's headers were not found"},
+        {"kind": "note", "what": "decode batch 1, elastic chunk_prefill", "why": "expected 2 tokens or more, found 1"},
+        {"kind": "note", "what": "ncu", "rows": 12},
     ]
     stage = {"name": "all", "proves": True, "outcome": "done", "seconds": 3.0, "words": "", "findings": findings}
     late = {"name": "ncu", "proves": False, "outcome": "late", "seconds": 60.0, "words": "ended", "findings": []}
@@ -73,6 +75,8 @@ def test_the_page_has_times_errors_and_what_is_missing(report: dict) -> None:
     assert "  decode batch 1, flashinfer vertical: not timed, y 0.7 above 0.02" in lines
     assert "  ncu: ended" in lines
     assert "  plugin_runner: not built: TensorRT's headers were not found" in lines
+    assert "  decode batch 1, elastic chunk_prefill: expected 2 tokens or more, found 1" in lines
+    assert not any(line.startswith("  ncu: ") for line in lines if line != "  ncu: ended")
     assert lines[1] == "copy 2900.0 GB/s (memcpy 2900.0, kernel 2800.0), BF16 product 700.0 TFLOP/s"
     assert "     2.50 us     2 x scan" in lines
     assert lines.count("elastic      the whole op") == 1

@@ -47,6 +47,14 @@ class TextLoss:
     embedding: float
     layers: tuple[LayerError, ...]
 
+    @property
+    def worst(self) -> str:
+        """The layer after which the stream is furthest off: `1.25% after layer 7`; empty where there is none."""
+        if not self.layers:
+            return ""
+        layer = max(self.layers, key=lambda layer: layer.error)
+        return f"{layer.error:.2%} after layer {layer.layer}"
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -68,7 +76,5 @@ class Loss:
 
 
 def _cells(loss: TextLoss) -> list[str]:
-    worst = max(loss.layers, key=lambda layer: layer.error)
     figures = [f"{loss.bits_per_byte:+.4f}", f"{loss.kl_divergence:.4g}", f"{loss.top1_agreement:.1%}"]
-    stream = f"{worst.error:.2%} after {worst.layer}"
-    return [loss.budget, loss.quantisation, loss.precision, *figures, f"{loss.logits:.2%}", stream]
+    return [loss.budget, loss.quantisation, loss.precision, *figures, f"{loss.logits:.2%}", loss.worst]

@@ -48,6 +48,7 @@ from elastic_runtime.format.records import OPTIONAL, decode, encode, show
 
 SCHEMA = "elastic-evaluation/1"
 _LARGEST = math.log(1e300)
+_VRAM_OF = "VRAM of what is quantised is that of the engine that it goes into, of other rows of one in their precision"
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ class Evaluation:
         best = self.best()
         rows = [[*heading, "KL", "top-1", ""], *([*_cells(row), "*" if row in best else ""] for row in self.rows)]
         left = [0, 1]
-        if any(row.quantisation for row in self.rows):
+        quantised = any(row.quantisation for row in self.rows)
+        if quantised:
             stored = ["weights", *(row.quantisation or self.subject.dtype for row in self.rows)]
             rows = [[*cells[:2], kind, *cells[2:]] for cells, kind in zip(rows, stored, strict=True)]
             left.append(2)
@@ -176,6 +178,7 @@ class Evaluation:
                 f"every {text.stride}",
                 f"KL (nats a token) and top-1 against {against.budget} in {against.precision}; * best within its VRAM, "
                 "which is estimated",
+                *([_VRAM_OF] if quantised else []),
                 f"weights of the {self.subject.kind} {self.subject.name}, {self.subject.dtype}; loss on a text is no "
                 "measure of reasoning",
                 *([] if self.loss is None else ["", *self.loss.table()]),

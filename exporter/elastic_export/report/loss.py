@@ -122,7 +122,6 @@ def _quantised(loss: Loss, budgets: set[str], layers: int) -> QuantisedFacts:
 
 
 def _lost(found: TextLoss) -> tuple[str, ...]:
-    worst = max(found.layers, key=lambda layer: layer.error, default=None)
     return (
         found.budget,
         found.quantisation,
@@ -131,7 +130,7 @@ def _lost(found: TextLoss) -> tuple[str, ...]:
         f"{found.kl_divergence:.4g}",
         f"{found.top1_agreement:.1%}",
         f"{found.logits:.2%}",
-        "" if worst is None else f"{worst.error:.2%} after layer {worst.layer}",
+        found.worst,
     )
 
 
