@@ -80,7 +80,7 @@ def test_vram_is_that_of_the_precision_and_context() -> None:
 
 
 def test_vram_in_eight_bits_is_what_an_export_of_the_budget_reckons() -> None:
-    """The figures that tests/cli/test_cli.py has worked out by hand for the parent."""
+    """The figures that tests/cli/test_dry_run.py has worked out by hand for the parent."""
     assert vram_measure("bf16", 16384, "int8").of(NANO_12B) == 13_749_224_102
     odd = replace(NANO_12B, vocab_size=131071)
     with pytest.raises(InputError, match="--quantize int8: expected --precision bf16, found fp16, in which"):
