@@ -56,6 +56,15 @@ class Typist:
         start, self._shown = self._shown, self._shown + found.end()
         return self._seen[start : self._shown]
 
+    def rests(self, seconds: float = 90) -> None:
+        """Wait until the program waits for a key: readline shows one before it waits for the next, and a signal in
+        between is heard with the next one alone (CPython's select has not begun that it would interrupt).
+        """
+        end = time.monotonic() + seconds
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < end, "the program is at work"
+            time.sleep(0.01)
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -104,7 +113,8 @@ def test_ctrl_c_stops_an_answer_or_a_line_and_not_the_program(chat: Callable[...
     typist.press(CTRL_C)
     typist.sees(r"\^C(?s:.)*> $")
     typist.press("half a li")
-    typist.sees("half a li$")  # the line is read: a signal just before would wait for the next key
+    typist.sees("half a li$")
+    typist.rests()
     typist.press(CTRL_C)
     typist.sees("Ctrl-D ends the conversation\r\n> $")
     typist.press("/help\r")
