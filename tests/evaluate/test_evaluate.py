@@ -16,11 +16,14 @@ from torch import Tensor
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.dtypes import DTYPES
-from elastic_export.evaluate.evaluate import evaluate
+from elastic_export.evaluate.counterpart import rounded_models
+from elastic_export.evaluate.evaluate import Subject, evaluate
 from elastic_export.evaluate.from_checkpoint import PARENT, checkpoint_models
 from elastic_export.evaluate.passage import Passage
 from elastic_export.evaluate.score import Scored
+from elastic_export.evaluate.sub_model import SubModel
 from elastic_export.layers.budget import Budget
+from elastic_export.layers.kind import HEAD
 from elastic_export.progress import Progress
 from elastic_export.reference import ElasticModel, budget_masks, empty_state
 from elastic_export.reference.call import Call
@@ -28,6 +31,8 @@ from elastic_export.reference.model import rounding_to
 from elastic_export.runs import TensorRuns
 from elastic_export.weights.sliced import write_sliced
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.interface import Precision
+from elastic_runtime.ort.weight_source import Held
 from masked_parent import load_reference
 from quantised_checkpoint import write_quantised
 from small_text_model import ARCH, EVEN, FULL, SMALL, TEXT, WIDE
@@ -203,7 +208,7 @@ def test_a_nan_is_named_by_its_tensor(
     spoilt = Checkpoint.open(own_source(spoil(name, math.nan)))
     with pytest.raises(InputError) as error:
         streamed(spoilt, passage_of(TEXT[:80]))
-    assert error.value.subject == f"tensor {name}"
+    assert error.value.subject == f"budget full, bf16 weights in fp32, tensor {name}"
     assert error.value.found == "a NaN or an infinity"
 
 
@@ -211,10 +216,35 @@ def test_what_a_narrow_precision_cannot_compute_is_named_by_layer_budget_and_pre
     own_source: Callable[..., Path], passage_of: Callable[..., Passage]
 ) -> None:
     spoilt = Checkpoint.open(own_source(spoil("backbone.layers.1.mixer.up_proj.weight", 60000.0)))
-    with pytest.raises(InputError, match=r"layers\.1 of full in fp16"):
+    with pytest.raises(InputError, match=r"budget full, bf16 weights in fp16, layers\.1: expected finite"):
         streamed(spoilt, passage_of(TEXT[:80]), ("full", "fp16"))
     [found] = streamed(spoilt, passage_of(TEXT[:80]), ("full", "bf16"))
     assert math.isfinite(found["nats"])
+
+
+class Spoilt(Held):
+    """The weights of a sub-model with a NaN in the head's matrix."""
+
+    def __init__(self, model: SubModel) -> None:
+        weights = {name: model.weights.load(name) for name, _ in model.shapes()}
+        weights[HEAD.name] = weights[HEAD.name].copy()
+        weights[HEAD.name][3, 2] = math.nan
+        super().__init__(weights.items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("form", ["bf16", "int8"])
+def test_of_two_forms_of_a_budget_the_one_with_the_nan_is_named(
+    form: str, precision: Precision, checkpoint: Checkpoint, passage_of: Callable[..., Passage]
+) -> None:
+    [plain], _ = checkpoint_models(checkpoint, "full")
+    [rounded] = rounded_models(checkpoint, [plain])
+    forms = {"bf16": plain, "int8": rounded}
+    subjects: list[Subject] = [(model, "fp32") for model in forms.values()]
+    subjects.append((replace(forms[form], weights=Spoilt(forms[form])), precision))
+    with pytest.raises(InputError) as error:
+        evaluate(subjects, 0, passage_of(TEXT[:80]), Progress())
+    assert error.value.subject == f"budget full, {form} weights in {precision}, tensor lm_head.weight"
 
 
 def test_the_parent_is_a_budget_that_keeps_all_of_it_or_has_a_name_of_its_own(checkpoint: Checkpoint) -> None:

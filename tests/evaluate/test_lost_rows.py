@@ -84,8 +84,11 @@ class Spoilt:
 
 
 @pytest.mark.usefixtures("cut_finely")
-def test_what_is_not_finite_is_told_by_its_tensor(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize(("side", "form"), [("quantised", "int8"), ("plain", "bf16")])
+def test_what_is_not_finite_is_told_by_form_and_tensor(side: str, form: str, checkpoint: Checkpoint) -> None:
     both = compared(checkpoint, "full")
-    spoilt = replace(both, quantised=replace(both.quantised, weights=Spoilt(both.quantised.weights)))
-    with pytest.raises(InputError, match=r"tensor backbone.embeddings.weight: expected finite values"):
+    model = getattr(both, side)
+    spoilt = replace(both, **{side: replace(model, weights=Spoilt(model.weights))})
+    subject = rf"budget full, {form} weights, tensor backbone\.embeddings\.weight: expected finite values"
+    with pytest.raises(InputError, match=subject):
         weight_loss(spoilt)

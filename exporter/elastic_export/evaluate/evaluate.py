@@ -50,7 +50,7 @@ def evaluate(
     stream of all tokens. See `cost.py`.
 
     Raises:
-        InputError: a value is not finite; the tensor, or the layer and the budget, are named.
+        InputError: a value is not finite; the form of the budget, the precision, and the tensor or layer are named.
         BuildError: a precision cannot hold a weight.
     """
     arch = max((model.architecture for model, _ in subjects), key=lambda arch: arch.hidden_size)

@@ -60,14 +60,17 @@ def weight_loss(compared: Counterpart) -> WeightLoss:
     Memory: two copies of the largest matrix of a layer, or a block of the head's rows.
 
     Raises:
-        InputError: a value is not finite; the tensor is named.
+        InputError: a value is not finite; the form of the budget and the tensor are named.
     """
     worst, apart, whole = list[tuple[float, str, int]](), 0.0, 0.0
     for name, numbers, quantised, plain in _blocks(compared):
         errors, squares = row_errors(quantised, plain)
         if not np.isfinite(errors).all():
             todo = "repair the checkpoint, or export the bundle again"
-            raise InputError(f"tensor {name}", expected="finite values", found="a NaN or an infinity", todo=todo)
+            spoilt = compared.plain if np.isfinite(quantised).all() else compared.quantised
+            raise InputError(
+                f"{spoilt.called}, tensor {name}", expected="finite values", found="a NaN or an infinity", todo=todo
+            )
         apart, whole = apart + float(errors.sum()), whole + float(squares.sum())
         lost = np.sqrt(np.divide(errors, squares, out=(errors > 0).astype(np.float64), where=squares > 0))
         some = np.argsort(-lost, kind="stable")[:NAMED]

@@ -72,7 +72,8 @@ class Runner:
         """Layer `place` of the parent; nothing where the sub-model skips it.
 
         Raises:
-            InputError: a weight, or what is computed, is not finite; the tensor or the layer is named.
+            InputError: a weight, or what is computed, is not finite; the form of the budget, the precision, and the
+                tensor or the layer are named.
         """
         layer = self._at.get(place)
         if layer is None:
@@ -108,14 +109,14 @@ class Runner:
         weight = self._taken(HEAD.name, self.model.weights.rows(HEAD.name, first, count))
         self.passed += self._stored(weight)
         if not bool(weight.isfinite().all()):
-            raise _not_finite(f"tensor {HEAD.name}")
+            raise self._not_finite(f"tensor {HEAD.name}")
         return weight.float()
 
     def logits(self, weight: Tensor, tokens: slice) -> Tensor:
         """Logits [n, count] of some tokens by rows of the head's matrix, float32."""
         found = self._call(0, 1).round(multiply(self._stream[0, tokens], weight))
         if not bool(found.isfinite().all()):
-            raise _not_finite(f"the logits of {self.model.name} in {self.precision}")
+            raise self._not_finite("the logits")
         return found
 
     def _call(self, at: int, count: int) -> Call:
@@ -127,7 +128,7 @@ class Runner:
         unique, places = np.unique(ids, return_inverse=True)
         rows = self._taken(name, chosen_rows(self.model.weights, name, unique)).float()
         if not bool(rows.isfinite().all()):
-            raise _not_finite(f"tensor {name}")
+            raise self._not_finite(f"tensor {name}")
         return rows[torch.from_numpy(places.reshape(-1))][None]
 
     def _load(self, module: nn.Module, names: dict[str, str]) -> None:
@@ -154,8 +155,14 @@ class Runner:
             return
         for key, weight in module.named_parameters():
             if not bool(weight.isfinite().all()):
-                raise _not_finite(f"tensor {lead}{key}")
-        raise _not_finite(f"{what} of {self.model.name} in {self.precision}")
+                raise self._not_finite(f"tensor {lead}{key}")
+        raise self._not_finite(what)
+
+    def _not_finite(self, what: str) -> InputError:
+        """Which form and which precision as well: another of the budget, or of the tensor, may be in order."""
+        subject = f"{self.model.called} in {self.precision}, {what}"
+        todo = "repair the weights, or leave out that form of the budget, or that precision"
+        return InputError(subject, expected="finite values", found="a NaN or an infinity", todo=todo)
 
 
 def as_torch(array: Array) -> Tensor:
@@ -193,8 +200,3 @@ def asked_tokens(passage: Passage) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     ends = list(accumulate(len(window.ids) for window in passage.windows))
     asked = [np.arange(end - 1 - w.scored, end - 1) for end, w in zip(ends, passage.windows, strict=True)]
     return np.concatenate(asked), np.concatenate([w.ids[len(w.ids) - w.scored :] for w in passage.windows])
-
-
-def _not_finite(subject: str) -> InputError:
-    todo = "repair the checkpoint, or leave that precision out: what its weights compute is no number"
-    return InputError(subject, expected="finite values", found="a NaN or an infinity", todo=todo)

@@ -57,6 +57,11 @@ class SubModel:
     dequantised: bool = False
     quantisation: Quantisation | None = None
 
+    @property
+    def called(self) -> str:
+        """What an error calls it: a budget may be evaluated in several forms at once."""
+        return f"budget {self.name}, {self.dtype if self.quantisation is None else self.quantisation.name} weights"
+
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name in the parent and shape of every tensor."""
         arch = self.architecture
