@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import small_export
 from elastic_export.bundle.results import ExportResult
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.cli.summary import result_json, summary
-from elastic_export.evaluate.result import Evaluation
+from elastic_export.evaluate.result import Evaluation, Source
 from elastic_export.report.facts import facts_of
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.format.safetensors import read_header
@@ -65,7 +66,7 @@ def test_summary_inspect_and_page_name_what_is_quantised(run: Run, model: Path, 
 def without_names(found: Evaluation) -> tuple[object, ...]:
     """Of loss and rows what does not depend on where the weights were."""
     assert found.loss is not None
-    return found.loss.text, found.loss.weights, found.rows
+    return found.loss.text, found.loss.weights, [replace(row, source=None) for row in found.rows]
 
 
 def test_what_int8_loses_is_the_same_before_and_after_the_export(
@@ -89,7 +90,10 @@ def test_what_int8_loses_is_the_same_before_and_after_the_export(
     request = (*request, "--against", str(model), "--tokenizer", str(model))
     code, after, err = run("evaluate", str(eight_bits), *request)
     assert code == 0, err
-    assert without_names(Evaluation.read(tmp_path / "found.json")) == without_names(found)
+    shipped = Evaluation.read(tmp_path / "found.json")
+    assert without_names(shipped) == without_names(found)
+    assert [row.source for row in found.rows] == [None] * 3
+    assert [row.source for row in shipped.rows] == [Source("checkpoint", "model", "bf16")] * 2 + [None]
     assert "VRAM of what is quantised is that of the engine that it goes into" in before
     assert "lost by quantising, against the same budget of model:" in before
     assert before.split("lost by")[1] == after.split("lost by")[1]
@@ -102,7 +106,11 @@ def test_a_page_shows_what_either_command_has_measured(
     """Of the checkpoint before the export, or of the bundle: the manifest calls `small.int8` what both call small."""
     file, page = tmp_path / "loss.json", str(tmp_path / "page.html")
     request = ("--text", text, "--tokens", "20", "--budget", "small", "--tokenizer", str(model), "--json", str(file))
-    for command in ((str(model), "--quantize", "int8"), (str(eight_bits), "--against", str(model))):
+    commands = {
+        "bf16": (str(model), "--quantize", "int8"),
+        "bf16 (against)": (str(eight_bits), "--against", str(model)),
+    }
+    for plain, command in commands.items():
         code, _, err = run("evaluate", *command, *request)
         assert code == 0, err
         for bundle in (eight_bits, both):
@@ -110,7 +118,7 @@ def test_a_page_shows_what_either_command_has_measured(
             assert code == 0, err
             loss = facts_of(Bundle.open(bundle), Evaluation.read(file)).loss
             assert loss is not None
-            assert [row[:2] for row in loss.rows] == [("small", "bf16"), ("small", "int8")]
+            assert [row[:2] for row in loss.rows] == [("small", plain), ("small", "int8")]
             assert loss.quantised is not None
             assert [row[:2] for row in loss.quantised.rows] == [("small", "int8")]
             assert [weights.budget for weights in loss.quantised.weights] == ["small"]
@@ -139,13 +147,25 @@ def test_a_bundle_of_both_forms_has_a_row_for_each(
     file = tmp_path / "found.json"
     request = ("--text", text, "--tokens", "20", "--tokenizer", str(model), "--json", str(file))
     for budget, forms in (("all", [None, "int8"]), ("small.bf16", [None]), ("small.int8", [None, "int8"])):
-        code, _, err = run("evaluate", str(both), *request, "--budget", budget)
+        code, out, err = run("evaluate", str(both), *request, "--budget", budget)
         assert code == 0, err
+        assert ("against small in fp32, weights bf16;" in out) == ("int8" in forms)
         found = Evaluation.read(file)
         assert [(row.budget, row.quantisation) for row in found.rows] == [("small", form) for form in forms]
         loss = facts_of(Bundle.open(both), found).loss
         assert loss is not None
         assert [row[0] for row in loss.rows] == ["small"] * len(forms)
+
+
+def test_what_a_bundle_without_plain_budgets_is_compared_with_is_named(
+    run: Run, model: Path, eight_bits: Path, text: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "found.json"
+    request = ("--text", text, "--tokens", "20", "--tokenizer", str(model), "--json", str(file))
+    code, out, err = run("evaluate", str(eight_bits), *request)
+    assert code == 0, err
+    assert "against small in fp32, weights int8;" in out
+    assert Evaluation.read(file).reference.quantisation == "int8"
 
 
 def test_a_quantised_checkpoint_against_the_one_before(run: Run, text: str, tmp_path: Path) -> None:

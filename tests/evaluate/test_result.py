@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -15,6 +16,7 @@ from elastic_export.evaluate.passage import Passage, Window
 from elastic_export.evaluate.plot import plot
 from elastic_export.evaluate.result import Evaluation, Measured, Reference, Source, evaluation
 from elastic_export.evaluate.score import Scored
+from elastic_export.evaluate.sub_model import Quantisation
 from elastic_runtime.errors import InputError
 from small_text_model import ARCH, EVEN, SMALL
 
@@ -54,7 +56,40 @@ def test_the_weights_of_quantised_rows_are_named() -> None:
     svg = ET.fromstring(plot(quantised_result()))
     dots = [c for c in svg.iter(f"{SVG}circle") if c.find(f"{SVG}title") is not None]
     assert [dot.attrib["fill"] == "white" for dot in dots] == [True, False, False] * 2
-    assert [text.text for text in svg.iter(f"{SVG}text") if " at " in (text.text or "")][-1] == "int8 at fp32"
+    kinds = [text.text for text in svg.iter(f"{SVG}text") if " at fp32" in (text.text or "")]
+    assert kinds == ["int8 at fp32", "bf16 at fp32"]
+
+
+def test_the_form_of_the_budget_that_others_are_compared_with_is_named() -> None:
+    found = quantised_result()
+    rows = (found.rows[0], replace(found.rows[0], quantisation=None), *found.rows[1:])
+    assert "against full in fp32, weights bf16;" in replace(found, rows=rows).table()
+    eighth = replace(found, rows=rows, reference=Reference("full", "fp32", "int8"))
+    assert "against full in fp32, weights int8;" in eighth.table()
+    assert "against full in fp32;" in found.table()  # from before forms were told apart: whichever it was
+    assert "against full in fp32;" in result(16.0, 24.0, 32.0).table()
+
+
+def compared_result() -> Evaluation:
+    """Of a bundle in bf16 with one budget in int8, beside it that of its checkpoint, which is in float32."""
+    passage = Passage("a.txt", "ab" * 32, (Window(np.zeros(9, np.int64), 8),), 8, 20, (), 16, 15, True)
+    plain = Measured("full", ARCH, "fp32", Scored(16.0, 0.0, 8), source=Source("checkpoint", "origin", "fp32"))
+    eighth = Measured("full", ARCH, "fp32", Scored(17.0, 0.5, 7), Quantisation("int8", ("bf16", 1234)))
+    subject, reference = Source("bundle", "origin", "bf16"), Reference("full", "fp32")
+    return evaluation(subject, passage, [plain, eighth], reference, 64)
+
+
+def test_a_row_of_the_checkpoint_compared_with_is_not_said_to_be_the_bundles(tmp_path: Path) -> None:
+    found = compared_result()
+    lines = found.table().splitlines()
+    assert [re.split(r"  +", line)[2] for line in lines[1:3]] == ["fp32 (against)", "int8"]
+    assert "KL (nats a token) and top-1 against full in fp32, weights fp32 (against); " in lines[4]
+    assert lines[-1].startswith("weights of the bundle origin, bf16; (against): of the checkpoint origin, fp32; ")
+    written = json.loads(found.to_json())["rows"]
+    assert written[0]["source"] == {"kind": "checkpoint", "name": "origin", "dtype": "fp32"}
+    assert "source" not in written[1]
+    (tmp_path / "found.json").write_text(found.to_json())
+    assert Evaluation.read(tmp_path / "found.json") == found
 
 
 def test_a_perplexity_beyond_all_numbers_is_none(tmp_path: Path) -> None:

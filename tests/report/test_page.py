@@ -242,6 +242,20 @@ def test_what_quantising_lost(demo_bundle: Path) -> None:
     assert "Lost by quantising" not in Page(page_of(bundle, measured(bundle))).text
 
 
+def test_a_row_of_another_checkpoint_is_told_from_the_bundle_s(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    found = quantised(bundle)
+    plain = replace(found.rows[0], quantisation=None, source=Source("checkpoint", "<b>origin</b>", "fp32"))
+    found = replace(found, rows=(plain, *found.rows))
+    loss = facts_of(bundle, found).loss
+    assert loss is not None
+    assert [row[:2] for row in loss.rows[:2]] == [("large", "fp32 (against)"), ("large", "int8")]
+    assert [bar.name for bar in loss.bars.bars[:2]] == ["large fp32 (against), fp32", "large int8, fp32"]
+    assert loss.against == "large in fp32, weights fp32 (against)"
+    said = "weights of the bundle demo, bf16; (against): of the checkpoint <b>origin</b>, fp32"
+    assert said in Page(page_of(bundle, found)).text
+
+
 def test_a_quantised_budget_is_named_and_how_its_loss_is_measured(
     changed: Callable[..., Bundle], demo_bundle: Path
 ) -> None:

@@ -105,15 +105,16 @@ def _evaluation(
     total = sum(weight_bytes(model) for model, _ in subjects)
     scores = run(subjects, reference, passage, progress, total, pairs=pairs)
     rows = [
-        Measured(model.name, model.architecture, precision, score, model.quantisation)
+        Measured(model.name, model.architecture, precision, score, model.quantisation, opened.source_of(model))
         for (model, precision), score in zip(subjects, scores, strict=True)
     ]
-    found = evaluation(opened.source, passage, rows, Reference(parent.name, "fp32"), options["max_context"])
-    if not opened.compared:
+    compared_with = Reference(parent.name, "fp32", None if parent.quantisation is None else parent.quantisation.name)
+    found = evaluation(opened.source, passage, rows, compared_with, options["max_context"])
+    if opened.against is None:
         return found
     with progress.step("rows"):  # last: what is not finite has been told by then
         weights = [weight_loss(each) for each in opened.compared]
-    return with_loss(found, opened.against, pairs, weights)
+    return with_loss(found, opened.against.name, pairs, weights)
 
 
 def _precisions(text: str) -> list[Precision]:

@@ -34,7 +34,7 @@ class Opened(NamedTuple):
         parent: what to compare all of it with.
         shard: a file to time reading with.
         compared: `models`, each quantised, beside itself unquantised; none where no loss is to be measured.
-        against: the name of the checkpoint that has those.
+        against: the checkpoint that has those, which may be that of `source`.
     """
 
     source: Source
@@ -43,7 +43,12 @@ class Opened(NamedTuple):
     parent: SubModel
     shard: Path | None
     compared: Sequence[Counterpart] = ()
-    against: str = ""
+    against: Source | None = None
+
+    def source_of(self, model: SubModel) -> Source | None:
+        """Whose weights a model has, if not those of `source`."""
+        quantised = any(model is each.quantised for each in self.compared)
+        return None if quantised or self.against is self.source else self.against
 
 
 def opened_path(path: Path, precisions: Sequence[Precision], options: dict[str, Any], progress: Progress) -> Opened:
@@ -135,7 +140,7 @@ def _opened_checkpoint(
         opened = opened._replace(models=rounded_models(checkpoint, models))
     if options["against"] is not None:
         return _compared(opened, _opened_against(opened.models, path, options, progress))
-    return opened if options["quantize"] is None else _compared(opened, checkpoint)
+    return opened if options["quantize"] is None else _compared(opened, checkpoint, source)
 
 
 def _checkpoint(
@@ -169,11 +174,14 @@ def _opened_against(models: Sequence[SubModel], path: Path, options: dict[str, A
     return _checkpoint(folder, options, progress, require_budgets=(folder / FILE_NAME).is_file())
 
 
-def _compared(opened: Opened, checkpoint: Checkpoint) -> Opened:
+def _compared(opened: Opened, checkpoint: Checkpoint, source: Source | None = None) -> Opened:
+    """`source`: the path's, where the checkpoint is its own."""
     from elastic_export.evaluate.counterpart import counterparts  # noqa: PLC0415
+    from elastic_export.evaluate.result import Source  # noqa: PLC0415
 
     compared, parent = counterparts(opened.models, checkpoint)
-    return opened._replace(compared=compared, parent=parent, against=checkpoint.name)
+    against = source or Source("checkpoint", checkpoint.name, checkpoint.dtype)
+    return opened._replace(compared=compared, parent=parent, against=against)
 
 
 def _refuse(options: dict[str, Any], names: Sequence[str], why: str) -> None:

@@ -54,11 +54,11 @@ def plot(found: Evaluation) -> str:
     title = f"{found.subject.name} on {found.text.name}: {found.text.tokens} tokens, {found.text.bytes} bytes"
     _text(svg, _LEFT, 20, title, anchor="start", weight="bold")
     scale, unit = (1e9, "billion") if max(row.parameters for row in found.rows) >= 1e9 else (1e6, "million")
-    _panel(svg, _LEFT, found.rows, lambda row: row.parameters / scale, f"parameters, {unit}", [])
+    _panel(svg, _LEFT, found, lambda row: row.parameters / scale, f"parameters, {unit}", [])
     vram = f"VRAM at {found.vram_context} tokens, GiB (estimated)"
-    _panel(svg, 2 * _LEFT + _WIDTH + _GAP, found.rows, lambda row: row.vram_bytes / 2**30, vram, found.best())
+    _panel(svg, 2 * _LEFT + _WIDTH + _GAP, found, lambda row: row.vram_bytes / 2**30, vram, found.best())
     at = _LEFT + 70.0  # behind the name of the vertical axis
-    for name, row in {_kind(row): row for row in found.rows}.items():
+    for name, row in {_kind(found, row): row for row in found.rows}.items():
         _dot(svg, at, 36, row)
         _text(svg, at + 10, 40, name, anchor="start")
         at += 34 + 8 * len(name)
@@ -66,10 +66,10 @@ def plot(found: Evaluation) -> str:
 
 
 def _panel(
-    svg: ET.Element, left: float, rows: Sequence[Row], of: Callable[[Row], float], label: str, best: Sequence[Row]
+    svg: ET.Element, left: float, found: Evaluation, of: Callable[[Row], float], label: str, best: Sequence[Row]
 ) -> None:
     """One diagram; `best` are joined by a line."""
-    bottom = _TOP + _HEIGHT
+    bottom, rows = _TOP + _HEIGHT, found.rows
     across = _Axis.of([of(row) for row in rows], left, left + _WIDTH)
     up = _Axis.of([row.bits_per_byte for row in rows], bottom, _TOP)
     for tick in across.ticks():
@@ -87,14 +87,15 @@ def _panel(
     for row in rows:
         x, y = across.at(of(row)), up.at(row.bits_per_byte)
         dot = _dot(svg, x, y, row)
-        ET.SubElement(dot, "title").text = f"{row.budget} in {_kind(row)}: {row.bits_per_byte:.4f} bits per byte"
+        ET.SubElement(dot, "title").text = f"{row.budget} in {_kind(found, row)}: {row.bits_per_byte:.4f} bits per byte"
         if (row.budget, x) not in named:  # another precision of it lies above or below
             _text(svg, x, y - 9, row.budget)
             named.add((row.budget, x))
 
 
-def _kind(row: Row) -> str:
-    return row.precision if row.quantisation is None else f"{row.quantisation} at {row.precision}"
+def _kind(found: Evaluation, row: Row) -> str:
+    several = any(row.quantisation for row in found.rows)
+    return f"{found.weights_of(row)} at {row.precision}" if several else row.precision
 
 
 def _dot(svg: ET.Element, x: float, y: float, row: Row) -> ET.Element:

@@ -10,8 +10,9 @@
      "rows": [{"budget": "12b", "precision": "fp32", "parameters": 12310001152, "weight_bytes": …, "vram_bytes": …,
                "bits_per_byte": …, "perplexity": …, "kl_divergence": 0.0, "top1_agreement": 1.0}]}
 
-Where quantised weights were evaluated their rows say `"quantisation": "int8"`, and where they were compared with those
-that they come from, `loss` says what was lost:
+Where quantised weights were evaluated their rows say `"quantisation": "int8"`, as does the reference where it is one of
+them. Where they were compared with those of another checkpoint, the rows of that say whose weights they are,
+`"source": {"kind": "checkpoint", "name": "Nemotron-Elastic-12B", "dtype": "bf16"}`, and `loss` says what was lost:
 
     "loss": {"against": "Nemotron-Elastic-12B",
              "text": [{"budget": "12b", "quantisation": "int8", "precision": "fp32", "bits_per_byte": 0.001,
@@ -48,6 +49,7 @@ from elastic_runtime.format.records import OPTIONAL, decode, encode, show
 
 SCHEMA = "elastic-evaluation/1"
 _LARGEST = math.log(1e300)
+_STORED = "weights: as they are stored; precision: what is computed in"
 _VRAM_OF = "VRAM of what is quantised is that of the engine that it goes into, of other rows of one in their precision"
 
 
@@ -76,10 +78,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Reference:
-    """With which row the others are compared."""
+    """With which row the others are compared; `quantisation`: the row's."""
 
     budget: str
     precision: Precision
+    quantisation: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Row:
         top1_agreement: share of tokens before which reference and sub-model find the same one most likely; of equal
             logits the lowest id.
         quantisation: what its matrices have been quantised to, `int8` or a checkpoint's `FP8`; absent: to nothing.
+        source: whose weights they are; absent: the evaluation's subject's.
     """
 
     budget: str
@@ -111,16 +115,18 @@ class Row:
     kl_divergence: float
     top1_agreement: float
     quantisation: str | None = field(default=None, metadata=OPTIONAL)
+    source: Source | None = field(default=None, metadata=OPTIONAL)
 
 
 class Measured(NamedTuple):
-    """What a row is made of: a sub-model in a precision, and its scores."""
+    """What a row is made of: a sub-model in a precision, its scores, and whose weights it has if not the subject's."""
 
     budget: str
     architecture: Architecture
     precision: Precision
     scored: Scored
     quantisation: Quantisation | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,26 @@ class Evaluation:
                 found.append(row)
         return found
 
+    def weights_of(self, row: Row) -> str:
+        """What a row's matrices are stored as: `int8`, `bf16`; those of another than the subject `fp32 (against)`."""
+        stored = row.quantisation or (row.source or self.subject).dtype
+        return stored if row.source is None else f"{stored} (against)"
+
+    @property
+    def compared_with(self) -> str:
+        """The reference, and in which form where there are several."""
+        of = self.reference
+        same = (row for row in self.rows if Reference(row.budget, row.precision, row.quantisation) == of)
+        row = next(same, None) if any(row.quantisation for row in self.rows) else None
+        return f"{of.budget} in {of.precision}" + ("" if row is None else f", weights {self.weights_of(row)}")
+
+    @property
+    def owners(self) -> str:
+        """Whose weights were evaluated."""
+        mine = f"weights of the {self.subject.kind} {self.subject.name}, {self.subject.dtype}"
+        others = dict.fromkeys(row.source for row in self.rows if row.source is not None)
+        return "; (against): ".join([mine, *(f"of the {other.kind} {other.name}, {other.dtype}" for other in others)])
+
     def table(self) -> str:
         """For people."""
         heading = ["budget", "precision", "params", f"VRAM@{short(self.vram_context)}", "bits/byte", "perplexity"]
@@ -166,21 +192,19 @@ class Evaluation:
         left = [0, 1]
         quantised = any(row.quantisation for row in self.rows)
         if quantised:
-            stored = ["weights", *(row.quantisation or self.subject.dtype for row in self.rows)]
+            stored = ["weights", *map(self.weights_of, self.rows)]
             rows = [[*cells[:2], kind, *cells[2:]] for cells, kind in zip(rows, stored, strict=True)]
             left.append(2)
-        text, against = self.text, self.reference
+        text = self.text
         part = "all" if text.whole else "the first part"
         return "\n".join(
             [
                 *align(rows, left=left),
                 f"{text.name}: {part} of it, {text.tokens} tokens, {text.bytes} bytes, windows of {text.context} "
                 f"every {text.stride}",
-                f"KL (nats a token) and top-1 against {against.budget} in {against.precision}; * best within its VRAM, "
-                "which is estimated",
-                *([_VRAM_OF] if quantised else []),
-                f"weights of the {self.subject.kind} {self.subject.name}, {self.subject.dtype}; loss on a text is no "
-                "measure of reasoning",
+                f"KL (nats a token) and top-1 against {self.compared_with}; * best within its VRAM, which is estimated",
+                *([_STORED, _VRAM_OF] if quantised else []),
+                f"{self.owners}; loss on a text is no measure of reasoning",
                 *([] if self.loss is None else ["", *self.loss.table()]),
             ]
         )
@@ -239,7 +263,7 @@ def _text_loss(row: Row, plain: Row, pair: Pair, text: Text) -> TextLoss:
 
 
 def _row(measured: Measured, text: Text, context: int) -> Row:
-    name, arch, precision, scored, quantisation = measured
+    name, arch, precision, scored, quantisation, source = measured
     mean = scored.nats / text.tokens
     # Who computes a quantised one in float32 wants to know what its values are worth in the engine that there is.
     engine = (precision, None) if quantisation is None or quantisation.engine is None else quantisation.engine
@@ -255,6 +279,7 @@ def _row(measured: Measured, text: Text, context: int) -> Row:
         kl_divergence=max(0.0, scored.divergence / text.tokens),  # of equal distributions what rounding leaves of 0
         top1_agreement=scored.agreed / text.tokens,
         quantisation=None if quantisation is None else quantisation.name,
+        source=None if source is None else replace(source, name=printable(source.name)),
     )
 
 

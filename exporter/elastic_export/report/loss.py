@@ -37,12 +37,15 @@ class QuantisedFacts:
 
 @dataclass(frozen=True)
 class LossFacts:
-    """What the budgets cost on a text: bars of bits per byte, a table, and what was measured on what."""
+    """What the budgets cost on a text: bars of bits per byte, a table, and what was measured on what, with whose
+    weights.
+    """
 
     bars: Bars
     rows: tuple[tuple[str, ...], ...]
     text: str
     against: str
+    owners: str
     quantised: QuantisedFacts | None
 
 
@@ -68,30 +71,31 @@ def loss_facts(bundle: Bundle, evaluation: Evaluation, layers: int) -> LossFacts
             found=show(names),
             todo="evaluate this bundle: elastic-export evaluate BUNDLE --text FILE --json FILE",
         )
-    text, against, dtype = evaluation.text, evaluation.reference, evaluation.subject.dtype
+    text, forms = evaluation.text, [show(evaluation.weights_of(row)) for row in rows]
     bars = [
-        Bar(_called(row, dtype), (Part("bits per byte", row.bits_per_byte),), f"{row.bits_per_byte:.3f}")
-        for row in rows
+        Bar(
+            f"{row.budget} {form}, {row.precision}",
+            (Part("bits per byte", row.bits_per_byte),),
+            f"{row.bits_per_byte:.3f}",
+        )
+        for row, form in zip(rows, forms, strict=True)
     ]
     return LossFacts(
         bars=bars_of(bars),
-        rows=tuple(_cells(row, dtype) for row in rows),
+        rows=tuple(map(_cells, rows, forms)),
         text=f"{show(text.name)}: {text.tokens:,} tokens, {text.bytes:,} bytes, windows of {text.context}",
-        against=f"{show(against.budget)} in {against.precision}",
+        against=show(evaluation.compared_with, 200),
+        owners=show(evaluation.owners, 400),
         quantised=None
         if evaluation.loss is None
         else _quantised(evaluation.loss, {row.budget for row in rows}, layers),
     )
 
 
-def _called(row: Row, dtype: str) -> str:
-    return f"{row.budget} {show(row.quantisation or dtype)}, {row.precision}"
-
-
-def _cells(row: Row, dtype: str) -> tuple[str, ...]:
+def _cells(row: Row, form: str) -> tuple[str, ...]:
     return (
         row.budget,
-        row.quantisation or dtype,
+        form,
         row.precision,
         f"{row.bits_per_byte:.4f}",
         "" if row.perplexity is None else f"{row.perplexity:.4g}",
