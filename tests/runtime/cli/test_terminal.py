@@ -24,12 +24,11 @@ class Typist:
 
     def __init__(self, arguments: list[str], out: Path | None = None) -> None:
         self._keys, terminal = pty.openpty()
-
         self._seen, self._shown = "", 0
         # The first terminal that the leader of a session opens is its own, where Ctrl-C is a signal.
         shell = ["sh", "-c", 'exec "$@" < "$0"', os.ttyname(terminal)]
         self.process = subprocess.Popen(
-            [*shell, sys.executable, "-m", "elastic_runtime.cli.run", *arguments],
+            [*shell, sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=terminal if out is None else os.open(out, os.O_CREAT | os.O_WRONLY),
             stderr=terminal,
@@ -56,15 +55,6 @@ class Typist:
         start, self._shown = self._shown, self._shown + found.end()
         return self._seen[start : self._shown]
 
-    def rests(self, seconds: float = 90) -> None:
-        """Wait until the program waits for a key: readline shows one before it waits for the next, and a signal in
-        between is heard with the next one alone (CPython's select has not begun that it would interrupt).
-        """
-        end = time.monotonic() + seconds
-        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
-            assert time.monotonic() < end, "the program is at work"
-            time.sleep(0.01)
-
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -76,12 +66,37 @@ def chat(demo_bundle: Path) -> Iterator[Callable[..., Typist]]:
     opened: list[Typist] = []
 
     def start(*arguments: str, out: Path | None = None) -> Typist:
-        given = [str(demo_bundle), "--chat", "--budget", "small", "--threads", "1", "--ignore-eos", *arguments]
-        opened.append(Typist(given, out))
+        run = ["-m", "elastic_runtime.cli.run", str(demo_bundle), "--chat", "--budget", "small"]
+        opened.append(Typist([*run, "--threads", "1", "--ignore-eos", *arguments], out))
         return opened[-1]
 
     yield start
     for typist in opened:
+        typist.close()
+
+
+# The hook runs before readline waits for the first key of a line, once. No Python may run behind it, or it would hear
+# the signal: all of it is C.
+_BEFORE_THE_WAIT = """
+import ctypes, readline, signal
+from elastic_runtime.cli.turns import turns
+readline.set_pre_input_hook(map(ctypes.CDLL(None)["raise"], [signal.SIGINT]).__next__)
+for line in turns():
+    print("turn:", line)
+"""
+
+
+def test_ctrl_c_is_heard_between_a_key_and_the_wait_for_the_next() -> None:
+    typist = Typist(["-c", _BEFORE_THE_WAIT])
+    try:
+        typist.sees("Ctrl-D ends the conversation\r\n> $")
+        typist.press("hello\r")
+        typist.sees("turn: hello\r\n(?s:.)*> $")
+        typist.press(CTRL_C)
+        typist.sees("Ctrl-D ends the conversation\r\n> $")
+        typist.press(CTRL_D)
+        assert typist.process.wait(60) == 0
+    finally:
         typist.close()
 
 
@@ -114,7 +129,6 @@ def test_ctrl_c_stops_an_answer_or_a_line_and_not_the_program(chat: Callable[...
     typist.sees(r"\^C(?s:.)*> $")
     typist.press("half a li")
     typist.sees("half a li$")
-    typist.rests()
     typist.press(CTRL_C)
     typist.sees("Ctrl-D ends the conversation\r\n> $")
     typist.press("/help\r")
