@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ sys.path[:0] = [str(PLUGINS), str(Path(__file__).parent)]
 import library_build  # noqa: E402
 from cached_attention.testing import runner as attention  # noqa: E402
 from cached_attention.testing.cases import Case, Data, Result  # noqa: E402
+from kept_builds import PREFIX, claimed  # noqa: E402
 from library_build import HEADERS, LIBRARY, REPORT, build_library  # noqa: E402
 from mamba2_mixer.testing.runner import MAIN, QUICK, HostBuild, sources_digest  # noqa: E402
 
@@ -35,15 +36,19 @@ Kept = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def kept(pytestconfig: pytest.Config) -> Kept:
+def kept(pytestconfig: pytest.Config) -> Iterator[Kept]:
     """Folders filled now or in an earlier run, by the same compilers from the same sources in the same way."""
     digest = hashlib.sha256((sources_digest() + str(HEADERS)).encode())
     for path in (Path(__file__), Path(library_build.__file__), *library_build.header_versions()):
         digest.update(path.read_bytes())
     for compiler in filter(shutil.which, ("g++", "nvcc")):
         digest.update(subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout)
-    cache = pytestconfig.cache.mkdir(f"elastic_plugins_{digest.hexdigest()[:16]}")
+    name = digest.hexdigest()[:16]
+    with claimed(pytestconfig.cache.mkdir(f"{PREFIX}{name}").parent, name) as cache:
+        yield _filling(cache)
 
+
+def _filling(cache: Path) -> Kept:
     def make(name: str, fill: Callable[[Path], object]) -> Path:
         with (cache / f"{name}.lock").open("w") as lock:  # workers of pytest-xdist, and other runs: one of them builds
             fcntl.flock(lock, fcntl.LOCK_EX)
