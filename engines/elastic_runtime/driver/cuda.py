@@ -16,7 +16,7 @@ import numpy as np
 from elastic_runtime.driver.blocks import Block
 from elastic_runtime.driver.device import Array, Rows
 from elastic_runtime.driver.staging import Staging
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import BuildError, UnavailableError
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NON_BLOCKING, _THREAD_LOCAL = 1, 1
@@ -281,12 +281,10 @@ class CudaDevice:
             text = c_char_p()
             self._cuda.cuGetErrorName(code, byref(text))
             found = (text.value or b"unknown").decode()
-            raise BuildError(
-                f"card {self._index}",
-                expected=f"{name} to succeed",
-                found=f"{found} ({code})",
-                todo=_MEMORY if code == _OUT_OF_MEMORY else _DRIVER,
-            )
+            expected, found = f"{name} to succeed", f"{found} ({code})"
+            if code == _OUT_OF_MEMORY:  # nothing failed: a smaller budget may run, or the CPU
+                raise UnavailableError(f"card {self._index}", expected=expected, found=found, todo=_MEMORY)
+            raise BuildError(f"card {self._index}", expected=expected, found=found, todo=_DRIVER)
 
 
 def driver_version() -> tuple[int, int] | None:

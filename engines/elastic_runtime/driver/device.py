@@ -27,7 +27,8 @@ class Rows:
 class Device(Protocol):
     """One card, one stream: work is done in the order in which it is asked for; `synchronize` waits for it.
 
-    Addresses are integers, 0 is none. Every method raises BuildError when the device fails.
+    Addresses are integers, 0 is none. Every method raises BuildError when the device fails, UnavailableError when
+    it has no room.
     """
 
     stream: int

@@ -56,8 +56,10 @@ class Loader:
     ) -> tuple[BudgetEntry, Place, Backend]:
         """The backend, of what was settled; where only loading shows that it does not run, of the next best thing.
 
-        After an engine, as if it were not there; after the card under onnxruntime, the CPU. But a switch whose new
-        budget finds no room on the card fails: the old one goes on there. Arguments and errors as `Candidates.settle`.
+        After an engine, as if it were not there, on the memory that is free by now; after the card under onnxruntime,
+        the CPU. What has no room may be weights or states, which are made here for as many rows as the session will
+        have. But a switch whose new budget finds no room on the card fails: the old one goes on there. Arguments and
+        errors as `Candidates.settle`.
         """
         failed = dict[str, UnavailableError]()
         while True:
@@ -73,7 +75,7 @@ class Loader:
                 from elastic_runtime.tensorrt.open_tensorrt import select_engine  # noqa: PLC0415
 
                 failed[select_engine(budget, self._request, place, at_least=at_least).file] = error
-                settle = self._candidates.settle
+                settle, place = self._candidates.settle, self._places.now(place)
                 budget, place = settle(name, place, at_least, rows, switching=switching, failed=failed)
 
     def again(self, budget: BudgetEntry, place: Place, at_least: int, rows: int) -> Backend:

@@ -63,6 +63,10 @@ class Places:
         """
         return self.find(quiet=True) if isinstance(place, Card) else place
 
+    def now(self, found: Card) -> Card:
+        """The card with what is free there by now."""
+        return find_card() or found
+
     def with_what_returns(self, place: OnnxCard, backend: Backend) -> OnnxCard:
         """The place as it will be once the backend has closed."""
         return given_back(place, backend, self._request.vram)

@@ -60,6 +60,7 @@ class OnnxBackend:
         max_tokens: most tokens of a call.
         max_context: most tokens of a sequence.
         max_batch: most rows.
+        rows: of the states that are made with it, so that who opens it learns whether there is room for them.
         threads: of one op; 0 leaves the choice to onnxruntime.
         memory: where it computes and keeps weights and states; main memory unless given.
         profile: what the file begins with that onnxruntime's profile of the session goes to; None: no profile.
@@ -67,7 +68,8 @@ class OnnxBackend:
 
     Raises:
         NoCudaError: onnxruntime does not start on the card, or fell back to the CPU; no weight was read.
-        BuildError: onnxruntime does not take the model, or the card has no room.
+        UnavailableError: the card has no room.
+        BuildError: onnxruntime does not take the model.
         InputError: the weights are not those that the model asks for.
     """
 
@@ -82,6 +84,7 @@ class OnnxBackend:
         max_tokens: int,
         max_context: int,
         max_batch: int = 1,
+        rows: int = 1,
         threads: int = 0,
         memory: Memory | None = None,
         profile: Path | None = None,
@@ -102,7 +105,7 @@ class OnnxBackend:
         logits = next(value for value in twin.graph.output if value.name == "logits")
         shape = logits.type.tensor_type.shape.dim
         self.vocab_size, self._every_token = int(shape[-1].dim_value), len(shape) == 3
-        self._batch, self._current, self._closed = 1, 0, False
+        self._batch, self._current, self._closed = rows, 0, False
         self._first_rows = min(_FIRST_ROWS, max_context) if self._memory.grows else max_context
         self._allocate(self._first_rows)
 

@@ -229,8 +229,8 @@ def open_onnx(
         budget: which.
         context: most tokens of a sequence; None takes the largest engine's that fits the memory.
         at_least: tokens that must be possible, whatever `context` says.
-        rows: that will be used, for the reckoning of memory.
-        batch: most rows; their states are allocated when they are used.
+        rows: that will be used: for the reckoning of memory, and their states are allocated.
+        batch: most rows; the states of another number are allocated when they are used.
         max_tokens: of a call; None takes the engines', 256 at most.
         weights: `float32` converts 16-bit weights once, `stored` at every call, `auto` takes what fits the memory.
         threads: of one op; 0 leaves the choice to onnxruntime.
@@ -271,6 +271,7 @@ def open_onnx(
             max_tokens=min(tokens, context),
             max_context=context,
             max_batch=batch,
+            rows=rows,
             threads=threads,
             memory=_memory(place),
             profile=profile,

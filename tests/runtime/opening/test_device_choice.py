@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +115,49 @@ def test_the_twin_must_fit_to_the_byte(bundle: Bundle, crossed: Counter[str], mo
     )
     with pytest.raises(InputError, match="budget 'huge'"):
         _open(bundle, budget="huge")
+
+
+@contextmanager
+def room_for(nbytes: int) -> Iterator[None]:
+    """While it lasts the card has room for so many bytes, of which nothing that is let go comes back."""
+    import onnxruntime
+
+    left, make = [nbytes], onnxruntime.OrtValue.ortvalue_from_shape_and_type
+
+    def within(shape: Any, dtype: Any, *place: Any) -> Any:
+        left[0] -= int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if left[0] < 0:
+            raise RuntimeError("out of memory")
+        return make(shape, dtype, *place)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", within)
+        yield
+
+
+def test_states_without_room_make_way_for_the_cpu_as_weights_do(bundle: Bundle, crossed: Counter[str]) -> None:
+    """Others may take memory after it was reckoned. Opening itself takes no more than its session holds."""
+    request = Request(budget="small", context=64, batch=3, threads=1)
+
+    def opened(request: Request) -> tuple[str, list[str], dict[str, int]]:
+        said = list[str]()
+        with Opener(bundle, request, say=said.append).open() as session:
+            return session.backend.device, said, dict(session.backend.memory())
+
+    *_, taken = opened(request)
+    with room_for(sum(taken.values())):
+        assert opened(request)[:2] == ("gpu", [ON_CARD])
+    for room in (taken["weights on the card"], sum(taken.values()) - 1):
+        with room_for(room):
+            device, said, _ = opened(request)
+        assert (device, len(said)) == ("cpu", 1)
+        assert said[0].startswith(f"{FOREIGN}running on the CPU with onnxruntime, in float32 arithmetic; on the card ")
+        assert said[0].endswith(" bytes more, found out of memory")
+        with (
+            room_for(room),
+            pytest.raises(UnavailableError, match=r"^card 0: expected room for \d+ bytes more, found "),
+        ):
+            opened(replace(request, device="gpu"))
 
 
 def test_memory_that_is_named_bounds_what_the_card_may_give(bundle: Bundle, crossed: Counter[str]) -> None:

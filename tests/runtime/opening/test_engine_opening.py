@@ -110,6 +110,34 @@ def test_an_engine_without_a_card_is_refused_and_naming_memory_is_no_way_out(
         assert caught.value.exit_code == 1
 
 
+@pytest.mark.parametrize("full", ["states", "weights"])
+def test_an_engine_that_finds_no_room_on_the_card_makes_way_for_the_next(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    """Others may take memory after it was reckoned; what is free is asked again before the next one is tried."""
+    device, asked = card
+    budgets = {name: bundle.budget(name) for name in ("large", "small")}
+    small = budgets["small"]
+    needs = vram_needed(small.size(small.engines[0]), context=small.engines[0].max_context).total
+    allocate, room = device.allocate, {"states": bundle.recipe(budgets["large"]).nbytes, "weights": 0}[full]
+
+    def within(nbytes: int) -> int:
+        if len(asked) == 1 and sum(device.held.values()) + nbytes > room:  # of the first engine
+            monkeypatch.setattr(places, "find_card", lambda: replace(CARD, free=needs))
+            raise UnavailableError("card 0", expected="cuMemAlloc_v2 to succeed", found="CUDA_ERROR_OUT_OF_MEMORY (2)")
+        return int(allocate(nbytes))
+
+    monkeypatch.setattr(device, "allocate", within)
+    opener = Opener(bundle, Request())
+    session = opener.open()
+    assert opener.budget == small
+    assert [loaded["data"] for loaded in asked if loaded] == [
+        (bundle.path / b.engines[0].file).read_bytes() for b in budgets.values()
+    ]
+    session.close()
+    assert (device.held, device.closed) == ({}, True)
+
+
 def test_a_session_that_does_not_close_is_lost_where_the_card_is(
     bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
