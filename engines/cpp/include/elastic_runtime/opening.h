@@ -63,7 +63,8 @@ using Say = std::function<void(const std::string&)>;
 Placement place_of(const Bundle& bundle, const OpenRequest& request, const Say& say = {});
 
 /// Loads it; where only loading shows that it does not run, the next best thing: after an engine, as if that
-/// were not there; after onnxruntime on a card that has filled up meanwhile, the CPU. Throws as `place_of`,
+/// were not there; after onnxruntime on a card that has filled up meanwhile, the CPU. What finds no room may
+/// be weights or the states of `batch` rows: both are on the card when this returns. Throws as `place_of`,
 /// `make_tensorrt_backend` and `make_onnx_backend`.
 Opened open_backend(const Bundle& bundle, const OpenRequest& request = {}, const Say& say = {});
 

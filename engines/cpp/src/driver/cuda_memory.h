@@ -12,13 +12,15 @@
 
 namespace elastic::cuda {
 
+/// Throws BuildError; UnavailableError where there is no room: nothing failed, and something else may run.
 inline void check(cudaError_t result, const char* what) {
   if (result == cudaSuccess) return;
   (void)cudaGetLastError();  // so that the next call does not report it again
+  if (result == cudaErrorMemoryAllocation)
+    throw UnavailableError(what, "the GPU to do it", cudaGetErrorString(result),
+                           "close what uses the card, or take a smaller budget or context");
   throw BuildError(what, "the GPU to do it", cudaGetErrorString(result),
-                   result == cudaErrorMemoryAllocation
-                       ? "close what uses the card, or take a smaller budget or context"
-                       : "see whether nvidia-smi shows the card as sound, or run on the CPU");
+                   "see whether nvidia-smi shows the card as sound, or run on the CPU");
 }
 
 struct FreeDevice {

@@ -54,6 +54,7 @@ struct State {
   bool in_place;
   StateBlock block;
   Bytes buffers[2];
+  std::size_t held[2] = {};  // bytes of each
   Owned<OrtValue> values[2];
 
   std::size_t bytes() const { return block.height * block.whole; }
@@ -81,6 +82,9 @@ class OnnxBackend : public Backend {
         model_(options.model ? *options.model : bundle.file(budget.model), options.threads, *memory_) {
     if (budget.weights) bind_weights(bundle.weights(budget), options.on_bytes);
     bind_states();
+    // Of all rows there may be, as was reckoned: where a card has no room for them, opening goes on
+    // elsewhere, and a session cannot.
+    if (!memory_->is_host()) reset(shape_.max_batch);
   }
 
   const SessionShape& shape() const override { return shape_; }
@@ -102,9 +106,7 @@ class OnnxBackend : public Backend {
           state.values[1] = value_over(state.buffers[0].get(), state.bytes(), shape, state.port->type);
           continue;
         }
-        state.values[side].reset();
-        state.buffers[side].reset();  // makes room for the next one
-        state.buffers[side] = memory_->allocate(state.bytes());
+        make_room(state, side, batch);
         memory_->zero(state.buffers[side].get(), state.bytes());
         state.values[side] = value_over(state.buffers[side].get(), state.bytes(), shape, state.port->type);
       }
@@ -161,12 +163,23 @@ class OnnxBackend : public Backend {
 
   std::int64_t memory() const override {
     std::int64_t sum = weight_bytes_;
-    for (const State& state : states_)
-      sum += static_cast<std::int64_t>(state.bytes() * (state.in_place ? 1 : 2));
+    for (const State& state : states_) sum += static_cast<std::int64_t>(state.held[0] + state.held[1]);
     return sum;
   }
 
  private:
+  /// One buffer for the rows of a batch; on a card for those of any.
+  void make_room(State& state, int side, std::int64_t batch) {
+    const std::int64_t rows = memory_->is_host() ? batch : shape_.max_batch;
+    const std::size_t size = state.bytes() / static_cast<std::size_t>(batch) * static_cast<std::size_t>(rows);
+    if (state.held[side] == size) return;
+    state.values[side].reset();
+    state.buffers[side].reset();  // makes room for the next one
+    state.held[side] = 0;
+    state.buffers[side] = memory_->allocate(size);
+    state.held[side] = size;
+  }
+
   StateLayout layout() const {
     StateLayout all;
     for (const State& state : states_) all.push_back(state.block);
@@ -238,7 +251,7 @@ class OnnxBackend : public Backend {
     for (const Port& port : model_.inputs()) {
       if (is_state(port.name)) {
         const bool is_cache = port.name.find("_cache.") != std::string::npos;
-        states_.push_back({&port, is_cache && memory_->is_host(), {}, {}, {}});
+        states_.push_back({&port, is_cache && memory_->is_host(), {}, {}, {}, {}});
         continue;
       }
       const bool known = port.name == "input_ids" || port.name == "position" || port.name == "length" ||
