@@ -243,7 +243,11 @@ def test_a_parent_whose_columns_go_in_blocks_is_refused(run: Run, text: Path, tm
                          "--output", str(tmp_path / "out.json"))  # fmt: skip
     assert (code, out) == (2, "")
     first = "tensor 'backbone.layers.0.mixer.in_proj.weight': expected a matrix that can be cut at any column"
-    assert f"{first}, found one in NVFP4, of which 16 columns share a scale. Propose budgets of the checkpoint" in err
+    assert (
+        f"{first}, found one in NVFP4, of which 16 columns share a scale. Propose budgets of the checkpoint that it "
+        "was quantised from, or of one in FP8; to export this one by them, round their widths to whole blocks in a "
+        "budget file of your own (--budgets FILE)." in err
+    )
     assert not list(tmp_path.glob("out.json*"))
 
 

@@ -61,7 +61,8 @@ def check_any_column(subject: str, tensors: Mapping[str, StoredTensor]) -> None:
                 f"{subject}, tensor {tensor.name!r}",
                 expected="a matrix that can be cut at any column",
                 found=f"one in {tensor.format.name}, of which {tensor.format.block} columns share a scale",
-                todo="propose budgets of the checkpoint that it was quantised from",
+                todo="propose budgets of the checkpoint that it was quantised from, or of one in FP8; to export this "
+                "one by them, round their widths to whole blocks in a budget file of your own (--budgets FILE)",
             )
 
 
