@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread, current_thread, main_thread
 
-_AGAIN = 0.05  # seconds
+#: Seconds from one interruption of the wait to the next: a machine would have to be busy indeed.
+AGAIN = (0.01, 0.1, 1.0)
 
 
 @contextmanager
@@ -19,7 +19,8 @@ def heard_while_waiting() -> Iterator[Event]:
     CPython asks for signals where readline's wait for a key was interrupted, and nowhere else before the line is
     complete (`readline_until_enter_or_signal`). A signal between a key and the wait for the next one is left until
     then, and the whole line is dropped. Here a thread hears of Ctrl-C from the system's handler, and interrupts the
-    wait with a signal that means nothing, again and again: it cannot see whether the wait has begun either.
+    wait a little later with a signal that means nothing, some times over: it cannot see whether the wait has begun
+    either, nor whether it was needed.
     """
     waiting = Event()
     if not hasattr(signal, "pthread_kill") or current_thread() is not main_thread():  # Windows has another `input`
@@ -28,26 +29,27 @@ def heard_while_waiting() -> Iterator[Event]:
     heard, told = os.pipe()
     os.set_blocking(told, False)  # a handler must not wait
     before, handler = signal.set_wakeup_fd(told, warn_on_full_buffer=False), signal.signal(signal.SIGURG, _nothing)
-    waker = Thread(target=_wake, args=(heard, waiting), daemon=True)
+    ended = Event()
+    waker = Thread(target=_wake, args=(heard, waiting, ended), daemon=True)
     waker.start()
     try:
         yield waiting
     finally:
-        waiting.clear()
         signal.set_wakeup_fd(before)
-        os.close(told)  # which ends the thread
+        ended.set()
+        os.close(told)  # what the thread waits for comes to an end
         waker.join()
         os.close(heard)
         signal.signal(signal.SIGURG, handler)
 
 
-def _wake(heard: int, waiting: Event) -> None:
+def _wake(heard: int, waiting: Event, ended: Event) -> None:
     ident = main_thread().ident
     assert ident is not None
     while numbers := os.read(heard, 64):
-        while signal.SIGINT in numbers and waiting.is_set():
-            signal.pthread_kill(ident, signal.SIGURG)
-            time.sleep(_AGAIN)
+        for seconds in AGAIN if signal.SIGINT in numbers else ():
+            if not ended.wait(seconds) and waiting.is_set():
+                signal.pthread_kill(ident, signal.SIGURG)
 
 
 def _nothing(number: int, frame: object) -> None:
