@@ -9,8 +9,14 @@
 
 namespace elastic::mamba2 {
 
-constexpr int kChunkWarps = 8;
-constexpr int kChunkThreads = kChunkWarps * kWarp;
+// By the channels that a block has. A narrow one has half the warps and less shared memory, so that a multiprocessor has
+// two: one computes while the other waits.
+template <int kWidth>
+struct ChunkBlock {
+  static constexpr bool kNarrow = kWidth <= kNarrowChunk;
+  static constexpr int kWarps = kNarrow ? 4 : 8, kThreads = kWarps * kWarp;
+  static constexpr int kPerMultiprocessor = kNarrow ? 2 : 1;
+};
 
 struct ChunkPlace {
   int b, head, group, first, channels;  // [first, first + channels) of the head
@@ -102,13 +108,12 @@ struct ChunkTiles {
 
 // As they are copied from the workspace: dt, and the units of x, B and C.
 constexpr int kRawScalars = 4;
-static_assert(kRawScalars * kChunk == kChunkThreads, "a thread copies one");
 
 // Starts the copies of rows [0, tokens) of one tile; what is not there becomes zero. A thread has one column of pieces.
-template <typename Operand, int kColumns>
+template <int kThreads, typename Operand, int kColumns>
 ELASTIC_D void stage_tile(const SharedTile<Operand, kChunk, kColumns>& tile, const OperandRows& rows, int first,
                           int tokens) {
-  constexpr int kPieces = kColumns / kOperandPiece, kRows = kChunkThreads / kPieces;  // of a pass
+  constexpr int kPieces = kColumns / kOperandPiece, kRows = kThreads / kPieces;  // of a pass
   const int begin = static_cast<int>(threadIdx.x / kPieces);
   const int column = static_cast<int>(threadIdx.x % kPieces) * kOperandPiece;
   const Operand* const from = rows.template operands<Operand>(first + begin) + column;
@@ -125,16 +130,20 @@ ELASTIC_D void stage_tile(const SharedTile<Operand, kChunk, kColumns>& tile, con
 template <typename Operand, int kWidth>
 ELASTIC_D void stage_chunk(const ChunkView& view, const ChunkPlace& place, int first, int stage,
                            const ChunkTiles<Operand, kWidth>& tiles, float* raw) {
+  constexpr int kThreads = ChunkBlock<kWidth>::kThreads;
   const int left = place.length - first, tokens = left < kChunk ? left : kChunk;
-  const int token = static_cast<int>(threadIdx.x) % kChunk, kind = static_cast<int>(threadIdx.x) / kChunk;
-  const float* const from = kind == 0   ? view.dt + first + token
-                            : kind == 1 ? view.x.unit(first + token)
-                            : kind == 2 ? view.b.unit(first + token)
-                                        : view.c.unit(first + token);
-  copy_async_or_zero<4>(raw + threadIdx.x, from, token < tokens);
-  stage_tile(tiles.c(), view.c, first, tokens);
-  stage_tile(tiles.b(stage), view.b, first, tokens);
-  stage_tile(tiles.x(stage), view.x, first, tokens);
+  ELASTIC_UNROLL
+  for (int pass = 0; pass < kRawScalars * kChunk / kThreads; ++pass) {
+    const int i = pass * kThreads + static_cast<int>(threadIdx.x), token = i % kChunk, kind = i / kChunk;
+    const float* const from = kind == 0   ? view.dt + first + token
+                              : kind == 1 ? view.x.unit(first + token)
+                              : kind == 2 ? view.b.unit(first + token)
+                                          : view.c.unit(first + token);
+    copy_async_or_zero<4>(raw + i, from, token < tokens);
+  }
+  stage_tile<kThreads>(tiles.c(), view.c, first, tokens);
+  stage_tile<kThreads>(tiles.b(stage), view.b, first, tokens);
+  stage_tile<kThreads>(tiles.x(stage), view.x, first, tokens);
 }
 
 }  // namespace elastic::mamba2

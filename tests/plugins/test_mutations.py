@@ -279,6 +279,7 @@ CHUNK_SUITE = (
     "chunks P=100",
     "chunks ragged",
 )
+NARROW_SUITE = tuple(row.replace("chunks ", "chunks narrow, ") for row in CHUNK_SUITE)
 
 
 def build_mutant(mutation: Mutation, build: HostBuild, objects: dict[str, Path], folder: Path) -> Path:
@@ -327,6 +328,7 @@ def test_mutation_is_caught(name: str, quick_objects: dict[str, Path], tmp_path:
 def test_mutation_of_chunk_prefill_is_caught(name: str, quick_objects: dict[str, Path], tmp_path: Path) -> None:
     mutant = build_mutant(CHUNK_MUTATIONS[name], QUICK, quick_objects, tmp_path)
     assert why_caught(mutant, tmp_path, CHUNK_SUITE)
+    assert why_caught(mutant, tmp_path, NARROW_SUITE)  # the same source, shared out among half as many warps
 
 
 #: Built as mutants are, with nothing broken: where it fails, no mutant is caught by its fault.

@@ -291,4 +291,29 @@ def chunk_rows() -> dict[str, Case]:
     )
     rows["gated, 65 of 201"] = replace(gated, calls=((65, 0),), pad_to=201)
     rows["gated, scale=1e5"] = replace(gated, scale=1e5)
-    return {f"chunks {name}": case for name, case in rows.items()}
+    return {f"chunks {name}": case for name, case in (rows | narrow_rows()).items()}
+
+
+def narrow_rows() -> dict[str, Case]:
+    """Of chunk_prefill in narrow blocks: what depends on who has which tokens, channels and rows of the state."""
+    base = Case(kernel="chunk_prefill_narrow", head_dim=80)
+    rows = {f"P={head_dim}": replace(base, head_dim=head_dim) for head_dim in (12, 48, 56, 64, 80, 100)}
+    for tokens in (1, 63, 64, 129):
+        rows[f"T={tokens}"] = replace(base, calls=((tokens,),), groups=1, heads_per_group=4)
+    for state in (8, 60, 100):
+        rows[f"N={state}"] = replace(base, state_size=state, head_dim=40)
+    for scale in (1e5, 1e-5):
+        rows[f"scale={scale}"] = replace(base, scale=scale)
+    for length in (0, 65):
+        rows[f"length={length} of 201"] = replace(base, calls=((length,),), pad_to=201)
+    rows["ragged"] = replace(base, calls=((0, 3, 64, 129),), aliased=False, head_dim=64)
+    rows["continuations"] = replace(base, calls=((65, 0, 3), (2, 64, 1), (0, 5, 17)))
+    rows["tiny decay"] = replace(base, decay="tiny")
+    for order in ("forward", "reversed"):
+        rows[f"{order} order"] = replace(base, order=order)
+    rows["float16"] = replace(base, activation="float16")
+    gated = replace(base, kernel="chunk_prefill_gated_narrow", activation="bfloat16")
+    rows["gated"] = replace(gated, heads_per_group=4)
+    rows["gated, P=100, 65 of 201"] = replace(gated, head_dim=100, calls=((65, 0),), pad_to=201)
+    rows["gated, scale=1e5"] = replace(gated, scale=1e5)
+    return {f"narrow, {name}": case for name, case in rows.items()}
