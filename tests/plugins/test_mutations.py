@@ -181,14 +181,14 @@ CHUNK_MUTATIONS = {
         (CHUNK,),
     ),
     "decay of the token before": Mutation(SCALARS, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
-    "tail with dt": Mutation(VIEW, "from, token < tokens);", "from, token < tokens || kind == 0);", (CHUNK,)),
-    "tail one too long": Mutation(VIEW, "from, token < tokens);", "from, token <= tokens);", (CHUNK,)),
-    "tail one too short": Mutation(VIEW, "row < tokens && column", "row + 1 < tokens && column", (CHUNK,)),
+    "tail with dt": Mutation(VIEW, "* step, token < tokens);", "* step, token < tokens || kind == 0);", (CHUNK,)),
+    "tail one too long": Mutation(VIEW, "* step, token < tokens);", "* step, token <= tokens);", (CHUNK,)),
+    "tail one too short": Mutation(VIEW, "pass * kRows < there);", "pass * kRows + 1 < there);", (CHUNK,)),
     "tail not zero": Mutation(
-        VIEW, "if (begin < kRows && row < kChunk)", "if (begin < kRows && row < tokens)", (CHUNK,)
+        VIEW, "if (kEveryThread || (begin < kRows && row < kChunk))", "if (begin < kRows && row < tokens)", (CHUNK,)
     ),
     "columns past the segment's end": Mutation(
-        VIEW, "row < tokens && column < rows.count);", "row < tokens);", (CHUNK,)
+        VIEW, "column < rows.count ? tokens - begin : 0;", "tokens - begin;", (CHUNK,)
     ),
     "y past the length": Mutation(
         CHUNK_FILE,
