@@ -199,6 +199,21 @@ ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[4]) {
                  : "r"(address)
                  : "memory");
 }
+// ldmatrix.x2: of two, whose rows the first sixteen lanes name.
+template <bool kTransposed>
+ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[2]) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(pairs[0]), "=r"(pairs[1])
+                 : "r"(address)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(pairs[0]), "=r"(pairs[1])
+                 : "r"(address)
+                 : "memory");
+}
 
 // mma.m16n8k16 with float32 sums; all lanes of the warp.
 template <typename T>

@@ -26,13 +26,14 @@ struct Accumulator {
   ELASTIC_D static int column(int i) { return static_cast<int>(threadIdx.x) % 4 * 2 + i % 2; }
 };
 
-// kRows x kColumns elements in shared memory, every row followed by 16 bytes that are not used: with rows of an even
-// number of 16-byte pieces eight of them, as ldmatrix reads them, lie in different banks.
+// kRows x kColumns elements in shared memory, in rows of an odd number of 16-byte pieces: eight of them, as ldmatrix
+// reads them, lie in different banks. Where the columns are an even number, a piece follows them that is not used; where
+// they are odd, their last part has eight columns and nothing behind it.
 template <typename T, int kRows, int kColumns>
 class SharedTile {
  public:
-  static_assert(sizeof(T) == 2 && kColumns % 16 == 0, "rows of whole 16x16 parts: pad the tile");
-  static constexpr int kPitch = kColumns + 8;
+  static_assert(sizeof(T) == 2 && kColumns % 8 == 0, "rows of whole 16-byte pieces: pad the tile");
+  static constexpr int kPitch = kColumns % 16 == 0 ? kColumns + 8 : kColumns;
   static constexpr int kElements = kRows * kPitch;
 
   ELASTIC_D explicit SharedTile(T* elements) : elements_(elements) {}
@@ -85,6 +86,14 @@ ELASTIC_D void load_b(const SharedTile<T, kRows, kColumns>& tile, int row, int c
   load_matrices<true>(tile.at(row + matrix_row(), column + matrix_column()), pairs);
   b[0] = {{pairs[0], pairs[1]}};
   b[1] = {{pairs[2], pairs[3]}};
+}
+
+// B of one product: the part of 16 rows and 8 columns that begins at (row, column).
+template <typename T, int kRows, int kColumns>
+ELASTIC_D FragmentB load_b(const SharedTile<T, kRows, kColumns>& tile, int row, int column) {
+  FragmentB b;
+  load_matrices<true>(tile.at(row + matrix_row(), column), b.pairs);
+  return b;
 }
 
 // D += A*B in float32; T: the type of A and B, float16 or bfloat16.

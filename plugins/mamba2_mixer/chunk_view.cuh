@@ -9,8 +9,14 @@
 
 namespace elastic::mamba2 {
 
-constexpr int kChunkWarps = 8;
-constexpr int kChunkThreads = kChunkWarps * kWarp;
+// By the channels that a block has. A narrow one has half the warps and less shared memory, so that a multiprocessor has
+// two: one computes while the other waits.
+template <int kWidth>
+struct ChunkBlock {
+  static constexpr bool kNarrow = kWidth <= kNarrowChunk;
+  static constexpr int kWarps = kNarrow ? 4 : 8, kThreads = kWarps * kWarp;
+  static constexpr int kPerMultiprocessor = kNarrow ? 2 : 1;
+};
 
 struct ChunkPlace {
   int b, head, group, first, channels;  // [first, first + channels) of the head
@@ -62,8 +68,8 @@ struct PlainOutput {
 // Or q = y * silu(z), in the place of the mixer's output, for norm_in_place. T must have the range of float32.
 template <typename T>
 struct GatedOutput {
-  using Raw = Pack<T, 2>;
-  Input<T> z;  // of token 0, as is
+  using Raw = Pack<uint32_t, 1>;  // two of T in a word, until they are used: taken apart they would be waited for
+  Input<T> z;                     // of token 0, as is
   T* q;
   int64_t z_pitch, q_pitch;
 
@@ -72,10 +78,12 @@ struct GatedOutput {
         q(output_row<T>(args, place.b, 0) + place.head * args.shape.head_dim + place.first),
         z_pitch(projected_width(args.shape)),
         q_pitch(inner_channels(args.shape)) {}
-  ELASTIC_D Raw load(int token, int channel) const { return z.from(token * z_pitch).template pack<2>(channel); }
+  ELASTIC_D Raw load(int token, int channel) const {
+    return Input<uint32_t>(z.address(token * z_pitch + channel)).template pack<1>(0);
+  }
   ELASTIC_D void store(int token, int channel, const Pack<float, 2>& y, const Raw& gate) const {
-    const uint32_t gated = pack_pair<T>(y.at[0] * quick_silu(to_float(gate.at[0])),
-                                        y.at[1] * quick_silu(to_float(gate.at[1])));
+    const Pack<float, 2> by = floats_of_words<T, 2>(gate);
+    const uint32_t gated = pack_pair<T>(y.at[0] * quick_silu(by.at[0]), y.at[1] * quick_silu(by.at[1]));
     *reinterpret_cast<uint32_t*>(q + token * q_pitch + channel) = gated;
   }
 };
@@ -102,22 +110,24 @@ struct ChunkTiles {
 
 // As they are copied from the workspace: dt, and the units of x, B and C.
 constexpr int kRawScalars = 4;
-static_assert(kRawScalars * kChunk == kChunkThreads, "a thread copies one");
 
 // Starts the copies of rows [0, tokens) of one tile; what is not there becomes zero. A thread has one column of pieces.
-template <typename Operand, int kColumns>
+template <int kThreads, typename Operand, int kColumns>
 ELASTIC_D void stage_tile(const SharedTile<Operand, kChunk, kColumns>& tile, const OperandRows& rows, int first,
                           int tokens) {
-  constexpr int kPieces = kColumns / kOperandPiece, kRows = kChunkThreads / kPieces;  // of a pass
+  constexpr int kPieces = kColumns / kOperandPiece, kRows = kThreads / kPieces;  // of a pass
+  // Then no branch stands between the copies, and each one's address is a step from the last one's.
+  constexpr bool kEveryThread = kThreads % kPieces == 0 && kChunk % kRows == 0;
   const int begin = static_cast<int>(threadIdx.x / kPieces);
   const int column = static_cast<int>(threadIdx.x % kPieces) * kOperandPiece;
   const Operand* const from = rows.template operands<Operand>(first + begin) + column;
+  const int there = column < rows.count ? tokens - begin : 0;  // rows from the thread's first on
   ELASTIC_UNROLL
   for (int pass = 0; pass < divide_up(kChunk, kRows); ++pass) {
     const int row = begin + pass * kRows;
-    if (begin < kRows && row < kChunk)
+    if (kEveryThread || (begin < kRows && row < kChunk))
       copy_async_or_zero<16>(tile.at(row, column), from + pass * rows.template stride<Operand>(kRows),
-                             row < tokens && column < rows.count);
+                             pass * kRows < there);
   }
 }
 
@@ -125,16 +135,20 @@ ELASTIC_D void stage_tile(const SharedTile<Operand, kChunk, kColumns>& tile, con
 template <typename Operand, int kWidth>
 ELASTIC_D void stage_chunk(const ChunkView& view, const ChunkPlace& place, int first, int stage,
                            const ChunkTiles<Operand, kWidth>& tiles, float* raw) {
+  constexpr int kThreads = ChunkBlock<kWidth>::kThreads;
   const int left = place.length - first, tokens = left < kChunk ? left : kChunk;
-  const int token = static_cast<int>(threadIdx.x) % kChunk, kind = static_cast<int>(threadIdx.x) / kChunk;
-  const float* const from = kind == 0   ? view.dt + first + token
-                            : kind == 1 ? view.x.unit(first + token)
-                            : kind == 2 ? view.b.unit(first + token)
-                                        : view.c.unit(first + token);
-  copy_async_or_zero<4>(raw + threadIdx.x, from, token < tokens);
-  stage_tile(tiles.c(), view.c, first, tokens);
-  stage_tile(tiles.b(stage), view.b, first, tokens);
-  stage_tile(tiles.x(stage), view.x, first, tokens);
+  ELASTIC_UNROLL
+  for (int pass = 0; pass < kRawScalars * kChunk / kThreads; ++pass) {
+    const int i = pass * kThreads + static_cast<int>(threadIdx.x), token = i % kChunk, kind = i / kChunk;
+    // What each token has of a kind is a step from the last one's: no branch, and the step is chosen, not the address.
+    const OperandRows& rows = kind == 1 ? view.x : kind == 2 ? view.b : view.c;
+    const float* const of_kind = kind == 0 ? view.dt : rows.unit(0);
+    const int step = kind == 0 ? 1 : rows.pitch;
+    copy_async_or_zero<4>(raw + i, of_kind + static_cast<int64_t>(first + token) * step, token < tokens);
+  }
+  stage_tile<kThreads>(tiles.c(), view.c, first, tokens);
+  stage_tile<kThreads>(tiles.b(stage), view.b, first, tokens);
+  stage_tile<kThreads>(tiles.x(stage), view.x, first, tokens);
 }
 
 }  // namespace elastic::mamba2

@@ -116,7 +116,7 @@ struct SegmentConvolution {
   int pitch, count;  // from token to token; the segment's operands, padding included
   SegmentMaximum<kVec> largest_of_segment;
   int channel, end;  // in the segment; of the tokens
-  bool exists, filled;  // the latter: 32 bytes behind the operands are the segment's too
+  bool exists, filled;  // the latter: the lane has a piece of what is written behind the operands, see `fills`
   ConvWindow<T, kVec, 4> window;
 
   // Past the end the last token again: at the end of a branch around the loads they would be waited for.
@@ -170,6 +170,13 @@ struct SegmentConvolution {
   }
 };
 
+// Whether a lane of a segment writes one of the pieces of 16 bytes, the unit and zeros, that stand behind its operands:
+// as many lanes as there are pieces to the end of 32 bytes, none where that end is past the segment's place.
+ELASTIC_D bool fills(const SegmentPlace& place, const OperandRows& rows, int lane) {
+  const int bytes = 2 * rows.count, end = (bytes / 32 + 1) * 32;
+  return 16 * lane < end - bytes && end <= static_cast<int>(sizeof(float)) * place.channels;
+}
+
 // Blocks a multiprocessor: as many as leave enough registers to spill none.
 template <typename T, int kVec>
 ELASTIC_HD constexpr int operand_blocks() {
@@ -196,7 +203,7 @@ __global__ void __launch_bounds__(kConvThreads, operand_blocks<T, kVec>())
   if (tile.begin == 0 && exists) write_conv_state(view, tile.length);
   if (tile.begin >= tile.end) return;
   const OperandRows rows(args, workspace, tile.b, place.channel, place.channels);
-  const bool filled = exists && sizeof(float) * place.channels >= 2u * rows.count + 32;
+  const bool filled = exists && fills(place, rows, place.lane());
   SegmentConvolution<Operand, T, kVec> segment = {
       view, rows.pairs(tile.begin) + offset / 2, rows.pitch, rows.count, SegmentMaximum<kVec>(place), offset, tile.end,
       exists, filled, {}};

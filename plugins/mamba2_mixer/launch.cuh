@@ -71,9 +71,8 @@ Outcome launch_scan_prefill(const Args& args, cudaStream_t stream) {
 }
 
 template <typename T>
-Outcome launch_chunk_prefill(const Args& args, cudaStream_t stream) {
+Outcome launch_chunk_prefill(const Args& args, int width, cudaStream_t stream) {
   const PrefillWorkspace workspace = prefill_workspace(args);
-  const int width = chunk_width(args.shape.head_dim);
   Outcome outcome = launch_conv_operands<T>(args, workspace, width, stream);
   if (outcome.error == cudaSuccess) outcome = launch_chunks(args, workspace, width, stream);
   if (outcome.error == cudaSuccess) outcome = launch_norm<T>(args, workspace, stream);
@@ -82,9 +81,8 @@ Outcome launch_chunk_prefill(const Args& args, cudaStream_t stream) {
 
 // bfloat16 only: what is gated before the norm needs the range of float32.
 template <typename T>
-Outcome launch_chunk_prefill_gated(const Args& args, cudaStream_t stream) {
+Outcome launch_chunk_prefill_gated(const Args& args, int width, cudaStream_t stream) {
   const PrefillWorkspace workspace = prefill_workspace(args);
-  const int width = chunk_width(args.shape.head_dim);
   Outcome outcome = launch_conv_operands<T>(args, workspace, width, stream);
   if (outcome.error == cudaSuccess) outcome = launch_gated_chunks(args, workspace, width, stream);
   if (outcome.error == cudaSuccess) outcome = launch_norm_in_place<T>(args, stream);
@@ -94,10 +92,11 @@ Outcome launch_chunk_prefill_gated(const Args& args, cudaStream_t stream) {
 template <typename T>
 Outcome launch_mixer(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stream) {
   if (kernel == ELASTIC_MAMBA2_DECODE_STEP) return launch_decode<T>(args, stream);
+  if (kernel == ELASTIC_MAMBA2_SCAN_PREFILL) return launch_scan_prefill<T>(args, stream);
+  const int width = chunk_width(args.shape.head_dim, is_narrow(kernel));
   if constexpr (std::is_same_v<T, bfloat16>)
-    if (kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_GATED) return launch_chunk_prefill_gated<T>(args, stream);
-  return kernel == ELASTIC_MAMBA2_CHUNK_PREFILL ? launch_chunk_prefill<T>(args, stream)
-                                                : launch_scan_prefill<T>(args, stream);
+    if (is_gated(kernel)) return launch_chunk_prefill_gated<T>(args, width, stream);
+  return launch_chunk_prefill<T>(args, width, stream);
 }
 
 }  // namespace elastic::mamba2

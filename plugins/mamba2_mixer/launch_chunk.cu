@@ -10,12 +10,17 @@ Outcome launch_width(const Args& args, PrefillWorkspace workspace, cudaStream_t 
   const dim3 grid(divide_up(args.shape.head_dim, kWidth) * args.shape.heads, args.shape.batch);
   constexpr int kBytes = ChunkTiles<ChunkOperand, kWidth>::kBytes;
   const auto kernel = chunk_prefill<Output, ChunkOperand, kWidth>;
-  return {"chunk_prefill", launch_with_shared(kernel, grid, dim3(kChunkThreads), kBytes, stream, args, workspace)};
+  const dim3 block(ChunkBlock<kWidth>::kThreads);
+  return {"chunk_prefill", launch_with_shared(kernel, grid, block, kBytes, stream, args, workspace)};
 }
 
 template <typename Output>
 Outcome launch_output(const Args& args, PrefillWorkspace workspace, int width, cudaStream_t stream) {
   switch (width) {
+    case 32:
+      return launch_width<Output, 32>(args, workspace, stream);
+    case 40:
+      return launch_width<Output, 40>(args, workspace, stream);
     case 48:
       return launch_width<Output, 48>(args, workspace, stream);
     case 64:

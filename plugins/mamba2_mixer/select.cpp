@@ -24,6 +24,8 @@ std::string check_range(const char* subject, int64_t value, int64_t low, int64_t
 
 constexpr int kChunkCapability = 8;  // the first with tensor cores for these operands and copies past the registers
 
+bool runs_chunks(const Call& call) { return call.capability >= kChunkCapability && fits_chunks(call.shape); }
+
 std::string why_not_decode(const Shape& s) {
   return "Mamba2Mixer: kernel decode_step: expected 1 token, a convolution of width 4, and a state size and channels "
          "of a group that are multiples of 4, found " +
@@ -31,10 +33,18 @@ std::string why_not_decode(const Shape& s) {
          " and " + std::to_string(group_channels(s));
 }
 
-// `kernel`: chunk_prefill or its variant.
-std::string why_not_chunks(const char* kernel, const Call& call) {
+std::string name_of_chunks(ElasticMamba2Kernel kernel) {
+  return std::string("kernel chunk_prefill") + (is_gated(kernel) ? "_gated" : "") +
+         (is_narrow(kernel) ? "_narrow" : "");
+}
+
+// `kernel`: chunk_prefill or one of its variants.
+std::string why_not_chunks(ElasticMamba2Kernel kernel, const Call& call) {
   const Shape& s = call.shape;
-  return std::string("Mamba2Mixer: kernel ") + kernel +
+  if (is_gated(kernel) && call.activation != ELASTIC_BFLOAT16)
+    return unlike("activation type of " + name_of_chunks(kernel), "2 (bfloat16)", call.activation);
+  if (runs_chunks(call)) return "";
+  return "Mamba2Mixer: " + name_of_chunks(kernel) +
          ": expected compute capability 8 or later, a convolution of width 4, heads in a multiple of 4, head and state "
          "sizes of 8 to 128 in multiples of 4, found " +
          std::to_string(call.capability) + ", " + std::to_string(s.conv_width) + ", " + std::to_string(s.heads) + ", " +
@@ -68,12 +78,11 @@ std::string check_shape(const Shape& s) {
 
 std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* chosen) {
   const Shape& shape = call.shape;
-  const bool tensor_cores = call.capability >= kChunkCapability && fits_chunks(shape);
   switch (asked) {
     case ELASTIC_MAMBA2_AUTO: {
-      const bool chunks = tensor_cores && shape.tokens >= kMinChunkTokens && call.activation != ELASTIC_FLOAT32;
       const auto by_chunks =
           call.activation == ELASTIC_BFLOAT16 ? ELASTIC_MAMBA2_CHUNK_PREFILL_GATED : ELASTIC_MAMBA2_CHUNK_PREFILL;
+      const bool chunks = runs_chunks(call) && shape.tokens >= kMinChunkTokens && call.activation != ELASTIC_FLOAT32;
       *chosen = decodes(shape) ? ELASTIC_MAMBA2_DECODE_STEP : (chunks ? by_chunks : ELASTIC_MAMBA2_SCAN_PREFILL);
       return "";
     }
@@ -84,16 +93,16 @@ std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* 
       *chosen = ELASTIC_MAMBA2_SCAN_PREFILL;
       return "";
     case ELASTIC_MAMBA2_CHUNK_PREFILL:
-      *chosen = ELASTIC_MAMBA2_CHUNK_PREFILL;
-      return tensor_cores ? "" : why_not_chunks("chunk_prefill", call);
     case ELASTIC_MAMBA2_CHUNK_PREFILL_GATED:
-      *chosen = ELASTIC_MAMBA2_CHUNK_PREFILL_GATED;
-      if (call.activation != ELASTIC_BFLOAT16)
-        return unlike("activation type of kernel chunk_prefill_gated", "2 (bfloat16)", call.activation);
-      return tensor_cores ? "" : why_not_chunks("chunk_prefill_gated", call);
+    case ELASTIC_MAMBA2_CHUNK_PREFILL_NARROW:
+    case ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_NARROW:
+      *chosen = static_cast<ElasticMamba2Kernel>(asked);
+      return why_not_chunks(*chosen, call);
     default:
       return unlike("kernel",
-                    "0 (auto), 1 (decode_step), 2 (scan_prefill), 3 (chunk_prefill) or 4 (chunk_prefill_gated)", asked);
+                    "0 (auto), 1 (decode_step), 2 (scan_prefill), 3 (chunk_prefill), 4 (chunk_prefill_gated), "
+                    "5 (chunk_prefill_narrow) or 6 (chunk_prefill_gated_narrow)",
+                    asked);
   }
 }
 

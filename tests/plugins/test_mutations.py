@@ -181,14 +181,14 @@ CHUNK_MUTATIONS = {
         (CHUNK,),
     ),
     "decay of the token before": Mutation(SCALARS, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
-    "tail with dt": Mutation(VIEW, "from, token < tokens);", "from, token < tokens || kind == 0);", (CHUNK,)),
-    "tail one too long": Mutation(VIEW, "from, token < tokens);", "from, token <= tokens);", (CHUNK,)),
-    "tail one too short": Mutation(VIEW, "row < tokens && column", "row + 1 < tokens && column", (CHUNK,)),
+    "tail with dt": Mutation(VIEW, "* step, token < tokens);", "* step, token < tokens || kind == 0);", (CHUNK,)),
+    "tail one too long": Mutation(VIEW, "* step, token < tokens);", "* step, token <= tokens);", (CHUNK,)),
+    "tail one too short": Mutation(VIEW, "pass * kRows < there);", "pass * kRows + 1 < there);", (CHUNK,)),
     "tail not zero": Mutation(
-        VIEW, "if (begin < kRows && row < kChunk)", "if (begin < kRows && row < tokens)", (CHUNK,)
+        VIEW, "if (kEveryThread || (begin < kRows && row < kChunk))", "if (begin < kRows && row < tokens)", (CHUNK,)
     ),
     "columns past the segment's end": Mutation(
-        VIEW, "row < tokens && column < rows.count);", "row < tokens);", (CHUNK,)
+        VIEW, "column < rows.count ? tokens - begin : 0;", "tokens - begin;", (CHUNK,)
     ),
     "y past the length": Mutation(
         CHUNK_FILE,
@@ -279,6 +279,7 @@ CHUNK_SUITE = (
     "chunks P=100",
     "chunks ragged",
 )
+NARROW_SUITE = tuple(row.replace("chunks ", "chunks narrow, ") for row in CHUNK_SUITE)
 
 
 def build_mutant(mutation: Mutation, build: HostBuild, objects: dict[str, Path], folder: Path) -> Path:
@@ -327,6 +328,7 @@ def test_mutation_is_caught(name: str, quick_objects: dict[str, Path], tmp_path:
 def test_mutation_of_chunk_prefill_is_caught(name: str, quick_objects: dict[str, Path], tmp_path: Path) -> None:
     mutant = build_mutant(CHUNK_MUTATIONS[name], QUICK, quick_objects, tmp_path)
     assert why_caught(mutant, tmp_path, CHUNK_SUITE)
+    assert why_caught(mutant, tmp_path, NARROW_SUITE)  # the same source, shared out among half as many warps
 
 
 #: Built as mutants are, with nothing broken: where it fails, no mutant is caught by its fault.

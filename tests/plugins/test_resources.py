@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -103,6 +104,18 @@ def test_tensor_core_kernels_fit_the_smallest_card() -> None:
     for kernel, dynamic in asked.items():
         assert {usage.shared > dynamic for arch, usage in table[kernel].items() if arch >= 80} == {True}
         assert max(usage.shared for usage in table[kernel].values()) <= resources.SHARED_LIMIT[86]
+
+
+def test_of_narrow_blocks_a_multiprocessor_has_two() -> None:
+    """Where shared memory is 164 KiB and more. Each block takes 1 KiB besides (CUDA C++ Programming Guide)."""
+    table = resources.from_json(resources.TABLE.read_text())
+    narrow = [kernel for kernel in table if re.fullmatch(r"chunk_prefill<.*, (32|40)>", kernel)]
+    assert len(narrow) == 4
+    for kernel in narrow:
+        for arch in (80, 90, 100):
+            usage, whole = table[kernel][arch], resources.SHARED_LIMIT[arch] + resources.KIB
+            assert 2 * (usage.shared + resources.KIB) <= whole, (kernel, arch)
+            assert 2 * 128 * -(-usage.registers // 8) * 8 <= 65536, (kernel, arch)
 
 
 def test_readme_shows_the_table() -> None:

@@ -35,6 +35,24 @@ __global__ void fragments(uint32_t* out) {
     }
 }
 
+// B of the last eight columns of a tile of three pieces a row, whose elements are their own positions. kWhole: as if
+// there were eight more, which of the last row are not there.
+template <bool kWhole>
+__global__ void odd_part(uint32_t* out) {
+  using Tile = SharedTile<float16, kK, 24>;
+  ELASTIC_SHARED(float16, elements, Tile::kElements);
+  const Tile tile(elements);
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int i = lane; i < kK * 24; i += kWarp) *tile.at(i / 24, i % 24) = half_of_bits(static_cast<unsigned short>(i));
+  __syncthreads();
+  FragmentB b[2];
+  if constexpr (kWhole)
+    load_b(tile, 0, 16, b);
+  else
+    b[0] = load_b(tile, 0, 16);
+  for (int i = 0; i < 2; ++i) out[lane * 2 + i] = b[0].pairs[i];
+}
+
 // D of registers that the host chose: a[4], b[2] a lane.
 __global__ void products(float* d, const uint32_t* registers) {
   const int lane = static_cast<int>(threadIdx.x);
@@ -146,6 +164,11 @@ int main(int count, char** words) {
     uint32_t* const out = put(std::vector<uint32_t>(kWarp * 16));
     (void)launch(fragments, dim3(1), dim3(kWarp), nullptr, out);
     show(out, kWarp * 16);
+  }
+  if (is("odd part") || is("past the columns")) {
+    uint32_t* const out = put(std::vector<uint32_t>(kWarp * 2));
+    (void)launch(is("odd part") ? odd_part<false> : odd_part<true>, dim3(1), dim3(kWarp), nullptr, out);
+    show(out, kWarp * 2);
   }
   if (is("products")) {
     uint32_t* const registers = put(read<uint32_t>(kWarp * 6));

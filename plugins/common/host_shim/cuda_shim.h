@@ -209,8 +209,8 @@ template <typename T>
 inline std::uint32_t pack_pair(float first, float second) {
   return from_float<T>(first).bits | static_cast<std::uint32_t>(from_float<T>(second).bits) << 16;
 }
-template <bool kTransposed>
-void load_matrices(const void* row, std::uint32_t (&pairs)[4]);
+template <bool kTransposed, int kCount>
+void load_matrices(const void* row, std::uint32_t (&pairs)[kCount]);
 template <typename T>
 void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
 

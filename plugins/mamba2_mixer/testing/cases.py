@@ -1,4 +1,4 @@
-"""Cases for the mixer's kernels: what to compute, seeded data for it, and the file that case_runner reads.
+"""Cases for the mixer's kernels: what to compute, seeded data for it, and how far off a result is.
 
 A case is a base row with a few changes. Padding, and all memory that a kernel must write, is NaN.
 """
@@ -14,7 +14,6 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 from mamba2_mixer import reference
-from mamba2_mixer.library import KERNELS
 from numpy.typing import NDArray
 
 MIXER = Path(__file__).parents[1]
@@ -22,7 +21,6 @@ CONTRACT = json.loads((MIXER / "contract.json").read_text())
 MIN_CHUNK_TOKENS = int(re.findall(r"kMinChunkTokens = (\d+);", (MIXER / "limits.h").read_text())[0])
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 DTYPE_CODES = {"float32": 0, "float16": 1, "bfloat16": 2}  # ElasticDtype in params.h
-ORDERS = {"forward": 0, "reversed": 1, "random": 2}  # shim::Order
 EPSILON = 1e-5
 
 
@@ -149,55 +147,6 @@ def expected(case: Case, data: Data) -> Result:
         out, state = reference.mixer(parameters, state, projected.astype(np.float64), length)
         y.append(out)
     return Result(y, state.conv, state.ssm)
-
-
-def write_case(case: Case, data: Data, path: Path) -> None:
-    """The file that case_runner reads: header lines, an empty line, raw tensors."""
-    header = {
-        "batch": case.batch,
-        "heads": case.heads,
-        "head_dim": case.head_dim,
-        "groups": case.groups,
-        "state_size": case.state_size,
-        "conv_width": case.conv_width,
-        "activation": DTYPE_CODES[case.activation],
-        "head_param": DTYPE_CODES[case.head_param],
-        "epsilon": EPSILON,
-        "time_step_min": case.limits[0],
-        "time_step_max": case.limits[1],
-        "aliased": int(case.aliased),
-        "kernel": KERNELS[case.kernel],
-        "multiprocessors": case.multiprocessors,
-        "order": ORDERS[case.order],
-        "seed": case.seed,
-        "calls": " ".join(str(case.tokens(i)) for i in range(len(case.calls))),
-    }
-    with path.open("wb") as file:
-        file.write("".join(f"{key} {value}\n" for key, value in header.items()).encode() + b"\n")
-        for tensor in (*data.parameters.values(), data.conv_state, data.ssm_state):
-            file.write(tensor.tobytes())
-        for length, projected in zip(data.length, data.projected, strict=True):
-            file.write(length.tobytes() + projected.tobytes())
-
-
-def read_result(case: Case, path: Path) -> Result:
-    """What case_runner wrote."""
-    raw, offset = path.read_bytes(), 0
-
-    def take(dtype: np.dtype, *shape: int) -> NDArray:
-        nonlocal offset
-        count = int(np.prod(shape))
-        array = np.frombuffer(raw, dtype, count, offset).reshape(shape)
-        offset += array.nbytes
-        return array
-
-    act = DTYPES[case.activation]
-    y = [take(act, case.batch, case.tokens(i), case.inner) for i in range(len(case.calls))]
-    conv_state = take(act, case.batch, case.conv_width - 1, case.channels)
-    ssm_state = take(np.dtype(np.float32), case.batch, case.heads, case.head_dim, case.state_size)
-    if offset != len(raw):
-        raise ValueError(f"{path}: expected {offset} bytes, found {len(raw)}")
-    return Result(y, conv_state, ssm_state)
 
 
 def relative_rms(actual: NDArray, wanted: NDArray, axes: tuple[int, ...]) -> NDArray:
@@ -342,4 +291,29 @@ def chunk_rows() -> dict[str, Case]:
     )
     rows["gated, 65 of 201"] = replace(gated, calls=((65, 0),), pad_to=201)
     rows["gated, scale=1e5"] = replace(gated, scale=1e5)
-    return {f"chunks {name}": case for name, case in rows.items()}
+    return {f"chunks {name}": case for name, case in (rows | narrow_rows()).items()}
+
+
+def narrow_rows() -> dict[str, Case]:
+    """Of chunk_prefill in narrow blocks: what depends on who has which tokens, channels and rows of the state."""
+    base = Case(kernel="chunk_prefill_narrow", head_dim=80)
+    rows = {f"P={head_dim}": replace(base, head_dim=head_dim) for head_dim in (12, 48, 56, 64, 80, 100)}
+    for tokens in (1, 63, 64, 129):
+        rows[f"T={tokens}"] = replace(base, calls=((tokens,),), groups=1, heads_per_group=4)
+    for state in (8, 60, 100):
+        rows[f"N={state}"] = replace(base, state_size=state, head_dim=40)
+    for scale in (1e5, 1e-5):
+        rows[f"scale={scale}"] = replace(base, scale=scale)
+    for length in (0, 65):
+        rows[f"length={length} of 201"] = replace(base, calls=((length,),), pad_to=201)
+    rows["ragged"] = replace(base, calls=((0, 3, 64, 129),), aliased=False, head_dim=64)
+    rows["continuations"] = replace(base, calls=((65, 0, 3), (2, 64, 1), (0, 5, 17)))
+    rows["tiny decay"] = replace(base, decay="tiny")
+    for order in ("forward", "reversed"):
+        rows[f"{order} order"] = replace(base, order=order)
+    rows["float16"] = replace(base, activation="float16")
+    gated = replace(base, kernel="chunk_prefill_gated_narrow", activation="bfloat16")
+    rows["gated"] = replace(gated, heads_per_group=4)
+    rows["gated, P=100, 65 of 201"] = replace(gated, head_dim=100, calls=((65, 0),), pad_to=201)
+    rows["gated, scale=1e5"] = replace(gated, scale=1e5)
+    return {f"narrow, {name}": case for name, case in rows.items()}

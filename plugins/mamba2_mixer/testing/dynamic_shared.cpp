@@ -12,6 +12,8 @@ void show() {
 }
 
 int main() {
+  show<32>();
+  show<40>();
   show<48>();
   show<64>();
   show<80>();

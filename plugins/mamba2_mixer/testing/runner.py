@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from mamba2_mixer.testing.cases import make_data, read_result, write_case
+from mamba2_mixer.testing.case_files import read_result, write_case
+from mamba2_mixer.testing.cases import make_data
 
 PLUGINS = Path(__file__).parents[2]
 #: Translation units of the library, without the TensorRT glue.
