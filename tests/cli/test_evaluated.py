@@ -52,7 +52,7 @@ def test_summary_inspect_and_page_name_what_is_quantised(run: Run, model: Path, 
     size = f"{entry.weight_bytes / 1024:.1f} KiB int8"
     said = summary(exported, model)
     assert size in said
-    lost = f"what int8 has lost: elastic-export evaluate {exported.output} --against {model} --text FILE"
+    lost = f"what int8 has lost on a text: elastic-export evaluate {exported.output} --against {model} --text FILE"
     assert said.splitlines()[-1] == lost
     assert json.loads(result_json(exported))["budgets"][0]["quantisation"] == "int8"
     assert size in run("inspect", str(exported.output))[1]

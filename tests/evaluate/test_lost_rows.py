@@ -13,8 +13,9 @@ import pytest
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.evaluate.counterpart import Counterpart, counterparts, rounded_models
 from elastic_export.evaluate.from_checkpoint import checkpoint_models
-from elastic_export.evaluate.lost_rows import NAMED, row_errors, weight_loss
+from elastic_export.evaluate.lost_rows import row_errors, weight_loss
 from elastic_export.runs import positions
+from elastic_export.weights.weight_loss import NAMED
 from elastic_runtime.errors import InputError
 from elastic_runtime.ort.weight_source import WeightSource
 

@@ -14,10 +14,11 @@ import pytest
 
 from changed_bundle import reseal
 from elastic_export.evaluate.loss import LayerError, Loss, TextLoss
-from elastic_export.evaluate.lost_rows import LostRow, WeightLoss
+from elastic_export.evaluate.lost_rows import WeightLoss
 from elastic_export.evaluate.result import Evaluation, Reference, Row, Source, Text
 from elastic_export.report.facts import facts_of
 from elastic_export.report.page import page_of
+from elastic_export.weights.weight_loss import LostRow
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import Checkpoint
