@@ -15,7 +15,7 @@ from pathlib import Path
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.layers.eight_bits import EightBits
-from elastic_export.weights.quantised import Quantised
+from elastic_export.weights.quantised import Quantised, counted_beside
 
 
 def main() -> None:
@@ -40,6 +40,7 @@ def main() -> None:
     print(f"{seconds:.1f} s, {processor:.1f} s of a processor, {after.ru_maxrss / 1e6:.2f} GB resident at most")
     for path in files:
         path.unlink()
+        counted_beside(path).unlink()
 
 
 if __name__ == "__main__":
