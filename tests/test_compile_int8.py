@@ -224,7 +224,7 @@ def test_reports_say_what_rounding_took_as_evaluate_does(source: Path, tmp_path:
     assert found.keys() == {"full.int8", "small.int8"}
     for budget, expected in measured(source, tmp_path / "out").items():
         section = found[f"{budget}.int8"]
-        assert (section["quantisation"], section["plain"]) == ("int8", "bf16")
+        assert (section["quantisation"], section["dequantised"]) == ("int8", [])
         assert section["error"] == pytest.approx(expected.error, rel=1e-3)
         rows = [(row["tensor"], row["row"]) for row in section["rows"]]
         assert rows == [(row.tensor, row.row) for row in expected.rows]

@@ -101,7 +101,7 @@ def test_an_export_of_the_demo_counts_the_same(budget: str) -> None:
     checkpoint = Checkpoint.open(demo_checkpoint())
     budgets = checkpoint.budgets.values()
     tally = Quantised(checkpoint, eight_bits_of(checkpoint), budgets, precision="bf16", parent="demo").measure()[budget]
-    found, expected = Rounding.of(tally, "int8", "bf16"), weight_loss(compared(checkpoint, budget))
+    found, expected = Rounding.of(tally, "int8"), weight_loss(compared(checkpoint, budget))
     assert found.error == pytest.approx(expected.error, rel=1e-4)
     assert [(row.tensor, row.row) for row in found.rows] == [(row.tensor, row.row) for row in expected.rows]
     assert [row.error for row in found.rows] == pytest.approx([row.error for row in expected.rows], rel=1e-4)

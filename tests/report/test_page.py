@@ -257,11 +257,11 @@ def test_a_quantised_budget_is_named_and_how_its_loss_is_measured(
 def test_what_rounding_took_needs_no_evaluation(changed: Callable[..., Bundle], demo_bundle: Path) -> None:
     """It is in the reports; an evaluation adds the budgets whose reports do not say it."""
     bundle, row = changed(), {"tensor": "<b>lm_head</b>.weight", "row": 7, "error": 0.0123}
-    section = {"quantisation": "int8", "plain": "FP8 and bf16", "error": 0.0066, "rows": [row]}
+    section = {"quantisation": "int8", "dequantised": ["FP8"], "error": 0.0066, "rows": [row]}
     file = bundle.path / "small/report.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"rounding": section}))
     page = Page(page_of(bundle)).text
-    assert "small: int8, all matrices together off by 0.66% of what FP8 and bf16 dequantise to" in page
+    assert "small: int8, all matrices together off by 0.66% of the dequantised FP8" in page
     assert "<b>lm_head</b>.weight71.23%" in page
     assert [rows.budget for rows in facts_of(bundle, quantised(bundle)).lost] == ["small", "medium"]
     file.write_text(json.dumps(json.loads(file.read_text()) | {"rounding": {"error": 1.0}}))

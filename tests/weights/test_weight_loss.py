@@ -49,20 +49,20 @@ def test_nothing_and_zeros_lose_nothing() -> None:
 
 
 def rounding(**more: Any) -> Rounding:
-    return Rounding(**({"quantisation": "int8", "plain": "bf16", "error": 0.0067, "rows": (WORST,)} | more))
+    return Rounding(**({"quantisation": "int8", "dequantised": (), "error": 0.0067, "rows": (WORST,)} | more))
 
 
 def test_a_report_has_five_digits_of_it() -> None:
-    found = Rounding.of(WeightTally(2.0, 3.0, (LostRow("w", 1, 1 / 3),)), "int8", "bf16")
-    assert found == Rounding("int8", "bf16", 0.8165, (LostRow("w", 1, 0.33333),))
+    found = Rounding.of(WeightTally(2.0, 3.0, (LostRow("w", 1, 1 / 3),)), "int8", ["FP8"])
+    assert found == Rounding("int8", ("FP8",), 0.8165, (LostRow("w", 1, 0.33333),))
     assert Rounding.of_report({"rounding": encode(found)}, "a/report.json") == found
 
 
 def test_in_a_line() -> None:
     assert rounding().text() == TEXT
     assert rounding(rows=()).text() == "int8 weights are off by 0.67%"
-    text = "int8 weights are off by 0.67% of what FP8 and bf16 dequantise to"
-    assert rounding(plain="FP8 and bf16", rows=()).text() == text
+    text = "int8 weights are off by 0.67% of the dequantised FP8 and NVFP4"
+    assert rounding(dequantised=("FP8", "NVFP4"), rows=()).text() == text
 
 
 def test_what_somebody_else_wrote_is_escaped() -> None:

@@ -179,7 +179,7 @@ class BundleWriter:
             self.digested(target, digest)
 
     def spend(self, source: Path) -> None:
-        """Remove a file of such a folder when the bundle is published: what is adopted went with it so far."""
+        """Let a file of such a folder go with what is adopted from it: nobody needs it once the bundle is published."""
         self._unfinished.spend(source)
 
     def keep_all(self, files: Iterable[FileEntry]) -> None:

@@ -29,9 +29,8 @@ class LostRows:
     @classmethod
     def of(cls, budget: str, found: WeightLoss | Rounding) -> LostRows:
         """Of an evaluation, or of a budget's report."""
-        text = f"{show(found.quantisation)}, all matrices together off by {found.error:.2%}"
-        if isinstance(found, Rounding) and found.dequantised:
-            text += f" of what {show(found.plain)} dequantise to"
+        total = found.total if isinstance(found, Rounding) else f"{found.error:.2%}"
+        text = f"{show(found.quantisation)}, all matrices together off by {total}"
         return cls(budget, text, tuple((row.tensor, str(row.row), f"{row.error:.2%}") for row in found.rows))
 
 

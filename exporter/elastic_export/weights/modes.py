@@ -97,17 +97,12 @@ class Weights(ABC):
         """What rounding took from a budget's weights; None where they are not quantised."""
         return None
 
-    @property
-    def _plain(self) -> str:
-        """What the parent's weights are, dequantised ones by their formats."""
-        return " and ".join([*self._job.checkpoint.formats, self._job.checkpoint.dtype])
-
     def _conversion(self) -> Conversion | None:
         """Where the conversion of one budget's weights is counted, if there is one."""
         checkpoint, precision = self._job.checkpoint, self._job.precision
         if not checkpoint.formats and precision == checkpoint.dtype:
             return None
-        return Conversion(self._plain, precision)
+        return Conversion(" and ".join([*checkpoint.formats, checkpoint.dtype]), precision)
 
     def _folder(self, budget: Budget) -> Path:
         return self._store.folder(budget.name)
@@ -174,7 +169,7 @@ class QuantisedWeights(Weights):
 
     def rounding(self, budget: Budget) -> Rounding:
         """Counted while the parent was rounded."""
-        return Rounding.of(self._lost[budget.name], "int8", self._plain)
+        return Rounding.of(self._lost[budget.name], "int8", self._job.checkpoint.formats)
 
     def source(self, budget: Budget) -> WeightSource:
         """Slices of the quantised files."""

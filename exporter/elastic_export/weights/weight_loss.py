@@ -71,21 +71,22 @@ class Rounding:
 
     Attributes:
         quantisation: to what they were rounded.
-        plain: what they were: `bf16`, or with the formats that were dequantised first, `FP8 and bf16`.
+        dequantised: the formats out of which the parent's matrices were read first, `FP8`; what they lost before is
+            not in it. Empty for most parents.
         error: ‖rounded - plain‖ / ‖plain‖ over all matrices together, those that stay as they are with them.
         rows: those that lost most, the worst first.
     """
 
     quantisation: str
-    plain: str
+    dequantised: tuple[str, ...]
     error: float
     rows: tuple[LostRow, ...]
 
     @classmethod
-    def of(cls, tally: WeightTally, quantisation: str, plain: str) -> Rounding:
+    def of(cls, tally: WeightTally, quantisation: str, dequantised: Iterable[str] = ()) -> Rounding:
         """Errors to five digits, which are the same whatever a processor makes of the last ones."""
         rows = tuple(LostRow(row.tensor, row.row, _digits(row.error)) for row in tally.rows)
-        return cls(quantisation, plain, _digits(tally.error), rows)
+        return cls(quantisation, tuple(dequantised), _digits(tally.error), rows)
 
     @classmethod
     def of_report(cls, report: Mapping[str, Any], where: str) -> Rounding | None:
@@ -98,15 +99,15 @@ class Rounding:
         return None if found is None else decode(cls, found, f"{where}: rounding")
 
     @property
-    def dequantised(self) -> bool:
-        """Whether the parent's matrices were quantised before."""
-        return " and " in self.plain
+    def total(self) -> str:
+        """`0.67%`, and of what where that is not the parent as it is stored: `0.67% of the dequantised FP8`."""
+        plain = f" of the dequantised {' and '.join(map(show, self.dequantised))}" if self.dequantised else ""
+        return f"{self.error:.2%}{plain}"
 
     def text(self) -> str:
         """In a line, with the worst row: `int8 weights are off by 0.67%; most of all <tensor> row 17, by 2.10%`."""
-        plain = f" of what {show(self.plain)} dequantise to" if self.dequantised else ""
         worst = "".join(f"; most of all {show(row.tensor)} row {row.row}, by {row.error:.2%}" for row in self.rows[:1])
-        return f"{show(self.quantisation)} weights are off by {self.error:.2%}{plain}{worst}"
+        return f"{show(self.quantisation)} weights are off by {self.total}{worst}"
 
 
 def _worst(rows: Iterable[LostRow]) -> tuple[LostRow, ...]:
