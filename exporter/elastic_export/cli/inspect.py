@@ -68,8 +68,7 @@ def _bundle(path: Path) -> dict[str, Any]:
 def _budget(bundle: Bundle, budget: BudgetEntry) -> dict[str, Any]:
     report, engines = _report(bundle, budget), []
     built = _builds(budget, report)
-    with advised(_AGAIN):
-        rounding = Rounding.of_report(report, str(budget.report))
+    rounding = Rounding.of_report(report, str(budget.report))
     for engine in budget.engines:
         file = bundle.manifest.file(engine.file)
         engines.append(

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from elastic_runtime.errors import advised
 from elastic_runtime.format.records import decode, show
 
 Floats = npt.NDArray[np.float64]
@@ -96,7 +97,8 @@ class Rounding:
             InputError: it has something else there.
         """
         found = report.get("rounding")
-        return None if found is None else decode(cls, found, f"{where}: rounding")
+        with advised("export the bundle again"):
+            return None if found is None else decode(cls, found, f"{where}: rounding")
 
     @property
     def total(self) -> str:
