@@ -13,11 +13,15 @@ import pytest
 import elastic_runtime
 from elastic_export.bundle import built, proof
 from elastic_export.bundle.digests import remembering_digests
+from elastic_export.bundle.join import join_bundles
 from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult, export
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.request import EngineRequest
+from elastic_export.evaluate.counterpart import counterparts
+from elastic_export.evaluate.from_bundle import bundle_models
+from elastic_export.evaluate.lost_rows import weight_loss
 from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.progress import Progress
 from elastic_export.weights import quantised as room
@@ -41,9 +45,9 @@ def rounded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def build(request: EngineRequest, **more: object) -> EngineFacts:
         return text_engine(request, f"{request.dequantised} dequantised")
 
-    def quantised(checkpoint: Checkpoint, matrix: Any) -> Any:
+    def quantised(checkpoint: Checkpoint, matrix: Any, losses: Any) -> Any:
         names.append(matrix.name)
-        return real(checkpoint, matrix)
+        return real(checkpoint, matrix, losses)
 
     monkeypatch.setattr(built, "build_engine", build)
     monkeypatch.setattr(room, "quantised", quantised)
@@ -142,7 +146,8 @@ def test_a_run_that_failed_leaves_the_file_to_the_next(
     with pytest.raises(BuildError):
         run(source, out)
     first = list(rounded)
-    assert [path.name for path in (tmp_path / ".out.quantised").iterdir()] == ["q8-00001-of-00001.safetensors"]
+    left = sorted(path.name for path in (tmp_path / ".out.quantised").iterdir())
+    assert left == ["q8-00001-of-00001.json", "q8-00001-of-00001.safetensors"]
     monkeypatch.setattr(proof, "verify_budgets", verify)
     run(source, out)
     assert rounded == first
@@ -197,3 +202,74 @@ def test_a_plain_bundle_says_nothing_of_it(source: Path, tmp_path: Path, rounded
     assert all("quantisation" not in budget for budget in manifest["budgets"])
     assert '"elastic-weights/1"' in (tmp_path / "out/full/weights.json").read_text()
     assert not rounded
+
+
+def measured(source: Path, output: Path) -> dict[str, Any]:
+    """What `evaluate BUNDLE --against CHECKPOINT` computes of the files, by budget."""
+    models = [model for model in bundle_models(Bundle.open(output), "all")[0] if model.quantisation]
+    pairs, _ = counterparts(models, Checkpoint.open(source))
+    return {pair.quantised.name: weight_loss(pair) for pair in pairs}
+
+
+def roundings(output: Path) -> dict[str, Any]:
+    """The section of the reports of a bundle, by budget."""
+    reports = sorted(output.glob("*/report.json"))
+    return {path.parent.name: json.loads(path.read_text())["rounding"] for path in reports}
+
+
+def test_reports_say_what_rounding_took_as_evaluate_does(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    """The head, of 97 rows, stays and counts."""
+    run(source, tmp_path / "out", verify=False)
+    found = roundings(tmp_path / "out")
+    assert found.keys() == {"full.int8", "small.int8"}
+    for budget, expected in measured(source, tmp_path / "out").items():
+        section = found[f"{budget}.int8"]
+        assert (section["quantisation"], section["dequantised"]) == ("int8", [])
+        assert section["error"] == pytest.approx(expected.error, rel=1e-3)
+        rows = [(row["tensor"], row["row"]) for row in section["rows"]]
+        assert rows == [(row.tensor, row.row) for row in expected.rows]
+        assert [row["error"] for row in section["rows"]] == pytest.approx([r.error for r in expected.rows], rel=1e-3)
+    assert found["full.int8"]["error"] != found["small.int8"]["error"]
+
+
+def test_what_rounding_took_stays_in_the_reports(source: Path, tmp_path: Path, rounded: list[str]) -> None:
+    """Of a budget that is kept, with one that is made beside it, added or in bf16; then the parent is read for it."""
+    out = tmp_path / "out"
+    run(source, tmp_path / "both", verify=False)
+    expected = roundings(tmp_path / "both")
+    run(source, out, "full", verify=False)
+    assert roundings(out) == {"full.int8": expected["full.int8"]}
+    kept = run(source, out, verify=False)
+    assert [budget.kept is None for budget in kept.budgets] == [False, True]
+    assert contents(out) == contents(tmp_path / "both")
+    run(source, out, "small", quantise="none", add=True, verify=False)
+    run(source, out, "small", add=True, verify=False)
+    assert roundings(out) == {**expected, "small": None}
+    run(source, tmp_path / "part", "small", verify=False)
+    run(source, tmp_path / "other", "full", verify=False)
+    join_bundles([tmp_path / "part", tmp_path / "other"], tmp_path / "joined")
+    assert roundings(tmp_path / "joined") == expected
+
+
+def test_killed_while_it_quantises(
+    source: Path, tmp_path: Path, rounded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some files are whole then; the next export takes them up, and what rounding took, and leaves nothing beside."""
+    monkeypatch.setattr(room.Quantised.__init__, "__kwdefaults__", {"max_file_bytes": 4000})
+    run(source, tmp_path / "whole", verify=False)
+    wanted, real = len(list((tmp_path / "whole/weights").iterdir())), room.quantised
+
+    def dies(checkpoint: Checkpoint, matrix: Any, losses: Any) -> Any:
+        if len(list((tmp_path / ".out.quantised").glob("*.safetensors"))) == 2:
+            raise KeyboardInterrupt
+        return real(checkpoint, matrix, losses)
+
+    assert wanted > 3
+    monkeypatch.setattr(room, "quantised", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out", verify=False)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(room, "quantised", real)
+    run(source, tmp_path / "out", verify=False)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert not (tmp_path / ".out.quantised").exists()

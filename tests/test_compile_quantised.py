@@ -15,10 +15,14 @@ from safetensors.numpy import load_file
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.dtypes import DTYPES
+from elastic_export.evaluate.counterpart import counterparts
+from elastic_export.evaluate.from_bundle import bundle_models
+from elastic_export.evaluate.lost_rows import weight_loss
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_export.verify.tolerance import TOLERANCES
+from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from quantised_checkpoint import (
     PATTERN_4B,
@@ -110,6 +114,12 @@ def test_a_published_layout_ships_in_eight_bits(tmp_path: Path, layout: str) -> 
     report = json.loads((tmp_path / "out/cut.int8/report.json").read_text())
     assert report["passed"]
     assert max(t["error"] for t in report["checks"][0]["tensors"].values()) <= TOLERANCES["float32"]["bf16"].error
+    taken, parent = report["rounding"], Checkpoint.open(written.folder)
+    pairs, _ = counterparts(bundle_models(Bundle.open(tmp_path / "out"), "all")[0], parent)
+    [expected] = [weight_loss(pair) for pair in pairs]  # of what the parent's matrices dequantise to
+    assert taken["dequantised"] == list(parent.formats)
+    assert taken["error"] == pytest.approx(expected.error, rel=1e-3)
+    assert [(row["tensor"], row["row"]) for row in taken["rows"]] == [(row.tensor, row.row) for row in expected.rows]
     [stored] = [load_file(path) for path in (tmp_path / "out/weights").glob("q8-*")]
     matrix = "backbone.layers.5.mixer.down_proj"
     values, scales = (stored[name] for name in sorted(name for name in stored if name.startswith(matrix)))

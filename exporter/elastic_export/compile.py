@@ -55,7 +55,7 @@ def export(
         with progress.step("weights"):  # before any budget: recipes name these files, verification reads them there
             writer.keep_all(dict.fromkeys(file for result in results if result.kept for file in result.kept.files))
             weights = make_weights(job, writer, lambda: fingerprint(job.checkpoint.shards, job.parent))
-            weights.place()
+            weights.place([result.budget for result in made])
         _make_models(job, made, weights, writer, progress)
         if job.options.verify and made:  # in one pass over the parent, and before an engine is built of a wrong file
             with progress.step("verify"):
@@ -108,5 +108,6 @@ def _make_model(
         )
         check_slices(emitted, job.parent, budget, job.checkpoint.prefix)  # before anybody cuts weights by them
         result.model, result.conversion = emitted, weights.bind(budget, emitted)
+        result.rounding = weights.rounding(budget)
         writer.check_graph(budget.name, job.asked(budget.name))
     progress.say_all(result.warnings())

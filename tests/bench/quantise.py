@@ -15,7 +15,7 @@ from pathlib import Path
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.layers.eight_bits import EightBits
-from elastic_export.weights.quantised import Quantised
+from elastic_export.weights.quantised import Quantised, counted_beside
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     files = list[Path]()
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    quantised = Quantised(checkpoint, eight_bits, precision="bf16", parent="bench")
+    budgets = checkpoint.budgets.values()
+    quantised = Quantised(checkpoint, eight_bits, budgets, precision="bf16", parent="bench")
     quantised.write(given.folder, lambda path, digest: files.append(path))
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
     read = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
@@ -39,6 +40,7 @@ def main() -> None:
     print(f"{seconds:.1f} s, {processor:.1f} s of a processor, {after.ru_maxrss / 1e6:.2f} GB resident at most")
     for path in files:
         path.unlink()
+        counted_beside(path).unlink()
 
 
 if __name__ == "__main__":

@@ -8,64 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from elastic_export.bundle import exchange
 from elastic_runtime.bundle import Bundle
+from killed_at_line import count_lines, die_at_line, run_child
 
 ASKED = {"big": [("rtx5080", 1024)], "small": [("rtx5080", 1024)]}
 _FOLDERS = ("elastic_export/bundle", "elastic_runtime", "shutil.py", "pathlib")
-
-
-def die_at_line(number: int) -> Callable[..., Any]:
-    """A trace function that kills the process with SIGKILL before the number-th line of our code (or of shutil)."""
-    left = number
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal left
-        if not any(folder in frame.f_code.co_filename for folder in _FOLDERS):
-            return None
-        if event == "line":
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    return trace
-
-
-def run_child(work: Callable[[], object], trace: Callable[..., Any] | None) -> int:
-    """Run `work` in a forked process; its wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            sys.settrace(trace)
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(3)
-    return os.waitpid(pid, 0)[1]
-
-
-def count_lines(work: Callable[[], object]) -> int:
-    lines = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal lines
-        if any(folder in frame.f_code.co_filename for folder in _FOLDERS):
-            lines += event == "line"
-            return trace
-        return None
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return lines
 
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["exchange", "two renames"])
@@ -79,13 +30,13 @@ def test_killed_at_any_line(
     export(tmp_path / "model", ASKED, text="new")
     export(out, ASKED, text="old")
     new, old = tree(tmp_path / "model"), tree(out)
-    total = count_lines(lambda: export(out, ASKED, text="new"))
+    total = count_lines(lambda: export(out, ASKED, text="new"), _FOLDERS)
     assert tree(out) == new
     seen = set()
     for line in range(1, 10 * total, max(1, total // 40)):  # a child that cleans up after the last one has more lines
         if not out.exists() or tree(out) != old:
             export(out, ASKED, text="old")
-        status = run_child(lambda: export(out, ASKED, text="new"), die_at_line(line))
+        status = run_child(lambda: export(out, ASKED, text="new"), die_at_line(line, _FOLDERS))
         assert status in (0, signal.SIGKILL), status
         if not atomic and not out.exists():
             assert [tree(p) for p in tmp_path.glob(".out.old-*")] == [old]

@@ -22,8 +22,10 @@ def test_what_was_taken_goes_when_the_bundle_is_published(tmp_path: Path, stage:
     assert folder == tmp_path / ".out.quantised" == work.folder("quantised")
     (folder / "a").write_text("weights")
     work.take(folder / "a", stage / "a")
+    (folder / "a.json").write_text("of it")
+    work.spend(folder / "a.json")
     work.clear(published=False)
-    assert (folder / "a").exists()
+    assert {path.name for path in folder.iterdir()} == {"a", "a.json"}
     work.clear(published=True)
     assert not folder.exists()
     assert (stage / "a").read_text() == "weights"

@@ -53,14 +53,32 @@ def test_summary_inspect_and_page_name_what_is_quantised(run: Run, model: Path, 
     size = f"{entry.weight_bytes / 1024:.1f} KiB int8"
     said = summary(exported, model)
     assert size in said
-    lost = f"what int8 has lost: elastic-export evaluate {exported.output} --against {model} --text FILE"
-    assert said.splitlines()[-1] == lost
-    assert json.loads(result_json(exported))["budgets"][0]["quantisation"] == "int8"
+    lost = f"what int8 has lost on a text: elastic-export evaluate {exported.output} --against {model} --text FILE"
+    rounding = json.loads((exported.output / "small.int8/report.json").read_text())["rounding"]
+    worst = rounding["rows"][0]
+    taken = f"small.int8: int8 weights are off by {rounding['error']:.2%}; most of all {worst['tensor']} row "
+    taken += f"{worst['row']}, by {worst['error']:.2%}"
+    assert said.splitlines()[-2:] == [taken, lost]
+    [described] = json.loads(result_json(exported))["budgets"]
+    assert (described["quantisation"], described["rounding"]) == ("int8", rounding)
+    assert run("inspect", str(exported.output))[1].splitlines()[-1] == taken
+    [inspected] = json.loads(run("inspect", str(exported.output), "--json")[1])["budgets"]
+    assert inspected["rounding"] == rounding
     assert size in run("inspect", str(exported.output))[1]
     budget = facts_of(Bundle.open(exported.output)).budgets[0]
     assert budget.weights == size
     assert budget.bytes is not None
     assert [bar.name for bar in budget.bytes.bars].count("embedding") == 1
+    [rows] = facts_of(Bundle.open(exported.output)).lost
+    assert (rows.budget, rows.text) == ("small.int8", f"int8, all matrices together off by {rounding['error']:.2%}")
+    assert rows.rows[0] == (worst["tensor"], str(worst["row"]), f"{worst['error']:.2%}")
+
+
+def test_a_plain_bundle_has_lost_nothing_by_rounding(run: Run, model: Path, tmp_path: Path) -> None:
+    result = small_export.run(model, tmp_path / "out", "small", verify=False, ops="native")
+    assert "are off by" not in summary(result, model) + run("inspect", str(result.output))[1]
+    assert json.loads(result_json(result))["budgets"][0]["rounding"] is None
+    assert facts_of(Bundle.open(result.output)).lost == ()
 
 
 def without_names(found: Evaluation) -> tuple[object, ...]:

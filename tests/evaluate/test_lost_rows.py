@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.evaluate.counterpart import Counterpart, counterparts, rounded_models
 from elastic_export.evaluate.from_checkpoint import checkpoint_models
-from elastic_export.evaluate.lost_rows import NAMED, row_errors, weight_loss
+from elastic_export.evaluate.lost_rows import row_errors, weight_loss
+from elastic_export.plan.eight_bits import eight_bits_of
 from elastic_export.runs import positions
+from elastic_export.weights.quantised import Quantised
+from elastic_export.weights.weight_loss import NAMED, Rounding
 from elastic_runtime.errors import InputError
 from elastic_runtime.ort.weight_source import WeightSource
 
@@ -92,3 +96,15 @@ def test_what_is_not_finite_is_told_by_form_and_tensor(side: str, form: str, che
     subject = rf"budget full, {form} weights, tensor backbone\.embeddings\.weight: expected finite values"
     with pytest.raises(InputError, match=subject):
         weight_loss(spoilt)
+
+
+@pytest.mark.parametrize("budget", ["large", "medium", "small"])
+def test_an_export_of_the_demo_counts_the_same(budget: str) -> None:
+    """While it rounds, in float32 and by classes of columns; what its reports say."""
+    checkpoint = Checkpoint.open(demo_checkpoint())
+    budgets = checkpoint.budgets.values()
+    tally = Quantised(checkpoint, eight_bits_of(checkpoint), budgets, precision="bf16", parent="demo").measure()[budget]
+    found, expected = Rounding.of(tally, "int8"), weight_loss(compared(checkpoint, budget))
+    assert found.error == pytest.approx(expected.error, rel=1e-4)
+    assert [(row.tensor, row.row) for row in found.rows] == [(row.tensor, row.row) for row in expected.rows]
+    assert [row.error for row in found.rows] == pytest.approx([row.error for row in expected.rows], rel=1e-4)

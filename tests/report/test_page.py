@@ -14,10 +14,11 @@ import pytest
 
 from changed_bundle import reseal
 from elastic_export.evaluate.loss import LayerError, Loss, TextLoss
-from elastic_export.evaluate.lost_rows import LostRow, WeightLoss
+from elastic_export.evaluate.lost_rows import WeightLoss
 from elastic_export.evaluate.result import Evaluation, Reference, Row, Source, Text
 from elastic_export.report.facts import facts_of
 from elastic_export.report.page import page_of
+from elastic_export.weights.weight_loss import LostRow
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import Checkpoint
@@ -264,3 +265,19 @@ def test_a_quantised_budget_is_named_and_how_its_loss_is_measured(
     assert all(budget.weights.endswith(" int8") for budget in facts_of(bundle).budgets)
     assert "evaluate BUNDLE --against CHECKPOINT --text FILE" in Page(page_of(bundle)).text
     assert "What quantising lost was not measured" in Page(page_of(bundle, measured(bundle))).text
+    assert "Lost by quantising" not in Page(page_of(bundle)).text  # of a version that did not record it
+
+
+def test_what_rounding_took_needs_no_evaluation(changed: Callable[..., Bundle], demo_bundle: Path) -> None:
+    """It is in the reports; an evaluation adds the budgets whose reports do not say it."""
+    bundle, row = changed(), {"tensor": "<b>lm_head</b>.weight", "row": 7, "error": 0.0123}
+    section = {"quantisation": "int8", "dequantised": ["FP8"], "error": 0.0066, "rows": [row]}
+    file = bundle.path / "small/report.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rounding": section}))
+    page = Page(page_of(bundle)).text
+    assert "small: int8, all matrices together off by 0.66% of the dequantised FP8" in page
+    assert "<b>lm_head</b>.weight71.23%" in page
+    assert [rows.budget for rows in facts_of(bundle, quantised(bundle)).lost] == ["small", "medium"]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rounding": {"error": 1.0}}))
+    with pytest.raises(InputError, match=r"small/report.json: rounding.*Export the bundle again"):
+        page_of(bundle)

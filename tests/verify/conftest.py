@@ -121,7 +121,7 @@ class Compiled:
     def recipe(self, emitted: EmittedModel) -> WeightRecipe:
         if self.eight_bits is None:
             return shared_recipe(emitted, self.checkpoint, lambda shard: shard.name)
-        parent = Quantised(self.checkpoint, self.eight_bits, precision=self.precision, parent="small")
+        parent = Quantised(self.checkpoint, self.eight_bits, (), precision=self.precision, parent="small")
         parent.write(self.checkpoint.path, lambda path, digest: None)
         stored = parent.found(self.checkpoint.path)
         assert stored is not None

@@ -46,7 +46,7 @@ def test_ten_budgets_of_a_parent(seed: int, tmp_path: Path, trace_once: Callable
     write_checkpoint(tmp_path / "c", arch, random_weights(arch, rng), [Budget.full(arch, "full"), *budgets], "bf16")
     checkpoint, parent = Checkpoint.open(tmp_path / "c"), trace_once(arch, "backbone", every_token=False)
     eight_bits = EightBits.of(arch, budgets)
-    files = Quantised(checkpoint, eight_bits, precision="bf16", parent="p")
+    files = Quantised(checkpoint, eight_bits, (), precision="bf16", parent="p")
     files.write(tmp_path, lambda path, digest: None)
     stored = files.found(tmp_path)
     assert stored is not None

@@ -86,7 +86,7 @@ def test_what_a_consumer_loads_is_the_slice(
     }
     with BundleWriter(job.options.output) as writer:
         weights = make_weights(job, writer, lambda: "parent")
-        weights.place()
+        weights.place([HALF])
         assert weights.stored("backbone.layers.0.mixer.A_log") == "fp32"
         assert weights.stored("lm_head.weight") == job.precision
         emitted = emitted_of(job, parent, weights, writer.folder("half") / "model.onnx")
@@ -134,7 +134,7 @@ def initializers(path: Path) -> dict[str, Any]:
 def test_external_shards_are_named_with_their_digests(job_of: Callable[..., ExportJob], folder: Path) -> None:
     job = job_of(external_weights=True)
     with BundleWriter(job.options.output) as writer:
-        make_weights(job, writer, lambda: "parent").place()
+        make_weights(job, writer, lambda: "parent").place([HALF])
         assert [entry.result().path for entry in writer._external.values()] == sorted(
             p.name for p in folder.glob("*.safetensors")
         )

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,26 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import small_export
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBits
+from elastic_export.layers.kept import tensor_runs
+from elastic_export.runs import positions
 from elastic_export.weights import quantised as room
-from elastic_export.weights.quantised import Quantised, is_quantised_file
+from elastic_export.weights.quantised import Quantised, counted_beside, is_quantised_file
+from elastic_export.weights.row_losses import Losses
+from elastic_export.weights.weight_loss import NAMED, WeightTally
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.safetensors import read_header
+from killed_at_line import count_lines, die_at_line, run_child
 from synthetic import write_checkpoint
 
 ARCH = Architecture("M-*", 62, 24, (40,), (4,), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
+HALF = Budget("half", 50, (24,), (2,), 6, 2, (1,))
+_FILES = ("weights/quantised.py", "weights/counted.py", "weights/digested.py")
 LEAD = "backbone.layers."
 
 
@@ -40,12 +49,15 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 @pytest.fixture
 def parent(checkpoint: Checkpoint) -> Callable[..., Quantised]:
     def make(**more: Any) -> Quantised:
-        eight_bits = EightBits.of(ARCH, checkpoint.budgets.values())
-        return Quantised(
-            checkpoint, eight_bits, **({"precision": "bf16", "parent": "p", "max_file_bytes": 4000} | more)
-        )
+        asked = {"budgets": [HALF], "precision": "bf16", "parent": "p", "max_file_bytes": 4000, **more}
+        return Quantised(checkpoint, EightBits.of(ARCH, checkpoint.budgets.values()), **asked)
 
     return make
+
+
+def lost(parent: Quantised, folder: Path) -> dict[str, WeightTally]:
+    folder.mkdir(exist_ok=True)
+    return parent.write(folder, lambda path, digest: None)
 
 
 def written(parent: Quantised, folder: Path) -> dict[str, str | None]:
@@ -58,7 +70,7 @@ def written(parent: Quantised, folder: Path) -> dict[str, str | None]:
 def test_what_the_files_hold(checkpoint: Checkpoint, parent: Callable[..., Quantised], tmp_path: Path) -> None:
     """Read by the reference implementation of the format."""
     heard = written(parent(), tmp_path / "q")
-    files = sorted((tmp_path / "q").iterdir())
+    files = sorted((tmp_path / "q").glob("*.safetensors"))
     assert [path.name for path in files] == list(heard)
     assert len(files) > 2
     assert all(is_quantised_file(f"weights/{path.name}") for path in files)
@@ -100,11 +112,11 @@ def test_a_run_takes_up_what_another_left(
 ) -> None:
     done, real = list[str](), room.quantised
 
-    def dies(checkpoint: Any, matrix: Any) -> Any:
+    def dies(checkpoint: Any, matrix: Any, losses: Any) -> Any:
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(matrix.name)
-        return real(checkpoint, matrix)
+        return real(checkpoint, matrix, losses)
 
     monkeypatch.setattr(room, "quantised", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -156,14 +168,15 @@ def test_what_nobody_will_take_up_is_removed(parent: Callable[..., Quantised], t
     (folder / "notes.txt").write_text("mine")
     heard = written(parent(), folder)
     assert not before.keys() & heard.keys()
-    assert {path.name for path in folder.iterdir()} == {*heard, "notes.txt"}
+    beside = {counted_beside(folder / name).name for name in heard}
+    assert {path.name for path in folder.iterdir()} == {*heard, *beside, "notes.txt"}
 
 
 def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
     weights = random_weights(ARCH, np.random.default_rng(0))
     weights[f"{LEAD}1.mixer.up_proj.weight"][3, 4] = np.nan
     write_checkpoint(tmp_path / "c", ARCH, weights, [Budget.full(ARCH, "full")], "bf16")
-    parent = Quantised(Checkpoint.open(tmp_path / "c"), EightBits.of(ARCH, []), precision="bf16", parent="p")
+    parent = Quantised(Checkpoint.open(tmp_path / "c"), EightBits.of(ARCH, []), (), precision="bf16", parent="p")
     with pytest.raises(InputError, match=r"tensor 'backbone.layers.1.mixer.up_proj.weight': .*found nan"):
         written(parent, tmp_path / "q")
     assert not list((tmp_path / "q").glob("*.safetensors"))
@@ -172,3 +185,113 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(parent: Callable[..., Quantised], tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"missing: expected to write the quantised parent"):
         parent().write(tmp_path / "missing", lambda path, digest: None)
+
+
+def test_what_a_budget_loses_is_counted_over_what_it_keeps(
+    checkpoint: Checkpoint, parent: Callable[..., Quantised], tmp_path: Path
+) -> None:
+    """Against numpy, out of the files."""
+    budgets = [Budget.full(ARCH, "full"), HALF]
+    found = lost(parent(budgets=budgets), tmp_path)
+    tensors = {n: a for path in tmp_path.glob("*.safetensors") for n, a in safetensors.numpy.load_file(path).items()}
+    for budget in budgets:
+        errors, squares, rows = 0.0, 0.0, list[tuple[float, str, int]]()
+        for name, runs in tensor_runs(ARCH, budget).items():
+            plain = checkpoint.read(name).astype(np.float64)
+            if plain.ndim == 2:
+                before, after = (array[np.ix_(*map(positions, runs))] for array in (plain, worth(tensors, name)))
+                apart = np.linalg.norm(after - before, axis=1)
+                losses = -apart / np.linalg.norm(before, axis=1)
+                rows += [(loss, name, int(row)) for loss, row in zip(losses, positions(runs[0]), strict=True)]
+                errors, squares = errors + float((apart**2).sum()), squares + float((before**2).sum())
+        tally = found[budget.name]
+        assert (tally.errors, tally.squares) == pytest.approx((errors, squares), rel=1e-5)
+        worst = sorted(row for row in rows if row[0])[:NAMED]
+        assert [(row.tensor, row.row) for row in tally.rows] == [(name, row) for _, name, row in worst]
+        assert [row.error for row in tally.rows] == pytest.approx([-loss for loss, _, _ in worst], rel=1e-4)
+
+
+def worth(tensors: dict[str, Any], name: str) -> Any:
+    """A matrix of the parent as the files have it, [N, K]."""
+    if name in tensors:
+        return tensors[name].astype(np.float64)
+    joined, first = name, 0
+    if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+        joined = f"{name[: -len('q_proj.weight')]}qkv_proj.weight"
+        first = {"q": 0, "k": 64, "v": 96}[name[-len("q_proj.weight")]]  # 4 heads of 16, then 2 of keys and of values
+    values, scales = (tensors[f"{joined}.{kind}"].astype(np.float64) for kind in ("int8", "scale"))
+    rows = values if joined == "backbone.embeddings.weight" else values.T
+    count = {"q": 64, "k": 32, "v": 32}[name[-len("q_proj.weight")]] if joined != name else len(rows)
+    return (rows * scales[:, None] / 128)[first : first + count]
+
+
+def test_an_odd_matrix_loses_what_another_dtype_takes(tmp_path: Path) -> None:
+    """It stays as it is where the parent is in bf16; of a float32 parent it is rounded to that."""
+    arch = replace(ARCH, vocab_size=61)
+    weights, full = random_weights(arch, np.random.default_rng(0)), Budget.full(arch, "full")
+    for dtype in ("bf16", "fp32"):
+        write_checkpoint(tmp_path / dtype, arch, weights, [full], dtype)
+        checkpoint = Checkpoint.open(tmp_path / dtype)
+        losses = Losses({"full": {"lm_head.weight": tensor_runs(arch, full)["lm_head.weight"]}})
+        items = room._stored(checkpoint, EightBits.of(arch, [full]), "bf16")
+        [item] = [item for item in items if "lm_head.weight" in item.tensors]
+        [stored] = room._arrays(checkpoint, item, losses)
+        head = checkpoint.read("lm_head.weight").astype(np.float64)
+        errors, squares = np.square(stored.astype(np.float64) - head).sum(), np.square(head).sum()
+        assert (errors > 0) == (dtype == "fp32")
+        tally = losses.tallies["full"]
+        assert (tally.errors, tally.squares) == pytest.approx((errors, squares), rel=1e-12, abs=0)
+        assert bool(tally.rows) == (dtype == "fp32")
+
+
+def test_an_odd_matrix_that_is_no_number_is_named(tmp_path: Path) -> None:
+    arch = replace(ARCH, vocab_size=61)
+    weights, full = random_weights(arch, np.random.default_rng(0)), Budget.full(arch, "full")
+    weights["lm_head.weight"][60, 4] = np.inf
+    write_checkpoint(tmp_path / "c", arch, weights, [full], "bf16")
+    checkpoint, eight_bits = Checkpoint.open(tmp_path / "c"), EightBits.of(arch, [full])
+    text = r"tensor 'lm_head.weight': expected finite values, found a NaN or an infinity"
+    with pytest.raises(InputError, match=text):
+        written(Quantised(checkpoint, eight_bits, [full], precision="bf16", parent="p"), tmp_path / "q")
+
+
+def test_what_is_lost_is_the_same_whoever_wrote_the_files(
+    parent: Callable[..., Quantised], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By this export; by one before, of these budgets, of others, or of a version that did not say it."""
+    expected, measured = lost(parent(), tmp_path / "q"), list[str]()
+    real = room.measure
+
+    def measure(checkpoint: Any, matrix: Any, losses: Any) -> None:
+        measured.append(matrix.name)
+        real(checkpoint, matrix, losses)
+
+    monkeypatch.setattr(room, "measure", measure)
+    assert lost(parent(), tmp_path / "q") == expected
+    assert not measured
+    other = lost(parent(budgets=[Budget.full(ARCH, "full")]), tmp_path / "q")
+    assert other["full"] == parent(budgets=[Budget.full(ARCH, "full")]).measure()["full"] != expected["half"]
+    for path in (tmp_path / "q").glob("*.json"):
+        path.unlink()
+    measured.clear()
+    assert lost(parent(), tmp_path / "q") == parent().measure() == expected
+    assert len(measured) == 2 * len(EightBits.of(ARCH, []).matrices)
+    assert lost(parent(), tmp_path / "q") == expected
+    assert len(measured) == 2 * len(EightBits.of(ARCH, []).matrices)
+
+
+def test_killed_at_any_line(parent: Callable[..., Quantised], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and what is lost come out as of a run that nobody disturbed."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a killed process loses nothing that it had written
+    expected, whole = lost(parent(), tmp_path / "whole"), small_export.contents(tmp_path / "whole")
+    lines = count_lines(lambda: lost(parent(), tmp_path / "counted"), _FILES)
+    partly = 0
+    for number in range(1, lines, 1 + lines // 60):
+        folder = tmp_path / f"{number}"
+        status = run_child(lambda folder=folder: lost(parent(), folder), die_at_line(number, _FILES))  # type: ignore[misc]
+        assert os.WIFSIGNALED(status), number
+        left = len(list(folder.glob("*.safetensors"))) if folder.is_dir() else 0
+        partly += 0 < left < len(list((tmp_path / "whole").glob("*.safetensors")))
+        assert lost(parent(), folder) == expected, number
+        assert small_export.contents(folder) == whole, number
+    assert partly > 10

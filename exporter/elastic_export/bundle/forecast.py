@@ -36,9 +36,10 @@ _TRACED_STEPS: Final = 3e6
 _PASSED_STEPS: Final = 0.5e6
 #: Digests are computed beside the compile, on as many processors as there are but not more than this.
 _DIGESTS: Final = 4
-#: Of a byte of the parent in bf16, those that rounding it to eight bits reads and writes, in float32 mostly; of a byte
-#: of the result, those that lay it out; what it takes of memory besides the largest matrix.
-_ROUNDED: Final = 8.0
+#: Of a byte of the parent in bf16, those that are read and written, in float32 mostly, to round it to eight bits and to
+#: count what that takes; of a byte of the result, those that lay it out; what it takes of memory besides the largest
+#: matrix.
+_ROUNDED: Final = 18.0
 _TRANSPOSED: Final = 4.0
 _QUANTISING: Final = 96 << 20
 #: What reports, recipes and ONNX files of a budget take of the disk, for each of its layers.

@@ -13,13 +13,14 @@ from elastic_export.plan.job import ExportJob
 from elastic_export.verify.report import engines_not_run, no_verification, report_of
 from elastic_runtime.format.records import encode
 
-#: What a kept model's report still says of it: the checks where they are asked for, and what a conversion took.
+#: What a kept model's report still says of it: checks where they are asked for, and what was taken from its weights.
 _CHECKS = ("passed", "checks", "run")
+_TAKEN = ("conversion", "rounding")
 
 
 def write_report(job: ExportJob, result: BudgetResult, standing: Standing, writer: BundleWriter) -> None:
-    """Write what was verified and what was not, what the builder said, what a conversion took, and what everything was
-    made from. Waits for the digests of the checkpoint.
+    """Write what was verified and what was not, what the builder said, what was taken from the weights, and what
+    everything was made from. Waits for the digests of the checkpoint.
     """
     files, kept = [engine.entry.file for engine in result.engines], result.kept
     skipped = engines_not_run(files) if job.options.verify else [no_verification(), *engines_not_run(files)]
@@ -30,9 +31,10 @@ def write_report(job: ExportJob, result: BudgetResult, standing: Standing, write
         skipped=skipped,
         engines={engine.entry.file: encode(engine.report) for engine in result.engines},
         conversion=None if result.conversion is None else result.conversion.report(),
+        rounding=None if result.rounding is None else encode(result.rounding),
     )
     if kept is not None:
-        still = (*_CHECKS, "conversion") if job.options.verify else ("conversion",)
+        still = (*_CHECKS, *_TAKEN) if job.options.verify else _TAKEN
         report |= {name: kept.report[name] for name in still}
     engines = {engine.entry.file: engine.origin for engine in result.engines}
     origins = {**_origins(job, result, standing, writer), "engines": dict(sorted(engines.items()))}

@@ -15,6 +15,7 @@ from elastic_export.bundle.standing import KeptModel
 from elastic_export.checkpoint.conversion import Conversion
 from elastic_export.engine.engine_facts import EngineFacts, EngineReport
 from elastic_export.layers.budget import Budget
+from elastic_export.weights.weight_loss import Rounding
 from elastic_runtime.format.budget_size import BudgetSize
 from elastic_runtime.format.manifest import EngineEntry, Manifest
 
@@ -44,6 +45,7 @@ class BudgetResult:
         kept: what stays of the older bundle; None where the budget was made.
         model: its ONNX file; None where it was kept and nobody had to read it.
         conversion: what another precision than the checkpoint's took from its weights, where it was made.
+        rounding: what rounding to eight bits took from them, where it was made and they are quantised.
         verification: of a budget that was made.
         report: as it is in the bundle.
     """
@@ -53,6 +55,7 @@ class BudgetResult:
     kept: KeptModel | None = None
     model: ModelFile | None = None
     conversion: Conversion | None = None
+    rounding: Rounding | None = None
     verification: Verification | None = None
     engines: list[EngineResult] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)

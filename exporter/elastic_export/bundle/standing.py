@@ -52,7 +52,7 @@ _WORDS = {
 }
 
 #: Of a report, what the next one may have to repeat.
-_NEEDED = {"passed", "checks", "run", "conversion", "engines"}
+_NEEDED = {"passed", "checks", "run", "conversion", "rounding", "engines"}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Unfinished:
     def __init__(self, output: Path, stage: Path) -> None:
         self._output, self._stage = output, stage
         self._folders: dict[str, tuple[Path, int | None]] = {}
-        self._taken = set[Path]()
+        self._spent = set[Path]()
 
     def folder(self, what: str) -> Path:
         """The folder of the work of that name, made if need be.
@@ -45,19 +45,21 @@ class Unfinished:
         return self._folders[what][0]
 
     def take(self, file: Path, target: Path) -> None:
-        """Make `target`, in the stage, the same bytes as a file of such a folder, which is not needed for longer than
-        until the bundle is published.
-        """
+        """Make `target`, in the stage, the same bytes as a file of such a folder, and spend that."""
         duplicate(file, target)
-        self._taken.add(file)
+        self.spend(file)
+
+    def spend(self, file: Path) -> None:
+        """A file of such a folder is not needed for longer than until the bundle is published."""
+        self._spent.add(file)
 
     def clear(self, *, published: bool) -> None:
-        """Remove what was taken and the folders it lay in: those in the stage before the bundle is `published`, which
+        """Remove what was spent and the folders it lay in: those in the stage before the bundle is `published`, which
         must not hold them, the others after. What else lies there is left alone.
         """
         for path, lock in self._folders.values():
             if (lock is not None) == published:
-                for file in (file for file in self._taken if file.parent == path):
+                for file in (file for file in self._spent if file.parent == path):
                     file.unlink(missing_ok=True)
                 with suppress(OSError):  # something of somebody's
                     path.rmdir()

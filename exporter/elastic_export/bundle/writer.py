@@ -178,6 +178,10 @@ class BundleWriter:
         if digest is not None:
             self.digested(target, digest)
 
+    def spend(self, source: Path) -> None:
+        """Let a file of such a folder go with what is adopted from it: nobody needs it once the bundle is published."""
+        self._unfinished.spend(source)
+
     def keep_all(self, files: Iterable[FileEntry]) -> None:
         """Take files of the older bundle under their own names (`keep`)."""
         for entry in files:

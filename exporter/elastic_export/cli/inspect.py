@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from elastic_export.cli.lenient import lenient_options
 from elastic_export.engine.engine_facts import EngineReport
 from elastic_export.engine.request import PROFILE_NAMES
 from elastic_export.plan.fit_table import align, parameters, size_text, weights_text
+from elastic_export.weights.weight_loss import Rounding
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.format.jsonfile import read_json
@@ -24,6 +25,7 @@ from elastic_runtime.format.paths import inside
 from elastic_runtime.format.records import decode, encode, show
 
 _LONGEST = 1000  # characters of a text out of a report
+_AGAIN = "export the bundle again"
 _ONNX = "name a model.onnx of a bundle"
 
 
@@ -64,7 +66,9 @@ def _bundle(path: Path) -> dict[str, Any]:
 
 
 def _budget(bundle: Bundle, budget: BudgetEntry) -> dict[str, Any]:
-    built, engines = _builds(bundle, budget), []
+    report, engines = _report(bundle, budget), []
+    built = _builds(budget, report)
+    rounding = Rounding.of_report(report, str(budget.report))
     for engine in budget.engines:
         file = bundle.manifest.file(engine.file)
         engines.append(
@@ -85,16 +89,21 @@ def _budget(bundle: Bundle, budget: BudgetEntry) -> dict[str, Any]:
         "layers": budget.layers,
         "weight_bytes": budget.weight_bytes,
         "quantisation": budget.quantisation,
+        "rounding": None if rounding is None else encode(rounding),
         "engines": engines,
     }
 
 
-def _builds(bundle: Bundle, budget: BudgetEntry) -> dict[str, EngineReport]:
-    """What the budget's report says of its engines, by file; bundles of version 0.1.0 say nothing."""
+def _report(bundle: Bundle, budget: BudgetEntry) -> dict[str, Any]:
     if budget.report is None:
         return {}
-    with advised("export the bundle again"):
-        report = read_json(inside(bundle.path, budget.report, budget.report))
+    with advised(_AGAIN):
+        return read_json(inside(bundle.path, budget.report, budget.report))
+
+
+def _builds(budget: BudgetEntry, report: Mapping[str, Any]) -> dict[str, EngineReport]:
+    """What the budget's report says of its engines, by file; bundles of version 0.1.0 say nothing."""
+    with advised(_AGAIN):
         engines, where = report.get("engines", {}), f"{budget.report}: engines"
         if not isinstance(engines, dict):
             raise InputError(where, expected="an object", found=show(engines))
@@ -119,6 +128,7 @@ def _bundle_text(bundle: dict[str, Any]) -> list[str]:
         f"bundle of {bundle['checkpoint']}{demo}, {made}",
         *align(rows, left=(0, 4)),
         *_builds_text([engine for _, engine in _engines(bundle)]),
+        *_rounding_text(bundle["budgets"]),
     ]
 
 
@@ -145,6 +155,12 @@ def _builds_text(engines: Sequence[dict[str, Any]]) -> list[str]:
     remarks = [f"{engine['file']}: {remark}" for engine in known for remark in engine["build"]["remarks"]]
     cells = [[show(cell, _LONGEST) for cell in row] for row in rows]  # others may have written it: see `show`
     return ["", *align(cells, left=(0, 1, 3)), *(f"note: {show(remark, _LONGEST)}" for remark in remarks)]
+
+
+def _rounding_text(budgets: Sequence[dict[str, Any]]) -> list[str]:
+    """What quantised budgets lost; nothing of bundles of versions that did not record it."""
+    found = [(b["name"], decode(Rounding, b["rounding"], b["name"])) for b in budgets if b["rounding"]]
+    return ["", *(f"{name}: {rounding.text()}" for name, rounding in found)] if found else []
 
 
 def _engines(bundle: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

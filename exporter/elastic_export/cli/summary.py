@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elastic_export.plan.fit_table import align, parameters, size_text, weights_text
+from elastic_export.weights.weight_loss import Rounding
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.fit.vram import unfit, vram_needed
 from elastic_runtime.format.budget_size import BudgetSize
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 
 def summary(result: ExportResult, checkpoint: Path) -> str:
-    """Budget, parameters, layers, weights, verified error, engine size and seconds per stage; then what was not run.
+    """Budget, parameters, layers, weights, verified error, engine size and seconds per stage; then what was not run and
+    what rounding took.
 
     Args:
         result: of an export.
@@ -41,9 +44,18 @@ def summary(result: ExportResult, checkpoint: Path) -> str:
             "",
             f"bundle {output}: {len(files)} files, {size_text(sum(file.size for file in files))}{same}",
             f"{engines} engines are built and have run on no card: {replay}",
-            *([f"what {kinds} has lost: {lost}"] if kinds else []),
+            *(f"{name}: {rounding.text()}" for name, rounding in _roundings(result)),
+            *([f"what {kinds} has lost on a text: {lost}"] if kinds else []),
         ]
     )
+
+
+def _roundings(result: ExportResult) -> Iterator[tuple[str, Rounding]]:
+    """Of the budgets that are quantised, by their names."""
+    for budget in result.budgets:
+        rounding = Rounding.of_report(budget.report, budget.budget.name)
+        if rounding is not None:
+            yield budget.budget.name, rounding
 
 
 def _from_here(path: Path) -> Path:
@@ -89,6 +101,7 @@ def result_json(result: ExportResult) -> str:
                     "layers": entry.layers,
                     "weight_bytes": entry.weight_bytes,
                     "quantisation": entry.quantisation,
+                    "rounding": b.report["rounding"],
                     "verified": _checks(b) or None,
                     "engines": [_engine(engine) for engine in b.engines],
                 }

@@ -1,14 +1,7 @@
-"""The rows that lose most by quantisation, by their weights alone.
-
-A row is what one output of a matrix is computed with, and, but for blocks, what a scale belongs to. Its loss is
-‖quantised - plain‖ / ‖plain‖ over the columns that the sub-model keeps. What a text would make of it is left out on
-purpose: the ranking is then the same for every text, and what a row's loss comes to on one shows after its layer.
-"""
+"""The rows that lose most by quantisation (`weights.weight_loss`), of sub-models that lie quantised and plain."""
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,22 +13,11 @@ from elastic_export.evaluate.counterpart import Counterpart
 from elastic_export.layers.kind import EMBEDDINGS, HEAD
 from elastic_export.runs import positions
 from elastic_export.verify.way import head_blocks
+from elastic_export.weights.weight_loss import Floats, LostRow, WeightTally
 from elastic_runtime.errors import InputError
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-#: Rows that are named.
-NAMED = 10
 _BAND = 256  # rows whose difference is held at once: a few MB, which stay in the processor's cache
-
-
-@dataclass(frozen=True)
-class LostRow:
-    """A row of a matrix of the parent, and its loss."""
-
-    tensor: str
-    row: int
-    error: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +44,7 @@ def weight_loss(compared: Counterpart) -> WeightLoss:
     Raises:
         InputError: a value is not finite; the form of the budget and the tensor are named.
     """
-    worst, apart, whole = list[tuple[float, str, int]](), 0.0, 0.0
+    tally = WeightTally()
     for name, numbers, quantised, plain in _blocks(compared):
         errors, squares = row_errors(quantised, plain)
         if not np.isfinite(errors).all():
@@ -71,16 +53,10 @@ def weight_loss(compared: Counterpart) -> WeightLoss:
             raise InputError(
                 f"{spoilt.called}, tensor {name}", expected="finite values", found="a NaN or an infinity", todo=todo
             )
-        apart, whole = apart + float(errors.sum()), whole + float(squares.sum())
-        lost = np.sqrt(np.divide(errors, squares, out=(errors > 0).astype(np.float64), where=squares > 0))
-        some = np.argsort(-lost, kind="stable")[:NAMED]
-        worst = heapq.nsmallest(NAMED, [*worst, *((-float(lost[i]), name, int(numbers[i])) for i in some if lost[i])])
-    error = math.sqrt(apart / whole) if whole else 0.0
+        tally += WeightTally.of(name, numbers, errors, squares)
     model = compared.quantised
     assert model.quantisation is not None, model.name
-    return WeightLoss(
-        model.name, model.quantisation.name, error, tuple(LostRow(name, row, -loss) for loss, name, row in worst)
-    )
+    return WeightLoss(model.name, model.quantisation.name, tally.error, tally.rows)
 
 
 def row_errors(quantised: Array, plain: Array) -> tuple[Floats, Floats]:

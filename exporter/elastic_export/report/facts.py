@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from elastic_export.layers.all_kinds import KIND_OF
 from elastic_export.plan.fit_table import parameters, short, size_text, weights_text
 from elastic_export.report.chart import Bar, Bars, Part, Point, Scatter, bars_of, scatter_of
-from elastic_export.report.loss import LossFacts, loss_facts
+from elastic_export.report.loss import LossFacts, LostRows, loss_facts
+from elastic_export.weights.weight_loss import Rounding
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.fit.vram import GIB
@@ -96,6 +97,7 @@ class BundleFacts:
     fits: tuple[tuple[str, Bars], ...]
     loss: LossFacts | None
     quantised: bool
+    lost: tuple[LostRows, ...]
     engines: tuple[EngineFacts, ...]
     not_run: tuple[NotRun, ...]
     versions: Mapping[str, str]
@@ -109,6 +111,7 @@ def facts_of(bundle: Bundle, evaluation: Evaluation | None = None) -> BundleFact
     """
     manifest, reports = bundle.manifest, {budget: _report(bundle, budget) for budget in bundle.budgets}
     pairs = [(budget, engine) for budget in bundle.budgets for engine in budget.engines]
+    loss = None if evaluation is None else loss_facts(bundle, evaluation, _parent_layers(bundle))
     return BundleFacts(
         name=show(manifest.checkpoint.name),
         demo=manifest.demo,
@@ -118,8 +121,9 @@ def facts_of(bundle: Bundle, evaluation: Evaluation | None = None) -> BundleFact
         size=size_text(sum(file.size for file in manifest.files)),
         budgets=tuple(_budget(bundle, budget, report) for budget, report in reports.items()),
         fits=_fits(pairs),
-        loss=None if evaluation is None else loss_facts(bundle, evaluation, _parent_layers(bundle)),
+        loss=loss,
         quantised=any(budget.quantisation for budget in bundle.budgets),
+        lost=_lost(reports, loss),
         engines=tuple(_engine(bundle, budget, engine) for budget, engine in pairs),
         not_run=_not_run(reports),
         versions=dict(manifest.versions),
@@ -131,6 +135,16 @@ def _report(bundle: Bundle, budget: BudgetEntry) -> dict[str, Any]:
         return {}
     with advised(_AGAIN):
         return read_json(inside(bundle.path, budget.report, budget.report))
+
+
+def _lost(reports: Mapping[BudgetEntry, Mapping[str, Any]], loss: LossFacts | None) -> tuple[LostRows, ...]:
+    """What rounding took, by the reports, and by the evaluation of budgets whose reports do not say it."""
+    found = {budget: Rounding.of_report(report, str(budget.report)) for budget, report in reports.items()}
+    told = [(budget, rounding) for budget, rounding in found.items() if rounding is not None]
+    names = {name for budget, _ in told for name in (budget.name, budget.budget)}
+    measured = loss.quantised.weights if loss is not None and loss.quantised is not None else ()
+    others = (rows for rows in measured if rows.budget not in names)
+    return (*(LostRows.of(budget.name, rounding) for budget, rounding in told), *others)
 
 
 @contextmanager

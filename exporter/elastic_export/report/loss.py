@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elastic_export.report.chart import Bar, Bars, Part, Point, Scatter, bars_of, scatter_of
+from elastic_export.weights.weight_loss import Rounding
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.vram import GIB
@@ -13,16 +14,24 @@ from elastic_runtime.format.records import show
 
 if TYPE_CHECKING:
     from elastic_export.evaluate.loss import Loss, TextLoss
+    from elastic_export.evaluate.lost_rows import WeightLoss
     from elastic_export.evaluate.result import Evaluation, Row
 
 
 @dataclass(frozen=True)
 class LostRows:
-    """The rows of a budget that lost most: (tensor, row, error) each."""
+    """What rounding took from a budget's weights, and the rows that lost most: (tensor, row, error) each."""
 
     budget: str
     text: str
     rows: tuple[tuple[str, str, str], ...]
+
+    @classmethod
+    def of(cls, budget: str, found: WeightLoss | Rounding) -> LostRows:
+        """Of an evaluation, or of a budget's report."""
+        total = found.total if isinstance(found, Rounding) else f"{found.error:.2%}"
+        text = f"{show(found.quantisation)}, all matrices together off by {total}"
+        return cls(budget, text, tuple((row.tensor, str(row.row), f"{row.error:.2%}") for row in found.rows))
 
 
 @dataclass(frozen=True)
@@ -113,15 +122,7 @@ def _quantised(loss: Loss, budgets: set[str], layers: int) -> QuantisedFacts:
         depth=tuple(
             (f"{found.budget}, {found.quantisation}, {found.precision}", _depth(found, layers)) for found in text
         ),
-        weights=tuple(
-            LostRows(
-                found.budget,
-                f"{found.quantisation}, all matrices together off by {found.error:.2%}",
-                tuple((row.tensor, str(row.row), f"{row.error:.2%}") for row in found.rows),
-            )
-            for found in loss.weights
-            if found.budget in budgets
-        ),
+        weights=tuple(LostRows.of(found.budget, found) for found in loss.weights if found.budget in budgets),
     )
 
 

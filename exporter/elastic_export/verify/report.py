@@ -48,11 +48,12 @@ def report_of(
     skipped: Sequence[dict[str, str]] = (),
     engines: Mapping[str, Mapping[str, Any]] | None = None,
     conversion: Mapping[str, Any] | None = None,
+    rounding: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain JSON values. Without a verification it says so under `not_run`.
 
     `engines` is what the builder said of each engine, by its file in the bundle; `conversion` what another precision
-    than the checkpoint's took from the weights (`Conversion.report`).
+    than the checkpoint's took from the weights (`Conversion.report`), `rounding` what eight bits did (`Rounding`).
     """
     return {
         "schema": SCHEMA,
@@ -63,6 +64,7 @@ def report_of(
         "not_run": sorted(skipped, key=lambda entry: entry["check"]),  # however the request was ordered
         "engines": dict(sorted((engines or {}).items())),
         "conversion": None if conversion is None else dict(conversion),
+        "rounding": None if rounding is None else dict(rounding),
         "versions": versions,
     }
 

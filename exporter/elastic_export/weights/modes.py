@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +18,10 @@ from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBits
 from elastic_export.plan.job import ExportJob
 from elastic_export.weights.initialised import write_initialised
-from elastic_export.weights.quantised import Quantised
+from elastic_export.weights.quantised import Quantised, counted_beside
 from elastic_export.weights.recipe import quantised_recipe, shared_recipe, sliced_recipe
 from elastic_export.weights.sliced import write_sliced
+from elastic_export.weights.weight_loss import Rounding, WeightTally
 from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.ort.weight_source import OutsideTensors, Recipe, WeightSource
 
@@ -52,6 +53,9 @@ class Store(Protocol):
     def adopt(self, source: Path, relative: str, digest: str | None) -> object:
         """Take a file from there into the bundle, with its sha256 where it is known."""
 
+    def spend(self, source: Path) -> object:
+        """Hear of a file there that nobody needs once a bundle is published."""
+
 
 class Weights(ABC):
     """Where an export's weights lie. One object serves all budgets, one after the other."""
@@ -64,8 +68,12 @@ class Weights(ABC):
         checkpoint = self._job.checkpoint
         return stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, self._job.precision)
 
-    def place(self) -> None:
-        """What is done once, before the first budget; for budgets that copy their parts of the shards, this."""
+    def place(self, budgets: Sequence[Budget]) -> None:
+        """What is done once, before the first budget, and for budgets that copy their parts of the shards all of it.
+
+        Args:
+            budgets: those that will be bound.
+        """
         for shard in self._job.checkpoint.shards:
             self._store.watch(shard)
 
@@ -85,6 +93,10 @@ class Weights(ABC):
     def source(self, budget: Budget) -> WeightSource:
         """The weight inputs of a budget as a consumer loads them."""
 
+    def rounding(self, budget: Budget) -> Rounding | None:
+        """What rounding took from a budget's weights; None where they are not quantised."""
+        return None
+
     def _conversion(self) -> Conversion | None:
         """Where the conversion of one budget's weights is counted, if there is one."""
         checkpoint, precision = self._job.checkpoint, self._job.precision
@@ -102,7 +114,7 @@ class Weights(ABC):
 class SharedWeights(Weights):
     """The parent's shards, linked; every budget takes slices of them."""
 
-    def place(self) -> None:
+    def place(self, budgets: Sequence[Budget]) -> None:
         """Link the shards, or name them where they stay outside."""
         for shard in self._job.checkpoint.shards:
             if self._job.options.external_weights:
@@ -126,24 +138,38 @@ class QuantisedWeights(Weights):
 
     def __init__(self, job: ExportJob, store: Store, eight_bits: EightBits, parent: str) -> None:
         super().__init__(job, store)
-        self._quantised = Quantised(job.checkpoint, eight_bits, precision=job.precision, parent=parent)
+        self._eight_bits, self._parent = eight_bits, parent
         self._tensors: dict[str, TensorRef] | None = None
+        self._lost: dict[str, WeightTally] = {}
 
-    def place(self) -> None:
-        """Quantise what neither the older bundle has nor an export that did not end, and take it into the bundle."""
-        super().place()
-        store, here = self._store, self._store.folder("weights")
-        self._tensors = self._quantised.found(here)
+    def place(self, budgets: Sequence[Budget]) -> None:
+        """Quantise what neither the older bundle has nor an export that did not end, take it into the bundle, and count
+        what that takes from the budgets.
+        """
+        super().place(budgets)
+        store, here, job = self._store, self._store.folder("weights"), self._job
+        parent = Quantised(job.checkpoint, self._eight_bits, budgets, precision=job.precision, parent=self._parent)
+
+        def adopt(path: Path, known: str | None) -> None:
+            store.adopt(path, f"weights/{path.name}", known)
+            store.spend(counted_beside(path))
+
+        self._tensors = parent.found(here)
         if self._tensors is None:
-            beside = store.beside(_QUANTISED)
-            self._quantised.write(beside, lambda path, known: store.adopt(path, f"weights/{path.name}", known))
-            self._tensors = self._quantised.found(here)
+            self._lost = parent.write(store.beside(_QUANTISED), adopt)
+            self._tensors = parent.found(here)
+        elif budgets:
+            self._lost = parent.measure()
 
     def bind(self, budget: Budget, model: EmittedModel) -> None:
         """Write the recipe."""
         assert self._tensors is not None, "place() comes first"
-        eight_bits = self._quantised.eight_bits
-        self._write(budget, quantised_recipe(model, self._tensors, eight_bits, lambda file: f"../weights/{file.name}"))
+        recipe = quantised_recipe(model, self._tensors, self._eight_bits, lambda file: f"../weights/{file.name}")
+        self._write(budget, recipe)
+
+    def rounding(self, budget: Budget) -> Rounding:
+        """Counted while the parent was rounded."""
+        return Rounding.of(self._lost[budget.name], "int8", self._job.checkpoint.formats)
 
     def source(self, budget: Budget) -> WeightSource:
         """Slices of the quantised files."""

@@ -6,14 +6,15 @@
 
 Each file's metadata names format and parent. A file is complete once it has its name, so one that an export did not
 live to use is used by the next one: if it begins with the header that would be written, and so is of the same parent.
+Beside it lies, as `q8-*.json`, what rounding took from the budgets (counted.py), which no bundle holds: of a budget its
+report says it.
 """
 
 from __future__ import annotations
 
 import errno
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +22,21 @@ import numpy as np
 
 from elastic_export.checkpoint.conversion import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
+from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBitMatrix, EightBits
+from elastic_export.weights.counted import Kept, complete
 from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
-from elastic_export.weights.rows_int8 import Array, quantised
-from elastic_runtime.errors import BuildError
+from elastic_export.weights.row_losses import Losses
+from elastic_export.weights.rows_int8 import Array, measure, quantised
+from elastic_export.weights.weight_loss import WeightTally
+from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.safetensors import TensorEntry, encode_header, itemsize
 
 FORMAT = "elastic-q8/1"
 PREFIX = "q8-"
 #: Bytes of a file's tensors, unless one matrix alone is larger: what a run that is killed may have done in vain.
 MAX_FILE_BYTES = 1 << 30
+_BAND = 64  # rows of a matrix that stays as it is that are looked at at once
 
 #: Hears of a complete file and its sha256, None where nobody has digested it now.
 Heard = Callable[[Path, str | None], object]
@@ -42,6 +48,7 @@ class Quantised:
     Args:
         checkpoint: the parent.
         eight_bits: what is quantised of it.
+        budgets: of which it is counted what rounding takes from them.
         precision: of the tensors that are not.
         parent: what tells this parent from others; every file has it in its metadata.
         max_file_bytes: bound of a file's data.
@@ -51,12 +58,14 @@ class Quantised:
         self,
         checkpoint: Checkpoint,
         eight_bits: EightBits,
+        budgets: Iterable[Budget],
         *,
         precision: str,
         parent: str,
         max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
-        self.eight_bits, self._checkpoint = eight_bits, checkpoint
+        self._checkpoint, self._parent = checkpoint, parent
+        self._kept = Kept(checkpoint.architecture, checkpoint.prefix, budgets)
         groups = _groups(list(_stored(checkpoint, eight_bits, precision)), max_file_bytes)
         names = (f"{PREFIX}{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups)))
         self._files = [_File.of(name, group, parent) for name, group in zip(names, groups, strict=True)]
@@ -71,8 +80,11 @@ class Quantised:
             for e in file.entries.values()
         }
 
-    def write(self, folder: Path, heard: Heard) -> None:
+    def write(self, folder: Path, heard: Heard) -> dict[str, WeightTally]:
         """Write the files that `folder` does not have; `heard` hears of each in order as soon as it is complete.
+
+        Returns:
+            What each budget lost by being rounded, whoever wrote the files.
 
         What another parent or an ended run left there, and no file of this one will replace, is removed: it has the
         size of a model, and nobody else would.
@@ -84,17 +96,63 @@ class Quantised:
         try:
             # A file as old as the parent may be of what its shards held before.
             changed = max(shard.stat().st_mtime_ns for shard in self._checkpoint.shards)
-            wanted = {file.name for file in self._files}
+            wanted = {name for file in self._files for name in (file.name, counted_beside(folder / file.name).name)}
             for left in folder.glob(f"{PREFIX}*"):
                 if left.name not in wanted:
                     left.unlink()
+            lost = list[dict[str, WeightTally]]()
             for file in self._files:
-                there = file.is_in(folder) and (folder / file.name).stat().st_mtime_ns > changed
-                heard(folder / file.name, None if there else _write(self._checkpoint, folder / file.name, file))
+                path = folder / file.name
+                there = file.is_in(folder) and path.stat().st_mtime_ns > changed
+                digest, of_it = (None, self._counted(folder, file)) if there else self._write(folder, file)
+                lost.append(of_it)
+                heard(path, digest)
+            return self._sum(lost)
         except OSError as error:
             todo = "free some space" if error.errno == errno.ENOSPC else "name another output"
             found, expected = error.strerror or str(error), "to write the quantised parent"
             raise BuildError(str(folder), expected=expected, found=found, todo=todo) from None
+
+    def measure(self) -> dict[str, WeightTally]:
+        """What each budget loses, where all files are there: the parent is read again. Raises as `write` does."""
+        return self._sum([self._measured(file) for file in self._files])
+
+    def _sum(self, lost: Iterable[Mapping[str, WeightTally]]) -> dict[str, WeightTally]:
+        """Of all files, in their order."""
+        parts = list(lost)
+        return {budget: sum((part[budget] for part in parts), WeightTally()) for budget in self._kept.runs}
+
+    def _write(self, folder: Path, file: _File) -> tuple[str, dict[str, WeightTally]]:
+        """Write one file, and beside it what was lost, first: whoever finds the file finds both. Returns its sha256."""
+        path, losses = folder / file.name, Losses(self._kept.runs)
+        part = path.with_suffix(".part")
+        with DigestedFile(part) as out:
+            _append(out, np.frombuffer(file.header, np.uint8))
+            for item in file.items:
+                for array in _arrays(self._checkpoint, item, losses):
+                    _append(out, array.reshape(-1).view(np.uint8))
+        self._kept.write(counted_beside(path), self._parent, losses.tallies)
+        complete(part, path)
+        return out.digest, losses.tallies
+
+    def _counted(self, folder: Path, file: _File) -> dict[str, WeightTally]:
+        """What was lost of a file that is there; counted again where an export of other budgets wrote it."""
+        beside = counted_beside(folder / file.name)
+        lost = self._kept.read(beside, self._parent)
+        if lost is None:
+            lost = self._measured(file)
+            self._kept.write(beside, self._parent, lost)
+        return lost
+
+    def _measured(self, file: _File) -> dict[str, WeightTally]:
+        losses = Losses(self._kept.runs)
+        for item in file.items:
+            if item.matrix is not None:
+                measure(self._checkpoint, item.matrix, losses)
+            else:
+                for _ in _arrays(self._checkpoint, item, losses):
+                    pass
+        return losses.tallies
 
 
 @dataclass(frozen=True)
@@ -155,37 +213,45 @@ class _File:
             return file.read(len(self.header)) == self.header
 
 
-def _write(checkpoint: Checkpoint, path: Path, file: _File) -> str:
-    """Write one file; returns its sha256."""
-    part = path.with_suffix(".part")
-    with DigestedFile(part) as out:
-        _append(out, np.frombuffer(file.header, np.uint8))
-        for item in file.items:
-            for array in _arrays(checkpoint, item):
-                _append(out, array.reshape(-1).view(np.uint8))
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # before it has its name: whoever finds that trusts the bytes
-    finally:
-        os.close(descriptor)
-    part.replace(path)
-    return out.digest
-
-
-def _arrays(checkpoint: Checkpoint, item: _Item) -> Iterator[Array]:
-    """The bytes of an item in the order of its tensors."""
+def _arrays(checkpoint: Checkpoint, item: _Item, losses: Losses) -> Iterator[Array]:
+    """The bytes of an item in the order of its tensors; what is lost on their way is counted in `losses`."""
     if item.matrix is not None:
-        yield from quantised(checkpoint, item.matrix)
+        yield from quantised(checkpoint, item.matrix, losses)
         return
-    for name, (dtype, _) in item.tensors.items():
-        yield np.ascontiguousarray(convert(checkpoint.read(name), dtype, name))
+    for name, (dtype, shape) in item.tensors.items():
+        plain = checkpoint.read(name)
+        stored = np.ascontiguousarray(convert(plain, dtype, name))
+        if len(shape) == 2:  # an odd matrix
+            _count(name, plain, stored, losses)
+        yield stored
         checkpoint.release(name)
+
+
+def _count(name: str, plain: Array, stored: Array, losses: Losses) -> None:
+    """A matrix that another dtype than the parent's may have taken something from.
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    with losses.rows(name, plain.shape) as rows:
+        for at in range(0, len(plain) if rows else 0, _BAND):
+            before, after = (array[at : at + _BAND].astype(np.float64) for array in (plain, stored))
+            if not np.isfinite(before).all():
+                todo = "repair the checkpoint: what its weights compute is no number"
+                raise InputError(f"tensor {name!r}", expected="finite values", found="a NaN or an infinity", todo=todo)
+            assert rows is not None
+            rows.put(at, before, after, np.ones(len(before)))
 
 
 def _append(out: DigestedFile, data: Array) -> None:
     for at in range(0, len(data), BUFFER_BYTES):
         piece = data[at : at + BUFFER_BYTES]
         np.frombuffer(out.room(len(piece)), np.uint8)[:] = piece
+
+
+def counted_beside(file: Path) -> Path:
+    """Where it lies what budgets lost of one of these files, in a folder that no bundle is."""
+    return file.with_suffix(".json")
 
 
 def is_quantised_file(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.layers.eight_bits import EightBitMatrix
+from elastic_export.weights.row_losses import Losses, RowLosses
 from elastic_runtime.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -24,8 +26,9 @@ _BAND = 64  # rows: what they become is copied into a transposed matrix in whole
 _THREADS = 2  # one waits for the disk while the other rounds
 
 
-def quantised(checkpoint: Checkpoint, matrix: EightBitMatrix) -> tuple[Ints, Floats]:
-    """A matrix as it is stored: int8 values of `matrix.shape`, float32 [N] scales times 128.
+def quantised(checkpoint: Checkpoint, matrix: EightBitMatrix, losses: Losses) -> tuple[Ints, Floats]:
+    """A matrix as it is stored: int8 values of `matrix.shape`, float32 [N] scales times 128. What rounding took is
+    counted in `losses`.
 
     Memory: the values, and a few bands of the parent.
 
@@ -33,29 +36,48 @@ def quantised(checkpoint: Checkpoint, matrix: EightBitMatrix) -> tuple[Ints, Flo
         InputError: a value is not finite; the tensor is named.
     """
     values, scales = np.empty(matrix.shape, np.int8), np.empty(matrix.rows, np.float32)
-    by_rows, first = values.T if matrix.transposed else values, 0
+    by_rows = values.T if matrix.transposed else values
 
-    def band(job: tuple[str, int, int]) -> None:
-        name, at, to = job
-        rounded, found = round_rows(checkpoint.read(name, slice(at, at + _BAND)), name)
-        by_rows[to : to + len(found)], scales[to : to + len(found)] = rounded, found
+    def take(first: int, rounded: Ints, found: Floats) -> None:
+        by_rows[first : first + len(found)], scales[first : first + len(found)] = rounded, found
 
-    with ThreadPoolExecutor(_THREADS, "round") as pool:
-        for name, shape in matrix.tensors:
-            jobs = ((name, at, first + at) for at in range(0, shape[0], _BAND))
-            for number, _ in enumerate(pool.map(band, jobs)):
-                if number % 64 == 0:  # pages that were read are much memory by and by
-                    checkpoint.release(name)
-            checkpoint.release(name)
-            first += shape[0]
+    _round(checkpoint, matrix, losses, take)
     return values, scales * np.float32(STORED)
 
 
-def round_rows(rows: Array, name: str) -> tuple[Ints, Floats]:
+def measure(checkpoint: Checkpoint, matrix: EightBitMatrix, losses: Losses) -> None:
+    """Count in `losses` what `quantised` would take, of a matrix that has been stored before. Raises as that does."""
+    _round(checkpoint, matrix, losses, lambda first, rounded, scales: None)
+
+
+def _round(
+    checkpoint: Checkpoint, matrix: EightBitMatrix, losses: Losses, take: Callable[[int, Ints, Floats], None]
+) -> None:
+    """Round a matrix band by band; `take` gets each, in any order, with the row of the matrix that it begins at."""
+
+    def band(job: tuple[str, int, int, RowLosses | None]) -> None:
+        name, at, first, lost = job
+        rounded, scales = round_rows(checkpoint.read(name, slice(at, at + _BAND)), name, lost, at)
+        take(first + at, rounded, scales)
+
+    first = 0
+    with ThreadPoolExecutor(_THREADS, "round") as pool:
+        for name, shape in matrix.tensors:
+            with losses.rows(name, shape) as lost:
+                jobs = ((name, at, first, lost) for at in range(0, shape[0], _BAND))
+                for number, _ in enumerate(pool.map(band, jobs)):
+                    if number % 64 == 0:  # pages that were read are much memory by and by
+                        checkpoint.release(name)
+            checkpoint.release(name)
+            first += shape[0]
+
+
+def round_rows(rows: Array, name: str, lost: RowLosses | None = None, first: int = 0) -> tuple[Ints, Floats]:
     """Rows [n, K] as int8 [n, K] and their scales [n]: s = max|row| / 127, each value w as w / s to the nearest even.
 
     A row of zeros, or of values so small that their scale would lose digits in float32 (below 1.5e-36, nothing beside
-    any other weight), becomes zeros with the scale 1.
+    any other weight), becomes zeros with the scale 1. What that took is counted in `lost`, as of the rows from `first`
+    on.
 
     Raises:
         InputError: a value is not finite, or so large that 128 of its row's scale would not be.
@@ -71,7 +93,11 @@ def round_rows(rows: Array, name: str) -> tuple[Ints, Floats]:
     scales = most / np.float32(LARGEST)
     scales[scales < np.finfo(np.float32).tiny] = 1.0
     wide /= scales[:, None]
-    return np.rint(wide, out=wide).astype(np.int8), scales
+    if lost is None:
+        return np.rint(wide, out=wide).astype(np.int8), scales
+    rounded = np.rint(wide)
+    lost.put(first, wide, rounded, scales)
+    return rounded.astype(np.int8), scales
 
 
 def _widened(rows: Array) -> Floats:
