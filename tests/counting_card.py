@@ -28,7 +28,7 @@ class Device:
         self.held[address] = nbytes
         return address
 
-    def upload_blocks(self, address: int, source: Any, blocks: Any) -> None:
+    def upload_blocks(self, address: int, read: Any, blocks: Any) -> None:
         self.uploaded += sum(block.width * block.height for block in blocks)
 
     def finish_uploads(self) -> None:

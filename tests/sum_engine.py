@@ -13,6 +13,7 @@ from elastic_runtime.driver.blocks import Block
 from elastic_runtime.driver.device import ALIGNMENT, Rows
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import EngineEntry, InputPort, OutputPort
+from elastic_runtime.format.slicing import Read
 from elastic_runtime.generation import Settings, generate
 from elastic_runtime.session import Session
 from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, EngineBackend
@@ -61,12 +62,11 @@ class MemoryDevice:
             self.view(target + row * rows.target_pitch, rows.width)[:] = piece
         self.copied += rows.height * rows.width
 
-    def upload_blocks(self, address: int, source: np.ndarray, blocks: Sequence[Block]) -> None:
+    def upload_blocks(self, address: int, read: Read, blocks: Sequence[Block]) -> None:
         for block in blocks:
             for row in range(block.height):
-                at = block.source + row * block.source_pitch
-                piece = source[at : at + block.width]
-                self.view(address + block.target + row * block.target_pitch, block.width)[:] = piece
+                piece = self.view(address + block.target + row * block.target_pitch, block.width)
+                read(block.source + row * block.source_pitch, piece)
 
     def finish_uploads(self) -> None:
         self.finished = True

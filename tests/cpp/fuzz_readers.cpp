@@ -35,7 +35,7 @@ void cut(const WeightRecipe& recipe) {
     const std::vector<std::byte> source(static_cast<std::size_t>(part.parent_nbytes()));
     std::vector<std::byte> target(static_cast<std::size_t>(input.nbytes()));
     const auto item = static_cast<std::uint64_t>(itemsize(part.dtype));
-    copy_blocks(source.data(), target.data(), strided_blocks(part.parent_shape, part.runs, item));
+    read_blocks(reader_of(source.data()), target.data(), strided_blocks(part.parent_shape, part.runs, item));
   }
 }
 

@@ -1,4 +1,6 @@
+#include <atomic>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <numeric>
 
@@ -91,24 +93,78 @@ TEST(weights_blocks_equal_plain_slicing) {
     for (std::size_t i = 0; i < source.size(); ++i) source[i] = static_cast<std::byte>(i * 7 % 251);
     const auto wanted = plain_slice(source.data(), shape, runs, itemsize);
     std::vector<std::byte> got(wanted.size());
-    copy_blocks(source.data(), got.data(), strided_blocks(shape, runs, itemsize));
+    read_blocks(reader_of(source.data()), got.data(), strided_blocks(shape, runs, itemsize));
     CHECK(got == wanted);
   }
 }
 
 TEST(weights_of_many_megabytes_equal_plain_slicing) {
   const std::string folder = scratch("large");
-  write_words(folder + "/w.bin", 5, 2500 * 2400);
-  const std::string recipe =
-      R"({"schema": "elastic-weights/2", "inputs": {"a": {"file": "w.bin", "offset": 0, "dtype": "int8",
-      "parent_shape": [2500, 2400], "shape": [2500, 2000], "runs": [[[0, 2500]], [[0, 1000], [1300, 1000]]]}}})";
-  const WeightFiles files(parse_recipe(recipe), folder);
-  const WeightInput& input = files.recipe().inputs[0];
-  const Weight weight = files.load(input);
-  const MappedFile file(folder + "/w.bin");
-  const auto wanted = plain_slice(file.data(), {2500, 2400}, input.parts[0].runs, 1);
-  CHECK_EQ(weight.size, wanted.size());
-  CHECK(std::memcmp(weight.data, wanted.data(), wanted.size()) == 0);
+  write_words(folder + "/w.bin", 5, 3 + 2500 * 2400);
+  const std::string start = R"({"schema": "elastic-weights/2", "inputs": {"a": {"file": "w.bin", "offset": 3,
+      "dtype": "int8", )";
+  const auto heads = [](int groups) {
+    std::string runs;
+    for (int head = 0; head < groups * 12; ++head)
+      runs += (runs.empty() ? "[" : ", [") + std::to_string(head / 12 * 999 + head % 12 * 80) + ", 63]";
+    return "[" + runs + "]";
+  };
+  // Rows in pieces of two columns, of 24 heads; pieces of a long row, whole rows in between, rows longer than
+  // a band.
+  for (const std::string& cut : {
+           std::string(R"("parent_shape": [2500, 2400], "shape": [2500, 2000],
+                          "runs": [[[0, 2500]], [[0, 1000], [1300, 1000]]])"),
+           R"("parent_shape": [2500, 2400], "shape": [2400, 1512], "runs": [[[0, 1200], [1300, 1200]], )" +
+               heads(2) + "]",
+           std::string(R"("parent_shape": [6000000], "shape": [4000001],
+                          "runs": [[[1, 1], [3, 2000000], [3999999, 2000000]]])"),
+           std::string(R"("parent_shape": [2500, 2400], "shape": [2000, 2400],
+                          "runs": [[[0, 1000], [1500, 1000]], [[0, 2400]]])"),
+           std::string(R"("parent_shape": [5, 1200000], "shape": [3, 1000001],
+                          "runs": [[[0, 1], [3, 2]], [[7, 1000000], [1100000, 1]]])"),
+       }) {
+    const WeightFiles files(parse_recipe(start + cut + "}}}"), folder);
+    const WeightInput& input = files.recipe().inputs[0];
+    const StoredSlice& part = input.parts[0];
+    const Weight weight = files.load(input);
+    const auto wanted = plain_slice(files.sources(input)[0].data(), part.parent_shape, part.runs, 1);
+    CHECK_EQ(weight.size, wanted.size());
+    CHECK(std::memcmp(weight.data, wanted.data(), wanted.size()) == 0);
+  }
+}
+
+TEST(weights_reading_ends_with_the_first_failure) {
+  const std::size_t size = std::size_t{64} << 20;
+  std::vector<std::byte> target(size);
+  const std::vector<Block> block = {{0, 0, size, 1, size, size}};
+  std::atomic<int> reads{0};
+  const auto read = [&](std::uint64_t at, std::byte* into, std::size_t count) {
+    ++reads;
+    if (at > size / 4) throw InputError("w.bin", "bytes", "none");
+    std::memset(into, 1, count);
+  };
+  CHECK_EQ(THROWN(InputError, read_blocks(read, target.data(), block)).subject, "w.bin");
+  CHECK(reads <= 32 + 1 + 4);  // what lies before, and a band a thread
+  std::size_t heard = 0;
+  const auto hear = [&](std::size_t bytes) {
+    heard += bytes;
+    if (heard > size / 8) throw BuildError("loading", "patience", "none");
+  };
+  CHECK_EQ(THROWN(BuildError, read_blocks([](auto, auto, auto) {}, target.data(), block, hear)).subject,
+           "loading");
+  CHECK(heard < size / 4);
+}
+
+TEST(weights_of_a_file_cut_short_meanwhile_name_the_byte) {
+  const std::string folder = scratch("cut_short"), path = folder + "/w.bin";
+  write_words(path, 3, 4096);
+  const MappedFile file(path);
+  std::filesystem::resize_file(path, 1000);
+  std::vector<std::byte> into(200);
+  file.read(800, into.data(), into.size());
+  const auto error = THROWN(InputError, file.read(900, into.data(), into.size()));
+  CHECK_EQ(std::string(error.what()),
+           path + ": expected bytes from 1000 on, found its end. Copy that file again.");
 }
 
 TEST(weights_one_run_is_one_block) {

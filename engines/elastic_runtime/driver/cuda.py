@@ -17,6 +17,7 @@ from elastic_runtime.driver.blocks import Block
 from elastic_runtime.driver.device import Array, Rows
 from elastic_runtime.driver.staging import Staging
 from elastic_runtime.errors import BuildError, UnavailableError
+from elastic_runtime.format.slicing import Read
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NON_BLOCKING, _THREAD_LOCAL = 1, 1
@@ -151,11 +152,11 @@ class CudaDevice:
             )
             self._do("cuMemcpy2DAsync_v2", byref(copy), self.stream)
 
-    def upload_blocks(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
+    def upload_blocks(self, address: int, read: Read, blocks: Sequence[Block]) -> None:
         """See `Device`: through page-locked buffers, which are kept until `finish_uploads`."""
         if self._staging is None:
             self._staging = Staging(self)
-        self._staging.copy(address, source, blocks)
+        self._staging.copy(address, read, blocks)
 
     def finish_uploads(self) -> None:
         """See `Device`."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from elastic_runtime.driver.blocks import Block
+from elastic_runtime.format.slicing import Read
 
 ALIGNMENT = 256  # bytes: what bindings of an engine must have
 Array = npt.NDArray[Any]
@@ -48,8 +49,8 @@ class Device(Protocol):
     def copy(self, target: int, source: int, rows: Rows) -> None:
         """Copy rows of bytes within the device."""
 
-    def upload_blocks(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
-        """Strided copies from the bytes of `source`, which may change when this returns."""
+    def upload_blocks(self, address: int, read: Read, blocks: Sequence[Block]) -> None:
+        """Strided copies of what `read` reads; all of it is read when this returns."""
 
     def finish_uploads(self) -> None:
         """Wait for the copies of `upload_blocks` and give back what they took."""

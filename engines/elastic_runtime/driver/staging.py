@@ -1,7 +1,8 @@
 """Weights on their way to a card, through page-locked memory.
 
 Copies from pageable memory, which a mapped file is, go through a buffer of the driver's own, one after the other, and
-each call waits for the file to be read. Two buffers of ours take turns: one is filled while the other is copied.
+each call waits for the file to be read. Two buffers of ours take turns: the file is read and cut into one, by several
+threads, while the other is copied.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from numpy.lib.stride_tricks import as_strided
+import numpy as np
 
 from elastic_runtime.driver.blocks import Block, side_by_side
 from elastic_runtime.driver.device import Array
-from elastic_runtime.format.slicing import copy_runs
+from elastic_runtime.format.slicing import Read, read_runs
 
 BUFFER = 64 << 20  # bytes: a copy of a few milliseconds
 
@@ -64,12 +65,12 @@ class Staging:
             self.close()
             raise
 
-    def copy(self, address: int, source: Array, blocks: Sequence[Block]) -> None:
-        """Strided copies from the bytes of `source`, which may change afterwards; done once the lane was waited for.
+    def copy(self, address: int, read: Read, blocks: Sequence[Block]) -> None:
+        """Strided copies of what `read` reads, which is read when this returns; done once the lane was waited for.
 
         Args:
             address: on the device, of what the blocks' targets count from.
-            source: bytes, one axis.
+            read: of what the blocks' sources count from.
             blocks: as strided_blocks gives them.
         """
         for columns in side_by_side(blocks):
@@ -79,16 +80,16 @@ class Staging:
                 size = block.width * block.height
                 for at in range(0, size, self._nbytes):
                     count = min(self._nbytes, size - at)
-                    self._rows(address, source, [Block(block.source + at, block.target + at, count, 1, count, count)])
+                    self._rows(address, read, [Block(block.source + at, block.target + at, count, 1, count, count)])
             elif width <= self._nbytes:
                 for row in range(0, block.height, step := self._nbytes // width):
                     rows = min(step, block.height - row)
-                    self._rows(address, source, [_part(column, row, rows, 0, column.width) for column in columns])
+                    self._rows(address, read, [_part(column, row, rows, 0, column.width) for column in columns])
             else:  # a row longer than a buffer comes in pieces
                 for column, row in itertools.product(columns, range(block.height)):
                     for at in range(0, column.width, self._nbytes):
                         count = min(self._nbytes, column.width - at)
-                        self._rows(address, source, [_part(column, row, 1, at, count)])
+                        self._rows(address, read, [_part(column, row, 1, at, count)])
 
     def close(self) -> None:
         """Give the buffers back; what was asked for must have been waited for."""
@@ -98,18 +99,25 @@ class Staging:
             self._lane.free_host_buffer(buffer)
         self._events, self._buffers = [], []
 
-    def _rows(self, address: int, source: Array, columns: Sequence[Block]) -> None:
+    def _rows(self, address: int, read: Read, columns: Sequence[Block]) -> None:
         """Columns of the same rows, which a buffer holds, as one copy."""
         left, last = columns[0], columns[-1]
-        shape = (left.height, last.source + last.width - left.source)
-        view = as_strided(source[left.source :], shape, (left.source_pitch, 1), writeable=False)
         runs = tuple((column.source - left.source, column.width) for column in columns)
         width = sum(column.width for column in columns)
         turn, self._turn = self._turn, 1 - self._turn
         if self._used[turn]:
             self._lane.wait(self._events[turn])
         filled = self._buffers[turn][: left.height * width].reshape(left.height, width)
-        copy_runs(view, (((0, left.height),), runs), into=filled)
+
+        def read_columns(at: int, into: Array) -> None:
+            read(left.source + at, into)
+
+        byte = np.dtype(np.uint8)
+        if left.height == 1:  # of one axis, so that a long piece is read in several
+            read_runs(read_columns, (last.source + last.width - left.source,), byte, (runs,), into=filled[0])
+        else:
+            rows = ((0, left.height),)
+            read_runs(read_columns, (left.height, left.source_pitch), byte, (rows, runs), into=filled)
         self._lane.copy_rows(address + left.target, filled, left.target_pitch)
         self._lane.record(self._events[turn])
         self._used[turn] = True

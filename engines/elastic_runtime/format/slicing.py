@@ -1,16 +1,21 @@
-"""Cutting runs out of a tensor, straight from mapped memory.
+"""Cutting runs out of a tensor, in memory or in a file.
 
 A run is (start, count) on one axis; an axis keeps several, in order. The result is row-major and contiguous.
 Checkpoint, graph, passes, recipes and manifests say which part of a tensor they mean in these two types.
+
+A file is read, not mapped: mapping pages to copy them once, and unmapping them, costs more than copying them twice, the
+first time into memory that stays in the processor's cache.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,14 +29,13 @@ Runs = tuple[tuple[int, int], ...]
 TensorRuns = tuple[Runs, ...]
 Array = npt.NDArray[Any]
 
-Touch = Callable[[int, int], None]
+#: Fills an array of bytes with those of a tensor from a byte on, from any thread.
+Read = Callable[[int, Array], None]
 
-_BAND_BYTES = 8 << 20  # source rows copied between two releases: bounds resident memory, amortises the system call
-_MOST_THREADS = 4  # copying fresh memory is bound by page faults first, by the memory itself soon after
+_BAND_BYTES = 4 << 20  # of source rows cut at once: little for a processor's cache, much for a call of Python's
+_MOST_THREADS = 4  # memory is the limit soon after
 
-
-def _ignore(first: int, rows: int) -> None:
-    """Do nothing: memory that is not mapped from a file."""
+_buffers = threading.local()  # of every thread that cuts files: `band`, _BAND_BYTES of it
 
 
 def full_runs(shape: Sequence[int]) -> TensorRuns:
@@ -100,9 +104,7 @@ def contiguous_block(shape: Sequence[int], runs: TensorRuns) -> tuple[int, int] 
     return first, math.prod(axis[0][1] for axis in axes)
 
 
-def copy_runs(
-    source: Array, runs: TensorRuns, *, into: Array | None = None, fetch: Touch = _ignore, release: Touch = _ignore
-) -> Array:
+def copy_runs(source: Array, runs: TensorRuns, *, into: Array | None = None) -> Array:
     """Copy the runs of `source` into an array, a band of rows at a time, several bands at once.
 
     Args:
@@ -110,97 +112,206 @@ def copy_runs(
         runs: per axis.
         into: what to write and return, of the slice's shape and the source's dtype, its last axis without gaps (a
             `Window` of a row-major array, say); a new array unless given.
-        fetch: called with (first row, rows) of `source` just before they are read, from any thread; gaps between short
-            runs are among them.
-        release: called likewise once they are copied; their pages are not needed any more.
     """
-    outer, *inner = (_combs(merge_runs(axis)) for axis in runs)
-    shape = [sum(comb.count * comb.times for comb in axis) for axis in (outer, *inner)]
-    result: Array = np.empty(shape, source.dtype) if into is None else into
-    if list(result.shape) != shape or result.dtype != source.dtype:  # what lies around it would be overwritten
-        raise ValueError(f"a slice {shape} of {source.dtype} into an array {list(result.shape)} of {result.dtype}")
+    result, outer, inner = _prepared(source.dtype, runs, into)
 
-    def copy(band: _Comb) -> None:
-        fetch(band.start, band.span)
-        for combination in itertools.product(*inner):
-            _copy_combs(source, result, (band, *combination))
-        release(band.start, band.span)
+    def cut(band: _Comb) -> None:
+        _copy_band(source[band.start : band.start + band.span], result, band, inner)
 
-    bands = list(_bands(outer, max(1, _BAND_BYTES // max(1, source[:1].nbytes))))
-    threads = min(_MOST_THREADS, _processors(), result.nbytes // _BAND_BYTES)
-    if threads < 2:
-        for band in bands:
-            copy(band)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(copy, bands))
+    _at_once(cut, _bands(outer, source[:1].nbytes))
     return result
+
+
+def read_runs(
+    read: Read, shape: Sequence[int], dtype: np.dtype[Any], runs: TensorRuns, *, into: Array | None = None
+) -> Array:
+    """As `copy_runs`, of a tensor that `read` reads: whole rows to where they belong, others by way of a buffer.
+
+    Beside the result a band of 4 MiB is held a thread, or a row where that is longer. What `read` raises comes out when
+    no thread writes any more.
+
+    Args:
+        read: called with a byte of the tensor and a contiguous array of bytes to fill; what lies between short runs is
+            read with them, what lies behind the last is not.
+        shape: [n0, n1, ...] of the tensor, row-major.
+        dtype: of the tensor and the result.
+        runs: per axis.
+        into: as for `copy_runs`.
+    """
+    result, outer, inner = _prepared(dtype, runs, into)
+    inside = shape[1:]
+    row, whole = math.prod(inside) * dtype.itemsize, runs[1:] == full_runs(inside)
+    last = (axis[-1][0] + axis[-1][1] - 1 for axis in runs[1:])
+    strides = (math.prod(inside[axis + 1 :]) for axis in range(len(inside)))
+    reach = (1 + sum(index * stride for index, stride in zip(last, strides, strict=True))) * dtype.itemsize
+
+    def cut(band: _Comb) -> None:
+        put = result[band.at : band.at + band.count]
+        if whole and not band.steps and put.flags.c_contiguous:
+            read(band.start * row, put.reshape(-1).view(np.uint8))
+            return
+        rows = _buffer(band.span * row)
+        read(band.start * row, rows[: (band.span - 1) * row + reach])
+        _copy_band(rows.view(dtype).reshape(band.span, *inside), result, band, inner)
+
+    _at_once(cut, _bands(outer, row))
+    return result
+
+
+def reader_of(source: Array) -> Read:
+    """Reads bytes, one axis of them, that are in memory already."""
+
+    def read(at: int, into: Array) -> None:
+        into[...] = source[at : at + into.size]
+
+    return read
+
+
+def _prepared(
+    dtype: np.dtype[Any], runs: TensorRuns, into: Array | None
+) -> tuple[Array, list[_Comb], list[list[_Comb]]]:
+    """Where to write, and the combs of the first axis, which is cut into bands, and of each of the others."""
+    outer, *inner = (merge_runs(axis) for axis in runs)
+    shape = [sum(count for _, count in axis) for axis in (outer, *inner)]
+    result: Array = np.empty(shape, dtype) if into is None else into
+    if list(result.shape) != shape or result.dtype != dtype:  # what lies around it would be overwritten
+        raise ValueError(f"a slice {shape} of {dtype} into an array {list(result.shape)} of {result.dtype}")
+    return result, _combs(outer, 1), [_combs(axis, 2) for axis in inner]
+
+
+def _buffer(nbytes: int) -> Array:
+    """Memory of this thread, the same at every call unless it is for more than a band."""
+    if nbytes > _BAND_BYTES:
+        return np.empty(nbytes, np.uint8)
+    band: Array | None = getattr(_buffers, "band", None)
+    if band is None or band.size < nbytes:
+        band = _buffers.band = np.empty(_BAND_BYTES, np.uint8)
+    return band[:nbytes]
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads for all tensors: those of a tensor of its own would take as long to start as it takes to read."""
+    return ThreadPoolExecutor(_MOST_THREADS, "slicing")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads stay behind in the parent
+
+
+def _at_once(work: Callable[[_Comb], None], bands: Sequence[_Comb]) -> None:
+    """Do the work for every band, on several threads where there are several of both."""
+    threads, shared = min(_MOST_THREADS, _processors(), len(bands)), iter(bands)
+
+    def take() -> None:
+        for band in shared:
+            work(band)
+
+    if threads < 2:
+        take()
+        return
+    futures = [_pool().submit(take) for _ in range(threads)]
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        list(shared)  # after a failure nobody begins another
+        wait(futures)
+    for future in futures:
+        future.result()
 
 
 @dataclass(frozen=True)
 class _Comb:
-    """Runs of one length at one distance, `times` of them: the kept channels of each head of a group, say.
+    """Runs of one length at one distance, or combs of one kind: the kept channels of each head, of each group.
 
     numpy copies them in one call, which a loop over the runs would pay for by the head.
     """
 
     start: int
     count: int
-    period: int
-    times: int
     at: int  # where the first lands; the others follow without gaps
+    steps: tuple[tuple[int, int], ...] = ()  # (distance, times), of the widest first
 
     @property
     def span(self) -> int:
         """From the first index to behind the last."""
-        return (self.times - 1) * self.period + self.count
+        return self.count + sum(distance * (times - 1) for distance, times in self.steps)
 
-    def part(self, first: int, times: int) -> _Comb:
-        """`times` of its runs from the `first` on."""
-        return replace(self, start=self.start + first * self.period, times=times, at=self.at + first * self.count)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its indices."""
+        return (*(times for _, times in self.steps), self.count)
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """Indices from one to the next, of the source."""
+        return (*(distance for distance, _ in self.steps), 1)
+
+    @property
+    def put(self) -> tuple[int, ...]:
+        """The same of the result."""
+        return tuple(math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
 
 
-def _combs(runs: Runs) -> list[_Comb]:
-    """The runs in as few combs as greed finds."""
-    combs = list[_Comb]()
+def _combs(runs: Runs, levels: int) -> list[_Comb]:
+    """The runs in as few combs as greed finds, with at most that many steps each."""
     ends = itertools.accumulate((count for _, count in runs), initial=0)
-    for (start, count), at in zip(runs, ends, strict=False):
-        last = combs[-1] if combs else None
-        if last is not None and count == last.count:
-            distance = start - (last.start + (last.times - 1) * last.period)
-            if distance > count and (last.times == 1 or distance == last.period):
-                combs[-1] = replace(last, period=distance, times=last.times + 1)
-                continue
-        combs.append(_Comb(start, count, count, 1, at))
+    combs = [_Comb(start, count, at) for (start, count), at in zip(runs, ends, strict=False)]
+    for _ in range(levels):
+        combs = list(_joined(combs))
     return combs
 
 
-def _bands(combs: Sequence[_Comb], most: int) -> Iterator[_Comb]:
-    """The combs in pieces that span at most `most` rows, gaps included."""
+def _joined(combs: Sequence[_Comb]) -> Iterator[_Comb]:
+    """Equal neighbours at one distance as one comb."""
+    first = 0
+    while first < len(combs):
+        unit, end, distance = combs[first], first + 1, 0
+        while end < len(combs) and (combs[end].count, combs[end].steps) == (unit.count, unit.steps):
+            distance = distance or combs[end].start - unit.start
+            if combs[end].start - combs[end - 1].start != distance:
+                break
+            end += 1
+        yield replace(unit, steps=((distance, end - first), *unit.steps)) if end > first + 1 else unit
+        first = end
+
+
+def _bands(combs: Sequence[_Comb], row: int) -> list[_Comb]:
+    """The combs of the first axis in pieces of at most a band, gaps included, where one row is not more already."""
+    most, pieces = max(1, _BAND_BYTES // max(1, row)), list[_Comb]()
     for comb in combs:
-        at_once = max(1, most // comb.period)
-        for first in range(0, comb.times, at_once):
-            piece = comb.part(first, min(at_once, comb.times - first))
-            for done in range(0, piece.count, most):  # more than once only where one run alone is too long
-                rows = min(most, piece.count - done)
-                yield replace(piece, start=piece.start + done, count=rows, at=piece.at + done)
+        [(distance, times)] = comb.steps or ((comb.count, 1),)
+        at_once = max(1, most // distance)
+        for first in range(0, times, at_once):
+            start, at = comb.start + first * distance, comb.at + first * comb.count
+            if (now := min(at_once, times - first)) > 1:
+                pieces.append(_Comb(start, comb.count, at, ((distance, now),)))
+                continue
+            for done in range(0, comb.count, most):  # more than once only where one run alone is too long
+                pieces.append(_Comb(start + done, min(most, comb.count - done), at + done))
+    return pieces
+
+
+def _copy_band(rows: Array, result: Array, band: _Comb, inner: Sequence[Sequence[_Comb]]) -> None:
+    """Copy a band whose rows are those from its first to its last."""
+    for combs in itertools.product([replace(band, start=0)], *inner):
+        _copy_combs(rows, result, combs)
 
 
 def _copy_combs(source: Array, result: Array, combs: Sequence[_Comb]) -> None:
     """Copy one comb per axis; a run of the last axis is one element, which numpy moves whole."""
     taken = source[tuple(slice(comb.start, comb.start + comb.count) for comb in combs)]
     put = result[tuple(slice(comb.at, comb.at + comb.count) for comb in combs)]
-    shape = [size for comb in combs for size in (comb.times, comb.count)][:-1]
+    shape = [size for comb in combs for size in comb.shape][:-1]
     run = np.dtype((np.void, combs[-1].count * source.itemsize))
-    as_strided(put.view(run), shape, _strides(put, [comb.count for comb in combs]))[...] = as_strided(
-        taken.view(run), shape, _strides(taken, [comb.period for comb in combs]), writeable=False
+    as_strided(put.view(run), shape, _strides(put, [comb.put for comb in combs]))[...] = as_strided(
+        taken.view(run), shape, _strides(taken, [comb.taken for comb in combs]), writeable=False
     )
 
 
-def _strides(array: Array, periods: Sequence[int]) -> list[int]:
-    """Bytes from run to run and from index to index, axis by axis; the last axis has runs only."""
-    pairs = zip(array.strides, periods, strict=True)
-    return [size for stride, period in pairs for size in (period * stride, stride)][:-1]
+def _strides(array: Array, indices: Sequence[Sequence[int]]) -> list[int]:
+    """Bytes from step to step, axis by axis; the last axis has runs only."""
+    return [step * stride for stride, steps in zip(array.strides, indices, strict=True) for step in steps][:-1]
 
 
 def _processors() -> int:

@@ -46,8 +46,8 @@ from elastic_runtime.format.slicing import (
     TensorRuns,
     Window,
     contiguous_block,
-    copy_runs,
     joined_shape,
+    read_runs,
     windows_of,
 )
 
@@ -241,7 +241,7 @@ def load_weight(item: WeightInput, directory: Path, *, external: Path | None = N
         external: where the parent's files are, for a bundle that holds only their names.
 
     Raises:
-        InputError: the file is missing or ends before the tensor does.
+        InputError: the file is missing, ends before the tensor does or cannot be read.
     """
     return next(iter_weights(WeightRecipe((item,)), directory, external=external))[1]
 
@@ -255,8 +255,8 @@ def iter_weights(
 ) -> Iterator[tuple[str, Array]]:
     """Yield (name, array) of every input, in the order of the recipe.
 
-    Memory: what is yielded (views of the page cache where an input is one block) plus a band of 8 MiB a thread; pages
-    of the parent that have been copied are unmapped again. All files are checked before the first array is made.
+    Memory: what is yielded (views of the page cache where an input is one block) plus a band of 4 MiB a thread. All
+    files are checked before the first array is made.
     Arguments and errors as `load_weight`; `files` keeps mappings for the next budget that shares them.
     """
     for item, mapped in iter_sources(recipe, directory, external=external, files=files):
@@ -301,17 +301,9 @@ def _load(item: WeightInput, files: Sequence[MappedFile]) -> Array:
 
 
 def _copy(part: StoredSlice, file: MappedFile, into: Array | None = None) -> Array:
-    """The slice, as unsigned integers of its width; its pages of the file are unmapped again."""
-    source = file.array(part.offset, _bits(_numpy(part.dtype)), part.parent_shape)
-    row = source[:1].nbytes
-
-    def fetch(first: int, rows: int) -> None:
-        file.fetch(part.offset + first * row, rows * row)
-
-    def release(first: int, rows: int) -> None:
-        file.release(part.offset + first * row, rows * row)
-
-    return copy_runs(source, part.runs, into=into, fetch=fetch, release=release)
+    """The slice, as unsigned integers of its width."""
+    dtype = _bits(_numpy(part.dtype))
+    return read_runs(file.reader(part.offset), part.parent_shape, dtype, part.runs, into=into)
 
 
 def _numpy(dtype: StoredDtype) -> np.dtype[Any]:

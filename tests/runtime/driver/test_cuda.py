@@ -17,6 +17,7 @@ from elastic_runtime.driver.blocks import Block, strided_blocks
 from elastic_runtime.driver.cuda import CudaDevice
 from elastic_runtime.driver.device import Rows
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
+from elastic_runtime.format.slicing import reader_of
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_strided_copies_are_slices(device: CudaDevice) -> None:
     runs = (((0, 3), (8, 5)), ((2, 4), (9, 2)))
     kept = source[[0, 1, 2, 8, 9, 10, 11, 12]][:, [2, 3, 4, 5, 9, 10]]
     address, found = device.allocate(kept.nbytes), np.zeros(kept.shape, np.uint16)
-    device.upload_blocks(address, source.reshape(-1).view(np.uint8), strided_blocks(source.shape, runs, 2))
+    device.upload_blocks(address, reader_of(source.reshape(-1).view(np.uint8)), strided_blocks(source.shape, runs, 2))
     device.finish_uploads()
     device.download(address, found)
     assert np.array_equal(found, kept)
@@ -141,7 +142,7 @@ def test_rows_farther_apart_than_a_pitch_may_be_are_copied_one_by_one(device: Cu
     source = np.zeros(pitch + 16, np.uint8)
     source[:16], source[pitch:] = 1, 2
     address, found = device.allocate(32), np.zeros(32, np.uint8)
-    device.upload_blocks(address, source, [Block(0, 0, 16, 2, pitch, 16)])
+    device.upload_blocks(address, reader_of(source), [Block(0, 0, 16, 2, pitch, 16)])
     device.download(address, found)
     assert found.tolist() == [1] * 16 + [2] * 16
     device.free(address)
@@ -151,12 +152,12 @@ def test_one_piece_of_memory_takes_one_plain_copy(device: CudaDevice, monkeypatc
     called, do = [], device._do
     monkeypatch.setattr(device, "_do", lambda name, *arguments: (called.append(name), do(name, *arguments)))
     source, address, found = np.arange(64, dtype=np.uint8), device.allocate(64), np.zeros(64, np.uint8)
-    device.upload_blocks(address, source, [Block(0, 0, 16, 2, 16, 16), Block(32, 32, 32, 1, 32, 32)])
+    device.upload_blocks(address, reader_of(source), [Block(0, 0, 16, 2, 16, 16), Block(32, 32, 32, 1, 32, 32)])
     device.download(address, found)
     assert np.array_equal(found, source)
     assert called.count("cuMemcpyHtoDAsync_v2") == 2
     assert called.count("cuMemAllocHost_v2") == 2  # once, however many uploads
-    device.upload_blocks(address, source, [Block(0, 0, 16, 1, 16, 16)])
+    device.upload_blocks(address, reader_of(source), [Block(0, 0, 16, 1, 16, 16)])
     assert called.count("cuMemAllocHost_v2") == 2
     device.finish_uploads()
     assert called.count("cuMemFreeHost") == 2

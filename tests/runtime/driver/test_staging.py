@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from elastic_runtime.driver.blocks import Block, strided_blocks
 from elastic_runtime.driver.staging import Staging
 from elastic_runtime.errors import BuildError
-from elastic_runtime.format.slicing import Window
+from elastic_runtime.format.slicing import Window, reader_of
 
 
 class LateLane:
@@ -77,7 +77,7 @@ def test_slices_arrive_whatever_the_buffers_hold(
     wanted = source[kept[0]][:, kept[1]]
     lane = LateLane(wanted.size)
     staging = Staging(lane, size)
-    staging.copy(0, source.reshape(-1), strided_blocks(shape, tuple(runs), 1))
+    staging.copy(0, reader_of(source.reshape(-1)), strided_blocks(shape, tuple(runs), 1))
     lane.wait([len(lane.asked)])
     staging.close()
     assert lane.target.tobytes() == wanted.tobytes()
@@ -95,7 +95,7 @@ def test_columns_of_the_same_rows_leave_as_one_piece() -> None:
         whole = lane.target.copy()[: 25 * (30 if window else 19)].reshape(25, -1)
         (window.view(whole) if window else whole)[...] = source.reshape(40, 96)[kept[0]][:, kept[1]]
         staging = Staging(lane, 200)
-        staging.copy(0, source, strided_blocks((40, 96), runs, 1, window))
+        staging.copy(0, reader_of(source), strided_blocks((40, 96), runs, 1, window))
         assert len(lane.asked) == 3  # ten rows a buffer, ten, five
         lane.wait([3])
         assert lane.target[: whole.size].tobytes() == whole.tobytes()
@@ -111,7 +111,7 @@ def test_without_page_locked_memory_nothing_is_held() -> None:
 def test_the_source_may_change_afterwards() -> None:
     source, lane = np.arange(30, dtype=np.uint8), LateLane(30)
     staging = Staging(lane, 30)
-    staging.copy(0, source, [Block(0, 0, 30, 1, 30, 30)])
+    staging.copy(0, reader_of(source), [Block(0, 0, 30, 1, 30, 30)])
     source[:] = 0
     lane.wait([len(lane.asked)])
     assert lane.target.tolist() == list(range(30))

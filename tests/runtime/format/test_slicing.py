@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from elastic_runtime.format.slicing import (
     copy_runs,
     full_runs,
     joined_shape,
+    read_runs,
+    reader_of,
     windows_of,
 )
 
@@ -44,42 +47,76 @@ def by_numpy(source: np.ndarray, runs: TensorRuns) -> np.ndarray:
     return source
 
 
-@given(cuts(), st.integers(1, 100), st.integers(1, 3))
-def test_copy_is_numpys_slice_whatever_the_band(
-    cut: tuple[tuple[int, ...], TensorRuns], band: int, threads: int
+@st.composite
+def heads(draw: st.DrawFn) -> tuple[tuple[int, ...], TensorRuns]:
+    """Columns as a projection's are: channels of the heads of groups, and what follows them; some rows."""
+    count, gap, of_group, between, groups = (draw(st.integers(1, 5)) for _ in range(5))
+    group = of_group * (count + gap) + between
+    columns = [(g * group + h * (count + gap), count) for g in range(groups) for h in range(of_group)]
+    rest = draw(axis_runs(6))
+    columns += [(groups * group + start, size) for start, size in rest]
+    rows = draw(st.integers(1, 12))
+    return (rows, groups * group + 6), (draw(axis_runs(rows)), tuple(columns))
+
+
+ways = {"memory": False, "a file": True}
+
+
+@given(cuts() | heads(), st.sampled_from(["u1", "u2", "u4"]), st.integers(1, 100), st.integers(1, 3))
+@pytest.mark.parametrize("reads", ways.values(), ids=ways)
+def test_a_copy_is_numpys_slice_whatever_the_band(
+    reads: bool, cut: tuple[tuple[int, ...], TensorRuns], dtype: str, band: int, threads: int
 ) -> None:
     shape, runs = cut
-    source = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
-    fetched: list[tuple[int, int]] = []
-    released: list[tuple[int, int]] = []
+    source = numbered(shape, dtype)
+    touched: list[tuple[int, int]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slicing, "_BAND_BYTES", band)
         patch.setattr(slicing, "_processors", lambda: threads)
-        result = copy_runs(
-            source,
-            runs,
-            fetch=lambda first, rows: fetched.append((first, rows)),
-            release=lambda first, rows: released.append((first, rows)),
-        )
+        result = _read(source, runs, None, touched) if reads else copy_runs(source, runs)
     np.testing.assert_array_equal(result, by_numpy(source, runs))
     assert result.flags.c_contiguous
-    assert sorted(fetched) == sorted(released)
-    assert _rows(runs[0]) <= _rows(released)
-    assert max(rows for _, rows in released) * result[:1].nbytes <= max(band, source[:1].nbytes)
+    if reads:
+        row = source[:1].nbytes
+        kept = by_numpy(np.arange(source.size).reshape(shape), runs).ravel() * source.itemsize
+        assert {int(byte) for byte in kept} <= {byte for at, size in touched for byte in range(at, at + size)}
+        assert max(at + size for at, size in touched) == kept[-1] + source.itemsize  # a file may end there
+        assert max(size for _, size in touched) <= max(band, row)
+
+
+def numbered(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Elements that differ from all near them."""
+    return (np.arange(1, 1 + np.prod(shape)) % 251 + 1).astype(dtype).reshape(shape)
+
+
+def _read(
+    source: np.ndarray, runs: TensorRuns, into: np.ndarray | None, touched: list[tuple[int, int]] | None = None
+) -> np.ndarray:
+    """By a reader that notes what it reads."""
+    read = reader_of(source.reshape(-1).view(np.uint8))
+
+    def noted(at: int, room: np.ndarray) -> None:
+        assert room.flags.c_contiguous
+        if touched is not None:
+            touched.append((at, room.size))
+        read(at, room)
+
+    return read_runs(noted, source.shape, source.dtype, runs, into=into)
 
 
 @given(cuts(), st.integers(1, 9), st.data())
+@pytest.mark.parametrize("reads", ways.values(), ids=ways)
 def test_a_copy_into_a_part_leaves_what_lies_around_it(
-    cut: tuple[tuple[int, ...], TensorRuns], around: int, data: st.DataObject
+    reads: bool, cut: tuple[tuple[int, ...], TensorRuns], around: int, data: st.DataObject
 ) -> None:
     shape, runs = cut
     axis = data.draw(st.integers(0, len(shape) - 1))
-    source = np.arange(1, 1 + np.prod(shape), dtype=np.uint16).reshape(shape)
+    source = numbered(shape, "u2")
     wanted = by_numpy(source, runs)
     other = (*wanted.shape[:axis], around, *wanted.shape[axis + 1 :])
     before, window, behind = windows_of([other, wanted.shape, other], axis)
     whole = np.zeros(window.shape, np.uint16)
-    copy_runs(source, runs, into=window.view(whole))
+    (_read if reads else copy_runs)(source, runs, into=window.view(whole))
     np.testing.assert_array_equal(window.view(whole), wanted)
     assert not before.view(whole).any()
     assert not behind.view(whole).any()
@@ -87,8 +124,9 @@ def test_a_copy_into_a_part_leaves_what_lies_around_it(
 
 @pytest.mark.parametrize("into", [np.zeros((2, 3), np.uint16), np.zeros((2, 2), np.uint8)])
 def test_a_copy_into_another_shape_or_dtype_is_refused_before_it_writes(into: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"^a slice \[2, 2\] of uint16 into an array"):
-        copy_runs(np.ones((2, 2), np.uint16), full_runs((2, 2)), into=into)
+    for copy in (copy_runs, _read):
+        with pytest.raises(ValueError, match=r"^a slice \[2, 2\] of uint16 into an array"):
+            copy(np.ones((2, 2), np.uint16), full_runs((2, 2)), into=into)
     assert not into.any()
 
 
@@ -103,25 +141,39 @@ def test_arrays_fit_together_where_they_agree_on_the_other_axes() -> None:
     assert joined_shape([], 0) is None
 
 
-def _rows(runs: Iterable[tuple[int, int]]) -> set[int]:
-    return {row for start, count in runs for row in range(start, start + count)}
-
-
 def test_the_channels_of_heads_are_copied_together() -> None:
-    heads = tuple((80 * head, 64) for head in range(12))
-    assert len(slicing._combs((*heads, (1280, 64), (1360, 64), (1500, 7)))) == 3
+    groups = [(1280 * group + 80 * head, 64) for group in range(3) for head in range(12)]
+    runs = (*groups, (3840, 64), (3920, 64), (4060, 7))
+    assert len(slicing._combs(runs, 1)) == 5
+    assert len(slicing._combs(runs, 2)) == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_failure_in_any_band_is_the_callers(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(first: int, rows: int) -> None:
-        if first == 3:
+def test_a_failure_in_any_band_is_the_callers_when_nobody_writes_any_more(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, failed = threading.Event(), threading.Event()
+    begun: list[int] = []
+
+    def read(at: int, into: np.ndarray) -> None:
+        begun.append(at)
+        if at == 6:
+            assert threads == 1 or beside.wait(10)
+            failed.set()
             raise OSError("gone")
+        if at > 6:
+            beside.set()
+            assert failed.wait(10)
+            time.sleep(0.05)  # by then the caller has heard of it
+        into[...] = 1
 
     monkeypatch.setattr(slicing, "_BAND_BYTES", 2)
     monkeypatch.setattr(slicing, "_processors", lambda: threads)
+    result = np.zeros((40, 2), np.uint8)
     with pytest.raises(OSError, match="gone"):
-        copy_runs(np.zeros((5, 2), np.uint8), full_runs((5, 2)), fetch=fetch)
+        read_runs(read, (40, 2), np.dtype(np.uint8), full_runs((40, 2)), into=result)
+    assert sorted(begun) == [0, 2, 4, 6, 8][: 3 + threads]
+    assert result[:, 0].tolist() == [1, 1, 1, 0, threads - 1] + [0] * 35
 
 
 @given(cuts())

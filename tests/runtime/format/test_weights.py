@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -274,3 +275,13 @@ def test_a_truncated_file_is_named_before_anything_is_yielded(tmp_path: Path, sm
     beyond = WeightInput("late", (rows, replace(rows, offset=8)))
     with pytest.raises(InputError, match=r"6b/weights.json: late: expected .*w.bin with at least 264 bytes, found 256"):
         next(iter_weights(WeightRecipe((small.inputs[0], beyond), "6b/weights.json"), tmp_path / "6b"))
+
+
+def test_a_file_cut_short_while_it_is_read_is_named_with_the_byte(tmp_path: Path, small: WeightRecipe) -> None:
+    [block] = small.inputs[0].parts
+    later = replace(block, runs=(((5, 2),), ((0, 3),)))
+    arrays = iter_weights(WeightRecipe((small.inputs[0], WeightInput("later", (later,)))), tmp_path / "6b")
+    assert next(arrays)[0] == "block"
+    os.truncate(tmp_path / "weights" / "w.bin", 180)
+    with pytest.raises(InputError, match=r"w\.bin: expected bytes from 180 on, found its end\. Copy that file again\."):
+        next(arrays)

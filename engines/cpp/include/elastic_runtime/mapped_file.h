@@ -1,9 +1,10 @@
-// A file mapped read-only. Pages are fetched before they are copied and given back after.
+// A file of tensors: mapped read-only for views of it, read for what is copied out of it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 namespace elastic {
 
@@ -19,13 +20,16 @@ class MappedFile {
   const std::byte* data() const { return data_; }
   std::uint64_t size() const { return size_; }
 
-  /// Map `count` bytes from `offset` in one go rather than by a fault every few pages. Only about speed.
-  void fetch(std::uint64_t offset, std::uint64_t count) const;
-
-  /// Unmap these bytes again: they stay in the page cache, and reading them only faults. Only about memory.
-  void release(std::uint64_t offset, std::uint64_t count) const;
+  /// Fill `into` with `count` bytes from `offset` on; several threads may at once. Throws InputError: the
+  /// file has become shorter, or cannot be read.
+  void read(std::uint64_t offset, std::byte* into, std::size_t count) const;
 
  private:
+  /// Up to `count` bytes, 0 at the end of the file; a text where it cannot be read.
+  std::size_t read_some(std::uint64_t offset, std::byte* into, std::size_t count, std::string& error) const;
+
+  std::filesystem::path path_;
+  std::intptr_t file_ = -1;  ///< the system's handle
   const std::byte* data_ = nullptr;
   std::uint64_t size_ = 0;
 };

@@ -47,11 +47,18 @@ std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const 
 /// target, so that the source's pages need be touched once for all of them.
 std::size_t end_of_rows(const std::vector<Block>& blocks, std::size_t first);
 
-/// Called with (byte offset, bytes) of the source before and after a band of rows is copied.
-using Touch = std::function<void(std::uint64_t, std::uint64_t)>;
+/// Fills `into` with `count` bytes of a tensor, from its byte `at` on. Several threads call it at once.
+using Read = std::function<void(std::uint64_t at, std::byte* into, std::size_t count)>;
 
-/// Copy the blocks, a band of rows of at most 8 MiB of source at a time.
-void copy_blocks(const std::byte* source, std::byte* target, const std::vector<Block>& blocks,
-                 const Touch& fetch = {}, const Touch& release = {});
+/// Reads a tensor that is in memory already.
+Read reader_of(const std::byte* source);
+
+/// Copy the blocks out of what `read` reads, on up to four threads: what is one piece on both sides to where
+/// it belongs, rows by way of 512 KiB a thread, which stay in the processor's cache.
+/// @param on_bytes hears, from any of them but one at a time, how many bytes are read next; what it throws
+/// ends
+///                 the copying, as what `read` throws does
+void read_blocks(const Read& read, std::byte* target, const std::vector<Block>& blocks,
+                 const std::function<void(std::size_t)>& on_bytes = {});
 
 }  // namespace elastic

@@ -81,8 +81,8 @@ class WeightFiles {
 
   const WeightRecipe& recipe() const { return recipe_; }
 
-  /// Beside what is returned, one band of 8 MiB of the parent is resident.
-  /// `on_bytes` hears how many bytes of the parent are read next; what it throws ends the loading.
+  /// `on_bytes` hears how many bytes of the parent are read next, from any thread; what it throws ends the
+  /// loading. Throws InputError: a file cannot be read, or has become shorter.
   Weight load(const WeightInput& input, const std::function<void(std::size_t)>& on_bytes = {}) const;
 
   /// A part's tensor in its file and the copies that make the part, their targets in the whole input: for a
@@ -93,9 +93,8 @@ class WeightFiles {
     std::vector<Block> blocks;
 
     const std::byte* data() const { return file->data() + offset; }
-    /// What `copy_blocks` is to call before and after a band; `on_bytes` hears how many bytes come.
-    Touch fetch(std::function<void(std::size_t)> on_bytes) const;
-    Touch release() const;
+    /// Reads the tensor, for `read_blocks`.
+    Read read() const;
   };
   std::vector<Source> sources(const WeightInput& input) const;
 

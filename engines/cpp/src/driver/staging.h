@@ -2,7 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -11,7 +11,7 @@
 
 namespace elastic::cuda {
 
-/// Two buffers that take turns: one is filled from the mapped file while the other is copied to the device.
+/// Two buffers that take turns: the file is read and cut into one while the other is copied to the device.
 /// Pageable memory would be copied to the driver's own buffer first, and the file read while the bus waits.
 class Staging {
  public:
@@ -23,14 +23,14 @@ class Staging {
     }
   }
 
-  /// The strided copies of slicing.h, a band of rows at a time: bounds what of the file is resident. What was
-  /// read may be released when this returns; it is on the device when the stream has been waited for.
-  void copy(const std::byte* source, void* target, const std::vector<Block>& blocks, const Touch& fetch,
-            const Touch& release) {
+  /// The strided copies of slicing.h out of what `read` reads. All of it is read when this returns; it is on
+  /// the device when the stream has been waited for. `on_bytes` as for `read_blocks`.
+  void copy(const Read& read, void* target, const std::vector<Block>& blocks,
+            const std::function<void(std::size_t)>& on_bytes) {
     const auto in_pieces = [&](std::uint64_t from, std::uint64_t to, std::uint64_t size) {
       for (std::uint64_t done = 0; done < size; done += bytes_) {
         const std::uint64_t count = std::min<std::uint64_t>(bytes_, size - done);
-        band(source, target, {{from + done, to + done, count, 1, count, count}}, 0, 1, fetch, release);
+        band(read, target, {{from + done, to + done, count, 1, count, count}}, 0, 1, on_bytes);
       }
     };
     for (std::size_t first = 0, last; first < blocks.size(); first = last) {
@@ -40,7 +40,7 @@ class Staging {
       if (block.contiguous()) {
         in_pieces(block.source, block.target, block.width * block.height);
       } else if (width_of(columns) <= bytes_) {
-        rows(source, target, columns, fetch, release);
+        rows(read, target, columns, on_bytes);
       } else {  // a row longer than a buffer
         for (const Block& column : columns)
           for (std::uint64_t row = 0; row < column.height; ++row)
@@ -57,35 +57,28 @@ class Staging {
     bool used = false;
   };
 
-  /// Columns of the same rows, as many rows at a time as a buffer holds of the result and of the file's bytes
-  /// between them.
-  void rows(const std::byte* source, void* target, const std::vector<Block>& columns, const Touch& fetch,
-            const Touch& release) {
-    const Block& left = columns.front();
-    const std::uint64_t fitting = std::min(bytes_ / width_of(columns), bytes_ / left.source_pitch);
-    const std::uint64_t most = std::max<std::uint64_t>(1, fitting);
-    for (std::uint64_t row = 0; row < left.height; row += most)
-      band(source, target, columns, row, std::min(most, left.height - row), fetch, release);
+  /// Columns of the same rows, as many rows at a time as a buffer holds.
+  void rows(const Read& read, void* target, const std::vector<Block>& columns,
+            const std::function<void(std::size_t)>& on_bytes) {
+    const std::uint64_t height = columns.front().height, most = bytes_ / width_of(columns);
+    for (std::uint64_t row = 0; row < height; row += most)
+      band(read, target, columns, row, std::min(most, height - row), on_bytes);
   }
 
   /// `height` rows from `row` on: columns that lie apart in the file leave as one piece.
-  void band(const std::byte* source, void* target, const std::vector<Block>& columns, std::uint64_t row,
-            std::uint64_t height, const Touch& fetch, const Touch& release) {
-    const Block &left = columns.front(), &right = columns.back();
-    const std::uint64_t width = width_of(columns), start = left.source + row * left.source_pitch;
+  void band(const Read& read, void* target, const std::vector<Block>& columns, std::uint64_t row,
+            std::uint64_t height, const std::function<void(std::size_t)>& on_bytes) {
+    const Block& left = columns.front();
+    const std::uint64_t width = width_of(columns);
     Slot& slot = slots_[next_];
     next_ = 1 - next_;
     if (slot.used) check(cudaEventSynchronize(slot.copied.get()), "copying weights to the GPU");
-    const std::uint64_t spanned = (height - 1) * left.source_pitch + right.source + right.width - left.source;
-    fetch(start, spanned);
-    std::byte* put = slot.memory.get();
-    for (std::uint64_t i = row; i < row + height; ++i) {
-      for (const Block& column : columns) {
-        std::memcpy(put, source + column.source + i * column.source_pitch, column.width);
-        put += column.width;
-      }
+    std::vector<Block> packed;
+    for (const Block& column : columns) {
+      const std::uint64_t from = column.source + row * column.source_pitch;
+      packed.push_back({from, column.target - left.target, column.width, height, column.source_pitch, width});
     }
-    release(start, spanned);
+    read_blocks(read, slot.memory.get(), packed, on_bytes);
     auto* to = static_cast<std::byte*>(target) + left.target + row * left.target_pitch;
     const bool flat = height == 1 || left.target_pitch == width;
     check(flat ? cudaMemcpyAsync(to, slot.memory.get(), width * height, cudaMemcpyHostToDevice, stream_)

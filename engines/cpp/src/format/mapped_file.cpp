@@ -2,6 +2,7 @@
 // driver.cpp.
 #include "elastic_runtime/mapped_file.h"
 
+#include <algorithm>
 #include <new>
 #include <string>
 
@@ -32,15 +33,7 @@ namespace {
   throw InputError(path_text(path), "a file that can be mapped", found);
 }
 
-#ifndef _WIN32
-void advise(const std::byte* data, std::uint64_t offset, std::uint64_t count, int advice) {
-  static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  const std::uint64_t start = offset - offset % page;
-  // Advice is only ever about speed and memory: an older kernel that does not know it changes nothing.
-  (void)madvise(const_cast<std::byte*>(data + start), offset + count - start, advice);
-}
-#endif
-
+constexpr std::size_t kMostRead = std::size_t{1} << 30;  // bytes at once: any system takes as many
 constexpr std::size_t kHugePage = std::size_t{2} << 20;  // bytes: x86's, and ARM's with pages of 4 KiB
 
 }  // namespace
@@ -51,43 +44,63 @@ std::shared_ptr<std::byte[]> fresh_memory(std::size_t size) {
   const auto free = [](std::byte* memory) { ::operator delete(memory, std::align_val_t{kHugePage}); };
   const std::shared_ptr<std::byte[]> memory(static_cast<std::byte*>(::operator new(size, kAligned)), free);
 #ifdef MADV_HUGEPAGE
-  advise(memory.get(), 0, size, MADV_HUGEPAGE);
+  (void)madvise(memory.get(), size, MADV_HUGEPAGE);  // only ever about speed
 #endif
   return memory;
 }
 
+void MappedFile::read(std::uint64_t offset, std::byte* into, std::size_t count) const {
+  for (std::size_t done = 0; done < count;) {
+    std::string error = "its end";
+    const std::size_t got = read_some(offset + done, into + done, count - done, error);
+    if (got == 0) {
+      throw InputError(path_text(path_), "bytes from " + std::to_string(offset + done) + " on", error,
+                       "copy that file again");
+    }
+    done += got;
+  }
+}
+
 #ifdef _WIN32
 
-MappedFile::MappedFile(const std::filesystem::path& path) {
+MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const HANDLE file = CreateFileW(path.c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING,
                                   FILE_ATTRIBUTE_NORMAL, nullptr);
   if (file == INVALID_HANDLE_VALUE) fail(path, "error " + std::to_string(GetLastError()));
   LARGE_INTEGER size{};
   const bool sized = GetFileSizeEx(file, &size) && size.QuadPart > 0;
   const HANDLE mapping = sized ? CreateFileMappingW(file, nullptr, PAGE_READONLY, 0, 0, nullptr) : nullptr;
-  CloseHandle(file);  // the mapping keeps it open
-  if (!sized) fail(path, "an empty file");
-  if (!mapping) fail(path, "error " + std::to_string(GetLastError()));
-  data_ = static_cast<const std::byte*>(MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0));
-  CloseHandle(mapping);  // the view keeps it open
-  if (!data_) fail(path, "error " + std::to_string(GetLastError()));
+  if (mapping) data_ = static_cast<const std::byte*>(MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0));
+  const std::string reason = sized ? "error " + std::to_string(GetLastError()) : "an empty file";
+  if (mapping) CloseHandle(mapping);  // the view keeps it open
+  if (!data_) {
+    CloseHandle(file);
+    fail(path, reason);
+  }
+  file_ = reinterpret_cast<std::intptr_t>(file);
   size_ = static_cast<std::uint64_t>(size.QuadPart);
 }
 
-MappedFile::~MappedFile() { UnmapViewOfFile(data_); }
-
-void MappedFile::fetch(std::uint64_t offset, std::uint64_t count) const {
-  WIN32_MEMORY_RANGE_ENTRY range{const_cast<std::byte*>(data_ + offset), static_cast<SIZE_T>(count)};
-  PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
+MappedFile::~MappedFile() {
+  UnmapViewOfFile(data_);
+  CloseHandle(reinterpret_cast<HANDLE>(file_));
 }
 
-void MappedFile::release(std::uint64_t offset, std::uint64_t count) const {
-  VirtualUnlock(const_cast<std::byte*>(data_ + offset), static_cast<SIZE_T>(count));  // trims the working set
+std::size_t MappedFile::read_some(std::uint64_t offset, std::byte* into, std::size_t count,
+                                  std::string& error) const {
+  OVERLAPPED place{};
+  place.Offset = static_cast<DWORD>(offset);
+  place.OffsetHigh = static_cast<DWORD>(offset >> 32);
+  const auto most = static_cast<DWORD>(std::min(count, kMostRead));
+  DWORD got = 0;
+  if (ReadFile(reinterpret_cast<HANDLE>(file_), into, most, &got, &place)) return got;
+  if (GetLastError() != ERROR_HANDLE_EOF) error = "error " + std::to_string(GetLastError());
+  return 0;
 }
 
 #else
 
-MappedFile::MappedFile(const std::filesystem::path& path) {
+MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) fail(path, std::strerror(errno));
   struct stat status{};
@@ -97,25 +110,28 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   }
   void* data = mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);
   const std::string reason = data == MAP_FAILED ? std::strerror(errno) : "";
-  close(file);  // the mapping keeps it open
-  if (data == MAP_FAILED) fail(path, reason);
+  if (data == MAP_FAILED) {
+    close(file);
+    fail(path, reason);
+  }
+  file_ = file;
   data_ = static_cast<const std::byte*>(data);
   size_ = static_cast<std::uint64_t>(status.st_size);
 }
 
-MappedFile::~MappedFile() { munmap(const_cast<std::byte*>(data_), static_cast<std::size_t>(size_)); }
-
-void MappedFile::fetch(std::uint64_t offset, std::uint64_t count) const {
-#ifdef __linux__
-  constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ, Linux 5.14, absent from older headers
-  advise(data_, offset, count, kPopulateRead);
-#else
-  advise(data_, offset, count, MADV_WILLNEED);
-#endif
+MappedFile::~MappedFile() {
+  munmap(const_cast<std::byte*>(data_), static_cast<std::size_t>(size_));
+  close(static_cast<int>(file_));
 }
 
-void MappedFile::release(std::uint64_t offset, std::uint64_t count) const {
-  advise(data_, offset, count, MADV_DONTNEED);
+std::size_t MappedFile::read_some(std::uint64_t offset, std::byte* into, std::size_t count,
+                                  std::string& error) const {
+  ssize_t got = -1;
+  do {
+    got = pread(static_cast<int>(file_), into, std::min(count, kMostRead), static_cast<off_t>(offset));
+  } while (got < 0 && errno == EINTR);
+  if (got < 0) error = std::strerror(errno);
+  return got < 0 ? 0 : static_cast<std::size_t>(got);
 }
 
 #endif

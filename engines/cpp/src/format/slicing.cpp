@@ -2,7 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "elastic_runtime/error.h"
@@ -11,7 +16,11 @@
 namespace elastic {
 namespace {
 
-constexpr std::uint64_t kBandBytes = 8 << 20;  // source bytes between two releases: bounds resident memory
+// A page that is mapped to be copied once costs more than reading it into the cache and copying it from
+// there.
+constexpr std::size_t kBandBytes = std::size_t{512} << 10;  // half of a processor's own cache, or less
+constexpr std::size_t kMostThreads = 4;                     // memory is the limit soon after
+constexpr std::size_t kLeastBands = 4;  // of a thread: copying fewer takes no longer than to start it
 
 constexpr std::int64_t kMaxBlocks = 1 << 22;  // real recipes have thousands
 
@@ -114,6 +123,60 @@ void check_count(const std::vector<Axis>& axes) {
   }
 }
 
+/// What is read at once.
+struct Band {
+  std::uint64_t source = 0;
+  std::size_t bytes = 0;
+  std::uint64_t target = 0;         ///< of the first byte, where it is one piece there too
+  std::size_t first = 0, last = 0;  ///< else the blocks that are columns of its rows,
+  std::uint64_t row = 0, rows = 0;  ///< and which rows of theirs
+};
+
+void add_pieces(std::uint64_t source, std::uint64_t target, std::uint64_t size, std::vector<Band>& bands) {
+  for (std::uint64_t done = 0; done < size; done += kBandBytes) {
+    const std::size_t bytes = std::min<std::uint64_t>(kBandBytes, size - done);
+    bands.push_back({source + done, bytes, target + done});
+  }
+}
+
+std::vector<Band> bands_of(const std::vector<Block>& blocks) {
+  std::vector<Band> bands;
+  for (std::size_t first = 0, last; first < blocks.size(); first = last) {
+    last = end_of_rows(blocks, first);
+    const Block &left = blocks[first], &right = blocks[last - 1];
+    const std::uint64_t pitch = left.source_pitch, span = right.source + right.width - left.source;
+    if (last == first + 1 && left.contiguous()) {
+      add_pieces(left.source, left.target, left.width * left.height, bands);
+    } else if (span <= kBandBytes) {
+      const std::uint64_t most = left.height == 1 ? 1 : 1 + (kBandBytes - span) / pitch;
+      for (std::uint64_t row = 0; row < left.height; row += most) {
+        const std::uint64_t rows = std::min(most, left.height - row);
+        const std::size_t bytes = (rows - 1) * pitch + span;
+        bands.push_back({left.source + row * pitch, bytes, 0, first, last, row, rows});
+      }
+    } else {  // a row is longer than a band
+      for (std::uint64_t row = 0; row < left.height; ++row)
+        for (std::size_t b = first; b < last; ++b)
+          add_pieces(blocks[b].source + row * pitch, blocks[b].target + row * blocks[b].target_pitch,
+                     blocks[b].width, bands);
+    }
+  }
+  return bands;
+}
+
+void copy_band(const Read& read, std::byte* target, const std::vector<Block>& blocks, const Band& band,
+               std::byte* buffer) {
+  if (band.rows == 0) return read(band.source, target + band.target, band.bytes);
+  read(band.source, buffer, band.bytes);
+  for (std::uint64_t row = band.row; row < band.row + band.rows; ++row) {
+    for (std::size_t b = band.first; b < band.last; ++b) {
+      const Block& block = blocks[b];
+      const std::byte* from = buffer + (block.source + row * block.source_pitch - band.source);
+      std::memcpy(target + block.target + row * block.target_pitch, from, block.width);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<Block> strided_blocks(const std::vector<std::int64_t>& shape, const TensorRuns& runs,
@@ -141,30 +204,47 @@ std::size_t end_of_rows(const std::vector<Block>& blocks, std::size_t first) {
   return end;
 }
 
-void copy_blocks(const std::byte* source, std::byte* target, const std::vector<Block>& blocks,
-                 const Touch& fetch, const Touch& release) {
-  for (std::size_t first = 0, last; first < blocks.size(); first = last) {
-    last = end_of_rows(blocks, first);
-    const Block& left = blocks[first];
-    const std::uint64_t right =
-        blocks[last - 1].source + blocks[last - 1].width - left.source;  // of a row, from `left`
-    const std::uint64_t band =
-        std::max<std::uint64_t>(1, kBandBytes / std::max<std::uint64_t>(1, left.source_pitch));
-    for (std::uint64_t row = 0; row < left.height; row += band) {
-      const std::uint64_t rows = std::min(band, left.height - row);
-      const std::uint64_t start = left.source + row * left.source_pitch;
-      const std::uint64_t bytes = (rows - 1) * left.source_pitch + right;
-      if (fetch) fetch(start, bytes);
-      for (std::uint64_t i = row; i < row + rows; ++i) {
-        for (std::size_t b = first; b < last; ++b) {
-          const Block& block = blocks[b];
-          std::memcpy(target + block.target + i * block.target_pitch,
-                      source + block.source + i * block.source_pitch, block.width);
-        }
-      }
-      if (release) release(start, bytes);
+Read reader_of(const std::byte* source) {
+  return [source](std::uint64_t at, std::byte* into, std::size_t count) {
+    std::memcpy(into, source + at, count);
+  };
+}
+
+void read_blocks(const Read& read, std::byte* target, const std::vector<Block>& blocks,
+                 const std::function<void(std::size_t)>& on_bytes) {
+  const std::vector<Band> bands = bands_of(blocks);
+  std::mutex mutex;  // of what follows, and of `on_bytes`
+  std::size_t next = 0;
+  std::exception_ptr failure;
+  const auto take = [&]() -> const Band* {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (failure || next == bands.size()) return nullptr;
+    if (on_bytes) on_bytes(bands[next].bytes);
+    return &bands[next++];
+  };
+  const auto work = [&] {
+    try {
+      const std::unique_ptr<std::byte[]> buffer(new std::byte[kBandBytes]);
+      while (const Band* band = take()) copy_band(read, target, blocks, *band, buffer.get());
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  std::vector<std::thread> others;
+  const std::size_t threads = std::min<std::size_t>(kMostThreads, std::thread::hardware_concurrency());
+  const std::size_t useful = std::min(threads, bands.size() / kLeastBands);
+  others.reserve(useful);
+  while (others.size() + 1 < useful) {
+    try {
+      others.emplace_back(work);
+    } catch (const std::system_error&) {
+      break;  // the machine has no more: fewer do it too
     }
   }
+  work();
+  for (std::thread& other : others) other.join();
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace elastic

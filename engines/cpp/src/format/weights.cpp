@@ -228,15 +228,10 @@ WeightFiles::WeightFiles(WeightRecipe recipe, const std::filesystem::path& direc
   }
 }
 
-Touch WeightFiles::Source::fetch(std::function<void(std::size_t)> on_bytes) const {
-  return [this, on_bytes = std::move(on_bytes)](std::uint64_t at, std::uint64_t count) {
-    if (on_bytes) on_bytes(static_cast<std::size_t>(count));
-    file->fetch(offset + at, count);
+Read WeightFiles::Source::read() const {
+  return [file = file, offset = offset](std::uint64_t at, std::byte* into, std::size_t count) {
+    file->read(offset + at, into, count);
   };
-}
-
-Touch WeightFiles::Source::release() const {
-  return [this](std::uint64_t at, std::uint64_t count) { file->release(offset + at, count); };
 }
 
 std::vector<WeightFiles::Source> WeightFiles::sources(const WeightInput& input) const {
@@ -260,7 +255,7 @@ Weight WeightFiles::load(const WeightInput& input, const std::function<void(std:
   }
   const std::shared_ptr<std::byte[]> copy = fresh_memory(size);
   for (const Source& part : parts) {
-    copy_blocks(part.data(), copy.get(), part.blocks, part.fetch(on_bytes), part.release());
+    read_blocks(part.read(), copy.get(), part.blocks, on_bytes);
   }
   return {&input, copy.get(), size, copy};
 }

@@ -30,7 +30,8 @@ std::string listed_architectures(const PluginLibraries& libraries) {
   return text;
 }
 
-void check_known(const EngineEntry& engine, const std::optional<PluginLibraries>& libraries, bool trusted) {
+void check_known(const EngineEntry& engine, [[maybe_unused]] const std::optional<PluginLibraries>& libraries,
+                 [[maybe_unused]] bool trusted) {
   const CarriedLibrary& carried = *engine.plugin->carried;
 #ifdef _WIN32
   throw UnavailableError(engine.file, "a plugin library for Windows",

@@ -194,13 +194,13 @@ class TensorRtBackend : public Backend {
     }
   }
 
-  /// From the mapped files through page-locked buffers: every run is one strided copy.
+  /// From the files through page-locked buffers: every run is one strided copy.
   void load_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
     cuda::Staging staging(stream_.get());
     for (const WeightInput& input : files.recipe().inputs) {
       cuda::Device memory = allocate(static_cast<std::size_t>(input.nbytes()), "weights");
       for (const WeightFiles::Source& part : files.sources(input)) {
-        staging.copy(part.data(), memory.get(), part.blocks, part.fetch(on_bytes), part.release());
+        staging.copy(part.read(), memory.get(), part.blocks, on_bytes);
       }
       weights_[input.name] = std::move(memory);
     }

@@ -13,6 +13,7 @@ from elastic_runtime.bringup.stages.measuring import timed
 from elastic_runtime.driver.blocks import Block
 from elastic_runtime.driver.cuda import CudaDevice
 from elastic_runtime.errors import BuildError
+from elastic_runtime.format.slicing import reader_of
 
 _SIZE = 64 << 20
 _ROWS = Block(64, 0, 1000, 4096, 4096, 2000)  # 1000 bytes of each of 4096 rows of 4096, put 2000 apart
@@ -64,7 +65,7 @@ def _staged(opened: CudaDevice, address: int, source: npt.NDArray[np.uint8], blo
     """
 
     def upload() -> None:
-        opened.upload_blocks(address, source, [block])
+        opened.upload_blocks(address, reader_of(source), [block])
         opened.synchronize()
 
     try:
