@@ -84,7 +84,7 @@ def test_a_nan_is_named(tmp_path: Path, passage: Passage) -> None:
     spoilt = Checkpoint.open(write_sorted(tmp_path / "spoilt", spoil), require_budgets=False)
     with pytest.raises(InputError) as error:
         losses(spoilt, passage, [1, 2])
-    assert error.value.subject == f"tensor {name}"
+    assert error.value.subject == f"budget (parent), bf16 weights in fp32, tensor {name}"
 
 
 def test_the_weights_are_read_once(checkpoint: Checkpoint, passage: Passage, monkeypatch: pytest.MonkeyPatch) -> None:
