@@ -18,6 +18,7 @@ from elastic_export.evaluate.result import Evaluation, Measured, Reference, Sour
 from elastic_export.evaluate.score import Scored
 from elastic_export.evaluate.sub_model import Quantisation
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.interface import Precision
 from small_text_model import ARCH, EVEN, SMALL
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -151,6 +152,18 @@ def test_points_lie_where_their_values_are() -> None:
     assert small[0] < even[0] < full[0]
     assert even[1] < small[1] < full[1]
     assert even[1] - small[1] == pytest.approx(small[1] - full[1], abs=0.11)
+
+
+def test_the_picture_is_as_wide_as_what_it_names() -> None:
+    """A checkpoint in a long format, beside the one before, in three precisions."""
+    found, origin = result(16.0, 24.0, 32.0), Source("checkpoint", "origin", "bf16")
+    precisions: list[Precision] = ["fp32", "bf16", "fp16"]
+    rows = [replace(found.rows[0], precision=precision, source=origin) for precision in precisions]
+    rows += [replace(row, quantisation="FP8+NVFP4", source=None) for row in rows]
+    svg = ET.fromstring(plot(replace(found, rows=tuple(rows))))
+    named = [text for text in svg.iter(f"{SVG}text") if (text.text or "").endswith(tuple(precisions))]
+    assert len(named) == len(rows)
+    assert all(float(text.attrib["x"]) + 7 * len(text.text or "") < float(svg.attrib["width"]) for text in named)
 
 
 @pytest.mark.parametrize("nats", [0.0, 24.0])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from elastic_export.bundle import made_from, standing
+from elastic_export.bundle import made_from, report_file, standing
 from repeated_export import BUDGETS, Seen, changed, inodes, run, write_budgets
 from small_export import contents
 
@@ -97,6 +97,27 @@ def test_a_bundle_that_does_not_say_what_it_was_made_from_is_made_again(
         run(checkpoint, tmp_path / "out", seen)
     run(checkpoint, tmp_path / "out", seen)
     assert seen.said == [f"{name}: made again: no report says what it was made from" for name in BUDGETS]
+
+
+def test_a_report_of_a_version_that_said_less_is_another_exporter_s(
+    tmp_path: Path, checkpoint: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = report_file.report_of
+
+    def less(*given: Any, **more: Any) -> dict[str, Any]:
+        report = real(*given, **more)
+        del report["rounding"]
+        return report
+
+    with monkeypatch.context() as old:
+        old.setattr(report_file, "report_of", less)
+        run(checkpoint, tmp_path / "same", seen)
+        old.setattr(made_from, "exporter_digest", lambda: "of the old one")
+        run(checkpoint, tmp_path / "old", seen)
+    for name, why in (("old", "another exporter"), ("same", "no report says what it was made from")):
+        run(checkpoint, tmp_path / name, seen)
+        assert seen.said == [f"{budget}: made again: {why}" for budget in BUDGETS]
+        assert not run(checkpoint, tmp_path / name, seen).changed
 
 
 @pytest.mark.parametrize("value", [None, [], "x", {"model": 3}, {"model": {"checkpoint": []}}, {"engines": {"a": 1}}])

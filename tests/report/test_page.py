@@ -277,7 +277,14 @@ def test_what_rounding_took_needs_no_evaluation(changed: Callable[..., Bundle], 
     page = Page(page_of(bundle)).text
     assert "small: int8, all matrices together off by 0.66% of the dequantised FP8" in page
     assert "<b>lm_head</b>.weight71.23%" in page
-    assert [rows.budget for rows in facts_of(bundle, quantised(bundle)).lost] == ["small", "medium"]
+    found = quantised(bundle)
+    assert [rows.budget for rows in facts_of(bundle, found).lost] == ["small", "medium"]
+    assert found.loss is not None
+    [medium] = found.loss.weights
+    small = [replace(medium, budget="small", quantisation=kind) for kind in ("int8", "FP8")]  # of FP8: before int8
+    found = replace(found, loss=replace(found.loss, weights=(*small, medium)))
+    lost = [(rows.budget, rows.quantisation) for rows in facts_of(bundle, found).lost]
+    assert lost == [("small", "int8"), ("small", "FP8"), ("medium", "int8")]
     file.write_text(json.dumps(json.loads(file.read_text()) | {"rounding": {"error": 1.0}}))
     with pytest.raises(InputError, match=r"small/report.json: rounding.*Export the bundle again"):
         page_of(bundle)

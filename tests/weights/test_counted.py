@@ -25,7 +25,7 @@ LOST = {"full": WeightTally(1 / 3, 2.0, (LostRow("w", 1, 0.1),)), "small": Weigh
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "q8-00001-of-00001.json"
-    kept(FULL, SMALL).write(path, "p", LOST)
+    kept(FULL, SMALL).write(path, b"p", LOST)
     assert [left.name for left in tmp_path.iterdir()] == [path.name]
     return path
 
@@ -35,17 +35,17 @@ def kept(*budgets: Budget) -> Kept:
 
 
 def test_every_digit_comes_back(file: Path) -> None:
-    assert kept(FULL, SMALL).read(file, "p") == LOST
+    assert kept(FULL, SMALL).read(file, b"p") == LOST
 
 
 def test_it_serves_an_export_of_some_of_its_budgets_whatever_they_are_called(file: Path) -> None:
-    assert kept(replace(SMALL, name="6b.int8")).read(file, "p") == {"6b.int8": LOST["small"]}
+    assert kept(replace(SMALL, name="6b.int8")).read(file, b"p") == {"6b.int8": LOST["small"]}
 
 
-def test_not_another_parent_or_a_budget_that_keeps_something_else(file: Path) -> None:
-    assert kept(FULL).read(file, "q") is None
-    assert kept(FULL, replace(SMALL, hidden_size=22)).read(file, "p") is None
-    assert kept(FULL).read(file.with_name("none.json"), "p") is None
+def test_not_another_file_or_a_budget_that_keeps_something_else(file: Path) -> None:
+    assert kept(FULL).read(file, b"q") is None
+    assert kept(FULL, replace(SMALL, hidden_size=22)).read(file, b"p") is None
+    assert kept(FULL).read(file.with_name("none.json"), b"p") is None
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_not_another_parent_or_a_budget_that_keeps_something_else(file: Path) ->
 def test_not_what_is_damaged_or_of_another_version(file: Path, change: Callable[[Any], Any]) -> None:
     changed = change(json.loads(file.read_text()))
     file.write_text(changed if isinstance(changed, str) else json.dumps(changed))
-    assert kept(FULL, SMALL).read(file, "p") is None
+    assert kept(FULL, SMALL).read(file, b"p") is None

@@ -32,7 +32,7 @@ from killed_at_line import count_lines, die_at_line, run_child
 from synthetic import write_checkpoint
 
 ARCH = Architecture("M-*", 62, 24, (40,), (4,), 8, 2, 8, 4, 4, 2, 16, 1e-5, (0.0, math.inf))
-HALF = Budget("half", 50, (24,), (2,), 6, 2, (1,))
+HALF = Budget("half", 16, (24,), (2,), 6, 2, (1,))
 _FILES = ("weights/quantised.py", "weights/counted.py", "weights/digested.py")
 LEAD = "backbone.layers."
 
@@ -278,6 +278,27 @@ def test_what_is_lost_is_the_same_whoever_wrote_the_files(
     assert len(measured) == 2 * len(EightBits.of(ARCH, []).matrices)
     assert lost(parent(), tmp_path / "q") == expected
     assert len(measured) == 2 * len(EightBits.of(ARCH, []).matrices)
+
+
+def test_what_another_budget_file_has_lost_of_a_file_of_that_name_is_not_taken(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its export rounds the same parent for the same budget, but for what is odd in another, and ends beside a file."""
+    full = Budget.full(ARCH, "full")
+
+    def of(*file: Budget) -> Quantised:
+        return Quantised(checkpoint, EightBits.of(ARCH, file), [full], precision="bf16", parent="p")
+
+    def dies(part: Path, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    expected, files = lost(of(full), tmp_path), sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "complete", dies)
+        with pytest.raises(KeyboardInterrupt):
+            lost(of(full, replace(full, ffn_sizes=(23,))), tmp_path)
+    assert lost(of(full), tmp_path) == expected
+    assert sorted(tmp_path.iterdir()) == files
 
 
 def test_killed_at_any_line(parent: Callable[..., Quantised], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

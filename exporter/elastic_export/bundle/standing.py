@@ -187,6 +187,8 @@ class Standing:
             limits, files = self.limits(budget.name), self.manifest.files
             wanted = origin_of_evidence(self._job, budget.name, files, self._checkpoint, limits)
             changed = differing(evidence, wanted) if entry.golden else ["golden"]
+        if not changed and not report.keys() >= _NEEDED:
+            changed = ["made_from"]
         return changed if model else ["made_from"]
 
     def _files(self, entry: BudgetEntry, *, with_golden: bool) -> tuple[FileEntry, ...]:
@@ -201,10 +203,9 @@ class Standing:
         if file is None or not self.whole(file):
             return None
         try:
-            report = read_json(self.folder / file.path)
+            return read_json(self.folder / file.path)
         except ElasticError:
             return None
-        return report if report.keys() >= _NEEDED else None
 
     def _found(self, entry: FileEntry) -> str:
         """What is wrong with a file; nothing where it is whole."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from xml.etree import ElementTree as ET
 
 from elastic_export.evaluate.result import Evaluation, Row
@@ -47,7 +48,10 @@ class _Axis:
 
 def plot(found: Evaluation) -> str:
     """The text of the SVG file."""
-    width, height = 2 * (_LEFT + _WIDTH) + _GAP, _TOP + _HEIGHT + 56
+    kinds = {_kind(found, row): row for row in found.rows}
+    begin = _LEFT + 70  # behind the name of the vertical axis
+    places = list(accumulate((34 + 8 * len(name) for name in kinds), initial=begin))
+    width, height = max(2 * (_LEFT + _WIDTH) + _GAP, places[-1]), _TOP + _HEIGHT + 56
     size = {"width": str(width), "height": str(height), "viewBox": f"0 0 {width} {height}"}
     svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", **size, **_TEXT})
     ET.SubElement(svg, "rect", {"width": "100%", "height": "100%", "fill": "white"})
@@ -57,11 +61,9 @@ def plot(found: Evaluation) -> str:
     _panel(svg, _LEFT, found, lambda row: row.parameters / scale, f"parameters, {unit}", [])
     vram = f"VRAM at {found.vram_context} tokens, GiB (estimated)"
     _panel(svg, 2 * _LEFT + _WIDTH + _GAP, found, lambda row: row.vram_bytes / 2**30, vram, found.best())
-    at = _LEFT + 70.0  # behind the name of the vertical axis
-    for name, row in {_kind(found, row): row for row in found.rows}.items():
-        _dot(svg, at, 36, row)
-        _text(svg, at + 10, 40, name, anchor="start")
-        at += 34 + 8 * len(name)
+    for place, (name, row) in zip(places, kinds.items(), strict=False):
+        _dot(svg, place, 36, row)
+        _text(svg, place + 10, 40, name, anchor="start")
     return ET.tostring(svg, encoding="unicode") + "\n"
 
 

@@ -138,12 +138,12 @@ def _report(bundle: Bundle, budget: BudgetEntry) -> dict[str, Any]:
 
 
 def _lost(reports: Mapping[BudgetEntry, Mapping[str, Any]], loss: LossFacts | None) -> tuple[LostRows, ...]:
-    """What rounding took, by the reports, and by the evaluation of budgets whose reports do not say it."""
+    """What rounding took, by the reports, and what the evaluation says of budgets or formats of which they do not."""
     found = {budget: Rounding.of_report(report, str(budget.report)) for budget, report in reports.items()}
     told = [(budget, rounding) for budget, rounding in found.items() if rounding is not None]
-    names = {name for budget, _ in told for name in (budget.name, budget.budget)}
+    known = {(name, rounding.quantisation) for budget, rounding in told for name in (budget.name, budget.budget)}
     measured = loss.quantised.weights if loss is not None and loss.quantised is not None else ()
-    others = (rows for rows in measured if rows.budget not in names)
+    others = (rows for rows in measured if (rows.budget, rows.quantisation) not in known)
     return (*(LostRows.of(budget.name, rounding) for budget, rounding in told), *others)
 
 

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LostRows:
-    """What rounding took from a budget's weights, and the rows that lost most: (tensor, row, error) each."""
+    """What quantising took from a budget's weights, and the rows that lost most: (tensor, row, error) each."""
 
     budget: str
+    quantisation: str
     text: str
     rows: tuple[tuple[str, str, str], ...]
 
@@ -31,7 +32,8 @@ class LostRows:
         """Of an evaluation, or of a budget's report."""
         total = found.total if isinstance(found, Rounding) else f"{found.error:.2%}"
         text = f"{show(found.quantisation)}, all matrices together off by {total}"
-        return cls(budget, text, tuple((row.tensor, str(row.row), f"{row.error:.2%}") for row in found.rows))
+        rows = tuple((row.tensor, str(row.row), f"{row.error:.2%}") for row in found.rows)
+        return cls(budget, found.quantisation, text, rows)
 
 
 @dataclass(frozen=True)

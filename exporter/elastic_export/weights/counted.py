@@ -26,10 +26,15 @@ SCHEMA = "elastic-q8-losses/1"
 
 @dataclass(frozen=True)
 class _Counted:
-    """The file's content: of which parent, and what was lost by the digest of what a sub-model keeps."""
+    """The file's content: of which quantised file, and what was lost by the digest of what a sub-model keeps.
+
+    Attributes:
+        header: digest of the quantised file's. An export of another budget file lays matrices into other files of the
+            same names, and may have ended between this file and the one that it is of.
+    """
 
     schema: str
-    parent: str
+    header: str
     losses: dict[str, WeightTally]
 
 
@@ -44,27 +49,33 @@ class Kept:
         self.runs: dict[str, Mapping[str, TensorRuns]] = {b.name: tensor_runs(parent, b, prefix) for b in budgets}
         self._digests = {name: _digest(runs) for name, runs in self.runs.items()}
 
-    def read(self, path: Path, parent: str) -> dict[str, WeightTally] | None:
-        """What each lost, as `write` left it; None where that does not say it of all of them, or of another parent."""
+    def read(self, path: Path, header: bytes) -> dict[str, WeightTally] | None:
+        """What each lost of the file with that header, as `write` left it; None where that does not say it of all of
+        them, or of another file.
+        """
         try:
             counted = decode(_Counted, read_json(path), str(path))
         except ElasticError:
             return None
-        of_it = (counted.schema, counted.parent) == (SCHEMA, parent)
+        of_it = (counted.schema, counted.header) == (SCHEMA, _of(header))
         if not of_it or not counted.losses.keys() >= {*self._digests.values()}:
             return None
         return {name: counted.losses[digest] for name, digest in self._digests.items()}
 
-    def write(self, path: Path, parent: str, lost: Mapping[str, WeightTally]) -> None:
+    def write(self, path: Path, header: bytes, lost: Mapping[str, WeightTally]) -> None:
         """Write it, so that whoever finds the file finds all of it."""
-        counted = _Counted(SCHEMA, parent, {digest: lost[name] for name, digest in self._digests.items()})
+        counted = _Counted(SCHEMA, _of(header), {digest: lost[name] for name, digest in self._digests.items()})
         part = path.with_suffix(".json.part")
         part.write_text(json.dumps(encode(counted)) + "\n", "utf-8")
         complete(part, path)
 
 
 def _digest(runs: Mapping[str, TensorRuns]) -> str:
-    return hashlib.sha256(json.dumps(runs).encode()).hexdigest()
+    return _of(json.dumps(runs).encode())
+
+
+def _of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def complete(part: Path, path: Path) -> None:

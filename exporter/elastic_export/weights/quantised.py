@@ -64,7 +64,7 @@ class Quantised:
         parent: str,
         max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
-        self._checkpoint, self._parent = checkpoint, parent
+        self._checkpoint = checkpoint
         self._kept = Kept(checkpoint.architecture, checkpoint.prefix, budgets)
         groups = _groups(list(_stored(checkpoint, eight_bits, precision)), max_file_bytes)
         names = (f"{PREFIX}{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups)))
@@ -131,17 +131,17 @@ class Quantised:
             for item in file.items:
                 for array in _arrays(self._checkpoint, item, losses):
                     _append(out, array.reshape(-1).view(np.uint8))
-        self._kept.write(counted_beside(path), self._parent, losses.tallies)
+        self._kept.write(counted_beside(path), file.header, losses.tallies)
         complete(part, path)
         return out.digest, losses.tallies
 
     def _counted(self, folder: Path, file: _File) -> dict[str, WeightTally]:
         """What was lost of a file that is there; counted again where an export of other budgets wrote it."""
         beside = counted_beside(folder / file.name)
-        lost = self._kept.read(beside, self._parent)
+        lost = self._kept.read(beside, file.header)
         if lost is None:
             lost = self._measured(file)
-            self._kept.write(beside, self._parent, lost)
+            self._kept.write(beside, file.header, lost)
         return lost
 
     def _measured(self, file: _File) -> dict[str, WeightTally]:
