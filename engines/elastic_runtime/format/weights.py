@@ -285,7 +285,7 @@ def _mapped(path: Path, files: dict[Path, MappedFile]) -> MappedFile:
         try:
             files[path] = MappedFile(path)
         except (OSError, ValueError) as error:  # ValueError: it is empty by now
-            number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+            number, reason = getattr(error, "errno", None) or 0, getattr(error, "strerror", None) or str(error)
             todo = REFUSED.get(number, "copy that file again")
             raise InputError(str(path), expected="a file that can be mapped", found=reason, todo=todo) from error
     return files[path]
