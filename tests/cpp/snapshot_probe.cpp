@@ -54,6 +54,17 @@ bool leaves_states_for_later(elastic::Backend& backend) {
   return false;
 }
 
+/// Whether no rows are refused as any other number of them, wherever the states are made.
+bool refuses_no_rows(const elastic::Bundle& bundle, const char* budget, elastic::OnnxOptions options) {
+  options.max_batch = 0;
+  try {
+    elastic::Session session(elastic::make_onnx_backend(bundle, bundle.budget(budget), options));
+    return false;
+  } catch (const elastic::InputError& error) {
+    return error.subject == "batch";
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -68,6 +79,7 @@ int main(int argc, char** argv) {
   if (on_card) options.card = elastic::Device{"a card", "12.0", kFree, kFree};
   auto backend = elastic::make_onnx_backend(bundle, bundle.budget(argv[2]), options);
   if (on_card && leaves_states_for_later(*backend)) return std::puts("states are made with a session"), 1;
+  if (!refuses_no_rows(bundle, argv[2], options)) return std::puts("no rows are taken"), 1;
   if (!refuses_others(*backend)) return std::puts("states of another shape are taken"), 1;
   elastic::Session session(std::move(backend));
   for (const std::size_t length : {std::size_t{40}, std::size_t{41}}) {  // states lie on either side

@@ -133,6 +133,26 @@ TEST(weights_of_many_megabytes_equal_plain_slicing) {
   }
 }
 
+TEST(weights_short_columns_of_a_long_row_are_read_together) {
+  const std::size_t row = std::size_t{1} << 20, count = 20000;
+  std::vector<std::byte> source(3 * row);
+  for (std::size_t i = 0; i < source.size(); ++i) source[i] = static_cast<std::byte>(i * 7 % 251);
+  Runs columns;
+  for (std::size_t i = 0; i < count; ++i) columns.push_back({static_cast<std::int64_t>(i * 50), 3});
+  const TensorRuns runs = {{{1, 2}}, columns};
+  const std::vector<std::int64_t> shape = {3, static_cast<std::int64_t>(row)};
+  const auto wanted = plain_slice(source.data(), shape, runs, 1);
+  std::vector<std::byte> got(wanted.size());
+  std::atomic<int> reads{0};
+  const auto read = [&](std::uint64_t at, std::byte* into, std::size_t size) {
+    ++reads;
+    reader_of(source.data())(at, into, size);
+  };
+  read_blocks(read, got.data(), strided_blocks(shape, runs, 1));
+  CHECK(got == wanted);
+  CHECK_EQ(reads.load(), 4);  // of at most 512 KiB
+}
+
 TEST(weights_reading_ends_with_the_first_failure) {
   const std::size_t size = std::size_t{64} << 20;
   std::vector<std::byte> target(size);

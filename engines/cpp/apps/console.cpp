@@ -1,5 +1,6 @@
 #include "console.h"
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -24,7 +25,8 @@ namespace {
 
 constexpr int kInterrupted = 130;  // as a shell reports SIGINT
 
-volatile std::sig_atomic_t interrupted = 0;
+std::atomic<bool> interrupted{false};  // any thread may take the signal, and those that read weights ask
+static_assert(std::atomic<bool>::is_always_lock_free);  // as a handler must have it
 
 /// Whether the last write failed for want of a reader.
 bool reader_is_gone(int error) {
@@ -85,7 +87,7 @@ void prepare_console() {
   _setmode(_fileno(stdout), _O_BINARY);  // tokens as they are: no carriage returns of its own
 #endif
   std::signal(SIGINT, [](int) {
-    interrupted = 1;
+    interrupted = true;
     std::signal(SIGINT, SIG_DFL);  // whatever cannot be polled ends with the second one
   });
 #ifdef SIGPIPE
@@ -94,7 +96,7 @@ void prepare_console() {
 }
 
 void poll() {
-  if (interrupted != 0) throw Ended(kInterrupted);
+  if (interrupted) throw Ended(kInterrupted);
 }
 
 }  // namespace app

@@ -1,4 +1,4 @@
-"""A slice as strided copies, `height` rows of `width` bytes: what a device copies straight from a mapped file."""
+"""A slice as strided copies, `height` rows of `width` bytes: what a device is given of a file."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import weakref
@@ -24,7 +25,13 @@ class MappedFile:
         self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
 
     def array(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """The tensor at byte `offset`, row-major, read-only, not copied; `offset` need not be aligned."""
+        """The tensor at byte `offset`, row-major, read-only, not copied; `offset` need not be aligned.
+
+        Raises:
+            InputError: the file ends before the tensor does.
+        """
+        if offset + math.prod(shape) * dtype.itemsize > len(self._map):
+            raise self._unreadable(len(self._map), "its end")
         array: Array = np.ndarray(shape, dtype, buffer=self._map, offset=offset)
         return array
 

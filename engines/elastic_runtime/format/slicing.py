@@ -15,7 +15,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -210,8 +210,13 @@ def _at_once(work: Callable[[_Comb], None], bands: Sequence[_Comb]) -> None:
     if threads < 2:
         take()
         return
-    futures = [_pool().submit(take) for _ in range(threads)]
+    futures = list[Future[None]]()
     try:
+        try:
+            for _ in range(threads):
+                futures.append(_pool().submit(take))
+        except RuntimeError:  # the machine has no more threads, or the interpreter ends: those that there are do it
+            take()
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
         list(shared)  # after a failure nobody begins another

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from elastic_runtime.errors import BuildError, InputError, advised
+from elastic_runtime.errors import REFUSED, BuildError, InputError, advised
 from elastic_runtime.format.interface import PRECISIONS, StoredDtype
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.mapped import MappedFile
@@ -282,7 +282,12 @@ def iter_sources(
 
 def _mapped(path: Path, files: dict[Path, MappedFile]) -> MappedFile:
     if path not in files:
-        files[path] = MappedFile(path)
+        try:
+            files[path] = MappedFile(path)
+        except (OSError, ValueError) as error:  # ValueError: it is empty by now
+            number, reason = getattr(error, "errno", None) or 0, getattr(error, "strerror", None) or str(error)
+            todo = REFUSED.get(number, "copy that file again")
+            raise InputError(str(path), expected="a file that can be mapped", found=reason, todo=todo) from error
     return files[path]
 
 

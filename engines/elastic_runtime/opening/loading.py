@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from traceback import clear_frames
 from typing import TypeVar
 
 from elastic_runtime.backend import Backend
@@ -66,6 +67,7 @@ class Loader:
             try:
                 return budget, place, self.backend(budget, place, at_least, rows)
             except UnavailableError as error:
+                clear_frames(error.__traceback__)  # what they hold of the one that failed counts as taken
                 if isinstance(place, OnnxCard) and (isinstance(error, NoCudaError) or not switching):
                     self._places.fall_back(place.card, error)
                     budget, place = self._candidates.settle(name, None, at_least, rows, switching=switching)

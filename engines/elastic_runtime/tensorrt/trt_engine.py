@@ -140,7 +140,11 @@ class TrtEngine:
         with accepted(entry.file, "a runtime cache"):
             self._cache = self._read_cache()
             self.scratch = int(self._engine.device_memory_size_v2)
-        self._scratch_address = device.allocate(max(self.scratch, 1))  # of no bytes there is no address
+        try:
+            self._scratch_address = device.allocate(max(self.scratch, 1))  # of no bytes there is no address
+        except BuildError:
+            self._end()  # while there is a device: the error's frames hold this object
+            raise
 
     def tensors(self) -> set[str]:
         """Names of all inputs and outputs."""
@@ -258,8 +262,11 @@ class TrtEngine:
             try:
                 self._device.free(self._scratch_address)
             finally:
-                self._configs.clear()
-                del self._cache, self._engine, self._runtime
+                self._end()
+
+    def _end(self) -> None:
+        self._configs.clear()
+        del self._cache, self._engine, self._runtime
 
     def _executor(self, config: Any, profile: int) -> TrtExecutor:
         executor = TrtExecutor(self._context(config), self._entry.file)

@@ -42,6 +42,15 @@ def test_a_file_that_has_become_shorter_is_named_with_the_byte_it_ends_at(path: 
     assert str(caught.value) == f"{path}: expected bytes from 60 on, found its end. Copy that file again."
 
 
+def test_a_view_beyond_the_end_is_refused(path: Path) -> None:
+    """Of a file that another, shorter one replaced after its size was looked at."""
+    file = MappedFile(path)
+    assert file.array(92, np.dtype(np.uint16), (2, 2)).shape == (2, 2)
+    with pytest.raises(InputError) as caught:
+        file.array(93, np.dtype(np.uint16), (2, 2))
+    assert str(caught.value) == f"{path}: expected bytes from 100 on, found its end. Copy that file again."
+
+
 def test_a_disk_that_fails_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(file: int, into: object, at: int) -> int:
         raise OSError(5, "Input/output error")

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,6 +177,54 @@ def test_a_failure_in_any_band_is_the_callers_when_nobody_writes_any_more(
         read_runs(read, (40, 2), np.dtype(np.uint8), full_runs((40, 2)), into=result)
     assert sorted(begun) == [0, 2, 4, 6, 8][: 3 + threads]
     assert result[:, 0].tolist() == [1, 1, 1, 0, threads - 1] + [0] * 35
+
+
+Starting = Callable[[int, BaseException], None]
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Starting]:
+    """Bands of two bytes, and that many threads that start before the error comes."""
+    monkeypatch.setattr(slicing, "_BAND_BYTES", 2)
+    monkeypatch.setattr(slicing, "_processors", lambda: 4)
+    with ThreadPoolExecutor(1) as pool:
+
+        def start(threads: int, error: BaseException) -> None:
+            left = iter(range(threads))
+
+            def submit(work: Callable[[], None]) -> Future[None]:
+                if next(left, None) is None:
+                    raise error
+                return pool.submit(work)
+
+            monkeypatch.setattr(slicing, "_pool", lambda: SimpleNamespace(submit=submit))
+
+        yield start
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_where_no_more_threads_start_the_caller_cuts_too(starting: Starting, threads: int) -> None:
+    """The machine has no more of them, or the interpreter ends."""
+    starting(threads, RuntimeError("can't start new thread"))
+    source = numbered((9, 2), "u1")
+    np.testing.assert_array_equal(copy_runs(source, full_runs((9, 2))), source)
+
+
+def test_nobody_writes_after_an_interruption_while_threads_start(starting: Starting) -> None:
+    """What is written into may be page-locked memory, which is given back then."""
+    starting(1, KeyboardInterrupt())
+    written: list[int] = []
+
+    def read(at: int, into: np.ndarray) -> None:
+        time.sleep(0.05)
+        written.append(at)
+
+    with pytest.raises(KeyboardInterrupt):
+        read_runs(read, (9, 2), np.dtype(np.uint8), full_runs((9, 2)))
+    told = list(written)
+    time.sleep(0.2)
+    assert told == written
+    assert len(written) < 9
 
 
 @given(cuts())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import dataclass, replace
@@ -275,6 +276,27 @@ def test_a_truncated_file_is_named_before_anything_is_yielded(tmp_path: Path, sm
     beyond = WeightInput("late", (rows, replace(rows, offset=8)))
     with pytest.raises(InputError, match=r"6b/weights.json: late: expected .*w.bin with at least 264 bytes, found 256"):
         next(iter_weights(WeightRecipe((small.inputs[0], beyond), "6b/weights.json"), tmp_path / "6b"))
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EMFILE, r"found Too many open files\. Raise the limit of open files \(ulimit -n\)\.$"),
+        (errno.EACCES, r"found Permission denied\. Change who may use it, or name another place\.$"),
+        (errno.ENOTSUP, r"found Operation not supported\. Copy that file again\.$"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_named(
+    tmp_path: Path, small: WeightRecipe, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+) -> None:
+    """Whoever loads weights for a model would say that of the model's file."""
+
+    def fail(path: Path, flags: int) -> int:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(InputError, match=r"weights/w\.bin: expected a file that can be mapped, " + told):
+        next(iter_weights(small, tmp_path / "6b"))
 
 
 def test_a_file_cut_short_while_it_is_read_is_named_with_the_byte(tmp_path: Path, small: WeightRecipe) -> None:

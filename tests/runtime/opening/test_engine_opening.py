@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from elastic_runtime.format.manifest import Status
 from elastic_runtime.opening import LostError, Opener, places
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
+from elastic_runtime.tensorrt import trt_engine
 from elastic_runtime.tensorrt.engine_cache import cache_folder, remember
 
 
@@ -136,6 +138,28 @@ def test_an_engine_that_finds_no_room_on_the_card_makes_way_for_the_next(
     ]
     session.close()
     assert (device.held, device.closed) == ({}, True)
+
+
+def test_what_an_engine_without_room_held_is_free_before_the_next_is_reckoned(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error comes from a frame that holds the engine and its file, which may be as large as the model."""
+    full = list[weakref.ref[Any]]()
+
+    class Engine(trt_engine.TrtEngine):
+        def __init__(self, *arguments: Any, **rest: Any) -> None:
+            super().__init__(*arguments, **rest)
+            if not full:
+                full.append(weakref.ref(self))
+                raise UnavailableError("card 0", expected="cuMemAlloc_v2 to succeed", found="no room")
+
+    monkeypatch.setattr(trt_engine, "TrtEngine", Engine)
+    monkeypatch.setattr(
+        places, "find_card", lambda: CARD if not full or full[0]() is None else replace(CARD, free=GIB >> 2)
+    )
+    opener = Opener(bundle, Request())
+    opener.open().close()
+    assert opener.budget == bundle.budget("medium")
 
 
 def test_a_session_that_does_not_close_is_lost_where_the_card_is(

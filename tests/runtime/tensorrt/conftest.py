@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from elastic_runtime.driver.device import Arena
+from elastic_runtime.errors import UnavailableError
 from elastic_runtime.format.manifest import OutputPort
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, Executors
 from elastic_runtime.tensorrt.trt_engine import TrtEngine
@@ -40,8 +41,11 @@ class Memory:
     events: list[tuple[str, tuple[Any, ...]]]
     held: list[int] = field(default_factory=list)
     stream: int = 5
+    room: bool = True
 
     def allocate(self, nbytes: int) -> int:
+        if not self.room:
+            raise UnavailableError("card 0", expected="cuMemAlloc_v2 to succeed", found="no room")
         self.held.append(ADDRESS)
         return ADDRESS
 
@@ -74,8 +78,8 @@ def opened(trt: Any, tmp_path: Path) -> Callable[..., Rig]:
         trt.Tensor("key_cache_out.0", False, (-1,), aliased="key_cache.0"),
     ]
 
-    def make(plugin: Path | None = None, host_code: bool = False, kept: bool = True) -> Rig:
-        memory, said = Memory(trt.WORLD.events), list[str]()
+    def make(plugin: Path | None = None, host_code: bool = False, kept: bool = True, room: bool = True) -> Rig:
+        memory, said = Memory(trt.WORLD.events, room=room), list[str]()
         cache = tmp_path / "cache" / "kernels" if kept else None
         plugins: Any = {"plugin": plugin, "host_code": host_code}
         engine = TrtEngine(trt, Entry, b"engine" * 20, memory, **plugins, cache=cache, say=said.append)  # type: ignore[arg-type]

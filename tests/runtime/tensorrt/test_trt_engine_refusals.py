@@ -54,6 +54,16 @@ def test_what_the_bindings_raise_is_no_fault_of_ours(trt: Any, opened: Callable[
         rig.engine.close()
 
 
+def test_an_engine_without_room_for_its_scratch_has_ended_when_that_is_heard(
+    trt: Any, opened: Callable[..., Any]
+) -> None:
+    """The error's frames hold it, and the device is closed before they are gone."""
+    with pytest.raises(UnavailableError, match="card 0: expected cuMemAlloc_v2 to succeed") as caught:
+        opened(room=False)
+    assert "ICudaEngine made" in trt.WORLD.names()
+    assert {name: count for name, count in trt.WORLD.living.items() if count} == {}, caught
+
+
 def test_an_engine_that_is_refused_is_an_error(trt: Any, opened: Callable[..., Any]) -> None:
     trt.WORLD.answers = {"Runtime.deserialize_cuda_engine": None}
     assert "expected an engine that TensorRT-RTX loads here, found a refusal" in _refused(opened)

@@ -23,8 +23,8 @@ struct OnnxOptions {
   /// Another file of the same interface, such as the float32 twin that elastic_runtime.ort.twin makes in
   /// Python.
   std::optional<std::filesystem::path> model;
-  /// Hears how many bytes of weights are read next. What it throws ends the loading, and everything is given
-  /// back.
+  /// Hears how many bytes of weights are read next: from any of the threads that read, one call at a time.
+  /// What it throws ends the loading, and everything is given back.
   std::function<void(std::size_t)> on_bytes;
 };
 

@@ -24,8 +24,8 @@ struct TensorRtOptions {
   /// `default_runtime_cache`; none: not kept.
   std::optional<std::filesystem::path> runtime_cache;
   bool cuda_graph = true;  ///< replay decode steps as a CUDA graph
-  /// Hears how many bytes of weights are read next. What it throws ends the loading, and everything is given
-  /// back.
+  /// Hears how many bytes of weights are read next: from any of the threads that read, one call at a time.
+  /// What it throws ends the loading, and everything is given back.
   std::function<void(std::size_t)> on_bytes;
   /// Hears of what is no error, such as `untested`, and of TensorRT's warnings and errors; from any thread,
   /// one call at a time.

@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -139,6 +138,22 @@ void add_pieces(std::uint64_t source, std::uint64_t target, std::uint64_t size, 
   }
 }
 
+/// Columns of one row: as many together as a band spans, in pieces those that are longer.
+void add_row(const std::vector<Block>& blocks, std::size_t first, std::size_t last, std::uint64_t row,
+             std::vector<Band>& bands) {
+  for (std::size_t end; first < last; first = end) {
+    const Block& left = blocks[first];
+    const std::uint64_t source = left.source + row * left.source_pitch;
+    const auto span = [&](const Block& block) { return block.source + block.width - left.source; };
+    for (end = first + 1; end < last && span(blocks[end]) <= kBandBytes;) ++end;
+    if (end == first + 1) {
+      add_pieces(source, left.target + row * left.target_pitch, left.width, bands);
+    } else {
+      bands.push_back({source, static_cast<std::size_t>(span(blocks[end - 1])), 0, first, end, row, 1});
+    }
+  }
+}
+
 std::vector<Band> bands_of(const std::vector<Block>& blocks) {
   std::vector<Band> bands;
   for (std::size_t first = 0, last; first < blocks.size(); first = last) {
@@ -155,10 +170,7 @@ std::vector<Band> bands_of(const std::vector<Block>& blocks) {
         bands.push_back({left.source + row * pitch, bytes, 0, first, last, row, rows});
       }
     } else {  // a row is longer than a band
-      for (std::uint64_t row = 0; row < left.height; ++row)
-        for (std::size_t b = first; b < last; ++b)
-          add_pieces(blocks[b].source + row * pitch, blocks[b].target + row * blocks[b].target_pitch,
-                     blocks[b].width, bands);
+      for (std::uint64_t row = 0; row < left.height; ++row) add_row(blocks, first, last, row, bands);
     }
   }
   return bands;
@@ -238,8 +250,8 @@ void read_blocks(const Read& read, std::byte* target, const std::vector<Block>& 
   while (others.size() + 1 < useful) {
     try {
       others.emplace_back(work);
-    } catch (const std::system_error&) {
-      break;  // the machine has no more: fewer do it too
+    } catch (const std::exception&) {
+      break;  // no more threads, or no memory for one: fewer do it too, and those that run must be waited for
     }
   }
   work();

@@ -94,9 +94,12 @@ class OnnxBackend : public Backend {
       std::vector<std::int64_t> shape = state.port->shape;
       const std::size_t size = onnx::element_size(state.port->type);
       state.block = {1, size, 0};
+      std::size_t room = size;  // of one buffer; on a card for the rows of any batch
       for (std::size_t i = 0; i < shape.size(); ++i) {
         const bool is_rows = shape[i] < 0 && state.port->symbols[i] == "S";
+        const bool is_batch = shape[i] < 0 && !is_rows;
         if (shape[i] < 0) shape[i] = is_rows ? shape_.max_context : batch;
+        room *= static_cast<std::size_t>(is_batch && !memory_->is_host() ? shape_.max_batch : shape[i]);
         if (is_rows) state.block = {state.block.whole / size, size, size};
         state.block.whole *= static_cast<std::size_t>(shape[i]);
         if (state.block.row != 0 && !is_rows) state.block.row *= static_cast<std::size_t>(shape[i]);
@@ -106,7 +109,7 @@ class OnnxBackend : public Backend {
           state.values[1] = value_over(state.buffers[0].get(), state.bytes(), shape, state.port->type);
           continue;
         }
-        make_room(state, side, batch);
+        make_room(state, side, room);
         memory_->zero(state.buffers[side].get(), state.bytes());
         state.values[side] = value_over(state.buffers[side].get(), state.bytes(), shape, state.port->type);
       }
@@ -168,10 +171,7 @@ class OnnxBackend : public Backend {
   }
 
  private:
-  /// One buffer for the rows of a batch; on a card for those of any.
-  void make_room(State& state, int side, std::int64_t batch) {
-    const std::int64_t rows = memory_->is_host() ? batch : shape_.max_batch;
-    const std::size_t size = state.bytes() / static_cast<std::size_t>(batch) * static_cast<std::size_t>(rows);
+  void make_room(State& state, int side, std::size_t size) {
     if (state.held[side] == size) return;
     state.values[side].reset();
     state.buffers[side].reset();  // makes room for the next one
