@@ -79,18 +79,20 @@ def _errors(report: dict[str, Any]) -> Iterator[str]:
 def _times(report: dict[str, Any]) -> Iterator[str]:
     copy = copy_bandwidth(report)
     errors = {check["what"]: check["errors"] for check in findings(report, "check")}
-    heading = None
-    for time in findings(report, "time"):
+    heading, times = None, findings(report, "time")
+    wide = max((len(time["who"]) for time in times), default=0)
+    for time in times:
         if time["what"] != heading:
             heading = time["what"]
             yield f"\n{heading}, {time['bytes'] / 1e6:.1f} MB at least, {time['sets']} sets of buffers"
-            yield f"{'':26} {'us':>9} {'p10':>9} {'p90':>9} {'GB/s':>7} {'of copy':>8} {'y error':>9} {'state/kv':>9}"
+            columns = f"{'us':>9} {'p10':>9} {'p90':>9} {'GB/s':>7} {'of copy':>8} {'y error':>9} {'state/kv':>9}"
+            yield f"{'':{wide}} {columns}"
         rate = time["bytes"] / time["us"] / 1e3
         work = f"{time['flops'] / time['us'] / 1e6:7.1f} TFLOP/s" if "flops" in time else ""
         found = errors.get(f"{heading}, {time['who']}", {})
         error = " ".join(f"{value:9.2g}" for value in found.values())
         spread = f"{time['p10']:9.2f} {time['p90']:9.2f}"
-        yield f"{time['who']:26} {time['us']:9.2f} {spread} {rate:7.0f} {rate / copy:8.1%} {error} {work}".rstrip()
+        yield f"{time['who']:{wide}} {time['us']:9.2f} {spread} {rate:7.0f} {rate / copy:8.1%} {error} {work}".rstrip()
 
 
 def _kernels(report: dict[str, Any]) -> Iterator[str]:

@@ -140,10 +140,11 @@ ELASTIC_D void stage_chunk(const ChunkView& view, const ChunkPlace& place, int f
   ELASTIC_UNROLL
   for (int pass = 0; pass < kRawScalars * kChunk / kThreads; ++pass) {
     const int i = pass * kThreads + static_cast<int>(threadIdx.x), token = i % kChunk, kind = i / kChunk;
-    // What each token has of a kind is a step from the last one's: no branch, and the step is chosen, not the address.
-    const OperandRows& rows = kind == 1 ? view.x : kind == 2 ? view.b : view.c;
-    const float* const of_kind = kind == 0 ? view.dt : rows.unit(0);
-    const int step = kind == 0 ? 1 : rows.pitch;
+    // What each token has of a kind is a step from the last one's: no branch stands here. A pointer is chosen, never the
+    // rows that it is of: to be chosen among they would have to lie in memory.
+    const float* const units = kind == 1 ? view.x.unit(0) : kind == 2 ? view.b.unit(0) : view.c.unit(0);
+    const float* const of_kind = kind == 0 ? view.dt : units;
+    const int step = kind == 0 ? 1 : view.x.pitch;
     copy_async_or_zero<4>(raw + i, of_kind + static_cast<int64_t>(first + token) * step, token < tokens);
   }
   stage_tile<kThreads>(tiles.c(), view.c, first, tokens);

@@ -10,12 +10,12 @@ extern "C" {
 #endif
 
 typedef enum ElasticMamba2Kernel {
-  ELASTIC_MAMBA2_AUTO = 0,         /* the quickest of those that keep the contract's tolerance for the call */
+  ELASTIC_MAMBA2_AUTO = 0,         /* the quickest known of those that keep the contract's tolerance for the call */
   ELASTIC_MAMBA2_DECODE_STEP = 1,  /* one launch, T = 1; refused for shapes that it does not run (README.md) */
   ELASTIC_MAMBA2_SCAN_PREFILL = 2, /* three launches, any shape */
   ELASTIC_MAMBA2_CHUNK_PREFILL = 3, /* three launches, tensor cores of sm_80 and later; refused as decode_step is */
   ELASTIC_MAMBA2_CHUNK_PREFILL_GATED = 4, /* the same, the gate before the norm's rounding: bfloat16 only */
-  ELASTIC_MAMBA2_CHUNK_PREFILL_NARROW = 5, /* as 3, in blocks of which a multiprocessor of 160 KB and more has two */
+  ELASTIC_MAMBA2_CHUNK_PREFILL_NARROW = 5, /* as 3, in blocks of which a multiprocessor of 164 KiB and more has two */
   ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_NARROW = 6 /* as 4, in such blocks */
 } ElasticMamba2Kernel;
 

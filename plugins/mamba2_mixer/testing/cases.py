@@ -314,6 +314,7 @@ def narrow_rows() -> dict[str, Case]:
     rows["float16"] = replace(base, activation="float16")
     gated = replace(base, kernel="chunk_prefill_gated_narrow", activation="bfloat16")
     rows["gated"] = replace(gated, heads_per_group=4)
+    rows["gated, P=56"] = replace(gated, heads_per_group=4, head_dim=56)
     rows["gated, P=100, 65 of 201"] = replace(gated, head_dim=100, calls=((65, 0),), pad_to=201)
     rows["gated, scale=1e5"] = replace(gated, scale=1e5)
     return {f"narrow, {name}": case for name, case in rows.items()}

@@ -129,9 +129,10 @@ def differences(table: Table, text: str) -> list[str]:
 
 
 def faults(table: Table, committed: Table, *, same_compiler: bool = True) -> list[str]:
-    """What must not be: a spill, too much shared memory, a kernel without its row or a row without its kernel; and, of
-    one compiler, a row of other figures. One that says more than is measured hides the next growth up to it. Another
-    compiler allocates otherwise, which says nothing of the source.
+    """What must not be: a spill, a variable in local memory (the source indexes it, or chooses it by its address), too
+    much shared memory, a kernel without its row or a row without its kernel; and, of one compiler, a row of other
+    figures. One that says more than is measured hides the next growth up to it. Another compiler allocates otherwise,
+    which says nothing of the source.
     """
     out = []
     for kernel, usages in table.items():
@@ -139,6 +140,8 @@ def faults(table: Table, committed: Table, *, same_compiler: bool = True) -> lis
             where, old = f"{kernel} on sm_{arch}", committed.get(kernel, {}).get(arch)
             if usage.spills:
                 out.append(f"{where}: expected no spills, found {usage.spills} bytes")
+            elif usage.stack:
+                out.append(f"{where}: expected no variables in local memory, found {usage.stack} bytes of them")
             if usage.shared > SHARED_LIMIT[arch]:
                 out.append(
                     f"{where}: expected at most {SHARED_LIMIT[arch]} bytes of shared memory, found {usage.shared}"
