@@ -1,6 +1,6 @@
 """Narrow blocks of chunk_prefill broken on purpose: faults that eight warps would not show.
 
-Those of the source that both share are tried on both in test_mutations.py.
+Those of the source that both share are tried on both in test_chunk_mutations.py.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from mamba2_mixer.testing.cases import matrix
 from mamba2_mixer.testing.runner import QUICK
+from mutants import CHUNK, FLOAT32, Mutation, build_mutant, catch, why_caught
 from patches import every_third
-from test_mutations import CHUNK, CHUNK_FILE, FLOAT32, NARROW_SUITE, VIEW, Mutation, build_mutant, catch, why_caught
+from test_chunk_mutations import CHUNK_FILE, NARROW_SUITE, VIEW
 
 MUTATIONS = {
     "a warp's second rows of the state taken for its first": Mutation(

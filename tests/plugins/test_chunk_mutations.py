@@ -1,0 +1,137 @@
+"""chunk_prefill broken on purpose, and what makes its operands: its wide blocks must show it, and its narrow ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mamba2_mixer.testing.cases import matrix
+from mamba2_mixer.testing.runner import QUICK
+from mutants import CHUNK, FLOAT32, Mutation, build_mutant, catch, check_patterns, why_caught
+from patches import every_third
+
+CHUNK_FILE, SCALARS, VIEW = "chunk_prefill.cuh", "chunk_scalars.cuh", "chunk_view.cuh"
+MUTATIONS = {
+    "copies not waited for": Mutation(CHUNK_FILE, "wait_async<0>();", "", (CHUNK,)),
+    "copies in no group": Mutation(CHUNK_FILE, "commit_async();\n  ChunkState", "ChunkState", (CHUNK,)),
+    "missing barrier before a chunk": Mutation(
+        CHUNK_FILE, "__syncthreads();  // the chunk,", "// the chunk,", (CHUNK,)
+    ),
+    "missing barrier after the state has been read": Mutation(
+        CHUNK_FILE, "__syncthreads();  // C, the state's copy", "// C, the state's copy", (CHUNK,)
+    ),
+    "wrong stage": Mutation(CHUNK_FILE, "const int stage = i % 2;", "const int stage = (i + 1) % 2;", (CHUNK,)),
+    "one stage for two chunks": Mutation(CHUNK_FILE, "(i + 1) % 2, tiles, raw", "i % 2, tiles, raw", (CHUNK,)),
+    "tokens after a token": Mutation(
+        CHUNK_FILE, "row >= column ? product * weight : 0.f;", "product * weight;", (CHUNK,)
+    ),
+    "a token without itself": Mutation(CHUNK_FILE, "row >= column ?", "row > column ?", (CHUNK,)),
+    "a part too few": Mutation(CHUNK_FILE, "pair <= place.part / 2; ++pair", "pair < place.part / 2; ++pair", (CHUNK,)),
+    "decay not restarted": Mutation(
+        SCALARS,
+        "const float part_end",
+        "const float before = scalars.at(Scalar::kCum, kChunk - 1);"
+        "if (before < 0.f) cum[0] += before, cum[1] += before;"
+        "const float part_end",
+        (CHUNK,),
+    ),
+    "decay of the token before": Mutation(SCALARS, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
+    "tail with dt": Mutation(VIEW, "* step, token < tokens);", "* step, token < tokens || kind == 0);", (CHUNK,)),
+    "tail one too long": Mutation(VIEW, "* step, token < tokens);", "* step, token <= tokens);", (CHUNK,)),
+    "tail one too short": Mutation(VIEW, "pass * kRows < there);", "pass * kRows + 1 < there);", (CHUNK,)),
+    "tail not zero": Mutation(
+        VIEW, "if (kEveryThread || (begin < kRows && row < kChunk))", "if (begin < kRows && row < tokens)", (CHUNK,)
+    ),
+    "columns past the segment's end": Mutation(
+        VIEW, "column < rows.count ? tokens - begin : 0;", "tokens - begin;", (CHUNK,)
+    ),
+    "y past the length": Mutation(
+        CHUNK_FILE,
+        "if (!kWhole && first + row >= block.length) continue;",
+        "if (!kWhole && first + row > block.length) continue;",
+        (CHUNK,),
+    ),
+    "y of one row less": Mutation(
+        CHUNK_FILE,
+        "if (!kWhole && first + row >= block.length) continue;",
+        "if (!kWhole && first + row + 1 >= block.length) continue;",
+        (CHUNK,),
+    ),
+    "last chunk taken for a whole one": Mutation(CHUNK_FILE, "first + kChunk <= block.length &&", "", (CHUNK,)),
+    "part of a head taken for a whole block": Mutation(CHUNK_FILE, "&& block.channels == kWidth)", ")", (CHUNK,)),
+    "y past the head's channels": Mutation(
+        CHUNK_FILE,
+        "if (!kWhole && channel(n) >= block.channels) continue;",
+        "if (!kWhole && channel(n) > block.channels) continue;",
+        (CHUNK,),
+    ),
+    "state not decayed": Mutation(CHUNK_FILE, "state.multiply(factor);", "", (CHUNK,)),
+    "state's copy not handed over": Mutation(
+        CHUNK_FILE, "factor);\n    state.hand_over(tiles.state());", "factor);", (CHUNK,)
+    ),
+    "state in its old unit": Mutation(
+        SCALARS, "float factor = decay * (state.unit * into_unit);", "float factor = decay;", (CHUNK,)
+    ),
+    "state's unit too small": Mutation(SCALARS, "* 0x1p-15f;", "* 0x1p-24f;", (CHUNK,)),
+    "units of rows left out": Mutation(SCALARS, "fmaxf(largest[i],", "fmaxf(0.f * largest[i],", (CHUNK,)),
+    "a part's rows in another's unit": Mutation(
+        SCALARS, "scalars.at(Scalar::kUnit, token) = inverse;", "scalars.at(Scalar::kUnit, token) = 1.f;", (CHUNK,)
+    ),
+    "what the state brings not decayed": Mutation(
+        SCALARS, "quick_exp2(cum[i]) * (state.unit", "1.f * (state.unit", (CHUNK,)
+    ),
+    "swapped group": Mutation(VIEW, "head / heads_per_group(shape)", "head % shape.groups", (CHUNK,)),
+    "channels of another part of the head": Mutation(
+        VIEW, "static_cast<int>(blockIdx.x) % tiles * kWidth", "0 * tiles * kWidth", (CHUNK,)
+    ),
+    "D skip forgotten": Mutation(SCALARS, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
+    "operands without a unit": Mutation(
+        "conv_operands.cuh", "power_of_two_above(largest_of_segment(values, exists))", "1.f"
+    ),
+    "unit of one lane": Mutation("conv_operands.cuh", "known < place.lanes - known ? known", "known < 0 ? known"),
+    "unit of a power of two of lanes": Mutation("conv_operands.cuh", ": place.lanes - known;", ": 0;"),
+    "unit of another segment's lanes": Mutation("conv_operands.cuh", ": lane - place.lanes)", ": lane)"),
+    "padding not zero": Mutation("conv_operands.cuh", "operands.at[v / 2] = exists ?", "operands.at[v / 2] = true ?"),
+    "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < count)", "if (true)"),
+    "batches of operands that overlap": Mutation(
+        "conv_operands.cuh", "first += 2 * kOperandBatch", "first += kOperandBatch"
+    ),
+    "a batch of operands late": Mutation(
+        "conv_operands.cuh", "load(even, first + 2 * kOperandBatch)", "load(even, first)"
+    ),
+    "dt of a tile's first tokens only": Mutation(
+        "conv_prefill.cuh", "begin < tile.end; begin +=", "begin < tile.begin + 1; begin +="
+    ),
+    "operands past the length": Mutation("conv_operands.cuh", "if (first + i >= end) continue;", ""),
+    "a power of two sixteen times too small": Mutation(
+        "maths.h", "exponent + kOne : kLargest", "exponent - 3 * kOne : kLargest", (FLOAT32, CHUNK)
+    ),
+}
+WIDE_SUITE = (
+    "chunks T=129",
+    "chunks length=65 of 201",
+    "chunks scale=100000.0",
+    "chunks N=60",
+    "chunks P=100",
+    "chunks ragged",
+)
+NARROW_SUITE = tuple(row.replace("chunks ", "chunks narrow, ") for row in WIDE_SUITE)
+
+
+def test_every_mutation_finds_its_lines() -> None:
+    """Of those too that are slow to try."""
+    check_patterns(MUTATIONS)
+
+
+@pytest.mark.parametrize("name", every_third(MUTATIONS))
+def test_mutation_of_chunk_prefill_is_caught(name: str, quick_objects: dict[str, Path], tmp_path: Path) -> None:
+    mutant = build_mutant(MUTATIONS[name], QUICK, quick_objects, tmp_path)
+    assert why_caught(mutant, tmp_path, WIDE_SUITE)
+    assert why_caught(mutant, tmp_path, NARROW_SUITE)  # the same source, shared out among half as many warps
+
+
+def test_unbroken_kernels_pass_the_suite(quick_objects: dict[str, Path], tmp_path: Path) -> None:
+    file, lines = CHUNK_FILE, "const int stage = i % 2;"
+    unbroken = Mutation(file, lines, lines, (FLOAT32, CHUNK))
+    runner, rows = build_mutant(unbroken, QUICK, quick_objects, tmp_path), matrix()
+    assert {row: catch(runner, rows[row], tmp_path) for row in WIDE_SUITE} == dict.fromkeys(WIDE_SUITE, "")
