@@ -152,3 +152,9 @@ def twins(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         model = onnx.load(str(demo_bundle / budget.model), load_external_data=False)
         onnx.save(float32_twin(model), str(folder / f"{budget.name}.onnx"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def small(host_program: Path, demo_bundle: Path, twins: Path) -> tuple[object, ...]:
+    """The command that runs the demo's small budget on the CPU."""
+    return host_program, demo_bundle, "--device", "cpu", "--budget", "small", "--model", twins / "small.onnx"
