@@ -66,14 +66,15 @@ class Bars:
 def bars_of(bars: Sequence[Bar], *, said: float = 110.0) -> Bars:
     """Lay bars out, the longest (or the farthest mark) over the whole width but for `said`, the room of the texts."""
     longest = max((max(sum(p.size for p in bar.parts), bar.mark or 0.0) for bar in bars), default=0.0) or 1.0
-    scale = (WIDTH - _LABEL - said) / longest
+    room = WIDTH - _LABEL - said  # times a share of the longest: room / longest may be infinite
     drawn = []
     for row, bar in enumerate(bars):
         x, rects = _LABEL, []
         for part in bar.parts:
-            rects.append(Rect(part.kind, x, part.size * scale, part.kind))
-            x += part.size * scale
-        mark = None if bar.mark is None else _LABEL + bar.mark * scale
+            width = part.size / longest * room
+            rects.append(Rect(part.kind, x, width, part.kind))
+            x += width
+        mark = None if bar.mark is None else _LABEL + bar.mark / longest * room
         drawn.append(DrawnBar(bar.name, bar.text, row * (_BAR + _GAP), tuple(rects), max(x, mark or 0.0), mark))
     kinds = dict.fromkeys(part.kind for bar in bars for part in bar.parts if part.size > 0)
     return Bars(tuple(drawn), len(bars) * (_BAR + _GAP), tuple(kinds))
