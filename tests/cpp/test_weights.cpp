@@ -4,6 +4,10 @@
 #include <fstream>
 #include <numeric>
 
+#ifndef _WIN32
+#include <sys/resource.h>
+#endif
+
 #include "check.h"
 #include "elastic_runtime/sampler.h"
 #include "elastic_runtime/sha256.h"
@@ -186,6 +190,20 @@ TEST(weights_of_a_file_cut_short_meanwhile_name_the_byte) {
   CHECK_EQ(std::string(error.what()),
            path + ": expected bytes from 1000 on, found its end. Copy that file again.");
 }
+
+#ifndef _WIN32
+TEST(weights_of_files_that_the_system_refuses_come_with_advice) {
+  const std::string path = scratch("refused") + "/w.bin";
+  write_words(path, 3, 8);
+  rlimit before{};
+  CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const auto error = THROWN(InputError, MappedFile{path});
+  CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  CHECK_EQ(error.todo, std::string("raise the limit of open files (ulimit -n)"));
+}
+#endif
 
 TEST(weights_one_run_is_one_block) {
   const auto count = [](std::vector<std::int64_t> shape, TensorRuns runs) {

@@ -29,11 +29,32 @@ bool replace_file(const std::filesystem::path& path, const void* data, std::size
   return false;
 }
 
+std::string advice_on(int error) {
+  switch (error) {
+    case EACCES:
+    case EPERM:
+      return "change who may use it, or name another place";
+    case EIO:
+      return "see that its disk is sound and still mounted";
+    case EMFILE:
+    case ENFILE:
+      return "raise the limit of open files (ulimit -n)";
+    case ENOMEM:
+      return "close other programs";
+    default:
+      return "";
+  }
+}
+
 std::string read_bytes(const std::filesystem::path& path, std::size_t limit, const std::string& expected) {
   constexpr std::size_t kPiece = std::size_t{1} << 20;
   errno = 0;
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError(path_text(path), expected, errno != 0 ? std::strerror(errno) : "an error");
+  if (!file) {
+    const int error = errno;
+    throw InputError(path_text(path), expected, error != 0 ? std::strerror(error) : "an error",
+                     advice_on(error));
+  }
   std::string data;
   while (file && data.size() <= limit) {
     const std::size_t before = data.size();

@@ -29,8 +29,11 @@
 namespace elastic {
 namespace {
 
-[[noreturn]] void fail(const std::filesystem::path& path, const std::string& found) {
-  throw InputError(path_text(path), "a file that can be mapped", found);
+/// `error`: the errno, where there is one.
+[[noreturn]] void fail(const std::filesystem::path& path, const std::string& found, int error = 0) {
+  const std::string todo = advice_on(error);
+  throw InputError(path_text(path), "a file that can be mapped", found,
+                   todo.empty() ? "copy that file again" : todo);
 }
 
 constexpr std::size_t kMostRead = std::size_t{1} << 30;  // bytes at once: any system takes as many
@@ -102,17 +105,17 @@ std::size_t MappedFile::read_some(std::uint64_t offset, std::byte* into, std::si
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) fail(path, std::strerror(errno));
+  if (file < 0) fail(path, std::strerror(errno), errno);
   struct stat status{};
   if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size <= 0) {
     close(file);
     fail(path, "an empty or special file");
   }
   void* data = mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);
-  const std::string reason = data == MAP_FAILED ? std::strerror(errno) : "";
   if (data == MAP_FAILED) {
+    const int error = errno;
     close(file);
-    fail(path, reason);
+    fail(path, std::strerror(error), error);
   }
   file_ = file;
   data_ = static_cast<const std::byte*>(data);
