@@ -41,6 +41,8 @@ _DIGESTS: Final = 4
 #: matrix.
 _ROUNDED: Final = 18.0
 _TRANSPOSED: Final = 4.0
+#: Processors that rounding has to do for, with the reading, digesting and writing beside it.
+_ROUNDING: Final = 2
 _QUANTISING: Final = 96 << 20
 #: What reports, recipes and ONNX files of a budget take of the disk, for each of its layers.
 _FILES: Final = 64 << 10
@@ -140,6 +142,8 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
     seconds = {name: machine.rates.seconds(cost.work) for name, cost in costs.items()}
     if builds:
         seconds["engines"] /= min(sides, machine.processors, len(builds))
+    if job.eight_bits is not None:
+        seconds["weights"] /= min(_ROUNDING, machine.processors)
     stages = [Stage(name, process + cost.memory, seconds[name]) for name, cost in costs.items()]
     digests = machine.rates.seconds(_digested(job)) / min(_DIGESTS, machine.processors)
     over = (options.output / NAME).is_file() and not options.debug
