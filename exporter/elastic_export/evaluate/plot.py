@@ -96,8 +96,7 @@ def _panel(
 
 
 def _kind(found: Evaluation, row: Row) -> str:
-    several = any(row.quantisation for row in found.rows)
-    return f"{found.weights_of(row)} at {row.precision}" if several else row.precision
+    return f"{found.weights_of(row)} at {row.precision}" if found.quantised else row.precision
 
 
 def _dot(svg: ET.Element, x: float, y: float, row: Row) -> ET.Element:

@@ -164,6 +164,11 @@ class Evaluation:
                 found.append(row)
         return found
 
+    @property
+    def quantised(self) -> bool:
+        """Whether rows have to say in which form their weights are."""
+        return any(row.quantisation for row in self.rows)
+
     def weights_of(self, row: Row) -> str:
         """What a row's matrices are stored as: `int8`, `bf16`; those of another than the subject `fp32 (against)`."""
         stored = row.quantisation or (row.source or self.subject).dtype
@@ -174,7 +179,7 @@ class Evaluation:
         """The reference, and in which form where there are several."""
         of = self.reference
         same = (row for row in self.rows if Reference(row.budget, row.precision, row.quantisation) == of)
-        row = next(same, None) if any(row.quantisation for row in self.rows) else None
+        row = next(same, None) if self.quantised else None
         return f"{of.budget} in {of.precision}" + ("" if row is None else f", weights {self.weights_of(row)}")
 
     @property
@@ -190,8 +195,7 @@ class Evaluation:
         best = self.best()
         rows = [[*heading, "KL", "top-1", ""], *([*_cells(row), "*" if row in best else ""] for row in self.rows)]
         left = [0, 1]
-        quantised = any(row.quantisation for row in self.rows)
-        if quantised:
+        if self.quantised:
             stored = ["weights", *map(self.weights_of, self.rows)]
             rows = [[*cells[:2], kind, *cells[2:]] for cells, kind in zip(rows, stored, strict=True)]
             left.append(2)
@@ -203,7 +207,7 @@ class Evaluation:
                 f"{text.name}: {part} of it, {text.tokens} tokens, {text.bytes} bytes, windows of {text.context} "
                 f"every {text.stride}",
                 f"KL (nats a token) and top-1 against {self.compared_with}; * best within its VRAM, which is estimated",
-                *([_STORED, _VRAM_OF] if quantised else []),
+                *([_STORED, _VRAM_OF] if self.quantised else []),
                 f"{self.owners}; loss on a text is no measure of reasoning",
                 *([] if self.loss is None else ["", *self.loss.table()]),
             ]

@@ -27,7 +27,7 @@ from elastic_export.layers.eight_bits import EightBitMatrix, EightBits
 from elastic_export.weights.counted import Kept, complete
 from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
 from elastic_export.weights.row_losses import Losses
-from elastic_export.weights.rows_int8 import Array, measure, quantised
+from elastic_export.weights.rows_int8 import REPAIR, Array, measure, quantised
 from elastic_export.weights.weight_loss import WeightTally
 from elastic_runtime.errors import BuildError, InputError
 from elastic_runtime.format.safetensors import TensorEntry, encode_header, itemsize
@@ -237,8 +237,8 @@ def _count(name: str, plain: Array, stored: Array, losses: Losses) -> None:
         for at in range(0, len(plain) if rows else 0, _BAND):
             before, after = (array[at : at + _BAND].astype(np.float64) for array in (plain, stored))
             if not np.isfinite(before).all():
-                todo = "repair the checkpoint: what its weights compute is no number"
-                raise InputError(f"tensor {name!r}", expected="finite values", found="a NaN or an infinity", todo=todo)
+                found = "a NaN or an infinity"
+                raise InputError(f"tensor {name!r}", expected="finite values", found=found, todo=REPAIR)
             assert rows is not None
             rows.put(at, before, after, np.ones(len(before)))
 

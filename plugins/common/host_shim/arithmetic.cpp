@@ -5,7 +5,6 @@ namespace elastic {
 
 namespace {
 
-
 // What an instruction gives each lane is computed once, when the last lane has come: the sanitizer makes it dear.
 template <bool kTransposed, int kCount>
 void hand_out_matrices(shim::Exchanged& lanes) {
