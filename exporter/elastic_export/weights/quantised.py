@@ -27,9 +27,9 @@ from elastic_export.layers.eight_bits import EightBitMatrix, EightBits
 from elastic_export.weights.counted import Kept, complete
 from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
 from elastic_export.weights.row_losses import Losses
-from elastic_export.weights.rows_int8 import REPAIR, Array, measure, quantised
+from elastic_export.weights.rows_int8 import Array, measure, no_number, quantised
 from elastic_export.weights.weight_loss import WeightTally
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import BuildError
 from elastic_runtime.format.safetensors import TensorEntry, encode_header, itemsize
 
 FORMAT = "elastic-q8/1"
@@ -237,8 +237,7 @@ def _count(name: str, plain: Array, stored: Array, losses: Losses) -> None:
         for at in range(0, len(plain) if rows else 0, _BAND):
             before, after = (array[at : at + _BAND].astype(np.float64) for array in (plain, stored))
             if not np.isfinite(before).all():
-                found = "a NaN or an infinity"
-                raise InputError(f"tensor {name!r}", expected="finite values", found=found, todo=REPAIR)
+                raise no_number(name, "finite values", "a NaN or an infinity")
             assert rows is not None
             rows.put(at, before, after, np.ones(len(before)))
 

@@ -22,8 +22,6 @@ Ints = npt.NDArray[np.int8]
 LARGEST: Final = 127
 #: A scale is stored as what 128 is worth: products come by the value times 2^-7 (passes.quantise_linear).
 STORED: Final = 128
-#: What to do where a value is not finite.
-REPAIR: Final = "repair the checkpoint: what its weights compute is no number"
 _BAND = 64  # rows: what they become is copied into a transposed matrix in whole cache lines
 _THREADS = 2  # one waits for the disk while the other rounds
 
@@ -90,7 +88,7 @@ def round_rows(rows: Array, name: str, lost: RowLosses | None = None, first: int
         bad = ~np.isfinite(most / LARGEST * STORED)
     if bad.any():
         found = f"{most[bad][0]} in a row"
-        raise InputError(f"tensor {name!r}", expected="finite values, at most 3.37e38", found=found, todo=REPAIR)
+        raise no_number(name, "finite values, at most 3.37e38", found)
     scales = most / np.float32(LARGEST)
     scales[scales < np.finfo(np.float32).tiny] = 1.0
     wide /= scales[:, None]
@@ -99,6 +97,12 @@ def round_rows(rows: Array, name: str, lost: RowLosses | None = None, first: int
     rounded = np.rint(wide)
     lost.put(first, wide, rounded, scales)
     return rounded.astype(np.int8), scales
+
+
+def no_number(name: str, expected: str, found: str) -> InputError:
+    """Of a tensor that has values nobody can compute with."""
+    todo = "repair the checkpoint: what its weights compute is no number"
+    return InputError(f"tensor {name!r}", expected=expected, found=found, todo=todo)
 
 
 def _widened(rows: Array) -> Floats:
