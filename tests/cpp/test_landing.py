@@ -30,12 +30,12 @@ from plugin_libraries_folder import library_bytes, write_libraries
 
 pytest.importorskip("onnx")
 import onnxruntime
-from landing_cases import CASES, CPU, NO_ENGINE, ON_CPU, Case
 
 from card_memory import apart
 from elastic_runtime.ort import onnx_memory
 from elastic_runtime.ort.onnx_memory import check_cuda
 from landing_bundle import expected_ids, write_bundle
+from landing_cases import CASES, CPU, NO_ENGINE, ON_CPU, Case
 
 GIB = 1 << 30
 LIBRARY = library_bytes("one")
