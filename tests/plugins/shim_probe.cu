@@ -30,6 +30,15 @@ __global__ void zeros(float* out) {
   wait_async<0>();
   out[threadIdx.x] = values[threadIdx.x];
 }
+// A copy of 16 bytes that begins, or ends up, at a multiple of 4 only: a card traps.
+__global__ void copy_from_odd_place(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  copy_async<16>(values, out + 1);
+}
+__global__ void copy_to_odd_place(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  copy_async_or_zero<16>(values + 1, out, false);
+}
 __global__ void missing_barrier(float* out) {
   ELASTIC_SHARED(float, values, 64);
   values[threadIdx.x] = 1.f;
@@ -85,6 +94,8 @@ int main(int count, char** words) {
   if (std::strcmp(what, "good") == 0) show(good);
   if (std::strcmp(what, "shuffles") == 0) show(shuffles);
   if (std::strcmp(what, "zeros") == 0) show(zeros);
+  if (std::strcmp(what, "copy_from_odd_place") == 0) show(copy_from_odd_place);
+  if (std::strcmp(what, "copy_to_odd_place") == 0) show(copy_to_odd_place);
   if (std::strcmp(what, "missing_barrier") == 0) show(missing_barrier);
   if (std::strcmp(what, "past_the_end") == 0) show(past_the_end);
   if (std::strcmp(what, "half_a_barrier") == 0) show(half_a_barrier);

@@ -45,6 +45,8 @@ def test_a_copy_of_nothing_brings_zeros(probe: Path) -> None:
         ("past_the_end", b"heap-buffer-overflow"),
         ("global_past_the_end", b"heap-buffer-overflow"),
         ("half_a_barrier", b"host shim: threads wait for each other"),
+        ("copy_from_odd_place", b"host shim: a copy that is not aligned to its width"),
+        ("copy_to_odd_place", b"host shim: a copy that is not aligned to its width"),
     ],
 )
 def test_faults_end_the_process(probe: Path, what: str, says: bytes) -> None:

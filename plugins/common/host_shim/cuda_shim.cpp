@@ -222,6 +222,8 @@ float shuffle(float value, int source_lane) {
 }
 
 void copy_later(void* shared, const void* global, int bytes) {
+  const auto places = reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global);
+  if (places % static_cast<unsigned>(bytes) != 0) fail("a copy that is not aligned to its width");
   const Copy copy = {shared, global, bytes};
   const bool at_once = order == Order::kReversed || (order == Order::kRandom && draw(2) == 0);
   if (at_once)
