@@ -103,7 +103,7 @@ ELASTIC_D float chunk_decays(const float* raw, float log2_a, float skip, const C
       scalars.at(Scalar::kSkip, token) = skip * raw[kChunk + token];
     }
   }
-  const float factor = decay * (state.unit * into_unit);
+  const float factor = decay * state.unit * into_unit;  // in this order: the units' ratio may be beyond float32
   state = {unit, bound};
   return factor;
 }

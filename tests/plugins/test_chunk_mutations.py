@@ -70,7 +70,7 @@ MUTATIONS = {
         CHUNK_FILE, "factor);\n    state.hand_over(tiles.state());", "factor);", (CHUNK,)
     ),
     "state in its old unit": Mutation(
-        SCALARS, "float factor = decay * (state.unit * into_unit);", "float factor = decay;", (CHUNK,)
+        SCALARS, "float factor = decay * state.unit * into_unit;", "float factor = decay;", (CHUNK,)
     ),
     "state's unit too small": Mutation(SCALARS, "* 0x1p-15f;", "* 0x1p-24f;", (CHUNK,)),
     "units of rows left out": Mutation(SCALARS, "fmaxf(largest[i],", "fmaxf(0.f * largest[i],", (CHUNK,)),

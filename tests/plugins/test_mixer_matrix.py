@@ -102,6 +102,24 @@ def test_large_decays_on_tensor_cores_lose_what_rounded_operands_lose(
     assert errors(case, data, found)["y"] <= 1.3 * errors(case, data, inevitable)["y"]
 
 
+@pytest.mark.parametrize("kernel", ["chunk_prefill", "chunk_prefill_narrow"])
+def test_a_large_state_dies_out_under_tokens_of_nothing(kernel: str, case_runner: Path, tmp_path: Path) -> None:
+    """The old state's unit over the next one's is beyond float32, and the decay is zero."""
+    case = Case(calls=((70,),), kernel=kernel, decay="large")
+    data = make_data(case)
+    parameters = {**data.parameters, "conv_bias": np.zeros_like(data.parameters["conv_bias"])}
+    data.projected[0][..., case.inner : -case.heads] = 0
+    quiet = replace(
+        data,
+        parameters=parameters,
+        conv_state=np.zeros_like(data.conv_state),
+        ssm_state=data.ssm_state * np.float32(1e10),
+    )
+    found = _run(case, quiet, case_runner, tmp_path)
+    assert not found.ssm_state.any()
+    assert not found.y[0].any()
+
+
 def test_order_of_threads_does_not_change_a_bit(case_runner: Path, tmp_path: Path) -> None:
     for calls, kernel in (((1, 1),), "auto"), (((17, 9),), "auto"), (((66, 9),), "chunk_prefill"):
         seen = {
