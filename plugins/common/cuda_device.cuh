@@ -32,6 +32,13 @@ cudaError_t allow_shared(Kernel* kernel, int shared_bytes) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
 }
 
+// For a kernel that means to have several such blocks on a multiprocessor: all of the first level that can be shared
+// memory is. How much of it the driver takes by itself is its own affair, and may suffice for one block only.
+template <typename Kernel>
+cudaError_t prefer_shared(Kernel* kernel) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+}
+
 // A launch with `shared_bytes` of dynamic shared memory.
 template <typename... Formal, typename... Actual>
 cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream,

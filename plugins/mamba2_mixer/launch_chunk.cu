@@ -11,6 +11,8 @@ Outcome launch_width(const Args& args, PrefillWorkspace workspace, cudaStream_t 
   constexpr int kBytes = ChunkTiles<ChunkOperand, kWidth>::kBytes;
   const auto kernel = chunk_prefill<Output, ChunkOperand, kWidth>;
   const dim3 block(ChunkBlock<kWidth>::kThreads);
+  if constexpr (ChunkBlock<kWidth>::kPerMultiprocessor > 1)
+    if (const cudaError_t error = prefer_shared(kernel)) return {"chunk_prefill", error};
   return {"chunk_prefill", launch_with_shared(kernel, grid, block, kBytes, stream, args, workspace)};
 }
 
