@@ -130,19 +130,21 @@ ELASTIC_D float float_of_bits(unsigned bits) { return __uint_as_float(bits); }
 ELASTIC_D unsigned bits_of_float(float value) { return __float_as_uint(value); }
 ELASTIC_D float16 half_of_bits(unsigned short bits) { return __ushort_as_half(bits); }
 
-// kBytes (4 or 16) from global to shared memory without passing through registers; a plain copy before sm_80.
+// kBytes (4, 8 or 16) from global to shared memory without passing through registers; a plain copy before sm_80.
 template <int kBytes>
 ELASTIC_D void copy_async(void* shared, const void* global) {
-  static_assert(kBytes == 4 || kBytes == 16, "a width of cp.async that is used");
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "the widths of cp.async");
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   if constexpr (kBytes == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(address), "l"(global) : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(address), "l"(global) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;\n" ::"r"(address), "l"(global), "n"(kBytes) : "memory");
 #else
   if constexpr (kBytes == 16)
     *static_cast<float4*>(shared) = *static_cast<const float4*>(global);
+  else if constexpr (kBytes == 8)
+    *static_cast<float2*>(shared) = *static_cast<const float2*>(global);
   else
     *static_cast<float*>(shared) = *static_cast<const float*>(global);
 #endif
@@ -150,14 +152,15 @@ ELASTIC_D void copy_async(void* shared, const void* global) {
 // The same, or zeros where there is nothing to copy: `global` is not read then, whatever it is.
 template <int kBytes>
 ELASTIC_D void copy_async_or_zero(void* shared, const void* global, bool exists) {
-  static_assert(kBytes == 4 || kBytes == 16, "a width of cp.async that is used");
+  static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "the widths of cp.async");
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(shared));
   const int read = exists ? kBytes : 0;
   if constexpr (kBytes == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(global), "r"(read) : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(address), "l"(global), "r"(read) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(address), "l"(global), "n"(kBytes), "r"(read)
+                 : "memory");
 #else
   const float4 zero = {};
   if (exists)

@@ -3,10 +3,8 @@
 // Grid (segment blocks + head blocks, token tiles, B). Neighbouring lanes of a warp own one segment of at most 128
 // channels, kVec a lane, and so find the segment's unit of each token among themselves. A warp has as many segments as
 // it has room for, all of x or all of B and C: with eight channels a lane three heads of 80, which leave two lanes
-// idle. One batch of tokens is on its way while the one before is computed.
+// idle. While two tokens are computed the six after them are on their way.
 #pragma once
-
-#include <type_traits>
 
 #include "conv_prefill.cuh"
 #include "operand_rows.cuh"
@@ -17,8 +15,9 @@ constexpr int kSegmentChannels = 128;
 static_assert(kSegmentChannels >= kMaxChunkState && kSegmentChannels >= kMaxChunkHeadDim);
 constexpr int kSegmentWarps = kConvThreads / kWarp;  // of a block
 constexpr int kOperandTokens = 32;                   // a tile: the weights are read once for it, and K-1 tokens again
-constexpr int kOperandBatch = 4;
-static_assert(kOperandTokens % (2 * kOperandBatch) == 0, "a tile is whole pairs of batches");
+constexpr int kOperandRing = 8;                      // tokens of a lane that are on their way
+static_assert(kOperandTokens % kOperandRing == 0, "a tile is whole rounds");
+constexpr int kOperandBlocks = 4;  // a multiprocessor: as many as leave enough registers to spill none
 
 // Lanes of a segment, those included that only write the padding behind it.
 ELASTIC_HD constexpr int segment_lanes(int channels, int vec) {
@@ -105,63 +104,98 @@ class SegmentMaximum {
   uint32_t from_ = 0;  // lanes, six bits a step: registers are short here
 };
 
-// One segment's tokens on their way to operands.
+// Whether a lane of a segment writes one of the pieces of 16 bytes, the unit and zeros, that stand behind its operands:
+// as many lanes as there are pieces to the end of 32 bytes, none where that end is past the segment's place.
+ELASTIC_D bool fills(const SegmentPlace& place, const OperandRows& rows, int lane) {
+  const int bytes = 2 * rows.count, end = (bytes / 32 + 1) * 32;
+  return 16 * lane < end - bytes && end <= static_cast<int>(sizeof(float)) * place.channels;
+}
+
+// One segment's tokens on their way to operands. A lane's tokens come by a ring of its own in shared memory, which no
+// other lane reads: no registers wait for them, and nothing but the lane's own copies has to be waited for.
 template <typename Operand, typename T, int kVec>
-struct SegmentConvolution {
+class SegmentConvolution {
+ public:
   // In words: elements by themselves would take a register each.
   static constexpr int kWords = kVec * static_cast<int>(sizeof(T)) / 4;
-  using Batch = Pack<uint32_t, kWords>[kOperandBatch];
-  ConvView<T, kVec> view;
-  uint32_t* pairs;   // where the lane's operands of the next token go
-  int pitch, count;  // from token to token; the segment's operands, padding included
-  SegmentMaximum<kVec> largest_of_segment;
-  int channel, end;  // in the segment; of the tokens
-  bool exists, filled;  // the latter: the lane has a piece of what is written behind the operands, see `fills`
-  ConvWindow<T, kVec, 4> window;
+  using Piece = Pack<uint32_t, kWords>;
+  static constexpr int kRing = kOperandRing * kConvThreads;  // pieces of a block
 
-  // Past the end the last token again: at the end of a branch around the loads they would be waited for.
-  ELASTIC_D void load(Batch& batch, int first) const {
-    ELASTIC_UNROLL
-    for (int i = 0; i < kOperandBatch; ++i) {
-      const int token = first + i < end ? first + i : end - 1;
-      batch[i] = Input<uint32_t>(view.address(token)).template pack<kWords>(0);
-    }
-  }
-  ELASTIC_D void convolve(const Batch& batch, int first) {
-    ELASTIC_UNROLL
-    for (int i = 0; i < kOperandBatch; ++i, pairs += pitch) {
-      window.set_words(3, batch[i]);
-      const Pack<float, kVec> values = activated(window.sum());
-      window.slide();
-      const float unit = power_of_two_above(largest_of_segment(values, exists)), inverse = inverse_power(unit);
-      if (first + i >= end) continue;
-      Pack<uint32_t, kVec / 2> operands;
-      ELASTIC_UNROLL
-      for (int v = 0; v < kVec; v += 2)
-        operands.at[v / 2] = exists ? pack_pair<Operand>(values.at[v] * inverse, values.at[v + 1] * inverse) : 0u;
-      if (channel < count) store_pack(pairs, operands);
-      store_unit(unit);
-    }
-  }
+  ELASTIC_D SegmentConvolution(const ConvView<T, kVec>& conv, const SegmentPlace& place, const OperandRows& rows,
+                               const ConvTile& tile, Piece* pieces)
+      : view(conv),
+        next(conv.address(tile.begin)),
+        ring(pieces + threadIdx.x),
+        channel(place.lane() * kVec),
+        end(tile.end),
+        pairs(rows.pairs(tile.begin) + channel / 2),
+        pitch(rows.pitch),
+        count(rows.count),
+        exists(channel < place.channels),
+        filled(exists && fills(place, rows, place.lane())),
+        alone(exists && !filled && channel == 0),
+        behind(count / 2 + (channel == 0 ? 0 : 4 - kVec / 2)),
+        largest_of_segment(place) {}
+
   ELASTIC_D void run(int begin) {
-    Batch even, odd;
-    load(even, begin);
+    ELASTIC_UNROLL
+    for (int i = 0; i < kOperandRing; i += 2) copy(i, begin + i);
     window.start(view, begin);
-    for (int first = begin; first < end; first += 2 * kOperandBatch) {
-      load(odd, first + kOperandBatch);
-      convolve(even, first);
-      load(even, first + 2 * kOperandBatch);
-      convolve(odd, first + kOperandBatch);
+    for (int first = begin; first < end; first += kOperandRing) {
+      ELASTIC_UNROLL
+      for (int i = 0; i < kOperandRing; i += 2) {
+        wait_async<kOperandRing / 2 - 1>();
+        convolve(i, first + i);
+        copy(i, first + i + kOperandRing);
+      }
     }
+    wait_async<0>();  // zeros past the end: none may land in shared memory that another block has by then
   }
 
  private:
-  // With zeros behind it where there is room: memory takes 32 bytes at a time, and would read what is not written.
-  ELASTIC_D void store_unit(float unit) {
-    if (filled && channel < 2 * kVec)
-      store_pack(pairs + count / 2 + (channel == 0 ? 0 : 4 - kVec / 2), Pack<uint32_t, 4>{{bits_of_float(unit)}});
-    else if (channel == 0 && exists)
-      pairs[count / 2] = bits_of_float(unit);
+  ConvView<T, kVec> view;
+  const T* next;       // what the lane copies next
+  Piece* ring;         // its first piece
+  int channel, end;    // in the segment; of the tokens
+  uint32_t* pairs;     // where the lane's operands of the next token go
+  int pitch, count;    // from token to token; the segment's operands, padding included
+  bool exists;         // the lane has channels
+  bool filled, alone;  // and writes the unit: with zeros behind it in 16 bytes, or by itself
+  int behind;          // from the lane's operands to there
+  SegmentMaximum<kVec> largest_of_segment;
+  ConvWindow<T, kVec, 4> window;
+
+  ELASTIC_D Piece* slot(int i) const { return ring + i * kConvThreads; }
+  // Starts the copies of the next two tokens, `first` and the one after it; zeros of what is not there.
+  ELASTIC_D void copy(int i, int first) {
+    ELASTIC_UNROLL
+    for (int t = 0; t < 2; ++t, next += view.pitch)
+      copy_async_or_zero<sizeof(Piece)>(slot(i + t), next, exists && first + t < end);
+    commit_async();
+  }
+  // Of two tokens, whose shuffles and quick functions do not wait for each other. No branch stands between them and the
+  // stores.
+  ELASTIC_D void convolve(int i, int first) {
+    Pack<float, kVec> values[2];
+    ELASTIC_UNROLL
+    for (int t = 0; t < 2; ++t) {
+      window.set_words(3, *slot(i + t));
+      values[t] = activated(window.sum());
+      window.slide();
+    }
+    const float largest[2] = {largest_of_segment(values[0], exists), largest_of_segment(values[1], exists)};
+    ELASTIC_UNROLL
+    for (int t = 0; t < 2; ++t, pairs += pitch) store(values[t], power_of_two_above(largest[t]), first + t < end);
+  }
+  ELASTIC_D void store(const Pack<float, kVec>& values, float unit, bool real) const {
+    const float inverse = inverse_power(unit);
+    Pack<uint32_t, kVec / 2> operands;
+    ELASTIC_UNROLL
+    for (int v = 0; v < kVec; v += 2)
+      operands.at[v / 2] = exists ? pack_pair<Operand>(values.at[v] * inverse, values.at[v + 1] * inverse) : 0u;
+    if (real && channel < count) store_pack(pairs, operands);
+    if (real && filled) store_pack(pairs + behind, Pack<uint32_t, 4>{{bits_of_float(unit)}});
+    if (real && alone) pairs[behind] = bits_of_float(unit);
   }
   ELASTIC_D static Pack<float, kVec> activated(Pack<float, kVec> values) {
     ELASTIC_UNROLL
@@ -170,26 +204,9 @@ struct SegmentConvolution {
   }
 };
 
-// Whether a lane of a segment writes one of the pieces of 16 bytes, the unit and zeros, that stand behind its operands:
-// as many lanes as there are pieces to the end of 32 bytes, none where that end is past the segment's place.
-ELASTIC_D bool fills(const SegmentPlace& place, const OperandRows& rows, int lane) {
-  const int bytes = 2 * rows.count, end = (bytes / 32 + 1) * 32;
-  return 16 * lane < end - bytes && end <= static_cast<int>(sizeof(float)) * place.channels;
-}
-
-// Blocks a multiprocessor: as many as leave enough registers to spill none.
-template <typename T, int kVec>
-ELASTIC_HD constexpr int operand_blocks() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-  return kVec == 8 ? 3 : 4;
-#else
-  return kVec == 8 && std::is_same_v<T, float16> ? 3 : 4;
-#endif
-}
-
 // width: channels of a head that a block of chunk_prefill has.
 template <typename T, typename Operand, int kVec>
-__global__ void __launch_bounds__(kConvThreads, operand_blocks<T, kVec>())
+__global__ void __launch_bounds__(kConvThreads, kOperandBlocks)
     conv_operands(Args args, PrefillWorkspace workspace, int width) {
   const Shape& shape = args.shape;
   const ConvTile tile = conv_tile(args, kOperandTokens);
@@ -203,10 +220,10 @@ __global__ void __launch_bounds__(kConvThreads, operand_blocks<T, kVec>())
   if (tile.begin == 0 && exists) write_conv_state(view, tile.length);
   if (tile.begin >= tile.end) return;
   const OperandRows rows(args, workspace, tile.b, place.channel, place.channels);
-  const bool filled = exists && fills(place, rows, place.lane());
-  SegmentConvolution<Operand, T, kVec> segment = {
-      view, rows.pairs(tile.begin) + offset / 2, rows.pitch, rows.count, SegmentMaximum<kVec>(place), offset, tile.end,
-      exists, filled, {}};
+  using Segment = SegmentConvolution<Operand, T, kVec>;
+  using Piece = typename Segment::Piece;
+  ELASTIC_SHARED(Piece, pieces, Segment::kRing);
+  Segment segment(view, place, rows, tile, pieces);
   segment.run(tile.begin);
 }
 

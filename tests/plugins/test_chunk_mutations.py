@@ -85,24 +85,28 @@ MUTATIONS = {
         VIEW, "static_cast<int>(blockIdx.x) % tiles * kWidth", "0 * tiles * kWidth", (CHUNK,)
     ),
     "D skip forgotten": Mutation(SCALARS, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
-    "operands without a unit": Mutation(
-        "conv_operands.cuh", "power_of_two_above(largest_of_segment(values, exists))", "1.f"
-    ),
+    "operands without a unit": Mutation("conv_operands.cuh", "power_of_two_above(largest[t])", "1.f"),
     "unit of one lane": Mutation("conv_operands.cuh", "known < place.lanes - known ? known", "known < 0 ? known"),
     "unit of a power of two of lanes": Mutation("conv_operands.cuh", ": place.lanes - known;", ": 0;"),
     "unit of another segment's lanes": Mutation("conv_operands.cuh", ": lane - place.lanes)", ": lane)"),
     "padding not zero": Mutation("conv_operands.cuh", "operands.at[v / 2] = exists ?", "operands.at[v / 2] = true ?"),
-    "operands past the segment's end": Mutation("conv_operands.cuh", "if (channel < count)", "if (true)"),
-    "batches of operands that overlap": Mutation(
-        "conv_operands.cuh", "first += 2 * kOperandBatch", "first += kOperandBatch"
+    "operands past the segment's end": Mutation("conv_operands.cuh", "if (real && channel < count)", "if (real)"),
+    "rounds of tokens that overlap": Mutation(
+        "conv_operands.cuh", "first += kOperandRing)", "first += kOperandRing / 2)"
     ),
-    "a batch of operands late": Mutation(
-        "conv_operands.cuh", "load(even, first + 2 * kOperandBatch)", "load(even, first)"
+    "tokens not waited for": Mutation("conv_operands.cuh", "wait_async<kOperandRing / 2 - 1>();", ""),
+    "tokens waited for a group too late": Mutation(
+        "conv_operands.cuh", "wait_async<kOperandRing / 2 - 1>", "wait_async<kOperandRing / 2>"
+    ),
+    "tokens copied over those in use": Mutation(
+        "conv_operands.cuh", "copy(i, first + i + ", "copy((i + 2) % kOperandRing, first + i + "
     ),
     "dt of a tile's first tokens only": Mutation(
         "conv_prefill.cuh", "begin < tile.end; begin +=", "begin < tile.begin + 1; begin +="
     ),
-    "operands past the length": Mutation("conv_operands.cuh", "if (first + i >= end) continue;", ""),
+    "operands past the length": Mutation(
+        "conv_operands.cuh", "power_of_two_above(largest[t]), first + t < end", "power_of_two_above(largest[t]), true"
+    ),
     "a power of two sixteen times too small": Mutation(
         "maths.h", "exponent + kOne : kLargest", "exponent - 3 * kOne : kLargest", (FLOAT32, CHUNK)
     ),
