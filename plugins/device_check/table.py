@@ -13,6 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its modules have names as others have
+from device_check import choice
+
 BEGIN, END = "<!-- device_check: made by table.py -->", "<!-- end of device_check -->"
 _OURS = "elastic "
 
@@ -39,6 +43,7 @@ def text(report: dict[str, Any]) -> str:
                 *_errors(report),
                 *_times(report),
                 *_kernels(report),
+                *choice.lines(findings(report, "time")),
                 *_legend(report),
                 *_ends(report),
             ]

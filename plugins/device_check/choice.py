@@ -1,0 +1,81 @@
+"""What a run says of the kernel that `auto` should take for a prefill: one line a kind of output, and the goal's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_OURS, _PEER = "elastic ", "mamba_ssm"
+#: A prefill of GOAL_TOKENS tokens is to be so many times as fast as the best of mamba_ssm's chunks in the same run.
+GOAL, GOAL_TOKENS = 1.5, 8192
+#: By this share a kernel must be quicker to be taken for it: runs differ by less than half of that.
+MARGIN = 0.02
+
+Times = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two kernels that compute the same: wide blocks, which `auto` takes unless a card says otherwise, and narrow ones.
+
+    Attributes:
+        kind: which calls they are for.
+    """
+
+    kind: str
+    wide: str
+    narrow: str
+
+    def quicker(self, times: Times) -> str | None:
+        """The kernel to take at a size; `times` by who. None where one of both was not timed."""
+        wide, narrow = (times.get(_OURS + name) for name in (self.wide, self.narrow))
+        if wide is None or narrow is None:
+            return None
+        return self.narrow if narrow["us"] < (1 - MARGIN) * wide["us"] else self.wide
+
+
+CONTESTS = (
+    Contest("BF16", "chunk_prefill_gated", "chunk_prefill_gated_narrow"),
+    Contest("FP16 (timed in BF16)", "chunk_prefill", "chunk_prefill_narrow"),
+)
+
+
+def lines(times: list[dict[str, Any]]) -> Iterator[str]:
+    """Of the findings `time` of one run."""
+    sizes: dict[int, Times] = {}
+    for time in times:
+        if time["op"] == "prefill" and time.get("batch") == 1:
+            sizes.setdefault(time["tokens"], {})[time["who"]] = time
+    if sizes:
+        yield "\nwhat auto should take for a prefill on this card"
+        yield from (_verdict(contest, sizes) for contest in CONTESTS)
+        yield _goal(sizes.get(GOAL_TOKENS, {}))
+
+
+def _verdict(contest: Contest, sizes: dict[int, Times]) -> str:
+    taken = {tokens: contest.quicker(sizes[tokens]) for tokens in sorted(sizes)}
+    known = {tokens: kernel for tokens, kernel in taken.items() if kernel is not None}
+    if not known:
+        return f"{contest.kind}: not known, {contest.wide} and {contest.narrow} were not both timed"
+    kernels = dict.fromkeys(known.values())
+    places = {k: ", ".join(str(t) for t, kernel in known.items() if kernel == k) for k in kernels}
+    named = "; ".join(f"{kernel} at {places[kernel]} tokens" for kernel in kernels)
+    ratios = ", ".join(f"{_ratio(contest, sizes[tokens]):.3f} at {tokens}" for tokens in known)
+    return f"{contest.kind}: {named} (narrow over wide: {ratios})"
+
+
+def _ratio(contest: Contest, times: Times) -> float:
+    return float(times[_OURS + contest.narrow]["us"] / times[_OURS + contest.wide]["us"])
+
+
+def _goal(times: Times) -> str:
+    ours, peers = ([t for who, t in times.items() if who.startswith(whose)] for whose in (_OURS, _PEER))
+    if not ours or not peers:
+        return f"{GOAL_TOKENS} tokens at {GOAL:g} x {_PEER}: not known, not timed side by side"
+    best, peer = (min(found, key=lambda time: time["us"]) for found in (ours, peers))
+    share = peer["us"] / best["us"]
+    verdict = "met" if share >= GOAL else "not met"
+    kernel = best["who"].removeprefix(_OURS)
+    found = f"{kernel} {best['us']:.1f} us is {share:.3f} x {peer['who']} {peer['us']:.1f} us"
+    return f"{GOAL_TOKENS} tokens at {GOAL:g} x {_PEER}: {verdict}, {found}"
