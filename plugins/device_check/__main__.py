@@ -45,7 +45,7 @@ STAGES = (
     Stage("attention decode", _ATTENTION, 70, least=15, alone=True, gated=True, options={"op": "attention decode"}),
     Stage("attention prefill", _ATTENTION, 80, least=15, alone=True, gated=True, options={"op": "attention prefill"}),
     Stage("sanitizers", "device_check.sanitize", 120, least=30, alone=True, proves=True),
-    Stage("ncu", "device_check.ncu", 60, least=15, alone=True),
+    Stage("ncu", "device_check.ncu", 90, least=15, alone=True),
     Stage("ceilings last", "device_check.ceilings", 30, least=10, alone=True),
 )
 

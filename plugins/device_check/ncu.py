@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mamba2_mixer.library import KERNELS, MixerError, MixerLibrary
@@ -19,6 +22,16 @@ CALLS = ((1, 1, "decode_step"), (64, 1, "decode_step"), (1, 2048, "scan_prefill"
 _TOKENS = 8192
 ATTENTION = Path(__file__).parents[1] / "cached_attention"
 _KERNELS = "regex:(decode_|conv_|scan_|chunk_|gated_|norm_|attend|append|merge).*"
+#: Of a launch, what the page says: how long it took and what bound it, and how many blocks a multiprocessor had.
+METRICS = {
+    "Duration": "duration",
+    "DRAM Throughput": "dram",
+    "Compute (SM) Throughput": "compute",
+    "Achieved Active Warps Per SM": "warps",
+    "Block Limit Registers": "blocks_by_registers",
+    "Block Limit Shared Mem": "blocks_by_shared",
+    "Shared Memory Configuration Size": "shared",
+}
 _SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "WarpStateStats", "MemoryWorkloadAnalysis")
 
 
@@ -40,6 +53,18 @@ def run(place: Place) -> None:
         place.emit("skipped", what="ncu", why=f"exit {found.returncode}: {(found.stdout + found.stderr)[-800:]}")
     else:
         place.emit("note", what="ncu", rows=len(lines) - 1)
+        for launch in launches(lines):
+            place.emit("counters", **launch)
+
+
+def launches(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Of the lines of ncu.csv, a launch each: kernel, grid, and METRICS as ncu says them, with their units."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in csv.DictReader(lines):
+        launch = found.setdefault(row["ID"], {"kernel": row["Kernel Name"].partition("(")[0], "grid": row["Grid Size"]})
+        if name := METRICS.get(row["Metric Name"]):
+            launch[name] = f"{row['Metric Value']} {row['Metric Unit']}".strip()
+    return list(found.values())
 
 
 def call_all(programs: str) -> None:

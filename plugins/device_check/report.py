@@ -2,7 +2,8 @@
 
 Findings: `check` {what, errors, wrong: "" or why}, of a peer {peer: true}, of a case {op, type} as well; `time` {op,
 what, who, us, p10, p90, bytes, sets, and the size}; `kernels` {op, what, who, kernels: [{name, us, launches}]};
-`legend` {op, who, text}; `ceiling` {copy_gb_s, copies, gemm_tflops, clocks}; `skipped` {what, why}; `note` {...}.
+`counters` {kernel, grid, and ncu.METRICS}; `legend` {op, who, text}; `ceiling` {copy_gb_s, copies, gemm_tflops,
+clocks}; `skipped` {what, why}; `note` {...}.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def text(report: dict[str, Any]) -> str:
                 *_errors(report),
                 *_times(report),
                 *_kernels(report),
+                *_counters(report),
                 *choice.lines(findings(report, "time")),
                 *_legend(report),
                 *_ends(report),
@@ -106,6 +107,18 @@ def _kernels(report: dict[str, Any]) -> Iterator[str]:
     for entry in found:
         yield f"\n{entry['what']}, {entry['who']}, kernels of one call, one after the other:"
         yield from (f"{k['us']:9.2f} us {k['launches']:5.2g} x {k['name']}" for k in entry["kernels"][:10])
+
+
+def _counters(report: dict[str, Any]) -> Iterator[str]:
+    """Of a launch of each kernel: what bound it, and the blocks that a multiprocessor has room for."""
+    found = findings(report, "counters")
+    if found:
+        yield "\ncounters of one launch (Nsight Compute): warps and blocks are a multiprocessor's"
+    for f in found:
+        bound = f"{f.get('duration', '?'):>14}, dram {f.get('dram', '?')}, compute {f.get('compute', '?')}"
+        blocks = f"blocks {f.get('blocks_by_registers', '?')} by registers, {f.get('blocks_by_shared', '?')} by shared"
+        shared = f"memory of {f.get('shared', '?')}, warps {f.get('warps', '?')}"
+        yield f"{bound}, {blocks} {shared}: {f['kernel']} {f['grid']}"
 
 
 def _legend(report: dict[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from device_check import table
+from device_check import ncu, table
 
 
 def time(what: str, who: str, us: float, **facts: float) -> dict:
@@ -89,6 +89,30 @@ def test_times_stand_below_each_other_however_long_a_kernels_name_is(report: dic
     heading = next(line for line in lines if line.endswith("state/kv"))
     rows = [line for line in lines if line.startswith(("mamba_ssm chunk 128 ", "elastic chunk_prefill_gated_narrow "))]
     assert [line[: heading.index(" us") + 3].split()[-1] for line in rows] == ["900.00", "700.00"]
+
+
+def test_counters_say_what_bound_a_kernel_and_how_many_blocks_there_was_room_for(report: dict) -> None:
+    """In the words of ncu --csv --page details, a line a metric; rules have none."""
+    head = '"ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"'
+    kernel = '"7","void elastic::chunk<GatedOutput<bf16>, 40>(Args, Workspace)","(256, 1, 1)"'
+    metrics = (
+        *('"Duration","ns","512,224"', '"DRAM Throughput","%","33.37"', '"Block Limit Registers","block","2"'),
+        *('"Block Limit Shared Mem","block","1"', '"","",""', '"Grid Size","","256"'),
+    )
+    found = ncu.launches([head, *(f"{kernel},{metric}" for metric in metrics)])
+    name = "void elastic::chunk<GatedOutput<bf16>, 40>"
+    assert found == [
+        {
+            **{"kernel": name, "grid": "(256, 1, 1)", "duration": "512,224 ns", "dram": "33.37 %"},
+            **{"blocks_by_registers": "2 block", "blocks_by_shared": "1 block"},
+        }
+    ]
+    report["stages"][0]["findings"].append({"kind": "counters", **found[0]})
+    (line,) = [line for line in table.text(report).splitlines() if line.endswith(f": {name} (256, 1, 1)")]
+    assert line == (
+        "    512,224 ns, dram 33.37 %, compute ?, blocks 2 block by registers, 1 block by shared memory of ?, warps ?: "
+        f"{name} (256, 1, 1)"
+    )
 
 
 def test_what_is_wrong_is_said_last(report: dict) -> None:
