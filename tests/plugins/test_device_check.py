@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,16 @@ def test_right_kernels_are_checked_and_then_timed(programs: Path, tmp_path: Path
     page = (tmp_path / "report" / "table.txt").read_text()
     assert "elastic decode_step" in page
     assert page.endswith("all correct\n")
+
+
+def test_the_page_answers_which_kernel_auto_should_take(programs: Path, tmp_path: Path) -> None:
+    """Of kernels that ran: with float32 activations, which the shim's build has, the gated ones do not."""
+    words = ("--device", "cpu", "--build", programs, "--report", tmp_path / "report", "--only", "prefill")
+    assert check(*words, "--minutes", "2").returncode == 0
+    page = (tmp_path / "report" / "table.txt").read_text()
+    assert "\nBF16: not known, chunk_prefill_gated and chunk_prefill_gated_narrow were not both timed\n" in page
+    assert re.search(r"\nFP16 \(timed in BF16\): chunk_prefill(_narrow)? at 20 tokens \(narrow over wide: ", page)
+    assert "\n8192 tokens at 1.5 x mamba_ssm: not known, not timed side by side\n" in page
 
 
 def test_a_wrong_kernel_is_not_timed_and_fails_the_run(
