@@ -26,6 +26,8 @@ _KERNELS = "regex:(decode_|conv_|scan_|chunk_|gated_|norm_|attend|append|merge).
 METRICS = {
     "Duration": "duration",
     "DRAM Throughput": "dram",
+    "L2 Cache Throughput": "l2",
+    "L1/TEX Cache Throughput": "l1",
     "Compute (SM) Throughput": "compute",
     "Achieved Active Warps Per SM": "warps",
     "Block Limit Registers": "blocks_by_registers",

@@ -115,10 +115,10 @@ def _counters(report: dict[str, Any]) -> Iterator[str]:
     if found:
         yield "\ncounters of one launch (Nsight Compute): warps and blocks are a multiprocessor's"
     for f in found:
-        bound = f"{f.get('duration', '?'):>14}, dram {f.get('dram', '?')}, compute {f.get('compute', '?')}"
-        blocks = f"blocks {f.get('blocks_by_registers', '?')} by registers, {f.get('blocks_by_shared', '?')} by shared"
-        shared = f"memory of {f.get('shared', '?')}, warps {f.get('warps', '?')}"
-        yield f"{bound}, {blocks} {shared}: {f['kernel']} {f['grid']}"
+        shares = ", ".join(f"{what} {f.get(what, '?')}" for what in ("dram", "l2", "l1", "compute"))
+        limits = (f"{f.get(f'blocks_by_{what}', '?')} by {what}" for what in ("registers", "shared"))
+        blocks = f"blocks {', '.join(limits)} memory of {f.get('shared', '?')}, warps {f.get('warps', '?')}"
+        yield f"{f.get('duration', '?'):>14}, {shares}, {blocks}: {f['kernel']} {f['grid']}"
 
 
 def _legend(report: dict[str, Any]) -> Iterator[str]:

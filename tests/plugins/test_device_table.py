@@ -110,8 +110,8 @@ def test_counters_say_what_bound_a_kernel_and_how_many_blocks_there_was_room_for
     report["stages"][0]["findings"].append({"kind": "counters", **found[0]})
     (line,) = [line for line in table.text(report).splitlines() if line.endswith(f": {name} (256, 1, 1)")]
     assert line == (
-        "    512,224 ns, dram 33.37 %, compute ?, blocks 2 block by registers, 1 block by shared memory of ?, warps ?: "
-        f"{name} (256, 1, 1)"
+        "    512,224 ns, dram 33.37 %, l2 ?, l1 ?, compute ?, "
+        f"blocks 2 block by registers, 1 block by shared memory of ?, warps ?: {name} (256, 1, 1)"
     )
 
 
