@@ -288,7 +288,8 @@ ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) 
   if (chunks == 0) return keep_state<kThreads>(view, place.channels * rows);
 
   // Load. Tokens first: the first chunk waits for them.
-  stage_chunk(view, place, 0, 0, tiles, raw);
+  stage_b_and_x(view, place, 0, 0, tiles);
+  stage_c_and_scalars(view, place, 0, tiles, raw);
   commit_async();
   ChunkState<Operand, kWidth> state;
   state.load(view.state, place.channels, rows);
@@ -302,15 +303,16 @@ ELASTIC_D void scan_chunks(const Args& args, const PrefillWorkspace& workspace) 
   state.multiply(inverse_power(unit.unit));
   state.hand_over(tiles.state());
   for (int i = 0; i < chunks; ++i) {
-    const int stage = i % 2;
+    const int stage = i % 2, next = (i + 1) * kChunk;
     wait_async<0>();
-    __syncthreads();  // the chunk, and the state before it, are there
+    __syncthreads();  // the chunk, and the state before it, are there; the chunk before it has been read
+    if (i + 1 < chunks) stage_b_and_x(view, place, next, (i + 1) % 2, tiles);
     ChunkRows<Operand, kWidth, Output> chunk;
     chunk.load(output, place, i * kChunk);
     chunk.carry_in(tiles);
     const float factor = chunk_decays(raw, log2_a, skip, scalars, unit);
     __syncthreads();  // C, the state's copy and the raw scalars have been read, and the decays are there
-    if (i + 1 < chunks) stage_chunk(view, place, (i + 1) * kChunk, (i + 1) % 2, tiles, raw);
+    if (i + 1 < chunks) stage_c_and_scalars(view, place, next, tiles, raw);
     commit_async();
     chunk.decay_carry(scalars);
     chunk.within_chunk(tiles, stage, scalars);

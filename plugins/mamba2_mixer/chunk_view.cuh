@@ -131,12 +131,28 @@ ELASTIC_D void stage_tile(const SharedTile<Operand, kChunk, kColumns>& tile, con
   }
 }
 
-// Starts the copies of the chunk that begins with token `first`.
+// Tokens of the chunk that begins with token `first`.
+ELASTIC_D int chunk_tokens(const ChunkPlace& place, int first) {
+  const int left = place.length - first;
+  return left < kChunk ? left : kChunk;
+}
+
+// Starts the copies of B and x of that chunk, which have two stages: as soon as the chunk before the last is done.
 template <typename Operand, int kWidth>
-ELASTIC_D void stage_chunk(const ChunkView& view, const ChunkPlace& place, int first, int stage,
-                           const ChunkTiles<Operand, kWidth>& tiles, float* raw) {
+ELASTIC_D void stage_b_and_x(const ChunkView& view, const ChunkPlace& place, int first, int stage,
+                             const ChunkTiles<Operand, kWidth>& tiles) {
   constexpr int kThreads = ChunkBlock<kWidth>::kThreads;
-  const int left = place.length - first, tokens = left < kChunk ? left : kChunk;
+  const int tokens = chunk_tokens(place, first);
+  stage_tile<kThreads>(tiles.b(stage), view.b, first, tokens);
+  stage_tile<kThreads>(tiles.x(stage), view.x, first, tokens);
+}
+
+// And of C and the scalars, which have one: when those of the chunk before have been read.
+template <typename Operand, int kWidth>
+ELASTIC_D void stage_c_and_scalars(const ChunkView& view, const ChunkPlace& place, int first,
+                                   const ChunkTiles<Operand, kWidth>& tiles, float* raw) {
+  constexpr int kThreads = ChunkBlock<kWidth>::kThreads;
+  const int tokens = chunk_tokens(place, first);
   ELASTIC_UNROLL
   for (int pass = 0; pass < kRawScalars * kChunk / kThreads; ++pass) {
     const int i = pass * kThreads + static_cast<int>(threadIdx.x), token = i % kChunk, kind = i / kChunk;
@@ -148,8 +164,6 @@ ELASTIC_D void stage_chunk(const ChunkView& view, const ChunkPlace& place, int f
     copy_async_or_zero<4>(raw + i, of_kind + static_cast<int64_t>(first + token) * step, token < tokens);
   }
   stage_tile<kThreads>(tiles.c(), view.c, first, tokens);
-  stage_tile<kThreads>(tiles.b(stage), view.b, first, tokens);
-  stage_tile<kThreads>(tiles.x(stage), view.x, first, tokens);
 }
 
 }  // namespace elastic::mamba2

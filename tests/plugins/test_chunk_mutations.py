@@ -20,8 +20,21 @@ MUTATIONS = {
     "missing barrier after the state has been read": Mutation(
         CHUNK_FILE, "__syncthreads();  // C, the state's copy", "// C, the state's copy", (CHUNK,)
     ),
-    "wrong stage": Mutation(CHUNK_FILE, "const int stage = i % 2;", "const int stage = (i + 1) % 2;", (CHUNK,)),
-    "one stage for two chunks": Mutation(CHUNK_FILE, "(i + 1) % 2, tiles, raw", "i % 2, tiles, raw", (CHUNK,)),
+    "wrong stage": Mutation(CHUNK_FILE, "const int stage = i % 2,", "const int stage = (i + 1) % 2,", (CHUNK,)),
+    "one stage for two chunks": Mutation(CHUNK_FILE, "(i + 1) % 2, tiles);", "i % 2, tiles);", (CHUNK,)),
+    "B and x copied while the chunk before is read": Mutation(
+        CHUNK_FILE,
+        "wait_async<0>(); __syncthreads();  // the chunk,",
+        "wait_async<0>(); if (i + 1 < chunks) stage_b_and_x(view, place, next, (i + 1) % 2, tiles);\n"
+        "__syncthreads();  // the chunk,",
+        (CHUNK,),
+    ),
+    "C copied while it is read": Mutation(
+        CHUNK_FILE,
+        "(i + 1) % 2, tiles);",
+        "(i + 1) % 2, tiles), stage_c_and_scalars(view, place, next, tiles, raw);",
+        (CHUNK,),
+    ),
     "tokens after a token": Mutation(
         CHUNK_FILE, "row >= column ? product * weight : 0.f;", "product * weight;", (CHUNK,)
     ),
@@ -135,7 +148,7 @@ def test_mutation_of_chunk_prefill_is_caught(name: str, quick_objects: dict[str,
 
 
 def test_unbroken_kernels_pass_the_suite(quick_objects: dict[str, Path], tmp_path: Path) -> None:
-    file, lines = CHUNK_FILE, "const int stage = i % 2;"
+    file, lines = CHUNK_FILE, "const int stage = i % 2,"
     unbroken = Mutation(file, lines, lines, (FLOAT32, CHUNK))
     runner, rows = build_mutant(unbroken, QUICK, quick_objects, tmp_path), matrix()
     assert {row: catch(runner, rows[row], tmp_path) for row in WIDE_SUITE} == dict.fromkeys(WIDE_SUITE, "")
