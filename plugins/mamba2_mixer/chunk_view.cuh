@@ -137,7 +137,7 @@ ELASTIC_D int chunk_tokens(const ChunkPlace& place, int first) {
   return left < kChunk ? left : kChunk;
 }
 
-// Starts the copies of B and x of that chunk, which have two stages: as soon as the chunk before the last is done.
+// Starts the copies of B and x of that chunk, which have two stages: as soon as the chunk two before it is done.
 template <typename Operand, int kWidth>
 ELASTIC_D void stage_b_and_x(const ChunkView& view, const ChunkPlace& place, int first, int stage,
                              const ChunkTiles<Operand, kWidth>& tiles) {
@@ -147,7 +147,7 @@ ELASTIC_D void stage_b_and_x(const ChunkView& view, const ChunkPlace& place, int
   stage_tile<kThreads>(tiles.x(stage), view.x, first, tokens);
 }
 
-// And of C and the scalars, which have one: when those of the chunk before have been read.
+// And of C and the scalars, which have one: when those of the chunk before it have been read.
 template <typename Operand, int kWidth>
 ELASTIC_D void stage_c_and_scalars(const ChunkView& view, const ChunkPlace& place, int first,
                                    const ChunkTiles<Operand, kWidth>& tiles, float* raw) {
