@@ -33,6 +33,15 @@ int main() {
     call(counters, "s");
     call(counters, "s");
   });
+  show("a capture that may never be launched", [](Counters& counters) {
+    counters.prepare(512);
+    counters.reserve(8);
+    recording().captures = true;
+    call(counters, "s");
+    recording().captures = false;
+    call(counters, "s");
+    call(counters, "s");
+  });
   show("another shape", [](Counters& counters) {
     counters.prepare(512);
     for (const int rows : {8, 16}) {

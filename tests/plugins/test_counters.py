@@ -30,6 +30,12 @@ def test_the_first_call_zeroes_them_on_its_stream(scenes: dict[str, list[str]]) 
     assert scenes["decode"] == ["malloc 2048", "set 2048 to 0 on s", "kernel", "kernel", "free"]
 
 
+def test_what_is_only_recorded_is_not_taken_for_done(scenes: dict[str, list[str]]) -> None:
+    """A capture may be thrown away: the next call finds what cudaMalloc left, or zeroes it itself."""
+    first = ["malloc 2048", "set 2048 to 0 on s", "kernel"]
+    assert scenes["a capture that may never be launched"] == [*first, "set 2048 to 0 on s", "kernel", "kernel", "free"]
+
+
 def test_a_new_shape_begins_with_zeros_again(scenes: dict[str, list[str]]) -> None:
     kernels = ["set 2048 to 0 on s", "kernel"]
     assert scenes["another shape"] == ["malloc 2048", *kernels, *kernels, "free"]

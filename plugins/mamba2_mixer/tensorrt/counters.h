@@ -38,12 +38,15 @@ class Counters {
     stale_ = true;
   }
 
-  // Zeroes them on the stream unless they were zeroed since `reserve`; a capture records that like any other work.
+  // Zeroes them on the stream unless they were zeroed since `reserve`. A capture records that like any other work, and
+  // may never be launched: the next call zeroes them too.
   void zero(cudaStream_t stream) {
     if (!stale_ || capacity_ == 0) return;
+    auto capture = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(stream, &capture), "state of the stream");
     check(cudaMemsetAsync(get(), 0, sizeof(uint32_t) * static_cast<std::size_t>(capacity_), stream),
           "zeroing of counters");
-    stale_ = false;
+    stale_ = capture != cudaStreamCaptureStatusNone;
   }
 
   uint32_t* get() const { return all_.empty() ? nullptr : all_.back(); }
