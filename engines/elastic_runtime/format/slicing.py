@@ -24,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
+from elastic_runtime.format.fresh_memory import fresh_array
+
 #: (start, count) along one axis: ascending, not empty, not overlapping.
 Runs = tuple[tuple[int, int], ...]
 #: One `Runs` per axis of a tensor.
@@ -177,7 +179,7 @@ def _prepared(
     """Where to write, and the combs of the first axis, which is cut into bands, and of each of the others."""
     outer, *inner = (merge_runs(axis) for axis in runs)
     shape = [sum(count for _, count in axis) for axis in (outer, *inner)]
-    result: Array = np.empty(shape, dtype) if into is None else into
+    result: Array = fresh_array(shape, dtype) if into is None else into
     if list(result.shape) != shape or result.dtype != dtype:  # what lies around it would be overwritten
         raise ValueError(f"a slice {shape} of {dtype} into an array {list(result.shape)} of {result.dtype}")
     return result, _combs(outer, 1), [_combs(axis, 2) for axis in inner]
