@@ -15,7 +15,7 @@ class _Dtype(str):
     @property
     def itemsize(self) -> int:
         """Of an element."""
-        return {"int8": 1, "bfloat16": 2, "float16": 2, "float32": 4, "int64": 8}[self]
+        return {"int8": 1, "bfloat16": 2, "bf16": 2, "float16": 2, "fp16": 2, "float32": 4, "fp32": 4, "int64": 8}[self]
 
 
 @dataclass
