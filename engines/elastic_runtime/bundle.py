@@ -10,7 +10,7 @@ from typing import Literal
 
 from elastic_runtime.backend import Origin
 from elastic_runtime.driver.free_memory import card
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import InputError, advised
 from elastic_runtime.fit.choose import Choice, choose
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.forms import AUTO, forms_of
@@ -22,6 +22,7 @@ from elastic_runtime.format.safetensors import read_metadata
 from elastic_runtime.format.weights import WeightRecipe
 
 Check = Literal["sizes", "digests"]
+_AGAIN = "copy the bundle again, or export it again"
 _CHEAP_BYTES = 1 << 20  # files up to this size are digested whatever was asked: a few milliseconds for all of them
 
 
@@ -131,7 +132,8 @@ class Bundle:
         return recipe
 
     def _check_parent(self, file: Path) -> None:
-        wanted, found = self.manifest.checkpoint.fingerprint, read_metadata(file).get("parent", "none")
+        with advised(_AGAIN):
+            wanted, found = self.manifest.checkpoint.fingerprint, read_metadata(file).get("parent", "none")
         if found != wanted:
             raise InputError(
                 str(file),
@@ -166,13 +168,12 @@ def check_file(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[i
 
 
 def _compare(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None) -> None:
-    todo = "copy the bundle again, or export it again"
     if not path.is_file():
-        raise DamageError(str(path), expected="a file of the bundle", found="none", todo=todo)
+        raise DamageError(str(path), expected="a file of the bundle", found="none", todo=_AGAIN)
     size = path.stat().st_size
     if size != entry.size:
-        raise DamageError(str(path), expected=f"{entry.size} bytes", found=f"{size}", todo=todo)
+        raise DamageError(str(path), expected=f"{entry.size} bytes", found=f"{size}", todo=_AGAIN)
     if check == "digests" or size <= _CHEAP_BYTES:
         _, digest = file_digest(path, on_bytes=on_bytes)
         if digest != entry.sha256:
-            raise DamageError(str(path), expected=f"sha256 {entry.sha256[:12]}…", found=f"{digest[:12]}…", todo=todo)
+            raise DamageError(str(path), expected=f"sha256 {entry.sha256[:12]}…", found=f"{digest[:12]}…", todo=_AGAIN)

@@ -124,6 +124,16 @@ def host_program(program: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Two budgets of random_demo.py's model in eight bits."""
+    from int8_demo import BUDGETS, export_demo
+
+    out = tmp_path_factory.mktemp("int8") / "bundle"
+    export_demo(out, BUDGETS, quantise="int8")
+    return Bundle.open(out)
+
+
+@pytest.fixture(scope="session")
 def wide_bundle(demo_bundle: Path, twins: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo as a bundle whose models onnxruntime's CPU runs as they are: its twins in place of its models."""
     from elastic_runtime.format.seal import EMPTY, seal

@@ -179,6 +179,20 @@ TEST(device_refuses_tensors_that_are_not_the_cards) {
   CHECK_EQ(fake::state().live_allocations, 0);
 }
 
+TEST(device_refuses_weights_of_which_the_engine_would_read_more) {
+  const Bundle bundle = make_bundle();
+  for (const char* body :
+       {R"("fp32", "parent_shape": [3, 3], "shape": [1, 2], "runs": [[[0, 1]], [[0, 2]]])",
+        R"("fp32", "parent_shape": [4], "shape": [4], "runs": [[[0, 4]]])",
+        R"("bf16", "parent_shape": [2, 2], "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]])"}) {
+    std::ofstream(bundle.path() / "weights.json", std::ios::binary)
+        << R"({"inputs": {"w": {"file": "parent.bin", "offset": 0, "dtype": )" << body << "}}}";
+    const InputError error = THROWN(InputError, backend_of(bundle));
+    CHECK_EQ(error.subject + "|" + error.expected, "weight w|the shape and dtype that a.engine has");
+    CHECK_EQ(fake::state().live_allocations, 0);
+  }
+}
+
 TEST(device_warns_and_can_be_ended_while_it_loads) {
   const Bundle bundle = make_bundle();
   TensorRtOptions options;

@@ -1,10 +1,13 @@
 // Every malformed file of errors.json is refused as in Python: by the same kind of error, about the same
 // subject. What was found is said in each language's own words.
+#include <cerrno>
 #include <string>
+#include <utility>
 
 #include "check.h"
 #include "elastic_runtime/manifest.h"
 #include "elastic_runtime/weights.h"
+#include "files.h"
 
 using namespace elastic;
 using namespace elastic_test;
@@ -97,4 +100,20 @@ TEST(errors_have_their_text) {
   CHECK_EQ(std::string(error.what()), "weights.json: expected an object, found None. Export it again.");
   CHECK_EQ(error.exit_code(), 2);
   CHECK_EQ(DamageError("a", "b", "c").exit_code(), 1);
+}
+
+TEST(errors_of_the_system_come_with_the_advice_of_python) {
+  const std::pair<int, const char*> advice[] = {
+      {EACCES, "change who may use it, or name another place"},
+      {EIO, "see that its disk is sound and still mounted"},
+      {ENODEV, "see that its disk is sound and still mounted"},
+      {ENAMETOOLONG, "name a shorter path"},
+      {ELOOP, "name a path of folders, without links in a circle"},
+      {ENOTDIR, "name a path of folders, without links in a circle"},
+      {ETXTBSY, "end the program that uses it"},
+      {EMFILE, "raise the limit of open files (ulimit -n)"},
+      {ENOMEM, "close other programs"},
+      {ENOENT, ""},
+  };
+  for (const auto& [error, todo] : advice) CHECK_EQ(advice_on(error), std::string(todo));
 }

@@ -5,48 +5,31 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from int8_demo import BUDGETS, CONTEXT, export_demo
 
 import elastic_runtime
 from elastic_runtime import Bundle, Request, iter_weights
 from elastic_runtime.errors import InputError
 
-BUDGETS = ("medium", "small")
 PROMPT = [1, 2, 3, 65, 66]
-CONTEXT, NEW = 128, 100
+NEW = 100
+
+
+@pytest.fixture
+def bundle(int8_bundle: Bundle) -> Bundle:
+    return int8_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Two budgets of random_demo.py's model."""
-    out = tmp_path_factory.mktemp("int8") / "bundle"
-    _export(out, BUDGETS, quantise="int8")
-    return Bundle.open(out)
-
-
-@pytest.fixture(scope="module")
-def both(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def both(int8_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same, the small one in bf16 as well."""
     out = tmp_path_factory.mktemp("both") / "bundle"
-    shutil.copytree(bundle.path, out)
-    _export(out, ("small",), add=True)
+    shutil.copytree(int8_bundle.path, out)
+    export_demo(out, ("small",), add=True)
     return Bundle.open(out)
-
-
-def _export(out: Path, budgets: Iterable[str], **options: Any) -> None:
-    from elastic_export.checkpoint.reader import Checkpoint
-    from elastic_export.compile import export
-    from elastic_export.plan.job import ExportOptions, plan_job
-    from elastic_export.progress import Progress
-    from random_demo import random_demo
-
-    more = {"max_contexts": (CONTEXT,), "max_tokens": 16, "ops": "native", "verify": False, **options}
-    asked = ExportOptions(",".join(budgets), "rtx5080", out, **more)
-    export(plan_job(Checkpoint.open(random_demo()), asked, demo=True), Progress())
 
 
 def output_of(*arguments: object) -> str:

@@ -205,6 +205,24 @@ TEST(weights_of_files_that_the_system_refuses_come_with_advice) {
 }
 #endif
 
+TEST(weights_of_the_budgets_own_folder_stay_there) {
+  const std::string folder = scratch("own");
+  std::filesystem::create_directories(folder + "/budget");
+  std::filesystem::create_directories(folder + "/elsewhere");
+  write_words(folder + "/elsewhere/parent.bin", 4, 64);
+  write_words(folder + "/budget/own.bin", 5, 64);
+  const std::string rest = R"("offset": 0, "dtype": "fp32", "parent_shape": [8], "shape": [8],
+      "runs": [[[0, 8]]]})";
+  const std::string recipe = R"({"inputs": {"a": {"file": "../weights/parent.bin", )" + rest +
+                             R"(, "b": {"file": "own.bin", )" + rest + "}}";
+  const WeightFiles files(parse_recipe(recipe), folder + "/budget", folder + "/elsewhere");
+  for (const auto& [input, seed] : {std::pair{0, 4}, {1, 5}}) {
+    const Weight weight = files.load(files.recipe().inputs[static_cast<std::size_t>(input)]);
+    const std::uint64_t word = random_word(static_cast<std::uint64_t>(seed), 0);
+    CHECK_EQ(std::memcmp(weight.data, &word, sizeof word), 0);
+  }
+}
+
 TEST(weights_one_run_is_one_block) {
   const auto count = [](std::vector<std::int64_t> shape, TensorRuns runs) {
     const auto blocks = strided_blocks(shape, runs, 2);
@@ -316,7 +334,8 @@ TEST(weights_missing_and_short_files) {
   const auto missing = THROWN(InputError, WeightFiles(parse_recipe(recipe), folder));
   CHECK_EQ(missing.subject + "|" + missing.todo, "weights.json: a|name the folder of the weights");
   write_words(folder + "/w.bin", 3, 131);
-  CHECK_EQ(THROWN(InputError, WeightFiles(parse_recipe(recipe), folder)).found, "131 bytes");
+  const auto shorter = THROWN(InputError, WeightFiles(parse_recipe(recipe), folder));
+  CHECK_EQ(shorter.found + "|" + shorter.todo, "131 bytes|copy that file again");
   write_words(folder + "/w.bin", 3, 132);
   CHECK_EQ(WeightFiles(parse_recipe(recipe), folder).load(parse_recipe(recipe).inputs[0]).size, 32u);
 }

@@ -1,17 +1,40 @@
 #include "elastic_runtime/bundle.h"
 
 #include <algorithm>
+#include <set>
 
+#include "advised.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
 #include "format/paths.h"
+#include "format/safetensors.h"
+#include "unicode.h"
 
 namespace elastic {
 namespace {
 
 constexpr std::uintmax_t kCheapBytes = std::uintmax_t{1}
                                        << 20;  // digested whatever was asked: a few milliseconds in all
+
+constexpr char kAgain[] = "copy the bundle again, or export it again";
+
+/// Up to twelve characters of a digest, as errors name it.
+std::string begun(const std::string& digest) {
+  std::size_t end = 0;
+  for (int count = 0; count < 12 && end < digest.size(); ++count) (void)next_code_point(digest, end);
+  return digest.substr(0, end);
+}
+
+/// Throws InputError where a file of quantised weights is another parent's: it would be as large, and every
+/// value in its place.
+void check_parent(const std::filesystem::path& file, const Checkpoint& checkpoint) {
+  const std::string found = advised(kAgain, [&] { return metadata_of(file, "parent", "none"); });
+  if (found == checkpoint.fingerprint) return;
+  throw InputError(path_text(file),
+                   "the quantised weights of " + checkpoint.name + ", " + begun(checkpoint.fingerprint) + "…",
+                   "those of " + show(begun(found)) + "…", "copy the bundle again");
+}
 
 }  // namespace
 
@@ -49,8 +72,19 @@ Choice Bundle::choose(const Request& request, const std::string& budget) const {
 
 WeightRecipe Bundle::recipe(const BudgetEntry& budget) const {
   if (!budget.weights)
-    throw InputError("budget " + in_quotes(budget.name), "shared or sliced weights", "embedded ones");
-  return read_recipe(path_ / path_of(*budget.weights));
+    throw InputError("budget " + in_quotes(budget.name), "shared or sliced weights", "embedded ones",
+                     "read them from its model.onnx, or export with --weights shared");
+  const std::filesystem::path path = path_ / path_of(*budget.weights);
+  WeightRecipe recipe = read_recipe(path);
+  std::set<std::string> files;
+  for (const WeightInput& input : recipe.inputs) {
+    for (const StoredSlice& part : input.parts) files.insert(part.file);
+  }
+  if (budget.quantisation) {
+    for (const std::string& file : files)
+      check_parent(path.parent_path() / path_of(file), manifest_.checkpoint);
+  }
+  return recipe;
 }
 
 WeightFiles Bundle::weights(const BudgetEntry& budget) const {
@@ -64,21 +98,21 @@ std::filesystem::path Bundle::file(const std::string& path) const { return insid
 
 void check_file(const std::filesystem::path& path, const FileEntry& entry, Check check,
                 const std::function<void(std::size_t)>& on_bytes) {
-  static const std::string todo = "copy the bundle again, or export it again";
   const std::string name = path_text(path);
   std::error_code none;
   if (!std::filesystem::is_regular_file(path, none))
-    throw DamageError(name, "a file of the bundle", "none", todo);
+    throw DamageError(name, "a file of the bundle", "none", kAgain);
   std::error_code unread;
   const std::uintmax_t size = std::filesystem::file_size(path, unread);
-  if (unread) throw InputError(name, "a readable file", unread.message());
+  if (unread)
+    throw InputError(name, "a readable file", unread.message(), "make it readable, or copy the bundle again");
   if (size != static_cast<std::uintmax_t>(entry.size)) {
-    throw DamageError(name, std::to_string(entry.size) + " bytes", std::to_string(size), todo);
+    throw DamageError(name, std::to_string(entry.size) + " bytes", std::to_string(size), kAgain);
   }
   if (check != Check::kDigests && size > kCheapBytes) return;
   const std::string digest = file_digest(path, on_bytes).sha256;
   if (digest != entry.sha256) {
-    throw DamageError(name, "sha256 " + entry.sha256.substr(0, 12) + "…", digest.substr(0, 12) + "…", todo);
+    throw DamageError(name, "sha256 " + entry.sha256.substr(0, 12) + "…", digest.substr(0, 12) + "…", kAgain);
   }
 }
 

@@ -35,7 +35,21 @@ std::string advice_on(int error) {
     case EPERM:
       return "change who may use it, or name another place";
     case EIO:
+    case ENXIO:
+    case ENODEV:
+#ifdef ESTALE
+    case ESTALE:
+#endif
       return "see that its disk is sound and still mounted";
+    case ENAMETOOLONG:
+      return "name a shorter path";
+    case ELOOP:
+    case ENOTDIR:
+    case EISDIR:
+      return "name a path of folders, without links in a circle";
+    case ETXTBSY:
+    case EBUSY:
+      return "end the program that uses it";
     case EMFILE:
     case ENFILE:
       return "raise the limit of open files (ulimit -n)";

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import REFUSED, InputError
 from elastic_runtime.format.slicing import Array, Read
+
+_AGAIN = "copy that file again"
 
 
 class MappedFile:
@@ -53,13 +55,14 @@ class MappedFile:
             try:
                 count = os.preadv(self._file, [into[done:].data], offset + done)
             except OSError as error:
-                raise self._unreadable(offset + done, error.strerror or "an error") from error
+                todo = REFUSED.get(error.errno or 0, _AGAIN)
+                raise self._unreadable(offset + done, error.strerror or "an error", todo) from error
             if count == 0:
                 raise self._unreadable(offset + done, "its end")
             done += count
 
-    def _unreadable(self, offset: int, found: str) -> InputError:
-        return InputError(str(self._path), expected=f"bytes from {offset} on", found=found, todo="copy that file again")
+    def _unreadable(self, offset: int, found: str, todo: str = _AGAIN) -> InputError:
+        return InputError(str(self._path), expected=f"bytes from {offset} on", found=found, todo=todo)
 
     def release(self, offset: int, size: int) -> None:
         """Unmap the pages of these bytes: they stay in the page cache, and reading them again only faults."""

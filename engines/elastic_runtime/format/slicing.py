@@ -15,13 +15,16 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
+
+from elastic_runtime.format.fresh_memory import fresh_array
 
 #: (start, count) along one axis: ascending, not empty, not overlapping.
 Runs = tuple[tuple[int, int], ...]
@@ -34,6 +37,9 @@ Read = Callable[[int, Array], None]
 
 _BAND_BYTES = 4 << 20  # of source rows cut at once: little for a processor's cache, much for a call of Python's
 _MOST_THREADS = 4  # memory is the limit soon after
+#: Bytes of a run that is copied as one element, in one step of numpy's loop. The rows of long ones it moves whole
+#: anyway, and it keeps the interpreter to itself for up to 500 elements, which may be all of a band.
+_SHORT_RUN = 1 << 10
 
 _buffers = threading.local()  # of every thread that cuts files: `band`, _BAND_BYTES of it
 
@@ -173,7 +179,7 @@ def _prepared(
     """Where to write, and the combs of the first axis, which is cut into bands, and of each of the others."""
     outer, *inner = (merge_runs(axis) for axis in runs)
     shape = [sum(count for _, count in axis) for axis in (outer, *inner)]
-    result: Array = np.empty(shape, dtype) if into is None else into
+    result: Array = fresh_array(shape, dtype) if into is None else into
     if list(result.shape) != shape or result.dtype != dtype:  # what lies around it would be overwritten
         raise ValueError(f"a slice {shape} of {dtype} into an array {list(result.shape)} of {result.dtype}")
     return result, _combs(outer, 1), [_combs(axis, 2) for axis in inner]
@@ -191,8 +197,11 @@ def _buffer(nbytes: int) -> Array:
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    """Threads for all tensors: those of a tensor of its own would take as long to start as it takes to read."""
-    return ThreadPoolExecutor(_MOST_THREADS, "slicing")
+    """Threads for all tensors: those of a tensor of its own would take as long to start as it takes to read.
+
+    No more of them than work at once beside the caller: each holds a band.
+    """
+    return ThreadPoolExecutor(max(1, _most_threads() - 1), "slicing")
 
 
 if hasattr(os, "register_at_fork"):
@@ -200,29 +209,34 @@ if hasattr(os, "register_at_fork"):
 
 
 def _at_once(work: Callable[[_Comb], None], bands: Sequence[_Comb]) -> None:
-    """Do the work for every band, on several threads where there are several of both."""
-    threads, shared = min(_MOST_THREADS, _processors(), len(bands)), iter(bands)
+    """Do the work for every band, on several threads where there are several of both; the caller's is one of them."""
+    threads, shared = min(_most_threads(), len(bands)), iter(bands)
 
     def take() -> None:
-        for band in shared:
-            work(band)
+        try:
+            for band in shared:
+                work(band)
+        finally:
+            list(shared)  # after a failure nobody begins another
 
-    if threads < 2:
-        take()
-        return
     futures = list[Future[None]]()
     try:
-        try:
-            for _ in range(threads):
+        with suppress(RuntimeError):  # the machine has no more threads, or the interpreter ends
+            for _ in range(threads - 1):
                 futures.append(_pool().submit(take))
-        except RuntimeError:  # the machine has no more threads, or the interpreter ends: those that there are do it
-            take()
-        wait(futures, return_when=FIRST_EXCEPTION)
+        take()
+        _wait(futures)
     finally:
-        list(shared)  # after a failure nobody begins another
-        wait(futures)
+        list(shared)
+        _wait(futures)
     for future in futures:
-        future.result()
+        if not future.cancelled():
+            future.result()
+
+
+def _wait(futures: Iterable[Future[None]]) -> None:
+    """For those that have begun; the others never will."""
+    wait([future for future in futures if not future.cancel()])
 
 
 @dataclass(frozen=True)
@@ -304,19 +318,24 @@ def _copy_band(rows: Array, result: Array, band: _Comb, inner: Sequence[Sequence
 
 
 def _copy_combs(source: Array, result: Array, combs: Sequence[_Comb]) -> None:
-    """Copy one comb per axis; a run of the last axis is one element, which numpy moves whole."""
+    """Copy one comb per axis."""
     taken = source[tuple(slice(comb.start, comb.start + comb.count) for comb in combs)]
     put = result[tuple(slice(comb.at, comb.at + comb.count) for comb in combs)]
-    shape = [size for comb in combs for size in comb.shape][:-1]
-    run = np.dtype((np.void, combs[-1].count * source.itemsize))
-    as_strided(put.view(run), shape, _strides(put, [comb.put for comb in combs]))[...] = as_strided(
-        taken.view(run), shape, _strides(taken, [comb.taken for comb in combs]), writeable=False
-    )
+    sizes = [size for comb in combs for size in comb.shape]
+    steps = _strides(taken, [comb.taken for comb in combs]), _strides(put, [comb.put for comb in combs])
+    if (run := combs[-1].count * source.itemsize) <= _SHORT_RUN:
+        whole = np.dtype((np.void, run))
+        taken, put, sizes, steps = taken.view(whole), put.view(whole), sizes[:-1], (steps[0][:-1], steps[1][:-1])
+    as_strided(put, sizes, steps[1])[...] = as_strided(taken, sizes, steps[0], writeable=False)
 
 
 def _strides(array: Array, indices: Sequence[Sequence[int]]) -> list[int]:
-    """Bytes from step to step, axis by axis; the last axis has runs only."""
-    return [step * stride for stride, steps in zip(array.strides, indices, strict=True) for step in steps][:-1]
+    """Bytes from step to step, axis by axis."""
+    return [step * stride for stride, steps in zip(array.strides, indices, strict=True) for step in steps]
+
+
+def _most_threads() -> int:
+    return min(_MOST_THREADS, _processors())
 
 
 def _processors() -> int:

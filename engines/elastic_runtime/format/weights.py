@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from elastic_runtime.errors import REFUSED, BuildError, InputError, advised
+from elastic_runtime.format.fresh_memory import fresh_array
 from elastic_runtime.format.interface import PRECISIONS, StoredDtype
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.mapped import MappedFile
@@ -299,7 +300,7 @@ def _load(item: WeightInput, files: Sequence[MappedFile]) -> Array:
         if block is not None:
             return file.array(part.offset + block[0] * dtype.itemsize, dtype, part.shape)
         return _copy(part, file).view(dtype)
-    whole: Array = np.empty(item.shape, _bits(dtype))
+    whole = fresh_array(item.shape, _bits(dtype))
     for part, window, file in zip(item.parts, item.windows, files, strict=True):
         _copy(part, file, into=window.view(whole))
     return whole.view(dtype)

@@ -75,7 +75,7 @@ def ram_needed(
     states = 2 * batch * _float32_states(budget, context, precision)
     if recipe is None:
         return RamNeed(4 * budget.parameters + states + _ARENA, 4 * budget.parameters + states + _ARENA)
-    largest = max(4 * math.prod(item.shape) for item in recipe.inputs)
+    largest = max((4 * math.prod(item.shape) for item in recipe.inputs), default=0)
     narrow = sum(item.nbytes for item in recipe.inputs)
     return RamNeed(_widened(recipe) + largest + states + _ARENA, narrow + largest + states + _ARENA)
 
@@ -241,9 +241,10 @@ def open_onnx(
     Raises:
         NoCudaError: onnxruntime does not run on the card after all.
         UnavailableError: onnxruntime is not installed, the memory is not enough, or others took the card's meanwhile.
+        InputError: weights.json does not say what the model asks for; nothing was read.
         BuildError: the file is no model that onnxruntime runs.
     """
-    onnx, backend, widened = _packages()
+    onnx, backend, widened, check_weights = _packages()
     recipe = _recipe(bundle, budget)
     form: WeightForm = "float32"
     if place is not None:
@@ -264,8 +265,11 @@ def open_onnx(
 
     path = bundle.path / budget.model
     try:
+        model = onnx.load(path, load_external_data=recipe is None)
+        if recipe is not None:
+            check_weights(model, recipe)
         opened: Backend = backend(
-            onnx.load(path, load_external_data=recipe is None),
+            model,
             arrays(),
             wide_weights=form == "float32",
             max_tokens=min(tokens, context),
@@ -285,14 +289,15 @@ def open_onnx(
     return opened
 
 
-def _packages() -> tuple[Any, Any, Any]:
+def _packages() -> tuple[Any, Any, Any, Any]:
     try:
         import onnx  # noqa: PLC0415  # an engine's consumer needs neither
 
         from elastic_runtime.ort.backend_onnx import OnnxBackend, widened  # noqa: PLC0415
+        from elastic_runtime.ort.weight_source import check_weights  # noqa: PLC0415
     except ImportError as error:
         raise missing_package(error) from error
-    return onnx, OnnxBackend, widened
+    return onnx, OnnxBackend, widened, check_weights
 
 
 def _memory(place: OnnxCard | None) -> Any:

@@ -15,9 +15,39 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.paths import check_relative, inside
+from elastic_runtime.format.records import show
 from elastic_runtime.format.weights import WeightRecipe, load_weight
+from elastic_runtime.ort.twin import is_weight
 
 Array = npt.NDArray[Any]
+_AGAIN = "export the bundle again"
+
+
+_STORED = {
+    "bf16": onnx.TensorProto.BFLOAT16,
+    "fp16": onnx.TensorProto.FLOAT16,
+    "fp32": onnx.TensorProto.FLOAT,
+    "int8": onnx.TensorProto.INT8,
+}
+
+
+def check_weights(model: onnx.ModelProto, recipe: WeightRecipe) -> None:
+    """Whether a recipe says what a model asks for, before anything is read. Raises InputError about a weight.
+
+    Widened to float32, one of another dtype would be taken for what it is not: two bytes are two bytes.
+    """
+    inputs = {value.name: value.type.tensor_type for value in model.graph.input if is_weight(value.name)}
+    for item in recipe.inputs:
+        if (wanted := inputs.pop(item.name, None)) is None:
+            expected, found = "an input of the model", "none of that name"
+        elif (wanted.elem_type, [dim.dim_value for dim in wanted.shape.dim]) != (_STORED[item.dtype], list(item.shape)):
+            expected, found = "the model's shape and dtype", "others in weights.json"
+        else:
+            continue
+        raise InputError(f"weight {show(item.name)}", expected=expected, found=found, todo=_AGAIN)
+    if missing := next(iter(inputs), None):
+        expected, found = "a weight of weights.json", "none of that name"
+        raise InputError(f"model input {show(missing)}", expected=expected, found=found, todo=_AGAIN)
 
 
 class WeightSource(Protocol):
@@ -100,7 +130,7 @@ class OutsideTensors:
         there = file.stat().st_size if file.is_file() else 0
         if info.length not in (None, size) or first + size > there:
             found = f"{there} bytes, of which {info.length} from {first} on are its"
-            raise InputError(where, expected=f"{size} bytes in {file}", found=found, todo="export the bundle again")
+            raise InputError(where, expected=f"{size} bytes in {file}", found=found, todo=_AGAIN)
         return np.asarray(np.memmap(file, np.uint8, "r", first, size)).view(dtype).reshape(tuple(tensor.dims))
 
     def rows(self, name: str, first: int, count: int, axis: int = 0) -> Array:

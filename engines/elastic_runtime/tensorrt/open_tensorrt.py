@@ -20,6 +20,7 @@ from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
 from elastic_runtime.format.manifest_reader import DamageError
 from elastic_runtime.format.mapped import MappedFile
 from elastic_runtime.format.paths import inside
+from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend, check_bindings
 from elastic_runtime.tensorrt.device_weights import upload_weights
 from elastic_runtime.tensorrt.engine_cache import cache_folder, kernels_file, remembered, unkept
@@ -215,7 +216,10 @@ def _load(
         undo.callback(opened.close)
         opened.check_locations()
         opened.check_aliases()
-        weights = _weights(device, bundle, budget, files)
+        recipe = None if budget.weights is None else bundle.recipe(budget)
+        if recipe is not None:
+            opened.check_weights(recipe)
+        weights = _weights(device, bundle, budget, recipe, files)
         undo.callback(weights.free)
         check_bindings(engine, set(weights.addresses), opened.tensors())
         backend = EngineBackend(
@@ -234,8 +238,14 @@ def _load(
         return backend
 
 
-def _weights(device: Device, bundle: Bundle, budget: BudgetEntry, files: dict[Path, MappedFile] | None) -> Arena:
-    if budget.weights is None:
+def _weights(
+    device: Device,
+    bundle: Bundle,
+    budget: BudgetEntry,
+    recipe: WeightRecipe | None,
+    files: dict[Path, MappedFile] | None,
+) -> Arena:
+    if recipe is None or budget.weights is None:
         return Arena(device, {})  # they are inside the engine
     folder = (bundle.path / budget.weights).parent
-    return upload_weights(device, bundle.recipe(budget), folder, external=bundle.external, files=files)
+    return upload_weights(device, recipe, folder, external=bundle.external, files=files)

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from elastic_runtime.driver.device import Device
-from elastic_runtime.errors import BuildError, UnavailableError
+from elastic_runtime.errors import BuildError, InputError, UnavailableError
 from elastic_runtime.format.manifest import EngineEntry
+from elastic_runtime.format.records import show
+from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, Executors
 from elastic_runtime.tensorrt.engine_cache import write_kernels
 from elastic_runtime.tensorrt.preflight import check_validity
@@ -188,6 +190,23 @@ class TrtEngine:
                     found="one of which TensorRT takes shapes" if on_card else "one of main memory",
                     todo="export the bundle again with the elastic-export of this version",
                 )
+
+    def check_weights(self, recipe: WeightRecipe) -> None:
+        """Whether weights.json has as much of every weight as the engine reads, whatever lies behind it on the card.
+
+        Raises:
+            InputError: another shape, or elements of another width; nothing is on the card yet.
+        """
+        for item in recipe.inputs:
+            if item.name in self.tensors():  # `check_bindings` names the others
+                shape = tuple(self._engine.get_tensor_shape(item.name))
+                if (shape, self._engine.get_tensor_dtype(item.name).itemsize) != (item.shape, item.parts[0].itemsize):
+                    raise InputError(
+                        f"weight {show(item.name)}",
+                        expected=f"the shape and dtype that {self._entry.file} has",
+                        found="others in weights.json",
+                        todo="export the bundle again",
+                    )
 
     def check_aliases(self) -> None:
         """Whether the engine shares buffers where the manifest says so, and there alone.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,16 +66,23 @@ def heads(draw: st.DrawFn) -> tuple[tuple[int, ...], TensorRuns]:
 ways = {"memory": False, "a file": True}
 
 
-@given(cuts() | heads(), st.sampled_from(["u1", "u2", "u4"]), st.integers(1, 100), st.integers(1, 3))
+@given(
+    cut=cuts() | heads(),
+    dtype=st.sampled_from(["u1", "u2", "u4"]),
+    band=st.integers(1, 100),
+    short=st.integers(0, 20),
+    threads=st.integers(1, 3),
+)
 @pytest.mark.parametrize("reads", ways.values(), ids=ways)
 def test_a_copy_is_numpys_slice_whatever_the_band(
-    reads: bool, cut: tuple[tuple[int, ...], TensorRuns], dtype: str, band: int, threads: int
+    reads: bool, cut: tuple[tuple[int, ...], TensorRuns], dtype: str, band: int, short: int, threads: int
 ) -> None:
     shape, runs = cut
     source = numbered(shape, dtype)
     touched: list[tuple[int, int]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slicing, "_BAND_BYTES", band)
+        patch.setattr(slicing, "_SHORT_RUN", short)
         patch.setattr(slicing, "_processors", lambda: threads)
         result = _read(source, runs, None, touched) if reads else copy_runs(source, runs)
     np.testing.assert_array_equal(result, by_numpy(source, runs))
@@ -177,6 +185,45 @@ def test_a_failure_in_any_band_is_the_callers_when_nobody_writes_any_more(
         read_runs(read, (40, 2), np.dtype(np.uint8), full_runs((40, 2)), into=result)
     assert sorted(begun) == [0, 2, 4, 6, 8][: 3 + threads]
     assert result[:, 0].tolist() == [1, 1, 1, 0, threads - 1] + [0] * 35
+
+
+def test_a_copy_of_long_runs_lets_other_threads_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy keeps the interpreter to itself while it copies up to 500 elements, however long they are."""
+    monkeypatch.setattr(slicing, "_processors", lambda: 1)
+    shape, runs, into = (600, 20480), (((0, 600),), ((0, 12288),)), np.empty((600, 12288), np.uint8)
+
+    def runs_beside() -> bool:
+        gate, ran = threading.Lock(), threading.Event()
+        gate.acquire()
+        beside = threading.Thread(target=lambda: gate.acquire() and ran.set())
+        beside.start()
+        gate.release()
+        read_runs(lambda at, room: None, shape, np.dtype(np.uint8), runs, into=into)
+        seen = ran.is_set()
+        beside.join()
+        return seen
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # only what gives the interpreter away lets another thread run
+    try:
+        assert any(runs_beside() for _ in range(1000))  # a machine may have no processor for it at that moment
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_threads_that_have_not_begun_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the pool's may be at other work; the caller cuts what they do not."""
+    monkeypatch.setattr(slicing, "_BAND_BYTES", 2)
+    monkeypatch.setattr(slicing, "_processors", lambda: 4)
+    source, free = numbered((9, 2), "u1"), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(free.wait, 10)
+        monkeypatch.setattr(slicing, "_pool", lambda: pool)
+        result = copy_runs(source, full_runs((9, 2)))
+        waited = busy.done()
+        free.set()
+    assert not waited
+    np.testing.assert_array_equal(result, source)
 
 
 Starting = Callable[[int, BaseException], None]

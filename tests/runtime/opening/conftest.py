@@ -43,6 +43,9 @@ def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
         def check_aliases(self) -> None:
             pass
 
+        def check_weights(self, recipe: Any) -> None:
+            pass
+
         def executors(self) -> Executors:
             return Executors((Executor(), Executor()), Executor())  # type: ignore[arg-type]
 

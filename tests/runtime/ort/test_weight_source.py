@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
+from elastic_runtime.errors import InputError
 from elastic_runtime.format.safetensors import itemsize
 from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe
-from elastic_runtime.ort.weight_source import Held, OutsideTensors, Recipe, WeightSource
+from elastic_runtime.ort.weight_source import Held, OutsideTensors, Recipe, WeightSource, check_weights
 
 WHOLE = np.arange(60, dtype=np.float32).reshape(10, 6)
 ROWS, COLUMNS = ((1, 2), (4, 1), (6, 3)), ((0, 2), (3, 3))
@@ -47,6 +48,42 @@ def test_some_rows_are_those_of_the_whole(tmp_path: Path, make: Any) -> None:
             np.testing.assert_array_equal(source.rows("w", first, count), KEPT[first : first + count])
     assert source.names >= {"w"}
     assert "inside" not in source.names
+
+
+def _model(**inputs: tuple[int, list[int]]) -> onnx.ModelProto:
+    given = [onnx.helper.make_tensor_value_info(name, *kind) for name, kind in inputs.items()]
+    return onnx.helper.make_model(onnx.helper.make_graph([], "g", given, []))
+
+
+_FLOAT, _INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+_TOKENS = {"input_ids": (_INT64, [1, 1]), "position": (_INT64, [1])}
+
+
+def test_weights_that_the_model_asks_for_are_taken(tmp_path: Path) -> None:
+    part = StoredSlice("shard", 8, "fp32", (10, 6), (6, 5), (ROWS, COLUMNS))
+    items = (WeightInput("w", (part,)), WeightInput("double", (part, part), 0))
+    check_weights(_model(**_TOKENS, double=(_FLOAT, [12, 5]), w=(_FLOAT, [6, 5])), WeightRecipe(items))
+    check_weights(_model(**_TOKENS), WeightRecipe(()))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ({}, "weight w: expected an input of the model, found none of that name"),
+        ({"w": (_FLOAT, [5, 6])}, "weight w: expected the model's shape and dtype, found others in weights.json"),
+        ({"w": (_FLOAT, [30])}, "weight w: expected the model's shape and dtype, found others in weights.json"),
+        ({"w": (_INT64, [6, 5])}, "weight w: expected the model's shape and dtype, found others in weights.json"),
+        (
+            {"w": (_FLOAT, [6, 5]), "v": (_FLOAT, [1])},
+            "model input v: expected a weight of weights.json, found none of that name",
+        ),
+    ],
+)
+def test_weights_of_another_model_are_named(inputs: dict[str, tuple[int, list[int]]], told: str) -> None:
+    part = StoredSlice("shard", 8, "fp32", (10, 6), (6, 5), (ROWS, COLUMNS))
+    with pytest.raises(InputError) as caught:
+        check_weights(_model(**_TOKENS, **inputs), WeightRecipe((WeightInput("w", (part,)),)))
+    assert str(caught.value) == f"{told}. Export the bundle again."
 
 
 def test_rows_of_several_parts(tmp_path: Path) -> None:

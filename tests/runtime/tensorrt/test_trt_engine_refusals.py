@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from elastic_runtime.errors import BuildError, UnavailableError
+from elastic_runtime.errors import BuildError, InputError, UnavailableError
+from elastic_runtime.format.interface import StoredDtype
+from elastic_runtime.format.slicing import full_runs
+from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe
 
 
 def _refused(call: Callable[[], object]) -> str:
@@ -109,6 +112,26 @@ def test_refused_calls_are_errors(
             executor.set_address(name, 256)
     trt.WORLD.answers = {f"IExecutionContext.{method}": False}
     assert f"x.engine: expected the engine to take {what}, found a refusal" in _refused(lambda: ask(executor))
+    rig.engine.close()
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((3, 2), "bf16"), ((2, 3), "fp32"), ((2,), "bf16")])
+def test_weights_of_which_the_engine_would_read_more_are_refused_before_they_are_loaded(
+    trt: Any, opened: Callable[..., Any], shape: tuple[int, ...], dtype: StoredDtype
+) -> None:
+    trt.WORLD.tensors.append(trt.Tensor("w", True, (2, 3), "bfloat16"))
+    rig = opened()
+
+    def weight(name: str, shape: tuple[int, ...], dtype: StoredDtype) -> WeightInput:
+        return WeightInput(name, (StoredSlice("w.bin", 0, dtype, shape, shape, full_runs(shape)),))
+
+    rig.engine.check_weights(WeightRecipe((weight("w", (2, 3), "bf16"), weight("unknown", (1,), "fp32"))))
+    with pytest.raises(InputError) as caught:
+        rig.engine.check_weights(WeightRecipe((weight("w", shape, dtype),)))
+    text = str(caught.value)
+    del caught
+    told = "expected the shape and dtype that x.engine has, found others in weights.json. Export the bundle again."
+    assert text == f"weight w: {told}"
     rig.engine.close()
 
 

@@ -25,7 +25,7 @@ from .enums import (  # of which some are asked for by their names alone
     TensorIOMode,
     TensorLocation,
 )
-from .world import WORLD, Living, Tensor, asked, tensor_named
+from .world import WORLD, Living, Tensor, asked, dtype_of, tensor_named
 
 __version__ = "1.7.1.116"
 ALIGNMENT = 256
@@ -152,7 +152,7 @@ class ICudaEngine(Living):
         return TensorIOMode.INPUT if tensor_named(name).is_input else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> str:
-        return tensor_named(name).dtype
+        return dtype_of(tensor_named(name))
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tensor_named(name).shape

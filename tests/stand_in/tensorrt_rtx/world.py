@@ -9,6 +9,15 @@ from typing import Any
 from .enums import EngineValidity, TensorLocation
 
 
+class _Dtype(str):
+    """A type of elements by its name, which knows their bytes as the bindings' does."""
+
+    @property
+    def itemsize(self) -> int:
+        """Of an element."""
+        return {"int8": 1, "bfloat16": 2, "bf16": 2, "float16": 2, "fp16": 2, "float32": 4, "fp32": 4, "int64": 8}[self]
+
+
 @dataclass
 class Tensor:
     """An input or output of the stand-in's engine; -1 is a dimension that the caller sets."""
@@ -20,6 +29,11 @@ class Tensor:
     location: TensorLocation = TensorLocation.DEVICE
     shape_inference: bool = False
     aliased: str | None = None
+
+
+def dtype_of(tensor: Tensor) -> str:
+    """Its dtype as the bindings give it."""
+    return _Dtype(tensor.dtype)
 
 
 #: What an engine does with the addresses and shapes that are bound: (profile, addresses, shapes).

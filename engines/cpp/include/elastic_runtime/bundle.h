@@ -46,10 +46,11 @@ class Bundle {
   /// bundle.
   Choice choose(const Request& request, const std::string& budget = "auto") const;
 
-  /// Where its weights come from. Throws InputError when they are embedded in model and engine.
+  /// Where its weights come from. Throws InputError when they are embedded in model and engine, or of a
+  /// quantised parent that is another's.
   WeightRecipe recipe(const BudgetEntry& budget) const;
 
-  /// Its weights, mapped. Throws InputError when they are embedded in model and engine.
+  /// Its weights, mapped. Throws InputError as `recipe`, and where a file is missing or too short.
   WeightFiles weights(const BudgetEntry& budget) const;
 
   /// The file of that path in the bundle; it does not lead out of it.

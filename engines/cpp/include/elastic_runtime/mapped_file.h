@@ -25,8 +25,9 @@ class MappedFile {
   void read(std::uint64_t offset, std::byte* into, std::size_t count) const;
 
  private:
-  /// Up to `count` bytes, 0 at the end of the file; a text where it cannot be read.
-  std::size_t read_some(std::uint64_t offset, std::byte* into, std::size_t count, std::string& error) const;
+  /// Up to `count` bytes, 0 at the end of the file; what was found, and what to do, where it cannot be read.
+  std::size_t read_some(std::uint64_t offset, std::byte* into, std::size_t count, std::string& found,
+                        std::string& todo) const;
 
   std::filesystem::path path_;
   std::intptr_t file_ = -1;  ///< the system's handle

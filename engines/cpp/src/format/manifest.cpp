@@ -6,6 +6,7 @@
 #include <tuple>
 #include <unordered_set>
 
+#include "advised.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
@@ -187,7 +188,9 @@ Manifest read_manifest(const std::filesystem::path& folder) {
     const bool unknown = status.type() == std::filesystem::file_type::none;
     throw InputError(path_text(folder), "a bundle", unknown ? error.message() : instead_of_bundle(folder));
   }
-  return parse_manifest(read_bytes(path, kReadLimit, "a manifest that can be read"), path_text(path));
+  return advised("export the bundle again, or use the elastic_runtime of the version that wrote it", [&] {
+    return parse_manifest(read_bytes(path, kReadLimit, "a manifest that can be read"), path_text(path));
+  });
 }
 
 Manifest parse_manifest(const std::string& data, const std::string& where) {

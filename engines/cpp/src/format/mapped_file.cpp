@@ -29,11 +29,17 @@
 namespace elastic {
 namespace {
 
+constexpr char kAgain[] = "copy that file again";
+
+/// What to do about a file that the system refuses with that errno.
+std::string todo_on(int error) {
+  const std::string advice = advice_on(error);
+  return advice.empty() ? kAgain : advice;
+}
+
 /// `error`: the errno, where there is one.
 [[noreturn]] void fail(const std::filesystem::path& path, const std::string& found, int error = 0) {
-  const std::string todo = advice_on(error);
-  throw InputError(path_text(path), "a file that can be mapped", found,
-                   todo.empty() ? "copy that file again" : todo);
+  throw InputError(path_text(path), "a file that can be mapped", found, todo_on(error));
 }
 
 constexpr std::size_t kMostRead = std::size_t{1} << 30;  // bytes at once: any system takes as many
@@ -54,11 +60,10 @@ std::shared_ptr<std::byte[]> fresh_memory(std::size_t size) {
 
 void MappedFile::read(std::uint64_t offset, std::byte* into, std::size_t count) const {
   for (std::size_t done = 0; done < count;) {
-    std::string error = "its end";
-    const std::size_t got = read_some(offset + done, into + done, count - done, error);
+    std::string found = "its end", todo = kAgain;
+    const std::size_t got = read_some(offset + done, into + done, count - done, found, todo);
     if (got == 0) {
-      throw InputError(path_text(path_), "bytes from " + std::to_string(offset + done) + " on", error,
-                       "copy that file again");
+      throw InputError(path_text(path_), "bytes from " + std::to_string(offset + done) + " on", found, todo);
     }
     done += got;
   }
@@ -90,14 +95,14 @@ MappedFile::~MappedFile() {
 }
 
 std::size_t MappedFile::read_some(std::uint64_t offset, std::byte* into, std::size_t count,
-                                  std::string& error) const {
+                                  std::string& found, std::string&) const {
   OVERLAPPED place{};
   place.Offset = static_cast<DWORD>(offset);
   place.OffsetHigh = static_cast<DWORD>(offset >> 32);
   const auto most = static_cast<DWORD>(std::min(count, kMostRead));
   DWORD got = 0;
   if (ReadFile(reinterpret_cast<HANDLE>(file_), into, most, &got, &place)) return got;
-  if (GetLastError() != ERROR_HANDLE_EOF) error = "error " + std::to_string(GetLastError());
+  if (GetLastError() != ERROR_HANDLE_EOF) found = "error " + std::to_string(GetLastError());
   return 0;
 }
 
@@ -128,13 +133,15 @@ MappedFile::~MappedFile() {
 }
 
 std::size_t MappedFile::read_some(std::uint64_t offset, std::byte* into, std::size_t count,
-                                  std::string& error) const {
+                                  std::string& found, std::string& todo) const {
   ssize_t got = -1;
   do {
     got = pread(static_cast<int>(file_), into, std::min(count, kMostRead), static_cast<off_t>(offset));
   } while (got < 0 && errno == EINTR);
-  if (got < 0) error = std::strerror(errno);
-  return got < 0 ? 0 : static_cast<std::size_t>(got);
+  if (got >= 0) return static_cast<std::size_t>(got);
+  found = std::strerror(errno);
+  todo = todo_on(errno);
+  return 0;
 }
 
 #endif

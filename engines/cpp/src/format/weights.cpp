@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "advised.h"
 #include "elastic_runtime/error.h"
 #include "files.h"
 #include "format/fresh_memory.h"
@@ -164,7 +165,7 @@ void check_extent(const StoredSlice& item, const std::filesystem::path& path, co
   const std::int64_t end = item.offset + item.parent_nbytes();
   if (end > size) {
     throw InputError(where, path_text(path) + " with at least " + std::to_string(end) + " bytes",
-                     std::to_string(size) + " bytes");
+                     std::to_string(size) + " bytes", "copy that file again");
   }
 }
 
@@ -198,7 +199,8 @@ std::int64_t itemsize(const std::string& dtype) {
 }
 
 WeightRecipe read_recipe(const std::filesystem::path& path) {
-  return recipe_of(read_json(path), path_text(path));
+  return advised("copy the bundle again, or export it again",
+                 [&] { return recipe_of(read_json(path), path_text(path)); });
 }
 
 WeightRecipe parse_recipe(const std::string& data, const std::string& source) {
@@ -208,9 +210,11 @@ WeightRecipe parse_recipe(const std::string& data, const std::string& source) {
 WeightFiles::WeightFiles(WeightRecipe recipe, const std::filesystem::path& directory,
                          const std::optional<std::filesystem::path>& external)
     : recipe_(std::move(recipe)) {
-  const auto locate = [&](const std::string& file) {
-    return external ? *external / path_of(file.substr(file.rfind('/') + 1)) : directory / path_of(file);
-  };
+  const auto locate =
+      [&](const std::string& file) {  // only what is outside of the budget's folder is the parent's
+        return external && file.rfind("../", 0) == 0 ? *external / path_of(file.substr(file.rfind('/') + 1))
+                                                     : directory / path_of(file);
+      };
   for (const WeightInput& item : recipe_.inputs) {
     check_parts(item);
     for (const StoredSlice& part : item.parts) {
@@ -222,7 +226,7 @@ WeightFiles::WeightFiles(WeightRecipe recipe, const std::filesystem::path& direc
       auto& file = files_[part.file];
       if (!file) file = std::make_shared<const MappedFile>(locate(part.file));
       if (plus(part.offset, part.parent_nbytes()) > static_cast<std::int64_t>(file->size())) {
-        throw InputError(part.file, "the size it had a moment ago", "a smaller one");
+        throw InputError(part.file, "the size it had a moment ago", "a smaller one", "copy that file again");
       }
     }
   }

@@ -103,4 +103,11 @@ std::size_t element_size(ONNXTensorElementDataType type) {
   }
 }
 
+ONNXTensorElementDataType type_of(const std::string& stored) {
+  if (stored == "bf16") return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+  if (stored == "fp16") return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+  if (stored == "fp32") return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  return stored == "int8" ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
 }  // namespace elastic::onnx

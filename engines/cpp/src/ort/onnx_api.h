@@ -63,4 +63,7 @@ class Model {
 /// Bytes of an element; 0 for types that no model of ours has.
 std::size_t element_size(ONNXTensorElementDataType type);
 
+/// Of a weight stored in a dtype of weights.json.
+ONNXTensorElementDataType type_of(const std::string& stored);
+
 }  // namespace elastic::onnx

@@ -193,23 +193,31 @@ class OnnxBackend : public Backend {
     return found == all.end() ? nullptr : &*found;
   }
 
-  void bind_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
-    for (const WeightInput& item : files.recipe().inputs) {
+  /// Whether weights.json says what the model asks for, before anything is read: two bytes are two bytes,
+  /// whatever they mean.
+  void check_weights(const WeightRecipe& recipe) const {
+    for (const WeightInput& item : recipe.inputs) {
       const Port* port = input(item.name);
-      if (!port) throw InputError("weight " + show(item.name), "an input of the model", "none of that name");
-      Weight weight = files.load(item, on_bytes);
-      const std::vector<std::int64_t> shape = item.shape();
-      const std::size_t size = onnx::element_size(port->type);
-      if (port->shape != shape || size * elements(shape) != weight.size) {
+      if (!port)
+        throw InputError("weight " + show(item.name), "an input of the model", "none of that name",
+                         "export the bundle again");
+      if (port->shape != item.shape() || port->type != onnx::type_of(item.parts[0].dtype))
         throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
                          "export the bundle again");
-      }
+    }
+  }
+
+  void bind_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
+    check_weights(files.recipe());
+    for (const WeightInput& item : files.recipe().inputs) {
+      const Port& port = *input(item.name);
+      Weight weight = files.load(item, on_bytes);
       if (!memory_->is_host())
         upload(weight);
-      else if (reinterpret_cast<std::uintptr_t>(weight.data) % size != 0)
+      else if (reinterpret_cast<std::uintptr_t>(weight.data) % onnx::element_size(port.type) != 0)
         align(weight);
       weight_bytes_ += static_cast<std::int64_t>(weight.size);
-      add_input(port->name, value_over(weight.data, weight.size, shape, port->type));
+      add_input(port.name, value_over(weight.data, weight.size, port.shape, port.type));
       owners_.push_back(std::move(weight.owner));
     }
   }

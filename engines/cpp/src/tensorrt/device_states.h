@@ -22,6 +22,8 @@ inline std::size_t element_size(nvinfer1::DataType type) {
     case nvinfer1::DataType::kHALF:
     case nvinfer1::DataType::kBF16:
       return 2;
+    case nvinfer1::DataType::kINT8:
+      return 1;
     default:
       return 0;
   }

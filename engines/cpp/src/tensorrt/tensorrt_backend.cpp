@@ -7,14 +7,14 @@
 #include <string>
 #include <vector>
 
-#include "tensorrt/call_size.h"
 #include "driver/cuda_memory.h"
-#include "tensorrt/device_states.h"
+#include "driver/staging.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
-#include "driver/staging.h"
 #include "state_block.h"
+#include "tensorrt/call_size.h"
+#include "tensorrt/device_states.h"
 #include "tensorrt/tensorrt_engine.h"
 
 namespace elastic {
@@ -196,6 +196,7 @@ class TensorRtBackend : public Backend {
 
   /// From the files through page-locked buffers: every run is one strided copy.
   void load_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
+    loaded_.check_weights(files.recipe());
     cuda::Staging staging(stream_.get());
     for (const WeightInput& input : files.recipe().inputs) {
       cuda::Device memory = allocate(static_cast<std::size_t>(input.nbytes()), "weights");

@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <map>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/mapped_file.h"
 #include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
+#include "tensorrt/device_states.h"
 
 namespace elastic::trt {
 
@@ -116,8 +120,8 @@ void Engine::load_plugins(const PluginSource& source) {
   }
 }
 
-/// Whether TensorRT can run the engine here, by its header. Throws UnavailableError with the reason, BuildError
-/// where these are no engine's bytes.
+/// Whether TensorRT can run the engine here, by its header. Throws UnavailableError with the reason,
+/// BuildError where these are no engine's bytes.
 void Engine::check_valid([[maybe_unused]] const void* data, [[maybe_unused]] std::int64_t size) const {
 #ifdef ELASTIC_HAS_RUNTIME_CACHE
   using Fault = nvinfer1::EngineInvalidityDiagnostics;
@@ -190,6 +194,23 @@ bool Engine::recordable([[maybe_unused]] nvinfer1::IExecutionContext& context,
 
 void Engine::warn(const std::string& text) const {
   if (warn_) warn_(text);
+}
+
+void Engine::check_weights(const WeightRecipe& recipe) const {
+  std::map<std::string, const WeightInput*> inputs;
+  for (const WeightInput& input : recipe.inputs) inputs[input.name] = &input;
+  for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
+    const char* name = engine_->getIOTensorName(i);
+    const auto found = inputs.find(name);
+    if (found == inputs.end()) continue;
+    const WeightInput& input = *found->second;
+    const nvinfer1::Dims dims = engine_->getTensorShape(name);
+    const std::vector<std::int64_t> shape(dims.d, dims.d + std::max(dims.nbDims, 0));
+    const auto width = static_cast<std::size_t>(itemsize(input.parts[0].dtype));
+    if (shape != input.shape() || element_size(engine_->getTensorDataType(name)) != width)
+      throw InputError("weight " + show(name), "the shape and dtype that " + file_ + " has",
+                       "others in weights.json", "export the bundle again");
+  }
 }
 
 std::unique_ptr<nvinfer1::IRuntimeConfig> Engine::make_config(bool replay) {
