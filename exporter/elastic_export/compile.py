@@ -56,7 +56,7 @@ def export(
             writer.keep_all(file for result in results if result.kept for file in result.kept.files)
             writer.keep_all(old.quantised)
             weights = make_weights(job, writer, lambda: fingerprint(job.checkpoint.shards, job.parent))
-            weights.place([result.budget for result in made])
+            weights.place([result.budget for result in made], progress)
         _make_models(job, made, weights, writer, progress)
         if job.options.verify and made:  # in one pass over the parent, and before an engine is built of a wrong file
             with progress.step("verify"):

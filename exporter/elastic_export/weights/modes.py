@@ -17,6 +17,7 @@ from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBits
 from elastic_export.plan.job import ExportJob
+from elastic_export.progress import Progress
 from elastic_export.weights.initialised import write_initialised
 from elastic_export.weights.quantised import Quantised, counted_beside
 from elastic_export.weights.recipe import quantised_recipe, shared_recipe, sliced_recipe
@@ -68,11 +69,12 @@ class Weights(ABC):
         checkpoint = self._job.checkpoint
         return stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, self._job.precision)
 
-    def place(self, budgets: Sequence[Budget]) -> None:
+    def place(self, budgets: Sequence[Budget], progress: Progress) -> None:
         """What is done once, before the first budget, and for budgets that copy their parts of the shards all of it.
 
         Args:
             budgets: those that will be bound.
+            progress: hears how far it is, where it takes long.
         """
         for shard in self._job.checkpoint.shards:
             self._store.watch(shard)
@@ -114,7 +116,7 @@ class Weights(ABC):
 class SharedWeights(Weights):
     """The parent's shards, linked; every budget takes slices of them."""
 
-    def place(self, budgets: Sequence[Budget]) -> None:
+    def place(self, budgets: Sequence[Budget], progress: Progress) -> None:
         """Link the shards, or name them where they stay outside."""
         for shard in self._job.checkpoint.shards:
             if self._job.options.external_weights:
@@ -142,11 +144,14 @@ class QuantisedWeights(Weights):
         self._tensors: dict[str, TensorRef] | None = None
         self._lost: dict[str, WeightTally] = {}
 
-    def place(self, budgets: Sequence[Budget]) -> None:
+    def place(self, budgets: Sequence[Budget], progress: Progress) -> None:
         """Quantise what neither the older bundle has nor an export that did not end, take it into the bundle, and count
         what that takes from the budgets.
+
+        Where the files are there that is as much reading, and the rounding again: what the bundle's reports say is of
+        budgets that keep other rows and columns, and the files do not hold what was rounded.
         """
-        super().place(budgets)
+        super().place(budgets, progress)
         store, here, job = self._store, self._store.folder("weights"), self._job
         parent = Quantised(job.checkpoint, self._eight_bits, budgets, precision=job.precision, parent=self._parent)
 
@@ -154,6 +159,7 @@ class QuantisedWeights(Weights):
             store.adopt(path, f"weights/{path.name}", known)
             store.spend(counted_beside(path))
 
+        progress.watch(parent.gauge())
         self._tensors = parent.found(here)
         if self._tensors is None:
             self._lost = parent.write(store.beside(_QUANTISED), adopt)

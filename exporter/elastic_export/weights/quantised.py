@@ -24,6 +24,7 @@ from elastic_export.checkpoint.conversion import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBitMatrix, EightBits
+from elastic_export.progress import Gauge
 from elastic_export.weights.counted import Kept, complete
 from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
 from elastic_export.weights.row_losses import Losses
@@ -69,6 +70,11 @@ class Quantised:
         groups = _groups(list(_stored(checkpoint, eight_bits, precision)), max_file_bytes)
         names = (f"{PREFIX}{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups)))
         self._files = [_File.of(name, group, parent) for name, group in zip(names, groups, strict=True)]
+        self._done = 0
+
+    def gauge(self) -> Gauge:
+        """How far `write` is, or `measure`: bytes of what is stored, of all files."""
+        return Gauge(sum(file.nbytes for file in self._files), lambda: self._done)
 
     def found(self, folder: Path) -> dict[str, TensorRef] | None:
         """What is stored, by its name, where `folder` has all files, else None; only their headers are read."""
@@ -131,6 +137,7 @@ class Quantised:
             for item in file.items:
                 for array in _arrays(self._checkpoint, item, losses):
                     _append(out, array.reshape(-1).view(np.uint8))
+                self._done += item.nbytes
         self._kept.write(counted_beside(path), file.header, losses.tallies)
         complete(part, path)
         return out.digest, losses.tallies
@@ -142,6 +149,8 @@ class Quantised:
         if lost is None:
             lost = self._measured(file)
             self._kept.write(beside, file.header, lost)
+        else:
+            self._done += file.nbytes
         return lost
 
     def _measured(self, file: _File) -> dict[str, WeightTally]:
@@ -152,6 +161,7 @@ class Quantised:
             else:
                 for _ in _arrays(self._checkpoint, item, losses):
                     pass
+            self._done += item.nbytes
         return losses.tallies
 
 
@@ -204,10 +214,15 @@ class _File:
         tensors = {n: kind for item in items for n, kind in item.tensors.items()}
         return cls(name, items, *encode_header(tensors, {"format": FORMAT, "parent": parent}))
 
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors."""
+        return sum(item.nbytes for item in self.items)
+
     def is_in(self, folder: Path) -> bool:
         """Whether that folder has it, by its header and size."""
         path = folder / self.name
-        if not path.is_file() or path.stat().st_size != len(self.header) + sum(e.nbytes for e in self.entries.values()):
+        if not path.is_file() or path.stat().st_size != len(self.header) + self.nbytes:
             return False
         with path.open("rb") as file:
             return file.read(len(self.header)) == self.header
