@@ -92,6 +92,34 @@ def test_other_widths_are_cut_from_the_same_file_and_counted_anew(
     assert contents(full) == contents(tmp_path / "new")
 
 
+def test_killed_while_a_budget_is_counted(
+    tmp_path: Path, checkpoint: Path, seen: Seen, full: Path, rounded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle stays; and what an export before it left beside, quantising something else, goes with the next."""
+    before, beside = contents(full), tmp_path / ".out.quantised"
+    beside.mkdir()
+    (beside / "q8-00001-of-00009.safetensors").write_bytes(b"of another parent")
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "measure", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoint, full, seen, budgets="half", add=True, **INT8)
+    assert contents(full) == before
+    assert len(list(beside.iterdir())) == 1
+    run(checkpoint, full, seen, budgets="half", add=True, **INT8)
+    run(checkpoint, tmp_path / "both", seen, **INT8)
+    assert contents(full) == contents(tmp_path / "both")
+    assert not beside.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "measure", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoint, full, seen, budgets="half", **INT8, logits="all")
+    assert not beside.exists(), "nothing was begun there"
+
+
 def test_what_is_beside_it_does_not_decide(
     tmp_path: Path, checkpoint: Path, seen: Seen, full: Path, rounded: list[str]
 ) -> None:

@@ -171,6 +171,10 @@ class BundleWriter:
         """A folder for what an export that does not end leaves to the next one (unfinished.py)."""
         return self._unfinished.folder(name)
 
+    def left_beside(self, name: str) -> Path | None:
+        """That folder where an export before this one left it, None where none did."""
+        return self._unfinished.left(name)
+
     def adopt(self, source: Path, relative: str, digest: str | None) -> None:
         """Take a file of a folder that `beside` gave; `finish` reads it where its sha256 is not known."""
         target = self.folder(str(Path(relative).parent)) / Path(relative).name

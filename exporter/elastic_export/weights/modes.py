@@ -19,7 +19,7 @@ from elastic_export.layers.eight_bits import EightBits
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress
 from elastic_export.weights.initialised import write_initialised
-from elastic_export.weights.quantised import Quantised, counted_beside
+from elastic_export.weights.quantised import Quantised, counted_beside, left_in
 from elastic_export.weights.recipe import quantised_recipe, shared_recipe, sliced_recipe
 from elastic_export.weights.sliced import write_sliced
 from elastic_export.weights.weight_loss import Rounding, WeightTally
@@ -50,6 +50,9 @@ class Store(Protocol):
 
     def beside(self, name: str) -> Path:
         """A folder beside the bundle that stays until one is published, and outlives a run that ends before."""
+
+    def left_beside(self, name: str) -> Path | None:
+        """That folder where there is one already."""
 
     def adopt(self, source: Path, relative: str, digest: str | None) -> object:
         """Take a file from there into the bundle, with its sha256 where it is known."""
@@ -166,6 +169,10 @@ class QuantisedWeights(Weights):
             self._tensors = parent.found(here)
         elif budgets:
             self._lost = parent.measure()
+        # What an export that ended left and this one did not take up has the size of a model.
+        if (beside := store.left_beside(_QUANTISED)) is not None:
+            for left in left_in(beside):
+                store.spend(left)
 
     def bind(self, budget: Budget, model: EmittedModel) -> None:
         """Write the recipe."""

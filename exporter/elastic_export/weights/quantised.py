@@ -103,7 +103,7 @@ class Quantised:
             # A file as old as the parent may be of what its shards held before.
             changed = max(shard.stat().st_mtime_ns for shard in self._checkpoint.shards)
             wanted = {name for file in self._files for name in (file.name, counted_beside(folder / file.name).name)}
-            for left in folder.glob(f"{PREFIX}*"):
+            for left in left_in(folder):
                 if left.name not in wanted:
                     left.unlink()
             lost = list[dict[str, WeightTally]]()
@@ -266,6 +266,11 @@ def _append(out: DigestedFile, data: Array) -> None:
 def counted_beside(file: Path) -> Path:
     """Where it lies what budgets lost of one of these files, in a folder that no bundle is."""
     return file.with_suffix(".json")
+
+
+def left_in(folder: Path) -> list[Path]:
+    """What runs that ended have left in such a folder, of whichever parent."""
+    return list(folder.glob(f"{PREFIX}*"))
 
 
 def is_quantised_file(path: str) -> bool:
