@@ -28,7 +28,8 @@ from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.engine.packages import package_folder
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.contract import LIMITS, plugin_folder
-from elastic_export.plan.job import EngineJob, ExportJob
+from elastic_export.plan.engine_jobs import EngineJob
+from elastic_export.plan.job import ExportJob
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import FileEntry
 

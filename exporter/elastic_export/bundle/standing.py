@@ -31,7 +31,8 @@ from elastic_export.bundle.made_from import (
 from elastic_export.bundle.merge import staying_engines
 from elastic_export.engine.engine_facts import EngineReport
 from elastic_export.layers.budget import Budget
-from elastic_export.plan.job import EngineJob, ExportJob
+from elastic_export.plan.engine_jobs import EngineJob
+from elastic_export.plan.job import ExportJob
 from elastic_export.weights.quantised import is_quantised_file
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.jsonfile import read_json
