@@ -214,8 +214,8 @@ class Standing:
             if entry.quantisation is not None:
                 model = _objects(self._report(entry) or {}, "made_from").get("model", {})
                 made = {name: model[name] for name in origin_of_quantised(self._job, "") if name in model}
-                differing = self._differing(made, lambda checkpoint: origin_of_quantised(self._job, checkpoint))
-                found.append(differing if made else ["made_from"])
+                changed = self._differing(made, lambda checkpoint: origin_of_quantised(self._job, checkpoint))
+                found.append(changed if made else ["made_from"])
         return min(found, key=len, default=["made_from"])
 
     def _differing(self, made: Origin, wanted: Callable[[str], Origin]) -> list[str]:

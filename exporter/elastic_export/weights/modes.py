@@ -151,8 +151,8 @@ class QuantisedWeights(Weights):
         """Quantise what neither the older bundle has nor an export that did not end, take it into the bundle, and count
         what that takes from the budgets.
 
-        Where the files are there that is as much reading, and the rounding again: what the bundle's reports say is of
-        budgets that keep other rows and columns, and the files do not hold what was rounded.
+        Where the files are there, counting means to read the parent and to round it again: what the bundle's reports
+        say is of budgets that keep other rows and columns, and the files hold what values became, not what they were.
         """
         super().place(budgets, progress)
         store, here, job = self._store, self._store.folder("weights"), self._job
