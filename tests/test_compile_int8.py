@@ -22,8 +22,9 @@ from elastic_export.engine.request import EngineRequest
 from elastic_export.evaluate.counterpart import counterparts
 from elastic_export.evaluate.from_bundle import bundle_models
 from elastic_export.evaluate.lost_rows import weight_loss
-from elastic_export.plan.job import ExportOptions, plan_job
-from elastic_export.progress import Progress
+from elastic_export.plan.eight_bits import parent_bytes
+from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
+from elastic_export.progress import Gauge, Progress
 from elastic_export.weights import quantised as room
 from elastic_runtime import Request
 from elastic_runtime.bundle import Bundle
@@ -62,9 +63,13 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def run(source: Path, output: Path, budgets: str = "all", **options: Any) -> ExportResult:
+def job_of(source: Path, output: Path, budgets: str, **options: Any) -> ExportJob:
     asked = {"max_tokens": 16, "max_contexts": (64,), "ops": "native", "quantise": "int8", **options}
-    job = plan_job(Checkpoint.open(source), ExportOptions(budgets, "rtx5080", output, **asked), demo=False)
+    return plan_job(Checkpoint.open(source), ExportOptions(budgets, "rtx5080", output, **asked), demo=False)
+
+
+def run(source: Path, output: Path, budgets: str = "all", **options: Any) -> ExportResult:
+    job = job_of(source, output, budgets, **options)
     with remembering_digests(distrust=False) as digests:
         return unchanged(job, Progress(), digests) or export(job, Progress(), digests=digests)
 
@@ -153,6 +158,26 @@ def test_a_run_that_failed_leaves_the_file_to_the_next(
     assert rounded == first
     assert not (tmp_path / ".out.quantised").exists()
     assert verify_bundle(out).passed
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_it_is_told_how_far_the_weights_are(source: Path, tmp_path: Path, rounded: list[str], there: bool) -> None:
+    """While they are quantised, and where a budget is counted beside files that are there."""
+
+    class Heard(Progress):
+        def watch(self, gauge: Gauge) -> None:
+            gauges[self.running] = gauge
+
+        def begin(self, name: str, subject: str) -> None:
+            self.running = name
+
+    gauges, job = dict[str, Gauge](), job_of(source, tmp_path / "out", "small", verify=False, add=there)
+    if there:
+        run(source, tmp_path / "out", "full", verify=False)
+    export(job, Heard())
+    assert job.eight_bits is not None
+    total = parent_bytes(job.checkpoint, job.precision, job.eight_bits)
+    assert gauges["weights"].done() == gauges["weights"].total == total
 
 
 def test_another_parent_is_quantised_anew(source: Path, tmp_path: Path, rounded: list[str]) -> None:

@@ -53,9 +53,10 @@ def export(
         results = [BudgetResult(b, job.size_of(b), old.model(b)) for b in job.budgets]
         made = [result for result in results if result.kept is None]
         with progress.step("weights"):  # before any budget: recipes name these files, verification reads them there
-            writer.keep_all(dict.fromkeys(file for result in results if result.kept for file in result.kept.files))
+            writer.keep_all(file for result in results if result.kept for file in result.kept.files)
+            writer.keep_all(old.quantised)
             weights = make_weights(job, writer, lambda: fingerprint(job.checkpoint.shards, job.parent))
-            weights.place([result.budget for result in made])
+            weights.place([result.budget for result in made], progress)
         _make_models(job, made, weights, writer, progress)
         if job.options.verify and made:  # in one pass over the parent, and before an engine is built of a wrong file
             with progress.step("verify"):

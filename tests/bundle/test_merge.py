@@ -10,7 +10,7 @@ from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import FileEntry
 
 
@@ -105,23 +105,6 @@ def test_engines_of_another_graph_are_not_kept_beside_a_new_one(tmp_path: Path, 
     export(tmp_path / "out", {"big": [("rtx5080", 1024)]})
     with pytest.raises(InputError, match=r"budget big: expected as in the bundle, the big/model\.onnx of its other"):
         export(tmp_path / "out", {"big": [("rtx4090", 1024)]}, add=True, text="changed")
-
-
-def test_a_damaged_kept_file_is_named(tmp_path: Path, export: Callable) -> None:
-    export(tmp_path / "out", {"big": [("rtx5080", 1024)]})
-    engine = tmp_path / "out/big/rtx5080.engine"
-    engine.write_bytes(b"X" + engine.read_bytes()[1:])
-    with pytest.raises(BuildError, match=r"rtx5080\.engine: expected the file of the manifest, found a damaged"):
-        export(tmp_path / "out", {"small": []}, add=True)
-
-
-def test_a_missing_kept_file_is_named(tmp_path: Path, export: Callable) -> None:
-    export(tmp_path / "out", {"big": [("rtx5080", 1024)]})
-    (tmp_path / "out/big/rtx5080.engine").unlink()
-    with pytest.raises(
-        BuildError, match=r"rtx5080\.engine: expected the file of the manifest, found none\. Export without"
-    ):
-        export(tmp_path / "out", {"small": []}, add=True)
 
 
 def test_what_cannot_be_added_is_refused_before_anything_is_built(

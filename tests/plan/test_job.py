@@ -46,24 +46,6 @@ def plan(folders: dict[str, Path], tmp_path: Path) -> Plan:
     return make
 
 
-def test_targets_of_one_compute_capability_are_one_engine_per_context(plan: Plan) -> None:
-    job = plan(targets="rtx5080,rtx3090,rtx5090", max_contexts=(256, 128))
-    found = [([t.name for t in e.targets], e.capabilities, e.max_context) for e in job.engines]
-    assert found == [
-        (["rtx5080", "rtx5090"], ("SM120",), 128),
-        (["rtx5080", "rtx5090"], ("SM120",), 256),
-        (["rtx3090"], ("SM86",), 128),
-        (["rtx3090"], ("SM86",), 256),
-    ]
-    assert job.engines[0].file(job.targets[0]) == "rtx5080.128.engine"
-    assert plan().engines[0].file(job.targets[0]) == "rtx5080.engine"
-
-
-def test_a_portable_target_leaves_out_what_cannot_hold_the_precision(plan: Plan) -> None:
-    assert "SM75" not in plan(targets="rtx").engines[0].capabilities
-    assert "SM75" in plan(targets="rtx", precision="fp16", weights="sliced").engines[0].capabilities
-
-
 @pytest.mark.parametrize(("name", "precision", "width"), [("bf16", None, 2), ("fp32", None, 4), ("bf16", "fp32", 4)])
 def test_sizes_are_those_of_the_stored_weights(plan: Plan, name: str, precision: str | None, width: int) -> None:
     job = plan(name, precision=precision, weights="sliced")

@@ -24,6 +24,7 @@ from elastic_export.layers.budget import Budget
 from elastic_export.layers.kept import slice_array, tensor_runs
 from elastic_export.passes import budget_passes, run_passes
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
+from elastic_export.progress import Progress
 from elastic_export.reference import budget_masks
 from elastic_export.trace.trace import trace_parent
 from elastic_export.verify.verify import stored_weight
@@ -86,7 +87,7 @@ def test_what_a_consumer_loads_is_the_slice(
     }
     with BundleWriter(job.options.output) as writer:
         weights = make_weights(job, writer, lambda: "parent")
-        weights.place([HALF])
+        weights.place([HALF], Progress())
         assert weights.stored("backbone.layers.0.mixer.A_log") == "fp32"
         assert weights.stored("lm_head.weight") == job.precision
         emitted = emitted_of(job, parent, weights, writer.folder("half") / "model.onnx")
@@ -134,7 +135,7 @@ def initializers(path: Path) -> dict[str, Any]:
 def test_external_shards_are_named_with_their_digests(job_of: Callable[..., ExportJob], folder: Path) -> None:
     job = job_of(external_weights=True)
     with BundleWriter(job.options.output) as writer:
-        make_weights(job, writer, lambda: "parent").place([HALF])
+        make_weights(job, writer, lambda: "parent").place([HALF], Progress())
         assert [entry.result().path for entry in writer._external.values()] == sorted(
             p.name for p in folder.glob("*.safetensors")
         )

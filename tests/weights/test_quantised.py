@@ -280,6 +280,24 @@ def test_what_is_lost_is_the_same_whoever_wrote_the_files(
     assert len(measured) == 2 * len(EightBits.of(ARCH, []).matrices)
 
 
+def test_how_far_it_is(parent: Callable[..., Quantised], tmp_path: Path) -> None:
+    """By the bytes of what is stored, whoever writes it: one that finds files is as far as that; and of counting."""
+    half, done = parent(), list[int]()
+    gauge = half.gauge()
+    half.write(tmp_path, lambda path, digest: done.append(gauge.done()))
+    files = sorted(tmp_path.glob("*.safetensors"))
+    sizes = [sum(entry.nbytes for entry in read_header(path).values()) for path in files]
+    assert done == list(np.cumsum(sizes))
+    assert gauge.total == sum(sizes)
+    files[0].unlink()
+    for work in (lambda again: again.write(tmp_path, lambda path, digest: None), lambda again: again.measure()):
+        again = parent()
+        gauge = again.gauge()
+        assert gauge.done() == 0
+        work(again)
+        assert gauge.done() == gauge.total == sum(sizes)
+
+
 def test_what_another_budget_file_has_lost_of_a_file_of_that_name_is_not_taken(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,19 @@ def test_neither_bands_nor_their_order_change_a_bit(rows: Floats, budgets: dict[
     assert counted(rows, budgets, band, back=True) == counted(rows, budgets)
 
 
+@pytest.mark.parametrize(("beside", "apart"), [((384, 576), 1e-14), ((383, 579), 2e-8)])
+def test_what_a_budget_loses_is_the_same_whichever_are_counted_with_it(beside: tuple[int, ...], apart: float) -> None:
+    """A report's five digits are then the same of a budget that is added; exactly, where all cut whole blocks."""
+    rows = np.random.default_rng(0).standard_normal((64, 640)).astype(np.float32)
+    every, mine = ((0, 64),), ((0, 512),)
+    alone = counted(rows, {"a": (every, mine)})["a"]
+    others: dict[str, TensorRuns] = {f"{columns}": (every, ((0, columns),)) for columns in beside}
+    among = counted(rows, {"a": (every, mine), "full": (every, ((0, 640),)), **others})["a"]
+    assert (among.errors, among.squares) == pytest.approx((alone.errors, alone.squares), rel=apart, abs=0)
+    assert [row.row for row in among.rows] == [row.row for row in alone.rows]
+    assert [row.error for row in among.rows] == pytest.approx([row.error for row in alone.rows], rel=apart, abs=0)
+
+
 def test_columns_are_of_one_class_where_the_same_budgets_keep_them() -> None:
     kept = [((0, 12),), ((0, 3), (6, 3)), ((0, 3), (6, 3))]  # a parent of 4 heads of 3, and 2 of its heads
     classes = ColumnClasses(12, kept)

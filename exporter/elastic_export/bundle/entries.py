@@ -13,7 +13,8 @@ from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.versions import versions
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.plan.activation import logits_buffer
-from elastic_export.plan.job import EngineJob, ExportJob
+from elastic_export.plan.engine_jobs import EngineJob
+from elastic_export.plan.job import ExportJob
 from elastic_export.plan.reckoning import fits, has_scalar_widths, widths
 from elastic_runtime.errors import ElasticError, InternalError
 from elastic_runtime.fit.targets import Target

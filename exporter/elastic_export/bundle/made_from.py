@@ -1,6 +1,6 @@
 """What every artefact of a bundle was made from, as its budget's report keeps it under `made_from`.
 
-    model     ONNX file, recipe or sliced checkpoint of a budget
+    model     ONNX file, recipe or sliced checkpoint of a budget; the part of it that is the parent's in eight bits too
     evidence  golden run and checks
     engines   by file
 
@@ -28,7 +28,8 @@ from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.engine.packages import package_folder
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.contract import LIMITS, plugin_folder
-from elastic_export.plan.job import EngineJob, ExportJob
+from elastic_export.plan.engine_jobs import EngineJob
+from elastic_export.plan.job import ExportJob
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import FileEntry
 
@@ -48,10 +49,19 @@ def origin_of_model(job: ExportJob, budget: Budget, checkpoint: str) -> Origin:
         **_makers(job),
     }
     if job.eight_bits is not None:
-        origin["quantised"] = _digest(astuple(job.eight_bits))
+        origin |= origin_of_quantised(job, checkpoint)
     if options.weights == "sliced":  # tokenizer and licence lie beside the shards
         origin["companions"] = _digest([astuple(entry) for entry in shipped_digests(job.checkpoint)])
     return origin
+
+
+def origin_of_quantised(job: ExportJob, checkpoint: str) -> Origin:
+    """Of the files of the parent in eight bits, which are the same whichever budgets slice them: what the origins of
+    their models have in common.
+    """
+    assert job.eight_bits is not None
+    stored = _digest([job.precision, astuple(job.eight_bits)])
+    return {"checkpoint": checkpoint, "quantised": stored, **_makers(job)}
 
 
 def origin_of_evidence(

@@ -25,12 +25,14 @@ from elastic_export.bundle.made_from import (
     origin_of_engine,
     origin_of_evidence,
     origin_of_model,
+    origin_of_quantised,
     serves,
 )
 from elastic_export.bundle.merge import staying_engines
 from elastic_export.engine.engine_facts import EngineReport
 from elastic_export.layers.budget import Budget
-from elastic_export.plan.job import EngineJob, ExportJob
+from elastic_export.plan.engine_jobs import EngineJob
+from elastic_export.plan.job import ExportJob
 from elastic_export.weights.quantised import is_quantised_file
 from elastic_runtime.errors import ElasticError
 from elastic_runtime.format.jsonfile import read_json
@@ -41,6 +43,7 @@ from elastic_runtime.format.records import decode
 _WORDS = {
     "checkpoint": "other weights or another config",
     "budget": "other widths or layers",
+    "quantised": "other matrices",
     "options": "other options",
     "companions": "other tokenizer or licence files",
     "exporter": "another exporter",
@@ -58,7 +61,7 @@ _NEEDED = {"passed", "checks", "run", "conversion", "rounding", "engines"}
 @dataclass(frozen=True)
 class KeptModel:
     """A budget whose ONNX file, weights and evidence need not be made again: its entry and report in the older bundle,
-    and the files that stay: all but engines and report, and with them a quantised parent that budgets share.
+    and the files of its own that stay: all but engines and report.
     """
 
     entry: BudgetEntry
@@ -129,11 +132,26 @@ class Standing:
             return None
         changed = ["made_from"] if report is None else self._changed(budget, entry, report)
         if report is None or changed:
-            self._say(f"{budget.name}: made again: {', '.join(_WORDS.get(name, name) for name in changed)}")
+            self._say_again(budget.name, changed)
             return None
         files = self._files(entry, with_golden=self._job.options.verify)
-        damaged = [file for file in files if not self.whole(file)]  # all of them, so that each is named
-        return None if damaged else KeptModel(entry, report, files)
+        sliced = entry.quantisation is None or self.quantised  # what its recipe is of
+        return KeptModel(entry, report, files) if self._all_whole(files) and sliced else None
+
+    @cached_property
+    def quantised(self) -> tuple[FileEntry, ...]:
+        """The files of the parent in eight bits, if the job's budgets slice such files and these can stay, whichever
+        budgets they were made for. Says why not.
+
+        All or none: a damaged one is rare, and they are counted and made in one go.
+        """
+        if self.manifest is None or self._job.eight_bits is None:
+            return ()
+        files = tuple(file for file in self.manifest.files if is_quantised_file(file.path))
+        if files and (changed := self._requantised(self.manifest)):
+            self._say_again("the parent in eight bits", changed)
+            return ()
+        return files if self._all_whole(files) else ()
 
     def engine(self, budget: str, engine: EngineJob, files: Iterable[FileEntry]) -> KeptEngine | None:
         """An engine, of whatever target, that was built from the same ONNX file (among `files`) and request."""
@@ -178,11 +196,7 @@ class Standing:
         assert self.manifest is not None
         origins = _objects(report, "made_from")
         model, evidence = (origins.get(name, {}) for name in ("model", "evidence"))
-        # Without the checkpoint first: its digests may take a while, and need not where all else has changed anyway.
-        before = model.get("checkpoint", "")
-        changed = differing(model, origin_of_model(self._job, budget, before))
-        if not changed and before != self._checkpoint:
-            changed = ["checkpoint"]
+        changed = self._differing(model, lambda checkpoint: origin_of_model(self._job, budget, checkpoint))
         if not changed and self._job.options.verify:
             limits, files = self.limits(budget.name), self.manifest.files
             wanted = origin_of_evidence(self._job, budget.name, files, self._checkpoint, limits)
@@ -191,11 +205,37 @@ class Standing:
             changed = ["made_from"]
         return changed if model else ["made_from"]
 
+    def _requantised(self, manifest: Manifest) -> list[str]:
+        """What is not as it was when the parent was quantised, as the report that agrees most has it: each budget in
+        eight bits says it, and that of an export before this one, which `--add` left, may speak of another exporter.
+        """
+        found = list[list[str]]()
+        for entry in manifest.budgets:
+            if entry.quantisation is not None:
+                model = _objects(self._report(entry) or {}, "made_from").get("model", {})
+                made = {name: model[name] for name in origin_of_quantised(self._job, "") if name in model}
+                changed = self._differing(made, lambda checkpoint: origin_of_quantised(self._job, checkpoint))
+                found.append(changed if made else ["made_from"])
+        return min(found, key=len, default=["made_from"])
+
+    def _differing(self, made: Origin, wanted: Callable[[str], Origin]) -> list[str]:
+        """The names on which an origin and the wanted one, of some checkpoint's digest, do not agree."""
+        # Without the checkpoint first: its digests may take a while, and need not where all else has changed anyway.
+        before = made.get("checkpoint", "")
+        changed = differing(made, wanted(before))
+        return changed or (["checkpoint"] if before != self._checkpoint else [])
+
+    def _all_whole(self, files: Iterable[FileEntry]) -> bool:
+        """Whether none of them is damaged; all are looked at, so that each that is gets named."""
+        return not [file for file in files if not self.whole(file)]
+
+    def _say_again(self, what: str, changed: Iterable[str]) -> None:
+        self._say(f"{what}: made again: {', '.join(_WORDS.get(name, name) for name in changed)}")
+
     def _files(self, entry: BudgetEntry, *, with_golden: bool) -> tuple[FileEntry, ...]:
         assert self.manifest is not None
         others = {entry.report, *(engine.file for engine in entry.engines), None if with_golden else entry.golden}
         inside = [file for file in self.manifest.files if file.path.startswith(f"{entry.name}/")]
-        inside += [file for file in self.manifest.files if entry.quantisation and is_quantised_file(file.path)]
         return tuple(file for file in inside if file.path not in others)
 
     def _report(self, entry: BudgetEntry | None) -> dict[str, Any] | None:

@@ -121,7 +121,7 @@ def _same_sources(job: ExportJob, manifest: Manifest, standing: Standing) -> boo
 
 
 def _outside(files: Iterable[FileEntry], budgets: set[str]) -> dict[str, FileEntry]:
-    """The files that belong to no budget; a quantised parent belongs to all (`KeptModel.files`)."""
+    """The files that belong to no budget and are the checkpoint's own (a quantised parent is not)."""
     ours = (entry for entry in files if not is_quantised_file(entry.path))
     return {entry.path: entry for entry in ours if entry.path.split("/")[0] not in budgets}
 

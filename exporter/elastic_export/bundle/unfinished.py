@@ -35,7 +35,7 @@ class Unfinished:
             OSError: the folder cannot be made.
         """
         if what not in self._folders:
-            path = self._output.with_name(f".{self._output.name}.{what}")
+            path = self._place(what)
             path.mkdir(exist_ok=True)
             lock = hold(path)
             if lock is None:
@@ -43,6 +43,10 @@ class Unfinished:
                 path.mkdir()
             self._folders[what] = path, lock
         return self._folders[what][0]
+
+    def left(self, what: str) -> Path | None:
+        """That folder where there is one, None where no export left any. Raises as `folder` does."""
+        return self.folder(what) if self._place(what).is_dir() else None
 
     def take(self, file: Path, target: Path) -> None:
         """Make `target`, in the stage, the same bytes as a file of such a folder, and spend that."""
@@ -63,6 +67,9 @@ class Unfinished:
                     file.unlink(missing_ok=True)
                 with suppress(OSError):  # something of somebody's
                     path.rmdir()
+
+    def _place(self, what: str) -> Path:
+        return self._output.with_name(f".{self._output.name}.{what}")
 
     def close(self) -> None:
         """Let go of the locks; what is there stays for the next export."""

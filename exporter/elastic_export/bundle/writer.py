@@ -23,17 +23,15 @@ from types import TracebackType
 from typing import Any
 
 from elastic_export.bundle.beside import failed_report, run_record_file
+from elastic_export.bundle.carry_over import carry_over, damaged
 from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
 from elastic_export.bundle.entries import check_readable, manifest_of
-from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.merge import (
-    KeptReport,
     check_same,
     check_same_graph,
     graph_files,
     is_graph_file,
-    merge,
     options_of,
     staying_engines,
 )
@@ -44,10 +42,8 @@ from elastic_export.bundle.unfinished import Unfinished
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
-from elastic_runtime.errors import BuildError, ElasticError, InternalError, advised
-from elastic_runtime.format.digest import file_digest
+from elastic_runtime.errors import InternalError
 from elastic_runtime.format.interface import OpsMode
-from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.format.manifest_reader import NAME
 
@@ -156,7 +152,7 @@ class BundleWriter:
         try:
             duplicate(source, target)
         except FileNotFoundError as error:
-            raise _damaged(source, "none any more", _AGAIN) from error
+            raise damaged(source, "none any more", _AGAIN) from error
         self._kept[relative] = replace(entry, path=relative)
         large = entry.size >= LEAST_REMEMBERED and target.stat().st_size == entry.size
         known = entry_at_hand(self._kept[relative]) if large else self._digests.of_ours(target, relative)
@@ -170,6 +166,10 @@ class BundleWriter:
     def beside(self, name: str) -> Path:
         """A folder for what an export that does not end leaves to the next one (unfinished.py)."""
         return self._unfinished.folder(name)
+
+    def left_beside(self, name: str) -> Path | None:
+        """That folder where an export before this one left it, None where none did."""
+        return self._unfinished.left(name)
 
     def adopt(self, source: Path, relative: str, digest: str | None) -> None:
         """Take a file of a folder that `beside` gave; `finish` reads it where its sha256 is not known."""
@@ -223,11 +223,11 @@ class BundleWriter:
         manifest = replace(manifest, files=self._entries(), external_weights=external)
         for entry in manifest.files:
             if self._kept.get(entry.path, entry) != entry:
-                raise _damaged(self.output / entry.path, "another one, by another export", _AGAIN)
+                raise damaged(self.output / entry.path, "another one, by another export", _AGAIN)
         self._digests.check_unchanged()
         self._link_unchanged(manifest.files)
         if self._add and self.previous is not None:
-            manifest = self._keep_old(self.previous, manifest)
+            manifest = carry_over(self.previous, manifest, self.output, self.path, self._keep_file, self._say)
         manifest = ordered(replace(manifest, options=options_of(manifest)))
         text = manifest.to_json()
         check_readable(text)
@@ -297,43 +297,9 @@ class BundleWriter:
             if before is not None and old.is_file() and not old.samefile(target):
                 link_same(old, target, entry, before)
 
-    def _keep_old(self, previous: Manifest, manifest: Manifest) -> Manifest:
-        merged = merge(previous, manifest, self._kept_golden(previous, manifest))
-        for path, entry in merged.kept.items():
-            old = self.output / entry.path
-            if not old.is_file():
-                raise _damaged(old, "none")
-            placed = self._place(old, path, trust=False, old=None).result()
-            if (placed.size, placed.sha256) != (entry.size, entry.sha256):
-                raise _damaged(old, "a damaged one")
-        reports = {report.path: self._complete(previous, report) for report in merged.reports}
-        files = tuple(reports.get(entry.path, entry) for entry in merged.manifest.files)
-        return replace(merged.manifest, files=files)
-
-    def _kept_golden(self, previous: Manifest, manifest: Manifest) -> set[str]:
-        kept = set()
-        for budget in manifest.budgets:
-            try:
-                if keeps_golden(previous, manifest, budget, self.output):
-                    kept.add(budget.name)
-                elif budget.golden is None and (before := previous.budget(budget.name)) and before.golden:
-                    self._say(f"{budget.name}: its golden run is dropped: it is of other files or larger limits")
-            except ElasticError as error:
-                raise _damaged(self.output / budget.name, "a damaged golden run") from error
-        return kept
-
-    def _complete(self, previous: Manifest, report: KeptReport) -> FileEntry:
-        """Write into a budget's report what the old one says of what stays."""
-        entry, path = previous.file(report.old_path), self.output / report.old_path
-        if entry is None or not path.is_file() or file_digest(path) != (entry.size, entry.sha256):
-            raise _damaged(path, "a damaged one")
-        target = self.path / report.path
-        with advised("export without --add"):
-            whole = complete_report(read_json(target), read_json(path), report.engines, evidence=report.evidence)
-        beside = target.with_name(f"{target.name}.whole")  # and not into the file: it may be a link to the old bundle's
-        beside.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
-        beside.replace(target)
-        return FileEntry(report.path, *file_digest(target))
+    def _keep_file(self, old: Path, relative: str) -> FileEntry:
+        """Take a file of the older bundle that nobody has looked at yet."""
+        return self._place(old, relative, trust=False, old=None).result()
 
 
 @contextmanager
@@ -348,7 +314,3 @@ def writer_of(job: ExportJob, say: Say, digests: Digests) -> Iterator[BundleWrit
             check_dumps(options.output)
         writer.check_addable(manifest_of(job, ()))
         yield writer
-
-
-def _damaged(path: Path, found: str, todo: str = "export without --add") -> BuildError:
-    return BuildError(str(path), expected="the file of the manifest", found=found, todo=todo)

@@ -8,7 +8,8 @@ from elastic_export.emit import ModelFile
 from elastic_export.engine.request import EngineRequest
 from elastic_export.ops.plugins import creators_of, mode_of, plugins_of
 from elastic_export.plan.activation import activation_bounds, size_bound
-from elastic_export.plan.job import EngineJob, ExportJob
+from elastic_export.plan.engine_jobs import EngineJob
+from elastic_export.plan.job import ExportJob
 
 
 def engine_request(job: ExportJob, model: ModelFile, engine: EngineJob, output: Path) -> EngineRequest:

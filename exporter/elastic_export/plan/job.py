@@ -21,9 +21,10 @@ from elastic_export.plan.eight_bits import (
     plan_eight_bits,
     weight_bytes,
 )
+from elastic_export.plan.engine_jobs import EngineJob, engine_jobs
 from elastic_export.plan.fit_table import fit_table
 from elastic_export.plan.limits import MAX_TOKENS, check_contracts, check_limits
-from elastic_export.plan.ops_modes import Library, OpsPlan, OpsWish, capabilities_of, plan_ops, takes_plugins
+from elastic_export.plan.ops_modes import OpsPlan, OpsWish, capabilities_of, plan_ops, takes_plugins
 from elastic_export.plan.reckoning import budget_size
 from elastic_export.plan.text import check_text
 from elastic_export.products import TENSORRT_RTX, Product, ProductName, product_of
@@ -68,25 +69,6 @@ class ExportOptions:
     distrust: bool = False
     jobs: int | None = None
     debug: bool = False
-
-
-@dataclass(frozen=True)
-class EngineJob:
-    """One engine: the targets that share it, the compute capabilities it holds, its context, its ops mode.
-
-    `library` goes into it. `word` is what its files' names say of it besides the target, where there are several.
-    """
-
-    targets: tuple[Target, ...]
-    capabilities: tuple[str, ...]
-    max_context: int
-    ops: OpsMode = "plugin"
-    library: Library | None = None
-    word: str = ""
-
-    def file(self, target: Target) -> str:
-        """Name of the engine's file for one of its targets."""
-        return f"{target.name}{self.word}.engine"
 
 
 @dataclass(frozen=True)
@@ -245,7 +227,7 @@ def plan_job(checkpoint: Checkpoint, options: ExportOptions, *, demo: bool) -> E
         eight_bits = plan_eight_bits(checkpoint, precision, options.weights, external=external, targets=targets)
     capabilities = capabilities_of(targets, precision)
     ops = plan_ops(options.ops, options.plugins, product, models, precision, capabilities, options.max_contexts)
-    engines = _group(targets, precision, options.max_contexts, ops)
+    engines = engine_jobs(targets, precision, options.max_contexts, ops)
     for model in models:
         for engine in engines:
             check_limits(
@@ -270,29 +252,6 @@ def precision_of(checkpoint: Checkpoint) -> Precision:
     """The precision of an export that names none: the checkpoint's own."""
     assert checkpoint.dtype in PRECISIONS
     return checkpoint.dtype
-
-
-def _group(
-    targets: tuple[Target, ...], precision: Precision, contexts: tuple[int, ...], ops: OpsPlan
-) -> tuple[EngineJob, ...]:
-    """Targets of the same compute capabilities share an engine."""
-    groups: dict[tuple[str, ...], list[Target]] = {}
-    for target in targets:
-        groups.setdefault(tuple(target.capabilities(precision)), []).append(target)
-    return tuple(
-        EngineJob(
-            tuple(members),
-            tuple(f"SM{name.replace('.', '')}" for name in names),
-            context,
-            mode,
-            ops.libraries.get(names) if mode == "plugin" else None,
-            (f".{context}" if len(contexts) > 1 else "") + (f".{mode}" if mode != ops.modes[0] else ""),
-        )
-        for names, members in groups.items()
-        for context in sorted(contexts)
-        for mode in ops.modes
-        if ops.builds(mode, context)
-    )
 
 
 def budget_sizes(

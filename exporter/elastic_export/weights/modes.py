@@ -17,8 +17,9 @@ from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBits
 from elastic_export.plan.job import ExportJob
+from elastic_export.progress import Progress
 from elastic_export.weights.initialised import write_initialised
-from elastic_export.weights.quantised import Quantised, counted_beside
+from elastic_export.weights.quantised import Quantised, counted_beside, left_in
 from elastic_export.weights.recipe import quantised_recipe, shared_recipe, sliced_recipe
 from elastic_export.weights.sliced import write_sliced
 from elastic_export.weights.weight_loss import Rounding, WeightTally
@@ -50,6 +51,9 @@ class Store(Protocol):
     def beside(self, name: str) -> Path:
         """A folder beside the bundle that stays until one is published, and outlives a run that ends before."""
 
+    def left_beside(self, name: str) -> Path | None:
+        """That folder where there is one already."""
+
     def adopt(self, source: Path, relative: str, digest: str | None) -> object:
         """Take a file from there into the bundle, with its sha256 where it is known."""
 
@@ -68,11 +72,12 @@ class Weights(ABC):
         checkpoint = self._job.checkpoint
         return stored_dtype(checkpoint.tensors[name].dtype, checkpoint.dtype, self._job.precision)
 
-    def place(self, budgets: Sequence[Budget]) -> None:
+    def place(self, budgets: Sequence[Budget], progress: Progress) -> None:
         """What is done once, before the first budget, and for budgets that copy their parts of the shards all of it.
 
         Args:
             budgets: those that will be bound.
+            progress: hears how far it is, where it takes long.
         """
         for shard in self._job.checkpoint.shards:
             self._store.watch(shard)
@@ -114,7 +119,7 @@ class Weights(ABC):
 class SharedWeights(Weights):
     """The parent's shards, linked; every budget takes slices of them."""
 
-    def place(self, budgets: Sequence[Budget]) -> None:
+    def place(self, budgets: Sequence[Budget], progress: Progress) -> None:
         """Link the shards, or name them where they stay outside."""
         for shard in self._job.checkpoint.shards:
             if self._job.options.external_weights:
@@ -142,11 +147,14 @@ class QuantisedWeights(Weights):
         self._tensors: dict[str, TensorRef] | None = None
         self._lost: dict[str, WeightTally] = {}
 
-    def place(self, budgets: Sequence[Budget]) -> None:
+    def place(self, budgets: Sequence[Budget], progress: Progress) -> None:
         """Quantise what neither the older bundle has nor an export that did not end, take it into the bundle, and count
         what that takes from the budgets.
+
+        Where the files are there, counting means to read the parent and to round it again: what the bundle's reports
+        say is of budgets that keep other rows and columns, and the files hold what values became, not what they were.
         """
-        super().place(budgets)
+        super().place(budgets, progress)
         store, here, job = self._store, self._store.folder("weights"), self._job
         parent = Quantised(job.checkpoint, self._eight_bits, budgets, precision=job.precision, parent=self._parent)
 
@@ -154,12 +162,17 @@ class QuantisedWeights(Weights):
             store.adopt(path, f"weights/{path.name}", known)
             store.spend(counted_beside(path))
 
+        progress.watch(parent.gauge())
         self._tensors = parent.found(here)
         if self._tensors is None:
             self._lost = parent.write(store.beside(_QUANTISED), adopt)
             self._tensors = parent.found(here)
         elif budgets:
             self._lost = parent.measure()
+        # What an export that ended left and this one did not take up has the size of a model.
+        if (beside := store.left_beside(_QUANTISED)) is not None:
+            for left in left_in(beside):
+                store.spend(left)
 
     def bind(self, budget: Budget, model: EmittedModel) -> None:
         """Write the recipe."""

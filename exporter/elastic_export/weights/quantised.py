@@ -24,6 +24,7 @@ from elastic_export.checkpoint.conversion import convert, stored_dtype
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBitMatrix, EightBits
+from elastic_export.progress import Gauge
 from elastic_export.weights.counted import Kept, complete
 from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
 from elastic_export.weights.row_losses import Losses
@@ -69,6 +70,11 @@ class Quantised:
         groups = _groups(list(_stored(checkpoint, eight_bits, precision)), max_file_bytes)
         names = (f"{PREFIX}{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups)))
         self._files = [_File.of(name, group, parent) for name, group in zip(names, groups, strict=True)]
+        self._done = 0
+
+    def gauge(self) -> Gauge:
+        """How far `write` is, or `measure`: bytes of what is stored, of all files."""
+        return Gauge(sum(file.nbytes for file in self._files), lambda: self._done)
 
     def found(self, folder: Path) -> dict[str, TensorRef] | None:
         """What is stored, by its name, where `folder` has all files, else None; only their headers are read."""
@@ -97,7 +103,7 @@ class Quantised:
             # A file as old as the parent may be of what its shards held before.
             changed = max(shard.stat().st_mtime_ns for shard in self._checkpoint.shards)
             wanted = {name for file in self._files for name in (file.name, counted_beside(folder / file.name).name)}
-            for left in folder.glob(f"{PREFIX}*"):
+            for left in left_in(folder):
                 if left.name not in wanted:
                     left.unlink()
             lost = list[dict[str, WeightTally]]()
@@ -131,6 +137,7 @@ class Quantised:
             for item in file.items:
                 for array in _arrays(self._checkpoint, item, losses):
                     _append(out, array.reshape(-1).view(np.uint8))
+                self._done += item.nbytes
         self._kept.write(counted_beside(path), file.header, losses.tallies)
         complete(part, path)
         return out.digest, losses.tallies
@@ -142,6 +149,8 @@ class Quantised:
         if lost is None:
             lost = self._measured(file)
             self._kept.write(beside, file.header, lost)
+        else:
+            self._done += file.nbytes
         return lost
 
     def _measured(self, file: _File) -> dict[str, WeightTally]:
@@ -152,6 +161,7 @@ class Quantised:
             else:
                 for _ in _arrays(self._checkpoint, item, losses):
                     pass
+            self._done += item.nbytes
         return losses.tallies
 
 
@@ -204,10 +214,15 @@ class _File:
         tensors = {n: kind for item in items for n, kind in item.tensors.items()}
         return cls(name, items, *encode_header(tensors, {"format": FORMAT, "parent": parent}))
 
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors."""
+        return sum(item.nbytes for item in self.items)
+
     def is_in(self, folder: Path) -> bool:
         """Whether that folder has it, by its header and size."""
         path = folder / self.name
-        if not path.is_file() or path.stat().st_size != len(self.header) + sum(e.nbytes for e in self.entries.values()):
+        if not path.is_file() or path.stat().st_size != len(self.header) + self.nbytes:
             return False
         with path.open("rb") as file:
             return file.read(len(self.header)) == self.header
@@ -251,6 +266,11 @@ def _append(out: DigestedFile, data: Array) -> None:
 def counted_beside(file: Path) -> Path:
     """Where it lies what budgets lost of one of these files, in a folder that no bundle is."""
     return file.with_suffix(".json")
+
+
+def left_in(folder: Path) -> list[Path]:
+    """What runs that ended have left in such a folder, of whichever parent."""
+    return list(folder.glob(f"{PREFIX}*"))
 
 
 def is_quantised_file(path: str) -> bool:
