@@ -71,10 +71,9 @@ def verify_bundle(
     check_external(path, manifest, external)
     bundle = Bundle(path, manifest, external)
     asked = bundle.forms(budget)
-    say(f"{path}: reading {len(manifest.files)} files")
-    result = Verified(
-        str(path), len(manifest.files) + 1, _damage(bundle), _unlisted(bundle), require_engine=require_engine
-    )
+    files = len(manifest.files) + 1  # the manifest is one as well
+    say(f"{path}: reading {files} files")
+    result = Verified(str(path), files, _damage(bundle), _unlisted(bundle), require_engine=require_engine)
     if result.damaged:
         return result
     models, engines, request = [], [], Request(plugin_folder=plugins, trust_engine=trust_engine)
