@@ -265,6 +265,18 @@ def test_closed_pipe_ends_quietly() -> None:
     assert b"Traceback" not in err
 
 
+@pytest.mark.parametrize("package", ["elastic_export.cli", "elastic_runtime.cli"])
+def test_ctrl_c_while_modules_are_imported_ends_quietly(package: str) -> None:
+    """A busy machine takes seconds for them."""
+    code = (
+        "import signal, sys\nclass Interrupt:\n    def find_spec(self, name, *rest):\n"
+        "        if name == 'numpy':\n            signal.raise_signal(signal.SIGINT)\n"
+        f"sys.meta_path.insert(0, Interrupt())\nfrom {package} import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (130, "", False), done.stderr
+
+
 def test_every_option_and_command_is_in_the_readme() -> None:
     from elastic_export.cli.main import cli
 
