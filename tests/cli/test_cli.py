@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -254,6 +255,30 @@ def test_verify_passes_its_options_on_and_ends_by_the_result(run, monkeypatch, t
     code, out, _ = run("verify", str(tmp_path), "--require", "engine")
     assert (code, out.splitlines()[-1]) == (1, "NOT VERIFIED")
     assert asked == [(tmp_path, Path("p"), Path("w"), False), (tmp_path, None, None, True)]
+
+
+def test_derive_leaves_an_older_file_whole_where_the_disk_is_full(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file = shutil.copytree(random_demo(), tmp_path / "demo"), tmp_path / "budgets.json"
+    (folder / "consolidated.safetensors").write_bytes(b"")  # which is told of
+    file.write_text("older")
+    request = ("budgets", "derive", "--parent", str(folder), "--sliced", str(folder), "--output", str(file))
+    write_text = Path.write_text
+
+    def full(self: Path, text: str, *rest: str, **options: str) -> int:
+        write_text(self, text[:10], "utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        code, _, err = run(*request)
+    assert code == 2
+    assert f"error: {file}: expected a file that can be written, found No space left on device. Name another" in err
+    assert err.startswith(f"note: {folder}: not read: consolidated.safetensors; ")
+    assert (file.read_text(), sorted(path.name for path in tmp_path.iterdir())) == ("older", ["budgets.json", "demo"])
+    assert run(*request)[0] == 0
+    assert list(json.loads(file.read_text())["budgets"]) == ["demo"]
 
 
 def test_closed_pipe_ends_quietly() -> None:
