@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from elastic_runtime.backend import Backend
-from elastic_runtime.bundle import Bundle, check_external, check_file
+from elastic_runtime.bundle import Bundle, check_external, check_file, check_shard
 from elastic_runtime.driver.free_memory import Card, find_card, why_no_card
 from elastic_runtime.errors import ElasticError, UnavailableError
 from elastic_runtime.format.forms import AUTO
@@ -110,7 +110,7 @@ def _damage(bundle: Bundle) -> tuple[str, ...]:
         if bundle.external is None:
             break
         try:
-            check_file(bundle.external / entry.path, entry, "digests")
+            check_shard(bundle.external, entry, "digests")
         except ElasticError as error:
             found.append(str(error))
     return tuple(found)
