@@ -25,6 +25,14 @@ from quantised_checkpoint import write_quantised
 from random_demo import random_demo
 from synthetic import random_architecture, write_checkpoint
 
+
+def interrupted_import() -> ImportError:
+    """What pybind11 makes of Ctrl-C in a module that is being imported."""
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
 BAD_REQUESTS = [
     (["--budget", "all"], "--target: expected GPU classes such as rtx5080, found nothing"),
     (["--target", "rtx5080"], "--budget: expected all or large,medium,small, found nothing"),
@@ -200,6 +208,7 @@ def test_a_fault_in_the_build_process_is_an_internal_error_with_both_tracebacks(
             "internal error: ZeroDivisionError: one two \\x1b[2J. Run it",
         ),
         (RuntimeError("x" * 9999), 70, "internal error: RuntimeError: xxx"),
+        (interrupted_import(), 130, "interrupted; a bundle is the old one"),
         (
             InternalError("node \x1b[2J", expected="a", found="b\nc"),
             70,
