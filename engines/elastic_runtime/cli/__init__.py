@@ -1,12 +1,16 @@
 """The command `elastic-run`."""
 
-import sys
+import os
+import signal
 
 
 def main() -> None:
-    """The console script: imports take a while, in which Ctrl-C ends the command as it does later."""
-    try:
-        from elastic_runtime.cli.run import main as run  # noqa: PLC0415  # see above
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """The console script: imports take a while, in which Ctrl-C ends the command at once.
+
+    An exception would not do: of one that comes up in the middle of an import, C code makes errors of many kinds.
+    """
+    handler = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from elastic_runtime.cli.run import main as run  # noqa: PLC0415  # see above
+
+    signal.signal(signal.SIGINT, handler)
     run()
