@@ -1,8 +1,6 @@
-// The plugin as TensorRT would use it, without TensorRT: creator, fields, descriptions, enqueue. For tests.
+// A call as TensorRT would make it, without TensorRT: fields, descriptions, enqueue. For tests.
 #pragma once
 
-#include <memory>
-#include <stdexcept>
 #include <vector>
 
 #include "../../common/testing/plugin_library.h"
@@ -10,8 +8,6 @@
 #include "../tensorrt/tensors.h"
 
 namespace elastic::attention::trt {
-
-inline nvinfer1::IPluginCreatorV3One& find_creator() { return elastic::testing::find_creator(kName); }
 
 // Descriptions of all inputs and outputs of a call, in the contract's order.
 inline std::vector<nvinfer1::PluginTensorDesc> call_descriptions(const Shape& s, int dtype) {
@@ -26,24 +22,13 @@ inline std::vector<nvinfer1::PluginTensorDesc> call_descriptions(const Shape& s,
   return all;
 }
 
-// One call through a fresh plugin: created, attached, told its shapes, enqueued, waited for.
+// One call through a fresh plugin.
 inline void call_plugin(const ElasticAttentionArgs& a, cudaStream_t stream) {
   const Attributes attributes = {a.shape.heads, a.shape.key_value_heads, a.shape.head_dim, a.scale};
   const AttributeFields fields(attributes);
-  constexpr auto kPhase = nvinfer1::TensorRTPhase::kRUNTIME;
-  std::unique_ptr<nvinfer1::IPluginV3> made(find_creator().createPlugin("attention", fields.collection(), kPhase));
-  if (!made) throw std::runtime_error("createPlugin: refused");
-  constexpr auto kRuntime = nvinfer1::PluginCapabilityType::kRUNTIME;
-  auto* unattached = static_cast<nvinfer1::IPluginV3OneRuntime*>(made->getCapabilityInterface(kRuntime));
-  std::unique_ptr<nvinfer1::IPluginV3> plugin(unattached->attachToContext(nullptr));
-  auto* runtime = static_cast<nvinfer1::IPluginV3OneRuntime*>(plugin->getCapabilityInterface(kRuntime));
-  const auto all = call_descriptions(a.shape, a.dtype);
-  const nvinfer1::PluginTensorDesc *in = all.data(), *out = all.data() + kInputs;
-  if (runtime->onShapeChange(in, kInputs, out, kOutputs) != 0) throw std::runtime_error("onShapeChange: refused");
-  const void* inputs[] = {a.query, a.key, a.value, a.key_cache, a.value_cache, a.position};
-  void* outputs[] = {a.y, a.key_cache, a.value_cache};
-  if (runtime->enqueue(in, out, inputs, outputs, a.workspace, stream) != 0) throw std::runtime_error("enqueue: failed");
-  if (cudaStreamSynchronize(stream) != cudaSuccess) throw std::runtime_error("enqueue: a kernel failed");
+  elastic::testing::call_plugin(kName, fields.collection(), call_descriptions(a.shape, a.dtype),
+                                {a.query, a.key, a.value, a.key_cache, a.value_cache, a.position},
+                                {a.y, a.key_cache, a.value_cache}, a.workspace, stream);
 }
 
 }  // namespace elastic::attention::trt

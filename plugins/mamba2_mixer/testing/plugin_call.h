@@ -1,12 +1,8 @@
-// The plugin as TensorRT would use it, without TensorRT: creator, fields, descriptions, enqueue. For tests.
+// A call as TensorRT would make it, without TensorRT: fields, descriptions, enqueue. For tests.
 #pragma once
 
 #include <NvInferRuntime.h>
 
-#include <array>
-#include <memory>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "../../common/testing/plugin_library.h"
@@ -14,8 +10,6 @@
 #include "../tensorrt/tensors.h"
 
 namespace elastic::mamba2::trt {
-
-inline nvinfer1::IPluginCreatorV3One& find_creator() { return elastic::testing::find_creator(kName); }
 
 // Dims of all inputs and outputs of a call, in the contract's order.
 inline std::vector<nvinfer1::Dims> call_dims(const Shape& s) {
@@ -52,26 +46,15 @@ inline std::vector<nvinfer1::PluginTensorDesc> call_descriptions(const Shape& sh
   return all;
 }
 
-// One call through a fresh plugin: created, attached, told its shapes, enqueued, waited for.
+// One call through a fresh plugin.
 inline void call_plugin(const ElasticMamba2Args& a, cudaStream_t stream) {
   const Attributes attributes = {a.shape.groups, a.shape.head_dim, a.shape.state_size,
                                  a.epsilon,      a.time_step_min,  a.time_step_max};
   const AttributeFields fields(attributes);
-  constexpr auto kPhase = nvinfer1::TensorRTPhase::kRUNTIME;
-  std::unique_ptr<nvinfer1::IPluginV3> made(find_creator().createPlugin("mixer", fields.collection(), kPhase));
-  if (!made) throw std::runtime_error("createPlugin: refused");
-  constexpr auto kRuntime = nvinfer1::PluginCapabilityType::kRUNTIME;
-  auto* unattached = static_cast<nvinfer1::IPluginV3OneRuntime*>(made->getCapabilityInterface(kRuntime));
-  std::unique_ptr<nvinfer1::IPluginV3> plugin(unattached->attachToContext(nullptr));
-  auto* runtime = static_cast<nvinfer1::IPluginV3OneRuntime*>(plugin->getCapabilityInterface(kRuntime));
-  const auto all = call_descriptions(a.shape, a.activation, a.head_param);
-  const nvinfer1::PluginTensorDesc *in = all.data(), *out = all.data() + kInputs;
-  if (runtime->onShapeChange(in, kInputs, out, kOutputs) != 0) throw std::runtime_error("onShapeChange: refused");
-  const void* inputs[] = {a.projected, a.conv_weight, a.conv_bias, a.a_log,      a.d,
-                          a.dt_bias,   a.norm_weight, a.length,    a.conv_state, a.ssm_state};
-  void* outputs[] = {a.y, a.conv_state_out, a.ssm_state_out};
-  if (runtime->enqueue(in, out, inputs, outputs, a.workspace, stream) != 0) throw std::runtime_error("enqueue: failed");
-  if (cudaStreamSynchronize(stream) != cudaSuccess) throw std::runtime_error("enqueue: a kernel failed");
+  elastic::testing::call_plugin(kName, fields.collection(), call_descriptions(a.shape, a.activation, a.head_param),
+                                {a.projected, a.conv_weight, a.conv_bias, a.a_log, a.d, a.dt_bias, a.norm_weight,
+                                 a.length, a.conv_state, a.ssm_state},
+                                {a.y, a.conv_state_out, a.ssm_state_out}, a.workspace, stream);
 }
 
 }  // namespace elastic::mamba2::trt
