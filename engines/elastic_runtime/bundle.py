@@ -23,10 +23,6 @@ from elastic_runtime.format.weights import WeightRecipe
 
 Check = Literal["sizes", "digests"]
 _CHEAP_BYTES = 1 << 20  # files up to this size are digested whatever was asked: a few milliseconds for all of them
-_OF_BUNDLE = "copy the bundle again, or export it again"
-_OF_SHARDS = (
-    "name the folder of the shards that the bundle was exported from, or export again with those that are there"
-)
 
 
 @dataclass(frozen=True)
@@ -156,16 +152,10 @@ def check_external(folder: Path, manifest: Manifest, external: Path | None) -> N
         )
 
 
-def check_file(
-    path: Path,
-    entry: FileEntry,
-    check: Check,
-    on_bytes: Callable[[int], None] | None = None,
-    todo: str = _OF_BUNDLE,
-) -> None:
+def check_file(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None = None) -> None:
     """Compare a file with its entry. Raises DamageError that names it, InputError when it cannot be read."""
     try:
-        _compare(path, entry, check, on_bytes, todo)
+        _compare(path, entry, check, on_bytes)
     except OSError as error:
         raise InputError(
             str(path),
@@ -177,10 +167,15 @@ def check_file(
 
 def check_shard(folder: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None = None) -> None:
     """Compare a shard that a bundle only names with its entry. Raises as `check_file`."""
-    check_file(folder / entry.path, entry, check, on_bytes, _OF_SHARDS)
+    try:
+        check_file(folder / entry.path, entry, check, on_bytes)
+    except DamageError as error:
+        todo = "name the folder of the shards that the bundle was exported from, or export again with those in this one"
+        raise DamageError(error.subject, expected=error.expected, found=error.found, todo=todo) from error
 
 
-def _compare(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None, todo: str) -> None:
+def _compare(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None) -> None:
+    todo = "copy the bundle again, or export it again"
     if not path.is_file():
         raise DamageError(str(path), expected="a file of the bundle", found="none", todo=todo)
     size = path.stat().st_size

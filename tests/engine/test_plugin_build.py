@@ -17,7 +17,7 @@ from elastic_runtime.format.plugin_libraries import NAME
 def tools(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are there, and none runs."""
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
-    monkeypatch.setattr(plugin_build, "_run", lambda *words, todo: pytest.fail(f"ran {words}"))
+    monkeypatch.setattr(plugin_build, "_run_tool", lambda *words, todo: pytest.fail(f"ran {words}"))
 
 
 def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_what_the_build_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ran.append(words)
         raise BuildError("cmake", expected="luck", found="none")
 
-    monkeypatch.setattr(plugin_build, "_run", run)
+    monkeypatch.setattr(plugin_build, "_run_tool", run)
     for headers, names in (
         (Headers(sdk), ("120",)),
         (Headers(repository=""), ("120", "89")),
@@ -96,4 +96,4 @@ def test_the_last_words_of_a_failed_build_are_told(monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         BuildError, match=r"^sh -c: expected the plugin libraries to be built, found …x+ no headers\. Pray\."
     ):
-        plugin_build._run("sh", "-c", f"echo {'x' * 700} no headers >&2; exit 1", todo="pray")
+        plugin_build._run_tool("sh", "-c", f"echo {'x' * 700} no headers >&2; exit 1", todo="pray")

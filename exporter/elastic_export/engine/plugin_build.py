@@ -68,9 +68,11 @@ def build_plugins(
         say(f"building plugin libraries for {', '.join(f'sm_{name}' for name in architectures)}: minutes")
         configured = "name TensorRT's headers with --headers DIR, or have git fetch NVIDIA's with --fetch-headers"
         compiled = "do what the compiler asks for, such as another CUDA, or leave out what it does not know of --arch"
-        _run("cmake", "-S", plugin_folder(), "-B", build, *_options(architectures), *headers.options(), todo=configured)
-        _run("cmake", "--build", build, "--target", "libraries", "--parallel", os.cpu_count() or 1, todo=compiled)
-        _run("cmake", "--install", build, "--component", "libraries", "--strip", "--prefix", made, todo=compiled)
+        _run_tool(
+            "cmake", "-S", plugin_folder(), "-B", build, *_options(architectures), *headers.options(), todo=configured
+        )
+        _run_tool("cmake", "--build", build, "--target", "libraries", "--parallel", os.cpu_count() or 1, todo=compiled)
+        _run_tool("cmake", "--install", build, "--component", "libraries", "--strip", "--prefix", made, todo=compiled)
         read_libraries(made / "libraries")
         if output.exists():
             output.rename(Path(scratch) / "before")
@@ -133,7 +135,7 @@ def _check_output(output: Path) -> None:
         raise InputError(str(output), expected="a folder of plugin libraries, or none", found=found, todo=todo)
 
 
-def _run(*words: object, todo: str) -> None:
+def _run_tool(*words: object, todo: str) -> None:
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split())
