@@ -62,7 +62,7 @@ class Bundle:
             check_file(inside(folder, entry.path, entry.path), entry, check, on_bytes)
         if external is not None:
             for entry in bundle.manifest.external_weights:
-                check_file(external / entry.path, entry, check, on_bytes)
+                check_shard(external, entry, check, on_bytes)
         return bundle
 
     @property
@@ -165,6 +165,15 @@ def check_file(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[i
             found=error.strerror or "an error",
             todo="make it readable, or copy the bundle again",
         ) from error
+
+
+def check_shard(folder: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None = None) -> None:
+    """Compare a shard that a bundle only names with its entry. Raises as `check_file`."""
+    try:
+        check_file(folder / entry.path, entry, check, on_bytes)
+    except DamageError as error:
+        todo = "name the folder of the shards that the bundle was exported from, or export again with those in this one"
+        raise DamageError(error.subject, expected=error.expected, found=error.found, todo=todo) from error
 
 
 def _compare(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None) -> None:

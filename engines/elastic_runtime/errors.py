@@ -132,6 +132,15 @@ def internal_error(error: BaseException, again: str) -> str:
     return f"internal error: {what}. Run {again} and report what that prints."
 
 
+def is_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is the cause of an error: of a module that is being imported meanwhile pybind11 says that it
+    cannot be, and who imported it that it is not installed.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
+
+
 def machine_error(error: BaseException) -> BuildError | None:
     """The user's error for an OSError that is the machine's answer; None for any other, which is a fault of ours."""
     if not isinstance(error, OSError):

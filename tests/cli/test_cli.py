@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -23,6 +24,14 @@ from elastic_runtime.verify.verified import Verified
 from quantised_checkpoint import write_quantised
 from random_demo import random_demo
 from synthetic import random_architecture, write_checkpoint
+
+
+def interrupted_import() -> ImportError:
+    """What pybind11 makes of Ctrl-C in a module that is being imported."""
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
 
 BAD_REQUESTS = [
     (["--budget", "all"], "--target: expected GPU classes such as rtx5080, found nothing"),
@@ -199,6 +208,7 @@ def test_a_fault_in_the_build_process_is_an_internal_error_with_both_tracebacks(
             "internal error: ZeroDivisionError: one two \\x1b[2J. Run it",
         ),
         (RuntimeError("x" * 9999), 70, "internal error: RuntimeError: xxx"),
+        (interrupted_import(), 130, "interrupted; a bundle is the old one"),
         (
             InternalError("node \x1b[2J", expected="a", found="b\nc"),
             70,
@@ -256,6 +266,30 @@ def test_verify_passes_its_options_on_and_ends_by_the_result(run, monkeypatch, t
     assert asked == [(tmp_path, Path("p"), Path("w"), False), (tmp_path, None, None, True)]
 
 
+def test_derive_leaves_an_older_file_whole_where_the_disk_is_full(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file = shutil.copytree(random_demo(), tmp_path / "demo"), tmp_path / "budgets.json"
+    (folder / "consolidated.safetensors").write_bytes(b"")  # which is told of
+    file.write_text("older")
+    request = ("budgets", "derive", "--parent", str(folder), "--sliced", str(folder), "--output", str(file))
+    write_text = Path.write_text
+
+    def full(self: Path, text: str, *rest: str, **options: str) -> int:
+        write_text(self, text[:10], "utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        code, _, err = run(*request)
+    assert code == 2
+    assert f"error: {file}: expected a file that can be written, found No space left on device. Name another" in err
+    assert err.startswith(f"note: {folder}: not read: consolidated.safetensors; ")
+    assert (file.read_text(), sorted(path.name for path in tmp_path.iterdir())) == ("older", ["budgets.json", "demo"])
+    assert run(*request)[0] == 0
+    assert list(json.loads(file.read_text())["budgets"]) == ["demo"]
+
+
 def test_closed_pipe_ends_quietly() -> None:
     command = [sys.executable, "-m", "elastic_export", "targets"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
@@ -263,6 +297,18 @@ def test_closed_pipe_ends_quietly() -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=120)
     assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize("package", ["elastic_export.cli", "elastic_runtime.cli"])
+def test_ctrl_c_while_modules_are_imported_ends_quietly(package: str) -> None:
+    """A busy machine takes seconds for them."""
+    code = (
+        "import signal, sys\nclass Interrupt:\n    def find_spec(self, name, *rest):\n"
+        "        if name == 'numpy':\n            signal.raise_signal(signal.SIGINT)\n"
+        f"sys.meta_path.insert(0, Interrupt())\nfrom {package} import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (130, "", False), done.stderr
 
 
 def test_every_option_and_command_is_in_the_readme() -> None:

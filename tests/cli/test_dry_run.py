@@ -34,7 +34,7 @@ def test_dry_run_of_the_12b_prints_figures_worked_out_by_hand(run, tmp_path, mon
     # 76,677,120; caches as above; scratch 25 MB + 9 B x 14432 x 1024 = 158,005,312; reserve. Together
     # 10,974,927,014 B = 10.22 GiB.
     assert rows["6b"][1:] == ["4.85B", "9.0", "GiB", "10.2", "GiB", "yes", "yes"]
-    assert "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: built all the same, never chosen there." in out
+    assert "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: never chosen there." in out
     code, out, _ = run(*arguments, "--json")
     plan = json.loads(out)
     assert {b["name"]: (b["weight_bytes"], b["vram_bytes"]["16384"]) for b in plan["budgets"]} == {

@@ -174,3 +174,11 @@ def test_no_output_takes_the_place_of_another_file(
     assert (code, told in err) == (2, True), err
     assert Path(text).read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "text.txt"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_no_output_takes_a_place_in_a_bundle(run: Run, demo_bundle: Path, text: str, option: str) -> None:
+    before = (demo_bundle / "manifest.json").read_bytes()
+    code, _, err = run("evaluate", str(demo_bundle), "--text", text, option, str(demo_bundle / "manifest.json"))
+    assert (code, f"{option}: expected a place outside of the bundle" in err) == (2, True), err
+    assert (demo_bundle / "manifest.json").read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -72,6 +73,23 @@ def test_summary_inspect_and_page_name_what_is_quantised(run: Run, model: Path, 
     [rows] = facts_of(Bundle.open(exported.output)).lost
     assert (rows.budget, rows.text) == ("small.int8", f"int8, all matrices together off by {rounding['error']:.2%}")
     assert rows.rows[0] == (worst["tensor"], str(worst["row"]), f"{worst['error']:.2%}")
+
+
+def test_commands_of_a_summary_can_be_pasted_and_its_files_counted(
+    run: Run, exported: ExportResult, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(exported.output, tmp_path / "a bundle;\n'q'"))
+    said = summary(replace(exported, output=output), tmp_path / "my model")
+    files = sum(path.is_file() for path in output.rglob("*"))
+    assert f": {files} files, " in said
+    replay, lost = (said[said.index(f"elastic-export {name} ") :] for name in ("verify", "evaluate"))
+    assert shlex.split(replay)[2:5] == [str(output), "--require", "engine"]
+    assert shlex.split(lost)[2:5] == [str(output), "--against", str(tmp_path / "my model")]
+    assert "1 engine is built and has run on no card: " in said
+    code, out, err = run("verify", str(output))
+    assert code == 0
+    assert f": {files} files, none damaged" in out
+    assert f": reading {files} files" in err
 
 
 def test_a_plain_bundle_has_lost_nothing_by_rounding(run: Run, model: Path, tmp_path: Path) -> None:

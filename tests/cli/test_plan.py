@@ -88,6 +88,11 @@ def test_a_matrix_of_what_cannot_be_built_is_refused(run, sparse_12b) -> None:
     code, out, err = run("plan", "--checkpoint", str(sparse_12b), "--budget", "12b", "--target", "rtx5080", "--matrix")
     assert (code, out) == (2, "")
     assert "at least one budget that fits it" in err
+    asked = ("--checkpoint", str(sparse_12b), "--budget", "12b,6b", "--target", "rtx5080", "--matrix")
+    assert run("plan", *asked)[0] == 0
+    code, out, err = run("plan", *asked, "--require-fit")
+    assert (code, out) == (1, "")
+    assert "--require-fit: expected every budget to fit every target, found 12b on rtx5080 at 16384 tokens" in err
     code, _, err = run("plan", "--budget", "none", "--target", "rtx5080", "--matrix")
     assert (code, "none" in err) == (2, True)
 

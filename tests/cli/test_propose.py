@@ -264,7 +264,7 @@ def test_the_command_that_the_missing_file_leads_to_works(run: Run, model: Path,
     """With the file that it writes, the command that had failed plans."""
     source = tmp_path / "model"
     os.symlink(model, source)
-    own = tmp_path / "copy"
+    own = tmp_path / "my copy"
     own.mkdir()
     for file in model.iterdir():
         os.link(file, own / file.name)

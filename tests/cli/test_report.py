@@ -29,14 +29,21 @@ def test_a_place_of_its_own(demo_bundle: Path, tmp_path: Path, run) -> None:
     ("arguments", "told"),
     [
         (["{tmp}/none"], "none"),
+        (
+            ["{bundle}", "--output", "{bundle}/small/p.html"],
+            "--output: expected a place outside of the bundle, which holds its own files alone, found {bundle}/small/",
+        ),
+        (["{bundle}", "--output", "{bundle}/manifest.json"], "found {bundle}/manifest.json. Leave it out, or name"),
         (["{bundle}", "--output", "{tmp}/no/p.html"], r"p.html: expected a file that can be written, found No such"),
     ],
 )
 def test_what_is_refused_leaves_nothing(
     demo_bundle: Path, tmp_path: Path, run, arguments: list[str], told: str
 ) -> None:
+    before = (demo_bundle / "manifest.json").read_bytes()
     code, out, err = run("report", *(word.format(tmp=tmp_path, bundle=demo_bundle) for word in arguments))
     assert code == 2
-    assert told in err
+    assert told.format(bundle=demo_bundle) in err
+    assert (demo_bundle / "manifest.json").read_bytes() == before
     assert not out
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from elastic_export.engine import full, rtx
 from elastic_export.engine.flavour import FLAVOURS, flavour
 from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
-from elastic_export.engine.rtx import LIBRARIES
+from elastic_export.engine.rtx import COMPUTE_CAPABILITIES, LIBRARIES
 from elastic_export.products import PRODUCTS
 from elastic_runtime.errors import InputError
 
@@ -62,6 +62,21 @@ def test_rtx_plans_for_any_gpu_on_any_machine(monkeypatch: pytest.MonkeyPatch) -
     """A plan needs no builder."""
     monkeypatch.setattr(rtx, "package_version", lambda name: None)
     flavour("tensorrt-rtx").check_targets({"rtx": ("SM86", "SM120")})
+
+
+def test_rtx_plans_for_no_gpu_that_its_builder_does_not_know() -> None:
+    """What is refused at the first engine would be refused after a verification of minutes."""
+    told = (
+        r"^target sm90-80gib: expected compute capability SM75, SM80, SM86, SM89, SM120 or SM121, for which "
+        r"TensorRT-RTX compiles, found SM90\. Leave that target out\.$"
+    )
+    with pytest.raises(InputError, match=told):
+        flavour("tensorrt-rtx").check_targets({"rtx5080": ("SM120",), "sm90-80gib": ("SM90",)})
+
+
+def test_rtx_compiles_for_what_its_builder_names() -> None:
+    trt = flavour("tensorrt-rtx").module()
+    assert set(COMPUTE_CAPABILITIES) == set(trt.ComputeCapability.__members__) - {"NONE", "CURRENT"}
 
 
 def test_a_portable_target_is_refused_by_the_full_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:

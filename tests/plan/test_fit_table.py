@@ -21,7 +21,7 @@ def test_the_table() -> None:
         "12b     12.31B  22.9 GiB  24.2 GiB   no\n"
         "9b       8.89B  16.6 GiB  17.7 GiB   no\n"
         "4b       3.97B   7.4 GiB   8.5 GiB   yes\n"
-        "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: built all the same, never chosen there."
+        "12b, 9b do not fit rtx5080 in bf16 at 16384 tokens: never chosen there."
     )
 
 
@@ -33,7 +33,7 @@ def test_the_table_of_several_contexts_and_cards() -> None:
     assert lines == [
         "budget  params  weights  VRAM@8k  VRAM@256k   rtx4070 (12.0 GiB, 11.0 usable)   rtx (portable)",
         "4b       3.97B  7.4 GiB  8.6 GiB   16.4 GiB   to 8k                             -",
-        "4b does not fit rtx4070 in bf16 at 262144 tokens x 2: built all the same, never chosen there.",
+        "4b does not fit rtx4070 in bf16 at 262144 tokens x 2: never chosen there.",
     ]
 
 

@@ -47,6 +47,15 @@ def test_without_a_tokenizer_there_is_no_text_to_try(folder: Path) -> None:
     assert check_text(Checkpoint.open(folder)) == ()
 
 
+def test_a_tokenizer_that_knows_no_text_is_told_of(folder: Path) -> None:
+    """Encoding and decoding agree on nothing at all."""
+    empty = byte_tokenizer()
+    empty["model"]["vocab"], empty["added_tokens"] = {}, []
+    put(folder, "tokenizer.json", empty)
+    [note] = check_text(Checkpoint.open(folder))
+    assert note == f"{folder}/tokenizer.json: makes no token of a text, so the bundle takes token ids alone"
+
+
 PANICS = byte_tokenizer() | {"decoder": {"type": "Strip", "content": "!", "start": 0, "stop": 99}}
 BAD: dict[str, tuple[str, Any, str]] = {
     "a tokenizer that is cut": ("tokenizer.json", b'{"version": "1.0", "mod', "expected a tokenizer of the tokenizers"),

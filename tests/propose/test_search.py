@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import pytest
 from elastic_export.layers.architecture import Architecture
 from elastic_export.propose.grid import Grid, Point
 from elastic_export.propose.losses import Losses, contrast_points, curve, level_points
-from elastic_export.propose.search import TOGETHER, Search
+from elastic_export.propose.search import TOGETHER, Found, Search
 from elastic_export.propose.target import TOLERANCE, Target, parameter_measure
 from elastic_runtime.errors import InputError
 from sorted_model import ARCH
@@ -24,7 +25,7 @@ DEEP = 3.0
 
 def formula(grid: Grid, point: Point) -> float:
     parts = [1 - count / most for count, most in zip(point.counts, grid.whole.counts, strict=True)]
-    widths = sum(price * part**1.5 for price, part in zip(PRICES, parts, strict=True))
+    widths = sum(price * part**1.5 for price, part in zip(PRICES[: len(parts)], parts, strict=True))
     return widths + DEEP * (len(point.skipped) / len(grid.parent.pattern)) ** 1.5
 
 
@@ -98,6 +99,26 @@ def test_a_size_between_two_units_is_refused() -> None:
     target = Target("b", parameter_measure().of(losses.grid.architecture(least)) - 1)
     with pytest.raises(InputError, match=r"--params b: expected a budget from .* found none that kernels"):
         Search(losses, parameter_measure(), target, losses.grid.whole).run(lambda points: [], 1)
+
+
+def test_a_size_beside_one_that_was_refused_is_found() -> None:
+    """The advice helps: a size right above one that the error names has a budget."""
+    one_layer = replace(ARCH, pattern="*", ffn_sizes=(), mamba_heads=())
+    losses, measure = prepared(one_layer), parameter_measure()
+    whole = losses.grid.whole
+
+    def run(size: int) -> Found:
+        return Search(losses, measure, Target("b", size), whole).run(partial(noted, [], losses.grid), 1)
+
+    with pytest.raises(InputError) as refused:
+        run(measure.of(one_layer) - 1)
+    named = re.fullmatch(r"none that kernels .* units; the nearest are of (\d+) and (\d+)", refused.value.found)
+    assert named is not None
+    assert refused.value.todo == "name a size that is at most 2% above one of the nearest"
+    smaller, larger = (int(size) for size in named.groups())
+    assert larger == measure.of(one_layer)
+    for size in (smaller, larger):
+        assert measure.of(losses.grid.architecture(run(int(size * 1.01)).point)) == size
 
 
 def test_losses_lie_between_what_was_measured_and_go_on_beyond() -> None:

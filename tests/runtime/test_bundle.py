@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest import FileEntry, Manifest
 from elastic_runtime.format.manifest_reader import DamageError
+from elastic_runtime.verify.bundle_verification import verify_bundle
 
 
 def files(bundle: Path) -> list[Path]:
@@ -149,8 +151,11 @@ def test_external_weights_are_checked_where_the_consumer_says(bundle: Path, tmp_
     (bundle / "weights").rename(tmp_path / "hub")
     Bundle.open(bundle, "digests")
     assert Bundle.open(bundle, "digests", external=tmp_path / "hub").external == tmp_path / "hub"
-    with pytest.raises(DamageError, match=r"model\.safetensors"):
+    told = rf"^{tmp_path}/model\.safetensors: expected a file of the bundle, found none\. Name the folder of the shards"
+    with pytest.raises(DamageError, match=told):
         Bundle.open(bundle, external=tmp_path)
+    [damage] = verify_bundle(bundle, external=tmp_path).damaged
+    assert re.match(told, damage)
 
 
 def test_recipes(bundle: Path, manifest: Manifest, reseal: Callable[[str], bytes]) -> None:

@@ -14,6 +14,7 @@ from elastic_runtime.errors import (
     InternalError,
     advised,
     internal_error,
+    is_interrupted,
     machine_error,
 )
 
@@ -82,3 +83,12 @@ def test_refusals_of_the_machine(number: int, todo: str) -> None:
 def test_a_missing_file_and_what_is_no_os_error_are_faults_of_ours() -> None:
     for error in (FileNotFoundError(errno.ENOENT, "None", "a"), OSError(errno.EINVAL, "Odd", "a"), KeyError("a")):
         assert machine_error(error) is None
+
+
+def test_ctrl_c_behind_an_error_is_seen() -> None:
+    """However far behind; an error of what was done about Ctrl-C is one of its own."""
+    behind, own = ImportError("initialization failed"), OSError("while it was tidied up")
+    behind.__cause__, own.__context__ = KeyboardInterrupt(), KeyboardInterrupt()
+    told = BuildError("the package onnx", expected="it to be installed", found="initialization failed")
+    told.__cause__ = behind
+    assert [is_interrupted(error) for error in (KeyboardInterrupt(), behind, told, own)] == [True, True, True, False]

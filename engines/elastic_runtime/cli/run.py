@@ -23,6 +23,7 @@ from elastic_runtime.errors import (
     ElasticError,
     InternalError,
     internal_error,
+    is_interrupted,
     machine_error,
 )
 
@@ -47,6 +48,8 @@ def main() -> None:
 
 def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # one line a kind of error
     """Exit code and message; what the message does not name is a fault of ours."""
+    if is_interrupted(error) or isinstance(error, click.Abort):
+        return INTERRUPTED, ""
     if isinstance(error, ElasticError) and not isinstance(error, InternalError):
         return error.exit_code, f"error: {error}"
     if isinstance(error, click.exceptions.Exit):
@@ -54,8 +57,6 @@ def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # on
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code, None
-    if isinstance(error, click.Abort):
-        return INTERRUPTED, ""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         _forget_output()
         error.filename = error.filename or "standard output"

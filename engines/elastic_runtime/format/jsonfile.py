@@ -21,6 +21,7 @@ DEFAULT_LIMIT = 64 << 20
 
 #: Integers outside of 64 bits are no count, offset or id that any of our formats has.
 _INT_BOUND = 1 << 63
+_SHOWN = 60  # characters of a text in an error
 
 
 class _ParseError(ValueError):
@@ -80,7 +81,8 @@ def json_type(value: object) -> str:
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, str):
-        return f"the text {value[:60]!r}"
+        shown = f"the text {value[:_SHOWN]!r}"
+        return shown if len(value) <= _SHOWN else f"{shown}… of {len(value)} characters"
     return "null" if value is None else json.dumps(value)
 
 

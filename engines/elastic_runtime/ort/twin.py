@@ -225,8 +225,31 @@ def main(arguments: list[str]) -> int:
     if len(files) != 2:
         print(main.__doc__, file=sys.stderr)
         return 2
-    onnx.save(float32_twin(onnx.load(files[0]), wide_weights=wide), files[1])
+    try:
+        _save(float32_twin(_load(files[0]), wide_weights=wide), files[1])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
+
+
+def _load(file: str) -> ModelProto:
+    """A model whose weights, if it has any, lie beside it as it says. Raises InputError."""
+    try:
+        model = onnx.load(file)
+    except Exception as error:  # protobuf's own, of another module in each of its versions
+        found = error.strerror or str(error) if isinstance(error, OSError) else "other bytes"
+        todo = "name a model.onnx of a bundle"
+        raise InputError(file, expected="an ONNX file", found=found, todo=todo) from error
+    return model
+
+
+def _save(model: ModelProto, file: str) -> None:
+    try:
+        onnx.save(model, file)
+    except OSError as error:
+        found, todo = error.strerror or str(error), "name another file"
+        raise InputError(file, expected="a file that can be written", found=found, todo=todo) from error
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from elastic_runtime.backend import Backend
-from elastic_runtime.bundle import Bundle, check_external, check_file
+from elastic_runtime.bundle import Bundle, check_external, check_file, check_shard
 from elastic_runtime.driver.free_memory import Card, find_card, why_no_card
-from elastic_runtime.errors import ElasticError, UnavailableError
+from elastic_runtime.errors import ElasticError, UnavailableError, is_interrupted
 from elastic_runtime.format.forms import AUTO
 from elastic_runtime.format.golden import Golden, read_golden
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
@@ -71,10 +71,9 @@ def verify_bundle(
     check_external(path, manifest, external)
     bundle = Bundle(path, manifest, external)
     asked = bundle.forms(budget)
-    say(f"{path}: reading {len(manifest.files)} files")
-    result = Verified(
-        str(path), len(manifest.files) + 1, _damage(bundle), _unlisted(bundle), require_engine=require_engine
-    )
+    files = len(manifest.files) + 1  # the manifest is one as well
+    say(f"{path}: reading {files} files")
+    result = Verified(str(path), files, _damage(bundle), _unlisted(bundle), require_engine=require_engine)
     if result.damaged:
         return result
     models, engines, request = [], [], Request(plugin_folder=plugins, trust_engine=trust_engine)
@@ -111,7 +110,7 @@ def _damage(bundle: Bundle) -> tuple[str, ...]:
         if bundle.external is None:
             break
         try:
-            check_file(bundle.external / entry.path, entry, "digests")
+            check_shard(bundle.external, entry, "digests")
         except ElasticError as error:
             found.append(str(error))
     return tuple(found)
@@ -159,12 +158,14 @@ def _outcome(bundle: Bundle, budget: BudgetEntry, file: str, run: Callable[[Gold
     """What came of the budget's golden run on a file."""
     try:
         return Outcome(file, run(read_golden(inside(bundle.path, str(budget.golden), str(budget.golden)))))
-    except UnavailableError as error:
-        return Outcome(file, unavailable=str(error))
-    except ElasticError as error:
-        return Outcome(file, error=str(error))
     except Exception as error:  # a file that is sealed but makes no sense fails in ways that no reader foresees
-        return Outcome(file, error=f"{type(error).__name__}: {error}")
+        if is_interrupted(error):  # which says nothing about the file
+            raise
+        if isinstance(error, UnavailableError):
+            return Outcome(file, unavailable=str(error))
+        return Outcome(
+            file, error=str(error) if isinstance(error, ElasticError) else f"{type(error).__name__}: {error}"
+        )
 
 
 def _engine(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry, request: Request, say: Say) -> Outcome:

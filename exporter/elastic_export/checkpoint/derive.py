@@ -64,7 +64,7 @@ def derive(
     cut = [Checkpoint.open(path, require_budgets=False, widths_from_shapes=True, **lenient) for path in sliced_dirs]
     for opened in (parent, *cut):
         for warning in opened.warnings:
-            warn(f"{opened.path}: {warning}")
+            warn(warning if warning.startswith(str(opened.path)) else f"{opened.path}: {warning}")
     budgets = [derive_budget(parent, sliced) for sliced in cut]
     document = budgets_document(parent.architecture, budgets)
     if len(document["budgets"]) != len(budgets):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -259,14 +260,15 @@ def _read_budgets(
     if budgets_file is not None or path.exists():
         return read_budgets(path, architecture)
     count = architecture.parameters()
+    named, output = shlex.quote(str(directory)), shlex.quote(str(path))
     raise InputError(
         f"{directory}, budgets",
         expected=f"the file {FILE_NAME}, or --budgets FILE",
         found="neither",
         todo="write one; or derive it from cut checkpoints, the vendor's: "
-        f"elastic-export budgets derive --parent {directory} --sliced DIR --output {path}; or have budgets of a size "
-        f"proposed: elastic-export budgets propose --checkpoint {directory} "
-        f"--params {_about(0.75 * count)},{_about(0.5 * count)} --text FILE --output {path}",
+        f"elastic-export budgets derive --parent {named} --sliced DIR --output {output}; or have budgets of a size "
+        f"proposed: elastic-export budgets propose --checkpoint {named} "
+        f"--params {_about(0.75 * count)},{_about(0.5 * count)} --text FILE --output {output}",
     )
 
 

@@ -10,7 +10,7 @@ import click
 from elastic_export.checkpoint.derive import derive
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.cli.propose import propose
-from elastic_runtime.errors import InputError
+from elastic_export.cli.whole_file import write_whole
 
 
 @click.group()
@@ -49,13 +49,7 @@ def derive_command(
     if output is None:
         click.echo(text, nl=False)
     else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            found = error.strerror or str(error)
-            raise InputError(
-                f"--output {output}", expected="a file that can be written", found=found, todo="name another file"
-            ) from None
+        write_whole(output, text, "--output")
         click.echo(f"wrote {output}", err=True)
 
 

@@ -12,7 +12,7 @@ from elastic_export.checkpoint.budgets import FILE_NAME
 from elastic_export.cli.evaluated import opened_path, subjects_of
 from elastic_export.cli.lenient import lenient_options
 from elastic_export.cli.terminal import ConsoleProgress
-from elastic_export.cli.whole_file import write_whole
+from elastic_export.cli.whole_file import check_outside, write_whole
 from elastic_export.plan.machine import free_memory
 from elastic_export.plan.rates import measure_rates
 from elastic_runtime.errors import InputError
@@ -65,6 +65,7 @@ def evaluate(path: str, **options: Any) -> None:  # fmt: skip
     check_count("--max-context", options["max_context"])
     for option in ("json_file", "plot_file"):
         check_output(options[option])
+        check_outside(f"--{option.removesuffix('_file')}", options[option], Path(path))
     check_apart({"--text": options["text"], "--json": options["json_file"], "--plot": options["plot_file"]})
     found = _evaluation(Path(path), precisions, options, progress)
     click.echo(found.table())

@@ -157,7 +157,7 @@ def print_plan(job: ExportJob, *, as_json: bool, alone: bool) -> None:
         click.echo(plan_json(job, found))
     else:
         click.echo(f"{job.table()}\n{found.text()}", err=as_json)
-    _check_fit(job)
+    check_fit(job)
     check_machine(found, job)
 
 
@@ -169,7 +169,10 @@ def _compiled(job: ExportJob, progress: ConsoleProgress, digests: Digests) -> Ex
     return export(job, progress, command=sys.argv, digests=digests)
 
 
-def _check_fit(job: ExportJob) -> None:
+def check_fit(job: ExportJob) -> None:
+    """Refuse, as the request says, what fits no card: InputError where a target has nothing, BuildError with
+    `--require-fit` where anything does not fit.
+    """
     job.check_fit()
     if job.options.require_fit and (misfits := job.misfits()):
         raise BuildError(

@@ -22,7 +22,15 @@ from elastic_export.cli.plugins import plugins
 from elastic_export.cli.report import report
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
-from elastic_runtime.errors import FAULT, BuildError, ElasticError, InternalError, internal_error, machine_error
+from elastic_runtime.errors import (
+    FAULT,
+    BuildError,
+    ElasticError,
+    InternalError,
+    internal_error,
+    is_interrupted,
+    machine_error,
+)
 
 INTERRUPTED = 130
 _INTERRUPTED = "interrupted; a bundle is the old one, or the new one where it had just been published"
@@ -73,14 +81,14 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of error
+    if is_interrupted(error) or isinstance(error, click.Abort):
+        click.echo(_INTERRUPTED, err=True)
+        return INTERRUPTED
     if isinstance(error, ElasticError) and not isinstance(error, InternalError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
-    if isinstance(error, click.Abort):
-        click.echo(_INTERRUPTED, err=True)
-        return INTERRUPTED
     if isinstance(error, click.ClickException):
         error.show()
         return 2

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from elastic_export.cli.summary import contents
 from elastic_export.cli.terminal import ConsoleProgress
-from elastic_export.plan.fit_table import size_text
 
 
 @click.command()
@@ -26,5 +26,4 @@ def merge(bundles: tuple[Path, ...], output: Path, force: bool) -> None:
     for budget in manifest.budgets:
         engines = "; ".join(f"{engine.target} at {engine.max_context}, {engine.ops}" for engine in budget.engines)
         click.echo(f"{budget.name}: {engines or 'no engine'}")
-    total = sum(entry.size for entry in manifest.files)
-    click.echo(f"bundle {written}: {len(manifest.files)} files, {size_text(total)}")
+    click.echo(f"bundle {written}: {contents(written, manifest)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from elastic_export.cli.export import checked_job, export_options, print_plan
+from elastic_export.cli.export import check_fit, checked_job, export_options, print_plan
 from elastic_export.cli.terminal import ConsoleProgress
 from elastic_export.plan.job import ExportJob
 from elastic_runtime.fit.targets import select_targets
@@ -31,7 +31,7 @@ def plan(matrix: bool, by: str, as_json: bool, dry_run: bool, **given: Any) -> N
     """
     job = checked_job(ConsoleProgress(), **given)
     if matrix:
-        job.check_fit()
+        check_fit(job)
         click.echo(json.dumps({"include": matrix_of(job, by)}))
     else:
         print_plan(job, as_json=as_json, alone=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from elastic_export.bundle.forecast import Forecast
     from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResult
     from elastic_export.plan.job import ExportJob
-    from elastic_runtime.format.manifest import BudgetEntry
+    from elastic_runtime.format.manifest import BudgetEntry, Manifest
 
 
 def summary(result: ExportResult, checkpoint: Path) -> str:
@@ -31,23 +32,31 @@ def summary(result: ExportResult, checkpoint: Path) -> str:
     """
     heading = ["budget", "params", "layers", "weights", "verified error", "engines"]
     rows = [[*heading, "seconds: passes", "onnx", "engine"], *(_row(result, budget) for budget in result.budgets)]
-    engines, files = sum(len(budget.engines) for budget in result.budgets), result.manifest.files
+    engines = sum(len(budget.engines) for budget in result.budgets)
     entries = [_entry(result, budget) for budget in result.budgets]
     kinds = ", ".join(dict.fromkeys(entry.quantisation for entry in entries if entry.quantisation))
     output = _from_here(result.output)
-    replay = f"elastic-export verify {output} --require engine"
-    lost = f"elastic-export evaluate {output} --against {_from_here(checkpoint)} --text FILE"
+    named, parent = (shlex.quote(str(path)) for path in (output, _from_here(checkpoint)))
+    built = "1 engine is built and has" if engines == 1 else f"{engines} engines are built and have"
+    replay = f"elastic-export verify {named} --require engine"
+    lost = f"elastic-export evaluate {named} --against {parent} --text FILE"
     same = "" if result.changed else "; nothing to do: this export would write the same"
     return "\n".join(
         [
             *align(rows, left=(0,)),
             "",
-            f"bundle {output}: {len(files)} files, {size_text(sum(file.size for file in files))}{same}",
-            f"{engines} engines are built and have run on no card: {replay}",
+            f"bundle {output}: {contents(result.output, result.manifest)}{same}",
+            f"{built} run on no card: {replay}",
             *(f"{name}: {rounding.text()}" for name, rounding in _roundings(result)),
             *([f"what {kinds} has lost on a text: {lost}"] if kinds else []),
         ]
     )
+
+
+def contents(bundle: Path, manifest: Manifest) -> str:
+    """How many files a bundle has, the manifest one of them, and their size."""
+    sizes = [(bundle / "manifest.json").stat().st_size, *(file.size for file in manifest.files)]
+    return f"{len(sizes)} files, {size_text(sum(sizes))}"
 
 
 def _roundings(result: ExportResult) -> Iterator[tuple[str, Rounding]]:

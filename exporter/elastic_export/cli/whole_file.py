@@ -8,6 +8,28 @@ from pathlib import Path
 from elastic_runtime.errors import InputError
 
 
+def check_outside(option: str, file: Path | None, bundle: Path) -> None:
+    """Refuse a file in a bundle: it would be taken for damage, or take the place of one of the bundle's own.
+
+    Args:
+        option: that names the file.
+        file: which need not be there; none is fine.
+        bundle: a folder; another one than a bundle holds what it likes.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if file is None or not (bundle / "manifest.json").is_file():
+        return
+    if Path(os.path.realpath(file)).is_relative_to(os.path.realpath(bundle)):
+        raise InputError(
+            option,
+            expected="a place outside of the bundle, which holds its own files alone",
+            found=str(file),
+            todo="leave it out, or name a file beside the bundle",
+        )
+
+
 def write_whole(file: Path, text: str, option: str) -> None:
     """Write a file in one step; an older one stays as it was until then. A pipe or a device is written to as it is.
 

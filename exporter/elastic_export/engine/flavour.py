@@ -40,10 +40,10 @@ class Flavour(Protocol):
         """
 
     def set_target(self, trt: Any, config: Any, compute_capabilities: Sequence[str]) -> None:
-        """Aim a builder config at those GPU classes.
+        """Aim a builder config at those GPU classes, which `check_targets` let pass.
 
         Raises:
-            InputError: a class this product cannot compile for.
+            BuildError: the builder does not take them together.
         """
 
     def library_links(self) -> dict[str, Path]:

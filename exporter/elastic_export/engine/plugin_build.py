@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,9 @@ from elastic_runtime.format.plugin_libraries import NAME, PluginLibraries, read_
 #: Of the cards that engines are built for, in the order of the wheel; code for others is in its large library alone.
 ARCHITECTURES = ("75", "80", "86", "89", "120")
 _TOOLS = {"cmake": "CMake 3.24 or newer", "nvcc": "the CUDA compiler of CUDA 13"}
+_LIBRARY = "libelastic_plugins."  # how the name of each begins
+_LEAST_ARCHITECTURE = 75  # CUDA 13 compiles for none before
+_HEADER = "NvInferRuntime.h"  # what CMake looks for, here and in include/
 _LAST_WORDS = 600
 
 
@@ -51,17 +55,24 @@ def build_plugins(
         say: hears of what takes long.
 
     Raises:
-        InputError: a tool is missing, an architecture is none, the folder is another's.
+        InputError: a tool is missing, an architecture is none, there are no headers, the folder is another's.
         BuildError: CMake or a compiler failed, with its last words.
     """
-    _check(output, architectures)
+    _check_architectures(architectures)
+    _check_headers(headers)
+    _check_tools()
+    _check_output(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".plugins-", dir=output.parent) as scratch:
         build, made = Path(scratch) / "build", Path(scratch) / "made"
         say(f"building plugin libraries for {', '.join(f'sm_{name}' for name in architectures)}: minutes")
-        _run("cmake", "-S", plugin_folder(), "-B", build, *_options(architectures), *headers.options())
-        _run("cmake", "--build", build, "--target", "libraries", "--parallel", os.cpu_count() or 1)
-        _run("cmake", "--install", build, "--component", "libraries", "--strip", "--prefix", made)
+        configured = "name TensorRT's headers with --headers DIR, or have git fetch NVIDIA's with --fetch-headers"
+        compiled = "do what the compiler asks for, such as another CUDA, or leave out what it does not know of --arch"
+        _run_tool(
+            "cmake", "-S", plugin_folder(), "-B", build, *_options(architectures), *headers.options(), todo=configured
+        )
+        _run_tool("cmake", "--build", build, "--target", "libraries", "--parallel", os.cpu_count() or 1, todo=compiled)
+        _run_tool("cmake", "--install", build, "--component", "libraries", "--strip", "--prefix", made, todo=compiled)
         read_libraries(made / "libraries")
         if output.exists():
             output.rename(Path(scratch) / "before")
@@ -83,24 +94,48 @@ def _options(architectures: Sequence[str]) -> list[str]:
     ]
 
 
-def _check(output: Path, architectures: Sequence[str]) -> None:
+def _check_architectures(architectures: Sequence[str]) -> None:
     for name in architectures:
-        if not (name.isdigit() and len(name) in (2, 3)):
+        if not (re.fullmatch("[0-9]{2,3}", name) and int(name) >= _LEAST_ARCHITECTURE):
             raise InputError(
                 "--arch",
-                expected="numbers of CUDA architectures, such as 89,120",
+                expected=f"numbers of CUDA architectures from {_LEAST_ARCHITECTURE} on, such as 89,120",
                 found=repr(name),
                 todo="write them so",
             )
+
+
+def _check_headers(headers: Headers) -> None:
+    folder = headers.folder
+    if folder is None or (folder / _HEADER).is_file() or (folder / "include" / _HEADER).is_file():
+        return
+    raise InputError(
+        f"--headers {folder}",
+        expected="the folder of TensorRT's headers, or of an SDK with them in include/",
+        found=f"no {_HEADER} in it" if folder.is_dir() else "a file" if folder.exists() else "no such folder",
+        todo=f"name the one that holds {_HEADER}, or have git fetch NVIDIA's with --fetch-headers",
+    )
+
+
+def _check_tools() -> None:
     for tool, what in _TOOLS.items():
         if shutil.which(tool) is None:
             raise InputError(tool, expected=what, found="no such program", todo="install it and have it on the PATH")
-    if output.exists() and not (output / NAME).is_file() and (not output.is_dir() or any(output.iterdir())):
+
+
+def _check_output(output: Path) -> None:
+    """Whether all that goes with the old folder is ours."""
+    if not output.exists():
+        return
+    names = sorted(path.name for path in output.iterdir()) if output.is_dir() else [""]
+    others = [name for name in names if name != NAME and not name.startswith(_LIBRARY)]
+    if others or (names and NAME not in names):
+        found = f"{others[0]} besides" if NAME in names else "other things"
         todo = "name another folder with --output"
-        raise InputError(str(output), expected="a folder of plugin libraries, or none", found="other things", todo=todo)
+        raise InputError(str(output), expected="a folder of plugin libraries, or none", found=found, todo=todo)
 
 
-def _run(*words: object) -> None:
+def _run_tool(*words: object, todo: str) -> None:
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split())
@@ -108,5 +143,5 @@ def _run(*words: object) -> None:
             f"{words[0]} {words[1]}",
             expected="the plugin libraries to be built",
             found=f"…{said[-_LAST_WORDS:]}" if len(said) > _LAST_WORDS else said or f"status {done.returncode}",
-            todo="name TensorRT's headers with --headers DIR, or have git fetch NVIDIA's with --fetch-headers",
+            todo=todo,
         )

@@ -26,6 +26,8 @@ ALLOCATOR = "tbb"
 #: Replaces malloc, free and their kin; the other library is what it needs.
 PRELOADED = "libtbbmalloc_proxy.so.2"
 LIBRARIES = (PRELOADED, "libtbbmalloc.so.2")
+#: What its builder compiles for, without the digits' dot: a plan asks this, and waits for no TensorRT.
+COMPUTE_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 MAGIC = b"vtrt"
 HEADER_BYTES = 64
 _LAYOUT = struct.Struct("<4s12xQ3B")
@@ -46,17 +48,22 @@ class TensorRTRTX:
             raise InputError(self.name, expected="to be installed", found="no such package", todo=INSTALL)
 
     def check_targets(self, targets: Mapping[str, Sequence[str]]) -> None:
-        """See `Flavour`: it compiles for every class anywhere, and those it does not know `set_target` refuses."""
+        """See `Flavour`: it compiles for every class that it knows, on any machine."""
+        *others, last = COMPUTE_CAPABILITIES
+        for target, wanted in targets.items():
+            unknown = [name for name in wanted if name not in COMPUTE_CAPABILITIES]
+            if unknown:
+                raise InputError(
+                    f"target {target}",
+                    expected=f"compute capability {', '.join(others)} or {last}, for which TensorRT-RTX compiles",
+                    found=", ".join(unknown),
+                    todo="leave that target out",
+                )
 
     def set_target(self, trt: Any, config: Any, compute_capabilities: Sequence[str]) -> None:
-        """See `Flavour`: several classes may share one engine."""
+        """See `Flavour`: several classes may share one engine; `check_targets` knew them."""
         config.num_compute_capabilities = len(compute_capabilities)
         for index, name in enumerate(compute_capabilities):
-            known = sorted(set(trt.ComputeCapability.__members__) - {"NONE", "CURRENT"})
-            if name not in known:
-                raise InputError(
-                    "compute capability", expected=", ".join(known), found=name, todo="leave that target out"
-                )
             if not config.set_compute_capability(trt.ComputeCapability.__members__[name], index):
                 raise BuildError(
                     "compute capability",

@@ -107,7 +107,7 @@ def _note(
         return ""
     does = "does" if len(names) == 1 else "do"
     where = f"{target.name} in {precision} at {context} tokens" + (f" x {batch}" if batch > 1 else "")
-    note = f"{', '.join(names)} {does} not fit {where}: built all the same, never chosen there."
+    note = f"{', '.join(names)} {does} not fit {where}: never chosen there."
     still = unfit(eight_bits, target, context=context, batch=batch)
     would = [size.name for size in eight_bits if size.name in names and size.name not in still]
     return f"{note} With --quantize int8 {', '.join(would)} would fit." if would else note

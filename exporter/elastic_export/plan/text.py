@@ -45,6 +45,9 @@ def check_text(checkpoint: Checkpoint) -> tuple[str, ...]:
     tokenizer = Tokenizer(checkpoint.path)
     ids = _tried(checkpoint, tokenizer)
     vocabulary, notes = checkpoint.architecture.vocab_size, []
+    if not ids:
+        file = checkpoint.path / "tokenizer.json"
+        notes.append(f"{file}: makes no token of a text, so the bundle takes token ids alone")
     if max(ids, default=0) >= vocabulary:
         notes.append(f"{checkpoint.path / 'tokenizer.json'}: gives id {max(ids)}, and the model knows {vocabulary} ids")
     if tokenizer.has_template:

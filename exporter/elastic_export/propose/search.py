@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from elastic_export.propose.grid import Point
 from elastic_export.propose.losses import Losses
-from elastic_export.propose.target import Measure, Target
+from elastic_export.propose.target import TOLERANCE, Measure, Target
 from elastic_runtime.errors import InputError
 
 #: Points that are measured in one pass over the weights, beside the parent.
@@ -202,10 +202,15 @@ class Search:
         return self._sizes[point]
 
     def _no_point(self) -> InputError:
+        """What was looked at on the way says what sizes there are beside."""
         text = self._measure.text
+        seen = {size for point, size in self._sizes.items() if point.within(self._within)}
+        below = max((size for size in seen if size < self._target.least), default=None)
+        above = min((size for size in seen if size > self._target.limit), default=None)
+        nearest = " and ".join(text(size) for size in (below, above) if size is not None)
         return InputError(
             f"{self._measure.option} {self._target.name}",
             expected=f"a budget from {text(self._target.least)} to {text(self._target.limit)}",
-            found="none that kernels and engines take in whole units",
-            todo="name a size a few percent larger or smaller",
+            found=f"none that kernels and engines take in whole units; the nearest are of {nearest}",
+            todo=f"name a size that is at most {TOLERANCE:.0%} above one of the nearest",
         )

@@ -14,6 +14,13 @@ from elastic_runtime.opening import Opener, places
 from run_command import COMMAND, run_here
 
 
+def interrupted_import() -> ImportError:
+    """What pybind11 makes of Ctrl-C in a module that is being imported."""
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -120,6 +127,7 @@ def test_invalid_utf8_on_standard_input(demo_bundle: Path) -> None:
             70,
             "internal error: FileNotFoundError: [Errno 2] No such file: ",
         ),
+        (interrupted_import(), 130, ""),
         (MemoryError(), 1, "error: memory: expected enough for this, found none left."),
         (OSError(27, "File too large", "a/b"), 1, "error: a/b: expected room to write, found File too large."),
         (OSError(28, "No space left on device"), 1, "error: standard output: expected room to write, found No space"),

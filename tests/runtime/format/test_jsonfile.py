@@ -86,6 +86,12 @@ def test_json_type_reads_well() -> None:
     assert shown == ["a list of 1", "an object", "the text 'x'", "null", "true", "5", "0.5"]
 
 
+def test_a_text_that_is_cut_short_says_so() -> None:
+    """Else a name of 300 letters is refused with one that is not too long."""
+    assert json_type("a" * 60) == f"the text {'a' * 60!r}"
+    assert json_type("a" * 300) == f"the text {'a' * 60!r}… of 300 characters"
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()

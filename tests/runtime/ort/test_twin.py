@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -14,7 +15,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 
 from elastic_runtime.errors import InputError
-from elastic_runtime.ort.twin import float32_twin, is_weight, narrow_type, residual_sums
+from elastic_runtime.ort.twin import float32_twin, is_weight, main, narrow_type, residual_sums
 
 Array = np.ndarray[Any, Any]
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
@@ -244,3 +245,17 @@ def test_default_attributes_of_a_function_reach_the_twin() -> None:
     found = run(float32_twin(model), {"conv_state.0": x, "w": x[0]})["conv_state_out.0"]
     np.testing.assert_array_equal(found, np.full((2, 8), 0.25, np.float32))
     assert not model.graph.node[0].attribute
+
+
+def test_the_command_writes_a_twin_and_refuses_what_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, twin, text = tmp_path / "model.onnx", tmp_path / "twin.onnx", tmp_path / "text.onnx"
+    onnx.save(model_of(GRAPH, "bfloat16"), model)
+    text.write_text("this is no model")
+    assert main(["--wide", str(model), str(twin)]) == 0
+    assert onnx.load(twin).graph.name == onnx.load(model).graph.name
+    for source, found in (("none.onnx", "No such file or directory"), ("text.onnx", "other bytes")):
+        assert main([str(tmp_path / source), str(tmp_path / "more.onnx")]) == 2
+        assert f"error: {tmp_path}/{source}: expected an ONNX file, found {found}. Name" in capsys.readouterr().err
+    assert main([str(model), str(tmp_path / "no/twin.onnx")]) == 2
+    assert "/no/twin.onnx: expected a file that can be written, found No such file" in capsys.readouterr().err
+    assert not (tmp_path / "more.onnx").exists()

@@ -16,6 +16,7 @@ import pytest
 from changed_bundle import reseal
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.manifest_reader import read_manifest
+from elastic_runtime.verify import bundle_verification
 from elastic_runtime.verify.bundle_verification import verify_bundle
 
 SEED = 8
@@ -154,3 +155,14 @@ def test_external_weights_without_their_folder_are_not_run(copy: Path, tmp_path:
 def test_a_folder_of_weights_for_a_bundle_that_holds_them_is_refused(demo_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds its weights, found one"):
         verify_bundle(demo_bundle, external=tmp_path)
+
+
+def test_ctrl_c_is_no_fault_of_a_file(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Ctrl-C in a module that is being imported pybind11 makes an error like any other."""
+
+    def interrupted(*_: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(bundle_verification, "open_layered", interrupted)
+    with pytest.raises(ImportError, match="initialization failed"):
+        verify_bundle(demo_bundle)
