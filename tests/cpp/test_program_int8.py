@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from int8_demo import BUDGETS, CONTEXT, export_demo
 
 import elastic_runtime
 from elastic_runtime import Bundle, Request, iter_weights
 from elastic_runtime.errors import InputError
+from int8_demo import BUDGETS, CONTEXT, export_demo
 
 PROMPT = [1, 2, 3, 65, 66]
 NEW = 100
