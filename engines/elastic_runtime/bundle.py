@@ -127,7 +127,7 @@ class Bundle:
             )
         recipe = WeightRecipe.read(self.path / budget.weights)
         if budget.quantisation is not None:
-            for file in {part.file for item in recipe.inputs for part in item.parts}:
+            for file in sorted({part.file for item in recipe.inputs for part in item.parts}):
                 self._check_parent((self.path / budget.weights).parent / file)
         return recipe
 

@@ -15,6 +15,7 @@ import pytest
 import elastic_runtime
 from elastic_runtime import Bundle, Request, iter_weights
 from elastic_runtime.errors import ElasticError, InputError
+from elastic_runtime.format.manifest_reader import DamageError
 from elastic_runtime.format.seal import EMPTY, seal
 from elastic_runtime.ort.open_onnx import WeightForm
 
@@ -235,6 +236,30 @@ def test_a_file_that_is_not_the_listed_one_is_answered_alike(
     code, said = _answer_of_python(bundle)
     assert code == 1, "the damage must be one"
     assert _answer_of_cpp(program, bundle) == (code, said)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("size", [None, 100], ids=["missing", "shorter"])
+def test_a_shard_outside_that_is_not_the_named_one_is_answered_alike(
+    program: Path, int8_bundle: Bundle, size: int | None, tmp_path: Path
+) -> None:
+    """Copying the bundle again would not bring it."""
+    bundle, hub = Damaged(int8_bundle, tmp_path / "bundle"), tmp_path / "hub"
+    path = bundle.shard.relative_to(bundle.folder.resolve()).as_posix()
+
+    def leave_outside(manifest: Recipe) -> None:
+        [shard] = [entry for entry in manifest["files"] if entry["path"] == path]
+        manifest["files"].remove(shard)
+        manifest["external_weights"] = [shard | {"path": bundle.shard.name}]
+
+    bundle.change_manifest(leave_outside)
+    hub.mkdir()
+    if size is not None:
+        (hub / bundle.shard.name).write_bytes(bundle.shard.read_bytes()[:size])
+    with pytest.raises(DamageError, match="Name the folder of the shards that the bundle was exported from") as caught:
+        Bundle.open(bundle.folder, external=hub)
+    options = ("--budget", bundle.budget, "--weights-digest", "--device", "cpu", "--weights-folder", hub)
+    assert _answer_of_cpp(program, bundle, *options) == (1, f"elastic_generate: {caught.value}\n")
 
 
 @pytest.mark.timeout(900)

@@ -193,6 +193,22 @@ TEST(device_refuses_weights_of_which_the_engine_would_read_more) {
   }
 }
 
+TEST(device_refuses_a_weight_that_the_engine_does_not_have_before_any_is_read) {
+  const Bundle bundle = make_bundle();
+  const std::string body = R"({"file": "parent.bin", "offset": 0, "dtype": "fp32", "parent_shape": [3, 3],
+      "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]]})";
+  std::ofstream(bundle.path() / "weights.json", std::ios::binary)
+      << R"({"inputs": {"w": )" << body << R"(, "more": )" << body << "}}";
+  std::size_t bytes = 0;
+  TensorRtOptions options;
+  options.on_bytes = [&](std::size_t count) { bytes += count; };
+  const InputError error = THROWN(InputError, backend_of(bundle, options));
+  CHECK_EQ(std::string(error.what()),
+           "weight more: expected an input of a.engine, found none of that name. Export the bundle again.");
+  CHECK_EQ(bytes, std::size_t{0});
+  CHECK_EQ(fake::state().live_allocations, 0);
+}
+
 TEST(device_warns_and_can_be_ended_while_it_loads) {
   const Bundle bundle = make_bundle();
   TensorRtOptions options;

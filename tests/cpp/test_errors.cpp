@@ -115,5 +115,8 @@ TEST(errors_of_the_system_come_with_the_advice_of_python) {
       {ENOMEM, "close other programs"},
       {ENOENT, ""},
   };
+#ifdef EREMOTEIO
+  CHECK_EQ(advice_on(EREMOTEIO), std::string("see that its disk is sound and still mounted"));
+#endif
   for (const auto& [error, todo] : advice) CHECK_EQ(advice_on(error), std::string(todo));
 }

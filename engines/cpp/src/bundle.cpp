@@ -36,6 +36,18 @@ void check_parent(const std::filesystem::path& file, const Checkpoint& checkpoin
                    "those of " + show(begun(found)) + "…", "copy the bundle again");
 }
 
+/// Compare a shard that a bundle only names with its entry. Throws as `check_file`.
+void check_shard(const std::filesystem::path& folder, const FileEntry& entry, Check check,
+                 const std::function<void(std::size_t)>& on_bytes) {
+  try {
+    check_file(folder / path_of(entry.path), entry, check, on_bytes);
+  } catch (const DamageError& error) {
+    throw DamageError(error.subject, error.expected, error.found,
+                      "name the folder of the shards that the bundle was exported from, or export again with "
+                      "those in this one");
+  }
+}
+
 }  // namespace
 
 Bundle Bundle::open(const std::filesystem::path& path, Check check,
@@ -52,9 +64,8 @@ Bundle Bundle::open(const std::filesystem::path& path, Check check,
   for (const FileEntry& entry : bundle.manifest_.files)
     check_file(bundle.file(entry.path), entry, check, on_bytes);
   if (external) {
-    for (const FileEntry& entry : bundle.manifest_.external_weights) {
-      check_file(*external / path_of(entry.path), entry, check, on_bytes);
-    }
+    for (const FileEntry& entry : bundle.manifest_.external_weights)
+      check_shard(*external, entry, check, on_bytes);
   }
   return bundle;
 }

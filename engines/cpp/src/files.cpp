@@ -37,6 +37,9 @@ std::string advice_on(int error) {
     case EIO:
     case ENXIO:
     case ENODEV:
+#ifdef EREMOTEIO
+    case EREMOTEIO:
+#endif
 #ifdef ESTALE
     case ESTALE:
 #endif

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from elastic_runtime.backend import Backend
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.driver.free_memory import Card, free_ram
-from elastic_runtime.errors import BuildError, ElasticError, NoCudaError, UnavailableError
+from elastic_runtime.errors import BuildError, ElasticError, NoCudaError, UnavailableError, is_interrupted
 from elastic_runtime.fit.vram import check_count, gib
 from elastic_runtime.format.interface import Precision
 from elastic_runtime.format.manifest import BudgetEntry
@@ -307,7 +307,11 @@ def _memory(place: OnnxCard | None) -> Any:
 
 
 def missing_package(error: ImportError) -> UnavailableError:
-    """The user's error for a package of this room that cannot be imported."""
+    """The user's error for a package of this room that cannot be imported. Raises KeyboardInterrupt where that is why:
+    another place would be tried in place of this one.
+    """
+    if is_interrupted(error):
+        raise KeyboardInterrupt from error
     # Only what is missing: beside an onnxruntime-gpu that is there, a second onnxruntime would overwrite its files.
     which = "onnx" if error.name == "onnx" else "onnxruntime (on a card 'onnxruntime-gpu[cuda,cudnn]' in its place)"
     return UnavailableError(

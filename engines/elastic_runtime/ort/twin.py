@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import onnx
 import onnx.inliner
@@ -236,20 +237,30 @@ def main(arguments: list[str]) -> int:
 def _load(file: str) -> ModelProto:
     """A model whose weights, if it has any, lie beside it as it says. Raises InputError."""
     try:
-        model = onnx.load(file)
+        model = onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf's own, of another module in each of its versions
         found = error.strerror or str(error) if isinstance(error, OSError) else "other bytes"
         todo = "name a model.onnx of a bundle"
         raise InputError(file, expected="an ONNX file", found=found, todo=todo) from error
+    try:
+        onnx.load_external_data_for_model(model, str(Path(file).parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        found, todo = " ".join(str(error).split()), "copy the folder of that file whole"
+        raise InputError(file, expected="its weights beside it", found=found, todo=todo) from error
     return model
 
 
 def _save(model: ModelProto, file: str) -> None:
     try:
         onnx.save(model, file)
+    except MemoryError:
+        raise
     except OSError as error:
         found, todo = error.strerror or str(error), "name another file"
         raise InputError(file, expected="a file that can be written", found=found, todo=todo) from error
+    except Exception as error:  # protobuf's own above 2 GiB, of another module in each of its versions
+        todo = "take the model of a bundle whose weights are shared"
+        raise InputError(file, expected="a twin that one file holds", found=str(error), todo=todo) from error
 
 
 if __name__ == "__main__":

@@ -217,11 +217,11 @@ def _load(
         opened.check_locations()
         opened.check_aliases()
         recipe = None if budget.weights is None else bundle.recipe(budget)
+        check_bindings(engine, {item.name for item in recipe.inputs} if recipe else set(), opened.tensors())
         if recipe is not None:
             opened.check_weights(recipe)
         weights = _weights(device, bundle, budget, recipe, files)
         undo.callback(weights.free)
-        check_bindings(engine, set(weights.addresses), opened.tensors())
         backend = EngineBackend(
             engine,
             device,

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from elastic_runtime.driver.free_memory import Card
-from elastic_runtime.errors import BuildError, UnavailableError
+from elastic_runtime.errors import BuildError, UnavailableError, is_interrupted
 from elastic_runtime.fit.vram import gib, vram_needed
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, Status
 
@@ -148,6 +148,8 @@ def load_tensorrt() -> Any:
     try:
         return importlib.import_module("tensorrt_rtx")
     except Exception as error:  # its own initialisation may raise anything
+        if is_interrupted(error):  # which is no reason to run elsewhere
+            raise KeyboardInterrupt from error
         raise UnavailableError(
             f"the package {PACKAGE}",
             expected="it to load",

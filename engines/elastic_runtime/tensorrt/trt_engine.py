@@ -197,8 +197,9 @@ class TrtEngine:
         Raises:
             InputError: another shape, or elements of another width; nothing is on the card yet.
         """
+        known = self.tensors()
         for item in recipe.inputs:
-            if item.name in self.tensors():  # `check_bindings` names the others
+            if item.name in known:  # `check_bindings` names the others
                 shape = tuple(self._engine.get_tensor_shape(item.name))
                 if (shape, self._engine.get_tensor_dtype(item.name).itemsize) != (item.shape, item.parts[0].itemsize):
                     raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -270,6 +271,21 @@ def test_a_missing_package_is_named_on_a_card_too(bundle: Bundle, monkeypatch: p
     monkeypatch.setitem(sys.modules, "elastic_runtime.ort.onnx_memory", None)
     with pytest.raises(UnavailableError, match="the onnxruntime backend: expected the packages onnx and onnxruntime"):
         Opener(bundle, Request(device="gpu")).open()
+
+
+def test_ctrl_c_while_packages_load_is_no_reason_for_the_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pybind11 makes of it what a package that is missing is."""
+    import sys
+
+    class Interrupts(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "elastic_runtime.ort.onnx_memory":
+                raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.delitem(sys.modules, "elastic_runtime.ort.onnx_memory", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    with pytest.raises(KeyboardInterrupt):
+        Opener(bundle, Request(budget="small", context=64)).open()
 
 
 def test_a_switch_stays_on_the_card_and_reckons_with_what_the_old_session_gives_back(

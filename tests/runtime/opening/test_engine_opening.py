@@ -40,6 +40,17 @@ def test_with_a_card_the_engine_is_opened_with_its_weights(bundle: Bundle, card:
     assert (asked[-1], device.held, device.closed) == ({}, {}, True)
 
 
+def test_an_engine_of_other_tensors_is_refused_before_weights_are_loaded(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, _ = card
+    names = trt_engine.TrtEngine.tensors
+    monkeypatch.setattr(trt_engine.TrtEngine, "tensors", lambda self: names(self) | {"scales"})
+    with pytest.raises(BuildError, match=r"found differing \['scales'\]. Export the bundle again"):
+        Opener(bundle, Request(budget="large")).open()
+    assert (device.uploaded, device.held, device.closed) == (0, {}, True)
+
+
 def _two_contexts(bundle: Bundle) -> Bundle:
     """Each budget with an engine of 512 and one of 2048 tokens."""
     budgets = tuple(

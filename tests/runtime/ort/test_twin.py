@@ -256,6 +256,27 @@ def test_the_command_writes_a_twin_and_refuses_what_is_none(tmp_path: Path, caps
     for source, found in (("none.onnx", "No such file or directory"), ("text.onnx", "other bytes")):
         assert main([str(tmp_path / source), str(tmp_path / "more.onnx")]) == 2
         assert f"error: {tmp_path}/{source}: expected an ONNX file, found {found}. Name" in capsys.readouterr().err
+    outside = onnx.load(model)
+    outside.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((8, 8), np.float32), "more"))
+    onnx.save(outside, tmp_path / "outside.onnx", save_as_external_data=True, location="more.bin", size_threshold=0)
+    (tmp_path / "more.bin").unlink()
+    assert main([str(tmp_path / "outside.onnx"), str(tmp_path / "more.onnx")]) == 2
+    assert "outside.onnx: expected its weights beside it, found " in capsys.readouterr().err
     assert main([str(model), str(tmp_path / "no/twin.onnx")]) == 2
     assert "/no/twin.onnx: expected a file that can be written, found No such file" in capsys.readouterr().err
     assert not (tmp_path / "more.onnx").exists()
+
+
+def test_the_command_refuses_a_twin_that_no_file_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """protobuf ends at 2 GiB, which embedded weights in float32 soon are."""
+
+    def too_large(*_: object) -> None:
+        raise ValueError("Message onnx.ModelProto exceeds maximum protobuf size of 2GB: 2147483648")
+
+    onnx.save(model_of(GRAPH, "bfloat16"), tmp_path / "model.onnx")
+    monkeypatch.setattr(onnx, "save", too_large)
+    assert main([str(tmp_path / "model.onnx"), str(tmp_path / "twin.onnx")]) == 2
+    told = f"error: {tmp_path}/twin.onnx: expected a twin that one file holds, found Message onnx.ModelProto exceeds"
+    assert told in capsys.readouterr().err

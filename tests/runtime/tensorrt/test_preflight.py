@@ -116,6 +116,15 @@ def test_an_engine_that_no_card_has_run_is_a_warning(budgets: tuple[BudgetEntry,
     assert untested(engine, Status("verified", "GeForce RTX 5090", "2026-01-31")) == ""
 
 
+def test_ctrl_c_while_the_package_loads_is_no_reason_to_run_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(name: str) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(preflight.importlib, "import_module", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_tensorrt()
+
+
 def test_a_package_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(name: str) -> None:
         raise OSError("libcudart.so.13: no such file")

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -80,7 +81,10 @@ class OnnxBackend : public Backend {
         every_token_(bundle.manifest().logits == "all"),
         memory_(options.card ? onnx::make_card_memory() : onnx::make_host_memory()),
         model_(options.model ? *options.model : bundle.file(budget.model), options.threads, *memory_) {
-    if (budget.weights) bind_weights(bundle.weights(budget), options.on_bytes);
+    if (budget.weights)
+      bind_weights(bundle.weights(budget), options.on_bytes);
+    else
+      check_weights({});
     bind_states();
     // Of all rows there may be, as was reckoned: where a card has no room for them, opening goes on
     // elsewhere, and a session cannot.
@@ -196,6 +200,7 @@ class OnnxBackend : public Backend {
   /// Whether weights.json says what the model asks for, before anything is read: two bytes are two bytes,
   /// whatever they mean.
   void check_weights(const WeightRecipe& recipe) const {
+    std::set<std::string> names = {"input_ids", "position", "length"};
     for (const WeightInput& item : recipe.inputs) {
       const Port* port = input(item.name);
       if (!port)
@@ -203,6 +208,12 @@ class OnnxBackend : public Backend {
                          "export the bundle again");
       if (port->shape != item.shape() || port->type != onnx::type_of(item.parts[0].dtype))
         throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
+                         "export the bundle again");
+      names.insert(item.name);
+    }
+    for (const Port& port : model_.inputs()) {
+      if (!is_state(port.name) && names.count(port.name) == 0)
+        throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name",
                          "export the bundle again");
     }
   }
@@ -254,20 +265,12 @@ class OnnxBackend : public Backend {
     fixed_.push_back(std::move(value));
   }
 
-  /// Pairs states with their outputs; every input must be known by now.
+  /// Pairs states with their outputs.
   void bind_states() {
     for (const Port& port : model_.inputs()) {
-      if (is_state(port.name)) {
-        const bool is_cache = port.name.find("_cache.") != std::string::npos;
-        states_.push_back({&port, is_cache && memory_->is_host(), {}, {}, {}, {}});
-        continue;
-      }
-      const bool known = port.name == "input_ids" || port.name == "position" || port.name == "length" ||
-                         std::find(fixed_names_.begin(), fixed_names_.end(), port.name) != fixed_names_.end();
-      if (!known) {
-        throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name",
-                         "export the bundle again");
-      }
+      if (!is_state(port.name)) continue;
+      const bool is_cache = port.name.find("_cache.") != std::string::npos;
+      states_.push_back({&port, is_cache && memory_->is_host(), {}, {}, {}, {}});
     }
     for (const char* name : {"input_ids", "position", "length"}) input_names_.push_back(name);
     for (const std::string& name : fixed_names_) input_names_.push_back(name.c_str());

@@ -232,7 +232,8 @@ class TensorRtBackend : public Backend {
       const std::string name = engine.getIOTensorName(i);
       const auto found = known.find(name);
       if (found == known.end())
-        throw InputError("engine input " + name, "a weight of weights.json or a state", "neither");
+        throw InputError("engine input " + show(name), "a weight of weights.json or a state", "neither",
+                         "export the bundle again");
       set_address(context, name, found->second);
     }
   }

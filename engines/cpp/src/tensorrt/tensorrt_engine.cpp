@@ -210,7 +210,11 @@ void Engine::check_weights(const WeightRecipe& recipe) const {
     if (shape != input.shape() || element_size(engine_->getTensorDataType(name)) != width)
       throw InputError("weight " + show(name), "the shape and dtype that " + file_ + " has",
                        "others in weights.json", "export the bundle again");
+    inputs.erase(found);
   }
+  if (!inputs.empty())
+    throw InputError("weight " + show(inputs.begin()->first), "an input of " + file_, "none of that name",
+                     "export the bundle again");
 }
 
 std::unique_ptr<nvinfer1::IRuntimeConfig> Engine::make_config(bool replay) {
