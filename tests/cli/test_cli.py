@@ -118,6 +118,7 @@ def test_inspect_and_derive(run, tmp_path) -> None:
     code, out, _ = run("inspect", str(parent.path))
     assert code == 0
     assert "pattern M-M*-M-M*-M-" in out
+    assert " tensors in 1 file, bf16\n" in out
     write_sliced(parent, parent.budgets["medium"], tmp_path / "medium")
     code, out, _ = run("budgets", "derive", "--parent", str(parent.path), "--sliced", str(tmp_path / "medium"))
     assert code == 0
