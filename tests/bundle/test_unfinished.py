@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from elastic_export.bundle import unfinished
 from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
 
 
@@ -60,6 +61,17 @@ def test_what_nobody_takes_up_is_told_with_its_size(tmp_path: Path, stage: Path)
     tell_what_is_left(output, told.append)
     assert len(told) == 1, "somebody works there"
     work.close()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(unfinished, "hold", refused)
+    (tmp_path / ".out.quantised").mkdir()
+    tell_what_is_left(tmp_path / "out", pytest.fail)
 
 
 def test_what_else_lies_there_is_left_alone(tmp_path: Path, stage: Path) -> None:

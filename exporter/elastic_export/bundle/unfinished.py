@@ -84,14 +84,12 @@ def tell_what_is_left(output: Path, say: Callable[[str], None]) -> None:
     """For an export that quantises nothing: what one that ended has left there may have the size of a model. It stays,
     as hours of work may be in it. What another export works on is not told.
     """
-    folder = _place(output, UNFINISHED)
-    lock = hold(folder) if folder.is_dir() else None
-    if lock is None:
-        return
-    try:
-        sizes = [file.stat().st_size for file in left_in(folder)]
-    finally:
-        os.close(lock)
+    folder, sizes = _place(output, UNFINISHED), list[int]()
+    with suppress(OSError):  # of a folder that we may not look into; nobody asked for this
+        lock = hold(folder) if folder.is_dir() else None
+        if lock is not None:
+            os.close(lock)
+            sizes = [file.stat().st_size for file in left_in(folder)]
     if sizes:
         what = f"{size_text(sum(sizes))} of an export that did not end"
         todo = f"the next one that quantises takes it up, or remove it: rm -r {shlex.quote(str(folder))}"
