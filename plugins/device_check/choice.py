@@ -9,7 +9,7 @@ from typing import Any
 _OURS, _PEER = "elastic ", "mamba_ssm"
 #: A prefill of GOAL_TOKENS tokens is to be so many times as fast as the best of mamba_ssm's chunks in the same run.
 GOAL, GOAL_TOKENS = 1.5, 8192
-#: By this share a kernel must be quicker to be taken for it: runs differ by less than half of that.
+#: By this share a kernel must be quicker to be taken for it. An estimate: how far runs differ is not measured.
 MARGIN = 0.02
 
 Times = dict[str, dict[str, Any]]

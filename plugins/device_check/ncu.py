@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
@@ -63,10 +64,15 @@ def launches(lines: Iterable[str]) -> list[dict[str, Any]]:
     """Of the lines of ncu.csv, a launch each: kernel, grid, and METRICS as ncu says them, with their units."""
     found: dict[str, dict[str, Any]] = {}
     for row in csv.DictReader(lines):
-        launch = found.setdefault(row["ID"], {"kernel": row["Kernel Name"].partition("(")[0], "grid": row["Grid Size"]})
+        launch = found.setdefault(row["ID"], {"kernel": _instance(row["Kernel Name"]), "grid": row["Grid Size"]})
         if name := METRICS.get(row["Metric Name"]):
             launch[name] = f"{row['Metric Value']} {row['Metric Unit']}".strip()
     return list(found.values())
+
+
+def _instance(kernel: str) -> str:
+    """`chunk<bf16, 40>` of `chunk<bf16, (int)40>(Args)`: ncu writes the type of each number before it."""
+    return re.sub(r"\([a-z ]+\)(?=-?\d)", "", kernel).partition("(")[0]
 
 
 def call_all(programs: str) -> None:

@@ -204,5 +204,5 @@ def test_bad_requests_start_nothing(request_for_small_model: EngineRequest, tmp_
 
 
 def test_a_compute_capability_nobody_has(request_for_small_model: EngineRequest) -> None:
-    with pytest.raises(InputError, match=r"compute capability: expected .*SM120.*, found SM42"):
+    with pytest.raises(InputError, match=r"target rtx5080: expected compute capability .*SM120.*, found SM42"):
         build_engine(replace(request_for_small_model, compute_capabilities=("SM42",)))

@@ -39,6 +39,20 @@ __global__ void copy_to_odd_place(float* out) {
   ELASTIC_SHARED(float, values, 64);
   copy_async_or_zero<16>(values + 1, out, false);
 }
+// Of two groups one is waited for.
+__global__ void copy_left_behind(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  copy_async<4>(values + threadIdx.x, out + threadIdx.x);
+  commit_async();
+  copy_async<4>(values + threadIdx.x, out + threadIdx.x);
+  commit_async();
+  wait_async<1>();
+}
+// Groups of nothing are none.
+__global__ void empty_group(float* out) {
+  commit_async();
+  out[threadIdx.x] = 1.f;
+}
 __global__ void missing_barrier(float* out) {
   ELASTIC_SHARED(float, values, 64);
   values[threadIdx.x] = 1.f;
@@ -96,6 +110,8 @@ int main(int count, char** words) {
   if (std::strcmp(what, "zeros") == 0) show(zeros);
   if (std::strcmp(what, "copy_from_odd_place") == 0) show(copy_from_odd_place);
   if (std::strcmp(what, "copy_to_odd_place") == 0) show(copy_to_odd_place);
+  if (std::strcmp(what, "copy_left_behind") == 0) show(copy_left_behind);
+  if (std::strcmp(what, "empty_group") == 0) show(empty_group);
   if (std::strcmp(what, "missing_barrier") == 0) show(missing_barrier);
   if (std::strcmp(what, "past_the_end") == 0) show(past_the_end);
   if (std::strcmp(what, "half_a_barrier") == 0) show(half_a_barrier);

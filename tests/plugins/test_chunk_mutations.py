@@ -111,6 +111,7 @@ MUTATIONS = {
     "tokens waited for a group too late": Mutation(
         "conv_operands.cuh", "wait_async<kOperandRing / 2 - 1>", "wait_async<kOperandRing / 2>"
     ),
+    "tokens past the end still on their way at it": Mutation("conv_operands.cuh", "wait_async<0>();", ""),
     "tokens copied over those in use": Mutation(
         "conv_operands.cuh", "copy(i, first + i + ", "copy((i + 2) % kOperandRing, first + i + "
     ),

@@ -115,6 +115,24 @@ def test_counters_say_what_bound_a_kernel_and_how_many_blocks_there_was_room_for
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "kernel"),
+    [
+        (
+            "void elastic::mamba2::chunk_prefill<elastic::mamba2::GatedOutput<__nv_bfloat16>, __half, (int)40>"
+            "(elastic::mamba2::Args, elastic::mamba2::PrefillWorkspace)",
+            "void elastic::mamba2::chunk_prefill<elastic::mamba2::GatedOutput<__nv_bfloat16>, __half, 40>",
+        ),
+        ("void merge<float, (bool)1, (int)-1>(Args)", "void merge<float, 1, -1>"),
+        ("gated_norm", "gated_norm"),
+    ],
+)
+def test_counters_tell_instances_of_a_kernel_apart(told: str, kernel: str) -> None:
+    """Nsight Compute writes the type of a template's number before it, in brackets."""
+    head, row = '"ID","Kernel Name","Grid Size","Metric Name","Metric Unit","Metric Value"', '"(8, 1, 1)","","",""'
+    assert ncu.launches([head, f'"0","{told}",{row}']) == [{"kernel": kernel, "grid": "(8, 1, 1)"}]
+
+
 def test_what_is_wrong_is_said_last(report: dict) -> None:
     report.update(passed=False, wrong=["decode: y 1 above 0.1"], unproven=["matrix: late"])
     page = table.text(report)

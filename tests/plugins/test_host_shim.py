@@ -47,12 +47,17 @@ def test_a_copy_of_nothing_brings_zeros(probe: Path) -> None:
         ("half_a_barrier", b"host shim: threads wait for each other"),
         ("copy_from_odd_place", b"host shim: a copy that is not aligned to its width"),
         ("copy_to_odd_place", b"host shim: a copy that is not aligned to its width"),
+        ("copy_left_behind", b"host shim: a thread ends with copies under way"),
     ],
 )
 def test_faults_end_the_process(probe: Path, what: str, says: bytes) -> None:
     done = run(probe, what)
     assert done.returncode != 0
     assert says in done.stderr
+
+
+def test_a_thread_may_end_with_a_group_of_no_copies(probe: Path) -> None:
+    assert [float(v) for v in run(probe, "empty_group").stdout.split()] == [1.0] * 64
 
 
 def test_unwritten_shared_memory_is_nan(probe: Path) -> None:

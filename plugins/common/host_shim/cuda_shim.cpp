@@ -101,10 +101,18 @@ void release_barrier_if_complete(Block& block) {
     if (block.threads[i]->wait == Wait::kBlock) block.threads[i]->wait = Wait::kNothing;
 }
 
+// What is still under way at a block's end may land in shared memory that another block has by then.
+void fail_unless_landed(const Thread& thread) {
+  bool landed = thread.open.empty();
+  for (const auto& group : thread.groups) landed &= group.empty();
+  if (!landed) fail("a thread ends with copies under way");
+}
+
 void run_thread() {
   Thread& me = *running;
   me.fiber.arrived();
   (*running_kernel)();
+  fail_unless_landed(me);
   me.wait = Wait::kDone;
   --me.block->live;
   release_barrier_if_complete(*me.block);
