@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.bundle.unfinished import Unfinished
+from elastic_export.bundle import unfinished
+from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
 
 
 @pytest.fixture
@@ -39,6 +40,38 @@ def test_an_export_that_does_not_publish_leaves_it(tmp_path: Path, stage: Path) 
     later = Unfinished(tmp_path / "out", stage)
     assert (later.folder("quantised") / "a").read_text() == "weights"
     later.close()
+
+
+def test_what_nobody_takes_up_is_told_with_its_size(tmp_path: Path, stage: Path) -> None:
+    told = list[str]()
+    output = tmp_path / "my out"
+    tell_what_is_left(output, told.append)
+    folder = tmp_path / ".my out.quantised"
+    folder.mkdir()
+    (folder / "thesis.txt").write_bytes(bytes(7))
+    tell_what_is_left(output, told.append)
+    assert told == [], "nothing there, nothing of ours"
+    (folder / "q8-00001-of-00002.safetensors").write_bytes(bytes(2 << 20))
+    (folder / "q8-00002-of-00002.part").write_bytes(bytes(1 << 20))
+    tell_what_is_left(output, told.append)
+    left = f"{folder}: 3.0 MiB of an export that did not end; the next one that quantises takes it up"
+    assert told == [f"{left}, or remove it: rm -r '{folder}'"]
+    work = Unfinished(output, stage)
+    work.folder("quantised")
+    tell_what_is_left(output, told.append)
+    assert len(told) == 1, "somebody works there"
+    work.close()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(unfinished, "hold", refused)
+    (tmp_path / ".out.quantised").mkdir()
+    tell_what_is_left(tmp_path / "out", pytest.fail)
 
 
 def test_what_else_lies_there_is_left_alone(tmp_path: Path, stage: Path) -> None:

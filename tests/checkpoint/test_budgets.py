@@ -166,7 +166,9 @@ def test_selection(parent: Architecture) -> None:
         "": "''",
         "6b,zzz": "'zzz'",
         "6b,6b": "'6b' twice",
-        "all,6b": "'all'",
+        "all,6b": "'all' among others, and it stands alone. ",
+        "6b,all": "'all' among others, and it stands alone. ",
+        "all,all": "'all' among others, and it stands alone. ",
     }.items():
         with pytest.raises(InputError) as caught:
             select_budgets(budgets, request)

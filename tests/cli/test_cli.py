@@ -118,6 +118,7 @@ def test_inspect_and_derive(run, tmp_path) -> None:
     code, out, _ = run("inspect", str(parent.path))
     assert code == 0
     assert "pattern M-M*-M-M*-M-" in out
+    assert " tensors in 1 file, bf16\n" in out
     write_sliced(parent, parent.budgets["medium"], tmp_path / "medium")
     code, out, _ = run("budgets", "derive", "--parent", str(parent.path), "--sliced", str(tmp_path / "medium"))
     assert code == 0
@@ -297,6 +298,27 @@ def test_closed_pipe_ends_quietly() -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=120)
     assert b"Traceback" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("targets",), ("--help",)])
+def test_a_full_disk_behind_the_output(arguments: tuple[str, ...], unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "elastic_export", *arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    told = "error: standard output: expected room to write, found No space left on device. Free some space there.\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+@pytest.mark.parametrize("arguments", [("targets",), ("--version",)])
+def test_a_closed_output_is_said(arguments: tuple[str, ...]) -> None:
+    """What is opened next would be it, for the programs that an export starts too."""
+    shell = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "elastic_export", *arguments]
+    done = subprocess.run(shell, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    told = "error: standard output: expected an open one, found a closed one. Use > /dev/null.\n"
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 @pytest.mark.parametrize("package", ["elastic_export.cli", "elastic_runtime.cli"])

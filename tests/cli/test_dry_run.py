@@ -128,6 +128,8 @@ def test_what_builds_nothing_loads_no_torch_and_writes_nothing(tmp_path, sparse_
         (["--budget", "12b", "--target", "rtx5080"], 2, "at least one budget that fits it"),
         (["--budget", "12b", "--target", "rtx5080", "--allow-unfit"], 0, ""),
         (["--budget", "all", "--target", "rtx5080", "--require-fit"], 1, "12b on rtx5080 at 16384 tokens"),
+        (["--budget", "12b", "--target", "rtx5080", "--require-fit"], 1, "--require-fit: expected every budget to fit"),
+        (["--budget", "12b", "--target", "rtx5080", "--require-fit", "--allow-unfit"], 1, "--require-fit: expected"),
         (["--budget", "6b", "--target", "rtx5080", "--require-fit"], 0, ""),
     ],
 )

@@ -74,6 +74,8 @@ def test_a_checkpoint_without_budgets_is_its_parent_alone(run: Run, tmp_path: Pa
         (["--json", "no/such/folder.json"], "expected a file in a folder that exists, found no such folder"),
         (["--weights-folder", "."], "--weights-folder: expected no such option, found it, but "),
         (["--plot", "."], "expected a file in a folder that exists, found a folder"),
+        (["--plot", "loss.png"], "--plot: expected a name that ends in .svg, as the picture is one, found loss.png"),
+        (["--plot", "loss"], "--plot: expected a name that ends in .svg, as the picture is one, found loss"),
     ],
 )  # fmt: skip
 def test_a_request_at_fault_is_refused_before_any_work(

@@ -158,7 +158,7 @@ def test_vram_of_engines_in_eight_bits(propose: Run, tmp_path: Path) -> None:
     [
         ([], "--params, --vram: expected one of them, found neither. Write --params 9B,6B"),
         (["--params", "1M", "--vram", "1GiB"], "--params, --vram: expected one of them, found both"),
-        (["--params", "1B"], f", the smallest that is proposed, to {ARCH.parameters()}, the parent, found 1.00B"),
+        (["--params", "1B"], f" proposed, to {ARCH.parameters() / 1000:.3f}K, the parent, found 1.00B"),
         (["--params", "1K"], "--params 1k: expected from "),
         (["--params", f"{LARGE},{LARGE}"], "--params: expected sizes that are more than 2% apart, found "),
         (["--params", "big"], "--params: expected a count such as 9B or 310M, found the text 'big'"),

@@ -28,7 +28,9 @@ def test_a_missing_tool_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         build_plugins(tmp_path / "out", Headers())
 
 
-@pytest.mark.parametrize("name", ["sm_120", "", "1", "120-real", "\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT TWO}", "12", "70"])
+@pytest.mark.parametrize(
+    "name", ["sm_120", "", "1", "120-real", "\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT TWO}", "12", "70", "089", "0120"]
+)
 def test_what_is_no_architecture_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         InputError, match=r"^--arch: expected numbers of CUDA architectures from 75 on, such as 89,120, found"

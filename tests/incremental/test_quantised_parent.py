@@ -200,6 +200,20 @@ def test_reports_that_say_nothing(checkpoint: Path, seen: Seen, full: Path, roun
     assert "the parent in eight bits: made again: no report says what it was made from" in seen.said
 
 
+def test_what_an_ended_export_left_is_told_where_nobody_takes_it_up(
+    checkpoint: Path, seen: Seen, tmp_path: Path, full: Path
+) -> None:
+    beside = tmp_path / ".out.quantised"
+    beside.mkdir()
+    (beside / "q8-00001-of-00009.safetensors").write_bytes(bytes(2 << 20))
+    for options, changed in ({**INT8, "budgets": "full"}, False), ({}, True), ({}, False):
+        assert run(checkpoint, full, seen, **options).changed is changed
+        told = [text for text in seen.said if text.startswith(f"{beside}: 2.0 MiB of an export that did not end")]
+        assert len(told) == 1
+    run(checkpoint, full, seen, budgets="half", **INT8)
+    assert (seen.said, beside.exists()) == ([], False)
+
+
 def test_a_plain_export_does_not_take_it(
     tmp_path: Path, checkpoint: Path, seen: Seen, full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from elastic_export.layers.architecture import Architecture
 from elastic_export.propose.grid import Grid, Point
 from elastic_export.propose.losses import Losses, contrast_points, curve, level_points
 from elastic_export.propose.search import TOGETHER, Found, Search
-from elastic_export.propose.target import TOLERANCE, Target, parameter_measure
+from elastic_export.propose.target import TOLERANCE, Target, parameter_measure, parse_count
 from elastic_runtime.errors import InputError
 from sorted_model import ARCH
 from synthetic import NANO_12B
@@ -112,10 +112,10 @@ def test_a_size_beside_one_that_was_refused_is_found() -> None:
 
     with pytest.raises(InputError) as refused:
         run(measure.of(one_layer) - 1)
-    named = re.fullmatch(r"none that kernels .* units; the nearest are of (\d+) and (\d+)", refused.value.found)
+    named = re.fullmatch(r"none that kernels .* units; the nearest are of (\S+) and (\S+)", refused.value.found)
     assert named is not None
-    assert refused.value.todo == "name a size that is at most 2% above one of the nearest"
-    smaller, larger = (int(size) for size in named.groups())
+    assert refused.value.todo == "name a size that is 1% above one of the nearest"
+    smaller, larger = (parse_count(size) for size in named.groups())
     assert larger == measure.of(one_layer)
     for size in (smaller, larger):
         assert measure.of(losses.grid.architecture(run(int(size * 1.01)).point)) == size

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elastic_export.plan.eight_bits import check_even
 from elastic_export.propose.grid import Grid
@@ -58,6 +60,14 @@ def test_a_count_is_exact() -> None:
     assert parse_count("1k") == 1000
 
 
+@given(st.integers(1, 10**12))
+def test_a_count_that_is_told_can_be_asked_for(count: int) -> None:
+    """So closely that a size 1% above it, which is advised, is one for which a budget of that count will do."""
+    told = parse_count(parameter_measure().text(count))
+    assert Target("b", told + told // 100).least <= count <= told + told / 100
+    assert told == count or count >= 10**6
+
+
 def test_a_size_out_of_reach_says_the_range() -> None:
     grid = Grid(NANO_12B, "bf16")
     grid.order = tuple(range(62))
@@ -67,7 +77,7 @@ def test_a_size_out_of_reach_says_the_range() -> None:
         with pytest.raises(InputError) as error:
             check_targets(parse_targets("--params", text, None), parameter_measure(), smallest, NANO_12B)
         assert error.value.subject == f"--params {text.lower()}"
-        assert error.value.expected == "from 0.62B, the smallest that is proposed, to 12.31B, the parent"
+        assert error.value.expected == "from 621.45M, the smallest that is proposed, to 12.31B, the parent"
     measure = vram_measure("bf16", 16384)
     with pytest.raises(InputError, match=r"from 2\.0 GiB, the smallest that is proposed, to 24\.3 GiB, the parent"):
         check_targets(parse_targets("--vram", "1GiB", None), measure, smallest, NANO_12B)

@@ -22,6 +22,7 @@ from elastic_runtime.errors import (
     BuildError,
     ElasticError,
     InternalError,
+    check_output_is_open,
     internal_error,
     is_interrupted,
     machine_error,
@@ -34,8 +35,7 @@ _LESS_MEMORY = "Close other programs, or take a smaller budget or context"
 def main() -> None:
     """The console script: every error becomes its text and exit code; a closed pipe and Ctrl-C end quietly."""
     try:
-        if sys.stdout is None:
-            raise BuildError("standard output", expected="an open one", found="a closed one", todo="use > /dev/null")
+        check_output_is_open()
         speak_utf8()
         command.main(standalone_mode=False)
     except Exception as error:  # the last border: nothing may leave as a traceback

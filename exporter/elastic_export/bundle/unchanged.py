@@ -22,6 +22,7 @@ from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResult
 from elastic_export.bundle.staging import recover
 from elastic_export.bundle.standing import Standing, standing_of
+from elastic_export.bundle.unfinished import tell_what_is_left
 from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress
@@ -54,6 +55,7 @@ def unchanged(job: ExportJob, progress: Progress, digests: Digests) -> ExportRes
     for result in budgets:
         check_fit(job, result)
     check_targets(job, budgets)
+    tell_what_is_left(output, progress.say)
     return ExportResult(output, manifest, budgets, _record(output, manifest), job.said, changed=False)
 
 

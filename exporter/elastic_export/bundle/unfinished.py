@@ -7,11 +7,15 @@ stage instead, and lost with it.
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.staging import hold
+from elastic_export.plan.fit_table import size_text
+from elastic_export.weights.quantised import UNFINISHED, left_in
 
 
 class Unfinished:
@@ -35,7 +39,7 @@ class Unfinished:
             OSError: the folder cannot be made.
         """
         if what not in self._folders:
-            path = self._place(what)
+            path = _place(self._output, what)
             path.mkdir(exist_ok=True)
             lock = hold(path)
             if lock is None:
@@ -46,7 +50,7 @@ class Unfinished:
 
     def left(self, what: str) -> Path | None:
         """That folder where there is one, None where no export left any. Raises as `folder` does."""
-        return self.folder(what) if self._place(what).is_dir() else None
+        return self.folder(what) if _place(self._output, what).is_dir() else None
 
     def take(self, file: Path, target: Path) -> None:
         """Make `target`, in the stage, the same bytes as a file of such a folder, and spend that."""
@@ -68,12 +72,29 @@ class Unfinished:
                 with suppress(OSError):  # something of somebody's
                     path.rmdir()
 
-    def _place(self, what: str) -> Path:
-        return self._output.with_name(f".{self._output.name}.{what}")
-
     def close(self) -> None:
         """Let go of the locks; what is there stays for the next export."""
         for _, lock in self._folders.values():
             if lock is not None:
                 os.close(lock)
         self._folders.clear()
+
+
+def tell_what_is_left(output: Path, say: Callable[[str], None]) -> None:
+    """For an export that quantises nothing: what one that ended has left there may have the size of a model. It stays,
+    as hours of work may be in it. What another export works on is not told.
+    """
+    folder, sizes = _place(output, UNFINISHED), list[int]()
+    with suppress(OSError):  # of a folder that we may not look into; nobody asked for this
+        lock = hold(folder) if folder.is_dir() else None
+        if lock is not None:
+            os.close(lock)
+            sizes = [file.stat().st_size for file in left_in(folder)]
+    if sizes:
+        what = f"{size_text(sum(sizes))} of an export that did not end"
+        todo = f"the next one that quantises takes it up, or remove it: rm -r {shlex.quote(str(folder))}"
+        say(f"{folder}: {what}; {todo}")
+
+
+def _place(output: Path, what: str) -> Path:
+    return output.with_name(f".{output.name}.{what}")

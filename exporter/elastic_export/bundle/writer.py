@@ -38,7 +38,7 @@ from elastic_export.bundle.merge import (
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover
-from elastic_export.bundle.unfinished import Unfinished
+from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
@@ -313,4 +313,6 @@ def writer_of(job: ExportJob, say: Say, digests: Digests) -> Iterator[BundleWrit
         if options.debug:
             check_dumps(options.output)
         writer.check_addable(manifest_of(job, ()))
+        if job.eight_bits is None:
+            tell_what_is_left(writer.output, say)
         yield writer

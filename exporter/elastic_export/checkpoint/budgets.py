@@ -103,11 +103,14 @@ def select_budgets(budgets: Mapping[str, Named], request: str) -> list[Named]:
     """The budgets, or what else has their names, of `--budget all|NAME,…`, in the file's order whatever the request's.
 
     Raises:
-        InputError: an unknown name (with the nearest ones), a name twice, or none at all.
+        InputError: an unknown name (with the nearest ones), a name twice, all beside a name, or none at all.
     """
     if request.strip() == "all":
         return list(budgets.values())
     names = [name.strip() for name in request.split(",")]
+    if "all" in names:  # which no budget is called (check_name)
+        found, todo = "'all' among others, and it stands alone", "leave the others out, or all"
+        raise InputError("--budget", expected=f"all, or of {', '.join(budgets)}", found=found, todo=todo)
     for index, name in enumerate(names):
         if name not in budgets:
             raise InputError(

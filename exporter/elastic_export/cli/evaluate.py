@@ -67,6 +67,7 @@ def evaluate(path: str, **options: Any) -> None:  # fmt: skip
         check_output(options[option])
         check_outside(f"--{option.removesuffix('_file')}", options[option], Path(path))
     check_apart({"--text": options["text"], "--json": options["json_file"], "--plot": options["plot_file"]})
+    _check_picture(options["plot_file"])
     found = _evaluation(Path(path), precisions, options, progress)
     click.echo(found.table())
     if options["json_file"] is not None:
@@ -145,6 +146,14 @@ def check_output(file: Path | None) -> None:
         found = "one that may not be written"
     if found:
         raise InputError(str(file), expected="a file in a folder that exists", found=found, todo="name another file")
+
+
+def _check_picture(file: Path | None) -> None:
+    """Programs go by a picture's name; a pipe or a device has whichever it has."""
+    if file is None or file.suffix.lower() == ".svg" or (file.exists() and not file.is_file()):
+        return
+    expected = "a name that ends in .svg, as the picture is one"
+    raise InputError("--plot", expected=expected, found=str(file), todo=f"name {file.with_suffix('.svg')}")
 
 
 def check_apart(files: dict[str, Path | None]) -> None:

@@ -170,10 +170,10 @@ def _compiled(job: ExportJob, progress: ConsoleProgress, digests: Digests) -> Ex
 
 
 def check_fit(job: ExportJob) -> None:
-    """Refuse, as the request says, what fits no card: InputError where a target has nothing, BuildError with
-    `--require-fit` where anything does not fit.
+    """Refuse, as the request says, what fits no card: BuildError with `--require-fit` where anything does not fit,
+    else InputError where a target has nothing.
     """
-    job.check_fit()
+    # First, so that whoever asks for it hears the same of one budget that does not fit and of all.
     if job.options.require_fit and (misfits := job.misfits()):
         raise BuildError(
             "--require-fit",
@@ -181,6 +181,7 @@ def check_fit(job: ExportJob) -> None:
             found="; ".join(misfits),
             todo="ask for a smaller budget, context or batch",
         )
+    job.check_fit()
 
 
 def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOptions:

@@ -206,9 +206,10 @@ def _checkpoint_text(checkpoint: dict[str, Any]) -> list[str]:
         sizes = (budget[name] for name in ("layers", "hidden_size", "mamba_head_dim", "attention_heads"))
         rows.append([budget["name"], parameters(budget["parameters"]), *map(str, sizes)])
     quantised = [f"{count} matrices in {name}" for name, count in checkpoint["quantised"].items()]
+    files = "file" if checkpoint["files"] == 1 else "files"
     return [
         f"checkpoint {checkpoint['name']}: {parameters(checkpoint['parameters'])} parameters, {checkpoint['tensors']} "
-        f"tensors in {checkpoint['files']} files, {', '.join([checkpoint['dtype'], *quantised])}",
+        f"tensors in {checkpoint['files']} {files}, {', '.join([checkpoint['dtype'], *quantised])}",
         f"pattern {checkpoint['pattern']}",
         *(align(rows, left=(0,)) if checkpoint["budgets"] else ["no budgets: write elastic_config.json"]),
         *(f"note: {warning}" for warning in checkpoint["warnings"]),

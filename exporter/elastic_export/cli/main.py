@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -27,6 +28,7 @@ from elastic_runtime.errors import (
     BuildError,
     ElasticError,
     InternalError,
+    check_output_is_open,
     internal_error,
     is_interrupted,
     machine_error,
@@ -69,6 +71,7 @@ def main() -> None:
     """Run the command; every error becomes a message and an exit code."""
     debug = "--debug" in sys.argv[1:]
     try:
+        check_output_is_open()
         code = cli.main(standalone_mode=False)
     except Exception as error:  # the last border: nothing may leave as a traceback
         if debug:
@@ -78,6 +81,18 @@ def main() -> None:
         click.echo(_INTERRUPTED, err=True)
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_of_printing(error: OSError) -> bool:
+    """A stream names no file, and nor does a file that is full; but what a command prints, click prints."""
+    innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return error.filename is None and innermost.f_globals.get("__name__") == click.utils.__name__
+
+
+def _forget_output() -> None:
+    """What could not be written is not tried again while the interpreter ends, which would complain of it."""
+    with suppress(OSError, ValueError):  # a stream without a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of error
@@ -93,8 +108,11 @@ def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of er
         error.show()
         return 2
     if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains while it ends
+        _forget_output()
         return BuildError.exit_code
+    if isinstance(error, OSError) and _is_of_printing(error):
+        _forget_output()
+        error.filename = "standard output"
     if shown := machine_error(error):
         click.echo(f"error: {shown}", err=True)
         return shown.exit_code

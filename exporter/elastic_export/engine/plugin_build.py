@@ -96,7 +96,7 @@ def _options(architectures: Sequence[str]) -> list[str]:
 
 def _check_architectures(architectures: Sequence[str]) -> None:
     for name in architectures:
-        if not (re.fullmatch("[0-9]{2,3}", name) and int(name) >= _LEAST_ARCHITECTURE):
+        if not (re.fullmatch("[1-9][0-9]{1,2}", name) and int(name) >= _LEAST_ARCHITECTURE):
             raise InputError(
                 "--arch",
                 expected=f"numbers of CUDA architectures from {_LEAST_ARCHITECTURE} on, such as 89,120",

@@ -212,5 +212,5 @@ class Search:
             f"{self._measure.option} {self._target.name}",
             expected=f"a budget from {text(self._target.least)} to {text(self._target.limit)}",
             found=f"none that kernels and engines take in whole units; the nearest are of {nearest}",
-            todo=f"name a size that is at most {TOLERANCE:.0%} above one of the nearest",
+            todo=f"name a size that is {TOLERANCE / 2:.0%} above one of the nearest",  # which are told rounded
         )

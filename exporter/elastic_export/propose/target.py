@@ -10,7 +10,7 @@ from itertools import pairwise
 from elastic_export.checkpoint.budgets import check_name
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.eight_bits import Quantise, model_bytes
-from elastic_export.plan.fit_table import parameters, size_text
+from elastic_export.plan.fit_table import size_text
 from elastic_export.plan.reckoning import budget_size
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.fit.sizes import parse_size
@@ -50,7 +50,14 @@ class Target:
 
 def parameter_measure() -> Measure:
     """By parameters."""
-    return Measure("--params", Architecture.parameters, lambda n: parameters(n) if n >= 10**6 else str(n))
+    return Measure("--params", Architecture.parameters, _count_text)
+
+
+def _count_text(count: int) -> str:
+    """As `parse_count` reads it: exact below a million, else to half a percent at worst."""
+    if count < 10**6:
+        return f"{count / 10**3:.3f}K"
+    return f"{count / 10**6:.2f}M" if count < 10**9 else f"{count / 10**9:.2f}B"
 
 
 def vram_measure(precision: Precision, context: int, quantise: Quantise = "none") -> Measure:

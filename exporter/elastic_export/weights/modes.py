@@ -19,7 +19,7 @@ from elastic_export.layers.eight_bits import EightBits
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress
 from elastic_export.weights.initialised import write_initialised
-from elastic_export.weights.quantised import Quantised, counted_beside, left_in
+from elastic_export.weights.quantised import UNFINISHED, Quantised, counted_beside, left_in
 from elastic_export.weights.recipe import quantised_recipe, shared_recipe, sliced_recipe
 from elastic_export.weights.sliced import write_sliced
 from elastic_export.weights.weight_loss import Rounding, WeightTally
@@ -27,7 +27,6 @@ from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.ort.weight_source import OutsideTensors, Recipe, WeightSource
 
 RECIPE = "weights.json"
-_QUANTISED = "quantised"
 
 
 class Store(Protocol):
@@ -165,12 +164,12 @@ class QuantisedWeights(Weights):
         progress.watch(parent.gauge())
         self._tensors = parent.found(here)
         if self._tensors is None:
-            self._lost = parent.write(store.beside(_QUANTISED), adopt)
+            self._lost = parent.write(store.beside(UNFINISHED), adopt)
             self._tensors = parent.found(here)
         elif budgets:
             self._lost = parent.measure()
         # What an export that ended left and this one did not take up has the size of a model.
-        if (beside := store.left_beside(_QUANTISED)) is not None:
+        if (beside := store.left_beside(UNFINISHED)) is not None:
             for left in left_in(beside):
                 store.spend(left)
 

@@ -35,6 +35,8 @@ from elastic_runtime.format.safetensors import TensorEntry, encode_header, items
 
 FORMAT = "elastic-q8/1"
 PREFIX = "q8-"
+#: What the folder beside a bundle is called in which they lie until it is published.
+UNFINISHED = "quantised"
 #: Bytes of a file's tensors, unless one matrix alone is larger: what a run that is killed may have done in vain.
 MAX_FILE_BYTES = 1 << 30
 _BAND = 64  # rows of a matrix that stays as it is that are looked at at once
