@@ -261,7 +261,8 @@ def _anonymous(pid: int) -> int:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+    # Shared memory is what buffers of Python's mmap are, and no file's either.
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Anonymous:", "Pss_Shmem:")))
 
 
 if __name__ == "__main__":
