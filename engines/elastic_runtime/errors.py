@@ -6,7 +6,6 @@ Each class owns the exit code of a command that dies of it, so a command line ne
 from __future__ import annotations
 
 import errno
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -124,14 +123,6 @@ def advised(todo: str) -> Iterator[None]:
         if error.todo:
             raise
         raise InputError(error.subject, expected=error.expected, found=error.found, todo=todo) from error
-
-
-def check_output_is_open() -> None:
-    """Refuse to run with a closed standard output: what is printed would be lost without a word, and the next file that
-    is opened would take its number, and so what other libraries and programs print. Raises BuildError.
-    """
-    if sys.stdout is None:
-        raise BuildError("standard output", expected="an open one", found="a closed one", todo="use > /dev/null")
 
 
 def internal_error(error: BaseException, again: str) -> str:

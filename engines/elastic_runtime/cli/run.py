@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
@@ -15,14 +14,13 @@ import click
 
 from elastic_runtime.cli import modes
 from elastic_runtime.cli.options import check_beside
-from elastic_runtime.cli.streams import is_reader_gone, speak_utf8
+from elastic_runtime.cli.streams import check_output_is_open, forget_output, is_reader_gone, speak_utf8
 from elastic_runtime.errors import (
     FAULT,
     NO_ROOM,
     BuildError,
     ElasticError,
     InternalError,
-    check_output_is_open,
     internal_error,
     is_interrupted,
     machine_error,
@@ -58,7 +56,7 @@ def _explain(error: Exception) -> tuple[int, str | None]:  # noqa: PLR0911  # on
         error.show()
         return error.exit_code, None
     if isinstance(error, OSError) and error.errno in NO_ROOM:
-        _forget_output()
+        forget_output()
         error.filename = error.filename or "standard output"
     if shown := machine_error(error):
         return shown.exit_code, f"error: {shown}"
@@ -75,14 +73,8 @@ def _quiet_when_nobody_reads() -> Iterator[None]:
     except OSError as error:  # caught here, since click would make exit code 1 of it
         if not is_reader_gone(error):
             raise
-        _forget_output()
+        forget_output()
         _end(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
-
-
-def _forget_output() -> None:
-    """What could not be written must not be tried again while the interpreter ends."""
-    with suppress(OSError, ValueError):  # a stream without a file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(code: int, message: str | None = None) -> NoReturn:

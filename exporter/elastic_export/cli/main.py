@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -23,12 +21,12 @@ from elastic_export.cli.plugins import plugins
 from elastic_export.cli.report import report
 from elastic_export.cli.targets import targets
 from elastic_export.cli.verify import verify
+from elastic_runtime.cli.streams import check_output_is_open, forget_output
 from elastic_runtime.errors import (
     FAULT,
     BuildError,
     ElasticError,
     InternalError,
-    check_output_is_open,
     internal_error,
     is_interrupted,
     machine_error,
@@ -89,12 +87,6 @@ def _is_of_printing(error: OSError) -> bool:
     return error.filename is None and innermost.f_globals.get("__name__") == click.utils.__name__
 
 
-def _forget_output() -> None:
-    """What could not be written is not tried again while the interpreter ends, which would complain of it."""
-    with suppress(OSError, ValueError):  # a stream without a file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of error
     if is_interrupted(error) or isinstance(error, click.Abort):
         click.echo(_INTERRUPTED, err=True)
@@ -108,10 +100,10 @@ def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of er
         error.show()
         return 2
     if isinstance(error, BrokenPipeError):
-        _forget_output()
+        forget_output()
         return BuildError.exit_code
     if isinstance(error, OSError) and _is_of_printing(error):
-        _forget_output()
+        forget_output()
         error.filename = "standard output"
     if shown := machine_error(error):
         click.echo(f"error: {shown}", err=True)

@@ -40,7 +40,7 @@ class Backend:
         pass
 
     def call(self, *arguments: Any) -> Floats:
-        raise NotImplementedError
+        raise AssertionError("a backend that is only opened was called")
 
     def memory(self) -> dict[str, int]:
         return {}

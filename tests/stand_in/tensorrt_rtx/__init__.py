@@ -42,7 +42,7 @@ class ILogger:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = Severity
 
     def log(self, severity: Any, text: str) -> None:
-        raise NotImplementedError
+        raise RuntimeError('Tried to call pure virtual function "ILogger::log"')  # as pybind11 does
 
 
 class IPluginRegistry:

@@ -1,0 +1,52 @@
+"""The commands as processes: an output that is closed, full or read no longer, and Ctrl-C before they have begun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_closed_pipe_ends_quietly() -> None:
+    command = [sys.executable, "-m", "elastic_export", "targets"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=120)
+    assert b"Traceback" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("targets",), ("--help",)])
+def test_a_full_disk_behind_the_output(arguments: tuple[str, ...], unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "elastic_export", *arguments]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    told = "error: standard output: expected room to write, found No space left on device. Free some space there.\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+@pytest.mark.parametrize("arguments", [("targets",), ("--version",)])
+def test_a_closed_output_is_said(arguments: tuple[str, ...]) -> None:
+    """What is opened next would be it, for the programs that an export starts too."""
+    shell = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "elastic_export", *arguments]
+    done = subprocess.run(shell, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    told = "error: standard output: expected an open one, found a closed one. Use > /dev/null.\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+@pytest.mark.parametrize("package", ["elastic_export.cli", "elastic_runtime.cli"])
+def test_ctrl_c_while_modules_are_imported_ends_quietly(package: str) -> None:
+    """A busy machine takes seconds for them."""
+    code = (
+        "import signal, sys\nclass Interrupt:\n    def find_spec(self, name, *rest):\n"
+        "        if name == 'numpy':\n            signal.raise_signal(signal.SIGINT)\n"
+        f"sys.meta_path.insert(0, Interrupt())\nfrom {package} import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (130, "", False), done.stderr
