@@ -40,12 +40,15 @@ def test_a_closed_output_is_said(arguments: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr) == (1, told)
 
 
+@pytest.mark.parametrize("raised", ["", "ImportError('initialization failed') from error", "SystemError() from None"])
 @pytest.mark.parametrize("package", ["elastic_export.cli", "elastic_runtime.cli"])
-def test_ctrl_c_while_modules_are_imported_ends_quietly(package: str) -> None:
-    """A busy machine takes seconds for them."""
+def test_ctrl_c_while_modules_are_imported_ends_quietly(package: str, raised: str) -> None:
+    """A busy machine takes seconds for them, and C code makes errors of its own of the exception."""
     code = (
         "import signal, sys\nclass Interrupt:\n    def find_spec(self, name, *rest):\n"
-        "        if name == 'numpy':\n            signal.raise_signal(signal.SIGINT)\n"
+        "        if name == 'numpy':\n"
+        "            try:\n                signal.raise_signal(signal.SIGINT)\n"
+        f"            except KeyboardInterrupt as error:\n                raise {raised}\n"
         f"sys.meta_path.insert(0, Interrupt())\nfrom {package} import main\nmain()\n"
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)

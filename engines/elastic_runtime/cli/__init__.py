@@ -2,17 +2,30 @@
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-def main() -> None:
-    """The console script: imports take a while, in which Ctrl-C ends the command at once.
+@contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """For the imports of a command, which take a while: Ctrl-C ends it at once, with the code of a shell for that.
 
     An exception would not do: of one that comes up in the middle of an import, C code makes errors of many kinds.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # a program in the background may have been started to ignore it
+    handler = signal.getsignal(signal.SIGINT)  # a program in the background may have been started to ignore it
+    ours = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    from elastic_runtime.cli.run import main as run  # noqa: PLC0415  # see above
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, handler)
 
-    signal.signal(signal.SIGINT, handler)
+
+def main() -> None:
+    """The console script."""
+    with ended_by_ctrl_c():
+        from elastic_runtime.cli.run import main as run  # noqa: PLC0415  # see above
     run()
