@@ -174,6 +174,9 @@ def check_shard(folder: Path, entry: FileEntry, check: Check, on_bytes: Callable
     except DamageError as error:
         todo = "name the folder of the shards that the bundle was exported from, or export again with those in this one"
         raise DamageError(error.subject, expected=error.expected, found=error.found, todo=todo) from error
+    except InputError as error:
+        todo = "make it readable, or name another folder of the shards"
+        raise InputError(error.subject, expected=error.expected, found=error.found, todo=todo) from error
 
 
 def _compare(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None) -> None:

@@ -17,6 +17,7 @@ def _numbers(*names: str) -> frozenset[int]:
 
 #: Exit code of a fault of ours, neither the request's nor the machine's: EX_SOFTWARE of sysexits.h.
 FAULT = 70
+INTERRUPTED = 130  # as a shell reports SIGINT
 _MAX_FAULT = 500  # characters of the one line that it prints
 #: A full disk, a full quota, a file above the largest size that is allowed.
 NO_ROOM = _numbers("ENOSPC", "EDQUOT", "EFBIG")

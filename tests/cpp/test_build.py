@@ -55,5 +55,5 @@ def test_an_installed_library_is_found_and_linked(built: Path, tmp_path: Path) -
     _run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")
     _run("cmake", "--build", tmp_path / "build")
     done = subprocess.run([tmp_path / "build" / "consumer"], capture_output=True, text=True, check=False)
-    wanted = "no/such/folder: expected a bundle, found no such folder.\n"
+    wanted = "no/such/folder: expected a bundle, found no such folder. Name the folder that elastic-export wrote.\n"
     assert (done.stdout, done.returncode) == (wanted, 2)

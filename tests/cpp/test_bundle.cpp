@@ -57,7 +57,8 @@ TEST(bundle_what_is_none_says_what_it_is) {
                                     {"file", "a file"},
                                     {"absent", "no such folder"}}) {
     const InputError error = THROWN(InputError, Bundle::open(folder / name));
-    CHECK_EQ(std::string(error.what()), error.subject + ": expected a bundle, found " + found + ".");
+    CHECK_EQ(std::string(error.what()), error.subject + ": expected a bundle, found " + found +
+                                            ". Name the folder that elastic-export wrote.");
     CHECK_EQ(fs::path(error.subject).filename().string(), name);
   }
 }

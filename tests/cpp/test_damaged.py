@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,7 +16,7 @@ import pytest
 
 import elastic_runtime
 from elastic_runtime import Bundle, Request, iter_weights
-from elastic_runtime.errors import ElasticError, InputError
+from elastic_runtime.errors import REFUSED, ElasticError, InputError
 from elastic_runtime.format.manifest_reader import DamageError
 from elastic_runtime.format.seal import EMPTY, seal
 from elastic_runtime.ort.open_onnx import WeightForm
@@ -268,3 +270,13 @@ def test_what_is_listed_anew_is_read(program: Path, int8_bundle: Bundle, tmp_pat
     bundle = Damaged(int8_bundle, tmp_path / "bundle")
     bundle.list_anew()
     assert _answer_of_python(bundle) == _answer_of_cpp(program, bundle) == (0, "")
+
+
+def test_refusals_of_the_system_come_with_the_same_advice() -> None:
+    """But those of writing, which C++ does not know."""
+    source = (Path(__file__).parents[2] / "engines" / "cpp" / "src" / "files.cpp").read_text("utf-8")
+    told: dict[int, str] = {}
+    for block in source.partition("std::string advice_on")[2].partition("default:")[0].split('";'):
+        names, _, todo = block.partition('return "')
+        told |= {getattr(errno, name): todo for name in re.findall(r"case (E\w+):", names)}
+    assert told == {number: todo for number, todo in REFUSED.items() if number not in (errno.EROFS, errno.EMLINK)}

@@ -188,7 +188,7 @@ TEST(device_refuses_weights_of_which_the_engine_would_read_more) {
     std::ofstream(bundle.path() / "weights.json", std::ios::binary)
         << R"({"inputs": {"w": {"file": "parent.bin", "offset": 0, "dtype": )" << body << "}}}";
     const InputError error = THROWN(InputError, backend_of(bundle));
-    CHECK_EQ(error.subject + "|" + error.expected, "weight w|the shape and dtype that a.engine has");
+    CHECK_EQ(error.subject + "|" + error.expected, "weight w|the shape and bytes that a.engine has");
     CHECK_EQ(fake::state().live_allocations, 0);
   }
 }

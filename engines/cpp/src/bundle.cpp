@@ -45,6 +45,9 @@ void check_shard(const std::filesystem::path& folder, const FileEntry& entry, Ch
     throw DamageError(error.subject, error.expected, error.found,
                       "name the folder of the shards that the bundle was exported from, or export again with "
                       "those in this one");
+  } catch (const InputError& error) {
+    throw InputError(error.subject, error.expected, error.found,
+                     "make it readable, or name another folder of the shards");
   }
 }
 

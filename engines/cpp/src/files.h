@@ -15,7 +15,7 @@ std::string path_text(const std::filesystem::path& path);
 std::filesystem::path path_of(const std::string& text);
 
 /// What a person can do where the system refuses to read a file with that errno: elastic_runtime/errors.py
-/// says the same. Empty where it is not known.
+/// says the same, and more of writing. Empty where it is not known.
 std::string advice_on(int error);
 
 /// Up to `limit` + 1 bytes of a file, so that a longer one is noticed. Throws InputError that expected

@@ -6,17 +6,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from elastic_runtime.errors import INTERRUPTED
+
 
 @contextmanager
 def ended_by_ctrl_c() -> Iterator[None]:
-    """For the imports of a command, which take a while: Ctrl-C ends it at once, with the code of a shell for that.
+    """For the imports of a command, which take a while: Ctrl-C ends it at once, with INTERRUPTED.
 
     An exception would not do: of one that comes up in the middle of an import, C code makes errors of many kinds.
     """
     handler = signal.getsignal(signal.SIGINT)  # a program in the background may have been started to ignore it
     ours = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     if ours:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:
         yield
     finally:

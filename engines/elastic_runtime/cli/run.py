@@ -17,6 +17,7 @@ from elastic_runtime.cli.options import check_beside
 from elastic_runtime.cli.streams import check_output_is_open, forget_output, is_reader_gone, speak_utf8
 from elastic_runtime.errors import (
     FAULT,
+    INTERRUPTED,
     NO_ROOM,
     BuildError,
     ElasticError,
@@ -26,7 +27,6 @@ from elastic_runtime.errors import (
     machine_error,
 )
 
-INTERRUPTED = 130  # as a shell reports SIGINT
 _LESS_MEMORY = "Close other programs, or take a smaller budget or context"
 
 

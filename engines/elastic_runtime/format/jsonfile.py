@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import REFUSED, InputError
 
 #: Bytes of the largest file read by default. The longest real ones (an index of a 62-layer model) take 40 KB.
 DEFAULT_LIMIT = 64 << 20
@@ -95,7 +95,8 @@ def _read_bytes(path: Path, limit: int) -> bytes:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(str(path), expected="a readable JSON file", found=reason) from None
+        todo = REFUSED.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+        raise InputError(str(path), expected="a readable JSON file", found=reason, todo=todo) from None
     if len(data) > limit:
         raise InputError(str(path), expected=f"at most {limit} bytes of JSON", found="a larger file")
     return data

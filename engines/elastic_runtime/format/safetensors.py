@@ -18,7 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import REFUSED, InputError
 from elastic_runtime.format.jsonfile import json_type, parse_json
 from elastic_runtime.format.mapped import MappedFile
 
@@ -80,7 +80,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     try:
         size, header = _header_bytes(path)
     except OSError as error:
-        raise InputError(str(path), expected="a readable safetensors file", found=error.strerror or "") from None
+        raise _unreadable(path, error) from None
     start = 8 + len(header)
     raw = parse_json(header, f"{path}, header")
     metadata = raw.pop("__metadata__", None)
@@ -104,7 +104,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         _, header = _header_bytes(path)
     except OSError as error:
-        raise InputError(str(path), expected="a readable safetensors file", found=error.strerror or "") from None
+        raise _unreadable(path, error) from None
     found = parse_json(header, f"{path}, header").get("__metadata__")
     return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
@@ -181,6 +181,11 @@ def encode_header(
         for name, (dtype, shape) in tensors.items()
     }
     return len(text).to_bytes(8, "little") + text, entries
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    found, todo = error.strerror or "an error", REFUSED.get(error.errno or 0, "")
+    return InputError(str(path), expected="a readable safetensors file", found=found, todo=todo)
 
 
 def _header_bytes(path: Path) -> tuple[int, bytes]:

@@ -227,7 +227,7 @@ def _at_once(work: Callable[[_Comb], None], bands: Sequence[_Comb]) -> None:
         take()
         _wait(futures)
     finally:
-        list(shared)
+        list(shared)  # Ctrl-C may have come while threads were started or waited for: none may write after this
         _wait(futures)
     for future in futures:
         if not future.cancelled():

@@ -25,7 +25,7 @@ import onnx.inliner
 import onnx.shape_inference
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import NO_ROOM, InputError
 
 NARROW = {TensorProto.BFLOAT16, TensorProto.FLOAT16}
 STATE_KINDS = ("conv_state", "ssm_state", "key_cache", "value_cache")
@@ -238,6 +238,8 @@ def _load(file: str) -> ModelProto:
     """A model whose weights, if it has any, lie beside it as it says. Raises InputError."""
     try:
         model = onnx.load(file, load_external_data=False)
+    except MemoryError:
+        raise
     except Exception as error:  # protobuf's own, of another module in each of its versions
         found = error.strerror or str(error) if isinstance(error, OSError) else "other bytes"
         todo = "name a model.onnx of a bundle"
@@ -253,11 +255,12 @@ def _load(file: str) -> ModelProto:
 def _save(model: ModelProto, file: str) -> None:
     try:
         onnx.save(model, file)
+    except OSError as error:
+        found = error.strerror or str(error)
+        todo = "free some space there" if error.errno in NO_ROOM else "name another file"
+        raise InputError(file, expected="a file that can be written", found=found, todo=todo) from error
     except MemoryError:
         raise
-    except OSError as error:
-        found, todo = error.strerror or str(error), "name another file"
-        raise InputError(file, expected="a file that can be written", found=found, todo=todo) from error
     except Exception as error:  # protobuf's own above 2 GiB, of another module in each of its versions
         todo = "take the model of a bundle whose weights are shared"
         raise InputError(file, expected="a twin that one file holds", found=str(error), todo=todo) from error

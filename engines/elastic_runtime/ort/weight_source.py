@@ -21,8 +21,7 @@ from elastic_runtime.ort.twin import is_weight
 
 Array = npt.NDArray[Any]
 _AGAIN = "export the bundle again"
-
-
+#: ONNX's number of each dtype of weights.json.
 _STORED = {
     "bf16": onnx.TensorProto.BFLOAT16,
     "fp16": onnx.TensorProto.FLOAT16,

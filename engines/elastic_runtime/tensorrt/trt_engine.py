@@ -204,7 +204,7 @@ class TrtEngine:
                 if (shape, self._engine.get_tensor_dtype(item.name).itemsize) != (item.shape, item.parts[0].itemsize):
                     raise InputError(
                         f"weight {show(item.name)}",
-                        expected=f"the shape and dtype that {self._entry.file} has",
+                        expected=f"the shape and bytes that {self._entry.file} has",
                         found="others in weights.json",
                         todo="export the bundle again",
                     )

@@ -130,7 +130,7 @@ def test_weights_of_which_the_engine_would_read_more_are_refused_before_they_are
         rig.engine.check_weights(WeightRecipe((weight("w", shape, dtype),)))
     text = str(caught.value)
     del caught
-    told = "expected the shape and dtype that x.engine has, found others in weights.json. Export the bundle again."
+    told = "expected the shape and bytes that x.engine has, found others in weights.json. Export the bundle again."
     assert text == f"weight w: {told}"
     rig.engine.close()
 

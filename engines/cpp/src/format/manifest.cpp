@@ -186,7 +186,8 @@ Manifest read_manifest(const std::filesystem::path& folder) {
   const std::filesystem::file_status status = std::filesystem::status(path, error);
   if (!std::filesystem::is_regular_file(status)) {
     const bool unknown = status.type() == std::filesystem::file_type::none;
-    throw InputError(path_text(folder), "a bundle", unknown ? error.message() : instead_of_bundle(folder));
+    throw InputError(path_text(folder), "a bundle", unknown ? error.message() : instead_of_bundle(folder),
+                     "name the folder that elastic-export wrote");
   }
   return advised("export the bundle again, or use the elastic_runtime of the version that wrote it", [&] {
     return parse_manifest(read_bytes(path, kReadLimit, "a manifest that can be read"), path_text(path));

@@ -208,7 +208,7 @@ void Engine::check_weights(const WeightRecipe& recipe) const {
     const std::vector<std::int64_t> shape(dims.d, dims.d + std::max(dims.nbDims, 0));
     const auto width = static_cast<std::size_t>(itemsize(input.parts[0].dtype));
     if (shape != input.shape() || element_size(engine_->getTensorDataType(name)) != width)
-      throw InputError("weight " + show(name), "the shape and dtype that " + file_ + " has",
+      throw InputError("weight " + show(name), "the shape and bytes that " + file_ + " has",
                        "others in weights.json", "export the bundle again");
     inputs.erase(found);
   }
