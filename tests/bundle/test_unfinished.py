@@ -54,8 +54,8 @@ def test_what_nobody_takes_up_is_told_with_its_size(tmp_path: Path, stage: Path)
     (folder / "q8-00001-of-00002.safetensors").write_bytes(bytes(2 << 20))
     (folder / "q8-00002-of-00002.part").write_bytes(bytes(1 << 20))
     tell_what_is_left(output, told.append)
-    left = f"{folder}: 3.0 MiB of an export that did not end; the next one that quantises takes it up"
-    assert told == [f"{left}, or remove it: rm -r '{folder}'"]
+    left = f"{folder}: 3.0 MiB of an export that did not end; the next one that quantises takes up or removes it"
+    assert told == [f"{left}; to do so now: rm '{folder}'/q8-*"]
     work = Unfinished(output, stage)
     work.folder("quantised")
     tell_what_is_left(output, told.append)

@@ -20,7 +20,6 @@ from elastic_export.checkpoint.budgets import nesting_warnings, parse_budgets
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.cli import propose as command
-from elastic_export.plan.fit_table import size_text
 from elastic_export.plan.machine import Space
 from elastic_export.propose.store import Store
 from elastic_export.propose.target import vram_measure
@@ -100,7 +99,7 @@ def test_vram_at_a_context_and_precision(propose: Run, tmp_path: Path) -> None:
     limit, request = measure.of(ARCH) - 200_000, ("--max-context", "64", "--precision", "fp32", "--names", "card")
     code, _, err = propose("--vram", "1MiB", *request)
     assert code == 2
-    assert f", the smallest that is proposed, to {size_text(measure.of(ARCH))}, the parent, found 1.0 MiB" in err
+    assert f", the smallest that is proposed, to {measure.text(measure.of(ARCH))}, the parent, found 1.00 MiB" in err
     code, _, err = propose("--vram", str(limit), *request)
     assert code == 0, err
     document = json.loads((tmp_path / "out.json").read_text())

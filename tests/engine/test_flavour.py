@@ -12,6 +12,7 @@ from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.rtx import COMPUTE_CAPABILITIES, LIBRARIES
 from elastic_export.products import PRODUCTS
+from elastic_runtime.bringup.plan import RTX
 from elastic_runtime.errors import InputError
 
 
@@ -77,6 +78,9 @@ def test_rtx_plans_for_no_gpu_that_its_builder_does_not_know() -> None:
 def test_rtx_compiles_for_what_its_builder_names() -> None:
     trt = flavour("tensorrt-rtx").module()
     assert set(COMPUTE_CAPABILITIES) == set(trt.ComputeCapability.__members__) - {"NONE", "CURRENT"}
+    assert tuple(f"SM{name.replace('.', '')}" for name in RTX) == COMPUTE_CAPABILITIES, (
+        "what a first run on a card knows"
+    )
 
 
 def test_a_portable_target_is_refused_by_the_full_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from elastic_export.propose.target import (
     vram_measure,
 )
 from elastic_runtime.errors import InputError
+from elastic_runtime.fit.sizes import parse_size
 from synthetic import NANO_12B
 
 
@@ -68,6 +69,12 @@ def test_a_count_that_is_told_can_be_asked_for(count: int) -> None:
     assert told == count or count >= 10**6
 
 
+@given(st.integers(1 << 20, 1 << 40))
+def test_a_size_of_memory_that_is_told_can_be_asked_for(size: int) -> None:
+    told = parse_size(vram_measure("bf16", 16384).text(size), "it")
+    assert Target("b", told + told // 100).least <= size <= told + told / 100
+
+
 def test_a_size_out_of_reach_says_the_range() -> None:
     grid = Grid(NANO_12B, "bf16")
     grid.order = tuple(range(62))
@@ -79,7 +86,9 @@ def test_a_size_out_of_reach_says_the_range() -> None:
         assert error.value.subject == f"--params {text.lower()}"
         assert error.value.expected == "from 621.45M, the smallest that is proposed, to 12.31B, the parent"
     measure = vram_measure("bf16", 16384)
-    with pytest.raises(InputError, match=r"from 2\.0 GiB, the smallest that is proposed, to 24\.3 GiB, the parent"):
+    with pytest.raises(
+        InputError, match=r"from 2\.0\d GiB, the smallest that is proposed, to 24\.\d\d GiB, the parent"
+    ):
         check_targets(parse_targets("--vram", "1GiB", None), measure, smallest, NANO_12B)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.staging import hold
 from elastic_export.plan.fit_table import size_text
-from elastic_export.weights.quantised import UNFINISHED, left_in
+from elastic_export.weights.quantised import PREFIX, UNFINISHED, left_in
 
 
 class Unfinished:
@@ -92,7 +92,9 @@ def tell_what_is_left(output: Path, say: Callable[[str], None]) -> None:
             sizes = [file.stat().st_size for file in left_in(folder)]
     if sizes:
         what = f"{size_text(sum(sizes))} of an export that did not end"
-        todo = f"the next one that quantises takes it up, or remove it: rm -r {shlex.quote(str(folder))}"
+        todo = (
+            f"the next one that quantises takes up or removes it; to do so now: rm {shlex.quote(str(folder))}/{PREFIX}*"
+        )
         say(f"{folder}: {what}; {todo}")
 
 

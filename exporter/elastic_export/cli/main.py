@@ -24,6 +24,7 @@ from elastic_export.cli.verify import verify
 from elastic_runtime.cli.streams import check_output_is_open, forget_output
 from elastic_runtime.errors import (
     FAULT,
+    INTERRUPTED,
     BuildError,
     ElasticError,
     InternalError,
@@ -32,7 +33,6 @@ from elastic_runtime.errors import (
     machine_error,
 )
 
-INTERRUPTED = 130
 _INTERRUPTED = "interrupted; a bundle is the old one, or the new one where it had just been published"
 
 

@@ -13,6 +13,7 @@ from elastic_export.weights.weight_loss import Rounding
 from elastic_runtime.fit.targets import Target
 from elastic_runtime.fit.vram import unfit, vram_needed
 from elastic_runtime.format.budget_size import BudgetSize
+from elastic_runtime.format.manifest_reader import NAME
 from elastic_runtime.format.records import encode
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def summary(result: ExportResult, checkpoint: Path) -> str:
 
 def contents(bundle: Path, manifest: Manifest) -> str:
     """How many files a bundle has, the manifest one of them, and their size."""
-    sizes = [(bundle / "manifest.json").stat().st_size, *(file.size for file in manifest.files)]
+    sizes = [(bundle / NAME).stat().st_size, *(file.size for file in manifest.files)]
     return f"{len(sizes)} files, {size_text(sum(sizes))}"
 
 

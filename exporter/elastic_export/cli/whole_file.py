@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.manifest_reader import NAME
 
 
 def check_outside(option: str, file: Path | None, bundle: Path) -> None:
@@ -19,7 +20,7 @@ def check_outside(option: str, file: Path | None, bundle: Path) -> None:
     Raises:
         InputError: naming the option.
     """
-    if file is None or not (bundle / "manifest.json").is_file():
+    if file is None or not (bundle / NAME).is_file():
         return
     if Path(os.path.realpath(file)).is_relative_to(os.path.realpath(bundle)):
         raise InputError(

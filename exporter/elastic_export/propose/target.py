@@ -10,7 +10,6 @@ from itertools import pairwise
 from elastic_export.checkpoint.budgets import check_name
 from elastic_export.layers.architecture import Architecture
 from elastic_export.plan.eight_bits import Quantise, model_bytes
-from elastic_export.plan.fit_table import size_text
 from elastic_export.plan.reckoning import budget_size
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.fit.sizes import parse_size
@@ -60,6 +59,11 @@ def _count_text(count: int) -> str:
     return f"{count / 10**6:.2f}M" if count < 10**9 else f"{count / 10**9:.2f}B"
 
 
+def _bytes_text(count: int) -> str:
+    """As `parse_size` reads it, to half a percent at worst from a MiB on."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.2f} MiB"
+
+
 def vram_measure(precision: Precision, context: int, quantise: Quantise = "none") -> Measure:
     """By VRAM of an engine in that precision with caches of `context` tokens, as bundles and `evaluate` reckon it; its
     weights in int8 where that is asked for, of a parent that `check_even` takes.
@@ -69,7 +73,7 @@ def vram_measure(precision: Precision, context: int, quantise: Quantise = "none"
         weights = model_bytes(arch, precision) if quantise == "int8" else None
         return vram_needed(budget_size("", arch, precision, weight_bytes=weights), context=context).total
 
-    return Measure("--vram", size, size_text)
+    return Measure("--vram", size, _bytes_text)
 
 
 def parse_targets(option: str, text: str, names: str | None) -> list[Target]:
