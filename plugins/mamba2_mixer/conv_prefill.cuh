@@ -173,13 +173,14 @@ ELASTIC_D void write_dt(const Args& args, const PrefillWorkspace& workspace, int
           time_step(to_float(values[i]), bias.value(args.head_param), args.time_step_min, args.time_step_max);
 }
 
-// A block's tokens: [begin, end) of row b.
+// A block's tokens: [begin, end) of row b. The last tokens come first: they are what in_proj wrote last, and so still in
+// the second level of the cache, where the first ones are when the scan begins with them.
 struct ConvTile {
   int b, length, begin, end;
 };
 ELASTIC_D ConvTile conv_tile(const Args& args, int tokens) {
   const int b = static_cast<int>(blockIdx.z), length = real_tokens(args, b);
-  const int begin = static_cast<int>(blockIdx.y) * tokens;
+  const int begin = static_cast<int>(gridDim.y - 1 - blockIdx.y) * tokens;
   return {b, length, begin, begin + tokens < length ? begin + tokens : length};
 }
 

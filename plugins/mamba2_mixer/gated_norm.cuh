@@ -99,12 +99,22 @@ ELASTIC_D void normalise_group(const Values& values, Input<T> weight, T* out, in
     store_scaled(out + c, Values::value(values.load(c)), scale, weight.template pack<kVec>(c));
 }
 
-// Grid (T, G, B). Rows at and past the length are left as they are. kVec channels are one access.
+// Grid (T*G, B). The groups of a token lie beside each other, and the last token comes first: of what the scan wrote, the
+// end is still in the second level of the cache, and is overwritten there before it has gone to memory.
+struct NormPlace {
+  int b, token, group;
+};
+ELASTIC_D NormPlace norm_place(const Shape& shape) {
+  const int place = static_cast<int>(blockIdx.x), token = place / shape.groups;
+  return {static_cast<int>(blockIdx.y), shape.tokens - 1 - token, place - token * shape.groups};
+}
+
+// Rows at and past the length are left as they are. kVec channels are one access.
 template <typename T, int kVec>
 __global__ void __launch_bounds__(kNormThreads) gated_norm(Args args, PrefillWorkspace workspace) {
   const Shape& shape = args.shape;
-  const int token = static_cast<int>(blockIdx.x), group = static_cast<int>(blockIdx.y);
-  const int b = static_cast<int>(blockIdx.z), channels = group_channels(shape), first = group * channels;
+  const auto [b, token, group] = norm_place(shape);
+  const int channels = group_channels(shape), first = group * channels;
   if (token >= real_tokens(args, b)) return;
   const GatedValues<T, kVec> values = {Input<float>(workspace.token(shape, b, token) + first),
                                        TokenView<T>(args, b, token).z.from(first)};
@@ -115,8 +125,8 @@ __global__ void __launch_bounds__(kNormThreads) gated_norm(Args args, PrefillWor
 // The same of q that lies in args.y.
 template <typename T, int kVec>
 __global__ void __launch_bounds__(kNormThreads) norm_in_place(Args args) {
-  const int token = static_cast<int>(blockIdx.x), group = static_cast<int>(blockIdx.y);
-  const int b = static_cast<int>(blockIdx.z), channels = group_channels(args.shape), first = group * channels;
+  const auto [b, token, group] = norm_place(args.shape);
+  const int channels = group_channels(args.shape), first = group * channels;
   if (token >= real_tokens(args, b)) return;
   T* const q = output_row<T>(args, b, token) + first;
   normalise_group<kVec>(ReadyValues<T, kVec>{q}, Input<T>(args.norm_weight).from(first), q, channels, args.epsilon);

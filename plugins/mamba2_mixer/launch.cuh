@@ -49,14 +49,14 @@ Outcome launch_conv_operands(const Args& args, PrefillWorkspace workspace, int w
 
 template <typename T>
 Outcome launch_norm(const Args& args, PrefillWorkspace workspace, cudaStream_t stream) {
-  const dim3 grid(args.shape.tokens, args.shape.groups, args.shape.batch);
+  const dim3 grid(args.shape.tokens * args.shape.groups, args.shape.batch);
   const auto kernel = vector_norm(args.shape) ? gated_norm<T, 4> : gated_norm<T, 1>;
   return {"gated_norm", launch(kernel, grid, dim3(kNormThreads), stream, args, workspace)};
 }
 
 template <typename T>
 Outcome launch_norm_in_place(const Args& args, cudaStream_t stream) {
-  const dim3 grid(args.shape.tokens, args.shape.groups, args.shape.batch);
+  const dim3 grid(args.shape.tokens * args.shape.groups, args.shape.batch);
   const auto kernel = vector_norm(args.shape) ? norm_in_place<T, 4> : norm_in_place<T, 1>;
   return {"norm_in_place", launch(kernel, grid, dim3(kNormThreads), stream, args)};
 }

@@ -173,6 +173,11 @@ def test_one_sequence_is_one_wave_on_an_rtx_5080() -> None:
         ({"heads": 100}, "heads: expected a multiple of the 8 groups, found 100"),
         ({"heads": 2**30}, "elements of one token: expected 1 to 2147483647, found"),
         ({"groups": 65536, "heads": 65536, "head_dim": 1}, "n_groups: expected 1 to 65535, found 65536"),
+        # The norm has a block for each.
+        (
+            {"groups": 2**12, "tokens": 2**19, "heads": 2**12, "head_dim": 1},
+            "groups of a row's tokens: expected 1 to 2147483647, found 2147483648",
+        ),
         # 2**63 bytes and more: no int64 holds the offsets.
         ({"batch": 65535, "tokens": 1048560, "heads": 2**20}, "tokens of all rows: expected 1 to "),
     ],
