@@ -32,13 +32,6 @@ cudaError_t allow_shared(Kernel* kernel, int shared_bytes) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
 }
 
-// For a kernel that means to have several such blocks on a multiprocessor: all of the first level that can be shared
-// memory is. How much of it the driver takes by itself is its own affair, and may suffice for one block only.
-template <typename Kernel>
-cudaError_t prefer_shared(Kernel* kernel) {
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
-}
-
 // A launch with `shared_bytes` of dynamic shared memory.
 template <typename... Formal, typename... Actual>
 cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream,
@@ -116,6 +109,14 @@ ELASTIC_D T load_constant(const T* from) {
 
 // Brings a cache line to the second level, for a later load.
 ELASTIC_D void prefetch_l2(const void* line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); }
+
+// A barrier of all kThreads of a block, which warps may come to from different places of the program, as they may not to
+// __syncthreads. kId: 1 to 15; whoever meets must name the same.
+template <int kId, int kThreads>
+ELASTIC_D void meet() {
+  static_assert(0 < kId && kId < 16 && kThreads % 32 == 0, "a barrier of whole warps; 0 is __syncthreads's");
+  asm volatile("bar.sync %0, %1;" ::"n"(kId), "n"(kThreads) : "memory");
+}
 
 // Adds one, or goes back to zero from `limit`; returns the value before. What this thread wrote before, and what it
 // was told of at a barrier, is there for whoever has seen the new value and then fences.
@@ -202,22 +203,6 @@ ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[4]) {
                  : "r"(address)
                  : "memory");
 }
-// ldmatrix.x2: of two, whose rows the first sixteen lanes name.
-template <bool kTransposed>
-ELASTIC_D void load_matrices(const void* row, uint32_t (&pairs)[2]) {
-  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
-  if constexpr (kTransposed)
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(pairs[0]), "=r"(pairs[1])
-                 : "r"(address)
-                 : "memory");
-  else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(pairs[0]), "=r"(pairs[1])
-                 : "r"(address)
-                 : "memory");
-}
-
 // mma.m16n8k16 with float32 sums; all lanes of the warp.
 template <typename T>
 ELASTIC_D void multiply_add_fragments(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);

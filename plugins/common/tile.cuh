@@ -26,14 +26,13 @@ struct Accumulator {
   ELASTIC_D static int column(int i) { return static_cast<int>(threadIdx.x) % 4 * 2 + i % 2; }
 };
 
-// kRows x kColumns elements in shared memory, in rows of an odd number of 16-byte pieces: eight of them, as ldmatrix
-// reads them, lie in different banks. Where the columns are an even number, a piece follows them that is not used; where
-// they are odd, their last part has eight columns and nothing behind it.
+// kRows x kColumns elements in shared memory, every row followed by 16 bytes that are not used: with rows of an even
+// number of 16-byte pieces eight of them, as ldmatrix reads them, lie in different banks.
 template <typename T, int kRows, int kColumns>
 class SharedTile {
  public:
-  static_assert(sizeof(T) == 2 && kColumns % 8 == 0, "rows of whole 16-byte pieces: pad the tile");
-  static constexpr int kPitch = kColumns % 16 == 0 ? kColumns + 8 : kColumns;
+  static_assert(sizeof(T) == 2 && kColumns % 16 == 0, "rows of whole 16x16 parts: pad the tile");
+  static constexpr int kPitch = kColumns + 8;
   static constexpr int kElements = kRows * kPitch;
 
   ELASTIC_D explicit SharedTile(T* elements) : elements_(elements) {}
@@ -88,14 +87,6 @@ ELASTIC_D void load_b(const SharedTile<T, kRows, kColumns>& tile, int row, int c
   b[1] = {{pairs[2], pairs[3]}};
 }
 
-// B of one product: the part of 16 rows and 8 columns that begins at (row, column).
-template <typename T, int kRows, int kColumns>
-ELASTIC_D FragmentB load_b(const SharedTile<T, kRows, kColumns>& tile, int row, int column) {
-  FragmentB b;
-  load_matrices<true>(tile.at(row + matrix_row(), column), b.pairs);
-  return b;
-}
-
 // D += A*B in float32; T: the type of A and B, float16 or bfloat16.
 template <typename T>
 ELASTIC_D void multiply_add(Accumulator& d, const FragmentA& a, const FragmentB& b) {
@@ -120,6 +111,26 @@ template <typename T>
 ELASTIC_D FragmentA pack_a(const Accumulator& left, const Accumulator& right) {
   return {{pack_pair<T>(left.at[0], left.at[1]), pack_pair<T>(left.at[2], left.at[3]),
            pack_pair<T>(right.at[0], right.at[1]), pack_pair<T>(right.at[2], right.at[3])}};
+}
+
+// The largest magnitude among accumulators; all of them multiplied.
+template <int kCount>
+ELASTIC_D float largest_magnitude(const Accumulator (&all)[kCount]) {
+  float most = 0.f;
+  ELASTIC_UNROLL
+  for (int i = 0; i < 4 * kCount; ++i) most = fmaxf(most, fabsf(all[i / 4].at[i % 4]));
+  return most;
+}
+template <int kCount>
+ELASTIC_D void multiply(Accumulator (&all)[kCount], float factor) {
+  ELASTIC_UNROLL
+  for (int i = 0; i < 4 * kCount; ++i) all[i / 4].at[i % 4] *= factor;
+}
+
+// A of a 16x16 part as B of two products with its transpose: lanes hold the same elements of both.
+ELASTIC_D void transpose(const FragmentA& a, FragmentB (&b)[2]) {
+  b[0] = {{a.pairs[0], a.pairs[2]}};
+  b[1] = {{a.pairs[1], a.pairs[3]}};
 }
 
 }  // namespace elastic

@@ -18,27 +18,29 @@ Times = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Contest:
-    """Two kernels that compute the same: wide blocks, which `auto` takes unless a card says otherwise, and narrow ones.
+    """Two kernels that compute the same: with a copy of the state in shared memory, and with it in registers alone.
+
+    `auto` takes the first unless a card says otherwise.
 
     Attributes:
         kind: which calls they are for.
     """
 
     kind: str
-    wide: str
-    narrow: str
+    copied: str
+    resident: str
 
     def quicker(self, times: Times) -> str | None:
         """The kernel to take at a size; `times` by who. None where one of both was not timed."""
-        wide, narrow = (times.get(_OURS + name) for name in (self.wide, self.narrow))
-        if wide is None or narrow is None:
+        copied, resident = (times.get(_OURS + name) for name in (self.copied, self.resident))
+        if copied is None or resident is None:
             return None
-        return self.narrow if narrow["us"] < (1 - MARGIN) * wide["us"] else self.wide
+        return self.resident if resident["us"] < (1 - MARGIN) * copied["us"] else self.copied
 
 
 CONTESTS = (
-    Contest("BF16", "chunk_prefill_gated", "chunk_prefill_gated_narrow"),
-    Contest("FP16 (timed in BF16)", "chunk_prefill", "chunk_prefill_narrow"),
+    Contest("BF16", "chunk_prefill_gated", "chunk_prefill_gated_resident"),
+    Contest("FP16 (timed in BF16)", "chunk_prefill", "chunk_prefill_resident"),
 )
 
 
@@ -58,16 +60,16 @@ def _verdict(contest: Contest, sizes: dict[int, Times]) -> str:
     taken = {tokens: contest.quicker(sizes[tokens]) for tokens in sorted(sizes)}
     known = {tokens: kernel for tokens, kernel in taken.items() if kernel is not None}
     if not known:
-        return f"{contest.kind}: not known, {contest.wide} and {contest.narrow} were not both timed"
+        return f"{contest.kind}: not known, {contest.copied} and {contest.resident} were not both timed"
     kernels = dict.fromkeys(known.values())
     places = {k: ", ".join(str(t) for t, kernel in known.items() if kernel == k) for k in kernels}
     named = "; ".join(f"{kernel} at {places[kernel]} tokens" for kernel in kernels)
     ratios = ", ".join(f"{_ratio(contest, sizes[tokens]):.3f} at {tokens}" for tokens in known)
-    return f"{contest.kind}: {named} (narrow over wide: {ratios})"
+    return f"{contest.kind}: {named} (resident over copied: {ratios})"
 
 
 def _ratio(contest: Contest, times: Times) -> float:
-    return float(times[_OURS + contest.narrow]["us"] / times[_OURS + contest.wide]["us"])
+    return float(times[_OURS + contest.resident]["us"] / times[_OURS + contest.copied]["us"])
 
 
 def _goal(times: Times) -> str:

@@ -3,20 +3,15 @@
 #pragma once
 
 #include "../common/tile.cuh"
+#include "chunk_scalars.cuh"
 #include "maths.h"
 #include "operand_rows.cuh"
 #include "views.cuh"
 
 namespace elastic::mamba2 {
 
-// By the channels that a block has. A narrow one has half the warps and less shared memory, so that a multiprocessor has
-// two: one computes while the other waits.
-template <int kWidth>
-struct ChunkBlock {
-  static constexpr bool kNarrow = kWidth <= kNarrowChunk;
-  static constexpr int kWarps = kNarrow ? 4 : 8, kThreads = kWarps * kWarp;
-  static constexpr int kPerMultiprocessor = kNarrow ? 2 : 1;
-};
+constexpr int kChunkWarps = 8;
+constexpr int kChunkThreads = kChunkWarps * kWarp;
 
 struct ChunkPlace {
   int b, head, group, first, channels;  // [first, first + channels) of the head
@@ -59,7 +54,9 @@ struct PlainOutput {
   ELASTIC_D PlainOutput(const Args& args, const PrefillWorkspace& workspace, const ChunkPlace& place)
       : first(workspace.token(args.shape, place.b, 0) + place.head * args.shape.head_dim + place.first),
         pitch(conv_channels(args.shape)) {}
-  ELASTIC_D static Raw load(int, int) { return {}; }
+  ELASTIC_D const float* address(int, int) const { return first; }
+  ELASTIC_D static const float* below(const float* row, int) { return row; }
+  ELASTIC_D static Raw load(const float*) { return {}; }
   ELASTIC_D void store(int token, int channel, const Pack<float, 2>& y, Raw) const {
     store_pack(first + token * pitch + channel, y);
   }
@@ -78,9 +75,10 @@ struct GatedOutput {
         q(output_row<T>(args, place.b, 0) + place.head * args.shape.head_dim + place.first),
         z_pitch(projected_width(args.shape)),
         q_pitch(inner_channels(args.shape)) {}
-  ELASTIC_D Raw load(int token, int channel) const {
-    return Input<uint32_t>(z.address(token * z_pitch + channel)).template pack<1>(0);
-  }
+  // Of z, and so many tokens further on.
+  ELASTIC_D const T* address(int token, int channel) const { return z.address(token * z_pitch + channel); }
+  ELASTIC_D const T* below(const T* at, int tokens) const { return at + tokens * z_pitch; }
+  ELASTIC_D static Raw load(const T* at) { return Input<uint32_t>(at).template pack<1>(0); }
   ELASTIC_D void store(int token, int channel, const Pack<float, 2>& y, const Raw& gate) const {
     const Pack<float, 2> by = floats_of_words<T, 2>(gate);
     const uint32_t gated = pack_pair<T>(y.at[0] * quick_silu(by.at[0]), y.at[1] * quick_silu(by.at[1]));
@@ -108,26 +106,22 @@ struct ChunkTiles {
   Operand* first_;
 };
 
-// As they are copied from the workspace: dt, and the units of x, B and C.
-constexpr int kRawScalars = 4;
-
-// Starts the copies of rows [0, tokens) of one tile; what is not there becomes zero. A thread has one column of pieces.
+// Starts the copies of rows [0, tokens) of one tile by kThreads threads, of which this is `thread`; what is not there
+// becomes zero. A thread has one column of pieces.
 template <int kThreads, typename Operand, int kColumns>
 ELASTIC_D void stage_tile(const SharedTile<Operand, kChunk, kColumns>& tile, const OperandRows& rows, int first,
-                          int tokens) {
+                          int tokens, int thread) {
   constexpr int kPieces = kColumns / kOperandPiece, kRows = kThreads / kPieces;  // of a pass
   // Then no branch stands between the copies, and each one's address is a step from the last one's.
   constexpr bool kEveryThread = kThreads % kPieces == 0 && kChunk % kRows == 0;
-  const int begin = static_cast<int>(threadIdx.x / kPieces);
-  const int column = static_cast<int>(threadIdx.x % kPieces) * kOperandPiece;
-  const Operand* const from = rows.template operands<Operand>(first + begin) + column;
+  const int begin = thread / kPieces, column = thread % kPieces * kOperandPiece;
+  const Operand* from = rows.template operands<Operand>(first + begin) + column;
   const int there = column < rows.count ? tokens - begin : 0;  // rows from the thread's first on
   ELASTIC_UNROLL
-  for (int pass = 0; pass < divide_up(kChunk, kRows); ++pass) {
+  for (int pass = 0; pass < divide_up(kChunk, kRows); ++pass, from += rows.template stride<Operand>(kRows)) {
     const int row = begin + pass * kRows;
     if (kEveryThread || (begin < kRows && row < kChunk))
-      copy_async_or_zero<16>(tile.at(row, column), from + pass * rows.template stride<Operand>(kRows),
-                             pass * kRows < there);
+      copy_async_or_zero<16>(tile.at(row, column), from, pass * kRows < there);
   }
 }
 
@@ -141,29 +135,39 @@ ELASTIC_D int chunk_tokens(const ChunkPlace& place, int first) {
 template <typename Operand, int kWidth>
 ELASTIC_D void stage_b_and_x(const ChunkView& view, const ChunkPlace& place, int first, int stage,
                              const ChunkTiles<Operand, kWidth>& tiles) {
-  constexpr int kThreads = ChunkBlock<kWidth>::kThreads;
   const int tokens = chunk_tokens(place, first);
-  stage_tile<kThreads>(tiles.b(stage), view.b, first, tokens);
-  stage_tile<kThreads>(tiles.x(stage), view.x, first, tokens);
+  stage_tile<kChunkThreads>(tiles.b(stage), view.b, first, tokens, static_cast<int>(threadIdx.x));
+  stage_tile<kChunkThreads>(tiles.x(stage), view.x, first, tokens, static_cast<int>(threadIdx.x));
 }
 
-// And of C and the scalars, which have one: when those of the chunk before it have been read.
+// And of C, which has one: when that of the chunk before it has been read.
 template <typename Operand, int kWidth>
-ELASTIC_D void stage_c_and_scalars(const ChunkView& view, const ChunkPlace& place, int first,
-                                   const ChunkTiles<Operand, kWidth>& tiles, float* raw) {
-  constexpr int kThreads = ChunkBlock<kWidth>::kThreads;
-  const int tokens = chunk_tokens(place, first);
-  ELASTIC_UNROLL
-  for (int pass = 0; pass < kRawScalars * kChunk / kThreads; ++pass) {
-    const int i = pass * kThreads + static_cast<int>(threadIdx.x), token = i % kChunk, kind = i / kChunk;
-    // What each token has of a kind is a step from the last one's: no branch stands here. A pointer is chosen, never the
-    // rows that it is of: to be chosen among they would have to lie in memory.
-    const float* const units = kind == 1 ? view.x.unit(0) : kind == 2 ? view.b.unit(0) : view.c.unit(0);
-    const float* const of_kind = kind == 0 ? view.dt : units;
-    const int step = kind == 0 ? 1 : view.x.pitch;
-    copy_async_or_zero<4>(raw + i, of_kind + static_cast<int64_t>(first + token) * step, token < tokens);
-  }
-  stage_tile<kThreads>(tiles.c(), view.c, first, tokens);
+ELASTIC_D void stage_c(const ChunkView& view, const ChunkPlace& place, int first,
+                       const ChunkTiles<Operand, kWidth>& tiles) {
+  stage_tile<kChunkThreads>(tiles.c(), view.c, first, chunk_tokens(place, first), static_cast<int>(threadIdx.x));
+}
+
+// And of what its scalars are reckoned from, by one warp: a lane has tokens of its own.
+ELASTIC_D void stage_raw(const ChunkView& view, const ChunkPlace& place, int first, float* raw) {
+  const int tokens = chunk_tokens(place, first), lane = static_cast<int>(threadIdx.x) % kWarp;
+  const auto stage = [&](int kind, const float* of_kind, int step) {
+    ELASTIC_UNROLL
+    for (int i = 0; i < kLaneTokens; ++i) {
+      const int token = lane * kLaneTokens + i;
+      copy_async_or_zero<4>(raw + kind * kChunk + token, of_kind + static_cast<int64_t>(first + token) * step,
+                            token < tokens);
+    }
+  };
+  stage(0, view.dt, 1);
+  stage(1, view.x.unit(0), view.x.pitch);
+  stage(2, view.b.unit(0), view.b.pitch);
+  stage(3, view.c.unit(0), view.c.pitch);
+}
+
+// A row without tokens keeps its state bit for bit.
+template <int kThreads>
+ELASTIC_D void keep_state(const ChunkView& view, int elements) {
+  for (int i = static_cast<int>(threadIdx.x); i < elements; i += kThreads) view.state_out[i] = view.state[i];
 }
 
 }  // namespace elastic::mamba2

@@ -15,8 +15,8 @@ typedef enum ElasticMamba2Kernel {
   ELASTIC_MAMBA2_SCAN_PREFILL = 2, /* three launches, any shape */
   ELASTIC_MAMBA2_CHUNK_PREFILL = 3, /* three launches, tensor cores of sm_80 and later; refused as decode_step is */
   ELASTIC_MAMBA2_CHUNK_PREFILL_GATED = 4, /* the same, the gate before the norm's rounding: bfloat16 only */
-  ELASTIC_MAMBA2_CHUNK_PREFILL_NARROW = 5, /* as 3, in blocks of which a multiprocessor of 164 KiB and more has two */
-  ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_NARROW = 6 /* as 4, in such blocks */
+  ELASTIC_MAMBA2_CHUNK_PREFILL_RESIDENT = 5, /* as 3, the state in registers alone */
+  ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_RESIDENT = 6 /* as 4, likewise */
 } ElasticMamba2Kernel;
 
 /* What a call of a shape needs, whichever kernel runs it. */

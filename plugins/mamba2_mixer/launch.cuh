@@ -71,20 +71,24 @@ Outcome launch_scan_prefill(const Args& args, cudaStream_t stream) {
 }
 
 template <typename T>
-Outcome launch_chunk_prefill(const Args& args, int width, cudaStream_t stream) {
+Outcome launch_chunk_prefill(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stream) {
   const PrefillWorkspace workspace = prefill_workspace(args);
+  const int width = chunk_width(args.shape.head_dim);
+  const auto scan = is_resident(kernel) ? launch_resident : launch_chunks;
   Outcome outcome = launch_conv_operands<T>(args, workspace, width, stream);
-  if (outcome.error == cudaSuccess) outcome = launch_chunks(args, workspace, width, stream);
+  if (outcome.error == cudaSuccess) outcome = scan(args, workspace, width, stream);
   if (outcome.error == cudaSuccess) outcome = launch_norm<T>(args, workspace, stream);
   return outcome;
 }
 
 // bfloat16 only: what is gated before the norm needs the range of float32.
 template <typename T>
-Outcome launch_chunk_prefill_gated(const Args& args, int width, cudaStream_t stream) {
+Outcome launch_chunk_prefill_gated(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stream) {
   const PrefillWorkspace workspace = prefill_workspace(args);
+  const int width = chunk_width(args.shape.head_dim);
+  const auto scan = is_resident(kernel) ? launch_gated_resident : launch_gated_chunks;
   Outcome outcome = launch_conv_operands<T>(args, workspace, width, stream);
-  if (outcome.error == cudaSuccess) outcome = launch_gated_chunks(args, workspace, width, stream);
+  if (outcome.error == cudaSuccess) outcome = scan(args, workspace, width, stream);
   if (outcome.error == cudaSuccess) outcome = launch_norm_in_place<T>(args, stream);
   return outcome;
 }
@@ -93,10 +97,9 @@ template <typename T>
 Outcome launch_mixer(const Args& args, ElasticMamba2Kernel kernel, cudaStream_t stream) {
   if (kernel == ELASTIC_MAMBA2_DECODE_STEP) return launch_decode<T>(args, stream);
   if (kernel == ELASTIC_MAMBA2_SCAN_PREFILL) return launch_scan_prefill<T>(args, stream);
-  const int width = chunk_width(args.shape.head_dim, is_narrow(kernel));
   if constexpr (std::is_same_v<T, bfloat16>)
-    if (is_gated(kernel)) return launch_chunk_prefill_gated<T>(args, width, stream);
-  return launch_chunk_prefill<T>(args, width, stream);
+    if (is_gated(kernel)) return launch_chunk_prefill_gated<T>(args, kernel, stream);
+  return launch_chunk_prefill<T>(args, kernel, stream);
 }
 
 }  // namespace elastic::mamba2

@@ -1,6 +1,5 @@
 #include "chunk_prefill.cuh"
 #include "launch.h"
-#include "select.h"
 
 namespace elastic::mamba2 {
 namespace {
@@ -10,19 +9,12 @@ Outcome launch_width(const Args& args, PrefillWorkspace workspace, cudaStream_t 
   const dim3 grid(divide_up(args.shape.head_dim, kWidth) * args.shape.heads, args.shape.batch);
   constexpr int kBytes = ChunkTiles<ChunkOperand, kWidth>::kBytes;
   const auto kernel = chunk_prefill<Output, ChunkOperand, kWidth>;
-  const dim3 block(ChunkBlock<kWidth>::kThreads);
-  if constexpr (ChunkBlock<kWidth>::kPerMultiprocessor > 1)
-    if (const cudaError_t error = prefer_shared(kernel)) return {"chunk_prefill", error};
-  return {"chunk_prefill", launch_with_shared(kernel, grid, block, kBytes, stream, args, workspace)};
+  return {"chunk_prefill", launch_with_shared(kernel, grid, dim3(kChunkThreads), kBytes, stream, args, workspace)};
 }
 
 template <typename Output>
 Outcome launch_output(const Args& args, PrefillWorkspace workspace, int width, cudaStream_t stream) {
   switch (width) {
-    case 32:
-      return launch_width<Output, 32>(args, workspace, stream);
-    case 40:
-      return launch_width<Output, 40>(args, workspace, stream);
     case 48:
       return launch_width<Output, 48>(args, workspace, stream);
     case 64:

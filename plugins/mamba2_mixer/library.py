@@ -12,7 +12,7 @@ from typing import Any
 #: ElasticMamba2Kernel.
 KERNELS = {
     **{"auto": 0, "decode_step": 1, "scan_prefill": 2, "chunk_prefill": 3, "chunk_prefill_gated": 4},
-    **{"chunk_prefill_narrow": 5, "chunk_prefill_gated_narrow": 6},
+    **{"chunk_prefill_resident": 5, "chunk_prefill_gated_resident": 6},
 }
 
 #: What precedes the JSON in the file, see common/abi.h.

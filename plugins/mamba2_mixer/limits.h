@@ -19,7 +19,6 @@ constexpr int kChunk = 64;           // tokens that chunk_prefill takes at a tim
 constexpr int kMinChunkTokens = 48;  // of a call: fewer are quicker one by one
 constexpr int kMaxChunkState = 128;
 constexpr int kMaxChunkHeadDim = 128;
-constexpr int kNarrowChunk = 40;  // channels up to which a block of chunk_prefill has half as many warps
 
 constexpr int kMaxGridAxis = 65535;  // of the second and third axis
 constexpr int kMaxBatch = kMaxGridAxis;

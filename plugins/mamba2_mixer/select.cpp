@@ -35,7 +35,7 @@ std::string why_not_decode(const Shape& s) {
 
 std::string name_of_chunks(ElasticMamba2Kernel kernel) {
   return std::string("kernel chunk_prefill") + (is_gated(kernel) ? "_gated" : "") +
-         (is_narrow(kernel) ? "_narrow" : "");
+         (is_resident(kernel) ? "_resident" : "");
 }
 
 // `kernel`: chunk_prefill or one of its variants.
@@ -95,14 +95,14 @@ std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* 
       return "";
     case ELASTIC_MAMBA2_CHUNK_PREFILL:
     case ELASTIC_MAMBA2_CHUNK_PREFILL_GATED:
-    case ELASTIC_MAMBA2_CHUNK_PREFILL_NARROW:
-    case ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_NARROW:
+    case ELASTIC_MAMBA2_CHUNK_PREFILL_RESIDENT:
+    case ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_RESIDENT:
       *chosen = static_cast<ElasticMamba2Kernel>(asked);
       return why_not_chunks(*chosen, call);
     default:
       return unlike("kernel",
                     "0 (auto), 1 (decode_step), 2 (scan_prefill), 3 (chunk_prefill), 4 (chunk_prefill_gated), "
-                    "5 (chunk_prefill_narrow) or 6 (chunk_prefill_gated_narrow)",
+                    "5 (chunk_prefill_resident) or 6 (chunk_prefill_gated_resident)",
                     asked);
   }
 }

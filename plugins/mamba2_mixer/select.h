@@ -47,19 +47,19 @@ constexpr bool fits_chunks(const Shape& s) {
   return vector_conv(s) && s.state_size >= 8 && s.state_size <= kMaxChunkState && s.head_dim >= 8 &&
          s.head_dim <= kMaxChunkHeadDim;
 }
-constexpr bool is_narrow(ElasticMamba2Kernel kernel) {
-  return kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_NARROW || kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_NARROW;
+constexpr bool is_resident(ElasticMamba2Kernel kernel) {
+  return kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_RESIDENT || kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_RESIDENT;
 }
 constexpr bool is_gated(ElasticMamba2Kernel kernel) {
-  return kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_GATED || kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_NARROW;
+  return kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_GATED || kernel == ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_RESIDENT;
 }
 // Channels of a head that a block of chunk_prefill has: of the instances that which leaves the fewest unused.
-constexpr int chunk_width(int head_dim, bool narrow) {
-  constexpr int kWidths[] = {32, kNarrowChunk, 48, 64, 80};
+constexpr int chunk_width(int head_dim) {
+  constexpr int kWidths[] = {48, 64, 80};
   int best = 0, least = INT32_MAX;
   for (const int width : kWidths) {
     const int padded = (head_dim + width - 1) / width * width;
-    if (narrow == (width <= kNarrowChunk) && padded < least) best = width, least = padded;
+    if (padded < least) best = width, least = padded;
   }
   return best;
 }

@@ -14,7 +14,7 @@ from patches import pattern
 
 #: Units of the build.
 FLOAT32, SCAN = "mamba2_mixer/launch_float32.cu", "mamba2_mixer/launch_scan.cu"
-CHUNK = "mamba2_mixer/launch_chunk.cu"
+CHUNK, RESIDENT = "mamba2_mixer/launch_chunk.cu", "mamba2_mixer/launch_resident.cu"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 // Which variants run for a call, a decode block's passes on a card, the kernel that `auto` is and the channels of a block
-// of chunk_prefill and of a narrow one, for test_select.py: a line for each line of standard input,
+// of chunk_prefill, for test_select.py: a line for each line of standard input,
 // "B T H P G N K multiprocessors activation capability".
 #include <iostream>
 
@@ -14,8 +14,7 @@ int main() {
     ElasticMamba2Kernel kernel;
     choose_kernel({s, activation, capability}, ELASTIC_MAMBA2_AUTO, &kernel);
     std::cout << decodes(s) << wide_state(s) << vector_scan(s) << vector_conv(s) << vector_norm(s) << " "
-              << decode_passes(s, multiprocessors) << " " << kernel << " " << chunk_width(s.head_dim, false) << " "
-              << chunk_width(s.head_dim, true) << "\n";
+              << decode_passes(s, multiprocessors) << " " << kernel << " " << chunk_width(s.head_dim) << "\n";
   }
   return 0;
 }

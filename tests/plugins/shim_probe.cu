@@ -68,6 +68,19 @@ __global__ void half_a_barrier(float* out) {
   if (threadIdx.x % 2 == 0) __shfl_xor_sync(kAllLanes, 1.f, 2);
   out[threadIdx.x] = 1.f;
 }
+// Two halves of a block meet from different places of the program, as often as the second says.
+template <int kFirst, int kSecond, int kTimes, int kThreads = 64>
+__global__ void meetings(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  values[threadIdx.x] = 1.f;
+  if (threadIdx.x < 32) {
+    meet<kFirst, kThreads>();
+    meet<kFirst, kThreads>();
+  } else {
+    for (int i = 0; i < kTimes; ++i) meet<kSecond, kThreads>();
+  }
+  out[threadIdx.x] = values[63 - threadIdx.x];
+}
 __global__ void global_past_the_end(float* out) { out[threadIdx.x + 1] = 1.f; }
 __global__ void halves(std::uint16_t* out, const float* in) {
   const unsigned i = blockIdx.x * 64 + threadIdx.x;
@@ -115,6 +128,10 @@ int main(int count, char** words) {
   if (std::strcmp(what, "missing_barrier") == 0) show(missing_barrier);
   if (std::strcmp(what, "past_the_end") == 0) show(past_the_end);
   if (std::strcmp(what, "half_a_barrier") == 0) show(half_a_barrier);
+  if (std::strcmp(what, "meetings") == 0) show(meetings<1, 1, 2>);
+  if (std::strcmp(what, "meetings_at_two_barriers") == 0) show(meetings<1, 2, 2>);
+  if (std::strcmp(what, "one_meeting_of_two") == 0) show(meetings<1, 1, 1>);
+  if (std::strcmp(what, "meetings_of_half_a_block") == 0) show(meetings<1, 1, 2, 32>);
   if (std::strcmp(what, "global_past_the_end") == 0) show(global_past_the_end);
   if (std::strcmp(what, "convert") == 0) convert();
   return 0;

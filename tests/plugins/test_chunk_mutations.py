@@ -1,4 +1,7 @@
-"""chunk_prefill broken on purpose, and what makes its operands: its wide blocks must show it, and its narrow ones."""
+"""chunk_prefill broken on purpose, what it shares with chunk_resident, and what makes the operands of both.
+
+What only chunk_resident has is in test_resident_mutations.py.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from pathlib import Path
 import pytest
 from mamba2_mixer.testing.cases import matrix
 from mamba2_mixer.testing.runner import QUICK
-from mutants import CHUNK, FLOAT32, Mutation, build_mutant, catch, check_patterns, why_caught
+from mutants import CHUNK, FLOAT32, RESIDENT, Mutation, build_mutant, catch, check_patterns, why_caught
 from patches import every_third
 
-CHUNK_FILE, SCALARS, VIEW = "chunk_prefill.cuh", "chunk_scalars.cuh", "chunk_view.cuh"
+CHUNK_FILE, SCALARS, VIEW, WEIGHTS = "chunk_prefill.cuh", "chunk_scalars.cuh", "chunk_view.cuh", "chunk_weights.cuh"
+BOTH = (CHUNK, RESIDENT)
 MUTATIONS = {
     "copies not waited for": Mutation(CHUNK_FILE, "wait_async<0>();", "", (CHUNK,)),
     "copies in no group": Mutation(CHUNK_FILE, "commit_async();\n  ChunkState", "ChunkState", (CHUNK,)),
@@ -32,31 +36,27 @@ MUTATIONS = {
     "C copied while it is read": Mutation(
         CHUNK_FILE,
         "(i + 1) % 2, tiles);",
-        "(i + 1) % 2, tiles), stage_c_and_scalars(view, place, next, tiles, raw);",
+        "(i + 1) % 2, tiles), stage_c(view, place, next, tiles);",
         (CHUNK,),
     ),
-    "tokens after a token": Mutation(
-        CHUNK_FILE, "row >= column ? product * weight : 0.f;", "product * weight;", (CHUNK,)
-    ),
-    "a token without itself": Mutation(CHUNK_FILE, "row >= column ?", "row > column ?", (CHUNK,)),
+    "tokens after a token": Mutation(WEIGHTS, "row >= column ? product * weight : 0.f;", "product * weight;", BOTH),
+    "a token without itself": Mutation(WEIGHTS, "row >= column ?", "row > column ?", BOTH),
     "a part too few": Mutation(CHUNK_FILE, "pair <= place.part / 2; ++pair", "pair < place.part / 2; ++pair", (CHUNK,)),
     "decay not restarted": Mutation(
         SCALARS,
-        "const float part_end",
-        "const float before = scalars.at(Scalar::kCum, kChunk - 1);"
-        "if (before < 0.f) cum[0] += before, cum[1] += before;"
-        "const float part_end",
-        (CHUNK,),
+        "cum_[1] = through;",
+        "cum_[1] = through; if (chunk_end_ < 0.f) cum_[0] += chunk_end_, cum_[1] += chunk_end_;",
+        BOTH,
     ),
-    "decay of the token before": Mutation(SCALARS, "cum[1] = through;", "cum[1] = cum[0];", (CHUNK,)),
-    "tail with dt": Mutation(VIEW, "* step, token < tokens);", "* step, token < tokens || kind == 0);", (CHUNK,)),
-    "tail one too long": Mutation(VIEW, "* step, token < tokens);", "* step, token <= tokens);", (CHUNK,)),
-    "tail one too short": Mutation(VIEW, "pass * kRows < there);", "pass * kRows + 1 < there);", (CHUNK,)),
+    "decay of the token before": Mutation(SCALARS, "cum_[1] = through;", "cum_[1] = cum_[0];", BOTH),
+    "tail with dt": Mutation(VIEW, "* step, token < tokens);", "* step, token < tokens || kind == 0);", BOTH),
+    "tail one too long": Mutation(VIEW, "* step, token < tokens);", "* step, token <= tokens);", BOTH),
+    "tail one too short": Mutation(VIEW, "pass * kRows < there);", "pass * kRows + 1 < there);", BOTH),
     "tail not zero": Mutation(
-        VIEW, "if (kEveryThread || (begin < kRows && row < kChunk))", "if (begin < kRows && row < tokens)", (CHUNK,)
+        VIEW, "if (kEveryThread || (begin < kRows && row < kChunk))", "if (begin < kRows && row < tokens)", BOTH
     ),
     "columns past the segment's end": Mutation(
-        VIEW, "column < rows.count ? tokens - begin : 0;", "tokens - begin;", (CHUNK,)
+        VIEW, "column < rows.count ? tokens - begin : 0;", "tokens - begin;", BOTH
     ),
     "y past the length": Mutation(
         CHUNK_FILE,
@@ -78,26 +78,22 @@ MUTATIONS = {
         "if (!kWhole && channel(n) > block.channels) continue;",
         (CHUNK,),
     ),
-    "state not decayed": Mutation(CHUNK_FILE, "state.multiply(factor);", "", (CHUNK,)),
+    "state not decayed": Mutation(CHUNK_FILE, "multiply(state.at, factor);", "", (CHUNK,)),
     "state's copy not handed over": Mutation(
-        CHUNK_FILE, "factor);\n    state.hand_over(tiles.state());", "factor);", (CHUNK,)
+        CHUNK_FILE, "decays.factor());\n    state.hand_over(tiles.state());", "decays.factor());", (CHUNK,)
     ),
-    "state in its old unit": Mutation(
-        SCALARS, "float factor = decay * state.unit * into_unit;", "float factor = decay;", (CHUNK,)
-    ),
-    "state's unit too small": Mutation(SCALARS, "* 0x1p-15f;", "* 0x1p-24f;", (CHUNK,)),
-    "units of rows left out": Mutation(SCALARS, "fmaxf(largest[i],", "fmaxf(0.f * largest[i],", (CHUNK,)),
+    "state in its old unit": Mutation(SCALARS, "factor_ = decay * state.unit * into_unit_;", "factor_ = decay;", BOTH),
+    "state's unit too small": Mutation(SCALARS, "* 0x1p-15f;", "* 0x1p-24f;", BOTH),
+    "units of rows left out": Mutation(SCALARS, "fmaxf(largest_[i],", "fmaxf(0.f * largest_[i],", BOTH),
     "a part's rows in another's unit": Mutation(
-        SCALARS, "scalars.at(Scalar::kUnit, token) = inverse;", "scalars.at(Scalar::kUnit, token) = 1.f;", (CHUNK,)
+        SCALARS, "scalars.at(Scalar::kUnit, token) = inverse;", "scalars.at(Scalar::kUnit, token) = 1.f;", BOTH
     ),
-    "what the state brings not decayed": Mutation(
-        SCALARS, "quick_exp2(cum[i]) * (state.unit", "1.f * (state.unit", (CHUNK,)
-    ),
-    "swapped group": Mutation(VIEW, "head / heads_per_group(shape)", "head % shape.groups", (CHUNK,)),
+    "what the state brings not decayed": Mutation(SCALARS, "quick_exp2(cum_[i]) * (before_", "1.f * (before_", BOTH),
+    "swapped group": Mutation(VIEW, "head / heads_per_group(shape)", "head % shape.groups", BOTH),
     "channels of another part of the head": Mutation(
-        VIEW, "static_cast<int>(blockIdx.x) % tiles * kWidth", "0 * tiles * kWidth", (CHUNK,)
+        VIEW, "static_cast<int>(blockIdx.x) % tiles * kWidth", "0 * tiles * kWidth", BOTH
     ),
-    "D skip forgotten": Mutation(SCALARS, "= skip * raw[kChunk + token];", "= 0.f * skip;", (CHUNK,)),
+    "D skip forgotten": Mutation(SCALARS, "= skip * raw[kChunk + token];", "= 0.f * skip;", BOTH),
     "operands without a unit": Mutation("conv_operands.cuh", "power_of_two_above(largest[t])", "1.f"),
     "unit of one lane": Mutation("conv_operands.cuh", "known < place.lanes - known ? known", "known < 0 ? known"),
     "unit of a power of two of lanes": Mutation("conv_operands.cuh", ": place.lanes - known;", ": 0;"),
@@ -118,22 +114,26 @@ MUTATIONS = {
     "dt of a tile's first tokens only": Mutation(
         "conv_prefill.cuh", "begin < tile.end; begin +=", "begin < tile.begin + 1; begin +="
     ),
+    "zeros past the segment's end": Mutation(
+        "conv_operands.cuh", "&& end <= static_cast<int>(sizeof(float)) * place.channels;", ";"
+    ),
     "operands past the length": Mutation(
         "conv_operands.cuh", "power_of_two_above(largest[t]), first + t < end", "power_of_two_above(largest[t]), true"
     ),
     "a power of two sixteen times too small": Mutation(
-        "maths.h", "exponent + kOne : kLargest", "exponent - 3 * kOne : kLargest", (FLOAT32, CHUNK)
+        "maths.h", "exponent + kOne : kLargest", "exponent - 3 * kOne : kLargest", (FLOAT32, *BOTH)
     ),
 }
-WIDE_SUITE = (
+SUITE = (
     "chunks T=129",
     "chunks length=65 of 201",
     "chunks scale=100000.0",
     "chunks N=60",
+    "chunks P=12",
     "chunks P=100",
     "chunks ragged",
 )
-NARROW_SUITE = tuple(row.replace("chunks ", "chunks narrow, ") for row in WIDE_SUITE)
+RESIDENT_SUITE = tuple(row.replace("chunks ", "chunks resident, ") for row in SUITE)
 
 
 def test_every_mutation_finds_its_lines() -> None:
@@ -143,13 +143,15 @@ def test_every_mutation_finds_its_lines() -> None:
 
 @pytest.mark.parametrize("name", every_third(MUTATIONS))
 def test_mutation_of_chunk_prefill_is_caught(name: str, quick_objects: dict[str, Path], tmp_path: Path) -> None:
-    mutant = build_mutant(MUTATIONS[name], QUICK, quick_objects, tmp_path)
-    assert why_caught(mutant, tmp_path, WIDE_SUITE)
-    assert why_caught(mutant, tmp_path, NARROW_SUITE)  # the same source, shared out among half as many warps
+    mutation = MUTATIONS[name]
+    mutant = build_mutant(mutation, QUICK, quick_objects, tmp_path)
+    assert why_caught(mutant, tmp_path, SUITE)
+    if mutation.units != (CHUNK,):
+        assert why_caught(mutant, tmp_path, RESIDENT_SUITE)
 
 
 def test_unbroken_kernels_pass_the_suite(quick_objects: dict[str, Path], tmp_path: Path) -> None:
     file, lines = CHUNK_FILE, "const int stage = i % 2,"
     unbroken = Mutation(file, lines, lines, (FLOAT32, CHUNK))
     runner, rows = build_mutant(unbroken, QUICK, quick_objects, tmp_path), matrix()
-    assert {row: catch(runner, rows[row], tmp_path) for row in WIDE_SUITE} == dict.fromkeys(WIDE_SUITE, "")
+    assert {row: catch(runner, rows[row], tmp_path) for row in SUITE} == dict.fromkeys(SUITE, "")

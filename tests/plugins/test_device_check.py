@@ -68,8 +68,8 @@ def test_the_page_answers_which_kernel_auto_should_take(programs: Path, tmp_path
     words = ("--device", "cpu", "--build", programs, "--report", tmp_path / "report", "--only", "prefill")
     assert check(*words, "--minutes", "2").returncode == 0
     page = (tmp_path / "report" / "table.txt").read_text()
-    assert "\nBF16: not known, chunk_prefill_gated and chunk_prefill_gated_narrow were not both timed\n" in page
-    assert re.search(r"\nFP16 \(timed in BF16\): chunk_prefill(_narrow)? at 20 tokens \(narrow over wide: ", page)
+    assert "\nBF16: not known, chunk_prefill_gated and chunk_prefill_gated_resident were not both timed\n" in page
+    assert re.search(r"\nFP16 \(timed in BF16\): chunk_prefill(_resident)? at 20 tokens \(resident over copied: ", page)
     assert "\n8192 tokens at 1.5 x mamba_ssm: not known, not timed side by side\n" in page
 
 

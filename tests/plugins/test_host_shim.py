@@ -45,6 +45,9 @@ def test_a_copy_of_nothing_brings_zeros(probe: Path) -> None:
         ("past_the_end", b"heap-buffer-overflow"),
         ("global_past_the_end", b"heap-buffer-overflow"),
         ("half_a_barrier", b"host shim: threads wait for each other"),
+        ("meetings_at_two_barriers", b"host shim: threads of one block wait at different barriers"),
+        ("one_meeting_of_two", b"host shim: threads wait for each other"),
+        ("meetings_of_half_a_block", b"host shim: a barrier of another number of threads than the block has"),
         ("copy_from_odd_place", b"host shim: a copy that is not aligned to its width"),
         ("copy_to_odd_place", b"host shim: a copy that is not aligned to its width"),
         ("copy_left_behind", b"host shim: a thread ends with copies under way"),
@@ -58,6 +61,10 @@ def test_faults_end_the_process(probe: Path, what: str, says: bytes) -> None:
 
 def test_a_thread_may_end_with_a_group_of_no_copies(probe: Path) -> None:
     assert [float(v) for v in run(probe, "empty_group").stdout.split()] == [1.0] * 64
+
+
+def test_warps_meet_from_different_places(probe: Path) -> None:
+    assert [float(v) for v in run(probe, "meetings").stdout.split()] == [1.0] * 64
 
 
 def test_unwritten_shared_memory_is_nan(probe: Path) -> None:

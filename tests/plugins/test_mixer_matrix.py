@@ -102,7 +102,7 @@ def test_large_decays_on_tensor_cores_lose_what_rounded_operands_lose(
     assert errors(case, data, found)["y"] <= 1.3 * errors(case, data, inevitable)["y"]
 
 
-@pytest.mark.parametrize("kernel", ["chunk_prefill", "chunk_prefill_narrow"])
+@pytest.mark.parametrize("kernel", ["chunk_prefill", "chunk_prefill_resident"])
 def test_a_large_state_dies_out_under_tokens_of_nothing(kernel: str, case_runner: Path, tmp_path: Path) -> None:
     """The old state's unit over the next one's is beyond float32, and the decay is zero."""
     case = Case(calls=((70,),), kernel=kernel, decay="large")
@@ -121,7 +121,8 @@ def test_a_large_state_dies_out_under_tokens_of_nothing(kernel: str, case_runner
 
 
 def test_order_of_threads_does_not_change_a_bit(case_runner: Path, tmp_path: Path) -> None:
-    for calls, kernel in (((1, 1),), "auto"), (((17, 9),), "auto"), (((66, 9),), "chunk_prefill"):
+    chunks = [(((66, 9),), kernel) for kernel in ("chunk_prefill", "chunk_prefill_resident")]
+    for calls, kernel in (((1, 1),), "auto"), (((17, 9),), "auto"), *chunks:
         seen = {
             b"".join(t.tobytes() for t in (*(y[r, :n] for y in res.y for r, n in enumerate(calls[0])), res.ssm_state))
             for order, seed in (("forward", 0), ("reversed", 0), ("random", 1), ("random", 2))

@@ -1,6 +1,6 @@
 """Kernels broken on purpose: each fault must be caught by a row of the matrix.
 
-Those of chunk_prefill are in test_chunk_mutations.py and test_narrow_mutations.py.
+Those of chunk_prefill are in test_chunk_mutations.py and test_resident_mutations.py.
 """
 
 from __future__ import annotations

@@ -110,31 +110,22 @@ def test_which_kernel_runs(probe: Path, changes: dict[str, int], activation: int
     [(8, 48), (48, 48), (56, 64), (64, 64), (72, 80), (80, 80), (84, 48), (96, 48), (100, 64), (128, 64)],
 )
 def test_channels_of_a_block_leave_the_fewest_unused(probe: Path, head_dim: int, width: int) -> None:
-    assert widths(probe, [head_dim])[0][0] == width
-
-
-@pytest.mark.parametrize(
-    ("head_dim", "width"),
-    [(8, 32), (32, 32), (36, 40), (40, 40), (48, 32), (56, 32), (64, 32), (72, 40), (80, 40), (100, 40), (128, 32)],
-)
-def test_so_do_those_of_a_narrow_block(probe: Path, head_dim: int, width: int) -> None:
-    assert widths(probe, [head_dim])[0][1] == width
+    assert widths(probe, [head_dim]) == [width]
 
 
 def test_a_heads_last_block_has_place_for_its_units(probe: Path) -> None:
     """operand_rows.cuh: of 4 channels 8 operands take the whole place, and their unit would be the next head's."""
     sizes = range(8, 132, 4)
-    for head_dim, both in zip(sizes, widths(probe, sizes), strict=True):
-        for width in both:
-            last = head_dim % width or width
-            assert -(-last // 8) * 8 // 2 + 1 <= last, (head_dim, width)
+    for head_dim, width in zip(sizes, widths(probe, sizes), strict=True):
+        last = head_dim % width or width
+        assert -(-last // 8) * 8 // 2 + 1 <= last, (head_dim, width)
 
 
-def widths(probe: Path, head_dims: Iterable[int]) -> list[tuple[int, int]]:
-    """Channels of a block of chunk_prefill and of a narrow one, by head size."""
+def widths(probe: Path, head_dims: Iterable[int]) -> list[int]:
+    """Channels of a block of chunk_prefill, by head size."""
     lines = (" ".join(map(str, [*{**SHAPE, "head_dim": size}.values(), H200, 2, 9])) for size in head_dims)
     said = subprocess.run([str(probe)], input="\n".join(lines), capture_output=True, text=True, check=True).stdout
-    return [(int(line.split()[3]), int(line.split()[4])) for line in said.splitlines()]
+    return [int(line.split()[3]) for line in said.splitlines()]
 
 
 def test_memory(library: MixerLibrary) -> None:
@@ -227,7 +218,7 @@ def test_what_chunk_prefill_does_not_run_is_refused(
         library.enqueue(arguments(shape(tokens=64, **changes), activation=activation), kernel)
 
 
-@pytest.mark.parametrize("kernel", ["chunk_prefill_gated", "chunk_prefill_gated_narrow"])
+@pytest.mark.parametrize("kernel", ["chunk_prefill_gated", "chunk_prefill_gated_resident"])
 def test_the_gate_before_the_norm_wants_bfloat16(library: MixerLibrary, kernel: str) -> None:
     text = f"Mamba2Mixer: activation type of kernel {kernel}: expected 2 (bfloat16), found 0"
     with pytest.raises(MixerError, match=re.escape(text)):
@@ -236,7 +227,7 @@ def test_the_gate_before_the_norm_wants_bfloat16(library: MixerLibrary, kernel: 
 
 def test_unknown_kernel_is_refused(library: MixerLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KERNELS, "fast", 7)
-    expected = "5 (chunk_prefill_narrow) or 6 (chunk_prefill_gated_narrow), found 7"
+    expected = "5 (chunk_prefill_resident) or 6 (chunk_prefill_gated_resident), found 7"
     with pytest.raises(MixerError, match=re.escape(expected)):
         library.enqueue(arguments(shape()), "fast")
 

@@ -28,29 +28,15 @@ __global__ void fragments(uint32_t* out) {
   FragmentB b[2][2];
   load_b(tile, 0, 0, b[0]);
   load_b_transposed(tile, 0, 0, b[1]);
+  FragmentB of_a[2][2];  // the A of the transpose is the tile's B
+  transpose(a[1], of_a[0]);
+  transpose(a[0], of_a[1]);
   for (int t = 0; t < 2; ++t)
     for (int i = 0; i < 4; ++i) {
-      out[lane * 16 + t * 8 + i] = a[t].pairs[i];
-      out[lane * 16 + t * 8 + 4 + i] = b[t][i / 2].pairs[i % 2];
+      out[lane * 24 + t * 12 + i] = a[t].pairs[i];
+      out[lane * 24 + t * 12 + 4 + i] = b[t][i / 2].pairs[i % 2];
+      out[lane * 24 + t * 12 + 8 + i] = of_a[t][i / 2].pairs[i % 2];
     }
-}
-
-// B of the last eight columns of a tile of three pieces a row, whose elements are their own positions. kWhole: as if
-// there were eight more, which of the last row are not there.
-template <bool kWhole>
-__global__ void odd_part(uint32_t* out) {
-  using Tile = SharedTile<float16, kK, 24>;
-  ELASTIC_SHARED(float16, elements, Tile::kElements);
-  const Tile tile(elements);
-  const int lane = static_cast<int>(threadIdx.x);
-  for (int i = lane; i < kK * 24; i += kWarp) *tile.at(i / 24, i % 24) = half_of_bits(static_cast<unsigned short>(i));
-  __syncthreads();
-  FragmentB b[2];
-  if constexpr (kWhole)
-    load_b(tile, 0, 16, b);
-  else
-    b[0] = load_b(tile, 0, 16);
-  for (int i = 0; i < 2; ++i) out[lane * 2 + i] = b[0].pairs[i];
 }
 
 // D of registers that the host chose: a[4], b[2] a lane.
@@ -162,14 +148,9 @@ int main(int count, char** words) {
   const int rows = std::atoi(words[2]);
   const auto is = [what](const char* name) { return std::strcmp(what, name) == 0; };
   if (is("fragments")) {
-    uint32_t* const out = put(std::vector<uint32_t>(kWarp * 16));
+    uint32_t* const out = put(std::vector<uint32_t>(kWarp * 24));
     (void)launch(fragments, dim3(1), dim3(kWarp), nullptr, out);
-    show(out, kWarp * 16);
-  }
-  if (is("odd part") || is("past the columns")) {
-    uint32_t* const out = put(std::vector<uint32_t>(kWarp * 2));
-    (void)launch(is("odd part") ? odd_part<false> : odd_part<true>, dim3(1), dim3(kWarp), nullptr, out);
-    show(out, kWarp * 2);
+    show(out, kWarp * 24);
   }
   if (is("products")) {
     uint32_t* const registers = put(read<uint32_t>(kWarp * 6));

@@ -6,17 +6,17 @@ namespace elastic {
 namespace {
 
 // What an instruction gives each lane is computed once, when the last lane has come: the sanitizer makes it dear.
-template <bool kTransposed, int kCount>
+template <bool kTransposed>
 void hand_out_matrices(shim::Exchanged& lanes) {
-  std::uint16_t element[8 * kCount][8];  // all rows first: what a lane is given stands where it named its row
-  for (int lane = 0; lane < 8 * kCount; ++lane) {
+  std::uint16_t element[shim::kLanes][8];  // all rows first: what a lane is given stands where it named its row
+  for (int lane = 0; lane < shim::kLanes; ++lane) {
     const void* row;
     std::memcpy(&row, lanes.lane[lane], sizeof row);
     std::memcpy(element[lane], row, sizeof element[lane]);
   }
   for (int lane = 0; lane < shim::kLanes; ++lane) {
-    std::uint32_t pairs[kCount];
-    for (int i = 0; i < kCount; ++i) {
+    std::uint32_t pairs[4];
+    for (int i = 0; i < 4; ++i) {
       const int r = lane / 4, c = lane % 4 * 2;
       const std::uint32_t low = kTransposed ? element[8 * i + c][r] : element[8 * i + r][c];
       const std::uint32_t high = kTransposed ? element[8 * i + c + 1][r] : element[8 * i + r][c + 1];
@@ -56,19 +56,16 @@ void multiply(shim::Exchanged& lanes) {
 
 }  // namespace
 
-// PTX ISA, ldmatrix.x4 and .x2: lane 8*i + r names row r of matrix i; each lane gets elements 2*(lane%4) and the next
-// one of row lane/4 of each matrix, or transposed of column lane/4. What lanes beyond the matrices name is not read.
-template <bool kTransposed, int kCount>
-void load_matrices(const void* row, std::uint32_t (&pairs)[kCount]) {
+// PTX ISA, ldmatrix.x4: lane 8*i + r names row r of matrix i; each lane gets elements 2*(lane%4) and the next one of
+// row lane/4 of each matrix, or transposed of column lane/4.
+template <bool kTransposed>
+void load_matrices(const void* row, std::uint32_t (&pairs)[4]) {
   if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) shim::fail("ldmatrix: a row that is not aligned to 16 bytes");
-  const char* const name = kCount == 4 ? "ldmatrix.x4" : "ldmatrix.x2";
-  const auto& lanes = shim::exchange(name, &row, sizeof row, hand_out_matrices<kTransposed, kCount>);
+  const auto& lanes = shim::exchange("ldmatrix", &row, sizeof row, hand_out_matrices<kTransposed>);
   std::memcpy(pairs, lanes.lane[threadIdx.x % shim::kLanes], sizeof pairs);
 }
 template void load_matrices<false>(const void*, std::uint32_t (&)[4]);
 template void load_matrices<true>(const void*, std::uint32_t (&)[4]);
-template void load_matrices<false>(const void*, std::uint32_t (&)[2]);
-template void load_matrices<true>(const void*, std::uint32_t (&)[2]);
 
 template <typename T>
 void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {

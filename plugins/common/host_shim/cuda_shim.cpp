@@ -68,6 +68,7 @@ struct Block {
   std::vector<Warp> warps;
   std::vector<SharedArray> arrays;
   int count = 0, live = 0, at_barrier = 0;
+  int barrier = 0;   // which one those wait at
   int starved = -1;  // the warp that runs only when nothing else can
 };
 
@@ -94,8 +95,9 @@ std::vector<int> block_order(int count) {
   return indices;
 }
 
+// A barrier with a number of threads wants them all: those that have ended do not come.
 void release_barrier_if_complete(Block& block) {
-  if (block.at_barrier == 0 || block.at_barrier < block.live) return;
+  if (block.at_barrier == 0 || block.at_barrier < (block.barrier == 0 ? block.live : block.count)) return;
   block.at_barrier = 0;
   for (int i = 0; i < block.count; ++i)
     if (block.threads[i]->wait == Wait::kBlock) block.threads[i]->wait = Wait::kNothing;
@@ -190,8 +192,10 @@ bool feed_one(std::vector<Block>& resident) {
 
 }  // namespace
 
-void barrier() {
+void barrier(int id) {
   Thread& me = *running;
+  if (me.block->at_barrier > 0 && me.block->barrier != id) fail("threads of one block wait at different barriers");
+  me.block->barrier = id;
   me.wait = Wait::kBlock;
   ++me.block->at_barrier;
   release_barrier_if_complete(*me.block);

@@ -38,7 +38,8 @@ struct Self {
 extern Self* self;
 
 [[noreturn]] void fail(const char* what);
-void barrier();
+// 0: __syncthreads.
+void barrier(int id = 0);
 
 // What the lanes of a warp give each other: all of them come with kLaneBytes at most, and go on with everybody's.
 constexpr int kLanes = 32;
@@ -204,20 +205,21 @@ template <int kGroups>
 inline void wait_async() {
   shim::wait_copies(kGroups);
 }
+template <int kId, int kThreads>
+void meet() {
+  static_assert(0 < kId && kId < 16, "0 is __syncthreads's");
+  if (static_cast<int>(blockDim.x) != kThreads) shim::fail("a barrier of another number of threads than the block has");
+  shim::barrier(kId);
+}
 
 template <typename T>
 inline std::uint32_t pack_pair(float first, float second) {
   return from_float<T>(first).bits | static_cast<std::uint32_t>(from_float<T>(second).bits) << 16;
 }
-template <bool kTransposed, int kCount>
-void load_matrices(const void* row, std::uint32_t (&pairs)[kCount]);
+template <bool kTransposed>
+void load_matrices(const void* row, std::uint32_t (&pairs)[4]);
 template <typename T>
 void multiply_add_fragments(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]);
-
-template <typename Kernel>
-cudaError_t prefer_shared(Kernel*) {
-  return cudaSuccess;
-}
 template <typename... Formal, typename... Actual>
 cudaError_t launch_with_shared(void (*kernel)(Formal...), dim3 grid, dim3 block, int shared_bytes, cudaStream_t,
                                Actual... args) {

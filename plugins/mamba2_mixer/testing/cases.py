@@ -254,7 +254,7 @@ def chunk_rows() -> dict[str, Case]:
         rows[f"{activation} head parameters"] = replace(narrow, head_param=activation)
         for tokens in (47, 48, 129):
             rows[f"{activation}, T={tokens}"] = replace(narrow, calls=((tokens,),), heads_per_group=4, groups=1)
-    for head_dim in (8, 40, 48, 56, 64, 72, 80, 100, 128):
+    for head_dim in (8, 12, 40, 48, 56, 64, 72, 80, 100, 128):
         rows[f"P={head_dim}"] = replace(base, head_dim=head_dim)
     for state in (8, 16, 60, 100):
         rows[f"N={state}"] = replace(base, state_size=state)
@@ -291,20 +291,20 @@ def chunk_rows() -> dict[str, Case]:
     )
     rows["gated, 65 of 201"] = replace(gated, calls=((65, 0),), pad_to=201)
     rows["gated, scale=1e5"] = replace(gated, scale=1e5)
-    return {f"chunks {name}": case for name, case in (rows | narrow_rows()).items()}
+    return {f"chunks {name}": case for name, case in (rows | resident_rows()).items()}
 
 
-def narrow_rows() -> dict[str, Case]:
-    """Of chunk_prefill in narrow blocks: what depends on who has which tokens, channels and rows of the state."""
-    base = Case(kernel="chunk_prefill_narrow", head_dim=80)
+def resident_rows() -> dict[str, Case]:
+    """Of chunk_prefill with a state in registers alone: what depends on who has which tokens and channels."""
+    base = Case(kernel="chunk_prefill_resident", head_dim=80)
     rows = {f"P={head_dim}": replace(base, head_dim=head_dim) for head_dim in (12, 48, 56, 64, 80, 100)}
-    for tokens in (1, 63, 64, 129):
+    for tokens in (1, 63, 64, 65, 129, 320):
         rows[f"T={tokens}"] = replace(base, calls=((tokens,),), groups=1, heads_per_group=4)
-    for state in (8, 60, 100):
+    for state in (8, 60, 100, 128):
         rows[f"N={state}"] = replace(base, state_size=state, head_dim=40)
     for scale in (1e5, 1e-5):
         rows[f"scale={scale}"] = replace(base, scale=scale)
-    for length in (0, 65):
+    for length in (0, 1, 64, 65):
         rows[f"length={length} of 201"] = replace(base, calls=((length,),), pad_to=201)
     rows["ragged"] = replace(base, calls=((0, 3, 64, 129),), aliased=False, head_dim=64)
     rows["continuations"] = replace(base, calls=((65, 0, 3), (2, 64, 1), (0, 5, 17)))
@@ -312,9 +312,9 @@ def narrow_rows() -> dict[str, Case]:
     for order in ("forward", "reversed"):
         rows[f"{order} order"] = replace(base, order=order)
     rows["float16"] = replace(base, activation="float16")
-    gated = replace(base, kernel="chunk_prefill_gated_narrow", activation="bfloat16")
+    gated = replace(base, kernel="chunk_prefill_gated_resident", activation="bfloat16")
     rows["gated"] = replace(gated, heads_per_group=4)
     rows["gated, P=56"] = replace(gated, heads_per_group=4, head_dim=56)
     rows["gated, P=100, 65 of 201"] = replace(gated, head_dim=100, calls=((65, 0),), pad_to=201)
     rows["gated, scale=1e5"] = replace(gated, scale=1e5)
-    return {f"narrow, {name}": case for name, case in rows.items()}
+    return {f"resident, {name}": case for name, case in rows.items()}

@@ -2,18 +2,19 @@
 #include <cstdio>
 
 #include "../chunk_prefill.cuh"
+#include "../chunk_resident.cuh"
 
 using namespace elastic::mamba2;
 
 template <int kWidth>
 void show() {
-  for (const char* output : {"PlainOutput", "GatedOutput<bfloat16>"})
+  for (const char* output : {"PlainOutput", "GatedOutput<bfloat16>"}) {
     std::printf("chunk_prefill<%s, float16, %d>: %d\n", output, kWidth, ChunkTiles<ChunkOperand, kWidth>::kBytes);
+    std::printf("chunk_resident<%s, float16, %d>: %d\n", output, kWidth, ResidentTiles<ChunkOperand, kWidth>::kBytes);
+  }
 }
 
 int main() {
-  show<32>();
-  show<40>();
   show<48>();
   show<64>();
   show<80>();

@@ -19,7 +19,10 @@ from pathlib import Path
 MIXER = Path(__file__).parents[1]
 TABLE = MIXER / "resources.json"
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-SOURCES = ("launch_scan.cu", "launch_chunk.cu", "launch_float32.cu", "launch_float16.cu", "launch_bfloat16.cu")
+SOURCES = (
+    *("launch_scan.cu", "launch_chunk.cu", "launch_resident.cu"),
+    *("launch_float32.cu", "launch_float16.cu", "launch_bfloat16.cu"),
+)
 KIB = 1024
 #: Shared memory that a block may have, by architecture (CUDA C++ Programming Guide, compute capabilities).
 SHARED_LIMIT = {75: 64 * KIB, 80: 163 * KIB, 86: 99 * KIB, 89: 99 * KIB, 90: 227 * KIB, 100: 227 * KIB, 120: 99 * KIB}

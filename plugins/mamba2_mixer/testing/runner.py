@@ -22,6 +22,7 @@ SOURCES = (
     "mamba2_mixer/c_api.cu",
     "mamba2_mixer/launch_scan.cu",
     "mamba2_mixer/launch_chunk.cu",
+    "mamba2_mixer/launch_resident.cu",
     "mamba2_mixer/launch_float32.cu",
     "mamba2_mixer/launch_float16.cu",
     "mamba2_mixer/launch_bfloat16.cu",
