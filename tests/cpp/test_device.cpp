@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <tuple>
 
 #include "check.h"
 #include "device_bundle.h"
@@ -179,18 +180,37 @@ TEST(device_refuses_tensors_that_are_not_the_cards) {
   CHECK_EQ(fake::state().live_allocations, 0);
 }
 
-TEST(device_refuses_weights_of_which_the_engine_would_read_more) {
+TEST(device_refuses_weights_that_the_engine_would_take_for_others) {
+  const std::string whole = R"("parent_shape": [2, 2], "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]])";
+  using nvinfer1::DataType;
   const Bundle bundle = make_bundle();
-  for (const char* body :
-       {R"("fp32", "parent_shape": [3, 3], "shape": [1, 2], "runs": [[[0, 1]], [[0, 2]]])",
-        R"("fp32", "parent_shape": [4], "shape": [4], "runs": [[[0, 4]]])",
-        R"("bf16", "parent_shape": [2, 2], "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]])"}) {
+  const auto open = [&](DataType wanted, const std::string& stored, const std::string& shape) {
+    fake::state() = {};
+    fake::state().weight_type = static_cast<int>(wanted);
     std::ofstream(bundle.path() / "weights.json", std::ios::binary)
-        << R"({"inputs": {"w": {"file": "parent.bin", "offset": 0, "dtype": )" << body << "}}}";
-    const InputError error = THROWN(InputError, backend_of(bundle));
-    CHECK_EQ(error.subject + "|" + error.expected, "weight w|the shape and bytes that a.engine has");
+        << R"({"schema": "elastic-weights/2", "inputs": {"w": {"file": "parent.bin", "offset": 0, "dtype": ")"
+        << stored << "\", " << shape << "}}}";
+    backend_of(bundle);
+  };
+  const std::tuple<DataType, const char*, std::string> kOthers[] = {
+      {DataType::kFLOAT, "fp32", R"("parent_shape": [3, 3], "shape": [1, 2], "runs": [[[0, 1]], [[0, 2]]])"},
+      {DataType::kFLOAT, "fp32", R"("parent_shape": [4], "shape": [4], "runs": [[[0, 4]]])"},
+      {DataType::kFLOAT, "bf16", whole},
+      {DataType::kBF16, "fp16", whole},  // of the same bytes, which mean other numbers
+      {DataType::kHALF, "bf16", whole},
+      {DataType::kFP8, "int8", whole}};
+  for (const auto& [wanted, stored, shape] : kOthers) {
+    const InputError error = THROWN(InputError, open(wanted, stored, shape));
+    CHECK_EQ(
+        std::string(error.what()),
+        "weight w: expected the shape and dtype that a.engine has, found others in weights.json. Export the "
+        "bundle again.");
     CHECK_EQ(fake::state().live_allocations, 0);
   }
+  open(DataType::kFLOAT, "fp32", whole);
+  open(DataType::kBF16, "bf16", whole);
+  open(DataType::kHALF, "fp16", whole);
+  open(DataType::kINT8, "int8", whole);
 }
 
 TEST(device_refuses_a_weight_that_the_engine_does_not_have_before_any_is_read) {

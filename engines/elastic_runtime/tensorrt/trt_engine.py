@@ -14,6 +14,7 @@ from typing import Any
 
 from elastic_runtime.driver.device import Device
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
+from elastic_runtime.format.interface import StoredDtype
 from elastic_runtime.format.manifest import EngineEntry
 from elastic_runtime.format.records import show
 from elastic_runtime.format.weights import WeightRecipe
@@ -23,6 +24,8 @@ from elastic_runtime.tensorrt.preflight import check_validity
 
 _REPORT = "export the bundle again, and report the log if that does not help"
 _LONG = 2.0  # seconds after which people are told that something goes on
+#: TensorRT's words for what weights are stored in.
+_STORED: dict[StoredDtype, str] = {"bf16": "BF16", "fp16": "HALF", "fp32": "FLOAT", "int8": "INT8"}
 _LESS = "close what uses the card, or take a smaller budget or context"
 
 
@@ -192,19 +195,20 @@ class TrtEngine:
                 )
 
     def check_weights(self, recipe: WeightRecipe) -> None:
-        """Whether weights.json has as much of every weight as the engine reads, whatever lies behind it on the card.
+        """Whether weights.json has every weight as the engine takes it: it reads as much as it was built for, whatever
+        lies behind it on the card, and two bytes are two bytes, whatever they mean.
 
         Raises:
-            InputError: another shape, or elements of another width; nothing is on the card yet.
+            InputError: another shape or dtype; nothing is on the card yet.
         """
         known = self.tensors()
         for item in recipe.inputs:
             if item.name in known:  # `check_bindings` names the others
-                shape = tuple(self._engine.get_tensor_shape(item.name))
-                if (shape, self._engine.get_tensor_dtype(item.name).itemsize) != (item.shape, item.parts[0].itemsize):
+                shape, dtype = self._engine.get_tensor_shape(item.name), self._engine.get_tensor_dtype(item.name)
+                if (tuple(shape), dtype) != (item.shape, getattr(self._trt.DataType, _STORED[item.dtype])):
                     raise InputError(
                         f"weight {show(item.name)}",
-                        expected=f"the shape and bytes that {self._entry.file} has",
+                        expected=f"the shape and dtype that {self._entry.file} has",
                         found="others in weights.json",
                         todo="export the bundle again",
                     )

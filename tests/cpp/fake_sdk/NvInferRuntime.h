@@ -15,7 +15,7 @@
 
 namespace nvinfer1 {
 
-enum class DataType : std::int32_t { kFLOAT, kHALF, kBF16, kINT64, kINT8 };
+enum class DataType : std::int32_t { kFLOAT, kHALF, kBF16, kINT64, kINT8, kFP8 };
 enum class ExecutionContextAllocationStrategy : std::int32_t { kSTATIC, kON_PROFILE_CHANGE, kUSER_MANAGED };
 
 struct Dims {

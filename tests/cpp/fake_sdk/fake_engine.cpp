@@ -154,7 +154,9 @@ const char* ICudaEngine::getIOTensorName(std::int32_t index) const noexcept {
 
 Dims ICudaEngine::getTensorShape(const char* name) const noexcept { return tensor(name).dims; }
 
-DataType ICudaEngine::getTensorDataType(const char* name) const noexcept { return tensor(name).type; }
+DataType ICudaEngine::getTensorDataType(const char* name) const noexcept {
+  return std::string(name) == "w" ? static_cast<DataType>(fake::state().weight_type) : tensor(name).type;
+}
 
 IExecutionContext* ICudaEngine::createExecutionContext(IRuntimeConfig* config) noexcept {
   end_logging();

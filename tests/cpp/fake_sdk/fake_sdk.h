@@ -16,6 +16,7 @@ struct State {
   bool has_driver = true, has_device = true, can_capture = true, recordable = true, replays_itself = false;
   int validity = 0, driver = CUDART_VERSION;
   std::uint64_t faults = 0;
+  int weight_type = 0;             // the DataType that the engine says its one weight has; it computes in kFLOAT
   std::string on_host, shapes_of;  // tensors by name
   int threads_that_log = 0;        // a thousand errors and warnings each, while an engine is read
   std::map<std::string, std::string> aliases = {{"ssm_state_out.0", "ssm_state.0"},
