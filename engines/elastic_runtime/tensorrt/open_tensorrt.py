@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from traceback import clear_frames
 from typing import Protocol
 
 from elastic_runtime.backend import Backend
@@ -206,7 +207,7 @@ def _load(
 
     data = read_checked(bundle, engine)
     trt = load_tensorrt()
-    with ExitStack() as undo:
+    with ExitStack() as undo, _frames_cleared():
         device = CudaDevice()
         undo.callback(device.close)
         opened = TrtEngine(
@@ -236,6 +237,19 @@ def _load(
         )
         undo.pop_all()
         return backend
+
+
+@contextmanager
+def _frames_cleared() -> Iterator[None]:
+    """Around work whose error would keep alive what its frames hold: that has to end before the device does."""
+    try:
+        yield
+    except BaseException as error:
+        each: BaseException | None = error
+        while each is not None:
+            clear_frames(each.__traceback__)
+            each = each.__context__
+        raise
 
 
 def _weights(

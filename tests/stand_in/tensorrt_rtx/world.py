@@ -56,6 +56,7 @@ class World:
     capturable: bool = True
     answers: dict[str, Any] = field(default_factory=dict)  # by "Class.method": given in place of what it would give
     raises: dict[str, Exception] = field(default_factory=dict)  # by "Class.method"
+    on_call: Callable[[str], None] = lambda name: None  # hears "Class.method" of every call, and may raise
     events: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)  # rules of the interface
     living: dict[str, int] = field(default_factory=dict)  # objects of each class
@@ -99,6 +100,7 @@ class Living:
 def asked(name: str, arguments: tuple[Any, ...], usual: Any) -> Any:
     """Write a call down; give what it is told to give, else `usual`, made if it is a maker."""
     WORLD.events.append((name, arguments))
+    WORLD.on_call(name)
     if name in WORLD.raises:
         told = WORLD.raises[name]
         raise type(told)(*told.args)  # a new one: an exception keeps the frames that it passed through
