@@ -300,6 +300,49 @@ TEST(device_a_card_that_is_gone_is_named_and_everything_given_back) {
   }
 }
 
+TEST(device_whichever_call_fails_while_it_opens_everything_is_given_back) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  int said = 0, ends = 0;
+  options.warn = [&](const std::string& text) {
+    if (++said == ends) throw text;  // as a listener that ends it
+  };
+  options.runtime_cache = bundle.path() / "kernels";
+  backend_of(bundle, options);
+  const int calls = fake::state().calls, words = said;
+  const auto opens = [&] {
+    said = 0;
+    fs::remove(*options.runtime_cache);
+    try {
+      backend_of(bundle, options);
+    } catch (const BuildError&) {
+      return false;
+    } catch (const std::string&) {
+      return false;
+    }
+    return true;
+  };
+  const auto check_nothing_left = [] {
+    CHECK_EQ(fake::state().live, 0);
+    CHECK_EQ(fake::state().live_allocations, 0);
+    CHECK_EQ(fake::state().pinned.size(), std::size_t{0});
+  };
+  int taken_all_the_same = 0;  // a cache of kernels that cannot be made, or not written
+  for (int which = 1; which <= calls; ++which) {
+    fake::state() = {};
+    fake::state().refuses = which;
+    taken_all_the_same += opens();
+    check_nothing_left();
+  }
+  CHECK_EQ(taken_all_the_same, 3);
+  for (ends = 1; ends <= words; ++ends) {
+    fake::state() = {};
+    CHECK(!opens());
+    check_nothing_left();
+  }
+  CHECK(calls > 60 && words == 2);
+}
+
 TEST(device_warns_from_one_thread_at_a_time) {
   const Bundle bundle = make_bundle();
   fake::state().logs_on = true;
