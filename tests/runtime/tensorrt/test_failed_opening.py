@@ -14,6 +14,7 @@ from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import BuildError
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt import open_tensorrt as engine_opening
+from rtx_stand_in import tensors_of
 
 
 @dataclass
@@ -57,20 +58,7 @@ def open_with(
     bundle = Bundle.open(demo_bundle)
     budget = bundle.budget("small")
     [engine] = budget.engines
-    recipe = bundle.recipe(budget)
-    sizes = {"B": -1, "T": -1, "S": engine.max_context}
-    aliased = {port.name: port.input for port in engine.outputs if port.alias == "must"}
-    tensors = [
-        trt.Tensor(
-            port.name,
-            port in engine.inputs,
-            tuple(sizes.get(dim, dim) for dim in port.shape),  # type: ignore[arg-type]
-            port.dtype,
-            aliased=aliased.get(port.name),
-        )
-        for port in (*engine.inputs, *engine.outputs)
-    ]
-    tensors += [trt.Tensor(item.name, True, item.shape, item.dtype) for item in recipe.inputs]
+    tensors = tensors_of(bundle, budget, engine)
     monkeypatch.setattr(engine_opening, "check_runs", lambda *_: engine_opening.PluginSource())
     monkeypatch.setattr(engine_opening, "load_tensorrt", lambda: trt)
     request = Request(cache_folder=tmp_path)
