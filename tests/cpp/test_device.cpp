@@ -12,6 +12,7 @@
 #include "check.h"
 #include "device_bundle.h"
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/generate.h"
 #include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "fake_sdk.h"
@@ -341,6 +342,38 @@ TEST(device_whichever_call_fails_while_it_opens_everything_is_given_back) {
     check_nothing_left();
   }
   CHECK(calls > 60 && words == 2);
+}
+
+TEST(device_a_session_does_not_go_on_from_states_that_nobody_knows) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.cuda_graph = false;  // every step asks for the same
+  Session session(backend_of(bundle, options));
+  session.feed({{1, 2}});
+  const Snapshot kept = session.snapshot();
+  fake::state().calls = 0;
+  session.feed({{3}});
+  const int calls = fake::state().calls;
+  for (int which = 1; which <= calls; ++which) {  // some of them after the engine has run
+    session.restore(kept);
+    fake::state().calls = 0;
+    fake::state().refuses = which;
+    CHECK_EQ(THROWN(BuildError, session.feed({{3}})).exit_code(), 1);
+    fake::state().refuses = 0;
+    const InputError left = THROWN(InputError, session.feed({{3}}));
+    CHECK_EQ(
+        std::string(left.what()),
+        "session: expected one whose last call ended, found one that was left in the middle of it. Reset "
+        "it and feed its tokens again, or restore a snapshot.");
+    CHECK_EQ(THROWN(InputError, session.snapshot()).subject, "session");
+    CHECK_EQ(THROWN(InputError, generate(session, {{}}, {})).subject, "session");
+    CHECK(session.positions() == kept.positions());  // what is certain
+  }
+  CHECK(calls >= 5);
+  session.restore(kept);
+  CHECK_EQ(peak(session.feed({{3}})), (1 + 2 + 3 + 3 + 5) % fake::kVocab);
+  session.reset();
+  drive(session);
 }
 
 TEST(device_warns_from_one_thread_at_a_time) {

@@ -138,7 +138,7 @@ bool IExecutionContext::enqueueV3(cudaStream_t) {
     *fake::state().capturing = work;
   } else {
     ++fake::state().enqueued;
-    (void)cudaStreamSynchronize(nullptr);  // what was asked of the stream before
+    if (cudaStreamSynchronize(nullptr) != cudaSuccess) return false;  // what was asked of the stream before
     work();
   }
   return true;
