@@ -27,7 +27,8 @@ class Session:
     generation is. It belongs to the sequence, so whatever the row is fed next is fed after it.
 
     A call that was left in the middle, by Ctrl-C or a card that failed, has moved the states by nobody knows how much:
-    the session is not `whole` then, and refuses to go on (InputError) until `reset` or `restore`.
+    the session is not `whole` then, and refuses to go on (InputError) until `reset` or `restore`. Nor is it while a
+    call is under way: one thread may use it at a time.
 
     Args:
         backend: runs the model; the session closes it.
@@ -77,7 +78,7 @@ class Session:
 
     @property
     def whole(self) -> bool:
-        """Whether the last call ended: the states are those of `tokens`."""
+        """Whether no call is under way and none was left in the middle: the states are those of `tokens`."""
         return self._whole
 
     def set_pending(self, row: int, token: int | None) -> None:
@@ -290,8 +291,8 @@ class Session:
         if not self._whole:
             raise InputError(
                 "session",
-                expected="one whose last call ended",
-                found="one that was left in the middle of it",
+                expected="no call under way, and none that was left in the middle",
+                found="one",
                 todo="reset it and feed its tokens again, or restore a snapshot",
             )
 

@@ -361,10 +361,9 @@ TEST(device_a_session_does_not_go_on_from_states_that_nobody_knows) {
     CHECK_EQ(THROWN(BuildError, session.feed({{3}})).exit_code(), 1);
     fake::state().refuses = 0;
     const InputError left = THROWN(InputError, session.feed({{3}}));
-    CHECK_EQ(
-        std::string(left.what()),
-        "session: expected one whose last call ended, found one that was left in the middle of it. Reset "
-        "it and feed its tokens again, or restore a snapshot.");
+    CHECK_EQ(std::string(left.what()),
+             "session: expected no call under way, and none that was left in the middle, found one. Reset it "
+             "and feed its tokens again, or restore a snapshot.");
     CHECK_EQ(THROWN(InputError, session.snapshot()).subject, "session");
     CHECK_EQ(THROWN(InputError, generate(session, {{}}, {})).subject, "session");
     CHECK(session.positions() == kept.positions());  // what is certain

@@ -40,7 +40,7 @@ void Session::reset(std::int64_t batch) {
 
 void Session::check_whole() const {
   if (whole_) return;
-  throw InputError("session", "one whose last call ended", "one that was left in the middle of it",
+  throw InputError("session", "no call under way, and none that was left in the middle", "one",
                    "reset it and feed its tokens again, or restore a snapshot");
 }
 

@@ -14,7 +14,10 @@ from elastic_runtime.prefix import Prefix
 from elastic_runtime.session import Session
 from sum_engine import SumRig
 
-TOLD = "session: expected one whose last call ended, found one that was left in the middle of it"
+TOLD = (
+    "session: expected no call under way, and none that was left in the middle, found one. Reset it and feed its "
+    "tokens again, or restore a snapshot."
+)
 ERRORS = [KeyboardInterrupt(), BuildError("card 0", expected="luck", found="none")]
 
 
@@ -66,6 +69,23 @@ def test_a_session_does_not_go_on_from_states_that_nobody_knows(rig: SumRig, fai
     _left(session, lambda: session.prefill([[1, 2]]))
     session.reset()
     np.testing.assert_array_equal(session.prefill([[1, 2, 3, 4]]), wanted)
+
+
+def test_another_thread_does_not_come_between(rig: SumRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls at once would read and write the same buffers."""
+    session, download, heard = Session(rig.backend), rig.device.download, list[str]()
+
+    def meanwhile(*given: Any) -> None:
+        with pytest.raises(InputError) as caught:
+            session.prefill([[4]])
+        heard.append(str(caught.value))
+        download(*given)
+
+    monkeypatch.setattr(rig.device, "download", meanwhile)
+    session.prefill([[1, 2]])
+    assert heard == [TOLD]
+    assert session.whole
+    assert session.tokens == [[1, 2]]
 
 
 def test_a_generation_that_was_interrupted_is_over(rig: SumRig, failing_once: Callable[[], None]) -> None:

@@ -142,7 +142,7 @@ class Session {
   /// batch, and nothing has changed; BuildError when the device fails, and the session begins anew.
   void restore(const Snapshot& snapshot);
 
-  /// Whether the last call ended: the states are those of what was fed.
+  /// Whether no call was left in the middle: the states are those of what was fed.
   bool whole() const { return whole_; }
 
   /// Throws InputError where it is not whole.
