@@ -37,6 +37,7 @@ ROOMS = {
         "ort",
         "tensorrt",
         "snapshot",
+        "hold",
         "session",
         "prefix",
         "sampling",

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from elastic_runtime.bundle import Bundle
+from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
+
 FOLDER = Path(__file__).parent / "stand_in"  # on PYTHONPATH the stand-in is the package
 
 
@@ -24,3 +27,20 @@ def load_stand_in() -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def tensors_of(bundle: Bundle, budget: BudgetEntry, engine: EngineEntry) -> list[Any]:
+    """The inputs and outputs that an engine of a bundle has."""
+    tensor, sizes = load_stand_in().Tensor, {"B": -1, "T": -1, "S": engine.max_context}
+    aliased = {port.name: port.input for port in engine.outputs if port.alias == "must"}
+    ports = [
+        tensor(
+            port.name,
+            port in engine.inputs,
+            tuple(sizes[dim] if isinstance(dim, str) else dim for dim in port.shape),
+            port.dtype,
+            aliased=aliased.get(port.name),
+        )
+        for port in (*engine.inputs, *engine.outputs)
+    ]
+    return ports + [tensor(item.name, True, item.shape, item.dtype) for item in bundle.recipe(budget).inputs]

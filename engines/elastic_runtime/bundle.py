@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from elastic_runtime.format.weights import WeightRecipe
 
 Check = Literal["sizes", "digests"]
 _AGAIN = "copy the bundle again, or export it again"
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a path leads nowhere, whatever may be done with its folders
 _CHEAP_BYTES = 1 << 20  # files up to this size are digested whatever was asked: a few milliseconds for all of them
 
 
@@ -180,9 +183,15 @@ def check_shard(folder: Path, entry: FileEntry, check: Check, on_bytes: Callable
 
 
 def _compare(path: Path, entry: FileEntry, check: Check, on_bytes: Callable[[int], None] | None) -> None:
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except OSError as error:  # `is_file` takes others for a missing file as well, from Python 3.14 on
+        if error.errno not in _GONE:
+            raise
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
         raise DamageError(str(path), expected="a file of the bundle", found="none", todo=_AGAIN)
-    size = path.stat().st_size
+    size = status.st_size
     if size != entry.size:
         raise DamageError(str(path), expected=f"{entry.size} bytes", found=f"{size}", todo=_AGAIN)
     if check == "digests" or size <= _CHEAP_BYTES:

@@ -9,8 +9,9 @@ from typing import Literal
 from elastic_runtime.backend import Floats
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.records import show
+from elastic_runtime.hold import Hold
 from elastic_runtime.sampling import Sampler, Sampling, is_integer
-from elastic_runtime.session import Hold, Session
+from elastic_runtime.session import Session
 from elastic_runtime.text.tokenizer import StopText, Tokenizer
 
 Finish = Literal["stop_token", "stop_text", "length", "context"]

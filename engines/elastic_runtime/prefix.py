@@ -57,7 +57,7 @@ class Prefix:
 
     def _reached(self, ids: list[int]) -> int:
         """How many ids the session holds, after it has gone back to the copy, or to the beginning, where it must."""
-        if _begins(ids, self._session.tokens[0]):
+        if self._session.whole and _begins(ids, self._session.tokens[0]):
             return len(self._session.tokens[0])
         if self._kept is not None and _begins(ids, self._kept.tokens[0]):
             with suppress(InputError, BuildError):  # the session runs another budget since, or the card is full

@@ -13,31 +13,11 @@ import numpy.typing as npt
 from elastic_runtime.backend import Backend, DeviceName, Floats
 from elastic_runtime.errors import ElasticError, InputError
 from elastic_runtime.format.records import show
-from elastic_runtime.snapshot import Snapshot
+from elastic_runtime.hold import Hold
+from elastic_runtime.snapshot import Snapshot, check_same
 
 _ENCODE = "encode text with Tokenizer first"
 Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
-
-
-class Hold:
-    """One generation's claim that a session stands where it left it. It ends when anybody else moves the session, with
-    the next generation on it, and with the last reference.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session, self._moves = session, session.moves
-
-    def renew(self) -> None:
-        """After a step of one's own."""
-        self._moves = self._session.moves
-
-    def end(self) -> None:
-        """The generation is over, whoever still refers to it."""
-        self._moves = -1
-
-    def lasts(self) -> bool:
-        """Whether nobody has come between."""
-        return self._session.holds(self) and self._moves == self._session.moves
 
 
 class Session:
@@ -45,6 +25,10 @@ class Session:
 
     A row may have a *pending* token: one that was given out as its next and not fed yet, as the last token of every
     generation is. It belongs to the sequence, so whatever the row is fed next is fed after it.
+
+    A call that was left in the middle, by Ctrl-C or a card that failed, has moved the states by nobody knows how much:
+    the session is not `whole` then, and refuses to go on (InputError) until `reset` or `restore`. Nor is it while a
+    call is under way: one thread may use it at a time.
 
     Args:
         backend: runs the model; the session closes it.
@@ -92,6 +76,11 @@ class Session:
         """The token of each row that was given out and not fed yet, None where there is none."""
         return tuple(self._pending.get(row) for row in range(self.batch))
 
+    @property
+    def whole(self) -> bool:
+        """Whether no call is under way and none was left in the middle: the states are those of `tokens`."""
+        return self._whole
+
     def set_pending(self, row: int, token: int | None) -> None:
         """Say which token comes first when the row is fed again; None: none does. Raises InputError about the id."""
         if token is None:
@@ -110,12 +99,14 @@ class Session:
                 todo="take fewer rows, or open the bundle with a larger batch",
             )
         self._moves += 1
+        self._whole = False
         self.backend.start(batch)
         self.tokens: list[list[int]] = [[] for _ in range(batch)]  # what each row was fed: the transcript
         self._pending: dict[int, int] = {}
         self._position = np.zeros(batch, np.int64)
         self._one = np.ones(batch, np.int64)
         self._logits: Floats = np.zeros((batch, self.backend.vocab_size), np.float32)
+        self._whole = True
 
     def prefill(self, rows: Sequence[Ids]) -> Floats:
         """Append tokens to each row (none to some), behind its pending one, in pieces of at most max_tokens.
@@ -196,6 +187,7 @@ class Session:
                 back belong to the iterator.
             BuildError: the card has no room for it; the session stays as it is.
         """
+        self._check_whole()
         if (holder := self._holder()) is not None and holder.lasts():
             todo = "run the iterator to its end, or close it"
             raise InputError("snapshot", expected="a session between generations", found="one at work", todo=todo)
@@ -223,17 +215,9 @@ class Session:
             InputError: it is of another bundle, budget, backend, context or batch, or was closed; nothing has changed.
             BuildError: the card failed; the session begins anew.
         """
-        if not isinstance(snapshot, Snapshot):
-            todo = "give what Session.snapshot gave"
-            raise InputError("snapshot", expected="a Snapshot", found=type(snapshot).__name__, todo=todo)
-        backend = self.backend
-        _check_same("bundle", backend.origin.bundle, snapshot.origin.bundle)
-        _check_same("budget", backend.origin.budget, snapshot.origin.budget)
-        _check_same("backend", backend.name, snapshot.backend)
-        _check_same("context", backend.max_context, snapshot.context)
-        _check_same("batch", self.batch, snapshot.batch)
+        check_same(snapshot, self.backend, self.batch)
         try:
-            backend.load(snapshot.states)
+            self.backend.load(snapshot.states)
         except InputError:
             raise
         except BaseException:
@@ -244,9 +228,11 @@ class Session:
         self._pending = {row: token for row, token in enumerate(snapshot.pending) if token is not None}
         self._position = np.array([len(row) for row in self.tokens], np.int64)
         self._logits = snapshot.logits.copy()
+        self._whole = True
 
     def hold(self) -> Hold:
-        """For a generation that begins: the one before it has lost its hold then."""
+        """For a generation that begins: the one before it has lost its hold then. Raises InputError: not `whole`."""
+        self._check_whole()
         hold = Hold(self)
         self._holder = weakref.ref(hold)
         return hold
@@ -266,7 +252,9 @@ class Session:
 
     def _feed(self, ids: list[list[int]]) -> Floats:
         """Ids that were checked, in as many calls as it takes."""
+        self._check_whole()
         self._moves += 1
+        self._whole = False
         logits: Floats = self._logits.copy()  # what decode left is the backend's own and changes with a call
         self._logits, done = logits, np.zeros(self.batch, np.int64)
         total = np.array([len(row) for row in ids], np.int64)
@@ -284,16 +272,29 @@ class Session:
                 self._advance(row, piece[row, :count].tolist())
             self._position += length
             done += length
+        self._whole = True
         return logits
 
     def _decode(self, tokens: list[int]) -> Floats:
         """One token to every row, as `_feed` in one call."""
+        self._check_whole()
         self._moves += 1
+        self._whole = False
         self._logits = self.backend.call(np.array(tokens, np.int64)[:, None], self._position, self._one)
         for row, token in enumerate(tokens):
             self._advance(row, [token])
         self._position += 1
+        self._whole = True
         return self._logits
+
+    def _check_whole(self) -> None:
+        if not self._whole:
+            raise InputError(
+                "session",
+                expected="no call under way, and none that was left in the middle",
+                found="one",
+                todo="reset it and feed its tokens again, or restore a snapshot",
+            )
 
     def _piece(self, left: npt.NDArray[np.int64]) -> int:
         """T of the next call: no row that can still grow may be padded past the end of its context."""
@@ -341,10 +342,3 @@ class Session:
                     todo="encode the text with the tokenizer of this bundle",
                 )
         return [int(value) for value in values]
-
-
-def _check_same(what: str, mine: object, its: object) -> None:
-    """Raise InputError about a snapshot that differs in that."""
-    if its != mine:
-        todo = "restore it where it was taken, or prefill again"
-        raise InputError(f"snapshot's {what}", expected=str(mine) or "none", found=str(its) or "none", todo=todo)

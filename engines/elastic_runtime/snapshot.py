@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from elastic_runtime.backend import DeviceName, Floats, Origin, SavedStates
+from elastic_runtime.backend import Backend, DeviceName, Floats, Origin, SavedStates
+from elastic_runtime.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,3 +45,20 @@ class Snapshot:
     def close(self) -> None:
         """Give the memory of the states back; it cannot be restored then."""
         self.states.free()
+
+
+def check_same(snapshot: Snapshot, backend: Backend, batch: int) -> None:
+    """Whether a session of that backend and as many rows could have taken it. Raises InputError about what differs."""
+    if not isinstance(snapshot, Snapshot):
+        todo = "give what Session.snapshot gave"
+        raise InputError("snapshot", expected="a Snapshot", found=type(snapshot).__name__, todo=todo)
+    for what, mine, its in (
+        ("bundle", backend.origin.bundle, snapshot.origin.bundle),
+        ("budget", backend.origin.budget, snapshot.origin.budget),
+        ("backend", backend.name, snapshot.backend),
+        ("context", backend.max_context, snapshot.context),
+        ("batch", batch, snapshot.batch),
+    ):
+        if its != mine:
+            todo = "restore it where it was taken, or prefill again"
+            raise InputError(f"snapshot's {what}", expected=str(mine) or "none", found=str(its) or "none", todo=todo)

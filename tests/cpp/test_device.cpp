@@ -7,10 +7,12 @@
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <tuple>
 
 #include "check.h"
 #include "device_bundle.h"
 #include "elastic_runtime/bundle.h"
+#include "elastic_runtime/generate.h"
 #include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/tensorrt_backend.h"
 #include "fake_sdk.h"
@@ -179,18 +181,37 @@ TEST(device_refuses_tensors_that_are_not_the_cards) {
   CHECK_EQ(fake::state().live_allocations, 0);
 }
 
-TEST(device_refuses_weights_of_which_the_engine_would_read_more) {
+TEST(device_refuses_weights_that_the_engine_would_take_for_others) {
+  const std::string whole = R"("parent_shape": [2, 2], "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]])";
+  using nvinfer1::DataType;
   const Bundle bundle = make_bundle();
-  for (const char* body :
-       {R"("fp32", "parent_shape": [3, 3], "shape": [1, 2], "runs": [[[0, 1]], [[0, 2]]])",
-        R"("fp32", "parent_shape": [4], "shape": [4], "runs": [[[0, 4]]])",
-        R"("bf16", "parent_shape": [2, 2], "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]])"}) {
+  const auto open = [&](DataType wanted, const std::string& stored, const std::string& shape) {
+    fake::state() = {};
+    fake::state().weight_type = static_cast<int>(wanted);
     std::ofstream(bundle.path() / "weights.json", std::ios::binary)
-        << R"({"inputs": {"w": {"file": "parent.bin", "offset": 0, "dtype": )" << body << "}}}";
-    const InputError error = THROWN(InputError, backend_of(bundle));
-    CHECK_EQ(error.subject + "|" + error.expected, "weight w|the shape and bytes that a.engine has");
+        << R"({"schema": "elastic-weights/2", "inputs": {"w": {"file": "parent.bin", "offset": 0, "dtype": ")"
+        << stored << "\", " << shape << "}}}";
+    backend_of(bundle);
+  };
+  const std::tuple<DataType, const char*, std::string> kOthers[] = {
+      {DataType::kFLOAT, "fp32", R"("parent_shape": [3, 3], "shape": [1, 2], "runs": [[[0, 1]], [[0, 2]]])"},
+      {DataType::kFLOAT, "fp32", R"("parent_shape": [4], "shape": [4], "runs": [[[0, 4]]])"},
+      {DataType::kFLOAT, "bf16", whole},
+      {DataType::kBF16, "fp16", whole},  // of the same bytes, which mean other numbers
+      {DataType::kHALF, "bf16", whole},
+      {DataType::kFP8, "int8", whole}};
+  for (const auto& [wanted, stored, shape] : kOthers) {
+    const InputError error = THROWN(InputError, open(wanted, stored, shape));
+    CHECK_EQ(
+        std::string(error.what()),
+        "weight w: expected the shape and dtype that a.engine has, found others in weights.json. Export the "
+        "bundle again.");
     CHECK_EQ(fake::state().live_allocations, 0);
   }
+  open(DataType::kFLOAT, "fp32", whole);
+  open(DataType::kBF16, "bf16", whole);
+  open(DataType::kHALF, "fp16", whole);
+  open(DataType::kINT8, "int8", whole);
 }
 
 TEST(device_refuses_a_weight_that_the_engine_does_not_have_before_any_is_read) {
@@ -278,6 +299,80 @@ TEST(device_a_card_that_is_gone_is_named_and_everything_given_back) {
     CHECK_EQ(error.exit_code(), 1);
     CHECK_EQ(fake::state().live_allocations, 0);
   }
+}
+
+TEST(device_whichever_call_fails_while_it_opens_everything_is_given_back) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  int said = 0, ends = 0;
+  options.warn = [&](const std::string& text) {
+    if (++said == ends) throw text;  // as a listener that ends it
+  };
+  options.runtime_cache = bundle.path() / "kernels";
+  backend_of(bundle, options);
+  const int calls = fake::state().calls, words = said;
+  const auto opens = [&] {
+    said = 0;
+    fs::remove(*options.runtime_cache);
+    try {
+      backend_of(bundle, options);
+    } catch (const BuildError&) {
+      return false;
+    } catch (const std::string&) {
+      return false;
+    }
+    return true;
+  };
+  const auto check_nothing_left = [] {
+    CHECK_EQ(fake::state().live, 0);
+    CHECK_EQ(fake::state().live_allocations, 0);
+    CHECK_EQ(fake::state().pinned.size(), std::size_t{0});
+  };
+  int taken_all_the_same = 0;  // a cache of kernels that cannot be made, or not written
+  for (int which = 1; which <= calls; ++which) {
+    fake::state() = {};
+    fake::state().refuses = which;
+    taken_all_the_same += opens();
+    check_nothing_left();
+  }
+  CHECK_EQ(taken_all_the_same, 3);
+  for (ends = 1; ends <= words; ++ends) {
+    fake::state() = {};
+    CHECK(!opens());
+    check_nothing_left();
+  }
+  CHECK(calls > 60 && words == 2);
+}
+
+TEST(device_a_session_does_not_go_on_from_states_that_nobody_knows) {
+  const Bundle bundle = make_bundle();
+  TensorRtOptions options;
+  options.cuda_graph = false;  // every step asks for the same
+  Session session(backend_of(bundle, options));
+  session.feed({{1, 2}});
+  const Snapshot kept = session.snapshot();
+  fake::state().calls = 0;
+  session.feed({{3}});
+  const int calls = fake::state().calls;
+  for (int which = 1; which <= calls; ++which) {  // some of them after the engine has run
+    session.restore(kept);
+    fake::state().calls = 0;
+    fake::state().refuses = which;
+    CHECK_EQ(THROWN(BuildError, session.feed({{3}})).exit_code(), 1);
+    fake::state().refuses = 0;
+    const InputError left = THROWN(InputError, session.feed({{3}}));
+    CHECK_EQ(std::string(left.what()),
+             "session: expected no call under way, and none that was left in the middle, found one. Reset it "
+             "and feed its tokens again, or restore a snapshot.");
+    CHECK_EQ(THROWN(InputError, session.snapshot()).subject, "session");
+    CHECK_EQ(THROWN(InputError, generate(session, {{}}, {})).subject, "session");
+    CHECK(session.positions() == kept.positions());  // what is certain
+  }
+  CHECK(calls >= 5);
+  session.restore(kept);
+  CHECK_EQ(peak(session.feed({{3}})), (1 + 2 + 3 + 3 + 5) % fake::kVocab);
+  session.reset();
+  drive(session);
 }
 
 TEST(device_warns_from_one_thread_at_a_time) {

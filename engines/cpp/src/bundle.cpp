@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <system_error>
 
 #include "advised.h"
 #include "elastic_runtime/error.h"
@@ -18,6 +19,12 @@ constexpr std::uintmax_t kCheapBytes = std::uintmax_t{1}
                                        << 20;  // digested whatever was asked: a few milliseconds in all
 
 constexpr char kAgain[] = "copy the bundle again, or export it again";
+
+/// Whether a path leads nowhere, whatever may be done with its folders.
+bool is_gone(const std::error_code& error) {
+  return error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory ||
+         error == std::errc::too_many_symbolic_link_levels;
+}
 
 /// Up to twelve characters of a digest, as errors name it.
 std::string begun(const std::string& digest) {
@@ -112,19 +119,20 @@ std::filesystem::path Bundle::file(const std::string& path) const { return insid
 
 void check_file(const std::filesystem::path& path, const FileEntry& entry, Check check,
                 const std::function<void(std::size_t)>& on_bytes) {
+  constexpr char kReadable[] = "make it readable, or copy the bundle again";
   const std::string name = path_text(path);
-  std::error_code none;
-  if (!std::filesystem::is_regular_file(path, none))
-    throw DamageError(name, "a file of the bundle", "none", kAgain);
   std::error_code unread;
-  const std::uintmax_t size = std::filesystem::file_size(path, unread);
-  if (unread)
-    throw InputError(name, "a readable file", unread.message(), "make it readable, or copy the bundle again");
+  const std::filesystem::file_status status = std::filesystem::status(path, unread);
+  const bool is_regular = std::filesystem::is_regular_file(status);
+  if (!is_regular && (!unread || is_gone(unread)))
+    throw DamageError(name, "a file of the bundle", "none", kAgain);
+  const std::uintmax_t size = is_regular ? std::filesystem::file_size(path, unread) : 0;
+  if (unread) throw InputError(name, "a readable file", unread.message(), kReadable);
   if (size != static_cast<std::uintmax_t>(entry.size)) {
     throw DamageError(name, std::to_string(entry.size) + " bytes", std::to_string(size), kAgain);
   }
   if (check != Check::kDigests && size > kCheapBytes) return;
-  const std::string digest = file_digest(path, on_bytes).sha256;
+  const std::string digest = advised(kReadable, [&] { return file_digest(path, on_bytes).sha256; });
   if (digest != entry.sha256) {
     throw DamageError(name, "sha256 " + entry.sha256.substr(0, 12) + "…", digest.substr(0, 12) + "…", kAgain);
   }

@@ -24,6 +24,7 @@ struct Row {
 
 /// A row without a token has no logits to go on from.
 void check_prompts(const std::vector<std::vector<std::int64_t>>& prompts, const Session& session) {
+  session.check_whole();
   const std::size_t rows = session.positions().size();
   if (prompts.size() != rows)
     throw InputError("prompt", "ids for " + std::to_string(rows) + " rows",

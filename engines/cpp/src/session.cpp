@@ -28,12 +28,20 @@ void Session::reset(std::int64_t batch) {
   if (batch < 1 || batch > most)
     throw InputError("batch", "1 to " + std::to_string(most), std::to_string(batch));
   ++moves_;
+  whole_ = false;
   backend_->reset(batch);
   const auto rows = static_cast<std::size_t>(batch);
   positions_.assign(rows, 0);
   pending_.assign(rows, std::nullopt);
   logits_.assign(rows * static_cast<std::size_t>(shape().vocab), 0.0f);
   call_logits_.resize(logits_.size());
+  whole_ = true;
+}
+
+void Session::check_whole() const {
+  if (whole_) return;
+  throw InputError("session", "no call under way, and none that was left in the middle", "one",
+                   "reset it and feed its tokens again, or restore a snapshot");
 }
 
 const float* Session::feed(const Rows& rows, const std::vector<bool>& go_on) {
@@ -50,6 +58,7 @@ const float* Session::feed(const Rows& rows, const std::vector<bool>& go_on) {
 }
 
 Snapshot Session::snapshot(Place place) const {
+  check_whole();
   Snapshot made;
   made.origin_ = backend_->origin();
   made.context_ = shape().max_context;
@@ -79,6 +88,7 @@ void Session::restore(const Snapshot& snapshot) {
   positions_ = snapshot.positions_;
   pending_ = snapshot.pending_;
   logits_ = snapshot.logits_;
+  whole_ = true;
 }
 
 void Session::set_pending(std::size_t row, std::optional<std::int64_t> id) {
@@ -88,6 +98,7 @@ void Session::set_pending(std::size_t row, std::optional<std::int64_t> id) {
 
 /// What each row is fed, its pending token first. Everything is checked here, before anything is fed.
 Session::Rows Session::planned(const Rows& rows, const std::vector<bool>& go_on) const {
+  check_whole();
   if (rows.size() != positions_.size()) {
     throw InputError("prompt", "ids for " + std::to_string(positions_.size()) + " rows",
                      std::to_string(rows.size()) + " rows");
@@ -149,6 +160,7 @@ void Session::call(const Rows& rows, std::vector<std::size_t>& fed) {
     std::copy_n(rows[row].begin() + static_cast<std::ptrdiff_t>(fed[row]), lengths_[row],
                 ids_.begin() + static_cast<std::ptrdiff_t>(row) * tokens);
   }
+  whole_ = false;
   backend_->run(
       {static_cast<std::int64_t>(batch), tokens, ids_.data(), call_positions_.data(), lengths_.data()},
       call_logits_.data());
@@ -160,6 +172,7 @@ void Session::call(const Rows& rows, std::vector<std::size_t>& fed) {
     pending_[row].reset();  // it was the first of them
     fed[row] += static_cast<std::size_t>(lengths_[row]);
   }
+  whole_ = true;
 }
 
 }  // namespace elastic

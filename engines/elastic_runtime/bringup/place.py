@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from elastic_runtime.bringup.modes import MODES, WHOLE_GRAPH, pin
 from elastic_runtime.bundle import Bundle
+from elastic_runtime.driver.cuda import CudaDevice
 from elastic_runtime.driver.free_memory import card
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import BudgetEntry, EngineEntry
 from elastic_runtime.session_request import Request
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend
-from elastic_runtime.tensorrt.open_tensorrt import open_engine
+from elastic_runtime.tensorrt.open_tensorrt import open_engine, read_checked
+from elastic_runtime.tensorrt.plugin_library import plugin_source
 from elastic_runtime.tensorrt.preflight import load_tensorrt
+from elastic_runtime.tensorrt.trt_engine import TrtEngine
 
 #: For every Python that is started. -P: the folder that this is called from may be the download, and its numpy.py is
 #: not to run. -u: what was said is in the log when a process is ended.
@@ -72,6 +77,19 @@ class Place:
                 if engine.file == self.engine:
                     return bundle, budget, engine
         raise BuildError(self.engine, expected="an engine of the bundle", found="none", todo="name one of its files")
+
+    @contextmanager
+    def engine_alone(self, say: Callable[[str], None]) -> Iterator[tuple[CudaDevice, TrtEngine]]:
+        """The engine as a session reads it, without contexts and weights and with no kernels kept, on its device."""
+        bundle, _, entry = self.opened()
+        source = plugin_source(entry, card().compute_capability, given=self.plugins, trusted=self.trust_engine)
+        data = read_checked(bundle, entry)
+        plugins: Any = {"plugin": source.library, "host_code": source.carried}
+        with (
+            closing(CudaDevice()) as device,
+            closing(TrtEngine(load_tensorrt(), entry, data, device, **plugins, cache=None, say=say)) as opened,
+        ):
+            yield device, opened
 
     def backend(self, say: Callable[[str], None] = print) -> EngineBackend:
         """The engine, opened as a session does; kernels are kept in a folder of the report."""

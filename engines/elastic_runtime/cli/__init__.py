@@ -15,19 +15,28 @@ def ended_by_ctrl_c() -> Iterator[None]:
 
     An exception would not do: of one that comes up in the middle of an import, C code makes errors of many kinds.
     """
-    handler = signal.getsignal(signal.SIGINT)  # a program in the background may have been started to ignore it
-    ours = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    ours = _end_at_ctrl_c()
     try:
         yield
     finally:
         if ours:
-            signal.signal(signal.SIGINT, handler)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_ctrl_c() -> bool:
+    """From now on; whether Ctrl-C was this program's, which may have been started in the background to ignore it."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = is_default and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    return ours
 
 
 def main() -> None:
     """The console script."""
     with ended_by_ctrl_c():
         from elastic_runtime.cli.run import main as run  # noqa: PLC0415  # see above
-    run()
+    try:
+        run()
+    finally:
+        _end_at_ctrl_c()  # while the interpreter ends nobody catches an exception; what was written has been flushed

@@ -105,7 +105,7 @@ class CudaDevice:
         self._context = context
         try:
             self._do("cuStreamCreate", byref(stream), _NON_BLOCKING)
-        except BuildError:
+        except BaseException:  # an interrupt too
             self._release()
             raise
         self.stream = int(stream.value or 0)

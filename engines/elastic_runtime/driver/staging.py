@@ -61,7 +61,7 @@ class Staging:
             for _ in range(2):
                 self._buffers.append(lane.host_buffer(nbytes))
                 self._events.append(lane.make_event())
-        except Exception:
+        except BaseException:  # an interrupt too
             self.close()
             raise
 

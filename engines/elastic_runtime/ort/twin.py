@@ -16,8 +16,10 @@ Needs the `onnx` package. A float32 model is its own twin.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -25,7 +27,7 @@ import onnx.inliner
 import onnx.shape_inference
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from elastic_runtime.errors import NO_ROOM, InputError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
 
 NARROW = {TensorProto.BFLOAT16, TensorProto.FLOAT16}
 STATE_KINDS = ("conv_state", "ssm_state", "key_cache", "value_cache")
@@ -228,7 +230,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         _save(float32_twin(_load(files[0]), wide_weights=wide), files[1])
-    except InputError as error:
+    except ElasticError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
@@ -253,17 +255,34 @@ def _load(file: str) -> ModelProto:
 
 
 def _save(model: ModelProto, file: str) -> None:
+    """Whole or not at all: what lay there before stays. Raises BuildError where there is no room, else InputError."""
     try:
-        onnx.save(model, file)
+        _write_whole(model, Path(os.path.realpath(file)))  # a link stays one
     except OSError as error:
         found = error.strerror or str(error)
-        todo = "free some space there" if error.errno in NO_ROOM else "name another file"
+        if error.errno in NO_ROOM:
+            raise BuildError(file, expected="room to write", found=found, todo="free some space there") from error
+        todo = "name another file"
         raise InputError(file, expected="a file that can be written", found=found, todo=todo) from error
     except MemoryError:
         raise
     except Exception as error:  # protobuf's own above 2 GiB, of another module in each of its versions
         todo = "take the model of a bundle whose weights are shared"
         raise InputError(file, expected="a twin that one file holds", found=str(error), todo=todo) from error
+
+
+def _write_whole(model: ModelProto, path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe or a device is no name to be exchanged
+        onnx.save(model, path)
+        return
+    part = path.with_name(f".{os.getpid()}-{path.name}")  # onnx goes by the suffix
+    try:
+        onnx.save(model, part)
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from traceback import clear_frames
 from typing import Protocol
 
 from elastic_runtime.backend import Backend
@@ -67,6 +68,16 @@ class Wishes(Protocol):
     @property
     def cache_folder(self) -> Path | None:
         """Where compiled kernels are kept."""
+
+
+class Weighted(Protocol):
+    """What loading weights asks of an engine."""
+
+    def tensors(self) -> set[str]:
+        """Names of all inputs and outputs."""
+
+    def check_weights(self, recipe: WeightRecipe) -> None:
+        """Whether they are those that it takes. Raises InputError."""
 
 
 def open_tensorrt(
@@ -206,7 +217,7 @@ def _load(
 
     data = read_checked(bundle, engine)
     trt = load_tensorrt()
-    with ExitStack() as undo:
+    with ExitStack() as undo, _frames_cleared():
         device = CudaDevice()
         undo.callback(device.close)
         opened = TrtEngine(
@@ -216,11 +227,7 @@ def _load(
         undo.callback(opened.close)
         opened.check_locations()
         opened.check_aliases()
-        recipe = None if budget.weights is None else bundle.recipe(budget)
-        check_bindings(engine, {item.name for item in recipe.inputs} if recipe else set(), opened.tensors())
-        if recipe is not None:
-            opened.check_weights(recipe)
-        weights = _weights(device, bundle, budget, recipe, files)
+        weights = load_weights(opened, device, bundle, budget, engine, files=files)
         undo.callback(weights.free)
         backend = EngineBackend(
             engine,
@@ -238,14 +245,38 @@ def _load(
         return backend
 
 
-def _weights(
+@contextmanager
+def _frames_cleared() -> Iterator[None]:
+    """Around work whose error would keep alive what its frames hold: that has to end before the device does."""
+    try:
+        yield
+    except BaseException as error:
+        each: BaseException | None = error
+        while each is not None:
+            clear_frames(each.__traceback__)
+            each = each.__context__
+        raise
+
+
+def load_weights(
+    opened: Weighted,
     device: Device,
     bundle: Bundle,
     budget: BudgetEntry,
-    recipe: WeightRecipe | None,
-    files: dict[Path, MappedFile] | None,
+    engine: EngineEntry,
+    *,
+    files: dict[Path, MappedFile] | None = None,
 ) -> Arena:
+    """The weights on the device, of an engine that was read; nothing where they are inside it.
+
+    Raises:
+        BuildError: its tensors are not those of manifest and weights.json. Nothing is on the device then.
+        InputError: weights.json has others than it takes; as `upload_weights` about files.
+    """
+    recipe = None if budget.weights is None else bundle.recipe(budget)
+    check_bindings(engine, {item.name for item in recipe.inputs} if recipe else set(), opened.tensors())
     if recipe is None or budget.weights is None:
-        return Arena(device, {})  # they are inside the engine
+        return Arena(device, {})
+    opened.check_weights(recipe)
     folder = (bundle.path / budget.weights).parent
     return upload_weights(device, recipe, folder, external=bundle.external, files=files)

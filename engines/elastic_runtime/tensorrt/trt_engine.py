@@ -7,80 +7,26 @@ is held against the package (tests/runtime/tensorrt).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from elastic_runtime.driver.device import Device
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
+from elastic_runtime.format.interface import StoredDtype
 from elastic_runtime.format.manifest import EngineEntry
 from elastic_runtime.format.records import show
 from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.tensorrt.backend_tensorrt import DECODE, PREFILL, Executors
 from elastic_runtime.tensorrt.engine_cache import write_kernels
 from elastic_runtime.tensorrt.preflight import check_validity
+from elastic_runtime.tensorrt.trt_executor import TrtExecutor, accepted
 
-_REPORT = "export the bundle again, and report the log if that does not help"
 _LONG = 2.0  # seconds after which people are told that something goes on
+#: TensorRT's words for what weights are stored in.
+_STORED: dict[StoredDtype, str] = {"bf16": "BF16", "fp16": "HALF", "fp32": "FLOAT", "int8": "INT8"}
 _LESS = "close what uses the card, or take a smaller budget or context"
-
-
-@contextmanager
-def accepted(file: str, what: str, todo: str = _REPORT) -> Iterator[None]:
-    """Around calls of the bindings. They raise RuntimeError for a C++ exception or a property that is refused, and
-    TypeError for an object that could not be made. Raises BuildError about the engine for either.
-    """
-    try:
-        yield
-    except (RuntimeError, TypeError) as error:
-        if isinstance(error, TypeError) and "returned nullptr" not in str(error):
-            raise  # called with the wrong arguments: a fault of ours
-        raise BuildError(file, expected=what, found=str(error), todo=todo) from error
-
-
-class TrtExecutor:
-    """An IExecutionContext of one profile; an `Executor`."""
-
-    def __init__(self, context: Any, file: str) -> None:
-        self._context, self._file = context, file
-
-    def prepare(self, profile: int, scratch: tuple[int, int], stream: int) -> None:
-        """Give the context its scratch (address, bytes) and its profile, on the stream; before anything else."""
-        self._context.set_device_memory(*scratch)
-        self._accept(lambda: self._context.set_optimization_profile_async(profile, stream), f"profile {profile}")
-
-    def set_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        """See `Executor`."""
-        self._accept(lambda: self._context.set_input_shape(name, shape), f"{name} of shape {list(shape)}")
-
-    def set_address(self, name: str, address: int) -> None:
-        """See `Executor`."""
-        self._accept(lambda: self._context.set_tensor_address(name, address), f"an address for {name}")
-
-    def enqueue(self, stream: int) -> None:
-        """See `Executor`."""
-        self._accept(lambda: self._context.execute_async_v3(stream), "to run")
-
-    def capturable(self, stream: int) -> bool:
-        """See `Executor`."""
-        with accepted(self._file, "the engine to say whether it can be recorded"):
-            return bool(self._context.is_stream_capturable(stream))
-
-    def close(self) -> None:
-        """End the context, whoever holds this object still."""
-        self._context = None
-
-    def _accept(self, call: Callable[[], bool], what: str) -> None:
-        with accepted(self._file, f"the engine to take {what}"):
-            taken = call()
-        if not taken:
-            raise BuildError(
-                self._file,
-                expected=f"the engine to take {what}",
-                found="a refusal (see its log above)",
-                todo=_REPORT,
-            )
 
 
 class TrtEngine:
@@ -117,35 +63,15 @@ class TrtEngine:
         self._say = say
         self._configs: list[Any] = []
         self._executors: list[TrtExecutor] = []
-        with accepted(entry.file, "TensorRT-RTX to start", "install tensorrt-rtx again, and the driver that it needs"):
-            self._runtime = trt.Runtime(_logger(trt, say))
-        # As documented. TensorRT-RTX 1.7.1 loads a library inside an engine without it too, so it guards nothing.
-        self._runtime.engine_host_code_allowed = host_code
-        if warning := check_validity(trt, self._runtime, entry.file, data):
-            say(warning)
-        if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
-            raise UnavailableError(
-                str(plugin),
-                expected="a library that TensorRT registers",
-                found="a refusal",
-                todo="build plugins/ again with the SDK of the tensorrt-rtx that is installed",
-            )
-        with accepted(entry.file, "an engine that TensorRT-RTX loads here"):
-            self._engine = self._runtime.deserialize_cuda_engine(data)
-        if self._engine is None:
-            raise BuildError(
-                entry.file,
-                expected="an engine that TensorRT-RTX loads here",
-                found="a refusal (see its log above)",
-                todo="export the bundle again with the tensorrt-rtx that is installed",
-            )
-        with accepted(entry.file, "a runtime cache"):
-            self._cache = self._read_cache()
-            self.scratch = int(self._engine.device_memory_size_v2)
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._cache: Any = None
+        self._scratch_address = 0
         try:
-            self._scratch_address = device.allocate(max(self.scratch, 1))  # of no bytes there is no address
-        except BuildError:
-            self._end()  # while there is a device: the error's frames hold this object
+            self._load(data, plugin, host_code)
+        except BaseException:  # an interrupt too
+            with suppress(BuildError):  # a device that failed fails here too; the first error is the one to tell
+                self._end()  # while there is a device: the error's frames hold this object
             raise
 
     def tensors(self) -> set[str]:
@@ -192,19 +118,20 @@ class TrtEngine:
                 )
 
     def check_weights(self, recipe: WeightRecipe) -> None:
-        """Whether weights.json has as much of every weight as the engine reads, whatever lies behind it on the card.
+        """Whether weights.json has every weight as the engine takes it: it reads as much as it was built for, whatever
+        lies behind it on the card, and two bytes are two bytes, whatever they mean.
 
         Raises:
-            InputError: another shape, or elements of another width; nothing is on the card yet.
+            InputError: another shape or dtype; nothing is on the card yet.
         """
         known = self.tensors()
         for item in recipe.inputs:
             if item.name in known:  # `check_bindings` names the others
-                shape = tuple(self._engine.get_tensor_shape(item.name))
-                if (shape, self._engine.get_tensor_dtype(item.name).itemsize) != (item.shape, item.parts[0].itemsize):
+                shape, dtype = self._engine.get_tensor_shape(item.name), self._engine.get_tensor_dtype(item.name)
+                if (tuple(shape), dtype) != (item.shape, getattr(self._trt.DataType, _STORED[item.dtype])):
                     raise InputError(
                         f"weight {show(item.name)}",
-                        expected=f"the shape and bytes that {self._entry.file} has",
+                        expected=f"the shape and dtype that {self._entry.file} has",
                         found="others in weights.json",
                         todo="export the bundle again",
                     )
@@ -220,7 +147,8 @@ class TrtEngine:
         """
         unsaid = []
         for port in self._entry.outputs:
-            shared = self._engine.get_aliased_input_tensor(port.name) or None
+            with accepted(self._entry.file, f"the engine to say what {port.name} shares"):
+                shared = self._engine.get_aliased_input_tensor(port.name) or None
             if shared is None and port.alias == "must":
                 unsaid.append(port.name)
             elif shared is not None and (port.alias != "must" or shared != port.input):
@@ -249,7 +177,7 @@ class TrtEngine:
         self._configs += [decode, prefill]
         replays, started = self._replays(decode), time.monotonic()
         for config, profile in ((decode, DECODE), (decode, DECODE), (prefill, PREFILL)):
-            self._executors.append(self._executor(config, profile))
+            self._add_executor(config, profile)
             if (seconds := time.monotonic() - started) >= _LONG:
                 self._say(f"kernels: {len(self._executors)} of 3 contexts ready after {seconds:.0f} s")
         first, second, third = self._executors
@@ -277,25 +205,53 @@ class TrtEngine:
         try:
             self.save_cache()
         finally:
-            for executor in self._executors:
-                executor.close()
-            try:
-                self._device.free(self._scratch_address)
-            finally:
-                self._end()
+            self._end()
 
     def _end(self) -> None:
-        self._configs.clear()
-        del self._cache, self._engine, self._runtime
-
-    def _executor(self, config: Any, profile: int) -> TrtExecutor:
-        executor = TrtExecutor(self._context(config), self._entry.file)
-        try:
-            executor.prepare(profile, (self._scratch_address, self.scratch), self._device.stream)
-        except BuildError:
+        """Give back what there is by now, contexts first."""
+        for executor in self._executors:
             executor.close()
-            raise
-        return executor
+        scratch, self._scratch_address = self._scratch_address, 0
+        try:
+            if scratch:
+                self._device.free(scratch)
+        finally:
+            self._configs.clear()
+            self._cache = self._engine = self._runtime = None  # in this order
+
+    def _load(self, data: bytes, plugin: Path | None, host_code: bool) -> None:
+        """Runtime, plugins, engine, cache and scratch; arguments and errors as for the class."""
+        trt, file = self._trt, self._entry.file
+        with accepted(file, "TensorRT-RTX to start", "install tensorrt-rtx again, and the driver that it needs"):
+            self._runtime = trt.Runtime(_logger(trt, self._say))
+            # As documented. TensorRT-RTX 1.7.1 loads a library inside an engine without it too, so it guards nothing.
+            self._runtime.engine_host_code_allowed = host_code
+        if warning := check_validity(trt, self._runtime, file, data):
+            self._say(warning)
+        if plugin is not None and self._runtime.get_plugin_registry().load_library(str(plugin)) is None:
+            raise UnavailableError(
+                str(plugin),
+                expected="a library that TensorRT registers",
+                found="a refusal",
+                todo="build plugins/ again with the SDK of the tensorrt-rtx that is installed",
+            )
+        with accepted(file, "an engine that TensorRT-RTX loads here"):
+            self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise BuildError(
+                file,
+                expected="an engine that TensorRT-RTX loads here",
+                found="a refusal (see its log above)",
+                todo="export the bundle again with the tensorrt-rtx that is installed",
+            )
+        with accepted(file, "a runtime cache"):
+            self._cache = self._read_cache()
+            self.scratch = int(self._engine.device_memory_size_v2)
+        self._scratch_address = self._device.allocate(max(self.scratch, 1))  # of no bytes there is no address
+
+    def _add_executor(self, config: Any, profile: int) -> None:
+        self._executors.append(TrtExecutor(self._context(config), self._entry.file))
+        self._executors[-1].prepare(profile, (self._scratch_address, self.scratch), self._device.stream)
 
     def _context(self, config: Any) -> Any:
         """Nobody but its executor may hold it, no frame of a failure either: it has to end when `close` ends it."""

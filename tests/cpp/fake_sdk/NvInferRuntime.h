@@ -15,7 +15,7 @@
 
 namespace nvinfer1 {
 
-enum class DataType : std::int32_t { kFLOAT, kHALF, kBF16, kINT64, kINT8 };
+enum class DataType : std::int32_t { kFLOAT, kHALF, kBF16, kINT64, kINT8, kFP8 };
 enum class ExecutionContextAllocationStrategy : std::int32_t { kSTATIC, kON_PROFILE_CHANGE, kUSER_MANAGED };
 
 struct Dims {
@@ -38,14 +38,16 @@ class IPluginRegistry {
 
 struct IHostMemory {
   std::string bytes;
+  fake::Living living{};
   const void* data() const noexcept { return bytes.data(); }
   std::size_t size() const noexcept { return bytes.size(); }
 };
 
 struct IRuntimeCache {
   std::string bytes;
+  fake::Living living{};
   bool deserialize(const void* data, std::size_t size) noexcept;
-  IHostMemory* serialize() const noexcept { return new IHostMemory{bytes + "+"}; }
+  IHostMemory* serialize() const noexcept { return fake::taken() ? new IHostMemory{bytes + "+"} : nullptr; }
 };
 
 enum class CudaGraphStrategy : std::int32_t { kDISABLED, kWHOLE_GRAPH_CAPTURE };
@@ -63,10 +65,11 @@ enum class EngineInvalidityDiagnostics : std::uint64_t {
 };
 
 struct IRuntimeConfig {
+  fake::Living living;
   ExecutionContextAllocationStrategy strategy = ExecutionContextAllocationStrategy::kSTATIC;
   void setExecutionContextAllocationStrategy(ExecutionContextAllocationStrategy s) noexcept { strategy = s; }
-  IRuntimeCache* createRuntimeCache() noexcept { return new IRuntimeCache; }
-  bool setRuntimeCache(const IRuntimeCache&) noexcept { return true; }
+  IRuntimeCache* createRuntimeCache() noexcept { return fake::taken() ? new IRuntimeCache : nullptr; }
+  bool setRuntimeCache(const IRuntimeCache&) noexcept { return fake::taken(); }
   DynamicShapesKernelSpecializationStrategy kernels = DynamicShapesKernelSpecializationStrategy::kLAZY;
   void setDynamicShapesKernelSpecializationStrategy(DynamicShapesKernelSpecializationStrategy s) noexcept {
     kernels = s;
@@ -88,6 +91,7 @@ class IExecutionContext {
   std::map<std::string, Dims> shapes_;
   void* scratch_ = nullptr;
   int profile_ = -1;
+  fake::Living living_;
 };
 
 class ICudaEngine {
@@ -103,8 +107,11 @@ class ICudaEngine {
   }
   bool isShapeInferenceIO(const char* name) const noexcept { return name == fake::state().shapes_of; }
   const char* getAliasedInputTensor(const char* name) const noexcept;
-  IRuntimeConfig* createRuntimeConfig() noexcept { return new IRuntimeConfig; }
+  IRuntimeConfig* createRuntimeConfig() noexcept { return fake::taken() ? new IRuntimeConfig : nullptr; }
   IExecutionContext* createExecutionContext(IRuntimeConfig* config) noexcept;
+
+ private:
+  fake::Living living_;
 };
 
 class IRuntime {
@@ -118,9 +125,10 @@ class IRuntime {
  private:
   ILogger& logger_;
   IPluginRegistry registry_;
+  fake::Living living_;
 };
 
-inline IRuntime* createInferRuntime(ILogger& logger) { return new IRuntime(logger); }
+inline IRuntime* createInferRuntime(ILogger& logger) { return fake::taken() ? new IRuntime(logger) : nullptr; }
 
 }  // namespace nvinfer1
 

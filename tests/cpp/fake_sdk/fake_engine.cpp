@@ -95,7 +95,7 @@ namespace nvinfer1 {
 
 void* IPluginRegistry::loadLibrary(const char* path) noexcept {
   fake::state().plugin = path;
-  return fake::state().refuses_plugins ? nullptr : this;
+  return fake::state().refuses_plugins || !fake::taken() ? nullptr : this;
 }
 
 bool IRuntimeCache::deserialize(const void* data, std::size_t size) noexcept {
@@ -106,18 +106,18 @@ bool IRuntimeCache::deserialize(const void* data, std::size_t size) noexcept {
 void IExecutionContext::setDeviceMemoryV2(void* memory, std::int64_t) noexcept { scratch_ = memory; }
 
 bool IExecutionContext::setOptimizationProfileAsync(std::int32_t profile, cudaStream_t) noexcept {
-  return profile_ = profile, true;
+  return profile_ = profile, fake::taken();
 }
 
 bool IExecutionContext::setTensorAddress(const char* name, void* memory) noexcept {
-  return addresses_[name] = memory, memory;
+  return addresses_[name] = memory, memory && fake::taken();
 }
 
 bool IExecutionContext::setInputShape(const char* name, const Dims& dims) noexcept {
   for (int i = 0; i < dims.nbDims; ++i) {
     if (dims.d[i] < 1) return false;
   }
-  return shapes_[name] = dims, true;
+  return shapes_[name] = dims, fake::taken();
 }
 
 bool IExecutionContext::enqueueV3(cudaStream_t) {
@@ -138,7 +138,7 @@ bool IExecutionContext::enqueueV3(cudaStream_t) {
     *fake::state().capturing = work;
   } else {
     ++fake::state().enqueued;
-    (void)cudaStreamSynchronize(nullptr);  // what was asked of the stream before
+    if (cudaStreamSynchronize(nullptr) != cudaSuccess) return false;  // what was asked of the stream before
     work();
   }
   return true;
@@ -154,11 +154,13 @@ const char* ICudaEngine::getIOTensorName(std::int32_t index) const noexcept {
 
 Dims ICudaEngine::getTensorShape(const char* name) const noexcept { return tensor(name).dims; }
 
-DataType ICudaEngine::getTensorDataType(const char* name) const noexcept { return tensor(name).type; }
+DataType ICudaEngine::getTensorDataType(const char* name) const noexcept {
+  return std::string(name) == "w" ? static_cast<DataType>(fake::state().weight_type) : tensor(name).type;
+}
 
 IExecutionContext* ICudaEngine::createExecutionContext(IRuntimeConfig* config) noexcept {
   end_logging();
-  if (config->strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED) return nullptr;
+  if (config->strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED || !fake::taken()) return nullptr;
   fake::state().kernels.push_back(static_cast<int>(config->kernels));
   return new IExecutionContext;
 }
@@ -197,7 +199,7 @@ ICudaEngine* IRuntime::deserializeCudaEngine(const void* data, std::size_t size)
     return nullptr;
   }
   if (fake::state().logs_on) begin_logging(logger_);
-  if (bytes.rfind("engine", 0) == 0) return new ICudaEngine;
+  if (bytes.rfind("engine", 0) == 0 && fake::taken()) return new ICudaEngine;
   logger_.log(ILogger::Severity::kERROR, "magic tag does not match");
   return nullptr;
 }

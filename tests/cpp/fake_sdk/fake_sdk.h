@@ -16,6 +16,7 @@ struct State {
   bool has_driver = true, has_device = true, can_capture = true, recordable = true, replays_itself = false;
   int validity = 0, driver = CUDART_VERSION;
   std::uint64_t faults = 0;
+  int weight_type = 0;             // the DataType that the engine says its one weight has; it computes in kFLOAT
   std::string on_host, shapes_of;  // tensors by name
   int threads_that_log = 0;        // a thousand errors and warnings each, while an engine is read
   std::map<std::string, std::string> aliases = {{"ssm_state_out.0", "ssm_state.0"},
@@ -28,6 +29,9 @@ struct State {
   std::size_t room = SIZE_MAX;  // of an allocation, whatever was free before; at 0 not even a context starts
   std::size_t context_bytes = std::size_t{1} << 30;  // taken when the first memory is
   int nvml_error = 0, current_card = 0;
+  int calls = 0;     // that CUDA or TensorRT could have refused so far
+  int refuses = 0;   // the call of that number, whichever it is; 0: none
+  int live = 0;      // objects of TensorRT, streams, events and graphs
   int fails_at = 0;       // of the allocations: that many succeed, then the card is gone; 0: none is
   std::string asked_bus;  // where NVML was asked for a card
   std::string refused;    // an engine of these bytes cannot run here, which only its header shows
@@ -43,6 +47,16 @@ struct State {
 };
 
 State& state();
+
+/// Whether the call that is made now succeeds.
+inline bool taken() { return ++state().calls != state().refuses; }
+
+/// A member of an object that is counted while it lives.
+struct Living {
+  Living() { ++state().live; }
+  ~Living() { --state().live; }
+  Living(const Living&) = delete;
+};
 
 /// Vocabulary and context of the one engine there is.
 constexpr int kVocab = 16, kContext = 20, kMaxTokens = 4;

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,17 @@ def test_a_card_without_a_stream_is_given_back(library: Path, monkeypatch: pytes
             CudaDevice()
     finally:
         fake.fake_break_stream(0)
+    assert fake.fake_left() == 0
+    asked = CudaDevice._do
+
+    def interrupted(self: CudaDevice, name: str, *arguments: Any) -> None:
+        if name == "cuStreamCreate":
+            raise KeyboardInterrupt
+        asked(self, name, *arguments)
+
+    monkeypatch.setattr(CudaDevice, "_do", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        CudaDevice()
     assert fake.fake_left() == 0
 
 

@@ -19,6 +19,8 @@ from elastic_runtime.format.slicing import Window, reader_of
 class LateLane:
     """Copies when it is waited for, and no earlier."""
 
+    error: BaseException = BuildError("card 0", expected="memory", found="none")
+
     def __init__(self, size: int, memory: int = 2) -> None:
         self.target, self.memory = np.full(size, 0xEE, np.uint8), memory
         self.asked: list[Callable[[], None]] = []
@@ -26,7 +28,7 @@ class LateLane:
 
     def host_buffer(self, nbytes: int) -> np.ndarray:
         if self.held == self.memory:
-            raise BuildError("card 0", expected="memory", found="none")
+            raise self.error
         self.held += 1
         return np.zeros(nbytes, np.uint8)
 
@@ -101,9 +103,11 @@ def test_columns_of_the_same_rows_leave_as_one_piece() -> None:
         assert lane.target[: whole.size].tobytes() == whole.tobytes()
 
 
-def test_without_page_locked_memory_nothing_is_held() -> None:
+@pytest.mark.parametrize("error", [LateLane.error, KeyboardInterrupt()])
+def test_without_page_locked_memory_nothing_is_held(error: BaseException) -> None:
     lane = LateLane(4, memory=1)
-    with pytest.raises(BuildError, match="expected memory"):
+    lane.error = error
+    with pytest.raises(type(error)):
         Staging(lane, 8)
     assert lane.held == 0
 

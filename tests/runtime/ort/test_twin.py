@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +270,45 @@ def test_the_command_writes_a_twin_and_refuses_what_is_none(tmp_path: Path, caps
     assert main([str(model), str(tmp_path / "no/twin.onnx")]) == 2
     assert "/no/twin.onnx: expected a file that can be written, found No such file" in capsys.readouterr().err
     assert not (tmp_path / "more.onnx").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
+@pytest.mark.parametrize("before", [None, b"an older twin"], ids=["new", "over another"])
+def test_a_full_disk_leaves_no_half_of_a_twin(tmp_path: Path, before: bytes | None) -> None:
+    """Nor nothing in place of one that was whole."""
+    import resource
+
+    model, twin = tmp_path / "model.onnx", tmp_path / "twin.onnx"
+    onnx.save(model_of(GRAPH, "bfloat16"), model)
+    if before is not None:
+        twin.write_bytes(before)
+    size = len(float32_twin(onnx.load(model)).SerializeToString())
+
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    command = [sys.executable, "-B", "-m", "elastic_runtime.ort.twin", model, twin]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=no_room)
+    told = f"error: {twin}: expected room to write, found File too large. Free some space there.\n"
+    assert (done.returncode, done.stderr) == (1, told)
+    assert (twin.read_bytes() if twin.exists() else None) == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"model.onnx", "twin.onnx"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes")
+def test_a_twin_goes_to_what_is_no_file_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe or a device is written and stays what it is."""
+    onnx.save(model_of(GRAPH, "bfloat16"), tmp_path / "model.onnx")
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with ThreadPoolExecutor() as reader:
+        heard = reader.submit(pipe.read_bytes)
+        assert main([str(tmp_path / "model.onnx"), str(pipe)]) == 0
+        assert onnx.load_from_string(heard.result()).graph.name == onnx.load(tmp_path / "model.onnx").graph.name
+    assert pipe.is_fifo()
+    (tmp_path / "folder").mkdir()
+    assert main([str(tmp_path / "model.onnx"), str(tmp_path / "folder")]) == 2
+    assert "/folder: expected a file that can be written, found Is a directory" in capsys.readouterr().err
 
 
 def test_the_command_refuses_a_twin_that_no_file_holds(

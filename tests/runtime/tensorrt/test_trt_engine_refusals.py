@@ -115,22 +115,34 @@ def test_refused_calls_are_errors(
     rig.engine.close()
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((3, 2), "bf16"), ((2, 3), "fp32"), ((2,), "bf16")])
-def test_weights_of_which_the_engine_would_read_more_are_refused_before_they_are_loaded(
-    trt: Any, opened: Callable[..., Any], shape: tuple[int, ...], dtype: StoredDtype
+@pytest.mark.parametrize(
+    ("wanted", "shape", "dtype"),
+    [
+        ("bf16", (3, 2), "bf16"),
+        ("bf16", (2,), "bf16"),
+        ("bf16", (2, 3), "fp32"),
+        ("bf16", (2, 3), "fp16"),  # of the same bytes, which mean other numbers
+        ("fp16", (2, 3), "bf16"),
+        ("fp8", (2, 3), "int8"),
+    ],
+)
+def test_weights_that_the_engine_would_take_for_others_are_refused_before_they_are_loaded(
+    trt: Any, opened: Callable[..., Any], wanted: str, shape: tuple[int, ...], dtype: StoredDtype
 ) -> None:
-    trt.WORLD.tensors.append(trt.Tensor("w", True, (2, 3), "bfloat16"))
+    names: tuple[StoredDtype, ...] = ("bf16", "fp16", "fp32", "int8")
+    trt.WORLD.tensors += [trt.Tensor("w", True, (2, 3), wanted), *(trt.Tensor(n, True, (1,), n) for n in names)]
     rig = opened()
 
     def weight(name: str, shape: tuple[int, ...], dtype: StoredDtype) -> WeightInput:
         return WeightInput(name, (StoredSlice("w.bin", 0, dtype, shape, shape, full_runs(shape)),))
 
-    rig.engine.check_weights(WeightRecipe((weight("w", (2, 3), "bf16"), weight("unknown", (1,), "fp32"))))
+    right = tuple(weight(name, (1,), name) for name in names)
+    rig.engine.check_weights(WeightRecipe((*right, weight("unknown", (1,), "fp32"))))
     with pytest.raises(InputError) as caught:
         rig.engine.check_weights(WeightRecipe((weight("w", shape, dtype),)))
     text = str(caught.value)
     del caught
-    told = "expected the shape and bytes that x.engine has, found others in weights.json. Export the bundle again."
+    told = "expected the shape and dtype that x.engine has, found others in weights.json. Export the bundle again."
     assert text == f"weight w: {told}"
     rig.engine.close()
 

@@ -18,6 +18,7 @@ from typing import Any
 from . import twin
 from .enums import (  # of which some are asked for by their names alone
     CudaGraphStrategy,
+    DataType,
     DynamicShapesKernelSpecializationStrategy,
     EngineInvalidityDiagnostics,  # noqa: F401
     EngineValidity,
@@ -151,7 +152,7 @@ class ICudaEngine(Living):
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if tensor_named(name).is_input else TensorIOMode.OUTPUT
 
-    def get_tensor_dtype(self, name: str) -> str:
+    def get_tensor_dtype(self, name: str) -> DataType:
         return dtype_of(tensor_named(name))
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:

@@ -33,6 +33,21 @@ class TensorIOMode(enum.Enum):
     OUTPUT = 2
 
 
+class DataType(enum.Enum):
+    FLOAT = 0
+    HALF = 1
+    INT8 = 2
+    INT32 = 3
+    BOOL = 4
+    UINT8 = 5
+    FP8 = 6
+    BF16 = 7
+    INT64 = 8
+    INT4 = 9
+    FP4 = 10
+    E8M0 = 11
+
+
 class EngineValidity(enum.Enum):
     VALID = 0
     SUBOPTIMAL = 1

@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .enums import EngineValidity, TensorLocation
+from .enums import DataType, EngineValidity, TensorLocation
 
-
-class _Dtype(str):
-    """A type of elements by its name, which knows their bytes as the bindings' does."""
-
-    @property
-    def itemsize(self) -> int:
-        """Of an element."""
-        return {"int8": 1, "bfloat16": 2, "bf16": 2, "float16": 2, "fp16": 2, "float32": 4, "fp32": 4, "int64": 8}[self]
+#: The bindings' types of elements by our names of them, in manifests (tensors) and in weights.json.
+_DTYPES = {
+    "int8": DataType.INT8,
+    "int64": DataType.INT64,
+    "fp8": DataType.FP8,
+    "bfloat16": DataType.BF16,
+    "bf16": DataType.BF16,
+    "float16": DataType.HALF,
+    "fp16": DataType.HALF,
+    "float32": DataType.FLOAT,
+    "fp32": DataType.FLOAT,
+}
 
 
 @dataclass
@@ -31,9 +35,9 @@ class Tensor:
     aliased: str | None = None
 
 
-def dtype_of(tensor: Tensor) -> str:
+def dtype_of(tensor: Tensor) -> DataType:
     """Its dtype as the bindings give it."""
-    return _Dtype(tensor.dtype)
+    return _DTYPES[tensor.dtype]
 
 
 #: What an engine does with the addresses and shapes that are bound: (profile, addresses, shapes).
@@ -52,6 +56,7 @@ class World:
     capturable: bool = True
     answers: dict[str, Any] = field(default_factory=dict)  # by "Class.method": given in place of what it would give
     raises: dict[str, Exception] = field(default_factory=dict)  # by "Class.method"
+    on_call: Callable[[str], None] = lambda name: None  # hears "Class.method" of every call, and may raise
     events: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)  # rules of the interface
     living: dict[str, int] = field(default_factory=dict)  # objects of each class
@@ -95,6 +100,7 @@ class Living:
 def asked(name: str, arguments: tuple[Any, ...], usual: Any) -> Any:
     """Write a call down; give what it is told to give, else `usual`, made if it is a maker."""
     WORLD.events.append((name, arguments))
+    WORLD.on_call(name)
     if name in WORLD.raises:
         told = WORLD.raises[name]
         raise type(told)(*told.args)  # a new one: an exception keeps the frames that it passed through

@@ -47,7 +47,8 @@ class Backend {
 
   virtual const SessionShape& shape() const = 0;
 
-  /// T of the next call where a row has `wanted` tokens to feed and `most` fit behind every row, both at least
+  /// T of the next call where a row has `wanted` tokens to feed and `most` fit behind every row, both at
+  /// least
   /// 1. At most `most` and max_tokens; more than `wanted` is padding, where another T would cost more.
   virtual std::int64_t call_size(std::int64_t wanted, std::int64_t most) const {
     return std::min({wanted, most, shape().max_tokens});
@@ -101,6 +102,9 @@ class Snapshot {
 ///
 /// A row may have a *pending* token: one that was given out as its next and not fed yet, as the last token of
 /// every generation is. It belongs to the sequence, so whatever the row is fed next is fed after it.
+///
+/// A call that was left in the middle, by a device that failed, has moved the states by nobody knows how
+/// much: the session is not `whole` then, and refuses to go on (InputError) until `reset` or `restore`.
 class Session {
  public:
   using Rows = std::vector<std::vector<std::int64_t>>;
@@ -138,6 +142,12 @@ class Session {
   /// batch, and nothing has changed; BuildError when the device fails, and the session begins anew.
   void restore(const Snapshot& snapshot);
 
+  /// Whether no call was left in the middle: the states are those of what was fed.
+  bool whole() const { return whole_; }
+
+  /// Throws InputError where it is not whole.
+  void check_whole() const;
+
   /// A number that changes whenever the states do.
   std::uint64_t moves() const { return moves_; }
 
@@ -162,6 +172,7 @@ class Session {
   std::vector<std::int64_t> ids_, call_positions_, lengths_;
   std::vector<float> logits_, call_logits_;
   std::uint64_t moves_ = 0;
+  bool whole_ = false;
 };
 
 }  // namespace elastic

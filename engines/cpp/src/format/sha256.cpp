@@ -1,6 +1,7 @@
 #include "elastic_runtime/sha256.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <vector>
@@ -51,8 +52,9 @@ std::string sha256(std::string_view data) {
 }
 
 FileDigest file_digest(const std::filesystem::path& path, const std::function<void(std::size_t)>& on_bytes) {
+  errno = 0;
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError(path_text(path), "a readable file", "an error");
+  if (!file) throw InputError(path_text(path), "a readable file", errno ? std::strerror(errno) : "an error");
   std::vector<char> piece(std::size_t{4} << 20);
   Sha256 state;
   std::uint64_t size = 0;
@@ -62,7 +64,8 @@ FileDigest file_digest(const std::filesystem::path& path, const std::function<vo
     size += count;
     if (on_bytes) on_bytes(count);
   }
-  if (file.bad()) throw InputError(path_text(path), "a readable file", "a read error");
+  if (file.bad())
+    throw InputError(path_text(path), "a readable file", errno ? std::strerror(errno) : "a read error");
   return {size, state.hex()};
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,7 +14,6 @@
 #include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
-#include "tensorrt/device_states.h"
 
 namespace elastic::trt {
 
@@ -70,6 +70,14 @@ std::string read_engine(const Bundle& bundle, const EngineEntry& entry) {
   check_code(bytes, entry);
   check_digest(bytes, path, bundle, entry);
   return bytes;
+}
+
+/// TensorRT's word for what weights are stored in; none for a dtype of which weights.json knows nothing.
+std::optional<nvinfer1::DataType> type_of(const std::string& stored) {
+  if (stored == "bf16") return nvinfer1::DataType::kBF16;
+  if (stored == "fp16") return nvinfer1::DataType::kHALF;
+  if (stored == "fp32") return nvinfer1::DataType::kFLOAT;
+  return stored == "int8" ? std::optional(nvinfer1::DataType::kINT8) : std::nullopt;
 }
 
 }  // namespace
@@ -206,9 +214,8 @@ void Engine::check_weights(const WeightRecipe& recipe) const {
     const WeightInput& input = *found->second;
     const nvinfer1::Dims dims = engine_->getTensorShape(name);
     const std::vector<std::int64_t> shape(dims.d, dims.d + std::max(dims.nbDims, 0));
-    const auto width = static_cast<std::size_t>(itemsize(input.parts[0].dtype));
-    if (shape != input.shape() || element_size(engine_->getTensorDataType(name)) != width)
-      throw InputError("weight " + show(name), "the shape and bytes that " + file_ + " has",
+    if (shape != input.shape() || engine_->getTensorDataType(name) != type_of(input.parts[0].dtype))
+      throw InputError("weight " + show(name), "the shape and dtype that " + file_ + " has",
                        "others in weights.json", "export the bundle again");
     inputs.erase(found);
   }

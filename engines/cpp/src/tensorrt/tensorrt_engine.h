@@ -66,8 +66,9 @@ class Engine {
   /// Enqueue on the stream. Throws BuildError with TensorRT's words.
   void enqueue(nvinfer1::IExecutionContext& context, cudaStream_t stream) const;
 
-  /// Whether weights.json has none but the engine's weights, and as much of each as the engine reads,
-  /// whatever lies behind it on the card. Throws InputError.
+  /// Whether weights.json has none but the engine's weights, and each in the shape and dtype that the engine
+  /// takes: it reads as much as it was built for, whatever lies behind it on the card, and two bytes are two
+  /// bytes, whatever they mean. Throws InputError.
   void check_weights(const WeightRecipe& recipe) const;
 
   [[noreturn]] void fail(const std::string& what,

@@ -13,15 +13,12 @@ from elastic_runtime.bringup.modes import time_enqueues
 from elastic_runtime.bringup.place import Place
 from elastic_runtime.bringup.results import Found
 from elastic_runtime.bringup.stages.measuring import Watch, spread, timed
-from elastic_runtime.bundle import Bundle
-from elastic_runtime.driver.cuda import CudaDevice
 from elastic_runtime.fit.vram import vram_needed
-from elastic_runtime.format.manifest import BudgetEntry
 from elastic_runtime.format.records import encode
 from elastic_runtime.sampling import Sampler, Sampling
 from elastic_runtime.tensorrt.backend_tensorrt import EngineBackend
 from elastic_runtime.tensorrt.call_size import SIZES
-from elastic_runtime.tensorrt.device_weights import upload_weights
+from elastic_runtime.tensorrt.open_tensorrt import load_weights
 from elastic_runtime.tensorrt.preflight import load_tensorrt
 
 _STEPS = 256
@@ -32,8 +29,8 @@ _SAMPLINGS = {"greedy": Sampling(), "top_p": Sampling(0.6, 0, 0.95, 1)}
 
 def run(place: Place) -> Found:
     """Seconds of whole calls, logits in main memory at their end."""
-    bundle, budget, engine = place.opened()
-    found: Found = {"upload": _upload(bundle, budget)}
+    _, budget, engine = place.opened()
+    found: Found = {"upload": _upload(place)}
     enqueues = time_enqueues(load_tensorrt)
     with Watch() as watch:
         started = time.perf_counter()
@@ -47,14 +44,14 @@ def run(place: Place) -> Found:
     return found | {"memory": {"taken_at_most": watch.taken, "reckoned": encode(need), "by_the_runtime": held}}
 
 
-def _upload(bundle: Bundle, budget: BudgetEntry) -> Found | None:
-    """All weights, from the files to the card; None where they are inside the engine."""
+def _upload(place: Place) -> Found | None:
+    """All weights, from the files to the card as a session brings them there; None where they are inside the engine."""
+    bundle, budget, engine = place.opened()
     if budget.weights is None:
         return None
-    folder = (bundle.path / budget.weights).parent
-    with closing(CudaDevice()) as device:
+    with place.engine_alone(print) as (device, opened):
         started = time.perf_counter()
-        arena = upload_weights(device, bundle.recipe(budget), folder, external=bundle.external)
+        arena = load_weights(opened, device, bundle, budget, engine)
         seconds = time.perf_counter() - started
         arena.free()
     return {"bytes": arena.nbytes, "seconds": seconds, "bytes_per_second": arena.nbytes / seconds}
