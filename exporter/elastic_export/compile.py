@@ -72,7 +72,7 @@ def export(
             progress.watch(writer.gauge())
             manifest = writer.finish(manifest_of(job, results))
         run = writer.record(record.document(writer.output, manifest, results, progress.seconds()))
-    return ExportResult(writer.output, manifest, tuple(results), run, job.said)
+    return ExportResult(job.options.output, manifest, tuple(results), run, job.said)
 
 
 def _make_models(

@@ -256,7 +256,7 @@ class Standing:
             if path.stat().st_size != entry.size:
                 return "of another size than the manifest says"
             same = [shard for shard in self._job.checkpoint.shards if shard.name == path.name and shard.samefile(path)]
-            known = self._shards[same[0]] if same else self._own.of_source(path, entry.path, trust=True)
+            known = self._shards[same[0]] if same else self._own.of_source(path.resolve(), entry.path, trust=True)
             return "" if known.result().sha256 == entry.sha256 else "damaged"
         except OSError as error:
             return error.strerror or "unreadable"

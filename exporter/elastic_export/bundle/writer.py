@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from elastic_export.bundle.beside import failed_report, run_record_file
+from elastic_export.bundle.beside import failed_report, own_path, run_record_file
 from elastic_export.bundle.carry_over import carry_over, damaged
 from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
 from elastic_export.bundle.entries import check_readable, manifest_of
@@ -95,7 +95,7 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         with os_errors_explained(self._named):
-            recover(Path(os.path.realpath(self._named)), self._say)
+            recover(own_path(self._named), self._say)
             self.output, self.previous = check_output(self._named, force=self._force, protect=self._protect)
             self._stage = Stage(self.output)
             self._unfinished = Unfinished(self.output, self._stage.path)
