@@ -28,7 +28,7 @@ from elastic_export.bundle.made_from import (
     origin_of_quantised,
     serves,
 )
-from elastic_export.bundle.merge import staying_engines
+from elastic_export.bundle.merge import other_quantised_parent, staying_engines
 from elastic_export.engine.engine_facts import EngineReport
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.engine_jobs import EngineJob
@@ -53,6 +53,9 @@ _WORDS = {
     "golden": "it was not verified",
     "made_from": "no report says what it was made from",
 }
+
+#: Of these whoever quantises it makes another parent in eight bits.
+_OTHER_BYTES = ("checkpoint", "quantised")
 
 #: Of a report, what the next one may have to repeat.
 _NEEDED = {"passed", "checks", "run", "conversion", "rounding", "engines"}
@@ -144,11 +147,17 @@ class Standing:
         budgets they were made for. Says why not.
 
         All or none: a damaged one is rare, and they are counted and made in one go.
+
+        Raises:
+            InputError: with `--add`, where it is known already that they would be others. Of another exporter, or other
+                packages, it is not: most changes leave them as they are, so their bytes decide (`BundleWriter.adopt`).
         """
         if self.manifest is None or self._job.eight_bits is None:
             return ()
         files = tuple(file for file in self.manifest.files if is_quantised_file(file.path))
         if files and (changed := self._requantised(self.manifest)):
+            if self._job.options.add and (others := [name for name in changed if name in _OTHER_BYTES]):
+                raise other_quantised_parent(_WORDS[others[0]])
             self._say_again("the parent in eight bits", changed)
             return ()
         return files if self._all_whole(files) else ()

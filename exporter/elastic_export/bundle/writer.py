@@ -30,6 +30,7 @@ from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.merge import (
     check_same,
     check_same_graph,
+    check_same_shard,
     graph_files,
     is_graph_file,
     options_of,
@@ -172,11 +173,17 @@ class BundleWriter:
         return self._unfinished.left(name)
 
     def adopt(self, source: Path, relative: str, digest: str | None) -> None:
-        """Take a file of a folder that `beside` gave; `finish` reads it where its sha256 is not known."""
+        """Take a file of a folder that `beside` gave; `finish` reads it where its sha256 is not known.
+
+        Raises:
+            InputError: what is added to has another file of that path. Told now, as much work would follow.
+        """
         target = self.folder(str(Path(relative).parent)) / Path(relative).name
         self._unfinished.take(source, target)
         if digest is not None:
             self.digested(target, digest)
+        if self._add and self.previous is not None and self.previous.file(relative) is not None:
+            check_same_shard(self.previous, self._entry(relative).result())
 
     def spend(self, source: Path) -> None:
         """Let a file of such a folder go with what is adopted from it: nobody needs it once the bundle is published."""
