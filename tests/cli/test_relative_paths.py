@@ -37,6 +37,14 @@ def test_all_that_an_export_says(run, tmp_path: Path, output: str) -> None:
     assert f"bundle {output}: " in out
     assert f"elastic-export verify {output} --require engine" in out
     assert f"note: {Path(output).parent / '.out.partial-1-0123abcd'}: removed, left over from a killed export" in err
+    code, planned, _ = run(*words, "--dry-run")
+    assert (code, f"carried over from {output}: small with its engine\n" in planned) == (0, True)
+    takes = json.loads(run(*words, "--dry-run", "--json")[1])["takes"]
+    assert takes["carried_over"] == {
+        "budgets": ["small"],
+        "engines": ["small/rtx5080.engine"],
+        "quantised_parent": False,
+    }
     (tmp_path / output / "small" / "model.onnx").write_bytes(b"")
     code, again, more = run(*words)
     assert code == 0, more

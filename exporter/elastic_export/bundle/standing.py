@@ -203,15 +203,20 @@ class Standing:
     def _changed(self, budget: Budget, entry: BudgetEntry, report: Mapping[str, Any]) -> list[str]:
         """What is not as it was when the budget's model, and its evidence where it is asked for, were made."""
         assert self.manifest is not None
-        origins = _objects(report, "made_from")
-        model, evidence = (origins.get(name, {}) for name in ("model", "evidence"))
-        changed = self._differing(model, lambda checkpoint: origin_of_model(self._job, budget, checkpoint))
+        changed = self._other_model(budget, report)
         if not changed and self._job.options.verify:
-            limits, files = self.limits(budget.name), self.manifest.files
-            wanted = origin_of_evidence(self._job, budget.name, files, self._checkpoint, limits)
-            changed = differing(evidence, wanted) if entry.golden else ["golden"]
-        if not changed and not report.keys() >= _NEEDED:
-            changed = ["made_from"]
+            made, limits, files = _objects(report, "made_from"), self.limits(budget.name), self.manifest.files
+
+            def wanted(checkpoint: str) -> Origin:
+                return origin_of_evidence(self._job, budget.name, files, checkpoint, limits)
+
+            changed = self._differing(made.get("evidence", {}), wanted) if entry.golden else ["golden"]
+        return changed or ([] if report.keys() >= _NEEDED else ["made_from"])
+
+    def _other_model(self, budget: Budget, report: Mapping[str, Any]) -> list[str]:
+        """What is not as it was when the budget's ONNX file and weights were made."""
+        model = _objects(report, "made_from").get("model", {})
+        changed = self._differing(model, lambda checkpoint: origin_of_model(self._job, budget, checkpoint))
         return changed if model else ["made_from"]
 
     def _requantised(self, manifest: Manifest) -> list[str]:
@@ -232,7 +237,10 @@ class Standing:
         # Without the checkpoint first: its digests may take a while, and need not where all else has changed anyway.
         before = made.get("checkpoint", "")
         changed = differing(made, wanted(before))
-        return changed or (["checkpoint"] if before != self._checkpoint else [])
+        return changed or ([] if self._same_checkpoint(before) else ["checkpoint"])
+
+    def _same_checkpoint(self, before: str) -> bool:
+        return before == self._checkpoint
 
     def _all_whole(self, files: Iterable[FileEntry]) -> bool:
         """Whether none of them is damaged; all are looked at, so that each that is gets named."""
@@ -264,11 +272,14 @@ class Standing:
                 return "missing" if not os.path.lexists(path) else "no plain file"
             if path.stat().st_size != entry.size:
                 return "of another size than the manifest says"
-            same = [shard for shard in self._job.checkpoint.shards if shard.name == path.name and shard.samefile(path)]
-            known = self._shards[same[0]] if same else self._own.of_source(path.resolve(), entry.path, trust=True)
-            return "" if known.result().sha256 == entry.sha256 else "damaged"
+            return "" if self._sha256(path, entry) == entry.sha256 else "damaged"
         except OSError as error:
             return error.strerror or "unreadable"
+
+    def _sha256(self, path: Path, entry: FileEntry) -> str:
+        same = [shard for shard in self._job.checkpoint.shards if shard.name == path.name and shard.samefile(path)]
+        known = self._shards[same[0]] if same else self._own.of_source(path.resolve(), entry.path, trust=True)
+        return known.result().sha256
 
 
 def _objects(value: object, name: str) -> dict[str, Origin]:

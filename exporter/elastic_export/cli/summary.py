@@ -164,6 +164,6 @@ def plan_json(job: ExportJob, found: Forecast) -> str:
         }
         for budget in job.sizes
     ]
-    notes, takes = list(job.said), found.document()
+    notes, takes = list(job.said), found.document() | {"carried_over": found.carried.document(job)}
     kind = {"precision": job.precision, "quantize": job.options.quantise}
     return json.dumps({**kind, "notes": notes, "budgets": budgets, "takes": takes}, indent=1)
