@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import elastic_runtime
-from elastic_export.bundle import built, proof
+from elastic_export.bundle import built, made_from, proof
 from elastic_export.bundle.digests import remembering_digests
 from elastic_export.bundle.join import join_bundles
 from elastic_export.bundle.unchanged import unchanged
@@ -139,9 +139,11 @@ def test_a_file_that_was_damaged_is_made_again(source: Path, tmp_path: Path, rou
     assert contents(out) == whole
 
 
-def test_a_run_that_failed_leaves_the_file_to_the_next(
-    source: Path, tmp_path: Path, rounded: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("same", [True, False])
+def test_a_run_that_failed_leaves_the_file_to_the_next_of_the_same_exporter(
+    source: Path, tmp_path: Path, rounded: list[str], monkeypatch: pytest.MonkeyPatch, same: bool
 ) -> None:
+    """Another one may round otherwise, and the bundle would say that it is all its own."""
     out, verify = tmp_path / "out", proof.verify_budgets
 
     def fails(*_: Any) -> Any:
@@ -154,8 +156,10 @@ def test_a_run_that_failed_leaves_the_file_to_the_next(
     left = sorted(path.name for path in (tmp_path / ".out.quantised").iterdir())
     assert left == ["q8-00001-of-00001.json", "q8-00001-of-00001.safetensors"]
     monkeypatch.setattr(proof, "verify_budgets", verify)
+    if not same:
+        monkeypatch.setattr(made_from, "exporter_digest", lambda: "another")
     run(source, out)
-    assert rounded == first
+    assert rounded == first * (1 if same else 2)
     assert not (tmp_path / ".out.quantised").exists()
     assert verify_bundle(out).passed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,14 @@ def test_a_budget_without_a_layer_for_a_plugin_is_a_native_engine_that_needs_no_
     outputs = {b.name: [o.name for o in b.engines[0].outputs] for b in exported.manifest.budgets}
     assert outputs["attention"] == ["logits", "key_cache_out.0", "value_cache_out.0"]
     assert outputs["plain"] == ["logits"]
+
+
+def test_that_no_layer_reads_an_input_is_said_once_and_is_no_warning(exported: ExportResult) -> None:
+    """Every model has the input `position`, which only attention reads."""
+    plain = json.loads((exported.output / "plain" / "report.json").read_text("utf-8"))
+    [engine] = plain["engines"].values()
+    assert engine["unused_inputs"] == ["position"]
+    assert engine["remarks"] == []
 
 
 def test_they_verify(exported: ExportResult) -> None:

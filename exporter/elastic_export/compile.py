@@ -11,6 +11,7 @@ from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.fits import build_remarks, check_targets
+from elastic_export.bundle.made_from import makers_digest
 from elastic_export.bundle.proof import prove
 from elastic_export.bundle.report_file import write_report
 from elastic_export.bundle.results import BudgetResult, ExportResult
@@ -55,7 +56,9 @@ def export(
         with progress.step("weights"):  # before any budget: recipes name these files, verification reads them there
             writer.keep_all(file for result in results if result.kept for file in result.kept.files)
             writer.keep_all(old.quantised)
-            weights = make_weights(job, writer, lambda: fingerprint(job.checkpoint.shards, job.parent))
+            weights = make_weights(
+                job, writer, lambda: fingerprint(job.checkpoint.shards, job.parent), makers_digest(job)
+            )
             weights.place([result.budget for result in made], progress)
         _make_models(job, made, weights, writer, progress)
         if job.options.verify and made:  # in one pass over the parent, and before an engine is built of a wrong file
@@ -72,7 +75,7 @@ def export(
             progress.watch(writer.gauge())
             manifest = writer.finish(manifest_of(job, results))
         run = writer.record(record.document(writer.output, manifest, results, progress.seconds()))
-    return ExportResult(writer.output, manifest, tuple(results), run, job.said)
+    return ExportResult(job.options.output, manifest, tuple(results), run, job.said)
 
 
 def _make_models(

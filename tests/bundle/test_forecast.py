@@ -178,19 +178,6 @@ def test_what_just_fits_is_not_refused_and_unknown_memory_neither(plan: Plan) ->
     assert (there["free_memory_bytes"], there["free_disk_bytes"]) == (None, None)
 
 
-def test_nothing_is_refused_for_what_an_older_bundle_may_spare(plan: Plan) -> None:
-    job = plan()
-    short = forecast(job, machine(memory=GB // 10, disk=GB // 10))
-    assert "from nothing" not in short.text()
-    job.options.output.mkdir()
-    (job.options.output / "manifest.json").write_text("{}")
-    over = forecast(job, machine(memory=GB // 10, disk=GB // 10))
-    assert over.text().startswith("this run takes, from nothing, about ")
-    check_machine(over, job)
-    with pytest.raises(BuildError):
-        check_machine(forecast(replace(job, options=replace(job.options, debug=True)), over.machine), job)
-
-
 def test_weights_inside_are_held_three_times(plan: Plan) -> None:
     options: dict[str, Any] = {"verify": False, "jobs": 1}
     shared, inside = (forecast(plan("tiny", weights=mode, **options), machine()) for mode in ("shared", "embedded"))

@@ -141,3 +141,18 @@ def test_what_exports_write_beside_a_bundle_is_taken_for_theirs(tmp_path: Path) 
     ):
         path.write_text(f'{{"schema": "{schema}"}}')
         check_beside(tmp_path / "out")
+
+
+def test_an_output_keeps_its_name_but_for_a_link_which_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link would be exchanged in its target's place, and `.` has no name that files beside it could be given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    for named, path in {"out": "out", "link/out": "link/out", "../x": "../x", "a/../out": "a/../out"}.items():
+        assert check_output(Path(named))[0] == Path(path)
+    assert check_output(Path("link/below"))[0] == Path("link/below")
+    assert check_output(Path("link"), force=True)[0] == tmp_path.resolve() / "real"
+    monkeypatch.chdir(tmp_path / "real" / "below")
+    for named in (".", "..", "../below", "../../real", "../../link"):
+        with pytest.raises(InputError, match="expected a folder of its own, found one that holds"):
+            check_output(Path(named), force=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from elastic_export.cli import export as module
-from elastic_export.cli.summary import _from_here
 from elastic_export.plan.machine import Machine, Space, this_machine
 
 SMALL = Space(300 << 20, "the memory limit of its control group (0.5 GiB)")
@@ -131,9 +130,3 @@ def test_merge_joins_bundles_and_names_what_is_wrong(run, tmp_path, demo_bundle)
     assert (code, "none: expected a bundle, found no such folder" in err) == (2, True)
     assert not (tmp_path / "more").exists()
     assert run("merge", "--output", str(tmp_path / "more"))[0] == 2
-
-
-def test_a_bundle_is_named_as_seen_from_here(monkeypatch, tmp_path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert _from_here(tmp_path / "engines" / "demo") == Path("engines/demo")
-    assert _from_here(Path("/elsewhere/demo")) == Path("/elsewhere/demo")

@@ -53,3 +53,16 @@ def test_ctrl_c_while_modules_are_imported_ends_quietly(package: str, raised: st
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (130, "", False), done.stderr
+
+
+@pytest.mark.parametrize("when", ["exit functions run", "modules go"])
+@pytest.mark.parametrize("package", ["elastic_export.cli", "elastic_runtime.cli"])
+def test_ctrl_c_while_the_interpreter_ends_changes_nothing(package: str, when: str) -> None:
+    """With torch in it that takes a second, and what the command came to is decided."""
+    last = "atexit.register(signal.raise_signal, signal.SIGINT)"
+    if when == "modules go":  # after the handlers of signals
+        last = "class Last:\n    def __del__(self, kill=os.kill, pid=os.getpid()):\n        kill(pid, 2)\nlast = Last()"
+    code = f"import atexit, os, signal\nfrom {package} import main\n{last}\nmain()\n"
+    for arguments, ended in (["--version"], 0), (["--no-such"], 2):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, "Exception ignored" in done.stderr) == (ended, False), done.stderr

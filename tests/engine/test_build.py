@@ -143,6 +143,16 @@ def test_the_builders_warnings_are_told_once_a_line_each() -> None:
     assert warnings([*log, *log]) == ("odd and long",)
 
 
+def test_that_an_unused_input_stays_is_no_news_of_those_alone_that_the_parser_named() -> None:
+    def log(name: str, said: str = "is unused or used only at compile-time, but is not being removed.") -> LogLine:
+        return LogLine("WARNING", f"[RemoveDeadLayers] Input Tensor {name} {said}")
+
+    unread = LogLine("WARNING", "ModelImporter.cpp:505: Unused Input: position")
+    assert warnings([unread, log("position")]) == ()
+    for others in ([log("position")], [unread, log("length")], [unread, log("position", "is of no use")]):
+        assert warnings(others) == (others[-1].text,)
+
+
 def test_an_engine_allocates_nothing_of_its_own_and_computes_what_it_says(twice_request: EngineRequest) -> None:
     """NVIDIA asks for the first of whoever records a run as a CUDA graph."""
     trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")

@@ -161,6 +161,32 @@ def test_another_quantiser_makes_it_again(
     assert (rounded, seen.said) == ([], ["half.int8: made again: it was not verified"]), "full's report says the other"
 
 
+def test_a_quantiser_that_rounds_otherwise_is_refused_by_the_first_file(
+    tmp_path: Path, checkpoint: Path, seen: Seen, rounded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the parent must be quantised again, its bytes tell; that is minutes before a bundle has them all."""
+    out, known = tmp_path / "out", room.quantised
+    monkeypatch.setattr(room.Quantised.__init__, "__kwdefaults__", {"max_file_bytes": 4000})
+    run(checkpoint, out, seen, budgets="full", **INT8)
+    first, before = list(rounded), contents(out)
+    assert len(list((out / "weights").iterdir())) > 3
+
+    def otherwise(checkpoint: Any, matrix: Any, losses: Any) -> Any:
+        return (-array for array in known(checkpoint, matrix, losses))
+
+    monkeypatch.setattr(made_from, "exporter_digest", lambda: "another")
+    for quantised in (otherwise, known):  # then the file that the refused one has left beside is found, and read
+        rounded.clear()
+        monkeypatch.setattr(room, "quantised", quantised)
+        with pytest.raises(InputError, match=r"--add, weights/q8-00001-of-\d+\.safetensors: .*, sha256 \w+…, found "):
+            run(checkpoint, out, seen, budgets="half", add=True, verify=True, **INT8)
+        assert len(rounded) < len(first)
+        assert (seen.built, seen.verified, contents(out)) == ([], [], before)
+        assert seen.said == ["the parent in eight bits: made again: another exporter"]
+    run(checkpoint, out, seen, budgets="half", **INT8)
+    assert Bundle.open(out, "digests")
+
+
 def test_a_parent_that_differs_where_nobody_looks_at_once(
     checkpoint: Path, seen: Seen, full: Path, rounded: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -173,8 +199,9 @@ def test_a_parent_that_differs_where_nobody_looks_at_once(
     data = bytearray(shard.read_bytes())
     data[-1000] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(InputError, match=r"--add, weights/q8"):
+    with pytest.raises(InputError, match=r"--add, the parent in eight bits: .* found other weights or another config"):
         run(checkpoint, full, seen, budgets="half", add=True, **INT8)
+    assert rounded == []
     run(checkpoint, full, seen, budgets="half", **INT8)
     assert rounded
     assert seen.said == ["the parent in eight bits: made again: other weights or another config"]
@@ -185,6 +212,10 @@ def test_a_parent_that_differs_where_nobody_looks_at_once(
 def test_other_matrices_are_odd(tmp_path: Path, checkpoint: Path, seen: Seen, full: Path, rounded: list[str]) -> None:
     """A budget of the file with an odd width takes matrices out of the eight bits, whichever budgets are exported."""
     write_budgets(checkpoint, {**BUDGETS, "odd": {"intermediate_size": 31}})
+    told = "--add, the parent in eight bits: expected as in the bundle, whose budgets take slices of it, found other m"
+    with pytest.raises(InputError, match=told):
+        run(checkpoint, full, seen, budgets="half", add=True, **INT8)
+    assert rounded == []
     run(checkpoint, full, seen, budgets="half", **INT8)
     assert rounded
     assert "the parent in eight bits: made again: other matrices" in seen.said

@@ -8,16 +8,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from elastic_export.layers.architecture import Architecture
 from elastic_export.propose.grid import Grid, Point
 from elastic_export.propose.losses import Losses, contrast_points, curve, level_points
 from elastic_export.propose.search import TOGETHER, Found, Search
-from elastic_export.propose.target import TOLERANCE, Target, parameter_measure, parse_count
+from elastic_export.propose.target import (
+    TOLERANCE,
+    Target,
+    check_targets,
+    parameter_measure,
+    parse_count,
+    parse_targets,
+)
 from elastic_runtime.errors import InputError
 from sorted_model import ARCH
-from synthetic import NANO_12B
+from synthetic import NANO_12B, random_architecture
 
 PRICES = (8.0, 1.0, 3.0, 2.0, 1.0)  # of the axes, if all of one went
 DEEP = 3.0
@@ -101,24 +111,69 @@ def test_a_size_between_two_units_is_refused() -> None:
         Search(losses, parameter_measure(), target, losses.grid.whole).run(lambda points: [], 1)
 
 
+def searched(losses: Losses, name: str, size: int, within: Point) -> Found:
+    target = Target(name, size)
+    return Search(losses, parameter_measure(), target, within).run(partial(noted, [], losses.grid), 1)
+
+
+def named_sizes(refused: InputError) -> list[int]:
+    """What a refusal calls the nearest, as a user reads it."""
+    told = re.fullmatch(r"none that kernels and engines take in whole units(?:; the nearest: (.+))?", refused.found)
+    assert told is not None, refused.found
+    return [parse_count(size) for size in told[1].split(" and ")] if told[1] else []
+
+
+ONE_LAYER = replace(ARCH, pattern="*", ffn_sizes=(), mamba_heads=())
+
+
 def test_a_size_beside_one_that_was_refused_is_found() -> None:
     """The advice helps: a size right above one that the error names has a budget."""
-    one_layer = replace(ARCH, pattern="*", ffn_sizes=(), mamba_heads=())
-    losses, measure = prepared(one_layer), parameter_measure()
-    whole = losses.grid.whole
-
-    def run(size: int) -> Found:
-        return Search(losses, measure, Target("b", size), whole).run(partial(noted, [], losses.grid), 1)
-
+    losses, measure = prepared(ONE_LAYER), parameter_measure()
     with pytest.raises(InputError) as refused:
-        run(measure.of(one_layer) - 1)
-    named = re.fullmatch(r"none that kernels .* units; the nearest are of (\S+) and (\S+)", refused.value.found)
-    assert named is not None
-    assert refused.value.todo == "name a size that is 1% above one of the nearest"
-    smaller, larger = (parse_count(size) for size in named.groups())
-    assert larger == measure.of(one_layer)
+        searched(losses, "b", ONE_LAYER.parameters() * 3 // 5, losses.grid.whole)
+    assert refused.value.todo == "name a size that is 1% above a nearest one"
+    smaller, larger = named_sizes(refused.value)
     for size in (smaller, larger):
-        assert measure.of(losses.grid.architecture(run(int(size * 1.01)).point)) == size
+        found = searched(losses, "b", int(size * 1.01), losses.grid.whole).point
+        assert measure.of(losses.grid.architecture(found)) == size
+
+
+def test_the_parent_is_not_named() -> None:
+    """A size 1% above it would be refused."""
+    losses = prepared(ONE_LAYER)
+    with pytest.raises(InputError) as refused:
+        searched(losses, "b", ONE_LAYER.parameters() - 1, losses.grid.whole)
+    [size] = named_sizes(refused.value)
+    assert size < ONE_LAYER.parameters()
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_every_size_that_a_refusal_names_can_be_asked_for(data: st.DataObject) -> None:
+    """By the same command with that size in place of the one refused: it is neither out of reach nor that of the larger
+    budget beside it, and has a budget.
+    """
+    arch = random_architecture(np.random.default_rng(data.draw(st.integers(0, 1 << 20))))
+    measure, grid, losses = parameter_measure(), Grid(arch, "bf16"), prepared(arch)
+    least, within, beside = grid.architecture(grid.smallest), losses.grid.whole, ()
+    low, high = least.parameters(), arch.parameters()
+    if high > 2 * low and data.draw(st.booleans()):
+        limit = data.draw(st.integers(2 * low, high))
+        try:
+            within, beside, high = searched(losses, "a", limit, within).point, (limit,), limit * 19 // 20
+        except InputError:
+            return
+    limit = data.draw(
+        st.integers(low, high) | st.integers(max(low, high * 49 // 50), high)
+    )  # often beside the larger one
+    try:
+        searched(losses, "b", limit, within)
+    except InputError as refused:
+        for size in named_sizes(refused):
+            asked = (*beside, size * 101 // 100)
+            targets = parse_targets("--params", ",".join(f"{count / 1000}K" for count in asked), None)
+            check_targets(targets, measure, least, arch)
+            assert searched(losses, "b", targets[-1].limit, within)
 
 
 def test_losses_lie_between_what_was_measured_and_go_on_beyond() -> None:

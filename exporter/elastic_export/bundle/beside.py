@@ -9,6 +9,14 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.format.jsonfile import read_json
 
 
+def own_path(folder: Path) -> Path:
+    """The path of a folder that is exchanged as a whole, or given files beside it: as it was named, so that it is told
+    so; resolved where that is a link, which stays one, or ends in no name (`.`, `..`).
+    """
+    plain = folder.name not in ("", "..") and not folder.is_symlink()
+    return folder if plain else Path(os.path.realpath(folder))
+
+
 def failed_report(output: Path) -> Path:
     """Where the report of a failed verification goes."""
     return output.with_name(f"{output.name}.failed.json")

@@ -73,6 +73,12 @@ class Digests:
         """
         return _entry(relative, self._of_source(file, trust=trust))
 
+    def remembers(self, file: Path) -> bool:
+        """Whether `of_source` need not read a file (no symbolic link) where what is remembered is believed."""
+        state = state_of(file)
+        memo = None if self._distrust or state.size < LEAST_REMEMBERED else self._memo
+        return memo is not None and memo.recall(file, state) is not None
+
     def of_ours(self, file: Path, relative: str) -> Future[FileEntry]:
         """The entry `relative` for a file that nobody changes any more."""
         return _entry(relative, self._pool.submit(self._digest, file))

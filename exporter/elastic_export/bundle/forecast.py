@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from elastic_export.bundle.carried import Carried
 from elastic_export.engine.cost import engine_cost
 from elastic_export.engine.side_by_side import builds_on
 from elastic_export.layers.architecture import Architecture
@@ -23,7 +24,6 @@ from elastic_export.plan.work import Cost, Work
 from elastic_export.verify.cost import verification_cost
 from elastic_export.verify.plan import Plan, make_plan
 from elastic_runtime.errors import BuildError
-from elastic_runtime.format.manifest_reader import NAME
 
 #: Our process with torch, onnx and onnxruntime in it, before it has a graph, and the graphs by layer: 0.33 GB with the
 #: two layers of a small model, 0.39 GB with the 12B's 62 and its three budgets.
@@ -49,6 +49,9 @@ _QUANTISING: Final = 96 << 20
 _FILES: Final = 64 << 10
 
 
+_NOTHING: Final = Carried()
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of the run, under the name that progress gives it."""
@@ -67,14 +70,14 @@ class Forecast:
         beside: seconds of the digests, which are computed meanwhile.
         disk: bytes that the bundle adds to its file system.
         machine: on which.
-        over: whether a bundle stands at the output, of which much may stay: what it spares is not known here.
+        carried: what the bundle at the output spares it.
     """
 
     stages: tuple[Stage, ...]
     beside: float
     disk: int
     machine: Machine
-    over: bool = False
+    carried: Carried = _NOTHING
 
     @property
     def memory(self) -> int:
@@ -97,9 +100,8 @@ class Forecast:
         free = ["" if space is None else f" of {size_text(space.free)} free" for space in (memory, disk)]
         longest = max(self.stages, key=lambda stage: stage.seconds)
         of_it = f", {duration(longest.seconds)} of it {longest.name}" if len(self.stages) > 1 else ""
-        nothing = ", from nothing," if self.over else ""
         return (
-            f"this run takes{nothing} about {duration(self.seconds)} here{of_it}; "
+            f"this run takes about {duration(self.seconds)} here{of_it}; "
             f"{size_text(self.memory)} of memory{free[0]}; {size_text(self.disk)} of disk{free[1]}"
         )
 
@@ -119,22 +121,29 @@ class Forecast:
         }
 
 
-def forecast(job: ExportJob, machine: Machine) -> Forecast:
-    """What a job takes on a machine."""
-    parent, options = job.parent, job.options
-    models = [budget.architecture(parent) for budget in job.budgets]
-    layers = len(parent.pattern) + sum(len(model.pattern) for model in models)
-    process = _PROCESS + layers * _GRAPH
-    costs = {"trace": Cost(0, Work(steps=_START_STEPS + _TRACED_STEPS * len(parent.pattern)))}
-    costs["weights"] = Cost(0, _copied(job)) if job.eight_bits is None else _quantised(job, job.eight_bits)
-    costs["passes and files"] = Cost(_cut(job), _written(job, models))
-    if options.verify:
-        costs["verify"] = _verification(job, machine)
+def forecast(job: ExportJob, machine: Machine, carried: Carried = _NOTHING) -> Forecast:
+    """What a job takes on a machine, where so much need not be made again."""
+    parent, options, made = job.parent, job.options, carried.made(job)
+    models = [budget.architecture(parent) for budget in made]
+    layers = (len(parent.pattern) if made else 0) + sum(len(model.pattern) for model in models)
+    process, costs = _PROCESS + layers * _GRAPH, dict[str, Cost]()
     builds = [
-        engine_cost(len(model.pattern), engine.ops, len(engine.capabilities), _embedded(job, budget))
-        for budget, model in zip(job.budgets, models, strict=True)
-        for engine in job.engines_of(budget)
+        engine_cost(len(budget.architecture(parent).pattern), engine.ops, len(engine.capabilities), inside)
+        for budget in job.budgets
+        for inside in [_embedded(job, budget)]
+        for engine in carried.built(job, budget)
     ]
+    if carried.unread:
+        costs["compare"] = Cost(0, Work(read=carried.unread, digested=carried.unread))
+    if made:
+        costs["trace"] = Cost(0, Work(steps=_START_STEPS + _TRACED_STEPS * len(parent.pattern)))
+    elif builds:
+        costs["start"] = Cost(0, Work(steps=_START_STEPS))
+    costs["weights"] = Cost(0, _copied(job)) if job.eight_bits is None else _quantised(job, job.eight_bits, carried)
+    if made:
+        costs["passes and files"] = Cost(_cut(job), _written(job, made, models))
+    if made and options.verify:
+        costs["verify"] = _verification(job, made, machine)
     free = None if machine.memory is None else machine.memory.free
     sides = options.jobs or builds_on(machine.processors, free, weights_inside=options.weights == "embedded")
     if builds:  # each in a process of its own, so many side by side
@@ -145,20 +154,22 @@ def forecast(job: ExportJob, machine: Machine) -> Forecast:
         seconds["engines"] /= min(sides, machine.processors, len(builds))
     if job.eight_bits is not None:
         seconds["weights"] /= min(_ROUNDING, machine.processors)
+    if carried.unread:
+        seconds["compare"] /= min(_DIGESTS, machine.processors)
     stages = [Stage(name, process + cost.memory, seconds[name]) for name, cost in costs.items()]
-    digests = machine.rates.seconds(_digested(job)) / min(_DIGESTS, machine.processors)
-    over = (options.output / NAME).is_file() and not options.debug
-    return Forecast(tuple(stages), digests, disk_needed(job), machine, over)
+    digests = machine.rates.seconds(_digested(job, carried)) / min(_DIGESTS, machine.processors)
+    return Forecast(tuple(stages), digests, disk_needed(job, carried), machine, carried)
 
 
-def disk_needed(job: ExportJob) -> int:
-    """Bytes that a bundle adds to its file system; the one that it replaces stays until the new one is whole.
+def disk_needed(job: ExportJob, carried: Carried = _NOTHING) -> int:
+    """Bytes that a bundle adds to its file system; the one that it replaces stays until the new one is whole, and what
+    is carried over from it is linked.
 
     Weights are those of the job's mode; shards that can be linked take none, a quantised parent all its bytes. Of
     engines the bound stands that a build is held to.
     """
-    options, plan, total = job.options, _plan(job), _copied_bytes(job)
-    if job.eight_bits is not None:
+    options, plan, total, made = job.options, _plan(job), _copied_bytes(job), carried.made(job)
+    if job.eight_bits is not None and not carried.quantised:
         total += parent_bytes(job.checkpoint, job.precision, job.eight_bits)
     for budget in job.budgets:
         model, weights = budget.architecture(job.parent), job.size_of(budget).weight_bytes
@@ -166,21 +177,24 @@ def disk_needed(job: ExportJob) -> int:
             size_bound(model, len(engine.capabilities), options.max_batch)
             + _embedded(job, budget)
             + (engine.library.entry.size if engine.library is not None else 0)
-            for engine in job.engines_of(budget)
+            for engine in carried.built(job, budget)
         )
+        total += engines
+        if budget not in made:
+            continue
         golden = 4 * plan.ids.shape[0] * len(plan.steps) * model.vocab_size if options.verify else 0
         own = 0 if options.weights == "shared" else weights
-        total += own + engines + golden + _FILES * len(model.pattern)
+        total += own + golden + _FILES * len(model.pattern)
     return total
 
 
 def check_machine(found: Forecast, job: ExportJob) -> None:
-    """Refuse a run that cannot end here, before anything is built; not one that an older bundle may spare the most of.
+    """Refuse a run that cannot end here, before anything is built.
 
     Raises:
         BuildError: memory or disk is too short, with the figures and what would do, unless `--allow-short`.
     """
-    if job.options.allow_short or found.over:
+    if job.options.allow_short:
         return
     memory, disk = found.machine.memory, found.machine.disk
     if memory is not None and found.memory > memory.free:
@@ -226,10 +240,10 @@ def _plan(job: ExportJob) -> Plan:
     return make_plan(vocab=job.parent.vocab_size, max_tokens=options.max_tokens, max_context=min(options.max_contexts))
 
 
-def _verification(job: ExportJob, machine: Machine) -> Cost:
+def _verification(job: ExportJob, budgets: Sequence[Budget], machine: Machine) -> Cost:
     narrow = job.precision != "fp32"
     sides, every = min(2, machine.processors), job.every_token
-    return verification_cost(job.parent, job.budgets, _plan(job), narrow=narrow, every_token=every, sides=sides)
+    return verification_cost(job.parent, budgets, _plan(job), narrow=narrow, every_token=every, sides=sides)
 
 
 def _shards(job: ExportJob) -> int:
@@ -254,9 +268,14 @@ def _copied(job: ExportJob) -> Work:
     return Work(read=size, written=size)
 
 
-def _quantised(job: ExportJob, eight_bits: EightBits) -> Cost:
-    """The parent once through: read, widened to float32 and rounded, transposed, digested and written."""
+def _quantised(job: ExportJob, eight_bits: EightBits, carried: Carried) -> Cost:
+    """The parent once through: read, widened to float32 and rounded, transposed, digested and written; where it is
+    carried over read and rounded, to count what that takes from the budgets that are made.
+    """
     read = sum(tensor.nbytes for tensor in job.checkpoint.tensors.values())
+    if carried.quantised:
+        counted = Work(read=read, moved=_ROUNDED * read)
+        return Cost(largest_matrix(eight_bits) + _QUANTISING, counted) if carried.made(job) else Cost(0, Work())
     written = parent_bytes(job.checkpoint, job.precision, eight_bits)
     moved = _ROUNDED * read + _TRANSPOSED * written
     work = Work(read=read, moved=moved, digested=written, written=written)
@@ -274,16 +293,18 @@ def _cut(job: ExportJob) -> int:
     return {"shared": 0, "sliced": 64 << 20, "embedded": copies * largest}[job.options.weights]
 
 
-def _written(job: ExportJob, models: Sequence[Architecture]) -> Work:
+def _written(job: ExportJob, budgets: Sequence[Budget], models: Sequence[Architecture]) -> Work:
     work = Work(steps=_PASSED_STEPS * sum(len(model.pattern) for model in models))
     if job.options.weights != "shared":
-        size = sum(size.weight_bytes for size in job.sizes)
+        size = sum(job.size_of(budget).weight_bytes for budget in budgets)
         work += Work(read=size, moved=2.0 * size, written=size)
     return work
 
 
-def _digested(job: ExportJob) -> Work:
+def _digested(job: ExportJob, carried: Carried) -> Work:
     """What is read again only to be digested; sliced weights are digested as they are written."""
-    embedded = sum(_embedded(job, budget) * (1 + len(job.engines_of(budget))) for budget in job.budgets)
-    shards = _shards(job) if job.options.weights == "shared" else 0
+    made = carried.made(job)
+    embedded = sum(_embedded(job, b) * ((b in made) + len(carried.built(job, b))) for b in job.budgets)
+    compared = carried.budgets or carried.quantised  # with them, before all else
+    shards = _shards(job) if job.options.weights == "shared" and not compared else 0
     return Work(digested=shards + embedded, read=shards)

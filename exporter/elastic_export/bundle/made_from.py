@@ -127,6 +127,11 @@ def _sources(package: str, patterns: Iterable[str]) -> list[tuple[str, Path]]:
     return [(f"{package}/{name.as_posix()}", file) for name, file in inside if name.parts[0] != "plugins"]
 
 
+def makers_digest(job: ExportJob) -> str:
+    """Of exporter and packages."""
+    return _digest(_makers(job))
+
+
 def _makers(job: ExportJob) -> Origin:
     return {"exporter": exporter_digest(), "packages": _digest(versions(job.product))}
 

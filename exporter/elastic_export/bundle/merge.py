@@ -113,11 +113,22 @@ def check_same(old: Manifest, new: Manifest) -> None:
     if then != now:  # a consumer is told of one place where the shards are
         words = {True: "shards outside the bundle", False: "shards in the bundle"}
         raise _refusal("--external-weights", words[then], words[now])
-    shards = {entry.path: entry for entry in (*_shards(old), *old.external_weights)}
-    for entry in (*_shards(new), *new.external_weights):  # the budgets that stay hold offsets into them
-        before = shards.get(entry.path)
-        if before is not None and before != entry:
-            raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+    for entry in (*_shards(new), *new.external_weights):
+        check_same_shard(old, entry)
+
+
+def check_same_shard(old: Manifest, entry: FileEntry) -> None:
+    """Whether a file of the parent may be added to `old`: budgets that stay hold offsets into the one of that path.
+    Raises InputError.
+    """
+    before = next((shard for shard in (*_shards(old), *old.external_weights) if shard.path == entry.path), entry)
+    if before != entry:
+        raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+
+
+def other_quantised_parent(found: str) -> InputError:
+    """Of a parent in eight bits that cannot be the one which budgets that stay take slices of."""
+    return _refusal("the parent in eight bits", "whose budgets take slices of it", found)
 
 
 def _forms(manifest: Manifest) -> list[tuple[str, Quantisation | None]]:

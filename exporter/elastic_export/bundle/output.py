@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from elastic_export.bundle.beside import check_beside
+from elastic_export.bundle.beside import check_beside, own_path
 from elastic_export.checkpoint.reader import is_text
 from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
 from elastic_runtime.format.manifest import Manifest
@@ -23,7 +23,7 @@ _ENDLESS = "a symbolic link that leads back to itself"
 
 
 def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] = ()) -> tuple[Path, Manifest | None]:
-    """The folder the bundle will be, symbolic links resolved, and the manifest of the bundle that stands there.
+    """The folder the bundle will be (`own_path`), and the manifest of the bundle that stands there.
 
     A folder that is absent, empty or a bundle with nothing else in it may be replaced; any other one only with `force`.
 
@@ -37,16 +37,16 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
             protected folder is in it; or beside it is a file of another's where one of ours goes (`check_beside`).
         OSError: what the file system says to looking there (`os_errors_explained`).
     """
-    path = Path(os.path.realpath(output))
-    if not is_text(str(path)):  # TensorRT and onnxruntime open files in it, by names that are text
-        found = f"{path}, a path that is not"
+    path, real = own_path(output), Path(os.path.realpath(output))
+    if not is_text(str(real)):  # TensorRT and onnxruntime open files in it, by names that are text
+        found = f"{real}, a path that is not"
         raise InputError(f"output {output}", expected="a path in UTF-8", found=found, todo=_ELSEWHERE)
     if path.is_symlink():  # every other link has been followed
         raise InputError(f"output {output}", expected="a folder", found=_ENDLESS, todo=_ELSEWHERE)
     if path.exists() and not path.is_dir():
         raise InputError(f"output {output}", expected="a folder", found="a file", todo="name another output")
     for kept in (Path(os.path.expanduser("~")), Path.cwd(), *protect):
-        if path in (kept.resolve(), *kept.resolve().parents):
+        if real in (kept.resolve(), *kept.resolve().parents):
             found = f"one that holds {kept}"
             raise InputError(f"output {output}", expected="a folder of its own", found=found, todo=_ELSEWHERE)
     if os.path.ismount(path):

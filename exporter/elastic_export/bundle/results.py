@@ -70,7 +70,7 @@ class BudgetResult:
 @dataclass(frozen=True)
 class ExportResult:
     """A published bundle, and the record of the run that made it (`OUT.run.json`). `changed`: whether this export
-    published it, or found that it was there already.
+    published it, or found that it was there already. `output` as it was asked for.
     """
 
     output: Path

@@ -53,7 +53,7 @@ class RunRecord:
             "begun": self._begun.isoformat(timespec="microseconds"),
             "command": [_text(word) for word in self._command],
             "paths": {
-                "bundle": _text(output),
+                "bundle": _text(output.resolve()),
                 "checkpoint": _text(self._job.checkpoint.path.resolve()),
                 "working_folder": _text(Path.cwd()),
             },

@@ -28,7 +28,7 @@ from elastic_export.bundle.made_from import (
     origin_of_quantised,
     serves,
 )
-from elastic_export.bundle.merge import staying_engines
+from elastic_export.bundle.merge import other_quantised_parent, staying_engines
 from elastic_export.engine.engine_facts import EngineReport
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.engine_jobs import EngineJob
@@ -53,6 +53,9 @@ _WORDS = {
     "golden": "it was not verified",
     "made_from": "no report says what it was made from",
 }
+
+#: Of these whoever quantises it makes another parent in eight bits.
+_OTHER_BYTES = ("checkpoint", "quantised")
 
 #: Of a report, what the next one may have to repeat.
 _NEEDED = {"passed", "checks", "run", "conversion", "rounding", "engines"}
@@ -144,11 +147,17 @@ class Standing:
         budgets they were made for. Says why not.
 
         All or none: a damaged one is rare, and they are counted and made in one go.
+
+        Raises:
+            InputError: with `--add`, where it is known already that they would be others. Of another exporter, or other
+                packages, it is not: most changes leave them as they are, so their bytes decide (`BundleWriter.adopt`).
         """
         if self.manifest is None or self._job.eight_bits is None:
             return ()
         files = tuple(file for file in self.manifest.files if is_quantised_file(file.path))
         if files and (changed := self._requantised(self.manifest)):
+            if self._job.options.add and (others := [name for name in changed if name in _OTHER_BYTES]):
+                raise other_quantised_parent(_WORDS[others[0]])
             self._say_again("the parent in eight bits", changed)
             return ()
         return files if self._all_whole(files) else ()
@@ -194,15 +203,20 @@ class Standing:
     def _changed(self, budget: Budget, entry: BudgetEntry, report: Mapping[str, Any]) -> list[str]:
         """What is not as it was when the budget's model, and its evidence where it is asked for, were made."""
         assert self.manifest is not None
-        origins = _objects(report, "made_from")
-        model, evidence = (origins.get(name, {}) for name in ("model", "evidence"))
-        changed = self._differing(model, lambda checkpoint: origin_of_model(self._job, budget, checkpoint))
+        changed = self._other_model(budget, report)
         if not changed and self._job.options.verify:
-            limits, files = self.limits(budget.name), self.manifest.files
-            wanted = origin_of_evidence(self._job, budget.name, files, self._checkpoint, limits)
-            changed = differing(evidence, wanted) if entry.golden else ["golden"]
-        if not changed and not report.keys() >= _NEEDED:
-            changed = ["made_from"]
+            made, limits, files = _objects(report, "made_from"), self.limits(budget.name), self.manifest.files
+
+            def wanted(checkpoint: str) -> Origin:
+                return origin_of_evidence(self._job, budget.name, files, checkpoint, limits)
+
+            changed = self._differing(made.get("evidence", {}), wanted) if entry.golden else ["golden"]
+        return changed or ([] if report.keys() >= _NEEDED else ["made_from"])
+
+    def _other_model(self, budget: Budget, report: Mapping[str, Any]) -> list[str]:
+        """What is not as it was when the budget's ONNX file and weights were made."""
+        model = _objects(report, "made_from").get("model", {})
+        changed = self._differing(model, lambda checkpoint: origin_of_model(self._job, budget, checkpoint))
         return changed if model else ["made_from"]
 
     def _requantised(self, manifest: Manifest) -> list[str]:
@@ -223,7 +237,10 @@ class Standing:
         # Without the checkpoint first: its digests may take a while, and need not where all else has changed anyway.
         before = made.get("checkpoint", "")
         changed = differing(made, wanted(before))
-        return changed or (["checkpoint"] if before != self._checkpoint else [])
+        return changed or ([] if self._same_checkpoint(before) else ["checkpoint"])
+
+    def _same_checkpoint(self, before: str) -> bool:
+        return before == self._checkpoint
 
     def _all_whole(self, files: Iterable[FileEntry]) -> bool:
         """Whether none of them is damaged; all are looked at, so that each that is gets named."""
@@ -255,11 +272,14 @@ class Standing:
                 return "missing" if not os.path.lexists(path) else "no plain file"
             if path.stat().st_size != entry.size:
                 return "of another size than the manifest says"
-            same = [shard for shard in self._job.checkpoint.shards if shard.name == path.name and shard.samefile(path)]
-            known = self._shards[same[0]] if same else self._own.of_source(path, entry.path, trust=True)
-            return "" if known.result().sha256 == entry.sha256 else "damaged"
+            return "" if self._sha256(path, entry) == entry.sha256 else "damaged"
         except OSError as error:
             return error.strerror or "unreadable"
+
+    def _sha256(self, path: Path, entry: FileEntry) -> str:
+        same = [shard for shard in self._job.checkpoint.shards if shard.name == path.name and shard.samefile(path)]
+        known = self._shards[same[0]] if same else self._own.of_source(path.resolve(), entry.path, trust=True)
+        return known.result().sha256
 
 
 def _objects(value: object, name: str) -> dict[str, Origin]:

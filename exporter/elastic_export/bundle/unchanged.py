@@ -7,13 +7,12 @@ remembered.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elastic_export.bundle.beside import run_record_file
+from elastic_export.bundle.beside import own_path, run_record_file
 from elastic_export.bundle.digests import Digests
 from elastic_export.bundle.entries import kept_engine_entry, manifest_of
 from elastic_export.bundle.fits import check_fit, check_targets
@@ -44,7 +43,7 @@ def unchanged(job: ExportJob, progress: Progress, digests: Digests) -> ExportRes
     """
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
     with os_errors_explained(options.output):
-        recover(Path(os.path.realpath(options.output)), progress.say)
+        recover(own_path(options.output), progress.say)
         output, manifest = check_output(options.output, force=options.force, protect=protect)
     if manifest is None or options.debug:
         return None
@@ -56,7 +55,7 @@ def unchanged(job: ExportJob, progress: Progress, digests: Digests) -> ExportRes
         check_fit(job, result)
     check_targets(job, budgets)
     tell_what_is_left(output, progress.say)
-    return ExportResult(output, manifest, budgets, _record(output, manifest), job.said, changed=False)
+    return ExportResult(options.output, manifest, budgets, _record(output, manifest), job.said, changed=False)
 
 
 def _budgets(job: ExportJob, manifest: Manifest, standing: Standing) -> tuple[BudgetResult, ...] | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from elastic_export.bundle.beside import failed_report, run_record_file
+from elastic_export.bundle.beside import failed_report, own_path, run_record_file
 from elastic_export.bundle.carry_over import carry_over, damaged
 from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
 from elastic_export.bundle.entries import check_readable, manifest_of
@@ -30,6 +30,7 @@ from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.merge import (
     check_same,
     check_same_graph,
+    check_same_shard,
     graph_files,
     is_graph_file,
     options_of,
@@ -95,7 +96,7 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         with os_errors_explained(self._named):
-            recover(Path(os.path.realpath(self._named)), self._say)
+            recover(own_path(self._named), self._say)
             self.output, self.previous = check_output(self._named, force=self._force, protect=self._protect)
             self._stage = Stage(self.output)
             self._unfinished = Unfinished(self.output, self._stage.path)
@@ -172,11 +173,17 @@ class BundleWriter:
         return self._unfinished.left(name)
 
     def adopt(self, source: Path, relative: str, digest: str | None) -> None:
-        """Take a file of a folder that `beside` gave; `finish` reads it where its sha256 is not known."""
+        """Take a file of a folder that `beside` gave; `finish` reads it where its sha256 is not known.
+
+        Raises:
+            InputError: what is added to has another file of that path. Told now, as much work would follow.
+        """
         target = self.folder(str(Path(relative).parent)) / Path(relative).name
         self._unfinished.take(source, target)
         if digest is not None:
             self.digested(target, digest)
+        if self._add and self.previous is not None and self.previous.file(relative) is not None:
+            check_same_shard(self.previous, self._entry(relative).result())
 
     def spend(self, source: Path) -> None:
         """Let a file of such a folder go with what is adopted from it: nobody needs it once the bundle is published."""

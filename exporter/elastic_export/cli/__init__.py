@@ -1,8 +1,12 @@
 """The command `elastic-export`: a thin layer over the library, which never prints. A file a command, of its name."""
 
-from elastic_runtime.cli import ended_by_ctrl_c
+from elastic_runtime.cli import deaf_once_done, ended_by_ctrl_c
 
 with ended_by_ctrl_c():
-    from elastic_export.cli.main import main
+    from elastic_export.cli.main import main as run
 
-__all__ = ["main"]
+
+def main() -> None:
+    """The console script."""
+    with deaf_once_done():
+        run()

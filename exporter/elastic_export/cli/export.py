@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from elastic_export.bundle.carried import carried_over
 from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.entries import check_destination
 from elastic_export.bundle.forecast import check_machine, forecast
@@ -152,11 +153,13 @@ def print_plan(job: ExportJob, *, as_json: bool, alone: bool) -> None:
     With `as_json` standard output is a program's: the plan goes there as JSON where it is `alone`, else to standard
     error.
     """
-    found = forecast(job, this_machine(job.options.output, min(job.checkpoint.shards, default=None)))
+    machine = this_machine(job.options.output, min(job.checkpoint.shards, default=None))
+    found = forecast(job, machine, carried_over(job))
     if as_json and alone:
         click.echo(plan_json(job, found))
     else:
-        click.echo(f"{job.table()}\n{found.text()}", err=as_json)
+        lines = (job.table(), found.carried.text(job), found.text())
+        click.echo("\n".join(line for line in lines if line), err=as_json)
     check_fit(job)
     check_machine(found, job)
 

@@ -22,8 +22,8 @@ def merge(bundles: tuple[Path, ...], output: Path, force: bool) -> None:
     from elastic_export.bundle.join import join_bundles  # noqa: PLC0415  # numpy and more, which --help needs not
 
     with ConsoleProgress().step("merge", what=f"{len(bundles)} bundles"):
-        written, manifest = join_bundles(bundles, output, force=force, say=ConsoleProgress().say)
+        _, manifest = join_bundles(bundles, output, force=force, say=ConsoleProgress().say)
     for budget in manifest.budgets:
         engines = "; ".join(f"{engine.target} at {engine.max_context}, {engine.ops}" for engine in budget.engines)
         click.echo(f"{budget.name}: {engines or 'no engine'}")
-    click.echo(f"bundle {written}: {contents(written, manifest)}")
+    click.echo(f"bundle {output}: {contents(output, manifest)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from elastic_export.bundle.beside import own_path
 from elastic_export.cli.whole_file import check_outside, write_whole
 from elastic_export.report.page import page_of
 from elastic_runtime.bundle import Bundle
@@ -31,7 +32,7 @@ def report(bundle: Path, output: Path | None, evaluation: Path | None) -> None:
     """
     check_outside("--output", output, bundle)
     page = page_of(Bundle.open(bundle), None if evaluation is None else _read(evaluation))
-    folder = bundle.resolve()
+    folder = own_path(bundle)
     file = output or folder.with_name(f"{folder.name}.html")
     write_whole(file, page, "--output")
     click.echo(str(file))

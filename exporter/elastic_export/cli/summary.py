@@ -36,8 +36,7 @@ def summary(result: ExportResult, checkpoint: Path) -> str:
     engines = sum(len(budget.engines) for budget in result.budgets)
     entries = [_entry(result, budget) for budget in result.budgets]
     kinds = ", ".join(dict.fromkeys(entry.quantisation for entry in entries if entry.quantisation))
-    output = _from_here(result.output)
-    named, parent = (shlex.quote(str(path)) for path in (output, _from_here(checkpoint)))
+    named, parent = (shlex.quote(str(path)) for path in (result.output, checkpoint))
     built = "1 engine is built and has" if engines == 1 else f"{engines} engines are built and have"
     replay = f"elastic-export verify {named} --require engine"
     lost = f"elastic-export evaluate {named} --against {parent} --text FILE"
@@ -46,7 +45,7 @@ def summary(result: ExportResult, checkpoint: Path) -> str:
         [
             *align(rows, left=(0,)),
             "",
-            f"bundle {output}: {contents(result.output, result.manifest)}{same}",
+            f"bundle {result.output}: {contents(result.output, result.manifest)}{same}",
             f"{built} run on no card: {replay}",
             *(f"{name}: {rounding.text()}" for name, rounding in _roundings(result)),
             *([f"what {kinds} has lost on a text: {lost}"] if kinds else []),
@@ -66,12 +65,6 @@ def _roundings(result: ExportResult) -> Iterator[tuple[str, Rounding]]:
         rounding = Rounding.of_report(budget.report, budget.budget.name)
         if rounding is not None:
             yield budget.budget.name, rounding
-
-
-def _from_here(path: Path) -> Path:
-    """As a user in this folder would name it, shorter where it is below."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _row(result: ExportResult, budget: BudgetResult) -> list[str]:
@@ -99,7 +92,7 @@ def result_json(result: ExportResult) -> str:
     """The summary for programs, with the record of the run as `OUT.run.json` has it."""
     return json.dumps(
         {
-            "output": str(result.output),
+            "output": str(result.output.resolve()),  # whoever reads it may be elsewhere
             "changed": result.changed,
             "demo": result.manifest.demo,
             "notes": list(result.notes),
@@ -171,6 +164,6 @@ def plan_json(job: ExportJob, found: Forecast) -> str:
         }
         for budget in job.sizes
     ]
-    notes, takes = list(job.said), found.document()
+    notes, takes = list(job.said), found.document() | {"carried_over": found.carried.document(job)}
     kind = {"precision": job.precision, "quantize": job.options.quantise}
     return json.dumps({**kind, "notes": notes, "budgets": budgets, "takes": takes}, indent=1)

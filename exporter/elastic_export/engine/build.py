@@ -12,7 +12,14 @@ from typing import Any
 
 from elastic_export.engine.build_folder import write_file
 from elastic_export.engine.checks import check_activation, check_network, check_size, describe, in_place_states
-from elastic_export.engine.engine_facts import EngineFacts, LogLine, activation_bytes, errors, unused_inputs
+from elastic_export.engine.engine_facts import (
+    STAYS_LINE,
+    EngineFacts,
+    LogLine,
+    activation_bytes,
+    errors,
+    unused_inputs,
+)
 from elastic_export.engine.flavour import Flavour, flavour
 from elastic_export.engine.request import EngineRequest, profiles
 from elastic_export.products import product_of
@@ -202,9 +209,13 @@ def configure(trt: Any, builder: Any, request: EngineRequest) -> Any:
 
 
 def warnings(lines: Sequence[LogLine]) -> tuple[str, ...]:
-    """The builder's own warnings, once each, a line each."""
+    """The builder's own warnings, once each, a line each; not that an input stays which, as the parser said and the
+    report says, nothing reads.
+    """
+    unused = unused_inputs(lines)
     said = (" ".join(line.text.split()) for line in lines if line.severity == "WARNING")
-    return tuple(dict.fromkeys(text for text in said if not any(known in text for known in EXPECTED_WARNINGS)))
+    news = (text for text in said if not any(known in text for known in EXPECTED_WARNINGS))
+    return tuple(dict.fromkeys(t for t in news if (stays := STAYS_LINE.search(t)) is None or stays[1] not in unused))
 
 
 def _parser_error(error: Any) -> str:

@@ -17,6 +17,8 @@ from elastic_runtime.format.records import decode, encode
 ACTIVATION_LINE = re.compile(r"^Total Activation Memory: (\d+) bytes$")
 #: Written while parsing, once per graph input nobody reads (1.7.1).
 UNUSED_LINE = re.compile(r"Unused Input: (\S+)$")
+#: Written while building, of such an input, which stays an input all the same: it is in the interface of every model.
+STAYS_LINE = re.compile(r"Input Tensor (\S+) is unused or used only at compile-time, but is not being removed\.$")
 ERROR_SEVERITIES = ("INTERNAL_ERROR", "ERROR")
 
 

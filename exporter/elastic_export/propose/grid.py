@@ -7,6 +7,7 @@ the layer kinds say: all SSM groups, or all KV heads, lose one at a time (`Axis.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from elastic_export.layers.all_kinds import ELASTIC_AXES, KIND_OF_AXIS
 from elastic_export.layers.architecture import Architecture
-from elastic_export.layers.axis import Axis
+from elastic_export.layers.axis import Axis, shape_of
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.limits import check_plugins
 from elastic_export.products import TENSORRT_RTX
@@ -81,8 +82,13 @@ class Grid:
 
     @property
     def smallest(self) -> Point:
-        """The point with the least of everything; needs `order`."""
-        return Point(self.least, self.first(len(self.order)))
+        """The point with the least of everything, whatever the order: of each kind the largest layers are gone."""
+        sizes = Counter[int]()
+        for stored in self.parent.tensors():
+            if stored.layer is not None:
+                sizes[stored.layer.index] += math.prod(shape_of(stored.tensor.axes, self.parent, stored.layer.ordinal))
+        largest = [layer for layer, _ in sizes.most_common()]
+        return Point(self.least, frozenset(self._leaving(frozenset(), len(largest), largest)))
 
     def name_of(self, dimension: int) -> str:
         """As budget files name it."""
@@ -113,21 +119,21 @@ class Grid:
         if by >= 0:
             back = [layer for layer in reversed(self.order) if layer in point.skipped][:by]
             return replace(point, skipped=point.skipped.difference(back)) if len(back) == by else None
-        gone = list(self._leaving(point.skipped, -by))
+        gone = list(self._leaving(point.skipped, -by, self.order))
         return replace(point, skipped=point.skipped.union(gone)) if len(gone) == -by else None
 
     def first(self, count: int) -> frozenset[int]:
         """The layers that leave first, as many as may of those."""
-        return frozenset(self._leaving(frozenset(), count))
+        return frozenset(self._leaving(frozenset(), count, self.order))
 
     def may_skip(self, layers: frozenset[int]) -> bool:
         """Whether enough of each kind stay."""
         left = Counter(letter for index, letter in enumerate(self.parent.pattern) if index not in layers)
         return all(left[letter] >= least for letter, least in self._kept_layers().items())
 
-    def _leaving(self, skipped: frozenset[int], count: int) -> Iterator[int]:
+    def _leaving(self, skipped: frozenset[int], count: int, order: Sequence[int]) -> Iterator[int]:
         gone = set(skipped)
-        for layer in self.order:
+        for layer in order:
             if count and layer not in gone and self.may_skip(frozenset({*gone, layer})):
                 gone.add(layer)
                 count -= 1

@@ -202,15 +202,19 @@ class Search:
         return self._sizes[point]
 
     def _no_point(self) -> InputError:
-        """What was looked at on the way says what sizes there are beside."""
-        text = self._measure.text
+        """What was looked at on the way says what sizes there are beside, of which those are named that a target can
+        have: inside the larger budget, and further from its size than the tolerance.
+        """
+        text, most = self._measure.text, self._size(self._within) * (1 - TOLERANCE)
         seen = {size for point, size in self._sizes.items() if point.within(self._within)}
         below = max((size for size in seen if size < self._target.least), default=None)
-        above = min((size for size in seen if size > self._target.limit), default=None)
+        above = min((size for size in seen if self._target.limit < size <= most / (1 + TOLERANCE)), default=None)
         nearest = " and ".join(text(size) for size in (below, above) if size is not None)
         return InputError(
             f"{self._measure.option} {self._target.name}",
             expected=f"a budget from {text(self._target.least)} to {text(self._target.limit)}",
-            found=f"none that kernels and engines take in whole units; the nearest are of {nearest}",
-            todo=f"name a size that is {TOLERANCE / 2:.0%} above one of the nearest",  # which are told rounded
+            found="none that kernels and engines take in whole units"
+            + (f"; the nearest: {nearest}" if nearest else ""),
+            # Sizes are told rounded.
+            todo=f"name a size that is {TOLERANCE / 2:.0%} above a nearest one" if nearest else "name another size",
         )

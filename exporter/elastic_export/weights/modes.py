@@ -140,9 +140,9 @@ class SharedWeights(Weights):
 class QuantisedWeights(Weights):
     """The parent in eight bits, quantised once beside the bundle; every budget takes slices of its files."""
 
-    def __init__(self, job: ExportJob, store: Store, eight_bits: EightBits, parent: str) -> None:
+    def __init__(self, job: ExportJob, store: Store, eight_bits: EightBits, parent: str, quantiser: str) -> None:
         super().__init__(job, store)
-        self._eight_bits, self._parent = eight_bits, parent
+        self._eight_bits, self._parent, self._quantiser = eight_bits, parent, quantiser
         self._tensors: dict[str, TensorRef] | None = None
         self._lost: dict[str, WeightTally] = {}
 
@@ -155,7 +155,14 @@ class QuantisedWeights(Weights):
         """
         super().place(budgets, progress)
         store, here, job = self._store, self._store.folder("weights"), self._job
-        parent = Quantised(job.checkpoint, self._eight_bits, budgets, precision=job.precision, parent=self._parent)
+        parent = Quantised(
+            job.checkpoint,
+            self._eight_bits,
+            budgets,
+            precision=job.precision,
+            parent=self._parent,
+            quantiser=self._quantiser,
+        )
 
         def adopt(path: Path, known: str | None) -> None:
             store.adopt(path, f"weights/{path.name}", known)
@@ -241,10 +248,12 @@ class EmbeddedWeights(Weights):
         return OutsideTensors(self._folder(budget) / "model.onnx")
 
 
-def make_weights(job: ExportJob, store: Store, parent: Callable[[], str]) -> Weights:
-    """The weights of the mode that was asked for; `parent` says what tells the checkpoint's weights from others."""
+def make_weights(job: ExportJob, store: Store, parent: Callable[[], str], quantiser: str = "") -> Weights:
+    """The weights of the mode that was asked for; `parent` says what tells the checkpoint's weights from others,
+    `quantiser` what tells this exporter from others.
+    """
     if job.eight_bits is not None:
-        return QuantisedWeights(job, store, job.eight_bits, parent())
+        return QuantisedWeights(job, store, job.eight_bits, parent(), quantiser)
     if job.options.weights == "shared":
         return SharedWeights(job, store)
     return SlicedWeights(job, store) if job.options.weights == "sliced" else EmbeddedWeights(job, store)

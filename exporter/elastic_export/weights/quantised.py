@@ -5,9 +5,9 @@
     <tensor>         whatever is not quantised, under its own name, in the dtype of the export
 
 Each file's metadata names format and parent. A file is complete once it has its name, so one that an export did not
-live to use is used by the next one: if it begins with the header that would be written, and so is of the same parent.
-Beside it lies, as `q8-*.json`, what rounding took from the budgets (counted.py), which no bundle holds: of a budget its
-report says it.
+live to use is used by the next one: if it begins with the header that would be written, and so is of the same parent,
+and was written by the same quantiser. Beside it lies, as `q8-*.json`, who that was and what rounding took from the
+budgets (counted.py), which no bundle holds: of a budget its report says it.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Quantised:
         budgets: of which it is counted what rounding takes from them.
         precision: of the tensors that are not.
         parent: what tells this parent from others; every file has it in its metadata.
+        quantiser: what tells who quantises it from others, who may round otherwise.
         max_file_bytes: bound of a file's data.
     """
 
@@ -65,10 +66,11 @@ class Quantised:
         *,
         precision: str,
         parent: str,
+        quantiser: str = "",
         max_file_bytes: int = MAX_FILE_BYTES,
     ) -> None:
         self._checkpoint = checkpoint
-        self._kept = Kept(checkpoint.architecture, checkpoint.prefix, budgets)
+        self._kept = Kept(checkpoint.architecture, checkpoint.prefix, budgets, quantiser)
         groups = _groups(list(_stored(checkpoint, eight_bits, precision)), max_file_bytes)
         names = (f"{PREFIX}{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups)))
         self._files = [_File.of(name, group, parent) for name, group in zip(names, groups, strict=True)]
@@ -112,6 +114,7 @@ class Quantised:
             for file in self._files:
                 path = folder / file.name
                 there = file.is_in(folder) and path.stat().st_mtime_ns > changed
+                there = there and self._kept.is_of(counted_beside(path), file.header)
                 digest, of_it = (None, self._counted(folder, file)) if there else self._write(folder, file)
                 lost.append(of_it)
                 heard(path, digest)
@@ -133,6 +136,7 @@ class Quantised:
     def _write(self, folder: Path, file: _File) -> tuple[str, dict[str, WeightTally]]:
         """Write one file, and beside it what was lost, first: whoever finds the file finds both. Returns its sha256."""
         path, losses = folder / file.name, Losses(self._kept.runs)
+        path.unlink(missing_ok=True)  # another quantiser's, which would be taken for the one that is told of beside it
         part = path.with_suffix(".part")
         with DigestedFile(part) as out:
             _append(out, np.frombuffer(file.header, np.uint8))
