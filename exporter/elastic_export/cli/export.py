@@ -38,37 +38,47 @@ DEMO_NOTE = (
 )
 
 _OPTIONS = (
-    click.option("--checkpoint", metavar="DIR|REPO", help="Elastic checkpoint: a folder, or a cached Hugging Face id."),
-    click.option("--budget", "budget", metavar="all|NAME,…", help="Sub-models to export."),
-    click.option("--target", "target", metavar="NAME,…", help="GPU classes, see `elastic-export targets`."),
+    click.option("--checkpoint", metavar="DIR|REPO",
+                 help="Elastic checkpoint: a folder, or a cached Hugging Face id.  "
+                      "[default: $ELASTIC_CHECKPOINT, else the demo]"),
+    click.option("--budget", "budget", metavar="all|NAME,…", help="Sub-models to export.  [required]"),
+    click.option("--target", "target", metavar="NAME,…",
+                 help="GPU classes that `elastic-export targets` lists; any other card as sm89:24GiB:1008GBps.  "
+                      "[required]"),
     click.option("--output", type=click.Path(path_type=Path),
                  help="Bundle folder.  [default: engines/<checkpoint name>]"),
     click.option("--weights", type=click.Choice(["shared", "sliced", "embedded"]), default="shared", show_default=True,
-                 help="Slices of the parent's shards, a checkpoint per sub-model, or inside the engine."),
+                 help="shared: slices of the parent's shards; sliced: a checkpoint per sub-model;"
+                      " embedded: inside the engine, up to 1.5 GiB."),
     click.option("--ops", type=click.Choice(OPS_WISHES), default="auto", show_default=True,
                  help="Mamba-2 and attention as our CUDA plugins, or compiled by TensorRT from their function bodies;"
                       " auto: plugin where a plugin library goes into the engine, else an engine of each."),
     click.option("--plugins", type=click.Path(path_type=Path), metavar="DIR",
-                 help="Folder of the plugin libraries that go into engines.  [default: elastic-plugins]"),
+                 help="Folder of the plugin libraries that go into engines.  "
+                      "[default: the installed elastic-plugins, else what `elastic-export plugins build` made]"),
     click.option("--flavour", type=click.Choice(list(PRODUCTS)), default=TENSORRT_RTX.name, show_default=True,
                  help="TensorRT product; the full one is experimental, never run, and builds for this GPU only."),
-    click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the checkpoint's]"),
+    click.option("--precision", type=click.Choice(PRECISIONS),
+                 help="What engines compute in; another one than the checkpoint's needs --weights sliced or embedded,"
+                      " or --quantize.  [default: the checkpoint's]"),
     click.option("--quantize", "quantise", type=click.Choice(["none", "int8"]), default="none", show_default=True,
-                 help="Matrices in eight bits, a scale a row: the parent is quantised once, for all its budgets."),
+                 help="int8: matrices in eight bits, a scale a row; the parent is quantised once, for all budgets."),
     click.option("--max-tokens", type=int,
                  help="Tokens of one call: more read a prompt faster and take more scratch memory.  "
                       f"[default: {MAX_TOKENS}, or a smaller --max-context]"),
     click.option("--max-context", default="16384", show_default=True, metavar="N[,N…]",
                  help="Tokens of a sequence; one engine each. Long ones are for plugin engines."),
-    click.option("--max-batch", type=int, default=1, show_default=True, help="Sequences of one call."),
-    click.option("--logits", type=click.Choice(["last", "all"]), default="last", show_default=True),
+    click.option("--max-batch", type=int, default=1, show_default=True, help="Sequences of one call, at most."),
+    click.option("--logits", type=click.Choice(["last", "all"]), default="last", show_default=True,
+                 help="Of the last token of a call, or of all its tokens."),
     click.option("--budgets", "budgets_file", type=click.Path(path_type=Path),
                  help="Budget file instead of elastic_config.json."),
     *LENIENT,
     click.option("--external-weights", is_flag=True,
                  help="Name the parent's shards in the bundle instead of holding them."),
-    click.option("--dry-run", is_flag=True, help="Print what fits and stop; nothing is written."),
-    click.option("--require-fit", is_flag=True, help="Exit 1 if any budget does not fit any target."),
+    click.option("--dry-run", is_flag=True,
+                 help="Print what fits and what the run takes, and stop; nothing is written."),
+    click.option("--require-fit", is_flag=True, help="Exit 1 if any budget does not fit one of the targets."),
     click.option("--allow-unfit", is_flag=True, help="Build even where no budget fits a target."),
     click.option("--allow-oversize", is_flag=True,
                  help="Keep engines above the bounds on their size and scratch memory; the report says so."),
@@ -76,13 +86,15 @@ _OPTIONS = (
                  help="Begin even where memory or disk look too short; both are estimates."),
     click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
     click.option("--distrust", is_flag=True,
-                 help="Digest again what has not changed by its size and time since an earlier export."),
+                 help="Digest shards again whose digest is remembered, as their size and times have not changed."),
     click.option("--jobs", type=int, metavar="N",
                  help="Engines built side by side.  [default: what processors and free memory allow]"),
     click.option("--add", is_flag=True, help="Keep what else the bundle has of the same checkpoint."),
     click.option("--force", is_flag=True, help="Replace an output folder that is not a bundle."),
-    click.option("--json", "as_json", is_flag=True, help="Results as JSON on standard output."),
-    click.option("--debug", is_flag=True, help="Dump the graph between passes; tracebacks."),
+    click.option("--json", "as_json", is_flag=True,
+                 help="Results as JSON on standard output; tables go to standard error."),
+    click.option("--debug", is_flag=True,
+                 help="Dump the graph after every pass to OUTPUT.debug/; show a traceback with an error."),
 )  # fmt: skip
 
 
