@@ -84,7 +84,7 @@ _OPTIONS = (
                  help="Keep engines above the bounds on their size and scratch memory; the report says so."),
     click.option("--allow-short", is_flag=True,
                  help="Begin even where memory or disk look too short; both are estimates."),
-    click.option("--no-verify", is_flag=True, help="Skip verification; the report says so."),
+    click.option("--no-verify", is_flag=True, help="Skip verification, and make no golden runs; the report says so."),
     click.option("--distrust", is_flag=True,
                  help="Digest shards again whose digest is remembered, as their size and times have not changed."),
     click.option("--jobs", type=int, metavar="N",
