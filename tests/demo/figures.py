@@ -1,7 +1,7 @@
-"""What the README says of the demo, put there by this and never typed.
+"""What the READMEs say of the demo, put there by this and never typed.
 
-    python tests/demo/figures.py README.md bits FOLDER     bits per byte, after `train_demo.py FOLDER measure`
-    python tests/demo/figures.py README.md samples BUNDLE  text of every budget, as `elastic-run` writes it
+    python tests/demo/figures.py README.md bits FOLDER  bits per byte, after `train_demo.py FOLDER measure`
+    python tests/demo/figures.py tests/demo/README.md samples BUNDLE  text of every budget, as `elastic-run` writes it
 
 FOLDER is the training's; BUNDLE what `elastic-export` makes of the demo. The picture of the table lies beside this.
 """

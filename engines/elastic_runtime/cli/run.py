@@ -93,9 +93,17 @@ def _end(code: int, message: str | None = None) -> NoReturn:
     help="Name of a budget, or of one form of it (6b.int8); auto: the largest that fits.  [default: auto]",
 )
 @click.option("--vram", help="GPU memory to reckon with, such as 12GiB.  [default: what is free]")
-@click.option("--context", type=int, help="Tokens of prompt and answer together.  [default: the largest engine's]")
 @click.option(
-    "--backend", type=click.Choice(["auto", "onnxruntime", "tensorrt-rtx"]), default="auto", show_default=True
+    "--context",
+    type=int,
+    help="Tokens of prompt and answer together that must be possible.  [default: the largest engine's]",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "onnxruntime", "tensorrt-rtx"]),
+    default="auto",
+    show_default=True,
+    help="What runs the model; auto: an engine on its card, else onnxruntime.",
 )
 @click.option(
     "--device",
@@ -115,11 +123,20 @@ def _end(code: int, message: str | None = None) -> NoReturn:
     metavar="NAME=JSON",
     help="With --chat: an argument of the chat template, such as enable_thinking=false; repeatable.",
 )
-@click.option("--max-new", type=int, default=256, show_default=True, help="Tokens to generate.")
-@click.option("--temperature", type=float, default=0.0, help="0: greedy.  [default: 0]")
+@click.option("--max-new", type=int, default=256, show_default=True, help="Tokens to generate, at most.")
+@click.option(
+    "--temperature", type=float, default=0.0, help="Of sampling; 0: always the likeliest token.  [default: 0]"
+)
 @click.option("--top-k", type=int, default=0, help="Sample among the k most likely; 0: all.  [default: 0]")
-@click.option("--top-p", type=float, default=1.0, help="Sample among the most likely of this total.  [default: 1]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--top-p",
+    type=float,
+    default=1.0,
+    help="Sample among the most likely whose probabilities add up to this; 1: all.  [default: 1]",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of sampling: the same seed gives the same tokens."
+)
 @click.option("--stop", multiple=True, help="Text at which to end, left out; repeatable.")
 @click.option(
     "--stop-id",
@@ -130,10 +147,19 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 )
 @click.option("--ignore-eos", is_flag=True, help="Go on past end-of-text tokens.")
 @click.option(
-    "--weights", type=click.Choice(["auto", "float32", "stored"]), default="auto", help="Their form on the CPU."
+    "--weights",
+    type=click.Choice(["auto", "float32", "stored"]),
+    default="auto",
+    show_default=True,
+    help="Narrow weights on the CPU: float32 converts them once (twice the memory, faster), stored at every call; "
+    "auto: what fits.",
 )
-@click.option("--threads", type=int, default=0, help="Of the CPU; 0: as onnxruntime thinks best.  [default: 0]")
-@click.option("--weights-folder", type=click.Path(path_type=Path), help="Where external weights lie.")
+@click.option(
+    "--threads", type=int, default=0, help="Threads of the CPU; 0: as many as onnxruntime thinks best.  [default: 0]"
+)
+@click.option(
+    "--weights-folder", type=click.Path(path_type=Path), help="Where the shards of a bundle with external weights are."
+)
 @click.option(
     "--plugins",
     "plugin_folder",
@@ -147,25 +173,43 @@ def _end(code: int, message: str | None = None) -> NoReturn:
 @click.option("--stats", is_flag=True, help="Time to first token, tokens/s, memory; to standard error.")
 @click.option("--json", "as_json", is_flag=True, help="What was generated, by what, and the warnings, as JSON.")
 @click.option("--check", is_flag=True, help="First read every file and compare its digest.")
-@click.option("--explain", is_flag=True, help="Print what every budget needs, and which is chosen.")
-@click.option("--verify", is_flag=True, help="Check all files and replay the golden runs.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Print what every budget needs, and which is chosen, and stop; without a card with --vram.",
+)
+@click.option("--verify", is_flag=True, help="Check all files and replay the golden runs, and stop.")
 @click.option(
     "--require-engine",
     is_flag=True,
     help="With --verify: fail where no engine of a budget and context ran.",
 )
 @click.option("--bring-up", is_flag=True, help="Try the bundle's engines on this card, in stages, and write a report.")
-@click.option("--report", type=click.Path(path_type=Path), default="bring-up.zip", show_default=True, help="Its file.")
-@click.option("--minutes", type=float, default=12.0, show_default=True, help="What --bring-up may take in all.")
 @click.option(
-    "--plugin-sources", "sources", type=click.Path(path_type=Path), help="For --bring-up: a checkout's plugins/."
+    "--report",
+    type=click.Path(path_type=Path),
+    default="bring-up.zip",
+    show_default=True,
+    help="With --bring-up: the report's file.",
+)
+@click.option(
+    "--minutes", type=float, default=12.0, show_default=True, help="With --bring-up: what all stages together may take."
+)
+@click.option(
+    "--plugin-sources",
+    "sources",
+    type=click.Path(path_type=Path),
+    help="With --bring-up: a checkout's plugins/, whose kernels are checked where nvcc is.",
 )
 @click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
 def command(bundle: Path, **options: Any) -> None:
     """Run BUNDLE: stream the continuation of a prompt to standard output.
 
-    Exit codes: 0 done; 1 a verification, a damaged file or the machine; 2 the request or the bundle is at fault; 70 an
-    internal error, to be reported; 130 interrupted; 141 nobody reads the output.
+    Needs one of --prompt, --ids and --chat, unless it is to explain, verify or bring up.
+
+    Exit codes: 0 done; 1 a verification failed, a file is damaged, or the machine failed; 2 the request or the bundle
+    is at fault; 70 an internal error, to be reported with what --debug prints; 130 interrupted; 141 nobody reads the
+    output.
     """
     with _quiet_when_nobody_reads():
         check_beside(click.get_current_context())

@@ -37,7 +37,10 @@ def derive_command(
     ignore_tensors: tuple[str, ...],
     ignore_config: tuple[str, ...],
 ) -> None:
-    """Find what sliced checkpoints keep, prove every tensor byte-equal to our slice, and print the budget file."""
+    """Find the budgets of checkpoints that were cut already.
+
+    Every tensor is proved byte-equal to our slice of the parent; the budget file is printed.
+    """
     document = derive(
         parent,
         list(sliced),

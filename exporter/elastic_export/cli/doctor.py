@@ -10,7 +10,10 @@ from elastic_export.plan.fit_table import align
 
 @click.command()
 def doctor() -> None:
-    """Say what is installed here and whether engines can be built and run. Exit 1 if none can be built."""
+    """Say what this machine has for building and running engines.
+
+    Exit 1 if none can be built.
+    """
     from elastic_export.engine.doctor import engine_facts  # noqa: PLC0415  # builds, hence onnx: for this command only
 
     facts = engine_facts()

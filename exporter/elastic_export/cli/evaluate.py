@@ -28,7 +28,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("path", metavar="CHECKPOINT|BUNDLE")
-@click.option("--text", "text", type=_FILE, required=True, help="What is scored, in UTF-8.")
+@click.option("--text", "text", type=_FILE, required=True, help="The text that is scored, in UTF-8.")
 @click.option("--budget", default="all", show_default=True, metavar="all|NAME,…", help="Sub-models to evaluate.")
 @click.option(
     "--precision",
@@ -41,24 +41,33 @@ _FILE = click.Path(path_type=Path)
 @click.option("--context", type=int, default=1024, show_default=True, help="Tokens of a window.")
 @click.option("--stride", type=int, help="Tokens from window to window.  [default: each token is in one]")
 @click.option("--tokens", type=int, help="Score at most so many, the first ones.  [default: all]")
-@click.option("--against", type=_FILE, metavar="CHECKPOINT", help="The checkpoint that PATH was quantised from: "
-              "what each budget has lost, by layer, at the logits, and which rows most.")  # fmt: skip
+@click.option("--against", type=_FILE, metavar="CHECKPOINT",
+              help="Say what quantising lost, by layer, at the logits, and in which rows most, against this one, "
+              "which CHECKPOINT or BUNDLE was quantised from.")  # fmt: skip
 @click.option("--quantize", type=click.Choice(["int8"]),
-              help="A checkpoint as an export with that option stores it, against itself or --against.")  # fmt: skip
-@click.option("--tokenizer", "tokenizer", type=_FILE, metavar="DIR", help="Folder of tokenizer.json, if not PATH.")
+              help="The same before an export: the checkpoint's weights rounded as it would round them.")  # fmt: skip
+@click.option(
+    "--tokenizer",
+    "tokenizer",
+    type=_FILE,
+    metavar="DIR",
+    help="Folder of tokenizer.json.  [default: CHECKPOINT or BUNDLE]",
+)
 @click.option("--budgets", "budgets_file", type=_FILE, help=f"Budget file instead of {FILE_NAME}.")
 @click.option("--weights-folder", type=_FILE, help="Where the shards of a bundle with external weights are.")
 @click.option("--max-context", type=int, default=16384, show_default=True, help="Tokens that VRAM is reckoned for.")
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write the result there, as JSON.")
+@click.option(
+    "--json", "json_file", type=_FILE, metavar="FILE", help="Write the result there, as elastic-evaluation/1."
+)
 @click.option("--plot", "plot_file", type=_FILE, metavar="FILE.svg", help="Write a picture of it there.")
-@click.option("--allow-short", is_flag=True, help="Begin even where memory looks too short.")
+@click.option("--allow-short", is_flag=True, help="Begin even where memory looks too short, which is an estimate.")
 @lenient_options
 def evaluate(path: str, **options: Any) -> None:  # fmt: skip
-    """Score a text with the budgets of a checkpoint, or of a bundle, in several precisions.
+    """Score a text with the budgets of a checkpoint or bundle.
 
-    Bits per byte and perplexity of the text; KL divergence from and agreement on the most likely token with the parent
-    in fp32 (of a bundle: with its largest budget). Weights are read a layer at a time, once for all budgets. How well a
-    model reasons is not measured. What quantised weights have lost is, with --against or --quantize.
+    In every precision that is named: bits per byte and perplexity of the text; KL divergence, in nats a token, from the
+    parent in fp32 (of a bundle: from its largest budget), and how often both find the same token most likely. Weights
+    are read a layer at a time, once for all budgets. How well a model reasons is not measured.
     """
     progress = ConsoleProgress()
     precisions = _precisions(options["precision"])

@@ -32,7 +32,7 @@ _ONNX = "name a model.onnx of a bundle"
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @lenient_options
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def inspect(path: Path, ignore_tensors: tuple[str, ...], ignore_config: tuple[str, ...], as_json: bool) -> None:
     """Show a bundle, an elastic checkpoint or an ONNX file of ours."""
     if path.suffix == ".onnx":

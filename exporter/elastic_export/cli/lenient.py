@@ -11,9 +11,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 LENIENT = (
     click.option("--ignore-tensors", multiple=True, metavar="GLOB",
-                 help="Tensors that are no part of the model; repeatable."),
+                 help="Ignore these tensors: they are no part of the model; repeatable."),
     click.option("--ignore-config", multiple=True, metavar="KEY",
-                 help="Unknown keys of config.json that have no effect on the model; repeatable."),
+                 help="Ignore this key of config.json: it has no effect on the model; repeatable."),
 )  # fmt: skip
 
 

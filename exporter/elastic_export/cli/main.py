@@ -48,7 +48,7 @@ def cli(context: click.Context, /, **options: Any) -> None:
     Without --checkpoint (or ELASTIC_CHECKPOINT) a small built-in demo model is exported.
 
     Exit codes: 0 done; 1 a build, a verification or the machine failed; 2 the request or the input is at fault; 70 an
-    internal error, to be reported with what --debug, the first option of any command, prints; 130 interrupted.
+    internal error, to be reported with what `elastic-export --debug ...` prints; 130 interrupted.
     """
     if context.invoked_subcommand is None:
         run_export(**options)

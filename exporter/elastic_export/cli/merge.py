@@ -15,9 +15,10 @@ from elastic_export.cli.terminal import ConsoleProgress
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Bundle folder.")
 @click.option("--force", is_flag=True, help="Replace an output folder that is not a bundle.")
 def merge(bundles: tuple[Path, ...], output: Path, force: bool) -> None:
-    """Make one bundle with the budgets and engines of all BUNDLEs: of one checkpoint, by one version, made apart.
+    """Make one bundle of several that were built apart.
 
-    What two of them both have must be the same bytes. The bundles stay as they are.
+    It has the budgets and engines of all BUNDLEs, which are of one checkpoint and one version. What two of them both
+    have must be the same bytes. The bundles stay as they are.
     """
     from elastic_export.bundle.join import join_bundles  # noqa: PLC0415  # numpy and more, which --help needs not
 

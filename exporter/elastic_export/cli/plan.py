@@ -24,10 +24,11 @@ from elastic_runtime.fit.targets import select_targets
     help="What --matrix shares out: a job each.",
 )
 def plan(matrix: bool, by: str, as_json: bool, dry_run: bool, **given: Any) -> None:
-    """Print what fits and what the run takes, and build nothing: an export's --dry-run, with an export's options.
+    """Print what fits and what an export would take.
 
-    With --matrix: {"include": [{"name": …, "budget": …, "target": …}, …]}. Each job is an export of its own; `merge`
-    makes one bundle of theirs.
+    The same as an export's --dry-run, with its options. With --matrix it prints the jobs of several machines, as
+    {"include": [{"name": …, "budget": …, "target": …}, …]}. Each is an export of its own; `merge` makes one bundle of
+    theirs.
     """
     job = checked_job(ConsoleProgress(), **given)
     if matrix:

@@ -26,9 +26,14 @@ def plugins() -> None:
     help="Have git fetch NVIDIA's public headers, at one commit, from its repository or a mirror.",
 )
 @click.option("--arch", metavar="N[,N…]", help="CUDA architectures, such as 89,120.  [default: those of all targets]")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder.  [default: where exports look]")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Folder that they are written to.  [default: where exports look]"
+)
 def build_command(headers: Path | None, repository: str | None, arch: str | None, output: Path | None) -> None:
-    """Compile the plugin libraries with nvcc; exports put them into engines where elastic-plugins is not installed."""
+    """Compile the plugin libraries with nvcc.
+
+    Exports put them into engines where elastic-plugins is not installed. TensorRT's headers are needed as well.
+    """
     from elastic_export.engine.plugin_build import (  # noqa: PLC0415  # the op's contract, hence numpy
         ARCHITECTURES,
         Headers,

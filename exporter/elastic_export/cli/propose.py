@@ -32,35 +32,67 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--checkpoint", metavar="DIR|REPO", help="Elastic checkpoint: a folder, or a cached Hugging Face id.")
-@click.option("--params", metavar="SIZE,…", help="Parameters of each budget: 9B,6B.")
-@click.option("--vram", metavar="SIZE,…", help="Or its VRAM at --max-context: 16GiB,12GiB.")
-@click.option("--names", metavar="NAME,…", help="Of the budgets, in that order.  [default: the sizes]")
-@click.option("--text", "text", type=_FILE, metavar="FILE", help="What cuts are measured on, in UTF-8.")
+@click.option(
+    "--checkpoint",
+    metavar="DIR|REPO",
+    help="Elastic checkpoint: a folder, or a cached Hugging Face id.  [default: $ELASTIC_CHECKPOINT]",
+)
+@click.option(
+    "--params", metavar="SIZE,…", help="Parameters of each budget, such as 9B,6B. This or --vram is required."
+)
+@click.option("--vram", metavar="SIZE,…", help="Or the VRAM of each at --max-context, such as 16GiB,12GiB.")
+@click.option(
+    "--names", metavar="NAME,…", help="Names of the budgets, in the order of their sizes.  [default: the sizes]"
+)
+@click.option(
+    "--text",
+    "text",
+    type=_FILE,
+    metavar="FILE",
+    help="What cuts are measured on, in UTF-8: some pages of what the model will write about.  [required]",
+)
 @click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The budget file.")
 @click.option("--max-context", type=int, default=16384, show_default=True, help="Tokens that VRAM is reckoned for.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of engines.  [default: the checkpoint's]")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="With --vram: what engines compute in.  [default: the checkpoint's]",
+)
 @click.option(
     "--quantize",
     type=click.Choice(["none", "int8"]),
     default="none",
     show_default=True,
-    help="With --vram: of engines with weights in eight bits.",
+    help="With --vram: int8 for engines with weights in eight bits.",
 )
-@click.option("--search-tokens", type=int, help="Tokens that budgets are compared on.  [default: 1024; above 1B 192]")
-@click.option("--tokens", type=int, default=1024, show_default=True, help="Tokens for the loss of those found.")
+@click.option(
+    "--search-tokens", type=int, help="Tokens that budgets are compared on.  [default: 1024; above 1B parameters 192]"
+)
+@click.option(
+    "--tokens",
+    type=int,
+    default=1024,
+    show_default=True,
+    help="Tokens for the loss that the file tells of those found.",
+)
 @click.option("--context", type=int, default=1024, show_default=True, help="Tokens of a window.")
-@click.option("--rounds", type=int, help="Walks of the search for each budget.  [default: 8; above 1B 2]")
-@click.option("--tokenizer", "tokenizer", type=_FILE, metavar="DIR", help="Folder of tokenizer.json, if not there.")
-@click.option("--force", is_flag=True, help="Replace the output.")
-@click.option("--allow-short", is_flag=True, help="Begin even where memory looks too short.")
+@click.option(
+    "--rounds",
+    type=int,
+    help="Walks over the weights for each budget: more find better ones.  [default: 8; above 1B parameters 2]",
+)
+@click.option(
+    "--tokenizer", "tokenizer", type=_FILE, metavar="DIR", help="Folder of tokenizer.json.  [default: the checkpoint]"
+)
+@click.option("--force", is_flag=True, help="Replace an --output that exists.")
+@click.option("--allow-short", is_flag=True, help="Begin even where memory looks too short, which is an estimate.")
 @lenient_options
 def propose(**options: Any) -> None:
-    """Propose nested budgets of given sizes for a checkpoint whose axes are sorted by importance.
+    """Propose nested budgets of given sizes.
 
-    Layers are ranked, widths are cut, and budgets of that size compared by their KL divergence from the parent on a
-    text. Weights are read a layer at a time. What was measured is kept in OUTPUT.partial until the end: the same
-    command again goes on from there.
+    The checkpoint's axes are to be sorted by importance, else a warning says so. Layers are ranked, widths are cut, and
+    budgets of that size compared by their KL divergence from the parent on a text. Weights are read a layer at a time.
+    What was measured is kept in OUTPUT.partial until the end: the same command again goes on from there.
 
     These are not the vendor's budgets; `budgets derive` finds those in checkpoints that were cut.
     """

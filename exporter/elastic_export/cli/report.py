@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False),
               help="The page.  [default: BUNDLE.html beside the bundle]")  # fmt: skip
 def report(bundle: Path, output: Path | None, evaluation: Path | None) -> None:
-    """Write a page about a bundle: what fits which card, loss where it was measured, errors, sizes, what was not run.
+    """Write one HTML page about a bundle.
 
-    One HTML file that needs nothing beside it.
+    What fits which card, loss where it was measured, errors, sizes, what was not run. The page needs nothing beside it.
     """
     check_outside("--output", output, bundle)
     page = page_of(Bundle.open(bundle), None if evaluation is None else _read(evaluation))

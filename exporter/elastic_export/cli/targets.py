@@ -31,10 +31,17 @@ Largest = Mapping[OpsMode, int | None]
 
 
 @click.command()
-@click.option("--checkpoint", metavar="DIR|REPO", help="Show what of this checkpoint fits, and how fast it could be.")
+@click.option(
+    "--checkpoint",
+    metavar="DIR|REPO",
+    help="Show what of this checkpoint fits, and how fast it could be.  [default: $ELASTIC_CHECKPOINT]",
+)
 @lenient_options
 def targets(checkpoint: str | None, ignore_tensors: tuple[str, ...], ignore_config: tuple[str, ...]) -> None:
-    """List the GPU classes: compute capability, memory, bandwidth and where the figures come from."""
+    """List the GPU classes that --target takes.
+
+    With compute capability, memory, bandwidth and where the figures come from.
+    """
     known = list(load_targets().values())
     click.echo("\n".join(_table(known)))
     folder = resolve_checkpoint(checkpoint, os.environ) if checkpoint or "ELASTIC_CHECKPOINT" in os.environ else None

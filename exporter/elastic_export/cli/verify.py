@@ -9,7 +9,7 @@ import click
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--budget", default="auto", help="Replay that one alone, or one form of it (6b.int8).  [default: all]")
+@click.option("--budget", default="auto", help="Replay this one alone, or one form of it (6b.int8).  [default: all]")
 @click.option("--require", type=click.Choice(["engine"]), help="Exit 1 where an engine could not be run.")
 @click.option(
     "--weights-folder",
@@ -17,10 +17,14 @@ import click
     help="Where the shards of a bundle with external weights are.",
 )
 @click.option(
-    "--plugins", type=click.Path(path_type=Path), help="Folder of plugin libraries.  [default: elastic-plugins]"
+    "--plugins",
+    type=click.Path(path_type=Path),
+    help="Folder of plugin libraries.  [default: the installed elastic-plugins]",
 )
-@click.option("--trust-engine", is_flag=True, help="Run the plugin libraries inside engines.")
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@click.option(
+    "--trust-engine", is_flag=True, help="Run the plugin libraries inside engines: you know who made the bundle."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def verify(
     bundle: Path,
     budget: str,
@@ -30,7 +34,10 @@ def verify(
     trust_engine: bool,
     as_json: bool,
 ) -> None:
-    """Check every digest of BUNDLE and replay its golden run: ONNX on the CPU, engines on a card of their class."""
+    """Check all files of a bundle and replay its golden runs.
+
+    Every digest is compared. ONNX files run on the CPU, engines on a card of their class, where there is one.
+    """
     from elastic_runtime.verify.bundle_verification import verify_bundle  # noqa: PLC0415  # onnxruntime is needed here only
 
     def say(text: str) -> None:
