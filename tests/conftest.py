@@ -150,6 +150,28 @@ def _translations_read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _waiting_threads_sleep() -> Iterator[None]:
+    """onnxruntime's threads spin while they wait for the next op, beside another worker that could use the processor.
+
+    What they compute, and in which parts, stays the same.
+    """
+    onnxruntime = sys.modules.get("onnxruntime")
+    if onnxruntime is None:  # nothing that was collected runs a model
+        yield
+        return
+    make = onnxruntime.SessionOptions
+
+    def sleeping() -> object:
+        options = make()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "SessionOptions", sleeping)
+        yield
+
+
 @pytest.fixture(scope="session")
 def trace_once() -> Callable[..., ir.Model]:
     """`trace_parent` with a memory: seconds for a graph's first caller. A clone for each, as passes change graphs."""
