@@ -60,6 +60,8 @@ class ElasticError(Exception):
 
 def _printable(text: str) -> str:
     """Names out of a hostile file must not steer a terminal: control characters but the line break are escaped."""
+    if text.replace("\n", "").isprintable():  # as nearly every text is
+        return text
     return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 

@@ -24,7 +24,7 @@ from elastic_runtime.format.safetensors import read_header
 from quantised_checkpoint import write_quantised
 from small_text_model import ARCH, write_source
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "exports_trace_once")
 
 Run = Callable[..., tuple[int, str, str]]
 

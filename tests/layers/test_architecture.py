@@ -31,6 +31,13 @@ def test_the_closed_form_is_the_sum_of_the_shapes(seed: int) -> None:
     for architecture in (a, random_budget(a, rng).architecture(a)):
         shapes = architecture.tensor_shapes()
         assert architecture.parameters() == sum(math.prod(shape) for shape in shapes.values())
+        states = [
+            (state, math.prod(architecture.size(axis, layer.ordinal) for axis in state.axes if axis is not None))
+            for state, layer in architecture.states()
+        ]
+        fixed = sum((4 if state.wide else 2) * elements for state, elements in states if not state.grows)
+        assert architecture.state_bytes(2) == fixed
+        assert architecture.kv_bytes_per_token(2) == sum(2 * elements for state, elements in states if state.grows)
         kinds = architecture.pattern
         assert len(shapes) == 3 + 9 * kinds.count("M") + 5 * kinds.count("*") + 3 * kinds.count("-")
 

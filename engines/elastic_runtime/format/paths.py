@@ -8,6 +8,7 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.format.records import show
 
 _MAX_PATH = 1024  # bytes; what a tar archive and every file system take
+_BAD_SIGNS = frozenset('\\:<>"|?*') | {chr(code) for code in (*range(32), 127)}
 
 
 def check_relative(text: str, where: str, *, parents: int = 0) -> str:
@@ -62,7 +63,7 @@ def _is_plain(text: str, parents: int) -> bool:
     while parents and parts[0] == ".." and len(parts) > 1:
         parts, parents = parts[1:], parents - 1
     bad_part = any(part in ("", ".", "..") for part in parts)
-    bad_sign = any(ord(sign) < 32 or ord(sign) == 127 or sign in '\\:<>"|?*' for sign in text)
+    bad_sign = not _BAD_SIGNS.isdisjoint(text)
     return not (bad_part or bad_sign or len(text.encode("utf-8", "surrogatepass")) > _MAX_PATH or not _is_unicode(text))
 
 

@@ -13,7 +13,8 @@ import dataclasses
 import math
 import types
 import typing
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union
 
 from elastic_runtime.errors import InputError
@@ -93,17 +94,27 @@ def _check_names(names: list[str], optional: dict[str, object], value: dict[Any,
 
 
 def _decode(kind: Any, value: object, where: str) -> Any:
-    origin = typing.get_origin(kind)
+    return _decoder(kind)(value, where)
+
+
+@cache
+def _decoder(kind: Any) -> Callable[[object, str], Any]:
+    """What decodes values of a type. It takes longer to find than to run, and a manifest has thousands of values."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return decode(typing.cast(type[Any], kind), value, where)
+        return partial(decode, typing.cast(type[Any], kind))
     if origin in (Union, types.UnionType):
-        return _decode_union(typing.get_args(kind), value, where)
+        return partial(_decode_union, arguments)
     if origin is Literal:
-        return _decode_choice(typing.get_args(kind), value, where)
+        return partial(_decode_choice, arguments)
     if origin is tuple:
-        return _decode_tuple(typing.get_args(kind), value, where)
+        return partial(_decode_tuple, arguments)
     if origin is dict:
-        return _decode_dict(typing.get_args(kind)[1], value, where)
+        return partial(_decode_dict, arguments[1])
+    return partial(_decode_scalar, kind)
+
+
+def _decode_scalar(kind: Any, value: object, where: str) -> Any:
     if _is_scalar(kind, value):
         return kind(value)
     raise _mismatch(where, _SCALARS[kind], value)

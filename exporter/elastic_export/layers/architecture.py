@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,6 +63,19 @@ class Architecture:
         """Layers of a kind."""
         return self.pattern.count(kind.letter)
 
+    def alike(self) -> Iterator[tuple[LayerKind, int, int]]:
+        """(kind, ordinal, how many) of the layers of a kind that are equally wide, by the first of them.
+
+        What is counted over all layers is counted over these: of hundreds there are a few, and a search for budgets
+        asks it of thousands of models.
+        """
+        for kind in KINDS:
+            own = [axis for axis in kind.axes if axis.per_layer]
+            first: dict[tuple[int, ...], list[int]] = {}
+            for ordinal in range(self.count(kind)):
+                first.setdefault(tuple(axis.of(self, ordinal) for axis in own), []).append(ordinal)
+            yield from ((kind, ordinals[0], len(ordinals)) for ordinals in first.values())
+
     def size(self, axis: Extent, ordinal: int = 0) -> int:
         """Number of indices of a tensor's axis in the ordinal-th layer of its kind."""
         return size_of(axis, self, ordinal)
@@ -94,19 +107,31 @@ class Architecture:
 
     def parameters(self) -> int:
         """Total parameters: the elements of all tensors."""
-        return sum(math.prod(shape) for shape in self.tensor_shapes().values())
+        around = sum(self._elements(tensor.axes) for tensor in (EMBEDDINGS, FINAL_NORM, HEAD))
+        return around + sum(
+            count * self._elements(tensor.axes, ordinal)
+            for kind, ordinal, count in self.alike()
+            for tensor in (LAYER_NORM, *kind.tensors)
+        )
 
     def state_bytes(self, itemsize: int) -> int:
         """Bytes of the states of fixed size of one sequence, in a model whose dtype has `itemsize` bytes."""
         return sum(
-            (4 if state.wide else itemsize) * self._elements(state, layer)
-            for state, layer in self.states()
+            count * (4 if state.wide else itemsize) * self._elements(state.axes, ordinal)
+            for kind, ordinal, count in self.alike()
+            for state in kind.states
             if not state.grows
         )
 
     def kv_bytes_per_token(self, itemsize: int) -> int:
         """Bytes that one token of one sequence adds to the states that grow, over all layers."""
-        return sum(itemsize * self._elements(state, layer) for state, layer in self.states() if state.grows)
+        return sum(
+            count * itemsize * self._elements(state.axes, ordinal)
+            for kind, ordinal, count in self.alike()
+            for state in kind.states
+            if state.grows
+        )
 
-    def _elements(self, state: State, layer: Layer) -> int:
-        return math.prod(self.size(axis, layer.ordinal) for axis in state.axes if axis is not None)
+    def _elements(self, axes: Sequence[Extent | None], ordinal: int = 0) -> int:
+        """Of a tensor or a state in the ordinal-th layer of its kind, a position's where it grows."""
+        return math.prod(self.size(axis, ordinal) for axis in axes if axis is not None)

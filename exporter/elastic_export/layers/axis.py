@@ -67,10 +67,18 @@ class Less:
     axis: Axis
     fewer: int
 
+    def of(self, widths: Any, ordinal: int = 0) -> int:
+        """Length, as `Axis.of` says it."""
+        return self.axis.of(widths, ordinal) - self.fewer
+
 
 @dataclass(frozen=True)
 class One:
     """An axis of length one."""
+
+    def of(self, widths: Any, ordinal: int = 0) -> int:
+        """Its length."""
+        return 1
 
 
 Factor = Axis | Less | One
@@ -87,7 +95,7 @@ def extent(*factors: Factor) -> Extent:
 
 def size_of(axis: Extent, model: Any, ordinal: int = 0) -> int:
     """Number of indices in the ordinal-th layer of the kind."""
-    return sum(math.prod(_length(factor, model, ordinal) for factor in span) for span in axis)
+    return sum(math.prod([factor.of(model, ordinal) for factor in span]) for span in axis)
 
 
 def kept_of(axis: Extent, parent: Any, budget: Any, ordinal: int = 0, *, last: bool = False) -> Kept:
@@ -106,14 +114,6 @@ def shape_of(axes: Sequence[Extent], model: Any, ordinal: int = 0) -> tuple[int,
     return tuple(size_of(axis, model, ordinal) for axis in axes)
 
 
-def _length(factor: Factor, model: Any, ordinal: int) -> int:
-    if isinstance(factor, One):
-        return 1
-    if isinstance(factor, Less):
-        return factor.axis.of(model, ordinal) - factor.fewer
-    return factor.of(model, ordinal)
-
-
 def _kept_span(span: Span, parent: Any, budget: Any, ordinal: int) -> Kept:
     kept = [_kept_factor(factor, parent, budget, ordinal) for factor in span]
     return reduce(lambda outer, inner: np.logical_and.outer(outer, inner).reshape(-1), kept)
@@ -121,7 +121,7 @@ def _kept_span(span: Span, parent: Any, budget: Any, ordinal: int) -> Kept:
 
 def _kept_factor(factor: Factor, parent: Any, budget: Any, ordinal: int) -> Kept:
     """A prefix of each group: the first kept/groups of its size/groups members."""
-    size = _length(factor, parent, ordinal)
+    size = factor.of(parent, ordinal)
     if not isinstance(factor, Axis) or not factor.elastic:
         return np.ones(size, bool)
     groups = factor.step(parent)

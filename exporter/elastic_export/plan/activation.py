@@ -209,7 +209,7 @@ def _logits_scratch(arch: Architecture, precision: Precision, *, max_tokens: int
 
 def _widest(arch: Architecture) -> int:
     """Channels of the widest tensor between two layers."""
-    masked = (arch.size(mask.axis, layer.ordinal) for layer in arch.layers() for mask in layer.kind.masks)
+    masked = (arch.size(mask.axis, ordinal) for kind, ordinal, _ in arch.alike() for mask in kind.masks)
     return max((*masked, arch.hidden_size))
 
 

@@ -41,7 +41,7 @@ def budget_size(
     """What the memory of a sub-model depends on; weights and activation memory are reckoned where they are not
     known.
     """
-    size = itemsize(precision)
+    size, parameters = itemsize(precision), model.parameters()
     estimate = estimated_activation(
         model,
         precision,
@@ -53,8 +53,8 @@ def budget_size(
     )
     return BudgetSize(
         name,
-        model.parameters(),
-        weight_bytes if weight_bytes is not None else model.parameters() * size,
+        parameters,
+        weight_bytes if weight_bytes is not None else parameters * size,
         model.state_bytes(size),
         model.kv_bytes_per_token(size),
         activation or estimate,

@@ -29,12 +29,12 @@
 namespace elastic {
 namespace {
 
-constexpr char kAgain[] = "copy that file again";
+constexpr char kCopyAgain[] = "copy that file again";
 
 /// What to do about a file that the system refuses with that errno.
 std::string todo_on(int error) {
   const std::string advice = advice_on(error);
-  return advice.empty() ? kAgain : advice;
+  return advice.empty() ? kCopyAgain : advice;
 }
 
 /// `error`: the errno, where there is one.
@@ -60,7 +60,7 @@ std::shared_ptr<std::byte[]> fresh_memory(std::size_t size) {
 
 void MappedFile::read(std::uint64_t offset, std::byte* into, std::size_t count) const {
   for (std::size_t done = 0; done < count;) {
-    std::string found = "its end", todo = kAgain;
+    std::string found = "its end", todo = kCopyAgain;
     const std::size_t got = read_some(offset + done, into + done, count - done, found, todo);
     if (got == 0) {
       throw InputError(path_text(path_), "bytes from " + std::to_string(offset + done) + " on", found, todo);

@@ -28,7 +28,7 @@ const char kBuild[] =
     "install elastic-plugins, or build plugins/ again with CMake and name its folder with --plugins";
 
 /// The whole number that all of `text` is.
-std::optional<int> number_of(std::string_view text) {
+std::optional<int> digits_of(std::string_view text) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool whole = error == std::errc() && end == text.data() + text.size() && value >= 0;
@@ -39,12 +39,12 @@ bool architecture_serves(const std::string& architecture, const std::string& cap
   const std::size_t dash = std::min(architecture.find('-'), architecture.size());
   const std::string_view kind =
       std::string_view(architecture).substr(std::min(dash + 1, architecture.size()));
-  const std::optional<int> made = number_of(std::string_view(architecture).substr(0, dash));
+  const std::optional<int> made = digits_of(std::string_view(architecture).substr(0, dash));
   // What CMake takes without naming any: whoever builds so knows for which card.
   if (!made) return architecture == "native" || architecture == "all" || architecture == "all-major";
   const std::size_t dot = std::min(capability.find('.'), capability.size());
-  const std::optional<int> major = number_of(std::string_view(capability).substr(0, dot)),
-                           minor = number_of(
+  const std::optional<int> major = digits_of(std::string_view(capability).substr(0, dot)),
+                           minor = digits_of(
                                std::string_view(capability).substr(std::min(dot + 1, capability.size())));
   if (!major || !minor) return false;
   const int card = *major * 10 + *minor;

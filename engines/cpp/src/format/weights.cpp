@@ -14,7 +14,7 @@
 namespace elastic {
 namespace {
 
-constexpr char kSchema[] = "elastic-weights/1", kSchemaInt8[] = "elastic-weights/2";
+constexpr char kWeights[] = "elastic-weights/1", kWeightsInt8[] = "elastic-weights/2";
 constexpr std::size_t kMaxAxes = 8;
 
 std::int64_t bytes_of(const std::vector<std::int64_t>& shape, const std::string& dtype) {
@@ -68,7 +68,7 @@ void check_slice(const StoredSlice& item, const Where& where) {
 
 /// What an input may be stored in, in a file of that version.
 std::vector<std::string_view> stored_dtypes(const std::string& schema) {
-  if (schema == kSchema) return {"bf16", "fp16", "fp32"};
+  if (schema == kWeights) return {"bf16", "fp16", "fp32"};
   return {"bf16", "fp16", "fp32", "int8"};
 }
 
@@ -133,9 +133,9 @@ const Value& only_inputs(const Value& value, const std::string& source) {
 /// The version that a file names; the first one where it names none.
 std::string schema_of(const Value& value, const std::string& source) {
   const Value* schema = find(value, "schema");
-  if (!schema || *schema == kSchema) return kSchema;
-  if (*schema == kSchemaInt8) return kSchemaInt8;
-  throw InputError(source + ": schema", in_quotes(kSchema) + " or " + in_quotes(kSchemaInt8),
+  if (!schema || *schema == kWeights) return kWeights;
+  if (*schema == kWeightsInt8) return kWeightsInt8;
+  throw InputError(source + ": schema", in_quotes(kWeights) + " or " + in_quotes(kWeightsInt8),
                    show_value(*schema), "use the elastic_runtime that wrote the bundle");
 }
 

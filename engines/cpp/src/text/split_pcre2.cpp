@@ -8,7 +8,7 @@
 namespace elastic {
 namespace {
 
-constexpr char kTodo[] = "pass token ids instead of text";
+constexpr char kIds[] = "pass token ids instead of text";
 
 struct FreePattern {
   void operator()(pcre2_code* code) const { pcre2_code_free(code); }
@@ -34,7 +34,7 @@ bool find_match(const pcre2_code* code, std::string_view text, std::size_t start
                         nullptr);
   }
   if (found == PCRE2_ERROR_NOMATCH) return false;
-  if (found < 0) throw InputError("text", "what the tokenizer's pattern can split", message_of(found), kTodo);
+  if (found < 0) throw InputError("text", "what the tokenizer's pattern can split", message_of(found), kIds);
   return true;
 }
 
@@ -53,11 +53,11 @@ SplitPattern::SplitPattern(const std::string& pattern, const std::string& where)
   PCRE2_SIZE place = 0;
   compiled_->code.reset(pcre2_compile(units_of(translated), translated.size(), PCRE2_UTF | PCRE2_UCP, &error,
                                       &place, context.get()));
-  if (!compiled_->code) throw InputError(where, "a pattern that PCRE2 reads", message_of(error), kTodo);
+  if (!compiled_->code) throw InputError(where, "a pattern that PCRE2 reads", message_of(error), kIds);
   std::uint32_t empty = 0;
   pcre2_pattern_info(compiled_->code.get(), PCRE2_INFO_MATCHEMPTY, &empty);
   if (empty != 0)
-    throw InputError(where, "a pattern that matches some text", "one that may match none", kTodo);
+    throw InputError(where, "a pattern that matches some text", "one that may match none", kIds);
   pcre2_jit_compile(compiled_->code.get(),
                     PCRE2_JIT_COMPLETE);  // only faster: a machine may have no compiler for it
 }
