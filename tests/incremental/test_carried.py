@@ -50,6 +50,11 @@ def out(tmp_path: Path, checkpoint: Path, seen: Seen) -> Iterator[Path]:
         ({}, "full with its engine; half with its engine"),
         ({"budgets": "half"}, "half with its engine"),
         ({"budgets": "half", "add": True}, "half with its engine; full, not asked for"),
+        (
+            {"budgets": "half", "add": True, "targets": "rtx4090"},
+            "half without an engine; full, 1 engine of half, not asked for",
+        ),
+        ({"budgets": "half", "add": True, "debug": True}, "full, not asked for"),
         ({"targets": TARGETS}, "full with 1 of its 2 engines; half with 1 of its 2 engines"),
         ({"max_contexts": (48,)}, "full without an engine; half without an engine"),
         ({"ops": "plugin,native"}, "full with 1 of its 2 engines; half with 1 of its 2 engines"),
@@ -73,6 +78,9 @@ def test_what_is_told_is_what_the_export_does(
     document = carried.document(job)
     assert document["engines"] == kept
     assert {*document["budgets"]} == carried.budgets | ({"full"} if options.get("add") else set())
+    engines = {budget.name: len(budget.engines) for budget in result.manifest.budgets}
+    besides = {budget.budget.name: engines[budget.budget.name] - len(budget.engines) for budget in result.budgets}
+    assert {name: count for name, count in besides.items() if count} == carried.others
 
 
 def test_only_what_is_made_is_counted(checkpoint: Path, seen: Seen, out: Path, tmp_path: Path) -> None:
