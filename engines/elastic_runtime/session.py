@@ -216,9 +216,11 @@ class Session:
             BuildError: the card failed; the session begins anew.
         """
         check_same(snapshot, self.backend, self.batch)
+        before, self._whole = self._whole, False  # until the transcript is that of the states again
         try:
             self.backend.load(snapshot.states)
         except InputError:
+            self._whole = before
             raise
         except BaseException:
             self.reset()

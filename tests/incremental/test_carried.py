@@ -50,6 +50,11 @@ def out(tmp_path: Path, checkpoint: Path, seen: Seen) -> Iterator[Path]:
         ({}, "full with its engine; half with its engine"),
         ({"budgets": "half"}, "half with its engine"),
         ({"budgets": "half", "add": True}, "half with its engine; full, not asked for"),
+        (
+            {"budgets": "half", "add": True, "targets": "rtx4090"},
+            "half without an engine; full, 1 engine of half, not asked for",
+        ),
+        ({"budgets": "half", "add": True, "debug": True}, "full, not asked for"),
         ({"targets": TARGETS}, "full with 1 of its 2 engines; half with 1 of its 2 engines"),
         ({"max_contexts": (48,)}, "full without an engine; half without an engine"),
         ({"ops": "plugin,native"}, "full with 1 of its 2 engines; half with 1 of its 2 engines"),
@@ -73,6 +78,9 @@ def test_what_is_told_is_what_the_export_does(
     document = carried.document(job)
     assert document["engines"] == kept
     assert {*document["budgets"]} == carried.budgets | ({"full"} if options.get("add") else set())
+    engines = {budget.name: len(budget.engines) for budget in result.manifest.budgets}
+    besides = {budget.budget.name: engines[budget.budget.name] - len(budget.engines) for budget in result.budgets}
+    assert {name: count for name, count in besides.items() if count} == carried.others
 
 
 def test_only_what_is_made_is_counted(checkpoint: Path, seen: Seen, out: Path, tmp_path: Path) -> None:
@@ -118,6 +126,23 @@ def test_a_machine_too_small_for_what_is_left_is_refused(checkpoint: Path, seen:
     check_machine(on_a_machine(same, space=space), same)
     with pytest.raises(BuildError, match="free for engines"):
         check_machine(on_a_machine(more, space=space), more)
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "sliced"}, INT8], ids=["shared", "sliced", "int8"])
+def test_what_is_carried_over_is_not_advised_to_be_left_out(
+    checkpoint: Path, seen: Seen, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Engines alone are built then: neither weights nor verification take what is short."""
+    job = plan(checkpoint, tmp_path / "out", verify=True, targets=TARGETS, **options)
+    stay = Carried(tmp_path / "out", frozenset(budget.name for budget in job.budgets), quantised="quantise" in options)
+    memory, disk = (on_a_machine(job, stay, space=space) for space in (1, on_a_machine(job, stay).memory))
+    assert stages(memory)[-1] == "engines"
+    with pytest.raises(BuildError) as short:
+        check_machine(memory, job)
+    assert short.value.todo.startswith("close other programs or use a larger machine; ")
+    with pytest.raises(BuildError, match="free for the bundle") as short:
+        check_machine(replace(disk, machine=replace(disk.machine, disk=Space(1, "the file system"))), job)
+    assert short.value.todo.startswith("free some space, name an --output on another disk; ")
 
 
 def test_an_int8_parent_that_is_adopted_takes_no_disk_and_is_read_for_a_budget_that_is_made(

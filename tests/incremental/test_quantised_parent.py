@@ -68,6 +68,18 @@ def test_a_budget_is_added_to_the_file_that_is_there(
         assert contents(full) == contents(tmp_path / "both")
 
 
+def test_forms_of_one_budget_that_keep_other_widths_are_told(checkpoint: Path, seen: Seen, full: Path) -> None:
+    """A program that asks for the budget would get either."""
+    run(checkpoint, full, seen, budgets="half", add=True, **INT8)
+    write_budgets(checkpoint, {**BUDGETS, "half": {"hidden_size": 16}})
+    run(checkpoint, full, seen, budgets="half", add=True)
+    told = "budget half: half.int8 and half differ in widths or layers; export the older one again, with --add"
+    assert seen.said == [told]
+    run(checkpoint, full, seen, budgets="half", add=True, **INT8)
+    assert told not in seen.said
+    assert [line for line in seen.said if "differ" in line] == []
+
+
 def test_a_budget_takes_the_place_of_another(
     tmp_path: Path, checkpoint: Path, seen: Seen, full: Path, rounded: list[str]
 ) -> None:

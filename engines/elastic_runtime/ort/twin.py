@@ -257,7 +257,10 @@ def _load(file: str) -> ModelProto:
 def _save(model: ModelProto, file: str) -> None:
     """Whole or not at all: what lay there before stays. Raises BuildError where there is no room, else InputError."""
     try:
-        _write_whole(model, Path(os.path.realpath(file)))  # a link stays one
+        if (path := Path(file)).exists() and not path.is_file():  # a pipe or a device is no name to be exchanged
+            onnx.save(model, path)
+        else:
+            _write_whole(model, Path(os.path.realpath(file)))  # a link stays one
     except OSError as error:
         found = error.strerror or str(error)
         if error.errno in NO_ROOM:
@@ -272,9 +275,6 @@ def _save(model: ModelProto, file: str) -> None:
 
 
 def _write_whole(model: ModelProto, path: Path) -> None:
-    if path.exists() and not path.is_file():  # a pipe or a device is no name to be exchanged
-        onnx.save(model, path)
-        return
     part = path.with_name(f".{os.getpid()}-{path.name}")  # onnx goes by the suffix
     try:
         onnx.save(model, part)

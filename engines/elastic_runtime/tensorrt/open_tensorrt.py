@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -248,11 +249,12 @@ def _load(
 @contextmanager
 def _frames_cleared() -> Iterator[None]:
     """Around work whose error would keep alive what its frames hold: that has to end before the device does."""
+    before = sys.exc_info()[1]  # what the caller is handling is the caller's
     try:
         yield
     except BaseException as error:
         each: BaseException | None = error
-        while each is not None:
+        while each is not None and each is not before:
             clear_frames(each.__traceback__)
             each = each.__context__
         raise

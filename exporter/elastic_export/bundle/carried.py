@@ -10,6 +10,7 @@ from typing import Any
 
 from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.fingerprint import fingerprint
+from elastic_export.bundle.merge import staying_engines
 from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.standing import Standing
 from elastic_export.layers.budget import Budget
@@ -27,6 +28,7 @@ class Carried:
         budgets: names of those whose ONNX file, weights and evidence stay.
         engines: of each budget that is asked for, those that stay.
         besides: names of budgets that are not asked for and stay (`--add`).
+        others: of budgets that are asked for, how many engines stay that are not (`--add`).
         quantised: whether the parent in eight bits stays.
         unread: bytes of files, the checkpoint's shards among them, that are read to see whether all that is so.
     """
@@ -35,6 +37,7 @@ class Carried:
     budgets: frozenset[str] = frozenset()
     engines: Mapping[str, tuple[EngineJob, ...]] = field(default_factory=dict)
     besides: tuple[str, ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
     quantised: bool = False
     unread: int = 0
 
@@ -53,7 +56,9 @@ class Carried:
             return ""
         parts = [text for budget in job.budgets if (text := self._of(job, budget))]
         parts += ["the parent in eight bits"] if self.quantised else []
-        parts += [f"{', '.join(self.besides)}, not asked for"] if self.besides else []
+        others = [f"{count} engine{'s' * (count > 1)} of {name}" for name, count in self.others.items()]
+        besides = ", ".join((*self.besides, *others))
+        parts += [f"{besides}, not asked for"] if besides else []
         return f"carried over from {self.folder}: {'; '.join(parts) or 'nothing'}"
 
     def document(self, job: ExportJob) -> dict[str, Any]:
@@ -86,17 +91,26 @@ def carried_over(job: ExportJob) -> Carried:
     options, protect = job.options, () if job.demo else (job.checkpoint.path,)
     with os_errors_explained(options.output):
         folder, manifest = check_output(options.output, force=options.force, protect=protect)
-    if manifest is None or options.debug:  # which makes everything
-        return Carried(None if manifest is None else folder)
+    if manifest is None:
+        return Carried()
+    besides, others = _not_asked_for(job, manifest) if options.add else ((), {})
+    if options.debug:  # which makes everything that is asked for
+        return Carried(folder, besides=besides, others=others)
     with remembering_digests(distrust=options.distrust) as digests:
         old = _Glance(job, folder, manifest, digests)
         budgets = frozenset(budget.name for budget in job.budgets if old.model(budget))
         engines = {budget.name: old.engines(budget) for budget in job.budgets}
         quantised = bool(old.quantised)
-        asked = {budget.name for budget in job.budgets}
-        besides = tuple(b.name for b in manifest.budgets if b.name not in asked) if options.add else ()
         unread = old.unread() if budgets or quantised else 0
-    return Carried(folder, budgets, engines, besides, quantised, unread)
+    return Carried(folder, budgets, engines, besides, others, quantised, unread)
+
+
+def _not_asked_for(job: ExportJob, manifest: Manifest) -> tuple[tuple[str, ...], dict[str, int]]:
+    """What `--add` keeps beside what is asked for, whoever made it: budgets, and of others how many engines."""
+    asked = [budget.name for budget in job.budgets]
+    staying = {name: len(staying_engines(manifest, name, job.asked(name))) for name in asked}
+    besides = tuple(budget.name for budget in manifest.budgets if budget.name not in asked)
+    return besides, {name: count for name, count in staying.items() if count}
 
 
 class _Glance(Standing):

@@ -201,7 +201,7 @@ def check_machine(found: Forecast, job: ExportJob) -> None:
         expected = f"about {size_text(found.memory)} free for {found.largest.name}"
         raise _short("memory", expected, memory, _less_memory(found, job))
     if disk is not None and found.disk > disk.free:
-        raise _short("disk", f"{size_text(found.disk)} free for the bundle", disk, _less_disk(job))
+        raise _short("disk", f"{size_text(found.disk)} free for the bundle", disk, _less_disk(found, job))
 
 
 def _short(what: str, expected: str, space: Space, ways: Sequence[str]) -> BuildError:
@@ -212,10 +212,11 @@ def _short(what: str, expected: str, space: Space, ways: Sequence[str]) -> Build
 def _less_memory(found: Forecast, job: ExportJob) -> list[str]:
     """Ways out, those that help alone."""
     ways, free = [], found.machine.memory.free if found.machine.memory else 0
+    verifies = any(stage.name == "verify" for stage in found.stages)
     others = max(stage.memory for stage in found.stages if stage.name != "verify")
-    if job.options.verify and others <= free:
+    if verifies and others <= free:
         ways.append(f"leave verification out (--no-verify, {size_text(others)})")
-    if job.options.verify and len(job.budgets) > 1:
+    if verifies and len(found.carried.made(job)) > 1:
         ways.append("ask for one budget at a time, the others with --add")
     if job.options.weights == "embedded":
         ways.append("use --weights sliced")
@@ -224,13 +225,13 @@ def _less_memory(found: Forecast, job: ExportJob) -> list[str]:
     return [*ways, "close other programs or use a larger machine"]
 
 
-def _less_disk(job: ExportJob) -> list[str]:
+def _less_disk(found: Forecast, job: ExportJob) -> list[str]:
     ways = ["free some space", "name an --output on another disk"]
-    if job.eight_bits is not None:
+    if job.eight_bits is not None and not found.carried.quantised:
         ways.append("leave out --quantize, whose file takes the most of it")
     if _copied_bytes(job):
         ways.append("name one on the checkpoint's own file system, where shards are linked, or use --external-weights")
-    if job.options.weights != "shared":
+    if job.options.weights != "shared" and found.carried.made(job):
         ways.append("use --weights shared" if job.precision == job.checkpoint.dtype else "ask for fewer budgets")
     return ways
 

@@ -117,6 +117,21 @@ def check_same(old: Manifest, new: Manifest) -> None:
         check_same_shard(old, entry)
 
 
+def unlike_forms(manifest: Manifest) -> tuple[str, ...]:
+    """What to say of budgets that the bundle has in forms which are not of one sub-model: whoever asks for such a
+    budget gets either. No reason to refuse: of two forms one is made first.
+    """
+    forms: dict[str, list[BudgetEntry]] = {}
+    for entry in manifest.budgets:
+        forms.setdefault(entry.budget, []).append(entry)
+    return tuple(
+        f"budget {name}: {' and '.join(entry.name for entry in entries)} differ in widths or layers; export the older "
+        "one again, with --add"
+        for name, entries in forms.items()
+        if any((entry.kept_layers, entry.widths) != (entries[0].kept_layers, entries[0].widths) for entry in entries)
+    )
+
+
 def check_same_shard(old: Manifest, entry: FileEntry) -> None:
     """Whether a file of the parent may be added to `old`: budgets that stay hold offsets into the one of that path.
     Raises InputError.

@@ -35,6 +35,7 @@ from elastic_export.bundle.merge import (
     is_graph_file,
     options_of,
     staying_engines,
+    unlike_forms,
 )
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
@@ -236,6 +237,8 @@ class BundleWriter:
         if self._add and self.previous is not None:
             manifest = carry_over(self.previous, manifest, self.output, self.path, self._keep_file, self._say)
         manifest = ordered(replace(manifest, options=options_of(manifest)))
+        for remark in unlike_forms(manifest):
+            self._say(remark)
         text = manifest.to_json()
         check_readable(text)
         (self.path / NAME).write_text(text, "utf-8")

@@ -309,6 +309,10 @@ def test_a_twin_goes_to_what_is_no_file_as_well(tmp_path: Path, capsys: pytest.C
     (tmp_path / "folder").mkdir()
     assert main([str(tmp_path / "model.onnx"), str(tmp_path / "folder")]) == 2
     assert "/folder: expected a file that can be written, found Is a directory" in capsys.readouterr().err
+    command = [sys.executable, "-B", "-m", "elastic_runtime.ort.twin", tmp_path / "model.onnx", "/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, check=False)  # what that leads to has no path
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == float32_twin(onnx.load(tmp_path / "model.onnx")).SerializeToString()
 
 
 def test_the_command_refuses_a_twin_that_no_file_holds(

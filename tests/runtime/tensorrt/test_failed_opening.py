@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -126,3 +127,22 @@ def test_whichever_call_fails_nothing_is_left(
         "IExecutionContext.set_tensor_address",
         "IExecutionContext.set_input_shape",
     } <= set(places.values())
+
+
+def test_what_the_program_was_handling_keeps_its_frames(open_with: Callable[[Fuse], tuple[Any, Device]]) -> None:
+    """They are not of the opening, and somebody may look at them yet."""
+
+    def of_the_program(known: str) -> None:
+        raise LookupError(known)
+
+    def locals_after_an_opening() -> dict[str, Any]:
+        try:
+            of_the_program("a local")
+        except LookupError as error:
+            raised, _ = open_with(Fuse(_of_the_card, 3))
+            assert isinstance(raised, BuildError)
+            [*_, (frame, _)] = walk_tb(error.__traceback__)
+            return dict(frame.f_locals)
+        raise AssertionError
+
+    assert locals_after_an_opening() == {"known": "a local"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,43 @@ def test_a_session_does_not_go_on_from_states_that_nobody_knows(rig: SumRig, fai
     _left(session, lambda: session.prefill([[1, 2]]))
     session.reset()
     np.testing.assert_array_equal(session.prefill([[1, 2, 3, 4]]), wanted)
+
+
+class Interrupted:
+    """What a snapshot says, where Ctrl-C comes up just then."""
+
+    def __iter__(self) -> Iterator[None]:
+        raise KeyboardInterrupt
+
+
+def test_a_restore_that_was_interrupted_is_no_place_to_go_on_from(rig: SumRig) -> None:
+    """The states are the snapshot's by then, and the transcript is not."""
+    session = Session(rig.backend)
+    session.prefill([[1, 2]])
+    kept = session.snapshot()
+    session.prefill([[3]])
+    with pytest.raises(KeyboardInterrupt):
+        session.restore(replace(kept, pending=Interrupted()))  # type: ignore[arg-type]
+    assert not session.whole
+    with pytest.raises(InputError, match=TOLD):
+        session.decode([4])
+    session.restore(kept)
+    assert session.whole
+
+
+def test_a_restore_that_is_refused_changes_nothing(rig: SumRig, failing_once: Callable[[], None]) -> None:
+    session = Session(rig.backend)
+    session.prefill([[1, 2]])
+    closed = session.snapshot()
+    closed.close()
+    with pytest.raises(InputError):
+        session.restore(closed)
+    assert session.whole
+    failing_once()
+    _left(session, lambda: session.decode([3]))
+    with pytest.raises(InputError):
+        session.restore(closed)
+    assert not session.whole
 
 
 def test_another_thread_does_not_come_between(rig: SumRig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,7 @@ class Backend {
   virtual const SessionShape& shape() const = 0;
 
   /// T of the next call where a row has `wanted` tokens to feed and `most` fit behind every row, both at
-  /// least
-  /// 1. At most `most` and max_tokens; more than `wanted` is padding, where another T would cost more.
+  /// least 1. At most `most` and max_tokens; more than `wanted` is padding, where another T would cost more.
   virtual std::int64_t call_size(std::int64_t wanted, std::int64_t most) const {
     return std::min({wanted, most, shape().max_tokens});
   }
