@@ -53,6 +53,7 @@ MUTATIONS = {
     "y stored by the next chunk's scalars": broken("staged_(stage * kStaged * kChunk)", "staged_(0)", SCALARS),
     "weighted parts in each other's place": broken("row_part * (row_part + 1) / 2 + part", "row_part + part"),
     "a part of tokens not weighed": broken(", weigh_rows<0>(stage, scalars);", ";"),
+    "diagonal taken for what is before it": broken("if (part == kRow)", "if (part > kRow)"),
     "a part's own tokens left out": broken("k <= m; ++k", "k < m; ++k"),
     "x taken for its transpose": broken(
         "transpose(x[k], of_x);",
@@ -66,6 +67,7 @@ MUTATIONS = {
     "state not decayed": broken("multiply(state.at, scalars.factor());", ""),
     "state of tokens not weighed": broken("scale_columns<Operand>(x[k], weight)", "x[k]"),
     "state without its unit": broken("inverse_power(into_unit_);", "1.f;", SCALARS),
+    "state in another unit than the scalars'": broken("weighing.begin(bound,", "weighing.begin(2.f * bound,"),
     "state of another warp's channels": broken("view.state + first_channel * rows", "view.state"),
     "channels of the state past the block's": broken("channel < channels && row < rows", "row < rows"),
     "rows of the state past N": broken("channel < channels && row < rows", "channel < channels"),
