@@ -86,12 +86,12 @@ SUITE = (*RESIDENT_SUITE, "chunks resident, P=56", "chunks resident, length=0 of
 #: Of what y is multiplied by, which chunk_resident loads itself. A load of too much is wrong where memory ends:
 #: only the sanitizer sees it.
 GATE = {
-    "gate of the chunk's first token": broken("(token(0, 0) < last ? token(0, 0) : last)", "0"),
     "gate past the last token": broken("(token(0, 0) < last ? token(0, 0) : last)", "token(0, 0)"),
+    "gate of the chunk's first token": broken("(token(0, 0) < last ? token(0, 0) : last)", "0"),
     "gate further past the last token": broken("if (token(0, 0) + (i + 1) * 8 <= last) at =", "at ="),
+    "gate past the token's row": broken("output.load(at + n * 8)", "output.load(at + n * 48)"),
     "gate of the token before the last": broken("(i + 1) * 8 <= last)", "(i + 1) * 8 < last)"),
     "gate of one half of the channels": broken("output.load(at + n * 8)", "output.load(at)"),
-    "gate past the token's row": broken("output.load(at + n * 8)", "output.load(at + n * 48)"),
     "gate of another row": broken("raw[m][r][n]);", "raw[m][0][n]);"),
 }
 GATE_SUITE = ("chunks resident, gated, smallest", "chunks resident, gated, P=56")
