@@ -105,7 +105,7 @@ class Scanning {
     state.store(view.state_out + first_channel * rows, channels, rows, unit);
   }
   // What the chunk's y needs besides products. Past the last token that one is loaded again; past the head's channels
-  // whatever follows them: z is not the end of its row.
+  // whatever follows them, up to 40 elements: behind z its row has x, B, C and dt, 52 at least.
   ELASTIC_D void load(int first, const Tiles& tiles, int stage) {
     const int last = chunk_tokens(block, first) - 1;
     auto at = output.address(first + (token(0, 0) < last ? token(0, 0) : last), channel(0));

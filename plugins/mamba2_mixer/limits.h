@@ -22,7 +22,7 @@ constexpr int kMaxChunkHeadDim = 128;
 
 constexpr int kMaxGridAxis = 65535;  // of the second and third axis
 constexpr int kMaxBatch = kMaxGridAxis;
-constexpr int kMaxGroups = kMaxGridAxis;
+constexpr int kMaxGroups = 65535;  // of no axis; with T they are one of the first axis, which select.cpp checks
 constexpr int kMaxTokens = kMaxGridAxis * kConvTokens;
 
 // Floats of scratch memory of a call, whichever kernel runs: x|B|C [B, T, dc] and dt [B, H, T] of a prefill, of which

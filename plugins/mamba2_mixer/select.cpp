@@ -6,6 +6,7 @@ namespace elastic::mamba2 {
 namespace {
 
 constexpr int64_t kMaxElements = INT32_MAX;     // of one row: kernels index inside a row with int
+constexpr int64_t kMaxFirstAxis = INT32_MAX;    // of a grid
 constexpr int64_t kMaxBytes = INT64_MAX;        // of a call's tensors
 constexpr int64_t kMaxBytesPerElement = 4 * 4;  // float32, and a factor for what is more than `projected`
 
@@ -71,7 +72,7 @@ std::string check_shape(const Shape& s) {
   const int64_t inner = static_cast<int64_t>(s.heads) * s.head_dim;
   const int64_t row = 2 * inner + 2 * static_cast<int64_t>(s.groups) * s.state_size + s.heads;
   range("elements of one token", row * kMaxTaps, 1, kMaxElements);
-  range("groups of a row's tokens", static_cast<int64_t>(s.tokens) * s.groups, 1, INT32_MAX);
+  range("groups of a row's tokens", static_cast<int64_t>(s.tokens) * s.groups, 1, kMaxFirstAxis);
   range("elements of the counters", static_cast<int64_t>(s.batch) * s.groups, 1, kMaxElements);
   range("tokens of all rows", static_cast<int64_t>(s.batch) * s.tokens, 1, kMaxBytes / kMaxBytesPerElement / row);
   return fault;

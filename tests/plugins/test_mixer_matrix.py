@@ -23,6 +23,8 @@ from mamba2_mixer.testing.cases import (
 from mamba2_mixer.testing.runner import CaseError, run_case
 
 MATRIX = matrix()
+#: Each in its own way, to the same bounds.
+ON_TENSOR_CORES = ["chunk_prefill", "chunk_prefill_resident"]
 
 
 def check(case: Case, runner: Path, folder: Path) -> None:
@@ -60,9 +62,10 @@ def test_how_a_prompt_is_cut_does_not_matter(case_runner: Path, tmp_path: Path) 
         np.testing.assert_allclose(np.concatenate(other.y, 1), results[0].y[0], rtol=0, atol=2e-6)
 
 
-def test_a_call_from_the_state_of_another_is_one_long_call(case_runner: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", ON_TENSOR_CORES)
+def test_a_call_from_the_state_of_another_is_one_long_call(kernel: str, case_runner: Path, tmp_path: Path) -> None:
     """On tensor cores, where a cut moves the chunks: each way is within the contract's bounds of float64."""
-    whole = Case(calls=((130,),), kernel="chunk_prefill")
+    whole = Case(calls=((130,),), kernel=kernel)
     data = make_data(whole)
     wanted, bounds = expected(whole, data), tolerances(whole)
     for cut in ((130,), (64, 66), (65, 65), (100, 30), (1, 63, 2, 64)):
@@ -82,15 +85,16 @@ def _run(case: Case, data: Data, runner: Path, folder: Path) -> Result:
     return run_case([str(runner)], case, folder, data)[1]
 
 
+@pytest.mark.parametrize("kernel", ON_TENSOR_CORES)
 @pytest.mark.parametrize("seed", range(4))
 def test_large_decays_on_tensor_cores_lose_what_rounded_operands_lose(
-    seed: int, case_runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, kernel: str, case_runner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With dt of 60 a token's y is its own D x + dt (C . B) x, and where C . B cancels it is as wrong as B and C are.
 
     So the float64 scan of x, B and C in float16 is the measure: whoever keeps them in two bytes does no better.
     """
-    case = replace(MATRIX["chunks large decay"], seed=seed)
+    case = replace(MATRIX["chunks large decay"], kernel=kernel, seed=seed)
     data, found = run_case([str(case_runner)], case, tmp_path)
     exact = reference.causal_conv
     monkeypatch.setattr(
@@ -102,7 +106,7 @@ def test_large_decays_on_tensor_cores_lose_what_rounded_operands_lose(
     assert errors(case, data, found)["y"] <= 1.3 * errors(case, data, inevitable)["y"]
 
 
-@pytest.mark.parametrize("kernel", ["chunk_prefill", "chunk_prefill_resident"])
+@pytest.mark.parametrize("kernel", ON_TENSOR_CORES)
 def test_a_large_state_dies_out_under_tokens_of_nothing(kernel: str, case_runner: Path, tmp_path: Path) -> None:
     """The old state's unit over the next one's is beyond float32, and the decay is zero."""
     case = Case(calls=((70,),), kernel=kernel, decay="large")
@@ -121,7 +125,7 @@ def test_a_large_state_dies_out_under_tokens_of_nothing(kernel: str, case_runner
 
 
 def test_order_of_threads_does_not_change_a_bit(case_runner: Path, tmp_path: Path) -> None:
-    chunks = [(((66, 9),), kernel) for kernel in ("chunk_prefill", "chunk_prefill_resident")]
+    chunks = [(((66, 9),), kernel) for kernel in ON_TENSOR_CORES]
     for calls, kernel in (((1, 1),), "auto"), (((17, 9),), "auto"), *chunks:
         seen = {
             b"".join(t.tobytes() for t in (*(y[r, :n] for y in res.y for r, n in enumerate(calls[0])), res.ssm_state))

@@ -121,6 +121,15 @@ def test_a_heads_last_block_has_place_for_its_units(probe: Path) -> None:
         assert -(-last // 8) * 8 // 2 + 1 <= last, (head_dim, width)
 
 
+def test_what_a_block_loads_past_its_head_is_of_the_same_token(probe: Path) -> None:
+    """chunk_resident.cuh loads z of all channels that a block could have: behind z lie x, B, C and dt, of four heads
+    and one group at least."""
+    sizes, heads, state = range(8, 132, 4), 4, 8
+    for head_dim, width in zip(sizes, widths(probe, sizes), strict=True):
+        past = -(-head_dim // width) * width - head_dim
+        assert past <= heads * head_dim + 2 * state + heads, (head_dim, width)
+
+
 def widths(probe: Path, head_dims: Iterable[int]) -> list[int]:
     """Channels of a block of chunk_prefill, by head size."""
     lines = (" ".join(map(str, [*{**SHAPE, "head_dim": size}.values(), H200, 2, 9])) for size in head_dims)

@@ -317,4 +317,6 @@ def resident_rows() -> dict[str, Case]:
     rows["gated, P=56"] = replace(gated, heads_per_group=4, head_dim=56)
     rows["gated, P=100, 65 of 201"] = replace(gated, head_dim=100, calls=((65, 0),), pad_to=201)
     rows["gated, scale=1e5"] = replace(gated, scale=1e5)
+    # The shortest rows of `projected`, and the widest block for its head: what is loaded past it lies nowhere else.
+    rows["gated, smallest"] = replace(gated, calls=((65,),), head_dim=8, state_size=8, groups=1, heads_per_group=4)
     return {f"resident, {name}": case for name, case in rows.items()}
