@@ -194,7 +194,10 @@ def test_a_quantiser_that_rounds_otherwise_is_refused_by_the_first_file(
             run(checkpoint, out, seen, budgets="half", add=True, verify=True, **INT8)
         assert len(rounded) < len(first)
         assert (seen.built, seen.verified, contents(out)) == ([], [], before)
-        assert seen.said == ["the parent in eight bits: made again: another exporter"]
+        again, left = seen.said
+        assert again == "the parent in eight bits: made again: another exporter"
+        assert left.startswith(f"{tmp_path}/.out.quantised: ")  # a model's size, and no word of it but this
+        assert " of an export that did not end; the next one that quantises takes up or removes it" in left
     run(checkpoint, out, seen, budgets="half", **INT8)
     assert Bundle.open(out, "digests")
 

@@ -72,17 +72,20 @@ class Unfinished:
                 with suppress(OSError):  # something of somebody's
                     path.rmdir()
 
-    def close(self) -> None:
-        """Let go of the locks; what is there stays for the next export."""
+    def close(self) -> bool:
+        """Let go of the locks; what is there stays for the next export. Returns whether any folder was worked in."""
+        worked = bool(self._folders)
         for _, lock in self._folders.values():
             if lock is not None:
                 os.close(lock)
         self._folders.clear()
+        return worked
 
 
 def tell_what_is_left(output: Path, say: Callable[[str], None]) -> None:
-    """For an export that quantises nothing: what one that ended has left there may have the size of a model. It stays,
-    as hours of work may be in it. What another export works on is not told.
+    """For an export that quantises nothing, or fails: what one that ended has left there may have the size of a model.
+
+    It stays, as hours of work may be in it. What another export works on is not told.
     """
     folder, sizes = _place(output, UNFINISHED), list[int]()
     with suppress(OSError):  # of a folder that we may not look into; nobody asked for this

@@ -107,9 +107,11 @@ class BundleWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._digests.close()
-        self._unfinished.close()
+        worked_beside = self._unfinished.close()
         if self._stage is not None:
             self._stage.close()
+        if error is not None and worked_beside:
+            tell_what_is_left(self.output, self._say)
         if isinstance(error, OSError) and (shown := explain_os_error(error, self._named, rights=False)):
             raise shown from error
 
