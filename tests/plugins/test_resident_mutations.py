@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from mamba2_mixer.testing.cases import matrix
-from mamba2_mixer.testing.runner import QUICK, HostBuild
+from mamba2_mixer.testing.runner import PLUGINS, QUICK, HostBuild
 from mutants import CHUNK, RESIDENT, Mutation, build_mutant, catch, check_patterns, why_caught
-from patches import every_third
+from patches import every_third, pattern
 from test_chunk_mutations import RESIDENT_SUITE, SCALARS
 
-FILE = "chunk_resident.cuh"
+#: Of no other kernel.
+OWN = ("chunk_resident.cuh", "resident_scanning.cuh", "resident_tiles.cuh", "resident_weighing.cuh")
 WRITE = "weighing.write(i + 1, ChunkScalars(scalar_values, (i + 1) % 2));"
 
 
-def broken(old: str, new: str, file: str = FILE) -> Mutation:
-    # Of a function that both units have, linked programs have one.
-    return Mutation(file, old, new, (RESIDENT,) if file == FILE else (CHUNK, RESIDENT))
+def broken(old: str, new: str, shared: str = "") -> Mutation:
+    """In the file that both kernels have, or in the one of chunk_resident's own that has these lines."""
+    if shared:  # of a function that two units have, linked programs have one
+        return Mutation(shared, old, new, (CHUNK, RESIDENT))
+    texts = {name: (PLUGINS / "mamba2_mixer" / name).read_text() for name in OWN}
+    return Mutation(next(name for name, text in texts.items() if re.search(pattern(old), text)), old, new, (RESIDENT,))
 
 
 MUTATIONS = {
