@@ -22,7 +22,7 @@ from cached_attention.testing import runner as attention  # noqa: E402
 from cached_attention.testing.cases import Case, Data, Result  # noqa: E402
 from kept_builds import PREFIX, claimed  # noqa: E402
 from library_build import HEADERS, LIBRARY, REPORT, build_library  # noqa: E402
-from mamba2_mixer.testing.runner import MAIN, QUICK, HostBuild, sources_digest  # noqa: E402
+from mamba2_mixer.testing.runner import MAIN, QUICK, RACES, HostBuild, sources_digest  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -129,6 +129,20 @@ def attention_library(quick_attention_objects: dict[str, Path], tmp_path_factory
     objects = [path for source, path in quick_attention_objects.items() if source != attention.MAIN]
     folder = tmp_path_factory.mktemp("host_library")
     return attention.QUICK.link(objects, folder / "libelastic_attention_host.so", shared=True)
+
+
+@pytest.fixture(scope="session")
+def race_objects(kept: Kept) -> dict[str, Path]:
+    """Object files of case_runner by source, under the thread sanitizer, all activation types."""
+    return _objects(kept, "race_objects", HostBuild(watch=RACES))
+
+
+@pytest.fixture(scope="session")
+def race_attention_objects(kept: Kept) -> dict[str, Path]:
+    """Object files of attention_cases by source, under the thread sanitizer, float16 only."""
+    return _objects(
+        kept, "race_attention_objects", attention.AttentionBuild(float16_only=True, watch=RACES), attention.MAIN
+    )
 
 
 @pytest.fixture(scope="session")

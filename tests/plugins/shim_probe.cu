@@ -1,4 +1,5 @@
-// Small kernels with known faults, and the shim's conversions, for test_host_shim.py: shim_probe WHAT.
+// Small kernels with known faults, and the shim's conversions, for test_host_shim.py and test_races.py:
+// shim_probe WHAT.
 #include <cstdio>
 #include <cstring>
 
@@ -82,6 +83,65 @@ __global__ void meetings(float* out) {
   out[threadIdx.x] = values[63 - threadIdx.x];
 }
 __global__ void global_past_the_end(float* out) { out[threadIdx.x + 1] = 1.f; }
+// A shuffle brings a value and orders no other.
+__global__ void ordered_by_a_shuffle(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  values[threadIdx.x] = 1.f;
+  __shfl_xor_sync(kAllLanes, 1.f, 1);
+  out[threadIdx.x] = values[threadIdx.x ^ 1];
+}
+// The same of ldmatrix, whose rows other lanes write.
+__global__ void rows_of_other_lanes(float* out) {
+  ELASTIC_SHARED(uint32_t, rows, 64 * 4);
+  for (int i = 0; i < 4; ++i) rows[threadIdx.x * 4 + i] = threadIdx.x;
+  uint32_t pairs[4];
+  load_matrices<false>(rows + threadIdx.x * 4, pairs);
+  out[threadIdx.x] = static_cast<float>(pairs[0]);
+}
+// What is copied is read before it is waited for, or copied over after; the thread alone sees all of it.
+__global__ void copy_read_early(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  copy_async<4>(values + threadIdx.x, out + threadIdx.x);
+  commit_async();
+  const float early = values[threadIdx.x];
+  wait_async<0>();
+  out[threadIdx.x] = early;
+}
+__global__ void copy_waited_for_by_another(float* out) {
+  ELASTIC_SHARED(float, values, 64);
+  copy_async<4>(values + threadIdx.x, out + threadIdx.x);
+  commit_async();
+  __syncthreads();
+  const float early = values[63 - threadIdx.x];
+  wait_async<0>();
+  __syncthreads();
+  out[threadIdx.x] = early;
+}
+// The last block to come adds what all have left, once with the fence and once without.
+template <bool kFence>
+__global__ void last_block(float* out, unsigned* counter) {
+  out[blockIdx.x * 64 + threadIdx.x] = 1.f;
+  ELASTIC_SHARED(unsigned, before, 1);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    before[0] = atomic_inc_release(counter, gridDim.x - 1);
+    if constexpr (kFence) fence_acquire();
+  }
+  __syncthreads();
+  if (before[0] != gridDim.x - 1) return;
+  float sum = 0.f;
+  for (unsigned block = 0; block < gridDim.x; ++block) sum += out[block * 64 + threadIdx.x];
+  out[threadIdx.x] = sum;
+}
+// A load that may pass the barrier before it.
+__global__ void constant_that_is_written(float* out) {
+  const float mine = static_cast<float>(threadIdx.x);
+  out[threadIdx.x] = mine;
+  __syncthreads();
+  const float other = load_constant(out + (threadIdx.x ^ 1));
+  __syncthreads();
+  out[threadIdx.x] = other;
+}
 __global__ void halves(std::uint16_t* out, const float* in) {
   const unsigned i = blockIdx.x * 64 + threadIdx.x;
   out[2 * i] = from_float<float16>(in[i]).bits;
@@ -99,6 +159,20 @@ void show(void (*kernel)(float*)) {
   (void)launch(kernel, dim3(1), dim3(64), nullptr, static_cast<float*>(out));
   for (int i = 0; i < 64; ++i) std::printf("%g\n", static_cast<float*>(out)[i]);
   (void)cudaFree(out);
+}
+
+template <bool kFence>
+void show_last_block() {
+  constexpr int kBlocks = 5;
+  void *out, *counter;
+  (void)cudaMalloc(&out, kBlocks * 64 * sizeof(float));
+  (void)cudaMalloc(&counter, sizeof(unsigned));
+  (void)cudaMemset(counter, 0, sizeof(unsigned));
+  (void)launch(last_block<kFence>, dim3(kBlocks), dim3(64), nullptr, static_cast<float*>(out),
+               static_cast<unsigned*>(counter));
+  for (int i = 0; i < 64; ++i) std::printf("%g\n", static_cast<float*>(out)[i]);
+  (void)cudaFree(out);
+  (void)cudaFree(counter);
 }
 
 // Floats from standard input to both narrow types; then all narrow values to float.
@@ -133,6 +207,13 @@ int main(int count, char** words) {
   if (std::strcmp(what, "one_meeting_of_two") == 0) show(meetings<1, 1, 1>);
   if (std::strcmp(what, "meetings_of_half_a_block") == 0) show(meetings<1, 1, 2, 32>);
   if (std::strcmp(what, "global_past_the_end") == 0) show(global_past_the_end);
+  if (std::strcmp(what, "ordered_by_a_shuffle") == 0) show(ordered_by_a_shuffle);
+  if (std::strcmp(what, "rows_of_other_lanes") == 0) show(rows_of_other_lanes);
+  if (std::strcmp(what, "copy_read_early") == 0) show(copy_read_early);
+  if (std::strcmp(what, "copy_waited_for_by_another") == 0) show(copy_waited_for_by_another);
+  if (std::strcmp(what, "last_block") == 0) show_last_block<true>();
+  if (std::strcmp(what, "last_block_without_a_fence") == 0) show_last_block<false>();
+  if (std::strcmp(what, "constant_that_is_written") == 0) show(constant_that_is_written);
   if (std::strcmp(what, "convert") == 0) convert();
   return 0;
 }

@@ -82,7 +82,7 @@ def test_a_wrong_kernel_is_not_timed_and_fails_the_run(
     text = source.read_text()
     assert text.count("silu(") > 0
     source.write_text(text.replace("silu(", "0.5f + silu("))
-    build = type(QUICK)(float32_only=True, sanitize=False, optimize=False, strict=False, plugins=broken)
+    build = type(QUICK)(float32_only=True, watch=(), optimize=False, strict=False, plugins=broken)
     launch = "mamba2_mixer/launch_float32.cu"
     objects = {**quick_objects, **build.compile([launch], tmp_path)}
     library = [path for name, path in objects.items() if name != MAIN]

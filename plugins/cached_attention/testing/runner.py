@@ -29,13 +29,13 @@ class AttentionBuild(HostBuild):
         """Translation units of the library and the shim."""
         return (*SHIM, *(s for s in SOURCES if not (self.float16_only and s == NARROWER)))
 
-    def flags(self) -> list[str]:
-        """The options of g++."""
-        return [*super().flags(), *(["-DELASTIC_FLOAT16_ONLY"] if self.float16_only else [])]
+    def flags(self, source: str = "") -> list[str]:
+        """The options of g++ for `source`."""
+        return [*super().flags(source), *(["-DELASTIC_FLOAT16_ONLY"] if self.float16_only else [])]
 
 
 #: Made in a moment, for what needs neither sanitizers nor both types.
-QUICK = AttentionBuild(float16_only=True, sanitize=False)
+QUICK = AttentionBuild(float16_only=True, watch=())
 
 ATTENTION = Runs(make_data, write_case, read_result)
 run_case, run_cases = ATTENTION.run_case, ATTENTION.run_cases

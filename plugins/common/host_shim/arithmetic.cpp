@@ -1,28 +1,45 @@
 // What the instructions of a card compute: products of fragments, and the narrow types.
 #include "cuda_shim.h"
+#include "races.h"
 
 namespace elastic {
 
 namespace {
 
+// What a lane gives to ldmatrix, and what it gets.
+struct Row {
+  std::uint32_t pairs[4];
+  const unsigned char* at;
+};
+static_assert(sizeof(Row) <= shim::kLaneBytes, "what a lane exchanges");
+
+// Which elements of which row a lane gets of matrix i: (row, element) of the lower half of its register and of the
+// upper one.
+struct Place {
+  int row, element;
+};
+template <bool kTransposed>
+Place place(int lane, int i, int half) {
+  const int r = lane / 4, c = lane % 4 * 2 + half;
+  return kTransposed ? Place{8 * i + c, r} : Place{8 * i + r, c};
+}
+
 // What an instruction gives each lane is computed once, when the last lane has come: the sanitizer makes it dear.
 template <bool kTransposed>
 void hand_out_matrices(shim::Exchanged& lanes) {
-  std::uint16_t element[shim::kLanes][8];  // all rows first: what a lane is given stands where it named its row
+  Row row;
+  std::uint16_t element[shim::kLanes][8];
   for (int lane = 0; lane < shim::kLanes; ++lane) {
-    const void* row;
     std::memcpy(&row, lanes.lane[lane], sizeof row);
-    std::memcpy(element[lane], row, sizeof element[lane]);
+    std::memcpy(element[lane], row.at, sizeof element[lane]);
   }
   for (int lane = 0; lane < shim::kLanes; ++lane) {
-    std::uint32_t pairs[4];
+    std::memcpy(&row, lanes.lane[lane], sizeof row);
     for (int i = 0; i < 4; ++i) {
-      const int r = lane / 4, c = lane % 4 * 2;
-      const std::uint32_t low = kTransposed ? element[8 * i + c][r] : element[8 * i + r][c];
-      const std::uint32_t high = kTransposed ? element[8 * i + c + 1][r] : element[8 * i + r][c + 1];
-      pairs[i] = low | high << 16;
+      const Place low = place<kTransposed>(lane, i, 0), high = place<kTransposed>(lane, i, 1);
+      row.pairs[i] = element[low.row][low.element] | element[high.row][high.element] << 16;
     }
-    std::memcpy(lanes.lane[lane], pairs, sizeof pairs);
+    std::memcpy(lanes.lane[lane], &row, sizeof row);
   }
 }
 
@@ -76,8 +93,18 @@ void multiply(shim::Exchanged& lanes) {
 template <bool kTransposed>
 void load_matrices(const void* row, std::uint32_t (&pairs)[4]) {
   if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) shim::fail("ldmatrix: a row that is not aligned to 16 bytes");
-  const auto& lanes = shim::exchange("ldmatrix", &row, sizeof row, hand_out_matrices<kTransposed>);
-  std::memcpy(pairs, lanes.lane[threadIdx.x % shim::kLanes], sizeof pairs);
+  Row mine = {{}, static_cast<const unsigned char*>(row)};
+  const auto& lanes = shim::exchange("ldmatrix", &mine, sizeof mine, hand_out_matrices<kTransposed>);
+  std::memcpy(&mine, lanes.lane[threadIdx.x % shim::kLanes], sizeof mine);
+  std::memcpy(pairs, mine.pairs, sizeof pairs);
+#if defined(ELASTIC_WATCH_RACES)
+  for (int i = 0; i < 8; ++i) {
+    const Place from = place<kTransposed>(static_cast<int>(threadIdx.x % shim::kLanes), i / 2, i % 2);
+    std::memcpy(&mine, lanes.lane[from.row], sizeof mine);
+    shim::races::reads(mine.at + from.element * sizeof(std::uint16_t), sizeof(std::uint16_t),
+                       __builtin_return_address(0));
+  }
+#endif
 }
 template void load_matrices<false>(const void*, std::uint32_t (&)[4]);
 template void load_matrices<true>(const void*, std::uint32_t (&)[4]);

@@ -3,14 +3,19 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <utility>
 #include <vector>
 
+#include "copies.h"
 #include "fiber.h"
+#include "races.h"
+
+#if defined(ELASTIC_WATCH_RACES)
+extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
+#endif
 
 namespace elastic::shim {
 
@@ -23,22 +28,14 @@ Self* self = nullptr;
 
 namespace {
 
-constexpr int kResident = 6;             // blocks under way at a time: what one of them does too early, another may see
+// Blocks under way at a time: what one of them does too early, another may see. Races need not be seen to be found, and
+// the thread sanitizer's time goes with the number of threads.
+constexpr int kResident = races::kWatched ? 2 : 6;
 constexpr unsigned char kPoison = 0xff;  // all ones is a NaN in every floating type
 
 enum class Wait { kNothing, kWarp, kBlock, kDone };
 
 struct Block;
-
-struct Copy {
-  void* to;
-  const void* from;
-  int bytes;
-  void land() const {
-    const auto size = static_cast<std::size_t>(bytes);
-    from ? std::memcpy(to, from, size) : std::memset(to, 0, size);
-  }
-};
 
 struct Thread {
   Self place;
@@ -46,8 +43,8 @@ struct Thread {
   Block* block = nullptr;
   Wait wait = Wait::kDone;
   unsigned exchanges = 0;  // exchanges this lane has entered
-  std::vector<Copy> open;  // copies since the last group was closed
-  std::deque<std::vector<Copy>> groups;
+  Copies copies;
+  void* counter = nullptr;  // the last atomic that it has done
 };
 
 // Two buffers of exchanged values: a lane that is one exchange ahead must not overwrite what a slower one reads.
@@ -69,10 +66,13 @@ struct Block {
   std::vector<SharedArray> arrays;
   int count = 0, live = 0, at_barrier = 0;
   int barrier = 0;   // which one those wait at
+  unsigned met = 0;  // barriers that are complete
+  char meeting[2];   // what orders one and the next: a thread may come to the next before another has left this one
   int starved = -1;  // the warp that runs only when nothing else can
 };
 
 Thread* running = nullptr;
+char launched, ended;  // what orders a launch
 const std::function<void()>* running_kernel = nullptr;
 std::size_t dynamic_bytes = 0;
 Order order = Order::kForward;
@@ -84,6 +84,12 @@ std::vector<int> ordered(int count) {
   if (order == Order::kReversed) std::reverse(indices.begin(), indices.end());
   if (order == Order::kRandom) std::shuffle(indices.begin(), indices.end(), generator);
   return indices;
+}
+
+// The thread of `load_any_time`.
+races::Flow& any_time() {
+  static races::Flow flow;
+  return flow;
 }
 
 int draw(std::size_t count) { return static_cast<int>(generator() % count); }
@@ -99,22 +105,19 @@ std::vector<int> block_order(int count) {
 void release_barrier_if_complete(Block& block) {
   if (block.at_barrier == 0 || block.at_barrier < (block.barrier == 0 ? block.live : block.count)) return;
   block.at_barrier = 0;
+  ++block.met;
   for (int i = 0; i < block.count; ++i)
     if (block.threads[i]->wait == Wait::kBlock) block.threads[i]->wait = Wait::kNothing;
-}
-
-// What is still under way at a block's end may land in shared memory that another block has by then.
-void fail_unless_landed(const Thread& thread) {
-  bool landed = thread.open.empty();
-  for (const auto& group : thread.groups) landed &= group.empty();
-  if (!landed) fail("a thread ends with copies under way");
 }
 
 void run_thread() {
   Thread& me = *running;
   me.fiber.arrived();
+  races::acquire(&launched);
   (*running_kernel)();
-  fail_unless_landed(me);
+  races::release(&ended);
+  // What is still under way at a block's end may land in shared memory that another block has by then.
+  if (!me.copies.all_waited_for()) fail("a thread ends with copies under way");
   me.wait = Wait::kDone;
   --me.block->live;
   release_barrier_if_complete(*me.block);
@@ -140,6 +143,14 @@ bool run_warp(Block& block, const Warp& warp) {
   return any;
 }
 
+void name([[maybe_unused]] Thread& thread, [[maybe_unused]] unsigned block) {
+#if defined(ELASTIC_WATCH_RACES)
+  char text[64];
+  std::snprintf(text, sizeof text, "block %u, thread %u", block, thread.place.thread.x);
+  thread.fiber.name(text);
+#endif
+}
+
 void start_threads(Block& block, const dim3& grid, const dim3& size, unsigned index) {
   while (static_cast<int>(block.threads.size()) < block.count) block.threads.push_back(std::make_unique<Thread>());
   const dim3 place(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y);
@@ -150,8 +161,9 @@ void start_threads(Block& block, const dim3& grid, const dim3& size, unsigned in
     thread.block = &block;
     thread.wait = Wait::kNothing;
     thread.exchanges = 0;
-    thread.open.clear();
-    thread.groups.clear();
+    thread.copies.clear();
+    thread.counter = nullptr;
+    name(thread, index);
     thread.fiber.start(run_thread);
   }
 }
@@ -197,13 +209,17 @@ void barrier(int id) {
   if (me.block->at_barrier > 0 && me.block->barrier != id) fail("threads of one block wait at different barriers");
   me.block->barrier = id;
   me.wait = Wait::kBlock;
+  char* const meeting = &me.block->meeting[me.block->met % 2];
+  races::release(meeting);
   ++me.block->at_barrier;
   release_barrier_if_complete(*me.block);
   // Even the last one to arrive goes to the back of the queue.
   me.fiber.yield();
+  races::acquire(meeting);
 }
 
 const Exchanged& exchange(const char* name, const void* mine, std::size_t bytes, Finish finish) {
+  const races::Quiet quiet;
   Thread& me = *running;
   const int index = static_cast<int>(me.place.thread.x);  // kernels are one-dimensional
   Warp& warp = me.block->warps[index / kLanes];
@@ -236,23 +252,25 @@ float shuffle(float value, int source_lane) {
 void copy_later(void* shared, const void* global, int bytes) {
   const auto places = reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global);
   if (places % static_cast<unsigned>(bytes) != 0) fail("a copy that is not aligned to its width");
-  const Copy copy = {shared, global, bytes};
   const bool at_once = order == Order::kReversed || (order == Order::kRandom && draw(2) == 0);
-  if (at_once)
-    copy.land();
-  else
-    running->open.push_back(copy);
+  running->copies.begin({shared, global, static_cast<std::size_t>(bytes), __builtin_return_address(0)}, at_once);
 }
 
-void close_copies() { running->groups.push_back(std::exchange(running->open, {})); }
+void close_copies() { running->copies.close(); }
 
-void wait_copies(int groups) {
-  auto& waiting = running->groups;
-  for (; waiting.size() > static_cast<std::size_t>(groups); waiting.pop_front())
-    for (const Copy& copy : waiting.front()) copy.land();
+void wait_copies(int groups) { running->copies.wait(static_cast<std::size_t>(groups)); }
+
+// All of a launch's are those of one thread that no barrier knows: whoever writes there is in a race with it.
+void load_any_time([[maybe_unused]] const void* from, [[maybe_unused]] std::size_t bytes) {
+#if defined(ELASTIC_WATCH_RACES)
+  any_time().enter();
+  races::reads(from, bytes, __builtin_return_address(0));
+  any_time().leave();
+#endif
 }
 
 void* shared(const void* key, std::size_t bytes) {
+  const races::Quiet quiet;
   Block& block = *running->block;
   for (const SharedArray& array : block.arrays)
     if (array.key == key) return array.bytes.get();
@@ -273,6 +291,9 @@ void set_order(Order wanted, std::uint64_t seed) {
 }
 
 void run(const dim3& grid, const dim3& size, std::size_t shared_bytes, const std::function<void()>& kernel) {
+  races::release(&launched);
+  any_time().enter(), races::acquire(&launched), any_time().leave();
+  const races::Quiet quiet;
   static std::vector<Block> resident(kResident);
   running_kernel = &kernel;
   dynamic_bytes = shared_bytes;
@@ -293,9 +314,27 @@ void run(const dim3& grid, const dim3& size, std::size_t shared_bytes, const std
       fail("threads wait for each other (a barrier or shuffle that some of them never reach)");
   }
   for (Block& block : resident) block.arrays.clear();
+  any_time().enter(), races::release(&ended), any_time().leave();
+  races::acquire(&ended);
 }
 
 }  // namespace elastic::shim
+
+namespace elastic {
+
+unsigned atomic_inc_release(unsigned* address, unsigned limit) {
+  shim::running->counter = address;
+  shim::races::release(address);
+  const unsigned old = *address;
+  *address = old >= limit ? 0u : old + 1u;
+  return old;
+}
+
+void fence_acquire() {
+  if (shim::running->counter) shim::races::acquire(shim::running->counter);
+}
+
+}  // namespace elastic
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   constexpr std::size_t kAlign = 256;  // as device memory is

@@ -1,7 +1,7 @@
 // The part of CUDA that our kernels use, for g++: they run on the CPU, one fiber a thread, so that the
 // address sanitizer and random orders of execution find what a GPU would hide. It finds wrong indices,
-// missing barriers, reads of unwritten shared memory, faulty tails and masks; it does not model memory order
-// between blocks, nor speed.
+// missing barriers, reads of unwritten shared memory, faulty tails and masks. Built with the thread sanitizer it finds
+// races too: accesses that nothing orders, whatever order they came in (races.h). It does not model speed.
 #pragma once
 
 #include <cmath>
@@ -59,6 +59,8 @@ float shuffle(float value, int source_lane);
 void copy_later(void* shared, const void* global, int bytes);
 void close_copies();
 void wait_copies(int groups);
+// A load that may pass every store and barrier of its launch.
+void load_any_time(const void* from, std::size_t bytes);
 // The block's array of that key: poisoned with NaN when the block starts, freed when it ends.
 void* shared(const void* key, std::size_t bytes);
 // The array that the launch gave its size, of exactly that size.
@@ -172,15 +174,12 @@ inline float quick_reciprocal(float v) {
 }
 template <typename T>
 inline T load_constant(const T* from) {
+  shim::load_any_time(from, sizeof(T));
   return *from;
 }
 inline void prefetch_l2(const void*) {}
-inline unsigned atomic_inc_release(unsigned* address, unsigned limit) {
-  const unsigned old = *address;
-  *address = old >= limit ? 0u : old + 1u;
-  return old;
-}
-inline void fence_acquire() {}
+unsigned atomic_inc_release(unsigned* address, unsigned limit);
+void fence_acquire();
 inline float float_of_bits(std::uint32_t bits) {
   float out;
   std::memcpy(&out, &bits, sizeof out);

@@ -78,6 +78,7 @@ void Fiber::start(Entry entry) {
 
 void Fiber::resume() {
   announce(&outside_.fake_stack, stack_.get(), kStackBytes);
+  flow_.enter();
   switch_context(outside_, inside_);
   confirm(outside_.fake_stack, nullptr, nullptr);
 }
@@ -86,12 +87,14 @@ void Fiber::arrived() { confirm(inside_.fake_stack, &outside_bottom_, &outside_s
 
 void Fiber::yield() {
   announce(&inside_.fake_stack, outside_bottom_, outside_size_);
+  flow_.leave();
   switch_context(inside_, outside_);
   arrived();
 }
 
 void Fiber::leave_for_good() {
   announce(nullptr, outside_bottom_, outside_size_);
+  flow_.leave();
   switch_context(inside_, outside_);
   std::abort();  // nobody resumes a finished fiber
 }

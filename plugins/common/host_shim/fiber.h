@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "races.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -41,10 +43,13 @@ class Fiber {
   [[noreturn]] void leave_for_good();
   // The first call inside a fresh run.
   void arrived();
+  // In reports of races.
+  void name(const char* text) { flow_.name(text); }
 
  private:
   std::unique_ptr<unsigned char[]> stack_;
   Context inside_, outside_;
+  races::Flow flow_;
   const void* outside_bottom_ = nullptr;
   std::size_t outside_size_ = 0;
 };

@@ -26,7 +26,7 @@ def row(name: str, case: Case, runner: Path, folder: Path) -> str:
 
 def main(parts: list[str]) -> int:
     """See the module's text."""
-    build = HostBuild(sanitize=False)
+    build = HostBuild(watch=())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runner = build.link(build.compile((*build.sources(), MAIN), folder).values(), folder / "case_runner")

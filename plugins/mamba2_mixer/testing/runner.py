@@ -28,10 +28,12 @@ SOURCES = (
     "mamba2_mixer/launch_bfloat16.cu",
 )
 NARROW = ("mamba2_mixer/launch_float16.cu", "mamba2_mixer/launch_bfloat16.cu")
-SHIM = tuple(f"common/host_shim/{name}.cpp" for name in ("fiber", "cuda_shim", "arithmetic"))
+SHIM = tuple(f"common/host_shim/{name}.cpp" for name in ("fiber", "copies", "cuda_shim", "arithmetic"))
 MAIN = "mamba2_mixer/testing/case_runner.cu"
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+#: What a build may be watched for: accesses outside of arrays and undefined behaviour; accesses that nothing orders.
+MEMORY = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+RACES = ("-fsanitize=thread",)
 
 
 def sources_digest() -> str:
@@ -53,11 +55,11 @@ class HostBuild:
     """How the sources are compiled for this machine's CPU.
 
     `float32_only` leaves the narrow types out, `strict` makes warnings errors, `optimize` pays where many cases run.
-    `plugins`: root of the sources.
+    `watch`: MEMORY, RACES or nothing. `plugins`: root of the sources.
     """
 
     float32_only: bool = False
-    sanitize: bool = True
+    watch: tuple[str, ...] = MEMORY
     strict: bool = True
     optimize: bool = True
     plugins: Path = PLUGINS
@@ -66,13 +68,15 @@ class HostBuild:
         """Translation units of the library and the shim."""
         return (*SHIM, *(s for s in SOURCES if not (self.float32_only and s in NARROW)))
 
-    def flags(self) -> list[str]:
-        """The options of g++."""
+    def flags(self, source: str = "") -> list[str]:
+        """The options of g++ for `source`."""
         only = ["-DELASTIC_FLOAT32_ONLY"] if self.float32_only else []
         strict = WARNINGS if self.strict else ("-w",)
         level = "-O1" if self.optimize else "-O0"
         base = ["-std=c++17", level, "-g1", "-fPIC", "-DELASTIC_HOST_SHIM", f"-I{self.plugins / 'common'}"]
-        return [*base, *strict, *only, *(SANITIZERS if self.sanitize else ())]
+        if self.watch == RACES:  # the shim says what orders what; its own accesses are of no thread
+            return [*base, *strict, *only, "-DELASTIC_WATCH_RACES", *(() if source in SHIM else RACES)]
+        return [*base, *strict, *only, *self.watch]
 
     @staticmethod
     def objects(sources: Iterable[str], folder: Path) -> dict[str, Path]:
@@ -83,7 +87,7 @@ class HostBuild:
         """Object files of `sources` in `folder`, by source; raises CaseError with the compiler's words."""
         objects = self.objects(sources, folder)
         commands = [
-            ["g++", *self.flags(), "-c", "-x", "c++", str(self.plugins / source), "-o", str(output)]
+            ["g++", *self.flags(source), "-c", "-x", "c++", str(self.plugins / source), "-o", str(output)]
             for source, output in objects.items()
         ]
         with ThreadPoolExecutor(2) as pool:
@@ -93,12 +97,12 @@ class HostBuild:
     def link(self, objects: Iterable[Path], output: Path, *, shared: bool = False) -> Path:
         """A program of `objects`, or a shared library."""
         kind = ["-shared"] if shared else []
-        _run(["g++", *(SANITIZERS if self.sanitize else ()), *kind, *map(str, objects), "-o", str(output)])
+        _run(["g++", *self.watch, *kind, *map(str, objects), "-o", str(output)])
         return output
 
 
 #: Made in a moment, for what needs neither sanitizers nor the narrow types.
-QUICK = HostBuild(float32_only=True, sanitize=False, optimize=False)
+QUICK = HostBuild(float32_only=True, watch=(), optimize=False)
 
 
 def _run(command: Sequence[str]) -> None:
