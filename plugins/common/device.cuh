@@ -92,7 +92,8 @@ ELASTIC_D Pack<float, kCount> floats_of_words(const Pack<uint32_t, kWords>& word
   return out;
 }
 
-// The largest `value` of the block, in every thread. kThreads: block size.
+// The largest `value` of the block, in every thread. kThreads: block size. At most once a kernel, and so is block_sum:
+// no barrier stands behind the reads of `partial`, so a second call would overwrite what a slow warp has yet to read.
 template <int kThreads>
 ELASTIC_D float block_max(float value) {
   ELASTIC_SHARED(float, partial, kThreads / kWarp);

@@ -11,65 +11,79 @@
 
 namespace elastic::mamba2::trt {
 
-// Every decode_step finds zeros and leaves zeros. They are zeroed on the stream of the first call of each new shape,
-// before its kernel: cudaMemset would run on the legacy stream, with which a non-blocking one has no order, and a
-// counter that begins elsewhere stays wrong for ever. So whatever an abnormal end left ends with the next new shape.
+// While it lives, CUDA lets this thread allocate and free although something is being recorded. Otherwise that is refused,
+// and ends the recording, while this thread records, or another does in the global mode.
+class Unrecorded {
+ public:
+  Unrecorded() : exchanged_(cudaThreadExchangeStreamCaptureMode(&mode_) == cudaSuccess) {}
+  ~Unrecorded() {
+    if (exchanged_) (void)cudaThreadExchangeStreamCaptureMode(&mode_);
+  }
+  Unrecorded(const Unrecorded&) = delete;
+  Unrecorded& operator=(const Unrecorded&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // once exchanged, the thread's own
+  bool exchanged_;
+};
+
+// Every decode_step finds zeros and leaves zeros, so they are zeroed once, where they are allocated: in a call that is
+// recorded, a graph would do it again at every replay. The only launches that leave something else are those that fault,
+// and after one its CUDA context takes no more work.
 //
 // Earlier, smaller blocks live as long as the newest: a captured CUDA graph may still hold their addresses.
 class Counters {
  public:
   Counters() = default;
   ~Counters() {
+    const Unrecorded unrecorded;
     for (uint32_t* memory : all_) (void)cudaFree(memory);
   }
   Counters(const Counters&) = delete;
   Counters& operator=(const Counters&) = delete;
 
-  // Makes room for `count` if it can: no error, since who needs it asks again with `reserve`. Where nothing is recorded
-  // yet, so that an allocation, which ends a capture, is not due later.
-  void prepare(int32_t count) noexcept {
+  // Makes room for `count` if it can: no error, since who needs it asks again with `reserve`. Where no call waits.
+  void prepare(int32_t count) {
     if (count > capacity_) (void)grow(count);
-    (void)cudaGetLastError();
   }
 
-  // Makes room for `count`, which the next `zero` sets. Throws std::runtime_error with CUDA's words.
+  // Makes room for `count`. Throws std::runtime_error with CUDA's words.
   void reserve(int32_t count) {
-    if (count > capacity_) check(grow(count), "memory for counters");
-    stale_ = true;
-  }
-
-  // Zeroes them on the stream unless they were zeroed since `reserve`. A capture records that like any other work, and
-  // may never be launched: the next call zeroes them too.
-  void zero(cudaStream_t stream) {
-    if (!stale_ || capacity_ == 0) return;
-    auto capture = cudaStreamCaptureStatusNone;
-    check(cudaStreamIsCapturing(stream, &capture), "state of the stream");
-    check(cudaMemsetAsync(get(), 0, sizeof(uint32_t) * static_cast<std::size_t>(capacity_), stream),
-          "zeroing of counters");
-    stale_ = capture != cudaStreamCaptureStatusNone;
+    if (count <= capacity_) return;
+    if (const cudaError_t error = grow(count))
+      throw std::runtime_error(std::string("Mamba2Mixer: memory for counters: ") + cudaGetErrorString(error));
   }
 
   uint32_t* get() const { return all_.empty() ? nullptr : all_.back(); }
 
  private:
+  // Zeroed on a stream that nobody else has, and waited for: so they are zeros to whatever stream comes next, and there
+  // is nothing to record. cudaMemset would use the legacy stream, which ends the recording of a blocking one.
   cudaError_t grow(int32_t count) {
+    const Unrecorded unrecorded;
+    const std::size_t bytes = sizeof(uint32_t) * static_cast<std::size_t>(count);
+    all_.reserve(all_.size() + 1);  // what may throw comes before there is something to give back
     void* fresh = nullptr;
-    const cudaError_t error = cudaMalloc(&fresh, sizeof(uint32_t) * static_cast<std::size_t>(count));
-    if (error != cudaSuccess) return error;
+    cudaStream_t stream = nullptr;
+    cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    if (error == cudaSuccess) {
+      error = cudaMalloc(&fresh, bytes);
+      if (error == cudaSuccess) error = cudaMemsetAsync(fresh, 0, bytes, stream);
+      if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
+      (void)cudaStreamDestroy(stream);
+    }
+    if (error != cudaSuccess) {
+      (void)cudaFree(fresh);
+      (void)cudaGetLastError();  // or whoever asks after a launch of its own would find this one
+      return error;
+    }
     all_.push_back(static_cast<uint32_t*>(fresh));
     capacity_ = count;
-    stale_ = true;
     return error;
-  }
-
-  static void check(cudaError_t error, const char* what) {
-    if (error != cudaSuccess)
-      throw std::runtime_error(std::string("Mamba2Mixer: ") + what + ": " + cudaGetErrorString(error));
   }
 
   std::vector<uint32_t*> all_;
   int32_t capacity_ = 0;
-  bool stale_ = true;
 };
 
 }  // namespace elastic::mamba2::trt

@@ -75,7 +75,6 @@ void MixerOp::enqueue(const void* const* in, void* const* out, void* workspace, 
   args.conv_state_out = out[kConvStateOut];
   args.ssm_state_out = static_cast<float*>(out[kSsmStateOut]);
   args.workspace = static_cast<float*>(workspace);
-  counters_.zero(stream);
   args.counters = counters_.get();
   if (elastic_mamba2_enqueue(&args, ELASTIC_MAMBA2_AUTO, stream) != ELASTIC_OK)
     throw std::runtime_error(elastic_last_error());
