@@ -154,13 +154,31 @@ def test_lengths_outside_the_call_are_read_as_its_ends(case_runner: Path, tmp_pa
 
 
 def test_nan_in_a_real_token_is_not_hidden(case_runner: Path, tmp_path: Path) -> None:
-    for calls, kernel in (((1,),), "auto"), (((4,),), "auto"), (((66,),), "chunk_prefill"):
+    chunks = [(((66,),), kernel) for kernel in ON_TENSOR_CORES]
+    for calls, kernel in (((1,),), "auto"), (((4,),), "auto"), *chunks:
         case = Case(calls=calls, kernel=kernel)
         data = make_data(case)
         data.projected[0][0, -1, -1] = np.nan  # dt of the last head
         found = _run(case, data, case_runner, tmp_path)
         assert np.isnan(found.ssm_state[0, -1]).all()
         assert np.isfinite(found.ssm_state[0, :-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "part"), [("scan_prefill", 1), ("chunk_prefill", 32), ("chunk_prefill_resident", 16)]
+)
+def test_what_is_not_finite_stays_in_its_part(kernel: str, part: int, case_runner: Path, tmp_path: Path) -> None:
+    """Of x, as README says; what else a token has reaches none before it."""
+    case, token = Case(calls=((66,),), kernel=kernel), 62
+    clean = _run(case, make_data(case), case_runner, tmp_path).y[0][0]
+    x, b, c, dt = np.cumsum([case.inner, case.inner, case.groups * case.state_size, case.groups * case.state_size])
+    for column, first in ((0, token), (x, token - token % part), (b, token), (c, token), (dt, token)):
+        for value in np.nan, np.inf:
+            data = make_data(case)
+            data.projected[0][0, token, column] = value
+            y = _run(case, data, case_runner, tmp_path).y[0][0]
+            np.testing.assert_array_equal(y[:first], clean[:first])
+            assert not np.isfinite(y[token]).all()
 
 
 def test_refusals_reach_the_caller(case_runner: Path, tmp_path: Path) -> None:
