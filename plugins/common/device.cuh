@@ -92,6 +92,10 @@ ELASTIC_D Pack<float, kCount> floats_of_words(const Pack<uint32_t, kWords>& word
   return out;
 }
 
+// The thread's warp of the block. All lanes of the warp take part: what one of them says is to ptxas the same for all,
+// so that no branch on it may part them.
+ELASTIC_D int warp_index() { return __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarp, 0); }
+
 // The largest `value` of the block, in every thread. kThreads: block size.
 template <int kThreads>
 ELASTIC_D float block_max(float value) {
