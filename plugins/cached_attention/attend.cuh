@@ -73,77 +73,96 @@ ELASTIC_D void add_values(const Accumulator (&weights)[Traits::kWarpKeys / 8], c
   }
 }
 
-// Where results go: to y, or where the cache is shared out, unfinished to the parts.
+// What a block writes, and where.
+struct Results {
+  const Args& args;
+  const Cut& cut;
+  const Parts& parts;
+  const AttendPlace& place;
+
+  // To y; where the cache is shared out, unfinished to the parts.
+  ELASTIC_D bool finished() const { return cut.splits == 1; }
+};
+
+// Writes a row of the tile. Where its columns go and what they are multiplied by is reckoned once: ptxas leaves a
+// division and a 64-bit offset behind the branch around each store.
 template <typename Traits>
 class RowWriter {
  public:
-  ELASTIC_D RowWriter(const Args& args, const Cut& cut, const Parts& parts, const AttendPlace& place)
-      : args_(args), cut_(cut), parts_(parts), place_(place) {}
-
-  // Of a row of the tile; sums of columns `column` and the next one.
-  ELASTIC_D void write(int row, int column, float first, float second, const RowWeight& total) const {
-    if (row >= place_.rows || column >= args_.shape.head_dim) return;
-    if (cut_.splits == 1) {
-      const float share = total.weight == 0.f ? 0.f : 1.f / total.weight;
-      *reinterpret_cast<uint32_t*>(y(row) + column) = pack_pair<typename Traits::Type>(first * share, second * share);
+  ELASTIC_D RowWriter(const Results& results, int row, const RowWeight& total) : results_(results), total_(total) {
+    const Shape& shape = results.args.shape;
+    const AttendPlace& place = results.place;
+    if (row >= place.rows) return;
+    columns_ = shape.head_dim;
+    if (results.finished()) {
+      y_ = static_cast<Type*>(results.args.y) + row_offset(shape, place.b, place.group, place.first_row + row);
+      share_ = total.weight == 0.f ? 0.f : 1.f / total.weight;
     } else {
-      const int64_t offset = static_cast<int64_t>(part(row)) * args_.shape.head_dim + column;
-      store_pack(parts_.sums + offset, Pack<float, 2>{{first, second}});
+      part_ = part_row(shape, results.cut, place.split, place.b, place.group, place.first_row + row);
+      sums_ = results.parts.sums + static_cast<int64_t>(part_) * shape.head_dim;
     }
+  }
+
+  // The sums of columns `column` and the next one.
+  ELASTIC_D void write(int column, float first, float second) const {
+    if (column >= columns_) return;
+    if (results_.finished())
+      *reinterpret_cast<uint32_t*>(y_ + column) = pack_pair<Type>(first * share_, second * share_);
+    else
+      store_pack(sums_ + column, Pack<float, 2>{{first, second}});
   }
   // Once a row; nothing where y is written.
-  ELASTIC_D void write(int row, const RowWeight& total) const {
-    if (cut_.splits == 1 || row >= place_.rows) return;
-    parts_.best[part(row)] = total.best;
-    parts_.weight[part(row)] = total.weight;
-  }
-  // A share without cache rows: weight 0, or zeros of y.
-  ELASTIC_D void write_nothing() const {
-    const RowWeight none = {-INFINITY, 0.f};
-    const int thread = static_cast<int>(threadIdx.x);
-    if (cut_.splits == 1) {
-      for (int i = thread; i < Traits::kRows * Traits::kDim / 2; i += kAttendThreads)
-        write(i / (Traits::kDim / 2), i % (Traits::kDim / 2) * 2, 0.f, 0.f, none);
-    } else if (thread < Traits::kRows) {
-      write(thread, none);
-    }
+  ELASTIC_D void write_total() const {
+    if (results_.finished() || columns_ == 0) return;
+    results_.parts.best[part_] = total_.best;
+    results_.parts.weight[part_] = total_.weight;
   }
 
  private:
-  ELASTIC_D typename Traits::Type* y(int row) const {
-    const int64_t offset = row_offset(args_.shape, place_.b, place_.group, place_.first_row + row);
-    return static_cast<typename Traits::Type*>(args_.y) + offset;
-  }
-  ELASTIC_D int part(int row) const {
-    return part_row(args_.shape, cut_, place_.split, place_.b, place_.group, place_.first_row + row);
-  }
+  using Type = typename Traits::Type;
 
-  const Args& args_;
-  const Cut& cut_;
-  const Parts& parts_;
-  const AttendPlace& place_;
+  const Results& results_;
+  RowWeight total_;
+  int columns_ = 0;  // none of a row past the last one
+  Type* y_ = nullptr;
+  float share_ = 0.f;
+  float* sums_ = nullptr;
+  int part_ = 0;
 };
+
+// A share without cache rows: zeros of y, or weight 0.
+template <typename Traits>
+ELASTIC_D void write_nothing(const Results& results) {
+  const RowWeight none = {-INFINITY, 0.f};
+  const int thread = static_cast<int>(threadIdx.x);
+  if (results.finished()) {
+    for (int i = thread; i < Traits::kRows * Traits::kDim / 2; i += kAttendThreads)
+      RowWriter<Traits>(results, i / (Traits::kDim / 2), none).write(i % (Traits::kDim / 2) * 2, 0.f, 0.f);
+  } else if (thread < Traits::kRows) {
+    RowWriter<Traits>(results, thread, none).write_total();
+  }
+}
 
 // Every warp has all keys of its rows: its lanes write what they hold.
 template <typename Traits>
-ELASTIC_D void write_rows(const RowWriter<Traits>& writer, const Accumulator (&sums)[Traits::kDim / 8],
+ELASTIC_D void write_rows(const Results& results, const Accumulator (&sums)[Traits::kDim / 8],
                           const RowWeight (&totals)[2]) {
   ELASTIC_UNROLL
   for (int half = 0; half < 2; ++half) {
-    const int row = Traits::warp_row() + Accumulator::row(2 * half);
+    const RowWriter<Traits> writer(results, Traits::warp_row() + Accumulator::row(2 * half), totals[half]);
     ELASTIC_UNROLL
     for (int n = 0; n < Traits::kDim / 8; ++n)
-      writer.write(row, n * 8 + Accumulator::column(0), sums[n].at[2 * half], sums[n].at[2 * half + 1], totals[half]);
-    if (threadIdx.x % 4 == 0) writer.write(row, totals[half]);
+      writer.write(n * 8 + Accumulator::column(0), sums[n].at[2 * half], sums[n].at[2 * half + 1]);
+    if (threadIdx.x % 4 == 0) writer.write_total();
   }
 }
 
 // Every warp has all rows and some of their keys: the block joins them in `shared`, the tiles' memory.
 template <typename Traits>
-ELASTIC_D void join_rows(const RowWriter<Traits>& writer, const Accumulator (&sums)[Traits::kDim / 8],
+ELASTIC_D void join_rows(const Results& results, const Accumulator (&sums)[Traits::kDim / 8],
                          const RowWeight (&totals)[2], float* shared) {
   constexpr int kDim = Traits::kDim, kRows = Traits::kRows;
-  float* const joined = shared;                           // [warps, kRows, kDim]
+  float* const joined = shared;                              // [warps, kRows, kDim]
   float* const best = joined + kAttendWarps * kRows * kDim;  // [warps, kRows], as is
   float* const weight = best + kAttendWarps * kRows;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
@@ -173,8 +192,9 @@ ELASTIC_D void join_rows(const RowWriter<Traits>& writer, const Accumulator (&su
       first = fmaf(factor, pair.at[0], first);
       second = fmaf(factor, pair.at[1], second);
     }
-    writer.write(row, column, first, second, total);
-    if (column == 0) writer.write(row, total);
+    const RowWriter<Traits> writer(results, row, total);
+    writer.write(column, first, second);
+    if (column == 0) writer.write_total();
   }
 }
 
@@ -185,8 +205,8 @@ __global__ __launch_bounds__(kAttendThreads, AttendTraits<T, kDim, kRows>::kBloc
   ELASTIC_DYNAMIC_SHARED(T, shared);
   const AttendTiles<Traits> tiles(shared);
   const AttendPlace place = attend_place<Traits>(args, cut);
-  const RowWriter<Traits> writer(args, cut, parts, place);
-  if (place.begin >= place.end) return writer.write_nothing();
+  const Results results = {args, cut, parts, place};
+  if (place.begin >= place.end) return write_nothing<Traits>(results);
 
   const AttendView<T> view(args, place);
   tiles.clear_padding(args.shape.head_dim);
@@ -219,9 +239,9 @@ __global__ __launch_bounds__(kAttendThreads, AttendTraits<T, kDim, kRows>::kBloc
   }
   const RowWeight totals[2] = {rows.total(0), rows.total(1)};
   if constexpr (Traits::kKeyWarps == 1)
-    write_rows<Traits>(writer, sums, totals);
+    write_rows<Traits>(results, sums, totals);
   else
-    join_rows<Traits>(writer, sums, totals, reinterpret_cast<float*>(shared));
+    join_rows<Traits>(results, sums, totals, reinterpret_cast<float*>(shared));
 }
 
 }  // namespace elastic::attention

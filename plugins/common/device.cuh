@@ -92,6 +92,10 @@ ELASTIC_D Pack<float, kCount> floats_of_words(const Pack<uint32_t, kWords>& word
   return out;
 }
 
+// The thread's warp of the block. All lanes of the warp take part: what one of them says is to ptxas the same for all,
+// so that no branch on it may part them.
+ELASTIC_D int warp_index() { return __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / kWarp, 0); }
+
 // The largest `value` of the block, in every thread. kThreads: block size. At most once a kernel, and so is block_sum:
 // no barrier stands behind the reads of `partial`, so a second call would overwrite what a slow warp has yet to read.
 template <int kThreads>

@@ -35,6 +35,7 @@ from device_check.schedule import Stage, run_all  # noqa: E402
 _MATRIX, _MIXER, _ATTENTION = "device_check.matrix", "device_check.mixer_times", "device_check.attention_times"
 STAGES = (
     Stage("compile peers", "device_check.tune", 120, behind=True),
+    Stage("long cases", _MATRIX, 120, proves=True, behind=True, options={"rows": "long"}),
     Stage("smoke", _MATRIX, 60, proves=True, options={"rows": "small"}),
     Stage("matrix", _MATRIX, 90, least=15, proves=True, options={"rows": "all"}),
     Stage("matrix own stream", _MATRIX, 90, least=15, proves=True, options={"rows": "all", "stream": "own"}),

@@ -24,23 +24,28 @@ LEGEND = {
     "flashinfer": "causal-conv1d (CUDA), FlashInfer's state update, mamba_ssm's Triton gated norm: as much",
 }
 
-#: Seconds a size takes at most, by (batch, tokens).
+#: Seconds a size takes at most, by (batch, tokens, P). Of the 12B's heads first; of others, for whose blocks `auto` may
+#: take another kernel (choice.py), ours alone: peers are compiled, and tuned for minutes, for the 12B's.
 SIZES = {
-    "decode": {(batch, 1): 10.0 for batch in (1, 2, 4, 8, 16, 64)},
-    "prefill": {(1, 256): 12.0, (1, 1024): 15.0, (1, 2048): 15.0, (1, 8192): 25.0},
+    "decode": {(batch, 1, 80): 10.0 for batch in (1, 2, 4, 8, 16, 64)},
+    "prefill": {
+        **{(1, 256, 80): 12.0, (1, 1024, 80): 15.0, (1, 2048, 80): 15.0, (1, 8192, 80): 25.0},
+        **{(1, 1024, 64): 6.0, (1, 8192, 64): 12.0},
+    },
 }
+Layer = dict[str, Any]
 #: What runs of them on the host shim, to prove this module.
 STAND_IN = {"heads": 4, "head_dim": 8, "groups": 2, "state_size": 16, "conv_width": 4, "activation": "float32"}
 #: Whose kernels are traced one by one.
-TRACED = ((1, 1), (64, 1), (1, 8192))
-STAND_IN_SIZES = {"decode": {(1, 1): 1.0, (3, 1): 1.0}, "prefill": {(1, 20): 1.0}}
+TRACED = ((1, 1, 80), (64, 1, 80), (1, 8192, 80))
+STAND_IN_SIZES = {"decode": {(1, 1, 8): 1.0, (3, 1, 8): 1.0}, "prefill": {(1, 20, 8): 1.0, (1, 20, 12): 1.0}}
 
 
 def run(place: Place) -> None:
     """Option `op`: `decode` or `prefill`."""
     op = place.options["op"]
     layer, sizes = (LAYER_12B, SIZES[op]) if place.device == "cuda" else (STAND_IN, STAND_IN_SIZES[op])
-    named = {f"{op} batch {batch}, {tokens} tokens": (batch, tokens) for batch, tokens in sizes}
+    named = {_name(op, layer, *size): size for size in sizes}
     library = MixerLibrary(place.programs / "libelastic_plugins.so")
     bench = Bench(place)
     for who, text in LEGEND.items():
@@ -48,14 +53,24 @@ def run(place: Place) -> None:
     with torch.no_grad():
         peers = bench.peers(lambda: _find_peers(place))
         for name in place.in_time([(name, sizes[size]) for name, size in named.items()]):
-            size = Size(*named[name], **layer)
-            bench.measure(_Layer(op, name, size, library, place.device, peers))
+            size = _size(layer, *named[name])
+            known = peers if size.head_dim == layer["head_dim"] else None
+            bench.measure(_Layer(op, name, size, library, place.device, known))
             bench.clock.empty()
         if place.device == "cuda":
             traced = [(name, 5.0) for name, size in named.items() if size in TRACED]
             for name in place.in_time(traced):
-                bench.trace(_Layer(op, name, Size(*named[name], **layer), library, place.device, peers))
+                bench.trace(_Layer(op, name, _size(layer, *named[name]), library, place.device, peers))
                 bench.clock.empty()
+
+
+def _size(layer: Layer, batch: int, tokens: int, head_dim: int) -> Size:
+    return Size(batch, tokens, **{**layer, "head_dim": head_dim})
+
+
+def _name(op: str, layer: Layer, batch: int, tokens: int, head_dim: int) -> str:
+    other = f", P = {head_dim}" if head_dim != layer["head_dim"] else ""
+    return f"{op} batch {batch}, {tokens} tokens{other}"
 
 
 def _find_peers(place: Place) -> Any:
@@ -73,7 +88,7 @@ class _Layer:
         self.op, self.name, self.size, self.library, self.peers = op, name, size, library, peers
         count = count_sets(device, size.least_bytes(), MOST_SETS)
         self.sets = [MixerSet(size, device, seed, library) for seed in range(count)]
-        self.facts = {"batch": size.batch, "tokens": size.tokens, "bytes": size.least_bytes()}
+        self.facts = {n: getattr(size, n) for n in ("batch", "tokens", "head_dim")} | {"bytes": size.least_bytes()}
         first = self.sets[0]
         self.kept = first.conv_state.clone(), first.ssm_state.clone()
         self.wanted: Any = None

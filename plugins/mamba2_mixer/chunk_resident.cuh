@@ -29,7 +29,7 @@ ELASTIC_D void scan_resident(const Args& args, const PrefillWorkspace& workspace
   const Output output(args, workspace, place);
   const int rows = args.shape.state_size, chunks = divide_up(place.length, kChunk);
   if (chunks == 0) return keep_state<Block::kThreads>(view, place.channels * rows);
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int warp = warp_index();
   const bool scans = warp < Block::kScanning;
 
   // Load.

@@ -17,10 +17,11 @@ __global__ void good(float* out) {
   for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(kAllLanes, sum, mask);
   out[threadIdx.x] = sum;
 }
-// A hundred times the value of the lane three below, a lane's own where there is none, and that of lane 5.
+// A hundred times the value of the lane three below, a lane's own where there is none; that of lane 5; the warp.
 __global__ void shuffles(float* out) {
   const float mine = static_cast<float>(threadIdx.x);
-  out[threadIdx.x] = 100.f * __shfl_up_sync(kAllLanes, mine, 3) + __shfl_sync(kAllLanes, mine, 5);
+  const auto warp = static_cast<float>(warp_index());
+  out[threadIdx.x] = 100.f * __shfl_up_sync(kAllLanes, mine, 3) + __shfl_sync(kAllLanes, mine, 5) + 10000.f * warp;
 }
 // What a copy brings, and what it leaves where there is nothing to copy.
 __global__ void zeros(float* out) {

@@ -96,10 +96,11 @@ MUTATIONS = {
     "tail: rows past position + T": Mutation(
         "attend_stage.cuh", "const int seen = start + token + 1;", "const int seen = start + token + 2;"
     ),
-    "tail: query rows past the last one": Mutation("attend.cuh", "if (row >= place_.rows || column", "if (column"),
+    "tail: query rows past the last one": Mutation("attend.cuh", "if (row >= place.rows) return;", ""),
     "tail: columns past the head's": Mutation(
-        "attend.cuh", "|| column >= args_.shape.head_dim) return;", "|| column >= Traits::kDim) return;"
+        "attend.cuh", "if (column >= columns_) return;", "if (columns_ == 0) return;"
     ),
+    "tail: total of a row past the last one": Mutation("attend.cuh", "|| columns_ == 0) return;", ") return;"),
     "tail: padding not zero": Mutation("attend.cuh", "tiles.clear_padding(args.shape.head_dim);", ""),
     "tail: a piece past the call's": Mutation(
         "append_kv.cuh", "if (piece >= append_pieces(shape)) return;", "if (piece > append_pieces(shape)) return;"

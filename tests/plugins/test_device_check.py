@@ -68,8 +68,10 @@ def test_the_page_answers_which_kernel_auto_should_take(programs: Path, tmp_path
     words = ("--device", "cpu", "--build", programs, "--report", tmp_path / "report", "--only", "prefill")
     assert check(*words, "--minutes", "2").returncode == 0
     page = (tmp_path / "report" / "table.txt").read_text()
-    assert "\nBF16: not known, chunk_prefill_gated and chunk_prefill_gated_resident were not both timed\n" in page
-    assert re.search(r"\nFP16 \(timed in BF16\): chunk_prefill(_resident)? at 20 tokens \(resident over copied: ", page)
+    for width in (8, 12):
+        heads = f"P = {width}"
+        assert f"\nBF16, {heads}: not known, chunk_prefill_gated and chunk_prefill_gated_resident were not " in page
+        assert re.search(rf"\nFP16 \(timed in BF16\), {heads}: chunk_prefill(_resident)? at 20 tokens \(", page)
     assert "\n8192 tokens at 1.5 x mamba_ssm: not known, not timed side by side\n" in page
 
 
@@ -102,6 +104,15 @@ def test_the_small_cases_pass(programs: Path, tmp_path: Path) -> None:
     # The folder has no program for another op: then it is not proven.
     assert [what.split(":")[0] for what in report["unproven"]] == [f"all cases of {op.name}" for op in OPS[1:]]
     assert done.returncode == (3 if OPS[1:] else 0)
+
+
+def test_long_cases_are_of_both_scans_on_tensor_cores_and_not_among_all() -> None:
+    mixer, *others = OPS
+    rows = mixer.rows("long")
+    assert sorted(case.kernel for case in rows.values()) == ["chunk_prefill", "chunk_prefill_resident"]
+    assert {(case.decay, case.tokens(0)) for case in rows.values()} == {("tiny", 65536)}
+    assert not rows.keys() & mixer.rows("all").keys()
+    assert [op.rows("long") for op in others] == [{}] * len(others)
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)

@@ -243,11 +243,13 @@ const Exchanged& exchange(const char* name, const void* mine, std::size_t bytes,
   return buffer;
 }
 
-float shuffle(float value, int source_lane) {
-  float out;
-  std::memcpy(&out, exchange("shfl", &value, sizeof value).lane[source_lane], sizeof out);
-  return out;
+template <typename T>
+T shuffle(T value, int source_lane) {
+  std::memcpy(&value, exchange("shfl", &value, sizeof value).lane[source_lane], sizeof value);
+  return value;
 }
+template float shuffle(float, int);
+template int shuffle(int, int);
 
 void copy_later(void* shared, const void* global, int bytes) {
   const auto places = reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global);

@@ -51,7 +51,8 @@ struct Exchanged {
 // of the instruction, which must be one for all lanes.
 using Finish = void (*)(Exchanged&);
 const Exchanged& exchange(const char* name, const void* mine, std::size_t bytes, Finish finish = nullptr);
-float shuffle(float value, int source_lane);
+template <typename T>
+T shuffle(T value, int source_lane);
 
 // Copies that land no sooner than they are waited for, or at once, as a real card may have it: in forward order all of
 // them late, in reversed order all at once, in random order by chance.
@@ -87,7 +88,10 @@ inline float __shfl_up_sync(unsigned, float value, int distance) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   return elastic::shim::shuffle(value, lane < distance ? lane : lane - distance);
 }
-inline float __shfl_sync(unsigned, float value, int lane) { return elastic::shim::shuffle(value, lane); }
+template <typename T>
+inline T __shfl_sync(unsigned, T value, int lane) {
+  return elastic::shim::shuffle(value, lane);
+}
 template <typename T>
 inline T __ldcs(const T* from) {
   return *from;

@@ -320,3 +320,14 @@ def resident_rows() -> dict[str, Case]:
     # The shortest rows of `projected`, and the widest block for its head: what is loaded past it lies nowhere else.
     rows["gated, smallest"] = replace(gated, calls=((65,),), head_dim=8, state_size=8, groups=1, heads_per_group=4)
     return {f"resident, {name}": case for name, case in rows.items()}
+
+
+_LONG = 65536
+#: For a card alone: the host shim would take minutes. A state that hardly decays is added to for as long as the prompt
+#: is, and a card's tensor cores cut sums off where the shim's round them: what that adds up to shows here.
+LONG_ROWS = {
+    f"{kernel} tiny decay, {_LONG} tokens": Case(
+        calls=((_LONG,),), groups=1, heads_per_group=4, head_dim=16, state_size=16, decay="tiny", kernel=kernel
+    )
+    for kernel in ("chunk_prefill", "chunk_prefill_resident")
+}
