@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from elastic_runtime.backend import Floats
 from elastic_runtime.errors import InputError
-from elastic_runtime.format.records import show
+from elastic_runtime.format.records import is_integer, show
 from elastic_runtime.hold import Hold
-from elastic_runtime.sampling import Sampler, Sampling, is_integer
+from elastic_runtime.sampling import Sampler, Sampling
 from elastic_runtime.session import Session
 from elastic_runtime.text.tokenizer import StopText, Tokenizer
 
@@ -169,6 +169,9 @@ def check_settings(settings: Settings, vocab_size: int, *, text: bool) -> None:
         raise InputError(
             "max_new", expected="at least 1", found=show(settings.max_new), todo="ask for one token or more"
         )
+    if not isinstance(settings.stop_ids, Collection):
+        todo = "put it into a tuple"
+        raise InputError("stop tokens", expected="several ids", found=show(settings.stop_ids), todo=todo)
     for token in settings.stop_ids:
         if not is_integer(token) or not 0 <= token < vocab_size:
             expected = f"an id from 0 to {vocab_size - 1}"

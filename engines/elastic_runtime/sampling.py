@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elastic_runtime.errors import BuildError, InputError
-from elastic_runtime.format.records import show
+from elastic_runtime.format.records import is_integer, show
 from elastic_runtime.format.sketch import splitmix64
 
 Doubles = npt.NDArray[np.float64]
@@ -216,11 +216,6 @@ def _best(logits: Singles) -> int:
     wrong = np.flatnonzero(np.isnan(logits) | np.isposinf(logits))
     found = f"{'nan' if np.isnan(logits[wrong[0]]) else 'inf'} at id {wrong[0]}" if wrong.size else "not one"
     raise BuildError("logits", expected="finite numbers", found=found, todo="verify the bundle")
-
-
-def is_integer(value: object) -> bool:
-    """Whether it counts: a bool and a float do not, be they whole."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from elastic_runtime.backend import Backend, DeviceName, Floats
+from elastic_runtime.backend import Backend, DeviceName, Floats, closed
 from elastic_runtime.errors import ElasticError, InputError
-from elastic_runtime.format.records import show
+from elastic_runtime.format.records import is_integer, show
 from elastic_runtime.hold import Hold
 from elastic_runtime.snapshot import Snapshot, check_same
 
@@ -40,7 +40,7 @@ class Session:
 
     def __init__(self, backend: Backend, *, batch: int = 1) -> None:
         self.backend = backend
-        self._moves = 0
+        self._moves, self._closed = 0, False
         self._holder: Callable[[], Hold | None] = lambda: None  # weak: a generation that was left claims nothing
         self.reset(batch)
 
@@ -82,7 +82,10 @@ class Session:
         return self._whole
 
     def set_pending(self, row: int, token: int | None) -> None:
-        """Say which token comes first when the row is fed again; None: none does. Raises InputError about the id."""
+        """Say which token comes first when the row is fed again; None: none does. Raises InputError about row or id."""
+        if not is_integer(row) or not 0 <= row < self.batch:
+            todo = "name a row of the session"
+            raise InputError("row", expected=f"0 to {self.batch - 1}", found=show(row), todo=todo)
         if token is None:
             self._pending.pop(row, None)
         else:
@@ -91,11 +94,11 @@ class Session:
     def reset(self, batch: int | None = None) -> None:
         """Begin new sequences: all states zero, all positions 0, nothing pending."""
         batch = self.batch if batch is None else batch
-        if not 1 <= batch <= self.backend.max_batch:
+        if not is_integer(batch) or not 1 <= batch <= self.backend.max_batch:
             raise InputError(
                 "batch",
                 expected=f"1 to {self.backend.max_batch}",
-                found=str(batch),
+                found=show(batch),
                 todo="take fewer rows, or open the bundle with a larger batch",
             )
         self._moves += 1
@@ -250,6 +253,7 @@ class Session:
 
     def close(self) -> None:
         """Give the backend's memory back; closing again does nothing."""
+        self._closed = True
         self.backend.close()
 
     def _feed(self, ids: list[list[int]]) -> Floats:
@@ -290,6 +294,8 @@ class Session:
         return self._logits
 
     def _check_whole(self) -> None:
+        if self._closed:
+            raise closed(self.backend.name)
         if not self._whole:
             raise InputError(
                 "session",

@@ -65,6 +65,13 @@ CASES: dict[str, tuple[int, list[Step]]] = {
         {"do": "generate", "rows": [[]], "max_new": 1, "stop_ids": []},
         {"do": "feed", "rows": [[1]]},
     ]),
+    "a pending token is of a row that there is": (2, [
+        {"do": "set_pending", "row": 1, "token": 5},
+        {"do": "set_pending", "row": 2, "token": 5},
+        {"do": "set_pending", "row": 2, "token": None},
+        {"do": "set_pending", "row": 0, "token": 16},
+        {"do": "feed", "rows": [[1], [2]]},
+    ]),
     "one token too many, pending ones counted": (1, [
         {"do": "generate", "rows": [[1, 2, 3, 4, 5, 6, 7]], "max_new": 1, "stop_ids": []},
         {"do": "feed", "rows": [[1, 2, 3]]},
@@ -116,6 +123,14 @@ class Rows:
         ends = [self._generate_row(n, made[n], max_new, stop_ids) for n in range(len(rows))]
         return made, ends
 
+    def set_pending(self, row: int, token: int | None) -> None:
+        """What is fed first when the row is fed again."""
+        if row >= len(self.tokens):
+            raise RefusedError(f"row|0 to {len(self.tokens) - 1}|{row}")
+        if token is not None:
+            self._check_ids([[token] if n == row else [] for n in range(len(self.tokens))])
+        self.pending[row] = token
+
     def _generate_row(self, row: int, made: list[int], max_new: int, stop_ids: list[int]) -> str:
         while True:
             token = self.peak(row)
@@ -142,13 +157,21 @@ class Rows:
                     raise RefusedError(f"{where}|0 to {VOCAB - 1}|{token}")
 
 
+def _text(ids: list[int], finish: str) -> str:
+    """Every id is a word; a stop token is given out without its text."""
+    return "".join(f"w{token} " for token in (ids[:-1] if finish == "stop_token" else ids))
+
+
 def _outcome(rows: Rows, step: Step) -> Step:
     seen: Step = {"error": None}
     try:
         if step["do"] == "feed":
             rows.feed(step["rows"])
+        elif step["do"] == "set_pending":
+            rows.set_pending(step["row"], step["token"])
         else:
             seen["ids"], seen["finish"] = rows.generate(step["rows"], step["max_new"], step["stop_ids"])
+            seen["text"] = [_text(ids, finish) for ids, finish in zip(seen["ids"], seen["finish"], strict=True)]
     except RefusedError as refused:
         seen["error"] = str(refused)
     return seen

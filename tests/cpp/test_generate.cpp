@@ -108,26 +108,6 @@ TEST(generate_text_stops_and_shows_nothing_of_it) {
   CHECK_EQ(other.finish(), "EN");
 }
 
-namespace {
-
-/// A tokenizer that a program brings: every id is a word.
-class Words : public Tokenizer {
- public:
-  std::vector<std::int64_t> encode(std::string_view, bool) const override { return {}; }
-  std::unique_ptr<TextStream> stream() const override { return std::make_unique<Stream>(); }
-
- private:
-  struct Stream : TextStream {
-    std::string push(std::int64_t id) override {
-      return std::exchange(held_, "w" + std::to_string(id) + " ");
-    }
-    std::string finish() override { return std::exchange(held_, {}); }
-    std::string held_;
-  };
-};
-
-}  // namespace
-
 TEST(generate_takes_a_tokenizer_of_the_program) {
   const Words words;
   CHECK_EQ(words.decode({1, 2}), "w1 w2 ");

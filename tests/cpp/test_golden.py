@@ -112,19 +112,40 @@ class _Summing:
     def close(self) -> None: ...
 
 
+class _Words:
+    """A tokenizer of which every id is a word, given out with the next one."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def stream(self) -> _Words:
+        return _Words()
+
+    def push(self, token: int) -> str:
+        given, self._held = self._held, f"w{token} "
+        return given
+
+    def finish(self) -> str:
+        return self._held
+
+
 def _take(session: Session, step: dict[str, Any]) -> None:
     if step["do"] == "reset":
         return session.reset()
     if step["do"] == "feed":
         session.prefill(step["rows"])
         return None
+    if step["do"] == "set_pending":
+        return session.set_pending(step["row"], step["token"])
     settings = Settings(max_new=step["max_new"], stop_ids=tuple(step["stop_ids"]))
     ids: list[list[int | None]] = [[] for _ in step["rows"]]
     finish = ["" for _ in step["rows"]]
-    for piece in generate(session, step["rows"], settings):
+    text = ["" for _ in step["rows"]]
+    for piece in generate(session, step["rows"], settings, _Words()):
         ids[piece.row].append(piece.id)
         finish[piece.row] = piece.finish or ""
-    assert (ids, finish) == (step["ids"], step["finish"])
+        text[piece.row] += piece.text
+    assert (ids, finish, text) == (step["ids"], step["finish"], step["text"])
     return None
 
 

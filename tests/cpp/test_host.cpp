@@ -6,6 +6,7 @@
 #include "driver/system.h"
 #include "elastic_runtime/bundle.h"
 #include "elastic_runtime/onnx_backend.h"
+#include "elastic_runtime/opening.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
 #include "ort/host_memory.h"
@@ -113,6 +114,35 @@ TEST(host_the_largest_that_fits_is_chosen) {
   larger.parameters *= 10;
   CHECK_EQ(THROWN(UnavailableError, check_host_memory(bundle, larger, 10, 1, need)).todo,
            "take the budget small, which fits, a smaller context, or run its engine on a card");
+}
+
+TEST(host_sizes_have_the_bounds_of_python) {
+  const Bundle bundle = make_bundle(true);
+  const auto refused = [&](auto change) {
+    OpenRequest request;
+    request.place = RunOn::kCpu;
+    change(request);
+    return std::string(THROWN(InputError, place_of(bundle, request)).what());
+  };
+  const std::string low = ": expected at least 1, found 0. Name a larger one.";
+  CHECK_EQ(refused([](OpenRequest& r) { r.context = 0; }), "context" + low);
+  CHECK_EQ(refused([](OpenRequest& r) { r.batch = 0; }), "batch" + low);
+  CHECK_EQ(refused([](OpenRequest& r) { r.host.max_context = 0; }), "max_context" + low);
+  CHECK_EQ(refused([](OpenRequest& r) { r.host.max_tokens = 0; }), "max_tokens" + low);
+  CHECK_EQ(refused([](OpenRequest& r) { r.host.threads = -1; }),
+           "threads: expected at least 0, found -1. Name a larger one.");
+  CHECK_EQ(refused([](OpenRequest& r) { r.vram = -1; }),
+           "vram: expected at least 0, found -1. Name a larger one.");
+  CHECK_EQ(refused([](OpenRequest& r) { r.context = std::int64_t{1} << 53; }),
+           "context: expected at most 9007199254740991, found more. Name a smaller one.");
+  CHECK_EQ(refused([](OpenRequest& r) { r.host.threads = 1025; }),
+           "threads: expected at most 1024, found more. Name a smaller one.");
+  OnnxOptions options;
+  options.max_batch = 0;
+  if (has_onnx_backend())
+    CHECK_EQ(
+        std::string(THROWN(InputError, make_onnx_backend(bundle, bundle.budget("small"), options)).what()),
+        "max_batch" + low);
 }
 
 TEST(host_free_memory_is_read) {

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elastic_runtime import Bundle, Tokenizer, iter_weights
+from elastic_runtime import Bundle, InputError, Tokenizer, iter_weights
+from elastic_runtime.format.seal import EMPTY, seal
+from elastic_runtime.ort.open_onnx import open_onnx
 
 GIB = 1 << 30
 
@@ -151,6 +153,48 @@ def test_bad_runs_end_with_2_and_a_sentence(
     done = _run(host_program, *common, *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(f"elastic_generate: {wanted}")
+
+
+def test_a_twin_that_is_none_is_named(host_program: Path, demo_bundle: Path, twins: Path, tmp_path: Path) -> None:
+    (text := tmp_path / "text.onnx").write_text("no model")
+    run = (host_program, demo_bundle, "--device", "cpu", "--ids", "1", "--budget")
+    done = _run(*run, "small", "--model", tmp_path / "none.onnx")
+    missing = "expected the twin of budget 'small', found no such file. Name it (elastic_runtime.ort.twin makes it)."
+    assert (done.returncode, done.stderr) == (2, f"elastic_generate: {tmp_path / 'none.onnx'}: {missing}\n")
+    done = _run(*run, "large", "--model", twins / "small.onnx")
+    assert (done.returncode, done.stderr.partition(" found ")[2]) == (
+        2, "others in weights.json. Name the twin of budget 'large'.\n",
+    )  # fmt: skip
+    done = _run(*run, "small", "--model", text)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"elastic_generate: {text}: expected a model that onnxruntime runs, found ")
+    assert done.stderr.endswith(". Update onnxruntime, or make the file anew.\n")
+
+
+@pytest.mark.parametrize(
+    ("vocab", "logits", "told"),
+    [
+        (2049, "last", "[B, 2049] as in manifest.json, found [B, 264]"),
+        (0, "last", "[B, 0] as in manifest.json, found [B, 264]"),
+        (1 << 39, "last", "[B, 549755813888] as in manifest.json, found [B, 264]"),
+        (264, "all", "[B, T, 264] as in manifest.json, found [B, 264]"),
+    ],
+)
+def test_a_manifest_that_contradicts_the_model_is_refused_in_both_languages(
+    host_program: Path, wide_bundle: Path, tmp_path: Path, vocab: int, logits: str, told: str
+) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(wide_bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8")) | {"logits": logits, "seal": EMPTY}
+    (small,) = (budget for budget in manifest["budgets"] if budget["name"] == "small")
+    small["widths"]["vocab_size"] = vocab
+    (copy / "manifest.json").write_text(seal(json.dumps(manifest)), "utf-8")
+    bundle = Bundle.open(copy)
+    with pytest.raises(InputError) as caught:
+        open_onnx(bundle, bundle.budget("small"), context=64)
+    assert str(caught.value) == f"model output logits: expected {told}. Export the bundle again."
+    done = _run(host_program, copy, "--device", "cpu", "--budget", "small", "--ids", "1")
+    assert (done.returncode, done.stderr) == (2, f"elastic_generate: {caught.value}\n")
 
 
 def test_invalid_utf8_is_refused(host_program: Path, demo_bundle: Path, twins: Path) -> None:

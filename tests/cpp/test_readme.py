@@ -1,4 +1,4 @@
-"""The C++ program of engines/README.md: built against the installed library as a reader builds it, and run."""
+"""The C++ of the pages in engines/: built against the installed library as a reader builds it, and run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,22 @@ CMAKE = """
 cmake_minimum_required(VERSION 3.24)
 project(reader CXX)
 find_package(elastic_runtime 0.1 REQUIRED)
-add_executable(reader reader.cpp)
-target_compile_options(reader PRIVATE -Wall -Wextra -Werror)
-target_link_libraries(reader PRIVATE elastic_runtime::elastic_runtime)
+foreach(page reader example)
+  add_executable(${page} ${page}.cpp)
+  target_compile_options(${page} PRIVATE -Wall -Wextra -Werror)
+  target_link_libraries(${page} PRIVATE elastic_runtime::elastic_runtime)
+endforeach()
+"""
+EXAMPLE = """
+#include <iostream>
+
+#include "elastic_runtime/generate.h"
+#include "elastic_runtime/opening.h"
+
+int main() {
+%s
+  std::cout << made[0].text;
+}
 """
 
 
@@ -24,10 +37,17 @@ def _program() -> str:
     return str(found)
 
 
+def _example() -> str:
+    page = (Path(__file__).parents[2] / "engines" / "cpp" / "README.md").read_text("utf-8")
+    (found,) = re.findall(r"^(?: {4}.*\n)+", page[page.index("| header |") : page.index("Every error")], re.MULTILINE)
+    return EXAMPLE % found
+
+
 @pytest.fixture(scope="module")
 def reader(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     (folder / "reader.cpp").write_text(_program())
+    (folder / "example.cpp").write_text(_example())
     (folder / "CMakeLists.txt").write_text(CMAKE)
     prefix = folder / "prefix"
     for command in (
@@ -75,3 +95,14 @@ def test_it_says_what_a_16_bit_bundle_needs(reader: Path, host_program: Path, de
     done = _run(reader, demo_bundle)
     assert (done.returncode, done.stdout) == (2, "")
     assert "expected a float32 model for onnxruntime's CPU, found bf16. Name its float32 twin" in done.stderr
+
+
+@pytest.mark.timeout(900)
+def test_the_example_of_the_librarys_page_runs(reader: Path, host_program: Path, small: tuple[object, ...]) -> None:
+    _, bundle, *_, twin = small
+    (folder := reader.parent / "clone" / "engines").mkdir(parents=True)
+    (folder / "elastic-demo").symlink_to(str(bundle))
+    (folder.parent / "small.onnx").symlink_to(str(twin))
+    done = subprocess.run([reader.parent / "example"], cwd=folder.parent, capture_output=True, text=True, check=False)
+    wanted = _run(*small, "--prompt", "Once upon", "--ignore-eos")
+    assert (done.returncode, done.stdout + "\n", done.stderr.count("\n")) == (0, wanted.stdout, 0)

@@ -46,14 +46,21 @@ std::string finish_of(Stop stop) {
 void take(Session& session, const Value& step) {
   const std::string what = text(at(step, "do"));
   if (what == "reset") return session.reset(static_cast<std::int64_t>(session.positions().size()));
+  if (what == "set_pending") {
+    const Value& token = at(step, "token");
+    return session.set_pending(static_cast<std::size_t>(integer(at(step, "row"))),
+                               token.is_null() ? std::nullopt : std::optional(integer(token)));
+  }
   const Rows rows = rows_of(at(step, "rows"));
   if (what == "feed") return (void)session.feed(rows);
   GenerateOptions options;
   options.max_new = integer(at(step, "max_new"));
   for (const Value& id : items(at(step, "stop_ids"))) options.stop_ids.push_back(integer(id));
-  const auto made = generate(session, rows, options);
+  const Words words;
+  const auto made = generate(session, rows, options, &words);
   for (std::size_t row = 0; row < made.size(); ++row) {
     CHECK(made[row].ids == rows_of(at(step, "ids"))[row]);
+    CHECK_EQ(made[row].text, text(items(at(step, "text"))[row]));
     CHECK_EQ(finish_of(made[row].stop), text(items(at(step, "finish"))[row]));
   }
 }
@@ -193,6 +200,30 @@ TEST(session_goes_back_to_a_snapshot_as_often_as_one_likes) {
   }
 }
 
+TEST(session_goes_back_to_a_snapshot_after_a_batch_without_room) {
+  struct Scarce : CountingBackend {
+    using CountingBackend::CountingBackend;
+    void reset(std::int64_t batch) override {
+      CountingBackend::reset(rows = batch);
+      if (batch == 3) throw BuildError("memory", "room", "none");
+    }
+    void load(const SavedStates& states) override {
+      CHECK_EQ(rows, 1);
+      CountingBackend::load(states);
+    }
+    std::int64_t rows = 0;
+  };
+  Session session(std::make_unique<Scarce>(SessionShape{16, 20, 4, 3}, std::make_shared<Record>()));
+  session.feed({{1, 2}});
+  const Snapshot saved = session.snapshot();
+  CHECK_EQ(THROWN(BuildError, session.reset(3)).subject, "memory");
+  CHECK(!session.whole());
+  session.restore(saved);
+  CHECK(session.whole());
+  session.feed({{3}});
+  CHECK(session.positions() == std::vector<std::int64_t>({3}));
+}
+
 TEST(session_refuses_a_snapshot_of_another) {
   Fixture fixture, other({16, 30, 4, 3});
   fixture.session.feed({{1, 2}});
@@ -206,6 +237,24 @@ TEST(session_refuses_a_snapshot_of_another) {
   CHECK_EQ(refused(rows.session.snapshot()),
            "snapshot's batch: expected 1, found 2. Restore it where it was taken, or prefill again.");
   CHECK_EQ(fixture.session.positions()[0], 2);
+}
+
+TEST(session_needs_a_backend) {
+  CHECK_EQ(std::string(THROWN(InputError, Session(nullptr)).what()),
+           "session: expected a backend, found none. Give it what open_backend returns.");
+}
+
+TEST(session_a_row_that_goes_on_has_a_pending_token) {
+  Fixture fixture;
+  fixture.session.reset(2);
+  const OnToken forgets = [&](std::size_t row, std::int64_t, std::string_view) {
+    if (row == 0) fixture.session.set_pending(0, std::nullopt);
+    return true;
+  };
+  CHECK_EQ(
+      std::string(THROWN(InputError, generate(fixture.session, {{1}, {2}}, {}, nullptr, forgets)).what()),
+      "row 0: expected a pending token, found none. Set one with set_pending, or leave the row out.");
+  CHECK(fixture.session.positions() == std::vector<std::int64_t>({1, 1}));
 }
 
 TEST(session_that_a_callback_moves_ends_the_generation) {

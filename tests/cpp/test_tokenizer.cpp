@@ -56,7 +56,12 @@ TEST(tokenizer_is_bytes_and_marks) {
   const ByteLevelTokenizer bytes = tokenizer();
   CHECK(bytes.encode("A\xC3\xA9 <|a|>x<|a|>b\n", true) == Ids({65, 0xC3, 0xA9, 32, 256, 'x', 257, 10}));
   CHECK_EQ(bytes.bytes_of(0xC3), "\xC3");
-  CHECK_EQ(bytes.decode({65, 256, 9999, -1, 0xC3, 0xA9, 257, 0xE2}), "A\xC3\xA9<|a|>b\xEF\xBF\xBD");
+  CHECK_EQ(bytes.decode({65, 256, 9999, 0xC3, 0xA9, 257, 0xE2}), "A\xC3\xA9<|a|>b\xEF\xBF\xBD");
+  for (const std::int64_t id : {std::int64_t{-1}, std::int64_t{1} << 32}) {
+    CHECK_EQ(std::string(THROWN(InputError, bytes.decode({65, id})).what()),
+             "token ids: expected 0 or more, of 32 bits, found " + std::to_string(id) +
+                 ". Give ids of this tokenizer.");
+  }
   CHECK_EQ(THROWN(InputError, bytes.encode("a\xFF", true)).found, "an invalid byte at 1");
 }
 
@@ -120,10 +125,11 @@ TEST(tokenizer_refuses_what_it_cannot_do) {
   CHECK_EQ(refused("\"id\": 256", "\"id\": -1"), "t: added_tokens: '<|a|>'|-1");
   CHECK_EQ(refused("\"\\u0041\": 65", "\"\\u0041\": 65.5"), "t: model.vocab: 'A'|65.5");
   CHECK_EQ(refused("\"\\u0041\": 65", "\"\\u0041\": 66"), "t: model.vocab: 'B'|66, that of 'A'");
-  CHECK_EQ(refused("\"post_processor\": null",
-                   R"("post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "a"}}],
+  CHECK_EQ(
+      refused("\"post_processor\": null",
+              R"("post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "a"}}],
                    "special_tokens": {"a": {"ids": [-5]}}})"),
-           R"(t: post_processor|{"SpecialToken":{"id":"a"}})");
+      R"(t: post_processor|{"SpecialToken":{"id":"a"}})");
 }
 
 TEST(tokenizer_needs_its_file) {

@@ -165,6 +165,7 @@ def test_no_prompts_are_no_generation() -> None:
         ([[1], []], {}, "prompt 1: expected at least one token, found none."),
         ([72, 101], {}, "prompts: expected a list of ids for every row, found [72, 101]."),
         ([[1]], {"stop_texts": "abc"}, "stop texts: expected several texts, found abc."),
+        ([[1]], {"stop_ids": 5}, "stop tokens: expected several ids, found 5."),
         ([[1]], {"max_new": 0}, "max_new: expected at least 1, found 0."),
         ([[1]], {"max_new": float("nan")}, "max_new: expected at least 1, found nan."),
         ([[1]], {"max_new": True}, "max_new: expected at least 1, found True."),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from elastic_runtime.bundle import Bundle
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.ort import onnx_memory
+from elastic_runtime.ort.onnx_memory import HostBuffer
 from elastic_runtime.ort.open_onnx import open_onnx
 from elastic_runtime.session import Session
 
@@ -143,6 +145,9 @@ def test_refuses_before_anything_is_fed(session: Session, rows: list[list[int]],
 def test_refuses_batches_beyond_the_backend(session: Session) -> None:
     with pytest.raises(InputError, match=r"batch: expected 1 to 64, found 65\. Take fewer rows"):
         session.reset(65)
+    for batch in (0, True, "2"):
+        with pytest.raises(InputError, match=rf"batch: expected 1 to 64, found {batch}\. Take"):
+            session.reset(batch)  # type: ignore[arg-type]
     with pytest.raises(
         InputError, match=r"decode: expected one id for each of 1 rows, found .* Give each row one, or use prefill"
     ):
@@ -155,3 +160,47 @@ def test_stored_weights_give_the_same_as_wide_ones(session: Session, demo_bundle
     with Session(open_onnx(bundle, bundle.budget("small"), context=400, weights="stored", threads=1)) as stored:
         np.testing.assert_allclose(stored.prefill([PROMPT]), wide, rtol=0, atol=1e-4)
         assert stored.backend.memory()["weights"] * 2 == session.backend.memory()["weights"]
+
+
+@pytest.mark.parametrize("row", [-1, 1, True, "0"])
+def test_a_pending_token_is_of_a_row_that_there_is(session: Session, row: int) -> None:
+    for token in (5, None):
+        with pytest.raises(InputError) as caught:
+            session.set_pending(row, token)
+        assert str(caught.value) == f"row: expected 0 to 0, found {row}. Name a row of the session."
+    assert session.pending == (None,)
+
+
+def test_a_closed_session_says_so_each_time(demo_bundle: Path) -> None:
+    bundle = Bundle.open(demo_bundle)
+    closed = Session(open_onnx(bundle, bundle.budget("small"), context=64, threads=1))
+    closed.close()
+    told = "onnxruntime backend: expected an open one, found one that was closed. Open a new session."
+    for use in 2 * (lambda: closed.prefill([[5]]), closed.reset, closed.snapshot):
+        with pytest.raises(InputError) as caught:
+            use()
+        assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("again", ["reset", "restore"])
+@pytest.mark.parametrize("step", [lambda s: s.reset(64), lambda s: s.prefill([PROMPT * 4])], ids=["reset", "grow"])
+def test_where_memory_ran_out_a_session_begins_again_once_there_is_some(
+    session: Session, monkeypatch: pytest.MonkeyPatch, step: Callable[[Session], object], again: str
+) -> None:
+    wanted = session.prefill([PROMPT]).copy()
+    session.reset()
+    saved, made = session.snapshot(), list[object]()
+
+    def scarce(array: np.ndarray) -> HostBuffer:
+        made.append(array)
+        if len(made) > 3:
+            raise MemoryError
+        return HostBuffer(array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_memory, "HostBuffer", scarce)
+        with pytest.raises(BuildError, match=r"^memory: expected room for \d+ bytes more, found none\. Close other"):
+            step(session)
+    assert not session.whole
+    session.reset() if again == "reset" else session.restore(saved)
+    assert np.array_equal(session.prefill([PROMPT]), wanted)

@@ -48,10 +48,14 @@ void check(const GenerateOptions& options, const Session& session, const Tokeniz
   }
 }
 
-/// Whether the row ends with this token, and why.
-bool ends(const Row& row, std::int64_t id, const GenerateOptions& options, std::int64_t position,
-          std::int64_t context, Stop& stop) {
-  if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
+bool is_stop_id(std::int64_t id, const GenerateOptions& options) {
+  return std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end();
+}
+
+/// Whether the row ends with its last token, and why.
+bool ends(const Row& row, const GenerateOptions& options, std::int64_t position, std::int64_t context,
+          Stop& stop) {
+  if (is_stop_id(row.result.ids.back(), options)) {
     stop = Stop::kToken;
   } else if (row.stop.stopped()) {
     stop = Stop::kText;
@@ -77,7 +81,7 @@ class Generation {
   std::vector<Generated> run(const std::vector<std::vector<std::int64_t>>& prompts) {
     const auto vocab = static_cast<std::size_t>(session_.shape().vocab);
     std::vector<bool> active(rows_.size(), true);
-    if (start(prompts)) session_.feed(prompts, active);
+    if (start(prompts)) session_.feed(prompts, pending());
     const std::vector<std::vector<std::int64_t>> nothing(rows_.size());
     for (std::size_t left = rows_.size();;) {
       for (std::size_t i = 0; i < rows_.size(); ++i) {
@@ -99,6 +103,13 @@ class Generation {
     return false;
   }
 
+  /// The rows that have a pending token: it is fed alone where there is no prompt.
+  std::vector<bool> pending() const {
+    std::vector<bool> rows;
+    for (const auto& id : session_.pending()) rows.push_back(id.has_value());
+    return rows;
+  }
+
   /// One token of a row; false when the caller wants no more.
   bool take(std::size_t index, const float* logits) {
     Row& row = rows_[index];
@@ -106,8 +117,9 @@ class Generation {
     const std::int64_t id = row.sampler.sample(logits, static_cast<std::size_t>(shape.vocab));
     row.result.ids.push_back(id);
     session_.set_pending(index, id);  // given out, and fed only when the row goes on, now or later
-    std::string text = row.stream ? row.stop.push(row.stream->push(id)) : std::string();
-    row.done = ends(row, id, options_, session_.positions()[index], shape.max_context, row.result.stop);
+    std::string text;
+    if (row.stream && !is_stop_id(id, options_)) text = row.stop.push(row.stream->push(id));
+    row.done = ends(row, options_, session_.positions()[index], shape.max_context, row.result.stop);
     if (row.done && row.stream) text += row.stop.push(row.stream->finish()) + row.stop.finish();
     row.result.text += text;
     if (!on_token_) return true;

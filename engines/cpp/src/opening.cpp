@@ -9,6 +9,7 @@
 #include "driver/driver.h"
 #include "driver/system.h"
 #include "elastic_runtime/error.h"
+#include "request_sizes.h"
 #include "tensorrt/tensorrt_build.h"
 
 namespace elastic {
@@ -26,7 +27,9 @@ const EngineEntry* engine_of(const BudgetEntry& budget, const std::string& file)
 class Opening {
  public:
   Opening(const Bundle& bundle, const OpenRequest& request, const Say& say)
-      : bundle_(bundle), request_(request), say_(say) {}
+      : bundle_(bundle), request_(request), say_(say) {
+    check_sizes(request);
+  }
 
   Placement place() {
     if (request_.budget != "auto") (void)bundle_.budget(request_.budget);  // before anything is said

@@ -21,7 +21,10 @@ std::int64_t Snapshot::bytes() const {
   return states_->bytes() + static_cast<std::int64_t>(logits_.size() * sizeof(float));
 }
 
-Session::Session(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) { reset(1); }
+Session::Session(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {
+  if (!backend_) throw InputError("session", "a backend", "none", "give it what open_backend returns");
+  reset(1);
+}
 
 void Session::reset(std::int64_t batch) {
   const std::int64_t most = shape().max_batch;
@@ -76,6 +79,8 @@ void Session::restore(const Snapshot& snapshot) {
   check_same("backend", mine.backend, snapshot.origin_.backend);
   check_same("context", std::to_string(shape().max_context), std::to_string(snapshot.context_));
   check_same("batch", std::to_string(positions_.size()), std::to_string(snapshot.positions_.size()));
+  // A reset to another batch that found no room has left states of neither.
+  if (!whole_) backend_->reset(static_cast<std::int64_t>(positions_.size()));
   try {
     backend_->load(*snapshot.states_);
   } catch (const InputError&) {
@@ -92,8 +97,11 @@ void Session::restore(const Snapshot& snapshot) {
 }
 
 void Session::set_pending(std::size_t row, std::optional<std::int64_t> id) {
+  if (row >= pending_.size())
+    throw InputError("row", "0 to " + std::to_string(pending_.size() - 1), std::to_string(row),
+                     "name a row of the session");
   if (id) check_ids({*id}, row);
-  pending_.at(row) = id;
+  pending_[row] = id;
 }
 
 /// What each row is fed, its pending token first. Everything is checked here, before anything is fed.
@@ -108,6 +116,9 @@ Session::Rows Session::planned(const Rows& rows, const std::vector<bool>& go_on)
   bool any = false;
   for (std::size_t row = 0; row < rows.size(); ++row) {
     const bool goes_on = row < go_on.size() && go_on[row];
+    if (goes_on && !pending_[row] && rows[row].empty())
+      throw InputError("row " + std::to_string(row), "a pending token", "none",
+                       "set one with set_pending, or leave the row out");
     if (pending_[row] && (goes_on || !rows[row].empty())) ids[row].insert(ids[row].begin(), *pending_[row]);
     any = any || !ids[row].empty();
     check_room(row, ids[row].size());

@@ -89,6 +89,8 @@ def _check_files(files: Iterable[FileEntry], where: str) -> None:
 
 def _check_budget(budget: BudgetEntry, known: set[str], where: str) -> None:
     check_name(budget.name, f"{where}: name")
+    if budget.name in ("", "auto"):  # nobody could ask for it
+        raise InputError(f"{where}: name", expected="a name other than auto", found=show(budget.name) or "none")
     named = [budget.model, budget.weights, budget.golden, budget.report, *(e.file for e in budget.engines)]
     for path in (path for path in named if path is not None):
         if path not in known:

@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable
 from functools import cache, partial
+from numbers import Integral
 from typing import Any, Literal, TypeVar, Union
 
 from elastic_runtime.errors import InputError
@@ -69,6 +70,11 @@ def show(value: object, limit: int = 60) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("unicode_escape").decode("ascii")
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def is_integer(value: object) -> bool:
+    """Whether it counts: a bool and a float do not, be they whole."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @cache

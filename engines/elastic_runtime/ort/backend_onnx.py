@@ -105,17 +105,16 @@ class OnnxBackend:
         logits = next(value for value in twin.graph.output if value.name == "logits")
         shape = logits.type.tensor_type.shape.dim
         self.vocab_size, self._every_token = int(shape[-1].dim_value), len(shape) == 3
-        self._batch, self._current, self._closed = rows, 0, False
+        self._current, self._closed = 0, False
         self._first_rows = min(_FIRST_ROWS, max_context) if self._memory.grows else max_context
-        self._allocate(self._first_rows)
+        self._allocate(rows, self._first_rows)
 
     def start(self, batch: int) -> None:
         """Zero the states; memory is kept where the batch is the same."""
         self._check_open()
         self._current = 0
-        if self._batch != batch:
-            self._batch = batch
-            self._allocate(self._first_rows)
+        if self._batch != batch or not self._rows:
+            self._allocate(batch, self._first_rows)
         for buffer in self._banks[0].values():
             buffer.zero()  # caches too: a NaN left in a masked row would reach the logits, for 0 * NaN is NaN
 
@@ -163,7 +162,7 @@ class OnnxBackend:
             raise not_of_this_backend("none, for it was closed")
         self._current = 0
         if self._rows != saved.rows:
-            self._allocate(saved.rows)
+            self._allocate(self._batch, saved.rows)
         for name, buffer in self._banks[0].items():
             buffer.spread(saved.parts[name], self._row_axis(name)[0])
 
@@ -197,20 +196,21 @@ class OnnxBackend:
         if self._closed:
             raise closed(self.name)
 
-    def _allocate(self, rows: int) -> None:
-        sizes = {"B": self._batch, "S": rows}
-        self._rows, self._banks = rows, list[_Bank]()
+    def _allocate(self, batch: int, rows: int) -> None:
+        sizes = {"B": batch, "S": rows}
+        shapes = {name: [sizes.get(d, d) for d in shape] for name, shape in self._shapes.items()}
+        # The old banks go first, to make room. Where there is none all the same, the caches are of no rows.
+        self._rows, self._banks = 0, list[_Bank]()
         self._prepared: dict[tuple[int, int], _Prepared] = {}
-        for _ in range(2):
-            shapes = {name: [sizes.get(d, d) for d in shape] for name, shape in self._shapes.items()}
-            self._banks.append({name: self._memory.zeros(shape, np.float32) for name, shape in shapes.items()})
+        self._banks += [{n: self._memory.zeros(s, np.float32) for n, s in shapes.items()} for _ in range(2)]
+        self._batch, self._rows = batch, rows
 
     def _grow(self, end: int) -> None:
         """Double the caches until they hold `end` rows, and take the states along; in main memory (`Memory.grows`)."""
         rows, old = self._rows, {name: buffer.read() for name, buffer in self._banks[self._current].items()}
         while rows < end:
             rows *= 2
-        self._allocate(min(rows, self.max_context))
+        self._allocate(self._batch, min(rows, self.max_context))
         for name, buffer in self._banks[self._current].items():
             buffer.read()[tuple(slice(size) for size in old[name].shape)] = old[name]
 

@@ -7,9 +7,10 @@ three small inputs go to the card and the logits come back; zeroing and copies o
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -78,7 +79,7 @@ class Memory(Protocol):
 
 
 class HostBuffer:
-    """A `Buffer` over an array's own memory."""
+    """A `Buffer` over an array's own memory. Raises BuildError where there is no room for a copy."""
 
     def __init__(self, array: Array) -> None:
         self.array, self.value, self.nbytes = array, ort_value(array), array.nbytes
@@ -97,7 +98,9 @@ class HostBuffer:
 
     def head(self, axis: int, rows: int) -> HostBuffer:
         """See `Buffer`."""
-        return HostBuffer(self.array[(*[slice(None)] * axis, slice(rows))].copy())
+        part = self.array[(*[slice(None)] * axis, slice(rows))]
+        with _room(part.nbytes):
+            return HostBuffer(part.copy())
 
     def spread(self, part: Array | Buffer, axis: int) -> None:
         """See `Buffer`."""
@@ -107,8 +110,17 @@ class HostBuffer:
         self.array[(*here, slice(beyond, None))] = 0
 
 
+@contextmanager
+def _room(size: int) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        todo = "close other programs, or take a smaller budget, batch or context"
+        raise BuildError("memory", expected=f"room for {size} bytes more", found="none", todo=todo) from error
+
+
 class HostMemory:
-    """Main memory; a `Memory`."""
+    """Main memory; a `Memory`. Raises BuildError where there is no room."""
 
     device: DeviceName = "cpu"
     grows = True
@@ -116,7 +128,8 @@ class HostMemory:
 
     def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> HostBuffer:
         """See `Memory`."""
-        return HostBuffer(np.zeros(shape, dtype))
+        with _room(math.prod(shape) * np.dtype(dtype).itemsize):
+            return HostBuffer(np.zeros(shape, dtype))
 
     def holding(self, array: Array) -> HostBuffer:
         """See `Memory`."""

@@ -241,10 +241,10 @@ def open_onnx(
     Raises:
         NoCudaError: onnxruntime does not run on the card after all.
         UnavailableError: onnxruntime is not installed, the memory is not enough, or others took the card's meanwhile.
-        InputError: weights.json does not say what the model asks for; nothing was read.
+        InputError: weights.json or the manifest does not say what the model is; nothing was read.
         BuildError: the file is no model that onnxruntime runs.
     """
-    onnx, backend, widened, check_weights = _packages()
+    onnx, backend, widened, check_logits, check_weights = _packages()
     recipe = _recipe(bundle, budget)
     form: WeightForm = "float32"
     if place is not None:
@@ -266,6 +266,7 @@ def open_onnx(
     path = bundle.path / budget.model
     try:
         model = onnx.load(path, load_external_data=recipe is None)
+        check_logits(model, budget.widths.vocab_size, bundle.manifest.logits)
         if recipe is not None:
             check_weights(model, recipe)
         opened: Backend = backend(
@@ -289,15 +290,15 @@ def open_onnx(
     return opened
 
 
-def _packages() -> tuple[Any, Any, Any, Any]:
+def _packages() -> tuple[Any, Any, Any, Any, Any]:
     try:
         import onnx  # noqa: PLC0415  # an engine's consumer needs neither
 
         from elastic_runtime.ort.backend_onnx import OnnxBackend, widened  # noqa: PLC0415
-        from elastic_runtime.ort.weight_source import check_weights  # noqa: PLC0415
+        from elastic_runtime.ort.weight_source import check_logits, check_weights  # noqa: PLC0415
     except ImportError as error:
         raise missing_package(error) from error
-    return onnx, OnnxBackend, widened, check_weights
+    return onnx, OnnxBackend, widened, check_logits, check_weights
 
 
 def _memory(place: OnnxCard | None) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,16 @@ def check_weights(model: onnx.ModelProto, recipe: WeightRecipe) -> None:
     if missing := next(iter(inputs), None):
         expected, found = "a weight of weights.json", "none of that name"
         raise InputError(f"model input {show(missing)}", expected=expected, found=found, todo=_AGAIN)
+
+
+def check_logits(model: onnx.ModelProto, vocab_size: int, logits: Literal["last", "all"]) -> None:
+    """Whether a manifest says what logits a model gives. Raises InputError."""
+    expected = ["B", str(vocab_size)] if logits == "last" else ["B", "T", str(vocab_size)]
+    output = next((value for value in model.graph.output if value.name == "logits"), onnx.ValueInfoProto())
+    found = [dim.dim_param or str(dim.dim_value) for dim in output.type.tensor_type.shape.dim]
+    if (len(found), found[-1:]) != (len(expected), expected[-1:]):
+        said, is_there = (f"[{', '.join(shape)}]" for shape in (expected, found))
+        raise InputError("model output logits", expected=f"{said} as in manifest.json", found=is_there, todo=_AGAIN)
 
 
 class WeightSource(Protocol):

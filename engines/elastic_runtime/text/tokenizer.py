@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic_runtime.errors import BuildError, InputError
+from elastic_runtime.format.records import is_integer, show
 from elastic_runtime.text.eos import stop_ids
 from elastic_runtime.text.special_tokens import TokenizerFiles
 from elastic_runtime.text.stream import StopText, TextStream, clean_up, decoder_of
@@ -46,9 +47,11 @@ class Tokenizer:
         """The ids of a text, never cut short nor padded; `special` lets the tokenizer add what it begins a text with.
 
         Raises:
-            InputError: text that is no Unicode (a lone surrogate, as invalid UTF-8 of a command line becomes), or that
-                the tokenizer fails on.
+            InputError: what is no text or no Unicode (a lone surrogate, as invalid UTF-8 of a command line becomes), or
+                text that the tokenizer fails on.
         """
+        if not isinstance(text, str):
+            raise InputError("prompt", expected="text", found=show(text), todo="give it as a str")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -86,12 +89,12 @@ class Tokenizer:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, special tokens are left out unless asked for.
 
         Raises:
-            InputError: an id below 0 or beyond 32 bits, or ids that the tokenizer fails on.
+            InputError: an id that is no integer, below 0 or beyond 32 bits, or ids that the tokenizer fails on.
         """
         for token in ids:
-            if not 0 <= token < 1 << 32:
+            if not is_integer(token) or not 0 <= token < 1 << 32:
                 raise InputError(
-                    "token ids", expected="0 or more, of 32 bits", found=str(token), todo="give ids of this tokenizer"
+                    "token ids", expected="0 or more, of 32 bits", found=show(token), todo="give ids of this tokenizer"
                 )
         with self._answers():
             text = str(self._tokenizer.decode(list(ids), skip_special_tokens=not special))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ import pytest
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.safetensors import itemsize
 from elastic_runtime.format.weights import StoredSlice, WeightInput, WeightRecipe
-from elastic_runtime.ort.weight_source import Held, OutsideTensors, Recipe, WeightSource, check_weights
+from elastic_runtime.ort.weight_source import Held, OutsideTensors, Recipe, WeightSource, check_logits, check_weights
 
 WHOLE = np.arange(60, dtype=np.float32).reshape(10, 6)
 ROWS, COLUMNS = ((1, 2), (4, 1), (6, 3)), ((0, 2), (3, 3))
@@ -84,6 +84,30 @@ def test_weights_of_another_model_are_named(inputs: dict[str, tuple[int, list[in
     with pytest.raises(InputError) as caught:
         check_weights(_model(**_TOKENS, **inputs), WeightRecipe((WeightInput("w", (part,)),)))
     assert str(caught.value) == f"{told}. Export the bundle again."
+
+
+@pytest.mark.parametrize(
+    ("dims", "logits", "told"),
+    [
+        (["B", 9], "last", "expected [B, 8] as in manifest.json, found [B, 9]"),
+        (["B", 8], "all", "expected [B, T, 8] as in manifest.json, found [B, 8]"),
+        (["B", "T", 8], "last", "expected [B, 8] as in manifest.json, found [B, T, 8]"),
+        (None, "last", "expected [B, 8] as in manifest.json, found []"),
+    ],
+)
+def test_logits_that_the_manifest_does_not_say_are_refused(
+    dims: list[str | int] | None, logits: Literal["last", "all"], told: str
+) -> None:
+    outputs = [] if dims is None else [onnx.helper.make_tensor_value_info("logits", _FLOAT, dims)]
+    with pytest.raises(InputError) as caught:
+        check_logits(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], outputs)), 8, logits)
+    assert str(caught.value) == f"model output logits: {told}. Export the bundle again."
+
+
+def test_logits_that_the_manifest_says_are_taken() -> None:
+    for dims, logits in ((["B", 8], "last"), (["N", "T", 8], "all")):
+        output = onnx.helper.make_tensor_value_info("logits", _FLOAT, dims)
+        check_logits(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [output])), 8, logits)
 
 
 def test_rows_of_several_parts(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_folder_may_be_named_by_text(folder: Path) -> None:
     assert Tokenizer(str(folder)).encode("a") == Tokenizer(folder).encode("a")
 
 
-@pytest.mark.parametrize("token", [-1, 1 << 32, 1 << 70])
+@pytest.mark.parametrize("token", [-1, 1 << 32, 1 << 70, "a", 1.0, True])
 def test_refuses_ids_that_the_library_cannot_count(tokenizer: Tokenizer, token: int) -> None:
     with pytest.raises(InputError, match=rf"token ids: expected 0 or more, of 32 bits, found {token}"):
         tokenizer.decode([65, token])
@@ -192,6 +192,9 @@ def test_what_the_library_fails_on_is_no_fault_of_ours(folder: Path, tmp_path: P
 def test_refuses_what_is_no_text_or_no_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prompt: expected valid UTF-8, found an invalid byte at 1"):
         tokenizer.encode("a\udc80")
+    for found in (b"abc", None):
+        with pytest.raises(InputError, match=rf"^prompt: expected text, found {found}\. Give it as a str"):
+            tokenizer.encode(found)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"expected the bundle's tokenizer, found no such file\. Feed token ids"):
         Tokenizer(tmp_path)
     (tmp_path / FILES[0]).write_text("{}")

@@ -14,9 +14,9 @@
 namespace elastic {
 
 struct GenerateOptions {
-  std::int64_t max_new = 256;  ///< tokens a row
-  Sampling sampling;           ///< row b draws with the seed `seed + b`
-  std::vector<std::int64_t> stop_ids;
+  std::int64_t max_new = 256;           ///< tokens a row
+  Sampling sampling;                    ///< row b draws with the seed `seed + b`
+  std::vector<std::int64_t> stop_ids;   ///< given out without text
   std::vector<std::string> stop_texts;  ///< need a tokenizer
 };
 

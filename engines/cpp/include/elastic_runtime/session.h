@@ -108,6 +108,7 @@ class Session {
  public:
   using Rows = std::vector<std::vector<std::int64_t>>;
 
+  /// Throws InputError: no backend.
   explicit Session(std::unique_ptr<Backend> backend);
 
   /// Start anew with `batch` empty sequences, nothing pending. Throws InputError: not 1 to max_batch.
@@ -117,7 +118,7 @@ class Session {
   /// demands. Rows may be empty, not all: those keep their logits and their pending token, unless `go_on` has
   /// them (one truth a row; empty: none): then the pending token is fed alone. Returns `logits()`. Throws
   /// InputError: another number of rows than the session has, ids out of the vocabulary, more tokens than the
-  /// context takes; nothing was fed then.
+  /// context takes, a row in `go_on` that has nothing to be fed; nothing was fed then.
   const float* feed(const Rows& rows, const std::vector<bool>& go_on = {});
 
   /// Logits [B, V] after each row's last token; zero for a row that never got one. Changed by the next call.
@@ -129,7 +130,8 @@ class Session {
   /// The token of each row that was given out and not fed yet.
   const std::vector<std::optional<std::int64_t>>& pending() const { return pending_; }
 
-  /// Say which token comes first when the row is fed again; none: none does. Throws InputError about the id.
+  /// Say which token comes first when the row is fed again; none: none does. Throws InputError about row or
+  /// id.
   void set_pending(std::size_t row, std::optional<std::int64_t> id);
 
   /// The session as it stands, to come back to with `restore`. Throws BuildError where the device has no

@@ -36,7 +36,8 @@ class Tokenizer {
   /// A decoder of one sequence, which leaves special tokens out, and ids that mean nothing.
   virtual std::unique_ptr<TextStream> stream() const = 0;
 
-  /// The text of ids: all that a stream says of them. Bytes that are no UTF-8 become U+FFFD.
+  /// The text of ids: all that a stream says of them. Bytes that are no UTF-8 become U+FFFD. Throws
+  /// InputError: an id below 0 or beyond 32 bits.
   std::string decode(const std::vector<std::int64_t>& ids) const;
 };
 

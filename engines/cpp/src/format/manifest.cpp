@@ -90,6 +90,9 @@ void check_engine(const EngineEntry& engine, const Where& where) {
 
 void check_budget(const BudgetEntry& budget, const Names& known, const Where& where) {
   check_name(budget.name, where.note("name"));
+  if (budget.name.empty() || budget.name == "auto")  // nobody could ask for it
+    throw InputError(where.note("name").text(), "a name other than auto",
+                     budget.name.empty() ? "none" : budget.name);
   std::vector<std::string> named = {budget.model};
   for (const auto* path : {&budget.weights, &budget.golden, &budget.report}) {
     if (*path) named.push_back(**path);

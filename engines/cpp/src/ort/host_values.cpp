@@ -23,7 +23,11 @@ class HostMemory : public Memory {
   bool is_host() const override { return true; }
 
   Bytes allocate(std::size_t bytes) override {
-    return Bytes(::operator new(bytes), [](void* memory) { ::operator delete(memory); });
+    void* const memory = ::operator new(bytes, std::nothrow);
+    if (!memory)
+      throw BuildError("memory", "room for " + std::to_string(bytes) + " bytes more", "none",
+                       "close other programs, or take a smaller budget, batch or context");
+    return Bytes(memory, [](void* held) { ::operator delete(held); });
   }
 
   void zero(void* memory, std::size_t bytes) override { std::memset(memory, 0, bytes); }

@@ -35,12 +35,14 @@ Model::Model(const std::filesystem::path& path, int threads, const Memory& place
   place.add_provider(options.get());
   OrtSession* session = nullptr;
   OrtStatus* const status = api().CreateSession(env_.get(), path.c_str(), options.get(), &session);
-  if (status && !place.is_host()) {  // its provider did not start, as far as one can tell
+  if (status) {
     const std::string message = api().GetErrorMessage(status);
     api().ReleaseStatus(status);
-    fail_without_cuda("a refusal: " + message);
+    // On a card its provider did not start, as far as one can tell.
+    if (!place.is_host()) fail_without_cuda("a refusal: " + message);
+    throw BuildError(path_text(path), "a model that onnxruntime runs", message,
+                     "update onnxruntime, or make the file anew");
   }
-  check(status);
   session_.reset(session);
   OrtMemoryInfo* memory = nullptr;
   check(api().CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory));

@@ -14,6 +14,7 @@
 #include "files.h"
 #include "ort/onnx_api.h"
 #include "ort/onnx_memory.h"
+#include "request_sizes.h"
 #include "state_block.h"
 
 namespace elastic {
@@ -35,6 +36,12 @@ bool is_state(const std::string& name) {
 std::string output_of(const std::string& state) {
   const std::size_t dot = state.find('.');
   return state.substr(0, dot) + "_out" + state.substr(dot);
+}
+
+std::string in_brackets(const std::vector<std::string>& shape) {
+  std::string text;
+  for (const std::string& size : shape) text += (text.empty() ? "" : ", ") + size;
+  return "[" + text + "]";
 }
 
 /// onnxruntime's CPU has kernels for float32 only; loading anything else fails with words that help nobody.
@@ -79,8 +86,11 @@ class OnnxBackend : public Backend {
         shape_{budget.widths.vocab_size, options.max_context,
                std::min(options.max_tokens, options.max_context), options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
+        again_(options.model ? "name the twin of budget " + in_quotes(budget.name)
+                             : "export the bundle again"),
         memory_(options.card ? onnx::make_card_memory() : onnx::make_host_memory()),
         model_(options.model ? *options.model : bundle.file(budget.model), options.threads, *memory_) {
+    check_logits();
     if (budget.weights)
       bind_weights(bundle.weights(budget), options.on_bytes);
     else
@@ -197,6 +207,19 @@ class OnnxBackend : public Backend {
     return found == all.end() ? nullptr : &*found;
   }
 
+  /// Whether the manifest says what logits the model gives: their buffer is made by it.
+  void check_logits() const {
+    const auto& all = model_.outputs();
+    const auto port = std::find_if(all.begin(), all.end(), [](const Port& p) { return p.name == "logits"; });
+    std::vector<std::string> expected = {"B", std::to_string(shape_.vocab)}, found;
+    if (every_token_) expected.insert(expected.begin() + 1, "T");
+    for (std::size_t i = 0; port != all.end() && i < port->shape.size(); ++i)
+      found.push_back(port->shape[i] < 0 ? port->symbols[i] : std::to_string(port->shape[i]));
+    if (found.size() == expected.size() && found.back() == expected.back()) return;
+    throw InputError("model output logits", in_brackets(expected) + " as in manifest.json",
+                     in_brackets(found), again_);
+  }
+
   /// Whether weights.json says what the model asks for, before anything is read: two bytes are two bytes,
   /// whatever they mean.
   void check_weights(const WeightRecipe& recipe) const {
@@ -204,17 +227,16 @@ class OnnxBackend : public Backend {
     for (const WeightInput& item : recipe.inputs) {
       const Port* port = input(item.name);
       if (!port)
-        throw InputError("weight " + show(item.name), "an input of the model", "none of that name",
-                         "export the bundle again");
+        throw InputError("weight " + show(item.name), "an input of the model", "none of that name", again_);
       if (port->shape != item.shape() || port->type != onnx::type_of(item.parts[0].dtype))
         throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
-                         "export the bundle again");
+                         again_);
       names.insert(item.name);
     }
     for (const Port& port : model_.inputs()) {
       if (!is_state(port.name) && names.count(port.name) == 0)
         throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name",
-                         "export the bundle again");
+                         again_);
     }
   }
 
@@ -304,6 +326,7 @@ class OnnxBackend : public Backend {
   Origin origin_;
   SessionShape shape_;
   bool every_token_;
+  std::string again_;  // what to do where bundle and model do not belong together
   std::unique_ptr<onnx::Memory> memory_;
   onnx::Model model_;
   std::vector<std::shared_ptr<const void>> owners_;  // what the weights' tensors lie in
@@ -324,6 +347,11 @@ void check_onnx_card() { onnx::check_card_provider(); }
 
 std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEntry& budget,
                                            const OnnxOptions& options) {
+  check_sizes(options);
+  std::error_code none;
+  if (options.model && !std::filesystem::exists(*options.model, none))
+    throw InputError(path_text(*options.model), "the twin of budget " + in_quotes(budget.name),
+                     "no such file", "name it (elastic_runtime.ort.twin makes it)");
   check_precision(bundle, budget, options);
   if (options.card)
     check_card_memory(bundle, budget, options.max_context, options.max_batch, *options.card);
