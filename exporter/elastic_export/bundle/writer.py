@@ -39,12 +39,13 @@ from elastic_export.bundle.merge import (
 )
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
-from elastic_export.bundle.staging import Stage, recover
+from elastic_export.bundle.staging import Stage, recover, running
+from elastic_export.bundle.turns import forget_turn, turn
 from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
-from elastic_runtime.errors import InternalError
+from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.format.manifest_reader import NAME
@@ -72,7 +73,8 @@ class BundleWriter:
 
     Raises:
         InputError: from the `with` statement (`check_output`) or `finish` (`merge`).
-        BuildError: the disk is full, wherever in the block that shows.
+        BuildError: the disk is full, wherever in the block that shows; or with `add` another export runs or ran to the
+            same place, of which one would be lost.
     """
 
     def __init__(
@@ -97,8 +99,12 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         with os_errors_explained(self._named):
-            recover(own_path(self._named), self._say)
-            self.output, self.previous = check_output(self._named, force=self._force, protect=self._protect)
+            place = own_path(self._named)
+            recover(place, self._say)
+            forget_turn(place)
+            if self._add and (other := running(place)):
+                raise self._not_alone(f"another export, at work in {other}")
+            self.output, self.previous = self._look()
             self._stage = Stage(self.output)
             self._unfinished = Unfinished(self.output, self._stage.path)
         return self
@@ -236,6 +242,7 @@ class BundleWriter:
                 raise damaged(self.output / entry.path, "another one, by another export", _AGAIN)
         self._digests.check_unchanged()
         self._link_unchanged(manifest.files)
+        self._check_there()
         if self._add and self.previous is not None:
             manifest = carry_over(self.previous, manifest, self.output, self.path, self._keep_file, self._say)
         manifest = ordered(replace(manifest, options=options_of(manifest)))
@@ -245,10 +252,13 @@ class BundleWriter:
         check_readable(text)
         (self.path / NAME).write_text(text, "utf-8")
         flush_tree(self.path)
-        # What tells of an export before this one goes first: whatever happens now, it never stands beside this bundle.
-        for path in (failed_report(self.output), run_record_file(self.output)):
-            path.unlink(missing_ok=True)
-        publish(self._stage.path, self.output, self._stage.aside, self._say)
+        with turn(self.output):
+            self._check_there()
+            # What tells of an export before this one goes first: whatever happens now, it never stands beside this
+            # bundle.
+            for path in (failed_report(self.output), run_record_file(self.output)):
+                path.unlink(missing_ok=True)
+            publish(self._stage.path, self.output, self._stage.aside, self._say)
         self._unfinished.clear(published=True)
         return manifest
 
@@ -266,6 +276,19 @@ class BundleWriter:
         except OSError as error:
             self._say(f"{path}: not written: {error.strerror or error}; the bundle is complete")
         return document
+
+    def _look(self) -> tuple[Path, Manifest | None]:
+        return check_output(self._named, force=self._force, protect=self._protect)
+
+    def _check_there(self) -> None:
+        """Whether what stands at the output, and goes, is still what may be replaced and, for `add`, what is in here."""
+        _, there = self._look()
+        if self._add and there != self.previous:
+            raise self._not_alone("a bundle that another one published meanwhile")
+
+    def _not_alone(self, found: str) -> BuildError:
+        todo = f"{_AGAIN}; exports to places of their own become one by elastic-export merge"
+        return BuildError(f"output {self._named}", expected="with --add one export at a time", found=found, todo=todo)
 
     def _write_beside(self, path: Path, document: Mapping[str, object]) -> Path:
         self.path.mkdir(exist_ok=True)  # the stage has become the bundle, where there was none before it
