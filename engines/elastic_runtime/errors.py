@@ -131,7 +131,7 @@ def advised(todo: str) -> Iterator[None]:
 def internal_error(error: BaseException, again: str) -> str:
     """The one line that a fault of ours prints, checked for or not; `again`: how to run it for the traceback."""
     what = error.what if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
-    what = ascii(" ".join(what.split())[:_MAX_FAULT])[1:-1]
+    what = _printable(" ".join(what.split())[:_MAX_FAULT])
     return f"internal error: {what}. Run {again} and report what that prints."
 
 

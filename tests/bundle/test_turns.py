@@ -33,7 +33,7 @@ def test_what_was_published_meanwhile_is_not_lost_to_add(
     def another(writer: BundleWriter) -> None:
         export(out, {"big": [("rtx4090", 1024)]})
 
-    message = r"expected with --add one export at a time, found a bundle that another one published meanwhile\. Export a"
+    message = r"with --add one export at a time, found a bundle that another one published meanwhile\. Export a"
     with pytest.raises(BuildError, match=message):
         export(out, SMALL, add=True, before_finish=another)
     assert [engine.target for engine in Bundle.open(out, "digests").budgets[0].engines] == ["rtx4090"]

@@ -50,8 +50,9 @@ def _wait_for(folder: Path) -> int:
         if lock is not None:
             return lock
         if time.monotonic() > end:
-            expected, found = "its turn to publish", f"another export that has had it for {_PATIENCE:.0f} s"
-            raise BuildError(str(folder), expected=expected, found=found, todo="end that export, and run this one again")
+            found = f"another export that has had it for {_PATIENCE:.0f} s"
+            todo = "end that export, and run this one again"
+            raise BuildError(str(folder), expected="its turn to publish", found=found, todo=todo)
         time.sleep(_PAUSE)
 
 

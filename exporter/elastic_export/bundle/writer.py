@@ -281,7 +281,7 @@ class BundleWriter:
         return check_output(self._named, force=self._force, protect=self._protect)
 
     def _check_there(self) -> None:
-        """Whether what stands at the output, and goes, is still what may be replaced and, for `add`, what is in here."""
+        """Whether what stands at the output, and goes, may be replaced still, and is in here for `add`."""
         _, there = self._look()
         if self._add and there != self.previous:
             raise self._not_alone("a bundle that another one published meanwhile")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from elastic_export.checkpoint.names import check_carried
 from elastic_runtime.errors import InputError
 
 COMPANIONS = (
@@ -35,13 +36,15 @@ def find_companions(directory: Path) -> tuple[Path, ...]:
     """Tokenizer, chat templates, generation config and licence files, by name: what a bundle carries along.
 
     Raises:
-        InputError: one that cannot be copied whole: unreadable, a broken link, a Git LFS pointer.
+        InputError: one that cannot be copied whole: unreadable, a broken link, a Git LFS pointer, a name that no
+            manifest holds.
     """
     named = [path for path in directory.iterdir() if is_companion(path.name)]
     folder = directory / TEMPLATES
     named += [path for path in folder.iterdir() if path.suffix == ".jinja"] if folder.is_dir() else []
     found = sorted(path for path in named if path.is_file() or _is_broken(path) or _is_folder(path))
     for path in found:
+        check_carried(str(path), path.name, "rename or remove the file: a bundle carries it along")
         check_file(path)
     return tuple(found)
 

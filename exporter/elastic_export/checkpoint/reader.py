@@ -15,11 +15,12 @@ import numpy.typing as npt
 from elastic_export.checkpoint.alignment import check_alignment
 from elastic_export.checkpoint.announced import KEY, contradictions, is_modelopt, read_announced
 from elastic_export.checkpoint.budgets import FILE_NAME, read_budgets
-from elastic_export.checkpoint.companions import check_file, find_companions, is_companion
+from elastic_export.checkpoint.companions import check_file, find_companions
 from elastic_export.checkpoint.config import parse_config, read_config
 from elastic_export.checkpoint.dequantised import find_quantised, told
 from elastic_export.checkpoint.formats.format import Codes
 from elastic_export.checkpoint.inventory import check_inventory, find_prefix, model_dtype, observed_widths
+from elastic_export.checkpoint.names import check_text
 from elastic_export.checkpoint.quantised import quantisation_file
 from elastic_export.checkpoint.shards import open_shards, shorten, weight_files
 from elastic_export.checkpoint.tensors import QuantisedTensor, StoredTensor, TensorRef
@@ -30,7 +31,7 @@ from elastic_export.runs import TensorRuns, bands_of, runs_shape
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.safetensors import TensorFile
 
-__all__ = ["Checkpoint", "TensorRef", "checkpoint_name", "is_text"]
+__all__ = ["Checkpoint", "TensorRef", "checkpoint_name"]
 
 #: Elements that are dequantised at once where a tensor is read: their pieces stay in the processor's caches.
 _AT_ONCE = 1 << 20
@@ -98,7 +99,7 @@ class Checkpoint:
             raise InputError(
                 str(directory), expected="a checkpoint folder", found=instead, todo="name the folder of config.json"
             )
-        _check_names(directory)
+        check_text(str(directory), checkpoint_name(directory), "a folder with a name in UTF-8", "rename the folder")
         check_file(directory / "config.json")
         config = read_config(directory / "config.json")
         announced = read_announced(directory, config)
@@ -212,28 +213,6 @@ def checkpoint_name(directory: Path) -> str:
     if resolved.parent.name == "snapshots" and repository.startswith("models--"):
         return repository.rsplit("--", 1)[-1]
     return resolved.name
-
-
-def is_text(name: str) -> bool:
-    """Whether a name is text that JSON, ONNX and the builder can hold. The system's names are bytes; those that are no
-    UTF-8 Python keeps as lone surrogates.
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_names(directory: Path) -> None:
-    """Refuse what a bundle could not call by its name."""
-    if not is_text(name := checkpoint_name(directory)):
-        subject, expected = str(directory), "a folder with a name in UTF-8"
-        raise InputError(subject, expected=expected, found=repr(name), todo="rename the folder")
-    for path in directory.iterdir():
-        if is_companion(path.name) and not is_text(path.name):
-            found = "a name that is not, of a file that a bundle carries along"
-            raise InputError(str(path), expected="a name in UTF-8", found=found, todo="rename or remove the file")
 
 
 def _not_read(directory: Path, read: Collection[Path]) -> list[str]:
