@@ -10,7 +10,7 @@ from pathlib import Path
 
 from elastic_export.bundle.beside import check_beside, own_path
 from elastic_export.checkpoint.names import check_text
-from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError, room_advice
 from elastic_runtime.format.manifest import Manifest
 from elastic_runtime.format.manifest_reader import NAME, read_manifest
 
@@ -72,7 +72,7 @@ def explain_os_error(error: OSError, output: Path, *, rights: bool) -> ElasticEr
     """The user's error for a machine's: a full disk, and (with `rights`) no right to write; None for any other."""
     reason = error.strerror or str(error)
     if error.errno in NO_ROOM:
-        todo = "free some space, or name an output on another file system"
+        todo = room_advice(error, "free some space, or name an output on another file system")
         return BuildError(f"output {output}", expected="room for the bundle", found=reason, todo=todo)
     if rights and error.errno in _NO_RIGHT:
         return InputError(f"output {output}", expected="a folder that can be written", found=reason, todo=_ELSEWHERE)
