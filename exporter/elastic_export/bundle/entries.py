@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from elastic_export.bundle.add_rules import check_same
 from elastic_export.bundle.consumer_rules import RULES
 from elastic_export.bundle.fingerprint import fingerprint
-from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.versions import versions
 from elastic_export.engine.engine_facts import EngineFacts

@@ -21,8 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from elastic_export.bundle.add_rules import graph_files
 from elastic_export.bundle.fingerprint import encoded
-from elastic_export.bundle.merge import graph_files
 from elastic_export.bundle.versions import versions
 from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.engine.packages import package_folder

@@ -22,12 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from elastic_export.bundle.beside import failed_report, own_path, run_record_file
-from elastic_export.bundle.carry_over import carry_over, damaged
-from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
-from elastic_export.bundle.entries import check_readable, manifest_of
-from elastic_export.bundle.exchange import flush_tree, publish
-from elastic_export.bundle.merge import (
+from elastic_export.bundle.add_rules import (
     check_same,
     check_same_graph,
     check_same_shard,
@@ -37,6 +32,11 @@ from elastic_export.bundle.merge import (
     staying_engines,
     unlike_forms,
 )
+from elastic_export.bundle.adding import carry_over, damaged
+from elastic_export.bundle.beside import failed_report, own_path, run_record_file
+from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
+from elastic_export.bundle.entries import check_readable, manifest_of
+from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover, running
@@ -66,7 +66,7 @@ class BundleWriter:
     Args:
         output: the bundle's folder.
         force: replace a folder that is not a bundle.
-        add: keep what a bundle there already has (merge.py); where there is none this changes nothing.
+        add: keep what a bundle there already has (add_rules.py); where there is none this changes nothing.
         protect: folders that are never replaced.
         say: hears of what takes long or is unusual.
         digests: computes the digests, until the block ends; one that remembers nothing unless given.
