@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from elastic_export.files import GOLDEN, RECIPE
 from elastic_export.products import TENSORRT_RTX
 from elastic_export.weights.sliced import INITIALISED
 from elastic_runtime.errors import InputError
@@ -22,9 +23,8 @@ from elastic_runtime.format.manifest import (
 )
 
 _SAME = ("demo", "precision", "logits")
-GOLDEN = "golden.safetensors"
 #: Endings of the files that an engine was built from and is bound to.
-_GRAPH = (".onnx", ".onnx.data", ".safetensors", "weights.json")
+_GRAPH = (".onnx", ".onnx.data", ".safetensors", RECIPE)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """`elastic-export merge`: bundles of one checkpoint, made apart (one a runner), become one bundle.
 
 What `--add` keeps of an older bundle is decided by add_rules.py; here none is older: what two bundles both have must be
-the same, whichever way they are named. A budget's golden run and the checks of its report come from one of the bundles that
-have it, since their last bits follow the processor; engines come from all.
+the same, whichever way they are named. A budget's golden run and the checks of its report come from one of the bundles
+that have it, since their last bits follow the processor; engines come from all.
 """
 
 from __future__ import annotations

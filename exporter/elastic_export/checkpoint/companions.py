@@ -7,6 +7,7 @@ from pathlib import Path
 
 from elastic_export.checkpoint.names import check_carried
 from elastic_runtime.errors import InputError
+from elastic_runtime.text.files import GENERATION, TEMPLATES
 
 COMPANIONS = (
     "tokenizer*",
@@ -16,12 +17,10 @@ COMPANIONS = (
     "merges.txt",
     "*.jinja",
     "chat_template*",
-    "generation_config.json",
+    GENERATION,
     "LICEN[CS]E*",
     "NOTICE*",
 )
-#: Where transformers keeps chat templates that have names.
-TEMPLATES = "additional_chat_templates"
 
 #: The first bytes of what Git LFS, by its present or its first name, leaves in place of a file.
 _POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
