@@ -72,8 +72,10 @@ def test_names_and_companions(folder: Path) -> None:
                "tokenizer_config.json", "special_tokens_map.json", "vocab.json"]  # fmt: skip
     for name in [*carried, "README.md", "modeling.py", "secrets.txt"]:
         (folder / name).write_text("x")
-    (folder / "tokenizer_dir").mkdir()
+    for name in ("tokenizer_dir", "LICENSES", "docs"):
+        (folder / name).mkdir()
     checkpoint = Checkpoint.open(folder)
+    assert [w for w in checkpoint.warnings if w.startswith(f"{folder}: LICENSES, tokenizer_dir not carried along: a ")]
     assert checkpoint.name == "ckpt"
     assert [path.name for path in checkpoint.companions()] == sorted(carried)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from elastic_export.checkpoint.alignment import check_alignment
 from elastic_export.checkpoint.announced import KEY, contradictions, is_modelopt, read_announced
 from elastic_export.checkpoint.budgets import FILE_NAME, read_budgets
-from elastic_export.checkpoint.companions import check_file, find_companions
+from elastic_export.checkpoint.companions import check_file, find_companions, is_companion
 from elastic_export.checkpoint.config import parse_config, read_config
 from elastic_export.checkpoint.dequantised import find_quantised, told
 from elastic_export.checkpoint.formats.format import Codes
@@ -221,6 +221,11 @@ def _not_read(directory: Path, read: Collection[Path]) -> list[str]:
     others = [name for name in weight_files(directory) if name not in names]
     found = [f"{directory}: not read: {shorten(others)}; the tensors are those of {shorten(sorted(names))}"]
     notes = found if others else []
+    if folders := sorted(path.name for path in directory.iterdir() if is_companion(path.name) and path.is_dir()):
+        notes.append(
+            f"{directory}: {shorten(folders)} not carried along: a bundle takes files; licences that must be shipped "
+            "belong beside the shards"
+        )
     if not (directory / "tokenizer.json").exists():
         kinds = ("tokenizer.model", "tokenizer.model.v3", "tekken.json", "vocab.json", "merges.txt")
         if seen := [name for name in kinds if (directory / name).exists()]:

@@ -235,12 +235,12 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
 
 
 def _contexts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):  # which is less than `int` takes: 1_6
         raise InputError(
             "--max-context",
             expected="a number of tokens, or several: 4096,16384",
             found=repr(text),
             todo="write plain numbers",
-        ) from None
+        )
+    return tuple(map(int, parts))
