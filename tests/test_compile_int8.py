@@ -13,7 +13,7 @@ import pytest
 import elastic_runtime
 from elastic_export.bundle import built, made_from, proof
 from elastic_export.bundle.digests import remembering_digests
-from elastic_export.bundle.join import join_bundles
+from elastic_export.bundle.merge import join_bundles
 from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult, export

@@ -131,7 +131,7 @@ def advised(todo: str) -> Iterator[None]:
 def internal_error(error: BaseException, again: str) -> str:
     """The one line that a fault of ours prints, checked for or not; `again`: how to run it for the traceback."""
     what = error.what if isinstance(error, InternalError) else f"{type(error).__name__}: {error}"
-    what = ascii(" ".join(what.split())[:_MAX_FAULT])[1:-1]
+    what = _printable(" ".join(what.split())[:_MAX_FAULT])
     return f"internal error: {what}. Run {again} and report what that prints."
 
 
@@ -144,13 +144,20 @@ def is_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
+def room_advice(error: OSError, full: str = "free some space there") -> str:
+    """What to do about an error of `NO_ROOM`: `full`, unless it is the file that is too large and not the disk."""
+    if error.errno == errno.EFBIG:
+        return "raise the limit of a file's size (ulimit -f), or name a file system that takes files of this size"
+    return full
+
+
 def machine_error(error: BaseException) -> BuildError | None:
     """The user's error for an OSError that is the machine's answer; None for any other, which is a fault of ours."""
     if not isinstance(error, OSError):
         return None
     file, found = str(error.filename or ""), error.strerror or str(error)
     if error.errno in NO_ROOM:
-        return BuildError(file or "the disk", expected="room to write", found=found, todo="free some space there")
+        return BuildError(file or "the disk", expected="room to write", found=found, todo=room_advice(error))
     if error.errno in REFUSED:
         expected = "a usable file" if file else "no refusal"
         return BuildError(file or "this machine", expected=expected, found=found, todo=REFUSED[error.errno])

@@ -22,6 +22,7 @@ from elastic_export.checkpoint.shipped import ship_companions
 from elastic_export.dumps import dumps_of
 from elastic_export.emit import emit_model
 from elastic_export.engine.flavour import check_builder
+from elastic_export.files import MODEL
 from elastic_export.passes.order import sub_model_graph
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress, folder_gauge
@@ -100,7 +101,7 @@ def _make_model(
     with step("onnx", budget.name):
         if job.options.weights != "shared":
             progress.watch(folder_gauge(folder, job.size_of(budget).weight_bytes))
-        model, file, embed = budget.architecture(job.parent), folder / "model.onnx", weights.embedded()
+        model, file, embed = budget.architecture(job.parent), folder / MODEL, weights.embedded()
         emitted = emit_model(
             graph,
             model,

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from elastic_export.checkpoint.names import check_text
 from elastic_export.checkpoint.reader import Checkpoint, checkpoint_name
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
@@ -69,8 +72,10 @@ def test_names_and_companions(folder: Path) -> None:
                "tokenizer_config.json", "special_tokens_map.json", "vocab.json"]  # fmt: skip
     for name in [*carried, "README.md", "modeling.py", "secrets.txt"]:
         (folder / name).write_text("x")
-    (folder / "tokenizer_dir").mkdir()
+    for name in ("tokenizer_dir", "LICENSES", "docs"):
+        (folder / name).mkdir()
     checkpoint = Checkpoint.open(folder)
+    assert [w for w in checkpoint.warnings if w.startswith(f"{folder}: LICENSES, tokenizer_dir not carried along: a ")]
     assert checkpoint.name == "ckpt"
     assert [path.name for path in checkpoint.companions()] == sorted(carried)
 
@@ -99,9 +104,45 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path, folder: Path) -> Non
     (folder / os.fsdecode(b"notes\xff")).write_text("nobody carries this along")
     Checkpoint.open(folder)
     (folder / os.fsdecode(b"LICENSE\xff")).write_text("all rights")
-    with pytest.raises(
-        InputError, match=r"LICENSE\\udcff: expected a name in UTF-8, found .* Rename or remove the file"
-    ):
+    message = (
+        r"LICENSE\\udcff: expected a file name in UTF-8, found 'LICENSE\\udcff'\. Rename or remove the file: a bun"
+    )
+    with pytest.raises(InputError, match=message):
+        Checkpoint.open(folder).companions()
+
+
+@pytest.mark.parametrize(("encoding", "errors"), [("ascii", "surrogateescape"), ("latin-1", "strict")])
+def test_of_a_right_name_the_locale_is_blamed(monkeypatch: pytest.MonkeyPatch, encoding: str, errors: str) -> None:
+    name = "mödel".encode().decode(encoding, errors)
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode(encoding, errors))
+    with pytest.raises(InputError, match=r"a locale that reads .mödel. otherwise\. Set one of UTF-8: export"):
+        check_text("here", name, "a name in UTF-8", "rename it")
+
+
+@pytest.mark.parametrize("name", ["a: b", "a\\b", "a\nb", "a\x01", "a<", 'a"', "a|", "a?", "a*"])
+def test_what_no_manifest_can_list_is_refused(folder: Path, name: str) -> None:
+    """At once, and not by the bundle's reader after all engines are built."""
+    show = name.encode("unicode_escape").decode()
+    (folder / f"LICENSE {name}").write_text("all rights")
+    with pytest.raises(InputError, match=re.escape(f"control characters, found 'LICENSE {show}'. Rename or remove")):
+        Checkpoint.open(folder).companions()
+    (folder / f"LICENSE {name}").unlink()
+    index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+    old = sorted(set(index["weight_map"].values()))[0]
+    (folder / old).rename(folder / f"{name}.safetensors")
+    index["weight_map"] = {t: f"{name}.safetensors" if s == old else s for t, s in index["weight_map"].items()}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=re.escape(f"found '{show}.safetensors'. Rename the file, and in the index")):
+        Checkpoint.open(folder)
+
+
+def test_a_shard_without_an_index_is_refused_by_its_name(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").unlink()
+    for shard in folder.glob("*.safetensors"):
+        shard.unlink()
+    odd = folder / "model: x.safetensors"
+    odd.write_bytes(b"")
+    with pytest.raises(InputError, match=re.escape(f"{odd}: expected a plain file name, without / ")):
         Checkpoint.open(folder)
 
 

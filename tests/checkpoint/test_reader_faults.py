@@ -147,7 +147,7 @@ FILE_FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "shard truncated": (truncate, "tensor 'lm_head.weight': expected data up to byte"),
     "index above": (weight_map(lambda m: m.update({UP: "../" + FIRST})), f"'{UP}': expected the name of a file in the same folder, found the text '../{FIRST}'."),
     "index absolute": (weight_map(lambda m: m.update({UP: "/etc/passwd"})), "expected the name of a file in the same folder, found the text '/etc/passwd'."),
-    "index backslash": (weight_map(lambda m: m.update({UP: "..\\" + FIRST})), "expected the name of a file in the same folder"),
+    "index backslash": (weight_map(lambda m: m.update({UP: "..\\" + FIRST})), "expected a plain file name, without / \\ : <"),
     "index dots": (weight_map(lambda m: m.update({UP: ".."})), "expected the name of a file in the same folder, found the text '..'."),
     "index number": (weight_map(lambda m: m.update({UP: 3})), "expected the name of a shard, found 3."),
     "index empty": (weight_map(lambda m: m.clear()), "weight_map: expected an object of tensor to shard, found an object."),

@@ -40,6 +40,8 @@ BAD_REQUESTS = [
     (["--budget", "all", "--target", "rtx5080", "--max-tokens", "0"], "--max-tokens: expected 1 or more, found 0"),
     (["--budget", "all", "--target", "rtx5080", "--jobs", "0"], "--jobs: expected at least 1, found 0. Leave it out"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "1k"], "--max-context: expected a number of tokens"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "1_6"], "--max-context: expected a number of tokens"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "\uff11\uff16"], "--max-context: expected a number of tokens"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "64,64"], "expected different contexts"),
     (
         ["--budget", "all", "--target", "rtx5080", "--max-tokens", "256", "--max-context", "128"],
@@ -215,11 +217,12 @@ def test_a_fault_in_the_build_process_is_an_internal_error_with_both_tracebacks(
         ),
         (PermissionError(13, "Permission denied", "a/b"), 1, "error: a/b: expected a usable file, found Permission de"),
         (OSError(28, "No space left on device"), 1, "error: the disk: expected room to write, found No space left"),
-        (OSError(27, "File too large", "a/b"), 1, "error: a/b: expected room to write, found File too large. Free"),
+        (OSError(27, "File too large", "a/b"), 1, "error: a/b: expected room to write, found File too large. Raise"),
         (OSError(5, "Input/output error", "a/b"), 1, "error: a/b: expected a usable file, found Input/output error."),
         (OSError(24, "Too many open files"), 1, "error: this machine: expected no refusal, found Too many open files."),
         (FileNotFoundError(2, "None", "contract.json"), 70, "internal error: FileNotFoundError: [Errno 2] None: "),
         (OSError(22, "Invalid argument", "a/b"), 70, "internal error: OSError: [Errno 22] Invalid argument: 'a/b'."),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 1, "error: memory: expected enough"),
         (MemoryError(), 1, "error: memory: expected enough for this step, found none left."),
     ],
 )

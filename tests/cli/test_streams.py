@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,26 @@ def test_ctrl_c_while_the_interpreter_ends_changes_nothing(package: str, when: s
     for arguments, ended in (["--version"], 0), (["--no-such"], 2):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         assert (done.returncode, "Exception ignored" in done.stderr) == (ended, False), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_removes_what_was_begun(tmp_path: Path, number: signal.Signals) -> None:
+    code = (
+        "import pathlib, sys, tempfile, time\nfrom elastic_export.cli import main\n"
+        "from elastic_export.bundle.writer import BundleWriter\n"
+        "def work(**options):\n"
+        "    with BundleWriter(pathlib.Path('out')), tempfile.TemporaryDirectory(dir='.'):\n"
+        "        print('begun', flush=True)\n        time.sleep(60)\n"
+        "sys.modules['elastic_export.cli.main'].cli.main = work\nmain()\n"
+    )
+    pipe, path = subprocess.PIPE, os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=environment) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "begun\n"
+        assert len(list(tmp_path.iterdir())) == 2
+        child.send_signal(number)
+        _, said = child.communicate()
+    assert (child.returncode, said.startswith("interrupted;")) == (130, True), said
+    assert list(tmp_path.iterdir()) == []

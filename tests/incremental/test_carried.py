@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from elastic_export.bundle import digests, made_from
-from elastic_export.bundle.carried import Carried, carried_over
 from elastic_export.bundle.forecast import Forecast, check_machine, disk_needed, forecast
+from elastic_export.bundle.forecast_carried import Carried, carried_over
 from elastic_export.plan.eight_bits import parent_bytes
 from elastic_export.plan.job import ExportJob
 from elastic_export.plan.machine import Machine, Space

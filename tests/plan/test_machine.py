@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from elastic_export.plan.machine import free_disk, free_memory, this_machine
+from elastic_export.plan.machine import Space, free_disk, free_memory, this_machine
 
 GIB = 1 << 30
 MEMINFO = "MemTotal: 33554432 kB\nMemFree: 1048576 kB\nMemAvailable: 16777216 kB\nSwapFree: 0 kB\n"  # 16 GiB available
@@ -70,6 +71,12 @@ def test_free_memory_is_the_least_that_anything_leaves(tmp_path: Path, files: di
     found = free_memory(machine(tmp_path, files))
     assert found is not None
     assert found.free == free
+
+
+def test_a_limit_of_addresses_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (GIB, resource.RLIM_INFINITY))
+    found = free_memory(machine(tmp_path, {"proc/self/status": "Name:\tpython\nVmSize:\t  262144 kB"}))
+    assert found == Space(3 * GIB // 4, "the limit of a process's addresses (ulimit -v 1048576)")
 
 
 def test_who_is_short_is_said(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from elastic_export.checkpoint.reader import Checkpoint
+from elastic_export.plan import template_trial
 from elastic_export.plan.job import ExportOptions, plan_job
 from elastic_export.plan.text import check_text
-from elastic_runtime.errors import InputError
+from elastic_runtime.errors import BuildError, InputError
 from random_demo import byte_tokenizer, write_demo
 
 
@@ -94,6 +95,38 @@ def test_what_would_not_work_is_refused(folder: Path, name: str, content: Any, m
     assert error.startswith(str(folder))
     assert message in error
     assert caught.value.todo
+
+
+ENDLESS = "{% for i in range(10**5) %}{% for j in range(10**5) %}x{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [ENDLESS, "{{ 10 ** (10 ** 9) }}"], ids=["loops", "one number"])
+@pytest.mark.parametrize("tools", [False, True])
+def test_a_template_that_does_not_end_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, template: str, tools: bool
+) -> None:
+    monkeypatch.setattr(template_trial, "SECONDS", 1)
+    put(folder, f"additional_chat_templates/{'tool_use' if tools else 'default'}.jinja", template)
+    put(folder, f"additional_chat_templates/{'default' if tools else 'tool_use'}.jinja", "a")
+    message = r"ckpt, chat template: expected a text within 1 s of a processor, found none\. Correct it, or take it out"
+    with pytest.raises(InputError, match=message):
+        check_text(Checkpoint.open(folder))
+
+
+def test_a_template_that_takes_all_memory_is_refused(folder: Path) -> None:
+    put(folder, "chat_template.jinja", "{{ 'x' * 10 ** 10 }}")
+    with pytest.raises(InputError, match="expected a template that takes the messages, found MemoryError"):
+        check_text(Checkpoint.open(folder))
+
+
+def test_a_process_that_gives_no_answer_is_not_the_template_s_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_trial, "SECONDS", "soon")
+    with pytest.raises(
+        BuildError, match="chat template: expected to be rendered, found its process ended with status 1"
+    ):
+        check_text(Checkpoint.open(folder))
 
 
 def test_a_companion_of_somebody_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from elastic_runtime.errors import InputError
 from elastic_runtime.format.records import show
 
 _MAX_PATH = 1024  # bytes; what a tar archive and every file system take
+#: Signs that no path in a bundle has: some system gives them a meaning, or has no such names.
 _BAD_SIGNS = frozenset('\\:<>"|?*') | {chr(code) for code in (*range(32), 127)}
 
 
@@ -24,7 +25,7 @@ def check_relative(text: str, where: str, *, parents: int = 0) -> str:
     """
     if _is_plain(text, parents):
         return text
-    raise InputError(where, expected="a relative path inside the bundle, parts divided by '/'", found=show(repr(text)))
+    raise InputError(where, expected="a relative path inside the bundle, parts divided by '/'", found=_shown(text))
 
 
 def check_file_name(text: str, where: str) -> str:
@@ -34,13 +35,14 @@ def check_file_name(text: str, where: str) -> str:
     """
     if _is_plain(text, 0) and "/" not in text:
         return text
-    raise InputError(where, expected="a plain file name", found=show(repr(text)))
+    expected = """a plain file name, without / \\ : < > " | ? * and control characters"""
+    raise InputError(where, expected=expected, found=_shown(text))
 
 
 def check_name(text: str, where: str) -> str:
     """Return `text` if no control character is in it, which could steer a terminal. Raises InputError."""
     if any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in text):
-        raise InputError(where, expected="a name without control characters", found=show(repr(text)))
+        raise InputError(where, expected="a name without control characters", found=_shown(text))
     return text
 
 
@@ -56,6 +58,10 @@ def inside(root: Path, relative: str, where: str) -> Path:
             where, expected=f"a file inside {root}", found=f"a link to {path}", todo="replace the link by the file"
         )
     return path
+
+
+def _shown(text: str) -> str:
+    return f"'{show(text)}'"
 
 
 def _is_plain(text: str, parents: int) -> bool:

@@ -27,7 +27,7 @@ import onnx.inliner
 import onnx.shape_inference
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError, room_advice
 
 NARROW = {TensorProto.BFLOAT16, TensorProto.FLOAT16}
 STATE_KINDS = ("conv_state", "ssm_state", "key_cache", "value_cache")
@@ -264,7 +264,7 @@ def _save(model: ModelProto, file: str) -> None:
     except OSError as error:
         found = error.strerror or str(error)
         if error.errno in NO_ROOM:
-            raise BuildError(file, expected="room to write", found=found, todo="free some space there") from error
+            raise BuildError(file, expected="room to write", found=found, todo=room_advice(error)) from error
         todo = "name another file"
         raise InputError(file, expected="a file that can be written", found=found, todo=todo) from error
     except MemoryError:

@@ -21,9 +21,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from elastic_runtime.errors import InputError
+from elastic_runtime.text.files import TEMPLATES
 
-#: Where transformers keeps templates that have names.
-FOLDER = "additional_chat_templates"
 _CORRECT = "correct it in the checkpoint and export again"
 #: Names that a message's reasoning has been given; templates read the first.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -37,7 +36,7 @@ def find_template(folder: Path, config: Mapping[str, Any], *, tools: bool) -> st
     Raises:
         InputError: a file that is no UTF-8.
     """
-    named = {path.stem: _read(path) for path in sorted((folder / FOLDER).glob("*.jinja"))}
+    named = {path.stem: _read(path) for path in sorted((folder / TEMPLATES).glob("*.jinja"))}
     single = folder / "chat_template.jinja"
     named |= {"default": _read(single)} if single.is_file() else {}
     found: object = named or config.get("chat_template")

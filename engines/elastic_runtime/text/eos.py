@@ -8,6 +8,7 @@ from typing import Any
 
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.format.jsonfile import read_json
+from elastic_runtime.text.files import GENERATION
 
 
 def stop_ids(
@@ -26,12 +27,12 @@ def stop_ids(
     Raises:
         InputError: eos_token_id is no id and no list of ids, or a file is no JSON.
     """
-    found = optional_json(folder / "generation_config.json").get("eos_token_id")
+    found = optional_json(folder / GENERATION).get("eos_token_id")
     if found is None:
         files = ("tokenizer_config.json", "special_tokens_map.json")
         token = next((t for name in files if (t := content_of(optional_json(folder / name).get("eos_token")))), "")
         found = (id_of(token) if id_of else _id_of(folder, token)) if token else None
-    ids = checked_ids(found, "generation_config.json: eos_token_id", "correct it in the checkpoint and export again")
+    ids = checked_ids(found, f"{GENERATION}: eos_token_id", "correct it in the checkpoint and export again")
     return tuple(i for i in ids if vocab_size is None or 0 <= i < vocab_size)
 
 

@@ -149,7 +149,18 @@ class Tokenizer:
         tools: Sequence[Mapping[str, Any]] | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> str:
-        """The text of a conversation that the assistant is to continue, by the chat template.
+        """The text of a conversation that the assistant is to continue, by the chat template: see `conversation`."""
+        found = self.conversation(messages, tools=tools, arguments=arguments)
+        return str(_templates().render(**found))
+
+    def conversation(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What `chat_template.render` takes of a conversation that the assistant is to continue.
 
         Args:
             messages: `role` and `content` of each turn, and what else the template reads (`reasoning_content`).
@@ -157,8 +168,8 @@ class Tokenizer:
             arguments: the template's own, such as `enable_thinking`.
 
         Raises:
-            InputError: the bundle has no template, it refuses the messages, or an argument has the name of another
-                parameter.
+            InputError: the bundle has no template, or an argument has the name of another parameter; of `render`
+                besides, the template refuses the messages.
         """
         template = self._template(tools=bool(tools))
         if template is None:
@@ -170,7 +181,7 @@ class Tokenizer:
             todo = "leave it out: the conversation gives it"
             raise InputError(name, expected="an argument of the template's own", found="one that is taken", todo=todo)
         values = {**self._files.special, "add_generation_prompt": True, "tools": tools, "documents": None, **given}
-        return str(_templates().render(template, messages, values))
+        return {"template": template, "messages": list(messages), "values": values}
 
     @property
     def has_template(self) -> bool:

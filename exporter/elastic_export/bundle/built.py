@@ -22,13 +22,12 @@ from elastic_export.engine.prepare import engine_request
 from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.side_by_side import builds_at_once
+from elastic_export.files import MODEL
 from elastic_export.ops.plugins import plugin_of
 from elastic_export.plan.engine_jobs import EngineJob
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Progress
 from elastic_runtime.fit.targets import Target
-
-MODEL = "model.onnx"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from elastic_export.bundle.add_rules import check_same
 from elastic_export.bundle.consumer_rules import RULES
 from elastic_export.bundle.fingerprint import fingerprint
-from elastic_export.bundle.merge import check_same
 from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.versions import versions
 from elastic_export.engine.engine_facts import EngineFacts
+from elastic_export.files import GOLDEN, MODEL, RECIPE
 from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.engine_jobs import EngineJob
 from elastic_export.plan.job import ExportJob
@@ -128,7 +129,7 @@ def _state_output(port: StatePort, in_place: Mapping[str, str]) -> OutputPort:
 def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
     """One sub-model with its files."""
     size, name, engines = result.size, result.budget.name, tuple(engine.entry for engine in result.engines)
-    golden = f"{name}/golden.safetensors" if job.options.verify else None
+    golden = f"{name}/{GOLDEN}" if job.options.verify else None
     if result.kept is not None:
         return replace(result.kept.entry, golden=golden, engines=engines)
     emitted = cast("EmittedModel", result.model)
@@ -145,8 +146,8 @@ def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
         state_bytes=size.state_bytes,
         kv_bytes_per_token=size.kv_bytes_per_token,
         states=tuple(StateEntry(s.input, s.layer, s.runs) for s in emitted.state_slices),
-        model=f"{name}/model.onnx",
-        weights=None if job.options.weights == "embedded" else f"{name}/weights.json",
+        model=f"{name}/{MODEL}",
+        weights=None if job.options.weights == "embedded" else f"{name}/{RECIPE}",
         golden=golden,
         report=f"{name}/report.json",
         engines=engines,

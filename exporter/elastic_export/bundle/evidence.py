@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from elastic_export.bundle.merge import graph_files
+from elastic_export.bundle.add_rules import graph_files
 from elastic_runtime.format.golden import read_golden
 from elastic_runtime.format.manifest import BudgetEntry, Manifest
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from elastic_export.bundle.carried import Carried
+from elastic_export.bundle.forecast_carried import Carried
 from elastic_export.engine.cost import engine_cost
 from elastic_export.engine.side_by_side import builds_on
 from elastic_export.layers.architecture import Architecture

@@ -21,11 +21,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from elastic_export.bundle.add_rules import graph_files
 from elastic_export.bundle.fingerprint import encoded
-from elastic_export.bundle.merge import graph_files
 from elastic_export.bundle.versions import versions
 from elastic_export.checkpoint.shipped import shipped_digests
 from elastic_export.engine.packages import package_folder
+from elastic_export.files import MODEL
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.contract import LIMITS, plugin_folder
 from elastic_export.plan.engine_jobs import EngineJob
@@ -80,7 +81,7 @@ def origin_of_engine(job: ExportJob, engine: EngineJob, name: str, files: Iterab
     same compute capabilities share an engine, and not the weights, unless they are in it.
     """
     options = job.options
-    inside = {f"{name}/model.onnx", f"{name}/model.onnx.data"}
+    inside = {f"{name}/{MODEL}", f"{name}/{MODEL}.data"}
     model = sorted((entry.path, entry.sha256) for entry in files if entry.path in inside)
     sizes = f"{options.max_tokens} tokens, context {engine.max_context}, batch {options.max_batch}"
     return {

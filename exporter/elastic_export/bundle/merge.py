@@ -1,273 +1,250 @@
-"""`--add`: what an export keeps of the bundle that stands where it writes."""
+"""`elastic-export merge`: bundles of one checkpoint, made apart (one a runner), become one bundle.
+
+What `--add` keeps of an older bundle is decided by add_rules.py; here none is older: what two bundles both have must be
+the same, whichever way they are named. A budget's golden run and the checks of its report come from one of the bundles
+that have it, since their last bits follow the processor; engines come from all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from elastic_export.products import TENSORRT_RTX
-from elastic_export.weights.sliced import INITIALISED
+from elastic_export.bundle.add_rules import check_same, free_name, graph_files, mode_of
+from elastic_export.bundle.evidence import complete_report
+from elastic_export.bundle.place import duplicate
+from elastic_export.bundle.writer import BundleWriter
+from elastic_runtime.bundle import check_file
 from elastic_runtime.errors import InputError
-from elastic_runtime.format.forms import entry_name
-from elastic_runtime.format.interface import OpsMode
-from elastic_runtime.format.manifest import (
-    BudgetEntry,
-    EngineEntry,
-    FileEntry,
-    Manifest,
-    Option,
-    Quantisation,
-    WeightMode,
-)
+from elastic_runtime.format.golden import read_golden
+from elastic_runtime.format.jsonfile import read_json
+from elastic_runtime.format.manifest import BudgetEntry, EngineEntry, FileEntry, Manifest
+from elastic_runtime.format.manifest_reader import read_manifest
 
-_SAME = ("demo", "precision", "logits")
-GOLDEN = "golden.safetensors"
-#: Endings of the files that an engine was built from and is bound to.
-_GRAPH = (".onnx", ".onnx.data", ".safetensors", "weights.json")
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class KeptReport:
-    """The report of a budget of both: its engines of the old bundle (old path -> new path), and whether the golden run
-    and the checks of the old report still speak of the files.
-    """
+class Part:
+    """One of the bundles."""
 
-    path: str
-    old_path: str
-    engines: dict[str, str]
-    evidence: bool
-
-
-@dataclass(frozen=True)
-class Merged:
-    """The manifest of both, which file of the old bundle each kept path comes from, and the reports to complete."""
-
+    folder: Path
     manifest: Manifest
-    kept: dict[str, FileEntry]
-    reports: tuple[KeptReport, ...]
 
 
-def merge(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> Merged:
-    """Add `new` (files filled in) to `old`: budgets and engines that only the old one has are kept.
+@dataclass(frozen=True)
+class _Taken:
+    """A file of the bundle to be: which one of which part it is."""
 
-    An engine is its target, context and ops mode. A budget of both is the new one with the old one's other engines,
-    which were built from the same ONNX file and weights or the request is refused. A kept engine whose file name the
-    new export uses for another one gets its context, or that and its mode, into the name. A budget of both that was not
-    verified this time keeps the golden run of the old one where `keeps_golden` names it.
+    part: Part
+    entry: FileEntry
+
+
+#: By target, context and ops mode.
+_Engines = dict[tuple[str, int, str], tuple[EngineEntry, _Taken]]
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """A budget of all parts that have it: its entry, where its files come from, and its report."""
+
+    entry: BudgetEntry
+    files: dict[str, _Taken]
+    report: dict[str, Any] | None
+
+
+def join_bundles(
+    folders: Sequence[Path], output: Path, *, force: bool = False, say: Say = lambda text: None
+) -> tuple[Path, Manifest]:
+    """Write the bundle at `output` that has the budgets and engines of all `folders`; returns where it is and its
+    manifest. The bundles stay; their files are linked where the file system allows.
 
     Raises:
-        InputError: another checkpoint, or other options than engines and budgets of one bundle can have.
+        InputError: a folder is no bundle, two do not belong together, or the output cannot be written.
+        DamageError: a file is not the one of its manifest. Nothing was written.
     """
-    check_same(old, new)
-    new_files, kept, reports = {entry.path: entry for entry in new.files}, dict[str, FileEntry](), list[KeptReport]()
-    budgets = []
-    for budget in new.budgets:
-        before = old.budget(budget.name)
-        if before is None:
-            budgets.append(budget)
-            continue
-        engines = _kept_engines(old, new, before, budget)
-        kept.update({path: entry for _, path, entry in engines})
-        golden = before.golden if budget.name in keeps_golden else None
-        if golden is not None:
-            kept[golden] = _listed(old, golden)
-            budget = replace(budget, golden=golden)  # noqa: PLW2901
-        if budget.report and before.report:
-            renamed = {entry.path: path for _, path, entry in engines}
-            reports.append(KeptReport(budget.report, before.report, renamed, golden is not None))
-        budgets.append(replace(budget, engines=(*budget.engines, *(engine for engine, _, _ in engines))))
-    remade = {budget.name for budget in new.budgets}
-    budgets += [budget for budget in old.budgets if budget.name not in remade]
-    kept.update({e.path: e for e in old.files if e.path not in new_files and e.path.split("/")[0] not in remade})
-    files = (*new.files, *(replace(entry, path=path) for path, entry in kept.items()))
-    external = {entry.path: entry for entry in (*old.external_weights, *new.external_weights)}
+    first, *others = parts = [Part(folder, read_manifest(folder)) for folder in folders]
+    for other in others:
+        _check_together(first, other)
+    for part in parts:
+        _check_outside(output, part)
+    parts.sort(key=lambda part: part.manifest.to_json())  # whoever names them in another order gets the same bundle
+    names = sorted({budget.name for part in parts for budget in part.manifest.budgets})
+    joined = [_join_budget(name, [part for part in parts if part.manifest.budget(name)]) for name in names]
+    files = _common_files(parts, names)
+    for budget in joined:
+        files |= budget.files
+    external = {entry.path: entry for part in parts for entry in part.manifest.external_weights}
     manifest = replace(
-        new,
-        weight_mode=mode_of((new, old)),
-        budgets=tuple(budgets),
-        files=files,
+        parts[0].manifest,
+        weight_mode=mode_of(part.manifest for part in parts),
+        budgets=tuple(budget.entry for budget in joined),
+        files=(),
         external_weights=tuple(external.values()),
     )
-    return Merged(manifest, kept, tuple(reports))
+    with BundleWriter(output, force=force, protect=folders, say=say) as writer:
+        for path, taken in sorted(files.items()):
+            source, target = taken.part.folder / taken.entry.path, writer.path / path
+            check_file(source, taken.entry, "digests")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            duplicate(source, target)
+            writer.digested(target, taken.entry.sha256)  # just now: 24 GB need not be read twice
+        for budget in joined:
+            if budget.report is not None and budget.entry.report:
+                text = json.dumps(budget.report, indent=1) + "\n"
+                (writer.folder(budget.entry.name) / PurePosixPath(budget.entry.report).name).write_text(text, "utf-8")
+        return writer.output, writer.finish(manifest)
 
 
-def check_same(old: Manifest, new: Manifest) -> None:
-    """Whether `new` may be added to `old`: same weights, same options that hold for a whole bundle. Raises
-    InputError.
-    """
-    if old.checkpoint.fingerprint != new.checkpoint.fingerprint:
-        raise _refusal("checkpoint", old.checkpoint.name, f"{new.checkpoint.name}, whose weights differ")
-    for name in _SAME:
-        if getattr(old, name) != getattr(new, name):
-            raise _refusal(name, str(getattr(old, name)), str(getattr(new, name)))
-    if _has_plain(old) and _has_plain(new) and old.weight_mode != new.weight_mode:
-        raise _refusal("weight_mode", old.weight_mode, new.weight_mode)
-    for manifest in (old, new):
-        _check_names(manifest)
-    for name, quantisation in _forms(new):
-        same = old.budget(name)
-        if same is not None and same.quantisation != quantisation:
-            raise _refusal(f"budget {name}", *(kind or old.precision for kind in (same.quantisation, quantisation)))
-    then, now = (bool(m.options.get("external_weights")) for m in (old, new))
-    if then != now:  # a consumer is told of one place where the shards are
-        words = {True: "shards outside the bundle", False: "shards in the bundle"}
-        raise _refusal("--external-weights", words[then], words[now])
-    for entry in (*_shards(new), *new.external_weights):
-        check_same_shard(old, entry)
+def _check_together(first: Part, other: Part) -> None:
+    """Whether two bundles may be one: the same exporter with the same packages, checkpoint and options."""
+    one, two = first.manifest, other.manifest
+    for name in sorted({"producer", *one.versions, *two.versions}):
+        mine, theirs = (m.producer if name == "producer" else m.versions.get(name, "not installed") for m in (one, two))
+        if mine != theirs:
+            raise _apart(first, other, name, mine, theirs, "export both with the same versions")
+    if one.rules != two.rules:
+        raise _apart(first, other, "rules", "the same", "others", "export both with the same versions")
+    with _in_words_of_both(first, other):
+        check_same(one, replace(two, files=_weights(two)))
 
 
-def unlike_forms(manifest: Manifest) -> tuple[str, ...]:
-    """What to say of budgets that the bundle has in forms which are not of one sub-model: whoever asks for such a
-    budget gets either. No reason to refuse: of two forms one is made first.
-    """
-    forms: dict[str, list[BudgetEntry]] = {}
-    for entry in manifest.budgets:
-        forms.setdefault(entry.budget, []).append(entry)
-    return tuple(
-        f"budget {name}: {' and '.join(entry.name for entry in entries)} differ in widths or layers; export the older "
-        "one again, with --add"
-        for name, entries in forms.items()
-        if any((entry.kept_layers, entry.widths) != (entries[0].kept_layers, entries[0].widths) for entry in entries)
-    )
+def _check_outside(output: Path, part: Part) -> None:
+    folder = part.folder.resolve()
+    if folder in (output.resolve(), *output.resolve().parents):
+        found = f"one in {part.folder}, which is to be merged"
+        raise InputError(f"output {output}", expected="a folder of its own", found=found, todo="name another --output")
 
 
-def check_same_shard(old: Manifest, entry: FileEntry) -> None:
-    """Whether a file of the parent may be added to `old`: budgets that stay hold offsets into the one of that path.
-    Raises InputError.
-    """
-    before = next((shard for shard in (*_shards(old), *old.external_weights) if shard.path == entry.path), entry)
-    if before != entry:
-        raise _refusal(entry.path, f"sha256 {before.sha256[:12]}…", f"{entry.sha256[:12]}…")
+def _weights(manifest: Manifest) -> tuple[FileEntry, ...]:
+    return tuple(entry for entry in manifest.files if entry.path.startswith("weights/"))
 
 
-def other_quantised_parent(found: str) -> InputError:
-    """Of a parent in eight bits that cannot be the one which budgets that stay take slices of."""
-    return _refusal("the parent in eight bits", "whose budgets take slices of it", found)
+@contextmanager
+def _in_words_of_both(first: Part, other: Part) -> Iterator[None]:
+    """`--add` compares with the bundle that is there; here both are."""
+    try:
+        yield
+    except InputError as error:
+        what = error.subject.removeprefix("--add, ")
+        expected = error.expected.removeprefix("as in the bundle, ")
+        raise _apart(first, other, what, expected, error.found, "merge bundles of one export only") from error
 
 
-def _forms(manifest: Manifest) -> list[tuple[str, Quantisation | None]]:
-    """(name, quantisation) of each budget, of an export that has not begun of those that it is asked for."""
-    asked = manifest.options.get("budgets", ())
-    kind: Quantisation | None = None if _has_plain(manifest) else "int8"
-    made = [(budget.name, budget.quantisation) for budget in manifest.budgets]
-    return made or [(str(name), kind) for name in (asked if isinstance(asked, tuple) else ())]
+def _apart(first: Part, other: Part, what: str, expected: str, found: str, todo: str) -> InputError:
+    return InputError(f"{other.folder}, {what}", expected=f"as in {first.folder}, {expected}", found=found, todo=todo)
 
 
-def mode_of(manifests: Iterable[Manifest]) -> WeightMode:
-    """The mode of a bundle of them all: how the weights of what is not quantised lie. What is lies in its own file."""
-    return next((manifest.weight_mode for manifest in manifests if _has_plain(manifest)), "shared")
+def _common_files(parts: Sequence[Part], budgets: Sequence[str]) -> dict[str, _Taken]:
+    """What lies in no budget's folder: shards, tokenizer, licences; equal where two have it."""
+    found: dict[str, _Taken] = {}
+    for part in parts:
+        for entry in part.manifest.files:
+            if entry.path.split("/")[0] not in budgets:
+                _take(found, entry.path, _Taken(part, entry))
+    return found
 
 
-def _has_plain(manifest: Manifest) -> bool:
-    """Whether an export made budgets that are not quantised, or is to."""
-    return manifest.options.get("quantize", "none") != "int8"
+def _take(files: dict[str, _Taken], path: str, taken: _Taken) -> None:
+    before = files.setdefault(path, taken)
+    _check_equal(before, taken, path)
 
 
-def _check_names(manifest: Manifest) -> None:
-    """Whether every entry is called as the form that it is: earlier exports called `6b` what is in int8, too, and the
-    bundle would have two forms of it in one folder, or one twice.
-    """
-    for budget in manifest.budgets:
-        name = entry_name(budget.budget, budget.quantisation)
-        if budget.name != name:
-            todo = "export its budgets again, without --add"
-            expected = f"budgets called as now, {name} in {budget.quantisation}"
-            raise InputError(f"--add, budget {budget.name}", expected=expected, found=budget.name, todo=todo)
+def _check_equal(before: _Taken, taken: _Taken, what: str) -> None:
+    if _bytes(before.entry) != _bytes(taken.entry):
+        expected, found = f"sha256 {before.entry.sha256[:12]}…", f"{taken.entry.sha256[:12]}…"
+        todo = "export both from the same checkpoint with the same options and versions, or leave one out"
+        raise _apart(before.part, taken.part, what, expected, found, todo)
 
 
-def _shards(manifest: Manifest) -> list[FileEntry]:
-    return [entry for entry in manifest.files if entry.path.startswith("weights/")]
+def _bytes(entry: FileEntry) -> tuple[int, str]:
+    return entry.size, entry.sha256
 
 
-def staying_engines(old: Manifest, name: str, remade: Collection[tuple[str, int, OpsMode]]) -> tuple[EngineEntry, ...]:
-    """The old engines of a budget that an export of these (target, context, ops mode) keeps."""
-    before = old.budget(name)
-    engines = before.engines if before else ()
-    return tuple(e for e in engines if (e.target, e.max_context, e.ops) not in remade)
+def _join_budget(name: str, parts: Sequence[Part]) -> _Joined:
+    """One budget. The part whose golden run serves all engines leads: its run, its report, the options of its file."""
+    _check_same_budget(name, parts)
+    lead = _lead(name, parts)
+    budget = _budget(lead, name)
+    own = {engine.file for engine in budget.engines}
+    beside = {*own, *([budget.report] if budget.report else [])}
+    files = {
+        entry.path: _Taken(lead, entry)
+        for entry in lead.manifest.files
+        if entry.path.split("/")[0] == name and entry.path not in beside
+    }
+    engines: _Engines = {}
+    report = read_json(_report(lead, budget.report)) if budget.report else None
+    for part in (lead, *(part for part in parts if part is not lead)):
+        moved = _add_engines(name, part, engines)
+        other = _budget(part, name)
+        if part is not lead and report is not None and other.report:
+            report = complete_report(report, read_json(_report(part, other.report)), moved, evidence=False)
+    files |= {engine.file: taken for engine, taken in engines.values()}
+    return _Joined(replace(budget, engines=tuple(engine for engine, _ in engines.values())), files, report)
 
 
-def check_same_graph(old: Manifest, name: str, files: Iterable[FileEntry]) -> None:
-    """Whether a budget's ONNX file and weights are those that its kept engines were built from. Raises InputError."""
-    then, now = graph_files(old.files, name), graph_files(files, name)
-    different = sorted(path for path in {*then, *now} if then.get(path) != now.get(path))
-    if different:
-        raise _refusal(f"budget {name}", f"the {different[0]} of its other engines", "another one")
+def _add_engines(name: str, part: Part, engines: _Engines) -> dict[str, str]:
+    """Add a part's engines to those there are; returns old path -> new path of those that were added."""
+    moved, paths = dict[str, str](), {engine.file for engine, _ in engines.values()}
+    for engine in _budget(part, name).engines:
+        key, taken = (engine.target, engine.max_context, engine.ops), _Taken(part, _listed(part, engine.file))
+        if key in engines:
+            _check_equal(engines[key][1], taken, f"budget {name}, the {key[2]} engine of {key[0]} at {key[1]}")
+            continue
+        path = free_name(engine, paths)
+        engines[key], moved[engine.file] = (replace(engine, file=path), taken), path
+    return moved
 
 
-def graph_files(files: Iterable[FileEntry], name: str) -> dict[str, FileEntry]:
-    """Path -> entry of a budget's ONNX file and of what says or holds its weights."""
-    return {entry.path: entry for entry in files if is_graph_file(entry.path, name)}
+def _check_same_budget(name: str, parts: Sequence[Part]) -> None:
+    first, *others = parts
+    mine = graph_files(first.manifest.files, name)
+    for other in others:
+        theirs = graph_files(other.manifest.files, name)
+        for path in sorted({*mine, *theirs}):
+            if path not in mine or path not in theirs:
+                expected, found = ("one" if path in files else "none" for files in (mine, theirs))
+                raise _apart(first, other, path, expected, found, "export both with the same options")
+            _check_equal(_Taken(first, mine[path]), _Taken(other, theirs[path]), path)
 
 
-def is_graph_file(path: str, name: str) -> bool:
-    """Whether the file is a budget's ONNX file, or says or holds its weights."""
-    # No engine is built from these, and older bundles lack the second.
-    beside = {f"{name}/{GOLDEN}", f"{name}/{INITIALISED}"}
-    return path.startswith(f"{name}/") and path.endswith(_GRAPH) and path not in beside
+def _lead(name: str, parts: Sequence[Part]) -> Part:
+    """The part whose golden run is within the limits of every engine; the first one where none was verified."""
+    verified = [part for part in parts if _budget(part, name).golden]
+    engines = [engine for part in parts for engine in _budget(part, name).engines]
+    for part in verified:
+        golden = read_golden(part.folder / str(_budget(part, name).golden))
+        tokens, reach = int(golden.tokens.max()), int((golden.position + golden.tokens[:, None]).max())
+        if all(tokens <= engine.max_tokens and reach <= engine.max_context for engine in engines):
+            return part
+    if verified:
+        raise InputError(
+            f"budget {name}",
+            expected="a golden run within the limits of all its engines",
+            found="runs of more tokens than the smallest --max-tokens or --max-context allows",
+            todo="export its parts with the same --max-tokens and --max-context",
+        )
+    return parts[0]
 
 
-def _kept_engines(
-    old: Manifest, new: Manifest, before: BudgetEntry, budget: BudgetEntry
-) -> list[tuple[EngineEntry, str, FileEntry]]:
-    """(engine with its new path, that path, entry in the old bundle) of the engines that stay."""
-    remade = {(engine.target, engine.max_context, engine.ops) for engine in budget.engines}
-    staying = staying_engines(old, before.name, remade)
-    if staying:
-        check_same_graph(old, budget.name, new.files)
-    taken, result = {entry.path for entry in new.files}, []
-    for engine in staying:
-        path = free_name(engine, taken)
-        result.append((replace(engine, file=path), path, _listed(old, engine.file)))
-    return result
+def _budget(part: Part, name: str) -> BudgetEntry:
+    budget = part.manifest.budget(name)
+    assert budget is not None, "asked of parts that have it"
+    return budget
 
 
-def free_name(engine: EngineEntry, taken: Collection[str]) -> str:
-    """The engine's file; where that is `taken`, one whose name says what tells it from the engine that has it."""
-    stem, file = f"{engine.target}.{engine.max_context}", PurePosixPath(engine.file)
-    names = (engine.file, *(str(file.with_name(f"{name}.engine")) for name in (stem, f"{stem}.{engine.ops}")))
-    return next((name for name in names if name not in taken), names[-1])
+def _report(part: Part, path: str) -> Path:
+    """A report that is the manifest's: it is read and written anew, so no later check would find it damaged."""
+    check_file(part.folder / path, _listed(part, path), "digests")
+    return part.folder / path
 
 
-def _listed(manifest: Manifest, path: str) -> FileEntry:
-    entry = manifest.file(path)
+def _listed(part: Part, path: str) -> FileEntry:
+    entry = part.manifest.file(path)
     assert entry is not None, "the reader has checked that every file of a budget is listed"
     return entry
-
-
-def options_of(manifest: Manifest) -> dict[str, Option]:
-    """The options as they hold for what the bundle has, however it came about: equal contents, equal options.
-
-    What budgets and engines do not say (`precision`, `logits`, …) is one for the whole bundle, see `check_same`.
-    """
-    budgets, last = manifest.budgets, manifest.options
-    engines = [engine for budget in budgets for engine in budget.engines]
-    found: dict[str, Option] = {
-        "budgets": tuple(sorted({budget.name for budget in budgets})),
-        "targets": tuple(sorted({engine.target for engine in engines})),
-        "max_contexts": tuple(sorted({engine.max_context for engine in engines})),
-        "max_tokens": _one_or_all({engine.max_tokens for engine in engines}),
-        "max_batch": _one_or_all({engine.max_batch for engine in engines}),
-        "ops": _one_or_all({engine.ops for engine in engines}),
-        "weights": manifest.weight_mode,
-        "verify": all(budget.golden is not None for budget in budgets),
-    }
-    options = {**last, **{name: value for name, value in found.items() if name in last and value != ()}}
-    for name in ("flavour", "quantize"):  # said where it is not the default's alone, as `ExportJob.normalised` does
-        options.pop(name, None)
-    if {engine.flavour for engine in engines} - {TENSORRT_RTX.name}:
-        options["flavour"] = _one_or_all({engine.flavour for engine in engines})
-    if any(budget.quantisation for budget in budgets):
-        options["quantize"] = _one_or_all({budget.quantisation or "none" for budget in budgets})
-    return options
-
-
-def _one_or_all(values: Collection[int] | Collection[str]) -> Option:
-    """The value where all agree, else the list of them."""
-    ordered = tuple(sorted(values))
-    return ordered[0] if len(ordered) == 1 else ordered  # type: ignore[return-value]  # all numbers, or all texts
-
-
-def _refusal(what: str, expected: str, found: str) -> InputError:
-    todo = "leave out --add, or name another output"
-    return InputError(f"--add, {what}", expected=f"as in the bundle, {expected}", found=found, todo=todo)

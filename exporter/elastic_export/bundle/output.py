@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from elastic_export.bundle.beside import check_beside, own_path
-from elastic_export.checkpoint.reader import is_text
-from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
+from elastic_export.checkpoint.names import check_text
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError, room_advice
 from elastic_runtime.format.manifest import Manifest
 from elastic_runtime.format.manifest_reader import NAME, read_manifest
 
@@ -38,9 +38,7 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
         OSError: what the file system says to looking there (`os_errors_explained`).
     """
     path, real = own_path(output), Path(os.path.realpath(output))
-    if not is_text(str(real)):  # TensorRT and onnxruntime open files in it, by names that are text
-        found = f"{real}, a path that is not"
-        raise InputError(f"output {output}", expected="a path in UTF-8", found=found, todo=_ELSEWHERE)
+    check_text(f"output {output}", str(real), "a path in UTF-8", _ELSEWHERE)  # by which libraries open files in it
     if path.is_symlink():  # every other link has been followed
         raise InputError(f"output {output}", expected="a folder", found=_ENDLESS, todo=_ELSEWHERE)
     if path.exists() and not path.is_dir():
@@ -74,7 +72,7 @@ def explain_os_error(error: OSError, output: Path, *, rights: bool) -> ElasticEr
     """The user's error for a machine's: a full disk, and (with `rights`) no right to write; None for any other."""
     reason = error.strerror or str(error)
     if error.errno in NO_ROOM:
-        todo = "free some space, or name an output on another file system"
+        todo = room_advice(error, "free some space, or name an output on another file system")
         return BuildError(f"output {output}", expected="room for the bundle", found=reason, todo=todo)
     if rights and error.errno in _NO_RIGHT:
         return InputError(f"output {output}", expected="a folder that can be written", found=reason, todo=_ELSEWHERE)

@@ -11,6 +11,7 @@ from elastic_export.bundle.standing import Standing
 from elastic_export.bundle.versions import versions
 from elastic_export.bundle.writer import BundleWriter
 from elastic_export.emit import EmittedModel
+from elastic_export.files import GOLDEN
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge, Progress
 from elastic_export.verify.plan import make_plan
@@ -51,5 +52,5 @@ def prove(
         if not verification.passed:
             writer.fail(report_of(verification, budget=name, versions=versions(job.product)) | {"where": machine()})
         require_passed(verification)
-        write_golden(writer.folder(name) / "golden.safetensors", verification.golden)
+        write_golden(writer.folder(name) / GOLDEN, verification.golden)
         result.verification = verification

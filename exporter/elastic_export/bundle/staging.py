@@ -86,6 +86,11 @@ def recover(output: Path, say: Callable[[str], None]) -> None:
                 os.close(lock)
 
 
+def running(output: Path) -> Path | None:
+    """The stage of an export of `output` that runs."""
+    return next((partial for partial in _partial_folders(output) if _is_held(partial)), None)
+
+
 def hold(folder: Path) -> int | None:
     """Lock a folder: the descriptor that holds it until closed, None where another process holds it or it is gone.
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from elastic_export.bundle.add_rules import other_quantised_parent, staying_engines
 from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.made_from import (
     Origin,
@@ -28,7 +29,6 @@ from elastic_export.bundle.made_from import (
     origin_of_quantised,
     serves,
 )
-from elastic_export.bundle.merge import other_quantised_parent, staying_engines
 from elastic_export.engine.engine_facts import EngineReport
 from elastic_export.layers.budget import Budget
 from elastic_export.plan.engine_jobs import EngineJob

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from elastic_export.bundle.add_rules import mode_of, options_of, staying_engines
 from elastic_export.bundle.beside import own_path, run_record_file
 from elastic_export.bundle.digests import Digests
 from elastic_export.bundle.entries import kept_engine_entry, manifest_of
 from elastic_export.bundle.fits import check_fit, check_targets
-from elastic_export.bundle.merge import mode_of, options_of, staying_engines
 from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.results import BudgetResult, EngineResult, ExportResult
 from elastic_export.bundle.staging import recover

@@ -22,12 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from elastic_export.bundle.beside import failed_report, own_path, run_record_file
-from elastic_export.bundle.carry_over import carry_over, damaged
-from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
-from elastic_export.bundle.entries import check_readable, manifest_of
-from elastic_export.bundle.exchange import flush_tree, publish
-from elastic_export.bundle.merge import (
+from elastic_export.bundle.add_rules import (
     check_same,
     check_same_graph,
     check_same_shard,
@@ -37,14 +32,20 @@ from elastic_export.bundle.merge import (
     staying_engines,
     unlike_forms,
 )
+from elastic_export.bundle.adding import carry_over, damaged
+from elastic_export.bundle.beside import failed_report, own_path, run_record_file
+from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
+from elastic_export.bundle.entries import check_readable, manifest_of
+from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
-from elastic_export.bundle.staging import Stage, recover
+from elastic_export.bundle.staging import Stage, recover, running
+from elastic_export.bundle.turns import forget_turn, turn
 from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
-from elastic_runtime.errors import InternalError
+from elastic_runtime.errors import BuildError, InputError, InternalError
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.format.manifest_reader import NAME
@@ -65,14 +66,15 @@ class BundleWriter:
     Args:
         output: the bundle's folder.
         force: replace a folder that is not a bundle.
-        add: keep what a bundle there already has (merge.py); where there is none this changes nothing.
+        add: keep what a bundle there already has (add_rules.py); where there is none this changes nothing.
         protect: folders that are never replaced.
         say: hears of what takes long or is unusual.
         digests: computes the digests, until the block ends; one that remembers nothing unless given.
 
     Raises:
         InputError: from the `with` statement (`check_output`) or `finish` (`merge`).
-        BuildError: the disk is full, wherever in the block that shows.
+        BuildError: the disk is full, wherever in the block that shows; or with `add` another export runs or ran to the
+            same place, of which one would be lost.
     """
 
     def __init__(
@@ -97,8 +99,12 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         with os_errors_explained(self._named):
-            recover(own_path(self._named), self._say)
-            self.output, self.previous = check_output(self._named, force=self._force, protect=self._protect)
+            place = own_path(self._named)
+            recover(place, self._say)
+            forget_turn(place)
+            if self._add and (other := running(place)):
+                raise self._not_alone(f"another export, at work in {other}")
+            self.output, self.previous = self._look()
             self._stage = Stage(self.output)
             self._unfinished = Unfinished(self.output, self._stage.path)
         return self
@@ -107,6 +113,8 @@ class BundleWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._digests.close()
+        if isinstance(error, InputError):
+            self._unfinished.drop()
         worked_beside = self._unfinished.close()
         if self._stage is not None:
             self._stage.close()
@@ -236,6 +244,7 @@ class BundleWriter:
                 raise damaged(self.output / entry.path, "another one, by another export", _AGAIN)
         self._digests.check_unchanged()
         self._link_unchanged(manifest.files)
+        self._check_there()
         if self._add and self.previous is not None:
             manifest = carry_over(self.previous, manifest, self.output, self.path, self._keep_file, self._say)
         manifest = ordered(replace(manifest, options=options_of(manifest)))
@@ -245,10 +254,13 @@ class BundleWriter:
         check_readable(text)
         (self.path / NAME).write_text(text, "utf-8")
         flush_tree(self.path)
-        # What tells of an export before this one goes first: whatever happens now, it never stands beside this bundle.
-        for path in (failed_report(self.output), run_record_file(self.output)):
-            path.unlink(missing_ok=True)
-        publish(self._stage.path, self.output, self._stage.aside, self._say)
+        with turn(self.output):
+            self._check_there()
+            # What tells of an export before this one goes first: whatever happens now, it never stands beside this
+            # bundle.
+            for path in (failed_report(self.output), run_record_file(self.output)):
+                path.unlink(missing_ok=True)
+            publish(self._stage.path, self.output, self._stage.aside, self._say)
         self._unfinished.clear(published=True)
         return manifest
 
@@ -266,6 +278,19 @@ class BundleWriter:
         except OSError as error:
             self._say(f"{path}: not written: {error.strerror or error}; the bundle is complete")
         return document
+
+    def _look(self) -> tuple[Path, Manifest | None]:
+        return check_output(self._named, force=self._force, protect=self._protect)
+
+    def _check_there(self) -> None:
+        """Whether what stands at the output, and goes, may be replaced still, and is in here for `add`."""
+        _, there = self._look()
+        if self._add and there != self.previous:
+            raise self._not_alone("a bundle that another one published meanwhile")
+
+    def _not_alone(self, found: str) -> BuildError:
+        todo = f"{_AGAIN}; exports to places of their own become one by elastic-export merge"
+        return BuildError(f"output {self._named}", expected="with --add one export at a time", found=found, todo=todo)
 
     def _write_beside(self, path: Path, document: Mapping[str, object]) -> Path:
         self.path.mkdir(exist_ok=True)  # the stage has become the bundle, where there was none before it

@@ -5,7 +5,9 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from elastic_export.checkpoint.names import check_carried
 from elastic_runtime.errors import InputError
+from elastic_runtime.text.files import GENERATION, TEMPLATES
 
 COMPANIONS = (
     "tokenizer*",
@@ -15,12 +17,10 @@ COMPANIONS = (
     "merges.txt",
     "*.jinja",
     "chat_template*",
-    "generation_config.json",
+    GENERATION,
     "LICEN[CS]E*",
     "NOTICE*",
 )
-#: Where transformers keeps chat templates that have names.
-TEMPLATES = "additional_chat_templates"
 
 #: The first bytes of what Git LFS, by its present or its first name, leaves in place of a file.
 _POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
@@ -35,13 +35,15 @@ def find_companions(directory: Path) -> tuple[Path, ...]:
     """Tokenizer, chat templates, generation config and licence files, by name: what a bundle carries along.
 
     Raises:
-        InputError: one that cannot be copied whole: unreadable, a broken link, a Git LFS pointer.
+        InputError: one that cannot be copied whole: unreadable, a broken link, a Git LFS pointer, a name that no
+            manifest holds.
     """
     named = [path for path in directory.iterdir() if is_companion(path.name)]
     folder = directory / TEMPLATES
     named += [path for path in folder.iterdir() if path.suffix == ".jinja"] if folder.is_dir() else []
     found = sorted(path for path in named if path.is_file() or _is_broken(path) or _is_folder(path))
     for path in found:
+        check_carried(str(path), path.name, "rename or remove the file: a bundle carries it along")
         check_file(path)
     return tuple(found)
 

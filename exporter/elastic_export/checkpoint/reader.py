@@ -20,6 +20,7 @@ from elastic_export.checkpoint.config import parse_config, read_config
 from elastic_export.checkpoint.dequantised import find_quantised, told
 from elastic_export.checkpoint.formats.format import Codes
 from elastic_export.checkpoint.inventory import check_inventory, find_prefix, model_dtype, observed_widths
+from elastic_export.checkpoint.names import check_text
 from elastic_export.checkpoint.quantised import quantisation_file
 from elastic_export.checkpoint.shards import open_shards, shorten, weight_files
 from elastic_export.checkpoint.tensors import QuantisedTensor, StoredTensor, TensorRef
@@ -30,7 +31,7 @@ from elastic_export.runs import TensorRuns, bands_of, runs_shape
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.safetensors import TensorFile
 
-__all__ = ["Checkpoint", "TensorRef", "checkpoint_name", "is_text"]
+__all__ = ["Checkpoint", "TensorRef", "checkpoint_name"]
 
 #: Elements that are dequantised at once where a tensor is read: their pieces stay in the processor's caches.
 _AT_ONCE = 1 << 20
@@ -98,7 +99,7 @@ class Checkpoint:
             raise InputError(
                 str(directory), expected="a checkpoint folder", found=instead, todo="name the folder of config.json"
             )
-        _check_names(directory)
+        check_text(str(directory), checkpoint_name(directory), "a folder with a name in UTF-8", "rename the folder")
         check_file(directory / "config.json")
         config = read_config(directory / "config.json")
         announced = read_announced(directory, config)
@@ -214,34 +215,17 @@ def checkpoint_name(directory: Path) -> str:
     return resolved.name
 
 
-def is_text(name: str) -> bool:
-    """Whether a name is text that JSON, ONNX and the builder can hold. The system's names are bytes; those that are no
-    UTF-8 Python keeps as lone surrogates.
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_names(directory: Path) -> None:
-    """Refuse what a bundle could not call by its name."""
-    if not is_text(name := checkpoint_name(directory)):
-        subject, expected = str(directory), "a folder with a name in UTF-8"
-        raise InputError(subject, expected=expected, found=repr(name), todo="rename the folder")
-    for path in directory.iterdir():
-        if is_companion(path.name) and not is_text(path.name):
-            found = "a name that is not, of a file that a bundle carries along"
-            raise InputError(str(path), expected="a name in UTF-8", found=found, todo="rename or remove the file")
-
-
 def _not_read(directory: Path, read: Collection[Path]) -> list[str]:
     """What lies beside the shards and may have been meant."""
     names = {path.name for path in read}
     others = [name for name in weight_files(directory) if name not in names]
     found = [f"{directory}: not read: {shorten(others)}; the tensors are those of {shorten(sorted(names))}"]
     notes = found if others else []
+    if folders := sorted(path.name for path in directory.iterdir() if is_companion(path.name) and path.is_dir()):
+        notes.append(
+            f"{directory}: {shorten(folders)} not carried along: a bundle takes files; licences that must be shipped "
+            "belong beside the shards"
+        )
     if not (directory / "tokenizer.json").exists():
         kinds = ("tokenizer.model", "tokenizer.model.v3", "tekken.json", "vocab.json", "merges.txt")
         if seen := [name for name in kinds if (directory / name).exists()]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from elastic_export.checkpoint.companions import check_file
+from elastic_export.checkpoint.names import check_carried
 from elastic_runtime.errors import InputError, advised
 from elastic_runtime.format.jsonfile import json_type, read_json
 from elastic_runtime.format.safetensors import TensorFile
@@ -96,6 +97,7 @@ def _check_once(directory: Path, files: Mapping[Path, TensorFile], ignore: Seque
 
 
 def _open(shard: Path) -> TensorFile:
+    check_carried(str(shard), shard.name, "rename the file")
     check_file(shard)
     with advised(_DAMAGED):
         return TensorFile(shard)
@@ -130,10 +132,11 @@ def _weight_map(index: Path) -> dict[str, str]:
         subject = f"{index}, weight_map, {tensor!r}"
         if not isinstance(shard, str):
             raise InputError(subject, expected="the name of a shard", found=json_type(shard), todo=_REINDEX)
-        if not shard or shard in (".", "..") or any(sign in shard for sign in "/\\:\0"):
+        if not shard or shard in (".", "..") or "/" in shard:
             raise InputError(
                 subject, expected="the name of a file in the same folder", found=json_type(shard), todo=_REINDEX
             )
+        check_carried(subject, shard, "rename the file, and in the index too")
     return weight_map
 
 

@@ -14,8 +14,8 @@ from elastic_export.checkpoint.reader import Checkpoint
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.manifest import FileEntry
 from elastic_runtime.text.eos import checked_ids, optional_json
+from elastic_runtime.text.files import GENERATION
 
-GENERATION = "generation_config.json"
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from elastic_export.bundle.carried import carried_over
 from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.entries import check_destination
 from elastic_export.bundle.forecast import check_machine, forecast
+from elastic_export.bundle.forecast_carried import carried_over
 from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.demo import demo_checkpoint
 from elastic_export.checkpoint.reader import Checkpoint
@@ -235,12 +235,12 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
 
 
 def _contexts(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):  # which is less than `int` takes: 1_6
         raise InputError(
             "--max-context",
             expected="a number of tokens, or several: 4096,16384",
             found=repr(text),
             todo="write plain numbers",
-        ) from None
+        )
+    return tuple(map(int, parts))

@@ -87,6 +87,11 @@ def _is_of_printing(error: OSError) -> bool:
     return error.filename is None and innermost.f_globals.get("__name__") == click.utils.__name__
 
 
+def _is_unmapped(error: Exception) -> bool:
+    """Whether a library found no memory to lie in, which the loader says in words alone."""
+    return isinstance(error, ImportError) and "failed to map segment" in str(error)
+
+
 def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of error
     if is_interrupted(error) or isinstance(error, click.Abort):
         click.echo(_INTERRUPTED, err=True)
@@ -108,8 +113,9 @@ def _explain(error: Exception) -> int:  # noqa: PLR0911  # one line a kind of er
     if shown := machine_error(error):
         click.echo(f"error: {shown}", err=True)
         return shown.exit_code
-    if isinstance(error, MemoryError):
-        click.echo("error: memory: expected enough for this step, found none left. Close other programs.", err=True)
+    if isinstance(error, MemoryError) or _is_unmapped(error):
+        text = "expected enough for this step, found none left. Close other programs, or raise the limit (ulimit -v)."
+        click.echo(f"error: memory: {text}", err=True)
         return BuildError.exit_code
     click.echo(internal_error(error, "it again as elastic-export --debug ..."), err=True)
     return FAULT

@@ -20,7 +20,7 @@ def merge(bundles: tuple[Path, ...], output: Path, force: bool) -> None:
     It has the budgets and engines of all BUNDLEs, which are of one checkpoint and one version. What two of them both
     have must be the same bytes. The bundles stay as they are.
     """
-    from elastic_export.bundle.join import join_bundles  # noqa: PLC0415  # numpy and more, which --help needs not
+    from elastic_export.bundle.merge import join_bundles  # noqa: PLC0415  # numpy and more, which --help needs not
 
     with ConsoleProgress().step("merge", what=f"{len(bundles)} bundles"):
         _, manifest = join_bundles(bundles, output, force=force, say=ConsoleProgress().say)

@@ -3,7 +3,8 @@
 Linear layers, the head's matrix and the embedding; convolutions, norms and vectors stay. A matrix [N, K] of a linear
 layer is stored transposed, [K, N], and matrices that read the same activations are joined along their rows: in other
 layouts TensorRT-RTX 1.7 copies a weight at each call, or joins what it has dequantised. With an odd N or K it copies
-too, so a matrix that is odd, in the parent or in a budget of its, stays as it is: all budgets read one file.
+too, so a matrix that is odd, in the parent or in a budget of its, stays as it is: all budgets read one file. Not so the
+embedding: its rows are picked, not multiplied.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def existing_folder(path: Path) -> Path:
 
 
 def free_memory(root: Path = _ROOT) -> Space | None:
-    """Memory that may still be taken: the least of what the machine has and what our control groups leave us.
+    """Memory that may still be taken: the least of what the machine, our control groups and `ulimit -v` leave.
 
     A container's limit counts the files that its processes have read; those pages are given back when they are wanted,
     so they count as free here, as they do in the machine's own figure.
@@ -72,7 +73,7 @@ def free_memory(root: Path = _ROOT) -> Space | None:
     Args:
         root: where /proc and /sys are.
     """
-    found = [*_of_the_machine(root), *_of_the_groups(root)]
+    found = [*_of_the_machine(root), *_of_the_groups(root), *_of_the_process(root)]
     return min(found, key=lambda space: space.free, default=None)
 
 
@@ -80,6 +81,13 @@ def _of_the_machine(root: Path) -> Iterator[Space]:
     lines = _numbers(root / "proc/meminfo")
     if "MemAvailable" in lines:
         yield Space(1024 * (lines["MemAvailable"] + lines.get("SwapFree", 0)), "this machine")
+
+
+def _of_the_process(root: Path) -> Iterator[Space]:
+    """A limit of the addresses of each process, as batch systems set it; files that are mapped count too."""
+    limit, taken = resource.getrlimit(resource.RLIMIT_AS)[0], _numbers(root / "proc/self/status").get("VmSize")
+    if limit != resource.RLIM_INFINITY and taken is not None:
+        yield Space(max(0, limit - 1024 * taken), f"the limit of a process's addresses (ulimit -v {limit >> 10})")
 
 
 def _of_the_groups(root: Path) -> Iterator[Space]:

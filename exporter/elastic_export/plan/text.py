@@ -7,6 +7,7 @@ from typing import Any
 
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.shipped import generation_config
+from elastic_export.plan.template_trial import TemplateTrial
 from elastic_runtime.errors import InputError
 from elastic_runtime.text.tokenizer import Tokenizer
 
@@ -42,7 +43,11 @@ def check_text(checkpoint: Checkpoint) -> tuple[str, ...]:
     generation_config(checkpoint)
     if not (checkpoint.path / "tokenizer.json").is_file():
         return ()
-    tokenizer = Tokenizer(checkpoint.path)
+    with TemplateTrial() as trial:
+        return tuple(_notes(checkpoint, Tokenizer(checkpoint.path), trial))
+
+
+def _notes(checkpoint: Checkpoint, tokenizer: Tokenizer, trial: TemplateTrial) -> list[str]:
     ids = _tried(checkpoint, tokenizer)
     vocabulary, notes = checkpoint.architecture.vocab_size, []
     if not ids:
@@ -51,10 +56,10 @@ def check_text(checkpoint: Checkpoint) -> tuple[str, ...]:
     if max(ids, default=0) >= vocabulary:
         notes.append(f"{checkpoint.path / 'tokenizer.json'}: gives id {max(ids)}, and the model knows {vocabulary} ids")
     if tokenizer.has_template:
-        notes += _tried_template(checkpoint, tokenizer)
+        notes += _tried_template(checkpoint, tokenizer, trial)
     if tokenizer.has_tool_template:
-        notes += _tried_template(checkpoint, tokenizer, _TOOL)
-    return tuple(notes)
+        notes += _tried_template(checkpoint, tokenizer, trial, _TOOL)
+    return notes
 
 
 def _tried(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[int]:
@@ -68,16 +73,16 @@ def _tried(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[int]:
     return ids
 
 
-def _tried_template(checkpoint: Checkpoint, tokenizer: Tokenizer, tool: Mapping[str, Any] | None = None) -> list[str]:
-    from jinja2.exceptions import TemplateError, TemplateSyntaxError  # noqa: PLC0415  # without a template, without
-
-    try:
-        tokenizer.render([{"role": "user", "content": "Hello"}], tools=[tool] if tool else None)
-    except InputError as error:
-        subject, what = f"{checkpoint.path}, chat template", "a tool" if tool else "a single message"
-        if type(error.__cause__) is TemplateError:  # its own refusal: it may ask for something else
-            return [f"{subject}: refuses {what}: {error.found}"]
-        if tool and not isinstance(error.__cause__, TemplateSyntaxError):  # made for tools of another form, maybe
-            return [f"{subject}: fails on {what} of OpenAI's form: {error.found}"]
-        raise InputError(subject, expected=error.expected, found=error.found, todo=_CORRECT) from error
-    return []
+def _tried_template(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, trial: TemplateTrial, tool: Mapping[str, Any] | None = None
+) -> list[str]:
+    message = {"role": "user", "content": "Hello"}
+    failure = trial.render(tokenizer.conversation([message], tools=[tool] if tool else None))
+    if failure is None:
+        return []
+    subject, what = f"{checkpoint.path}, chat template", "a tool" if tool else "a single message"
+    if failure.kind == "TemplateError":  # its own refusal: it may ask for something else
+        return [f"{subject}: refuses {what}: {failure.found}"]
+    if tool and failure.kind not in ("TemplateSyntaxError", ""):  # made for tools of another form, maybe
+        return [f"{subject}: fails on {what} of OpenAI's form: {failure.found}"]
+    raise InputError(subject, expected=failure.expected, found=failure.found, todo=_CORRECT)

@@ -16,7 +16,7 @@ from typing import Any
 from elastic_export import __version__
 from elastic_export.checkpoint.reader import Checkpoint, TensorRef
 from elastic_export.checkpoint.tensors import QuantisedTensor
-from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError, room_advice
 from elastic_runtime.format.jsonfile import read_json
 from elastic_runtime.format.records import decode
 
@@ -77,7 +77,7 @@ class Store:
         except OSError as error:
             subject, why = str(self._file), error.strerror or str(error)
             if error.errno in NO_ROOM:
-                todo = "free some space there, or name another --output"
+                todo = room_advice(error, "free some space there, or name another --output")
                 raise BuildError(subject, expected="room to write", found=why, todo=todo) from error
             expected, todo = "a file that can be written", "name another --output"
             raise InputError(subject, expected=expected, found=why, todo=todo) from error

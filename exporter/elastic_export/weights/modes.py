@@ -13,6 +13,7 @@ from elastic_export.checkpoint.conversion import Conversion, Loss, convert, stor
 from elastic_export.checkpoint.reader import TensorRef
 from elastic_export.checkpoint.shipped import ship_companions
 from elastic_export.emit import EmittedModel, ReadSlice
+from elastic_export.files import MODEL, RECIPE
 from elastic_export.graph.facts import TensorSlice
 from elastic_export.layers.budget import Budget
 from elastic_export.layers.eight_bits import EightBits
@@ -25,8 +26,6 @@ from elastic_export.weights.sliced import write_sliced
 from elastic_export.weights.weight_loss import Rounding, WeightTally
 from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.ort.weight_source import OutsideTensors, Recipe, WeightSource
-
-RECIPE = "weights.json"
 
 
 class Store(Protocol):
@@ -245,7 +244,7 @@ class EmbeddedWeights(Weights):
 
     def source(self, budget: Budget) -> WeightSource:
         """The tensors beside the file."""
-        return OutsideTensors(self._folder(budget) / "model.onnx")
+        return OutsideTensors(self._folder(budget) / MODEL)
 
 
 def make_weights(job: ExportJob, store: Store, parent: Callable[[], str], quantiser: str = "") -> Weights:

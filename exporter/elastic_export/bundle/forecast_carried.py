@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from elastic_export.bundle.add_rules import staying_engines
 from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.fingerprint import fingerprint
-from elastic_export.bundle.merge import staying_engines
 from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.standing import Standing
 from elastic_export.layers.budget import Budget

@@ -1,4 +1,4 @@
-"""`--add`, carried out: what merge.py decides to keep of an older bundle is brought into the one that is written there.
+"""`--add`, carried out: what add_rules.py keeps of an older bundle is brought into the one that is written there.
 
 Nothing of it is taken unread: each file that stays has the digest that the older manifest gives, or nothing is
 published.
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from elastic_export.bundle.add_rules import KeptReport, merge
 from elastic_export.bundle.evidence import complete_report, keeps_golden
-from elastic_export.bundle.merge import KeptReport, merge
 from elastic_runtime.errors import BuildError, ElasticError, advised
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.jsonfile import read_json

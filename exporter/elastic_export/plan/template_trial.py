@@ -1,0 +1,72 @@
+"""Chat templates, rendered in a process of its own: they are programs of somebody else, which need not end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from elastic_runtime.errors import BuildError
+
+#: Of a processor, so that other work on the machine is no reason to refuse; a template takes a thousandth.
+SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a template gave no text; `kind` is the exception's name, "" where it took too long."""
+
+    kind: str
+    expected: str
+    found: str
+
+
+class TemplateTrial:
+    """A process that renders, from the `with` statement on: it is ready when the tokenizer is read."""
+
+    def __enter__(self) -> TemplateTrial:
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "elastic_export.plan.template_child", str(SECONDS)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches us alone; we end the child
+            encoding="ascii",
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.kill()
+        self._child.wait()
+        for stream in (self._child.stdin, self._child.stdout):
+            assert stream is not None
+            stream.close()
+
+    def render(self, conversation: Mapping[str, Any]) -> Failure | None:
+        """Try a conversation (`Tokenizer.conversation`); None where the template makes a text of it.
+
+        Raises:
+            BuildError: the process ends of something else than the template's time.
+        """
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        try:
+            print(json.dumps(conversation), file=self._child.stdin, flush=True)
+            answer = self._child.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            return Failure(**found) if (found := json.loads(answer)) else None
+        if (status := self._child.wait()) == -signal.SIGXCPU:
+            return Failure("", f"a text within {SECONDS} s of a processor", "none")
+        found = f"its process ended with status {status}"
+        raise BuildError("chat template", expected="to be rendered", found=found, todo="close other programs")
