@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -134,4 +133,8 @@ class Architecture:
 
     def _elements(self, axes: Sequence[Extent | None], ordinal: int = 0) -> int:
         """Of a tensor or a state in the ordinal-th layer of its kind, a position's where it grows."""
-        return math.prod(self.size(axis, ordinal) for axis in axes if axis is not None)
+        count = 1
+        for axis in axes:
+            if axis is not None:
+                count *= size_of(axis, self, ordinal)
+        return count

@@ -7,7 +7,6 @@ Shapes are the extents' sizes, masks are what is kept of them as ones and zeros,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -95,7 +94,13 @@ def extent(*factors: Factor) -> Extent:
 
 def size_of(axis: Extent, model: Any, ordinal: int = 0) -> int:
     """Number of indices in the ordinal-th layer of the kind."""
-    return sum(math.prod([factor.of(model, ordinal) for factor in span]) for span in axis)
+    total = 0
+    for span in axis:
+        length = 1
+        for factor in span:
+            length *= factor.of(model, ordinal)
+        total += length
+    return total
 
 
 def kept_of(axis: Extent, parent: Any, budget: Any, ordinal: int = 0, *, last: bool = False) -> Kept:

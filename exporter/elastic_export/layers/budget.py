@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from elastic_export.layers.all_kinds import ELASTIC_AXES, KIND_OF_AXIS
-from elastic_export.layers.architecture import Architecture
+from elastic_export.layers.architecture import Architecture, Layer
 from elastic_export.layers.axis import Axis
 
 
@@ -38,18 +39,15 @@ class Budget:
 
     def architecture(self, parent: Architecture) -> Architecture:
         """The sub-model's own architecture, its layers renumbered."""
-        kept = self.kept_layers(parent)
-        widths = {axis.field: self._kept_widths(axis, parent) for axis in ELASTIC_AXES}
-        return replace(parent, pattern="".join(parent.pattern[index] for index in kept), **widths)
+        skipped = set(self.skip_layers)
+        kept = [layer for layer in parent.layers() if layer.index not in skipped]
+        widths = {axis.field: self._kept_widths(axis, kept) for axis in ELASTIC_AXES}
+        return replace(parent, pattern="".join(layer.kind.letter for layer in kept), **widths)
 
-    def _kept_widths(self, axis: Axis, parent: Architecture) -> Any:
+    def _kept_widths(self, axis: Axis, kept: Sequence[Layer]) -> Any:
         """The sub-model's value of an axis: without the entries of skipped layers where it has one a layer."""
         widths = getattr(self, axis.field)
         if not axis.per_layer:
             return widths
         kind = KIND_OF_AXIS[axis]
-        return tuple(
-            widths[layer.ordinal]
-            for layer in parent.layers()
-            if layer.kind is kind and layer.index not in self.skip_layers
-        )
+        return tuple(widths[layer.ordinal] for layer in kept if layer.kind is kind)

@@ -11,6 +11,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import starmap
 from typing import Any
 
 from elastic_export.layers.all_kinds import ELASTIC_AXES, KIND_OF_AXIS
@@ -66,6 +68,7 @@ class Grid:
         present = [axis for axis in ELASTIC_AXES if axis not in KIND_OF_AXIS or parent.count(KIND_OF_AXIS[axis])]
         self._units = {axis: _unit(axis, parent) for axis in present}
         self.axes = tuple(axis for axis in present if self._most(axis) > 1)
+        self._fields: dict[tuple[int, int], tuple[str, Any]] = {}
         self.whole = Point(tuple(self._most(axis) for axis in self.axes))
         self.least = tuple(self._least(place) for place in range(len(self.axes)))
         self.order: tuple[int, ...] = ()
@@ -96,7 +99,7 @@ class Grid:
 
     def budget(self, point: Point, name: str = "proposed") -> Budget:
         """The budget that a point is. Of layers that differ in width each keeps its share, rounded to units."""
-        widths = {axis.field: self._width(axis, count) for axis, count in zip(self.axes, point.counts, strict=True)}
+        widths = dict(starmap(self._field, enumerate(point.counts)))
         return replace(Budget.full(self.parent, name), skip_layers=tuple(sorted(point.skipped)), **widths)
 
     def architecture(self, point: Point) -> Architecture:
@@ -115,12 +118,12 @@ class Grid:
             count = point.counts[dimension] + by
             if not self.least[dimension] <= count <= self.whole.counts[dimension]:
                 return None
-            return replace(point, counts=(*point.counts[:dimension], count, *point.counts[dimension + 1 :]))
+            return Point((*point.counts[:dimension], count, *point.counts[dimension + 1 :]), point.skipped)
         if by >= 0:
             back = [layer for layer in reversed(self.order) if layer in point.skipped][:by]
-            return replace(point, skipped=point.skipped.difference(back)) if len(back) == by else None
+            return Point(point.counts, point.skipped.difference(back)) if len(back) == by else None
         gone = list(self._leaving(point.skipped, -by, self.order))
-        return replace(point, skipped=point.skipped.union(gone)) if len(gone) == -by else None
+        return Point(point.counts, point.skipped.union(gone)) if len(gone) == -by else None
 
     def first(self, count: int) -> frozenset[int]:
         """The layers that leave first, as many as may of those."""
@@ -128,27 +131,37 @@ class Grid:
 
     def may_skip(self, layers: frozenset[int]) -> bool:
         """Whether enough of each kind stay."""
-        left = Counter(letter for index, letter in enumerate(self.parent.pattern) if index not in layers)
-        return all(left[letter] >= least for letter, least in self._kept_layers().items())
+        left = self._left(layers)
+        return all(left[letter] >= least for letter, least in self._kept_layers.items())
 
     def _leaving(self, skipped: frozenset[int], count: int, order: Sequence[int]) -> Iterator[int]:
-        gone = set(skipped)
+        left = self._left(skipped)
         for layer in order:
-            if count and layer not in gone and self.may_skip(frozenset({*gone, layer})):
-                gone.add(layer)
+            letter = self.parent.pattern[layer]
+            if count and layer not in skipped and left[letter] > self._kept_layers[letter]:
+                left[letter] -= 1
                 count -= 1
                 yield layer
 
+    def _left(self, skipped: frozenset[int]) -> Counter[str]:
+        """How many layers of each kind stay."""
+        return Counter(letter for index, letter in enumerate(self.parent.pattern) if index not in skipped)
+
+    @cached_property
     def _kept_layers(self) -> dict[str, int]:
         return {letter: -(-count // _LEAST_LAYERS) for letter, count in Counter(self.parent.pattern).items()}
 
     def _most(self, axis: Axis) -> int:
         return -(-max(_sizes(axis, self.parent)) // self._units[axis])
 
-    def _width(self, axis: Axis, count: int) -> Any:
-        sizes, most, unit = _sizes(axis, self.parent), self._most(axis), self._units[axis]
-        kept = sizes if count == most else tuple(min(n, unit * max(1, n // unit * count // most)) for n in sizes)
-        return kept if axis.per_layer else kept[0]
+    def _field(self, place: int, count: int) -> tuple[str, Any]:
+        """Of a budget that keeps so many units of an axis. A search asks for the same few thousands of times."""
+        if (place, count) not in self._fields:
+            axis = self.axes[place]
+            sizes, most, unit = _sizes(axis, self.parent), self._most(axis), self._units[axis]
+            kept = sizes if count == most else tuple(min(n, unit * max(1, n // unit * count // most)) for n in sizes)
+            self._fields[place, count] = axis.field, kept if axis.per_layer else kept[0]
+        return self._fields[place, count]
 
     def _least(self, place: int) -> int:
         """The fewest units with which kernels and engines take the model as they take the parent."""

@@ -116,7 +116,13 @@ class Search:
         point: Point | None = self._within
         for dimension, step in enumerate(steps):
             point = None if point is None else self._grid.moved(point, dimension, -step)
-        return None if point is None or self._size(point) > self._target.limit else self._raised(point, finest)
+        if point is None:
+            return None
+        # Most of a grid are too small however wide, or too large however narrow: one size tells of them, or two.
+        widest = self._grid.moved(point, finest, self._grid.room(point, finest, self._within)) or point
+        if self._size(widest) <= self._target.limit:
+            return widest
+        return None if self._size(point) > self._target.limit else self._raised(point, finest)
 
     def _ways(self, dimension: int) -> list[int]:
         """How many steps down the larger budget can go there."""
