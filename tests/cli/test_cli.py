@@ -41,10 +41,7 @@ BAD_REQUESTS = [
     (["--budget", "all", "--target", "rtx5080", "--jobs", "0"], "--jobs: expected at least 1, found 0. Leave it out"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "1k"], "--max-context: expected a number of tokens"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "1_6"], "--max-context: expected a number of tokens"),
-    (
-        ["--budget", "all", "--target", "rtx5080", "--max-context", "\uff11\uff16"],
-        "--max-context: expected a number of tokens",
-    ),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "\uff11\uff16"], "--max-context: expected a number"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "64,64"], "expected different contexts"),
     (
         ["--budget", "all", "--target", "rtx5080", "--max-tokens", "256", "--max-context", "128"],
