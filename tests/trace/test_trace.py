@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,11 +127,6 @@ def test_decomposing_would_change_nothing(
         return program
 
     monkeypatch.setattr(trace, "_export", with_decomposition)
-    assert wiring(trace_parent(arch)) == wiring(traced)
-
-
-def test_there_is_nothing_to_promote(traced: ir.Model, arch: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "_nothing_promoted", nullcontext)
     assert wiring(trace_parent(arch)) == wiring(traced)
 
 

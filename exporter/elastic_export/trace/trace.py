@@ -36,7 +36,7 @@ def trace_parent(arch: Architecture, prefix: str = "backbone", *, every_token: b
         prefix: name of the backbone in the checkpoint; weights are named as there.
         every_token: logits for all T tokens.
     """
-    with _quiet_exporter(), _nothing_promoted(), registered(OPS):
+    with _quiet_exporter(), registered(OPS):
         program = _export(arch, prefix, every_token)
         exported = torch.onnx.export(
             program,
@@ -77,30 +77,6 @@ def _export(arch: Architecture, prefix: str, every_token: bool) -> torch.export.
     # decomposing would only trace it a second time, which is two thirds of the work.
     program.run_decompositions = lambda *_: program
     return program
-
-
-@contextmanager
-def _nothing_promoted() -> Iterator[None]:
-    """Operands of different dtypes would need casts, which no parent graph may hold; to find that there are none, the
-    exporter runs the whole program anew, a third of a trace. Where PyTorch has moved this private function, traces
-    take longer.
-    """
-    try:
-        from torch.onnx._internal.exporter import _fx_passes  # noqa: PLC0415  # another version may have none
-
-        insert = _fx_passes.insert_type_promotion_nodes
-    except (ImportError, AttributeError):
-        yield
-        return
-
-    def nothing(graph_module: torch.fx.GraphModule) -> None:
-        """Adds no casts."""
-
-    _fx_passes.insert_type_promotion_nodes = nothing
-    try:
-        yield
-    finally:
-        _fx_passes.insert_type_promotion_nodes = insert
 
 
 def _name_inputs_and_outputs(model: ir.Model, arch: Architecture) -> None:
