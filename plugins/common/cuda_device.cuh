@@ -111,11 +111,11 @@ ELASTIC_D T load_constant(const T* from) {
 ELASTIC_D void prefetch_l2(const void* line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); }
 
 // A barrier of all kThreads of a block, which warps may come to from different places of the program, as they may not to
-// __syncthreads. kId: 1 to 15; whoever meets must name the same.
+// __syncthreads, nor to bar.sync, the aligned form of this. kId: 1 to 15; whoever meets must name the same.
 template <int kId, int kThreads>
 ELASTIC_D void meet() {
   static_assert(0 < kId && kId < 16 && kThreads % 32 == 0, "a barrier of whole warps; 0 is __syncthreads's");
-  asm volatile("bar.sync %0, %1;" ::"n"(kId), "n"(kThreads) : "memory");
+  asm volatile("barrier.sync %0, %1;" ::"n"(kId), "n"(kThreads) : "memory");
 }
 
 // Adds one, or goes back to zero from `limit`; returns the value before. What this thread wrote before, and what it

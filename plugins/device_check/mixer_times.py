@@ -30,7 +30,7 @@ SIZES = {
     "decode": {(batch, 1, 80): 10.0 for batch in (1, 2, 4, 8, 16, 64)},
     "prefill": {
         **{(1, 256, 80): 12.0, (1, 1024, 80): 15.0, (1, 2048, 80): 15.0, (1, 8192, 80): 25.0},
-        **{(1, 1024, 64): 6.0, (1, 8192, 64): 12.0},
+        **{(1, tokens, width): seconds for width in (64, 48) for tokens, seconds in ((1024, 6.0), (8192, 12.0))},
     },
 }
 Layer = dict[str, Any]

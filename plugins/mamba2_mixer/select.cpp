@@ -24,6 +24,7 @@ std::string check_range(const char* subject, int64_t value, int64_t low, int64_t
 }
 
 constexpr int kChunkCapability = 8;  // the first with tensor cores for these operands and copies past the registers
+constexpr int kResidentCapability = 9;
 
 bool runs_chunks(const Call& call) { return call.capability >= kChunkCapability && fits_chunks(call.shape); }
 
@@ -78,14 +79,20 @@ std::string check_shape(const Shape& s) {
   return fault;
 }
 
+// The state stays in registers where a card of that capability has shown it to be quicker (README.md, "Measured").
+ElasticMamba2Kernel by_chunks(const Call& call) {
+  const bool resident = call.capability == kResidentCapability;
+  if (call.activation == ELASTIC_BFLOAT16)
+    return resident ? ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_RESIDENT : ELASTIC_MAMBA2_CHUNK_PREFILL_GATED;
+  return resident ? ELASTIC_MAMBA2_CHUNK_PREFILL_RESIDENT : ELASTIC_MAMBA2_CHUNK_PREFILL;
+}
+
 std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* chosen) {
   const Shape& shape = call.shape;
   switch (asked) {
     case ELASTIC_MAMBA2_AUTO: {
-      const auto by_chunks =
-          call.activation == ELASTIC_BFLOAT16 ? ELASTIC_MAMBA2_CHUNK_PREFILL_GATED : ELASTIC_MAMBA2_CHUNK_PREFILL;
       const bool chunks = runs_chunks(call) && shape.tokens >= kMinChunkTokens && call.activation != ELASTIC_FLOAT32;
-      *chosen = decodes(shape) ? ELASTIC_MAMBA2_DECODE_STEP : (chunks ? by_chunks : ELASTIC_MAMBA2_SCAN_PREFILL);
+      *chosen = decodes(shape) ? ELASTIC_MAMBA2_DECODE_STEP : (chunks ? by_chunks(call) : ELASTIC_MAMBA2_SCAN_PREFILL);
       return "";
     }
     case ELASTIC_MAMBA2_DECODE_STEP:
