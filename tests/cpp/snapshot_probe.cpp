@@ -61,7 +61,7 @@ bool refuses_no_rows(const elastic::Bundle& bundle, const char* budget, elastic:
     elastic::Session session(elastic::make_onnx_backend(bundle, bundle.budget(budget), options));
     return false;
   } catch (const elastic::InputError& error) {
-    return error.subject == "batch";
+    return error.subject == "max_batch";
   }
 }
 

@@ -167,7 +167,7 @@ def test_a_twin_that_is_none_is_named(host_program: Path, demo_bundle: Path, twi
     )  # fmt: skip
     done = _run(*run, "small", "--model", text)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"elastic_generate: {text}: expected a model that onnxruntime runs, found ")
+    assert done.stderr.startswith(f"elastic_generate: onnxruntime: expected to run {text}, found ")
     assert done.stderr.endswith(". Update onnxruntime, or make the file anew.\n")
 
 

@@ -40,7 +40,7 @@ Model::Model(const std::filesystem::path& path, int threads, const Memory& place
     api().ReleaseStatus(status);
     // On a card its provider did not start, as far as one can tell.
     if (!place.is_host()) fail_without_cuda("a refusal: " + message);
-    throw BuildError(path_text(path), "a model that onnxruntime runs", message,
+    throw BuildError("onnxruntime", "to run " + path_text(path), message,
                      "update onnxruntime, or make the file anew");
   }
   session_.reset(session);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@ using onnx::Bytes;
 using onnx::Owned;
 using onnx::Port;
 
+constexpr char kExportAgain[] = "export the bundle again";
 constexpr std::size_t kTokenInputs = 3;  // input_ids, position, length
 constexpr char kKinds[][12] = {"conv_state", "ssm_state", "key_cache", "value_cache"};
 
@@ -86,15 +88,19 @@ class OnnxBackend : public Backend {
         shape_{budget.widths.vocab_size, options.max_context,
                std::min(options.max_tokens, options.max_context), options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
-        again_(options.model ? "name the twin of budget " + in_quotes(budget.name)
-                             : "export the bundle again"),
         memory_(options.card ? onnx::make_card_memory() : onnx::make_host_memory()),
         model_(options.model ? *options.model : bundle.file(budget.model), options.threads, *memory_) {
     check_logits();
-    if (budget.weights)
-      bind_weights(bundle.weights(budget), options.on_bytes);
-    else
-      check_weights({});
+    const std::optional<WeightFiles> files =
+        budget.weights ? std::optional(bundle.weights(budget)) : std::nullopt;
+    try {
+      check_weights(files ? files->recipe() : WeightRecipe{});
+    } catch (const InputError& error) {
+      if (!options.model || !is_of_another(bundle)) throw;
+      throw InputError(error.subject, error.expected, error.found,
+                       "name the twin of budget " + in_quotes(budget.name));
+    }
+    if (files) bind_weights(*files, options.on_bytes);
     bind_states();
     // Of all rows there may be, as was reckoned: where a card has no room for them, opening goes on
     // elsewhere, and a session cannot.
@@ -217,7 +223,7 @@ class OnnxBackend : public Backend {
       found.push_back(port->shape[i] < 0 ? port->symbols[i] : std::to_string(port->shape[i]));
     if (found.size() == expected.size() && found.back() == expected.back()) return;
     throw InputError("model output logits", in_brackets(expected) + " as in manifest.json",
-                     in_brackets(found), again_);
+                     in_brackets(found), kExportAgain);
   }
 
   /// Whether weights.json says what the model asks for, before anything is read: two bytes are two bytes,
@@ -227,21 +233,33 @@ class OnnxBackend : public Backend {
     for (const WeightInput& item : recipe.inputs) {
       const Port* port = input(item.name);
       if (!port)
-        throw InputError("weight " + show(item.name), "an input of the model", "none of that name", again_);
+        throw InputError("weight " + show(item.name), "an input of the model", "none of that name",
+                         kExportAgain);
       if (port->shape != item.shape() || port->type != onnx::type_of(item.parts[0].dtype))
         throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
-                         again_);
+                         kExportAgain);
       names.insert(item.name);
     }
     for (const Port& port : model_.inputs()) {
       if (!is_state(port.name) && names.count(port.name) == 0)
         throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name",
-                         again_);
+                         kExportAgain);
     }
   }
 
+  /// Whether a model that is not ours is that of another budget of the bundle.
+  bool is_of_another(const Bundle& bundle) const {
+    for (const BudgetEntry& other : bundle.manifest().budgets) {
+      try {
+        check_weights(other.weights ? bundle.recipe(other) : WeightRecipe{});
+        return true;
+      } catch (const Error&) {  // that one is not it
+      }
+    }
+    return false;
+  }
+
   void bind_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
-    check_weights(files.recipe());
     for (const WeightInput& item : files.recipe().inputs) {
       const Port& port = *input(item.name);
       Weight weight = files.load(item, on_bytes);
@@ -326,7 +344,6 @@ class OnnxBackend : public Backend {
   Origin origin_;
   SessionShape shape_;
   bool every_token_;
-  std::string again_;  // what to do where bundle and model do not belong together
   std::unique_ptr<onnx::Memory> memory_;
   onnx::Model model_;
   std::vector<std::shared_ptr<const void>> owners_;  // what the weights' tensors lie in
