@@ -8,9 +8,6 @@ import pytest
 
 from elastic_export.bundle import unfinished
 from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
-from elastic_export.bundle.writer import BundleWriter
-from elastic_export.weights.quantised import PREFIX, UNFINISHED
-from elastic_runtime.errors import InputError
 
 
 @pytest.fixture
@@ -43,26 +40,6 @@ def test_an_export_that_does_not_publish_leaves_it(tmp_path: Path, stage: Path) 
     later = Unfinished(tmp_path / "out", stage)
     assert (later.folder("quantised") / "a").read_text() == "weights"
     later.close()
-
-
-def test_what_is_made_of_a_faulty_input_goes(tmp_path: Path) -> None:
-    """Exit 2 says that nothing was written; what another run had left there is not of this input."""
-    folder, told = tmp_path / ".out.quantised", list[str]()
-
-    def export() -> None:
-        with BundleWriter(tmp_path / "out", say=told.append) as writer:
-            (writer.beside(UNFINISHED) / f"{PREFIX}2.safetensors").write_text("weights")
-            raise InputError("tensor", expected="a number", found="none")
-
-    for before in ([], [f"{PREFIX}1.safetensors"]):
-        for name in before:
-            folder.mkdir()
-            (folder / name).write_bytes(bytes(1 << 20))
-        with pytest.raises(InputError, match="tensor"):
-            export()
-        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == before
-        assert folder.exists() == bool(before)
-    assert [text.partition(";")[0] for text in told] == [f"{folder}: 1.0 MiB of an export that did not end"]
 
 
 def test_what_nobody_takes_up_is_told_with_its_size(tmp_path: Path, stage: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from elastic_export.bundle import digests, fingerprint, made_from
-from elastic_export.bundle.unfinished import Unfinished
 from elastic_export.weights import quantised as room
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
@@ -188,8 +187,7 @@ def test_a_quantiser_that_rounds_otherwise_is_refused_by_the_first_file(
         return (-array for array in known(checkpoint, matrix, losses))
 
     monkeypatch.setattr(made_from, "exporter_digest", lambda: "another")
-    monkeypatch.setattr(Unfinished, "drop", lambda self: None)  # as a run leaves it that is killed
-    for quantised in (otherwise, known):  # then the file that the ended one has left beside is found, and read
+    for quantised in (otherwise, known):  # then the file that the refused one has left beside is found, and read
         rounded.clear()
         monkeypatch.setattr(room, "quantised", quantised)
         with pytest.raises(InputError, match=r"--add, weights/q8-00001-of-\d+\.safetensors: .*, sha256 \w+…, found "):

@@ -29,7 +29,6 @@ class Unfinished:
     def __init__(self, output: Path, stage: Path) -> None:
         self._output, self._stage = output, stage
         self._folders: dict[str, tuple[Path, int | None]] = {}
-        self._found = set[Path]()
         self._spent = set[Path]()
 
     def folder(self, what: str) -> Path:
@@ -46,7 +45,6 @@ class Unfinished:
             if lock is None:
                 path = self._stage / f".{what}"
                 path.mkdir()
-            self._found.update(path.iterdir())
             self._folders[what] = path, lock
         return self._folders[what][0]
 
@@ -74,14 +72,6 @@ class Unfinished:
                 with suppress(OSError):  # something of somebody's
                     path.rmdir()
 
-    def drop(self) -> None:
-        """Remove what was written since: of an input that is at fault nobody takes it up."""
-        for path, _ in self._folders.values():
-            for file in set(path.iterdir()) - self._found:
-                file.unlink()
-            with suppress(OSError):  # what was there before
-                path.rmdir()
-
     def close(self) -> bool:
         """Let go of the locks; what is there stays for the next export. Returns whether any folder was worked in."""
         worked = bool(self._folders)
@@ -103,7 +93,7 @@ def tell_what_is_left(output: Path, say: Callable[[str], None]) -> None:
         if lock is not None:
             os.close(lock)
             sizes = [file.stat().st_size for file in left_in(folder)]
-    if sum(sizes):
+    if sizes:
         what = f"{size_text(sum(sizes))} of an export that did not end"
         todo = (
             f"the next one that quantises takes up or removes it; to do so now: rm {shlex.quote(str(folder))}/{PREFIX}*"

@@ -45,7 +45,7 @@ from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
 from elastic_export.dumps import check_dumps
 from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
-from elastic_runtime.errors import BuildError, InputError, InternalError
+from elastic_runtime.errors import BuildError, InternalError
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.format.manifest_reader import NAME
@@ -113,8 +113,6 @@ class BundleWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._digests.close()
-        if isinstance(error, InputError):
-            self._unfinished.drop()
         worked_beside = self._unfinished.close()
         if self._stage is not None:
             self._stage.close()

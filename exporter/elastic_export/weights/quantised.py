@@ -138,16 +138,12 @@ class Quantised:
         path, losses = folder / file.name, Losses(self._kept.runs)
         path.unlink(missing_ok=True)  # another quantiser's, which would be taken for the one that is told of beside it
         part = path.with_suffix(".part")
-        try:
-            with DigestedFile(part) as out:
-                _append(out, np.frombuffer(file.header, np.uint8))
-                for item in file.items:
-                    for array in _arrays(self._checkpoint, item, losses):
-                        _append(out, array.reshape(-1).view(np.uint8))
-                    self._done += item.nbytes
-        except BaseException:  # an interrupt too: the next run takes up whole files alone
-            part.unlink(missing_ok=True)
-            raise
+        with DigestedFile(part) as out:
+            _append(out, np.frombuffer(file.header, np.uint8))
+            for item in file.items:
+                for array in _arrays(self._checkpoint, item, losses):
+                    _append(out, array.reshape(-1).view(np.uint8))
+                self._done += item.nbytes
         self._kept.write(counted_beside(path), file.header, losses.tallies)
         complete(part, path)
         return out.digest, losses.tallies
