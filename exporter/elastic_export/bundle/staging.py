@@ -137,7 +137,9 @@ def _make_held(output: Path) -> tuple[Path, int]:
             raise
         if lock is not None:
             return path, lock
-        # In the moment before the lock another export took it for a leftover.
+        # In the moment before the lock another export took it for a leftover, or looked who runs.
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _partial_folders(output: Path) -> Iterator[Path]:

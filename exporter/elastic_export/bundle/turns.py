@@ -15,7 +15,7 @@ from pathlib import Path
 from elastic_export.bundle.staging import hold
 from elastic_runtime.errors import BuildError
 
-_PATIENCE = 60.0  # seconds for what takes a look at a manifest, two renames and the flush of one folder
+_PATIENCE = 600.0  # seconds: the flush of a folder may wait for all that others write to the disk
 _PAUSE = 0.02
 
 
@@ -45,7 +45,8 @@ def forget_turn(output: Path) -> None:
 def _wait_for(folder: Path) -> int:
     end = time.monotonic() + _PATIENCE
     while True:
-        folder.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # not exist_ok, which asks once more: whoever has the turn may end it meanwhile
+            folder.mkdir()
         lock = hold(folder)
         if lock is not None:
             return lock

@@ -15,13 +15,16 @@ def check_text(subject: str, name: str, expected: str, todo: str) -> None:
     Raises:
         InputError: it is not; with `todo`, or where the locale is why, to name another.
     """
-    data = os.fsencode(name)
+    utf8 = "set one of UTF-8: export LC_ALL=C.UTF-8"
     try:
+        data = os.fsencode(name)
         if data.decode() == name:
             return
-        found, todo = f"a locale that reads {data.decode()!r} otherwise", "set one of UTF-8: export LC_ALL=C.UTF-8"
+        found, todo = f"a locale that reads {data.decode()!r} otherwise", utf8
     except UnicodeDecodeError:
         found = repr(name)
+    except UnicodeEncodeError:  # a name of an index
+        found, todo = f"a locale that cannot write {name!a}", utf8
     raise InputError(subject, expected=expected, found=found, todo=todo)
 
 

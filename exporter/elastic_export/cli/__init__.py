@@ -1,6 +1,7 @@
 """The command `elastic-export`: a thin layer over the library, which never prints. A file a command, of its name."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,9 @@ with ended_by_ctrl_c():
 @contextmanager
 def _asked_to_end() -> Iterator[None]:
     """A cancelled CI job and a closed terminal are as Ctrl-C: what was begun, in temporary folders too, is removed."""
-    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    main_thread = threading.current_thread() is threading.main_thread()  # no other may set a handler
+    both = (signal.SIGTERM, signal.SIGHUP) if main_thread else ()
+    asked = [number for number in both if signal.getsignal(number) is signal.SIG_DFL]
     for number in asked:
         signal.signal(number, signal.default_int_handler)
     try:

@@ -234,9 +234,13 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
     )
 
 
+_DIGITS = 20  # of a number that is none of tokens
+
+
 def _contexts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() for part in parts):  # which is less than `int` takes: 1_6
+    # `int` takes more: 1_6.
+    if not all(part.isascii() and part.isdecimal() and len(part) < _DIGITS for part in parts):
         raise InputError(
             "--max-context",
             expected="a number of tokens, or several: 4096,16384",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -49,7 +50,8 @@ class TemplateTrial:
         self._child.wait()
         for stream in (self._child.stdin, self._child.stdout):
             assert stream is not None
-            stream.close()
+            with suppress(BrokenPipeError):  # what the child did not read
+                stream.close()
 
     def render(self, conversation: Mapping[str, Any]) -> Failure | None:
         """Try a conversation (`Tokenizer.conversation`); None where the template makes a text of it.
@@ -64,7 +66,7 @@ class TemplateTrial:
             answer = self._child.stdout.readline()
         except BrokenPipeError:
             answer = ""
-        if answer:
+        with suppress(ValueError):
             return Failure(**found) if (found := json.loads(answer)) else None
         if (status := self._child.wait()) == -signal.SIGXCPU:
             return Failure("", f"a text within {SECONDS} s of a processor", "none")
