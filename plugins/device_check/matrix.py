@@ -35,7 +35,7 @@ class Op:
 
     @property
     def cases(self) -> Any:
-        """Module: matrix, make_data, errors, tolerances."""
+        """Module: matrix, long_cases, make_data, errors, tolerances."""
         return importlib.import_module(f"{self.folder}.testing.cases")
 
     @property
@@ -47,12 +47,10 @@ class Op:
         """Cases by name.
 
         `all`; `small`: self.small, and one of every kernel that none of them asks for by name; `some`: these, and
-        every third of all; `long`: those that take the host shim too long to be among all, where the op has such.
+        every third of all; `long`: prompts and caches that are too long to be among all.
         """
-        if which == "long":
-            return dict(getattr(self.cases, "LONG_ROWS", {}))
-        rows: dict[str, Any] = self.cases.matrix()
-        if which == "all":
+        rows: dict[str, Any] = self.cases.long_cases() if which == "long" else self.cases.matrix()
+        if which in ("all", "long"):
             return rows
         if which == "some":
             return self.rows("small") | {name: rows[name] for name in list(rows)[::3]}
@@ -95,8 +93,7 @@ def run(place: Place) -> None:
     through TensorRT's enqueue, where the programs for that were built.
     """
     for op in OPS:
-        if op.rows(place.options["rows"]):
-            _check(place, op)
+        _check(place, op)
 
 
 def _check(place: Place, op: Op) -> None:

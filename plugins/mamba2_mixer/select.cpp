@@ -23,10 +23,17 @@ std::string check_range(const char* subject, int64_t value, int64_t low, int64_t
   return unlike(subject, std::to_string(low) + " to " + std::to_string(high), value);
 }
 
-constexpr int kChunkCapability = 8;  // the first with tensor cores for these operands and copies past the registers
-constexpr int kResidentCapability = 9;
+constexpr int kChunkCapability = 8;     // the first with tensor cores for these operands and copies past the registers
+constexpr int kResidentCapability = 9;  // whose cards have shown that it is quicker: README.md, "Measured"
 
 bool runs_chunks(const Call& call) { return call.capability >= kChunkCapability && fits_chunks(call.shape); }
+
+ElasticMamba2Kernel by_chunks(const Call& call) {
+  const bool resident = call.capability == kResidentCapability;
+  if (call.activation == ELASTIC_BFLOAT16)
+    return resident ? ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_RESIDENT : ELASTIC_MAMBA2_CHUNK_PREFILL_GATED;
+  return resident ? ELASTIC_MAMBA2_CHUNK_PREFILL_RESIDENT : ELASTIC_MAMBA2_CHUNK_PREFILL;
+}
 
 std::string why_not_decode(const Shape& s) {
   return "Mamba2Mixer: kernel decode_step: expected 1 token, a convolution of width 4, and a state size and channels "
@@ -77,14 +84,6 @@ std::string check_shape(const Shape& s) {
   range("elements of the counters", static_cast<int64_t>(s.batch) * s.groups, 1, kMaxElements);
   range("tokens of all rows", static_cast<int64_t>(s.batch) * s.tokens, 1, kMaxBytes / kMaxBytesPerElement / row);
   return fault;
-}
-
-// The state stays in registers where a card of that capability has shown it to be quicker (README.md, "Measured").
-ElasticMamba2Kernel by_chunks(const Call& call) {
-  const bool resident = call.capability == kResidentCapability;
-  if (call.activation == ELASTIC_BFLOAT16)
-    return resident ? ELASTIC_MAMBA2_CHUNK_PREFILL_GATED_RESIDENT : ELASTIC_MAMBA2_CHUNK_PREFILL_GATED;
-  return resident ? ELASTIC_MAMBA2_CHUNK_PREFILL_RESIDENT : ELASTIC_MAMBA2_CHUNK_PREFILL;
 }
 
 std::string choose_kernel(const Call& call, int32_t asked, ElasticMamba2Kernel* chosen) {

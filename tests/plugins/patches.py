@@ -19,3 +19,8 @@ def pattern(old: str) -> str:
 def every_third(names: Iterable[str]) -> list[Any]:
     """Parameters, of which all but every third are slow."""
     return [pytest.param(name, marks=[pytest.mark.slow] if i % _EVERY else []) for i, name in enumerate(names)]
+
+
+def the_first(names: Iterable[str], count: int) -> list[Any]:
+    """Parameters, of which all but the first are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if i >= count else []) for i, name in enumerate(names)]

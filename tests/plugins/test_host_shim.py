@@ -8,16 +8,13 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from mamba2_mixer.testing.runner import SHIM, HostBuild
+from mamba2_mixer.testing.runner import HostBuild
+from shim_probe import build_probe
 
 
 @pytest.fixture(scope="module")
 def probe(case_objects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shim_probe")
-    build = HostBuild()
-    source = Path(__file__).parent / "shim_probe.cu"
-    subprocess.run(["g++", *build.flags(), "-c", "-x", "c++", str(source), "-o", str(folder / "probe.o")], check=True)
-    return build.link([*(case_objects[source] for source in SHIM), folder / "probe.o"], folder / "shim_probe")
+    return build_probe(HostBuild(), case_objects, tmp_path_factory.mktemp("shim_probe"))
 
 
 def run(probe: Path, what: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:

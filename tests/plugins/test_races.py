@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import test_attention_mutations as attention_mutations
 from cached_attention.testing import cases as attention_cases
 from cached_attention.testing import runner as attention
 from mamba2_mixer.testing.cases import matrix
-from mamba2_mixer.testing.runner import RACES, SHIM, CaseError, HostBuild, run_case, run_cases
+from mamba2_mixer.testing.runner import RACES, CaseError, HostBuild, run_case, run_cases
 from mutants import Mutation, build_mutant
+from patches import the_first
+from shim_probe import build_probe
 from test_chunk_mutations import MUTATIONS as CHUNK
 from test_mutations import MUTATIONS
 from test_resident_mutations import MUTATIONS as RESIDENT
@@ -38,10 +39,7 @@ ATTENTION_ROWS = ("prefill base", "decode base", "T=65", "decode multiprocessors
 
 @pytest.fixture(scope="module")
 def probe(race_objects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("race_probe")
-    source = Path(__file__).parent / "shim_probe.cu"
-    subprocess.run(["g++", *BUILD.flags(), "-c", "-x", "c++", str(source), "-o", str(folder / "probe.o")], check=True)
-    return BUILD.link([*(race_objects[source] for source in SHIM), folder / "probe.o"], folder / "shim_probe")
+    return build_probe(BUILD, race_objects, tmp_path_factory.mktemp("race_probe"))
 
 
 @pytest.mark.parametrize("what", ["good", "shuffles", "zeros", "empty_group", "meetings", "last_block"])
@@ -165,10 +163,6 @@ BROKEN_ATTENTION = {
     "barrier: factors of parts before they are there": "decode multiprocessors=64",
     "barrier: parts joined before they are there": "decode multiprocessors=64",
 }
-
-
-def the_first(names: Iterable[str], count: int) -> list[Any]:
-    return [pytest.param(name, marks=[pytest.mark.slow] if i >= count else []) for i, name in enumerate(names)]
 
 
 @pytest.mark.parametrize("name", the_first(BROKEN, 2))
