@@ -116,7 +116,8 @@ class _Opened:
 
 def _in_cache(descriptor: int, span: Span) -> bool:
     """Whether the page cache holds a block of the span: any one, or the blocks that this brings there would tell the
-    next one that asks that all are.
+    next one that asks that all are. A disk that answers at once brings it before this ends: that span is then read as
+    any other.
     """
     at = span.offset + random.randrange(0, span.size, BLOCK)
     try:
