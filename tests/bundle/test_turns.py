@@ -112,3 +112,14 @@ def test_what_a_kill_left_of_a_turn_goes_with_the_next_export(tmp_path: Path) ->
     with BundleWriter(tmp_path / "out"):
         assert not (tmp_path / ".out.publishing").exists()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("name", [".out.publishing", ".out.quantised"])
+def test_what_stands_where_a_folder_of_ours_goes_is_told_before_any_work(tmp_path: Path, name: str, link: bool) -> None:
+    path = tmp_path / name
+    path.symlink_to("nowhere") if link else path.touch()
+    message = rf"{name}: expected none, or a folder that an export made, found a file, or a link to nothing\. Move it"
+    with pytest.raises(InputError, match=message):
+        BundleWriter(tmp_path / "out").__enter__()
+    assert os.listdir(tmp_path) == [name]
