@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,11 +34,22 @@ def test_what_was_published_meanwhile_is_not_lost_to_add(
     def another(writer: BundleWriter) -> None:
         export(out, {"big": [("rtx4090", 1024)]})
 
-    message = r"with --add one export at a time, found a bundle that another one published meanwhile\. Export a"
+    message = r"with --add nobody else at work there, found a bundle that another one published meanwhile\. Export a"
     with pytest.raises(BuildError, match=message):
         export(out, SMALL, add=True, before_finish=another)
     assert [engine.target for engine in Bundle.open(out, "digests").budgets[0].engines] == ["rtx4090"]
     assert hidden(tmp_path) == []
+
+
+def test_add_to_what_was_removed_meanwhile(tmp_path: Path, export: Callable) -> None:
+    """Nobody published, and nothing is called damaged that is not there."""
+    out = tmp_path / "out"
+    export(out, BIG)
+    with pytest.raises(
+        BuildError, match=r"nobody else at work there, found the bundle gone that stood there\. Export a"
+    ):
+        export(out, SMALL, add=True, before_finish=lambda writer: shutil.rmtree(out))
+    assert os.listdir(tmp_path) == ["checkpoint"]
 
 
 def test_add_beside_a_running_export_is_refused_before_any_work(tmp_path: Path, export: Callable) -> None:
@@ -66,7 +78,7 @@ def test_what_somebody_put_there_meanwhile_is_not_removed(tmp_path: Path, export
         out.mkdir(exist_ok=True)
         (out / "thesis.tex").write_text("years of work")
 
-    with pytest.raises(InputError, match=f"output {out}: expected a bundle "):
+    with pytest.raises(BuildError, match=f"output {out}: expected a bundle "):  # no fault of the request
         export(out, SMALL, before_finish=write)
     assert (out / "thesis.tex").read_text() == "years of work"
     assert hidden(tmp_path) == []
