@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -35,15 +34,13 @@ from elastic_export.bundle.add_rules import (
 from elastic_export.bundle.adding import carry_over, damaged
 from elastic_export.bundle.beside import failed_report, own_path, run_record_file
 from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
-from elastic_export.bundle.entries import check_readable, manifest_of
+from elastic_export.bundle.entries import check_readable
 from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover, running
 from elastic_export.bundle.turns import forget_turn, turn
 from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
-from elastic_export.dumps import check_dumps
-from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
 from elastic_runtime.errors import BuildError, InputError, InternalError
 from elastic_runtime.format.interface import OpsMode
@@ -340,19 +337,3 @@ class BundleWriter:
     def _keep_file(self, old: Path, relative: str) -> FileEntry:
         """Take a file of the older bundle that nobody has looked at yet."""
         return self._place(old, relative, trust=False, old=None).result()
-
-
-@contextmanager
-def writer_of(job: ExportJob, say: Say, digests: Digests) -> Iterator[BundleWriter]:
-    """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked.
-    `digests` end with it.
-    """
-    options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    force, add = options.force, options.add
-    with BundleWriter(options.output, force=force, add=add, protect=protect, say=say, digests=digests) as writer:
-        if options.debug:
-            check_dumps(options.output)
-        writer.check_addable(manifest_of(job, ()))
-        if job.eight_bits is None:
-            tell_what_is_left(writer.output, say)
-        yield writer

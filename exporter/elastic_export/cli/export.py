@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from elastic_export.bundle.destination import check_destination
 from elastic_export.bundle.digests import Digests, remembering_digests
-from elastic_export.bundle.entries import check_destination
 from elastic_export.bundle.forecast import check_machine, forecast
 from elastic_export.bundle.forecast_carried import carried_over
 from elastic_export.bundle.unchanged import unchanged
