@@ -6,10 +6,12 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from elastic_export.bundle import turns
+from elastic_export.bundle.staging import hold
 from elastic_export.bundle.turns import forget_turn, turn
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
@@ -101,20 +103,25 @@ def test_a_turn_is_waited_for_and_not_for_ever(
         pass
 
 
-def test_a_turn_that_ends_while_somebody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder that the waiting one had opened is gone: it makes another."""
-    out, hold, first = tmp_path / "out", turns.hold, turn(tmp_path / "out")
+@pytest.mark.parametrize(("module", "step"), [(os, "mkdir"), (turns, "hold")])
+def test_a_turn_that_ends_while_somebody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
+) -> None:
+    """The folder that stood in the way of the waiting one's, or that it had opened, is gone: it makes another."""
+    out, plain, first = tmp_path / "out", getattr(module, step), turn(tmp_path / "out")
     first.__enter__()
     ends = iter([True])
 
-    def ended(folder: Path) -> int | None:
-        lock = hold(folder)
-        if next(ends, False):
-            first.__exit__(None, None, None)
-        return lock
+    def ended(*arguments: Any) -> Any:
+        try:
+            return plain(*arguments)
+        finally:
+            if next(ends, False):
+                first.__exit__(None, None, None)
 
-    monkeypatch.setattr(turns, "hold", ended)
+    monkeypatch.setattr(module, step, ended)
     with turn(out):
+        assert next(ends, None) is None, "it came to that"
         assert hold(tmp_path / ".out.publishing") is None
     assert hidden(tmp_path) == []
 
@@ -126,12 +133,12 @@ def test_what_a_kill_left_of_a_turn_goes_with_the_next_export(tmp_path: Path) ->
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("link", ["", "nowhere", "."])
 @pytest.mark.parametrize("name", [".out.publishing", ".out.quantised"])
-def test_what_stands_where_a_folder_of_ours_goes_is_told_before_any_work(tmp_path: Path, name: str, link: bool) -> None:
+def test_what_stands_where_a_folder_of_ours_goes_is_told_before_any_work(tmp_path: Path, name: str, link: str) -> None:
     path = tmp_path / name
-    path.symlink_to("nowhere") if link else path.touch()
-    message = rf"{name}: expected none, or a folder that an export made, found a file, or a link to nothing\. Move it"
+    path.symlink_to(link) if link else path.touch()
+    message = rf"{name}: expected none, or a folder that an export made, found a file or a link\. Move it"
     with pytest.raises(InputError, match=message):
         BundleWriter(tmp_path / "out").__enter__()
     assert os.listdir(tmp_path) == [name]

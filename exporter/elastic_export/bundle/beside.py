@@ -5,6 +5,8 @@ of exports that are at work.
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from elastic_export.weights.quantised import UNFINISHED
@@ -53,9 +55,10 @@ def check_beside(output: Path) -> None:
                 todo=_AWAY,
             )
     for folder in (turn_folder(output), work_folder(output, UNFINISHED)):
-        if os.path.lexists(folder) and not folder.is_dir():
-            expected, found = "none, or a folder that an export made", "a file, or a link to nothing"
-            raise InputError(str(folder), expected=expected, found=found, todo=_AWAY)
+        with suppress(FileNotFoundError):  # one look: another export may make or remove it just now
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                expected = "none, or a folder that an export made"
+                raise InputError(str(folder), expected=expected, found="a file or a link", todo=_AWAY)
 
 
 def _stranger(path: Path, ours: str) -> str:
