@@ -10,7 +10,7 @@ from elastic_export.bundle.consumer_rules import RULES
 from elastic_export.bundle.fingerprint import fingerprint
 from elastic_export.bundle.versions import versions
 from elastic_export.engine.engine_facts import EngineFacts
-from elastic_export.files import GOLDEN, MODEL, RECIPE
+from elastic_export.files import GOLDEN, MODEL, RECIPE, REPORT
 from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.engine_jobs import EngineJob
 from elastic_export.plan.job import ExportJob
@@ -129,7 +129,7 @@ def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
         model=f"{name}/{MODEL}",
         weights=None if job.options.weights == "embedded" else f"{name}/{RECIPE}",
         golden=golden,
-        report=f"{name}/report.json",
+        report=f"{name}/{REPORT}",
         engines=engines,
         quantisation=None if job.eight_bits is None else "int8",
     )

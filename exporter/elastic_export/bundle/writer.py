@@ -69,7 +69,7 @@ class BundleWriter:
         digests: computes the digests, until the block ends; one that remembers nothing unless given.
 
     Raises:
-        InputError: from the `with` statement (`check_output`) or `finish` (`merge`).
+        InputError: from the `with` statement (`check_output`) or `finish` (`add_to`).
         BuildError: the disk is full, wherever in the block that shows; what stands at the output has become what may
             not be replaced; or with `add` another export runs or ran to the same place, of which one would be lost.
     """
