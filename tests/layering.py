@@ -27,6 +27,7 @@ def page_rooms(page: str) -> list[str]:
 ROOMS = {
     "elastic_runtime": [
         "errors",
+        "signals",
         "cache_home",
         "format",
         "fit",

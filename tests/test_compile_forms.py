@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import elastic_runtime
 from elastic_export.bundle import built
 from elastic_export.bundle.digests import remembering_digests
-from elastic_export.bundle.merge import join_bundles
+from elastic_export.bundle.merge import merge_bundles
 from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.cli.inspect import inspect
@@ -123,7 +123,7 @@ def test_bundles_of_either_form_merge_to_one_of_both(source: Path, tmp_path: Pat
     parts = [tmp_path / kind for kind in ("none", "int8")]
     for part in parts:
         run(source, part, part.name, verify=False)
-    join_bundles(parts, tmp_path / "merged")
+    merge_bundles(parts, tmp_path / "merged")
     run(source, parts[0], "int8", add=True, verify=False)
     assert contents(tmp_path / "merged") == contents(parts[0])
 

@@ -13,7 +13,7 @@ import pytest
 import elastic_runtime
 from elastic_export.bundle import built, made_from, proof
 from elastic_export.bundle.digests import remembering_digests
-from elastic_export.bundle.merge import join_bundles
+from elastic_export.bundle.merge import merge_bundles
 from elastic_export.bundle.unchanged import unchanged
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.compile import ExportResult, export
@@ -276,7 +276,7 @@ def test_what_rounding_took_stays_in_the_reports(source: Path, tmp_path: Path, r
     assert roundings(out) == {**expected, "small": None}
     run(source, tmp_path / "part", "small", verify=False)
     run(source, tmp_path / "other", "full", verify=False)
-    join_bundles([tmp_path / "part", tmp_path / "other"], tmp_path / "joined")
+    merge_bundles([tmp_path / "part", tmp_path / "other"], tmp_path / "joined")
     assert roundings(tmp_path / "joined") == expected
 
 

@@ -66,7 +66,7 @@ def _printable(text: str) -> str:
 
 
 class InputError(ElasticError):
-    """The request or an input file is at fault: exit 2, nothing was written."""
+    """The request or an input file is at fault: exit 2, the output is as it was."""
 
     exit_code = 2
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from elastic_export.bundle.built import build_engines
+from elastic_export.bundle.destination import writer_of
 from elastic_export.bundle.digests import Digests, remembering_digests
 from elastic_export.bundle.entries import manifest_of
 from elastic_export.bundle.fingerprint import fingerprint
@@ -17,7 +18,7 @@ from elastic_export.bundle.report_file import write_report
 from elastic_export.bundle.results import BudgetResult, ExportResult
 from elastic_export.bundle.run_record import RunRecord
 from elastic_export.bundle.standing import standing_of
-from elastic_export.bundle.writer import BundleWriter, writer_of
+from elastic_export.bundle.writer import BundleWriter
 from elastic_export.checkpoint.shipped import ship_companions
 from elastic_export.dumps import dumps_of
 from elastic_export.emit import emit_model

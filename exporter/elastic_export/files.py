@@ -3,3 +3,4 @@
 MODEL = "model.onnx"
 RECIPE = "weights.json"
 GOLDEN = "golden.safetensors"
+REPORT = "report.json"

@@ -17,9 +17,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elastic_export.bundle import digests as module
+from elastic_export.bundle.destination import writer_of
 from elastic_export.bundle.digest_memo import DigestMemo, FileState, state_of, user_memo
 from elastic_export.bundle.digests import Digests
-from elastic_export.bundle.writer import BundleWriter, writer_of
+from elastic_export.bundle.writer import BundleWriter
 from elastic_export.cli.main import cli
 from elastic_export.plan.job import ExportJob
 from elastic_runtime.errors import InputError

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from closed_form import state_entries
-from elastic_export.bundle.entries import budget_entry, check_destination, engine_entry, io_table, manifest_of
+from elastic_export.bundle.destination import check_destination
+from elastic_export.bundle.entries import budget_entry, engine_entry, io_table, manifest_of
 from elastic_export.bundle.results import BudgetResult, EngineResult
 from elastic_export.bundle.versions import versions
 from elastic_export.checkpoint.reader import Checkpoint

@@ -23,8 +23,8 @@ from elastic_export.bundle.made_from import (
 )
 from elastic_export.checkpoint.reader import Checkpoint
 from elastic_export.checkpoint.synthetic import random_weights
-from elastic_export.engine.packages import package_folder
 from elastic_export.ops.contract import plugin_folder
+from elastic_export.packages import package_folder
 from elastic_export.plan.job import ExportJob, ExportOptions, plan_job
 from elastic_runtime.format.manifest import FileEntry
 from small_export import ARCH, SMALL

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from elastic_export.bundle.merge import join_bundles
+from elastic_export.bundle.merge import merge_bundles
 from elastic_export.bundle.writer import BundleWriter
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
@@ -38,7 +38,7 @@ def test_any_parts_in_any_order_give_the_bundle_that_one_export_gives(
         export(folder, part)
     rng.shuffle(folders)
     export(tmp_path / "once", WHOLE)
-    output, _ = join_bundles(folders, tmp_path / "joined")
+    output, _ = merge_bundles(folders, tmp_path / "joined")
     assert tree(output) == tree(tmp_path / "once")
     Bundle.open(output, "digests")
 
@@ -47,7 +47,7 @@ def test_the_parts_stay_as_they_are(tmp_path: Path, export: Callable, tree: Call
     export(tmp_path / "a", {"big": WHOLE["big"]})
     export(tmp_path / "b", {"small": WHOLE["small"]})
     before = tree(tmp_path / "a"), tree(tmp_path / "b")
-    join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert (tree(tmp_path / "a"), tree(tmp_path / "b")) == before
 
 
@@ -56,8 +56,8 @@ def test_the_order_of_the_names_is_none_of_the_manifest(tmp_path: Path, export: 
         export(tmp_path / name, {"big": WHOLE["big"]})
         manifest = read_manifest(tmp_path / name)
         (tmp_path / name / NAME).write_text(replace(manifest, options=dict(manifest.options) | options).to_json())
-    one, _ = join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "one")
-    other, _ = join_bundles([tmp_path / "b", tmp_path / "a"], tmp_path / "other")
+    one, _ = merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "one")
+    other, _ = merge_bundles([tmp_path / "b", tmp_path / "a"], tmp_path / "other")
     assert tree(one) == tree(other)
 
 
@@ -76,7 +76,7 @@ def test_engines_of_another_ops_mode_stand_beside(tmp_path: Path, export: Callab
     budget = replace(budget, engines=tuple(engines[mode] for mode in modes))
     changed = replace(manifest, budgets=(budget,), files=(*files, entry))
     (tmp_path / "b" / NAME).write_text(changed.to_json())
-    _, joined = join_bundles([tmp_path / "b", tmp_path / "a"], tmp_path / "out")
+    _, joined = merge_bundles([tmp_path / "b", tmp_path / "a"], tmp_path / "out")
     found = {e.ops: (tmp_path / "out" / e.file).read_text() for e in joined.budgets[0].engines}
     assert found == {"plugin": "engine for rtx5080 at 1024 ", "native": "native"}
     assert len(joined.budgets[0].engines) == 2
@@ -87,7 +87,7 @@ def test_an_engine_of_another_context_under_the_same_name_gets_its_context_into_
 ) -> None:
     export(tmp_path / "a", {"big": [("rtx5080", 1024)]})
     export(tmp_path / "b", {"big": [("rtx5080", 2048)]})
-    _, manifest = join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    _, manifest = merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     for engine in Bundle.open(tmp_path / "out", "digests").budgets[0].engines:
         assert (tmp_path / "out" / engine.file).read_text() == f"engine for rtx5080 at {engine.max_context} "
     assert manifest.options["max_contexts"] == (1024, 2048)
@@ -120,7 +120,7 @@ def test_bundles_of_other_exports_are_refused_by_name(
     changed = replace(read_manifest(folders[1]), **change)
     (folders[1] / NAME).write_text(changed.to_json())
     with pytest.raises(InputError) as refused:
-        join_bundles(folders, tmp_path / "out")
+        merge_bundles(folders, tmp_path / "out")
     assert f"{tmp_path}/b, {expected.format(a=folders[0])}" in str(refused.value)
     assert not (tmp_path / "out").exists()
 
@@ -129,7 +129,7 @@ def test_another_checkpoint_is_refused(tmp_path: Path, export: Callable) -> None
     export(tmp_path / "a", {"big": []})
     export(tmp_path / "b", {"small": []}, fingerprint="0" * 64)
     with pytest.raises(InputError, match=r", checkpoint: expected as in .*, found parent, whose weights differ"):
-        join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -137,7 +137,7 @@ def test_a_budget_with_other_bytes_is_refused(tmp_path: Path, export: Callable) 
     export(tmp_path / "a", {"big": [("rtx5080", 1024)]})
     export(tmp_path / "b", {"big": [("rtx4090", 1024)]}, text="changed")
     with pytest.raises(InputError, match=r"big/model\.onnx: expected as in .*, sha256 .*, found .*Export both from"):
-        join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
 def test_an_engine_with_other_bytes_is_refused(tmp_path: Path, export: Callable) -> None:
@@ -147,7 +147,7 @@ def test_an_engine_with_other_bytes_is_refused(tmp_path: Path, export: Callable)
     export(tmp_path / "a", {"big": [("rtx5080", 1024)]})
     export(tmp_path / "b", {"big": [("rtx5080", 1024)]}, before_finish=rebuild)
     with pytest.raises(InputError, match="budget big, the plugin engine of rtx5080 at 1024: expected as in"):
-        join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
 def test_a_shard_with_other_bytes_is_refused(tmp_path: Path, export: Callable, shard: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_shard_with_other_bytes_is_refused(tmp_path: Path, export: Callable, s
     shard.resolve().write_bytes(b"WEIGHTS " * 1000)
     export(tmp_path / "b", {"small": []})
     with pytest.raises(InputError, match=r"weights/model\.safetensors: expected as in"):
-        join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
 def test_a_file_beside_the_budgets_with_other_bytes_is_refused(tmp_path: Path, export: Callable) -> None:
@@ -164,7 +164,7 @@ def test_a_file_beside_the_budgets_with_other_bytes_is_refused(tmp_path: Path, e
         words = f"licence {name}"
         export(tmp_path / name, {"big": []}, before_finish=lambda w, t=words: (w.path / "LICENSE").write_text(t))
     with pytest.raises(InputError, match="LICENSE: expected as in"):
-        join_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
 def test_shards_outside_are_named_once(tmp_path: Path, export: Callable) -> None:
@@ -175,7 +175,7 @@ def test_shards_outside_are_named_once(tmp_path: Path, export: Callable) -> None
         files = tuple(entry for entry in made.files if not entry.path.startswith("weights/"))
         outside = replace(made, files=files, external_weights=shards, options={"external_weights": True})
         (folder / NAME).write_text(outside.to_json())
-    _, joined = join_bundles(folders, tmp_path / "out")
+    _, joined = merge_bundles(folders, tmp_path / "out")
     assert joined.external_weights == shards
     assert read_manifest(tmp_path / "out") == joined
 
@@ -187,14 +187,14 @@ def test_a_damaged_part_is_named_and_nothing_is_written(tmp_path: Path, export: 
     export(tmp_path / "a", {"big": [("rtx5080", 1024)]})
     damage(tmp_path / "a/big/rtx5080.engine")
     with pytest.raises(DamageError, match=r"a/big/rtx5080\.engine: expected"):
-        join_bundles([tmp_path / "a"], tmp_path / "out")
+        merge_bundles([tmp_path / "a"], tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
 def test_what_is_no_bundle_is_named(tmp_path: Path, export: Callable) -> None:
     export(tmp_path / "a", {"big": []})
     with pytest.raises(InputError, match="nowhere: expected a bundle, found no such folder"):
-        join_bundles([tmp_path / "a", tmp_path / "nowhere"], tmp_path / "out")
+        merge_bundles([tmp_path / "a", tmp_path / "nowhere"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("output", ["a", "a/inside", "."])
@@ -204,5 +204,5 @@ def test_a_part_is_never_replaced_or_written_into(
     export(tmp_path / "a", {"big": []})
     before = tree(tmp_path / "a")
     with pytest.raises(InputError, match=f"output .*: expected a folder of its own, found one .*{tmp_path}/a"):
-        join_bundles([tmp_path / "a"], tmp_path / output, force=True)
+        merge_bundles([tmp_path / "a"], tmp_path / output, force=True)
     assert tree(tmp_path / "a") == before

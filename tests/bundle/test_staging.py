@@ -119,19 +119,23 @@ def test_the_only_whole_bundle_is_not_removed_for_a_folder_without_one(
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.parametrize("looks", [False, True])
 def test_a_new_stage_that_is_taken_for_a_leftover_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: bool
 ) -> None:
-    """Another export's `recover` finds the folder in the moment before its lock."""
-    out, mkdir, once = tmp_path / "out", Path.mkdir, iter([True])
+    """Another export's `recover` finds the folder in the moment before its lock, or `running` holds it just then."""
+    out, mkdir, once, held = tmp_path / "out", Path.mkdir, iter([True]), list[int | None]()
 
-    def made_and_recovered(self: Path, *args: object, **more: object) -> None:
+    def made_and_found(self: Path, *args: object, **more: object) -> None:
         mkdir(self, *args, **more)  # type: ignore[arg-type]
         if self.name.startswith(".out.partial-") and next(once, False):
-            recover(out, lambda text: None)
+            held.append(staging.hold(self)) if looks else recover(out, lambda text: None)
 
-    monkeypatch.setattr(Path, "mkdir", made_and_recovered)
+    monkeypatch.setattr(Path, "mkdir", made_and_found)
     stage = Stage(out)
+    for lock in held:
+        assert lock is not None
+        os.close(lock)
     assert hidden(tmp_path) == [stage.path.name]
     recover(out, lambda text: None)
     assert stage.path.is_dir(), "held"

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from elastic_export.checkpoint.names import check_text
+from elastic_export.checkpoint.names import check_utf8
 from elastic_export.checkpoint.reader import Checkpoint, checkpoint_name
 from elastic_export.checkpoint.synthetic import random_weights
 from elastic_export.layers.architecture import Architecture
@@ -116,7 +116,13 @@ def test_of_a_right_name_the_locale_is_blamed(monkeypatch: pytest.MonkeyPatch, e
     name = "mödel".encode().decode(encoding, errors)
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode(encoding, errors))
     with pytest.raises(InputError, match=r"a locale that reads .mödel. otherwise\. Set one of UTF-8: export"):
-        check_text("here", name, "a name in UTF-8", "rename it")
+        check_utf8("here", name, "a name in UTF-8", "rename it")
+
+
+def test_of_a_name_that_the_locale_cannot_write_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
+    with pytest.raises(InputError, match=r"a locale that cannot write 'm\\xf6del'\. Set one of UTF-8: export"):
+        check_utf8("here", "mödel", "a name in UTF-8", "rename it")
 
 
 @pytest.mark.parametrize("name", ["a: b", "a\\b", "a\nb", "a\x01", "a<", 'a"', "a|", "a?", "a*"])

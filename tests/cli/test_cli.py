@@ -42,6 +42,8 @@ BAD_REQUESTS = [
     (["--budget", "all", "--target", "rtx5080", "--max-context", "1k"], "--max-context: expected a number of tokens"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "1_6"], "--max-context: expected a number of tokens"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "\uff11\uff16"], "--max-context: expected a number"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "9" * 5000], f"found '{'9' * 80}…'. Write plain"),
+    (["--budget", "all", "--target", "rtx5080", "--max-context", "9" * 20], f"found {'9' * 20}"),
     (["--budget", "all", "--target", "rtx5080", "--max-context", "64,64"], "expected different contexts"),
     (
         ["--budget", "all", "--target", "rtx5080", "--max-tokens", "256", "--max-context", "128"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,3 +91,16 @@ def test_a_signal_to_end_removes_what_was_begun(tmp_path: Path, number: signal.S
         _, said = child.communicate()
     assert (child.returncode, said.startswith("interrupted;")) == (130, True), said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_in_a_thread_leaves_signals_alone() -> None:
+    """Of a program that calls it: no thread but the main one may say what a signal does."""
+    code = (
+        "import threading\nfrom elastic_export.cli import main as export\nfrom elastic_runtime.cli import main as run\n"
+        "def call(main):\n    try:\n        main()\n    except BaseException as error:\n        print(repr(error))\n"
+        "for main in (export, run):\n"
+        "    thread = threading.Thread(target=call, args=[main])\n    thread.start()\n    thread.join()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True)
+    said = re.sub("version .*", "version", done.stdout).splitlines()
+    assert said == ["elastic-export, version", "SystemExit(0)", "elastic-run, version"], done.stderr

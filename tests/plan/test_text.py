@@ -123,10 +123,24 @@ def test_a_process_that_gives_no_answer_is_not_the_template_s_fault(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(template_trial, "SECONDS", "soon")
-    with pytest.raises(
-        BuildError, match="chat template: expected to be rendered, found its process ended with status 1"
-    ):
+    message = r"chat template: expected to be rendered, found its process ended with status 1\. See what .* soon </dev"
+    with pytest.raises(BuildError, match=message):
         check_text(Checkpoint.open(folder))
+
+
+def test_a_process_that_is_gone_before_it_is_asked() -> None:
+    with template_trial.TemplateTrial() as trial:
+        trial._child.kill()
+        trial._child.wait()
+        with pytest.raises(BuildError, match=r"its process ended with status -9\. Close other programs"):
+            trial.render({"template": "", "messages": [], "values": {}})
+
+
+@pytest.mark.parametrize("executable", ["", None])
+def test_a_python_that_knows_no_executable(monkeypatch: pytest.MonkeyPatch, executable: str | None) -> None:
+    monkeypatch.setattr(template_trial.sys, "executable", executable)
+    with pytest.raises(BuildError, match="chat template: expected a Python to render it in, found none"):
+        template_trial.TemplateTrial().__enter__()
 
 
 def test_a_companion_of_somebody_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
 
 from elastic_runtime.bringup.modes import WHOLE_GRAPH
 from elastic_runtime.bringup.place import CHILD, Place
@@ -27,6 +24,7 @@ from elastic_runtime.bringup.stages import STAGES
 from elastic_runtime.bringup.summary import summary
 from elastic_runtime.bundle import Bundle
 from elastic_runtime.errors import InputError
+from elastic_runtime.signals import handled
 
 Say = Callable[[str], None]
 _TAIL = 2000  # characters of a log that go into the text of a stage that crashed
@@ -68,7 +66,7 @@ def bring_up(
     bundle, folder = Bundle.open(path, external=external), _folder(out, minutes)
     place = Place(path, folder, plugins=plugins, trust_engine=trust_engine, external=external, sources=sources)
     report = _Report(place, time.monotonic() + 60 * minutes, minutes, say)
-    with _signals_interrupt():
+    with handled(signal.default_int_handler, "SIGTERM", "SIGHUP"):  # `timeout`, a closed terminal
         try:
             for task in plan(bundle, report.steps, report.note):
                 report.run(task)
@@ -76,7 +74,7 @@ def bring_up(
             report.note("interrupted: the stages after the last one named here were not begun")
             raise
         finally:
-            with _undisturbed():
+            with handled(signal.SIG_IGN, "SIGINT", "SIGTERM", "SIGHUP"):  # whoever is impatient presses Ctrl-C twice
                 report.write(out)
     return report.steps
 
@@ -165,33 +163,3 @@ def _folder(out: Path, minutes: float) -> Path:
         todo = "name another, as in --report bring-up.zip"
         raise InputError(str(folder), expected=expected, found=found, todo=todo) from error
     return folder
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """A signal to end (a closed terminal, `timeout`) is an interruption, after which the report is written."""
-
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt(f"signal {number}")
-
-    with _handled(interrupt, "SIGTERM", "SIGHUP"):
-        yield
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Whoever is impatient presses Ctrl-C twice."""
-    with _handled(signal.SIG_IGN, "SIGINT", "SIGTERM", "SIGHUP"):
-        yield
-
-
-@contextmanager
-def _handled(handler: Any, *names: str) -> Iterator[None]:
-    ours = threading.current_thread() is threading.main_thread()  # no other thread may say what a signal does
-    numbers = [getattr(signal, name) for name in names if ours and hasattr(signal, name)]
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, was in before.items():
-            signal.signal(number, was)

@@ -40,7 +40,7 @@ class KeptReport:
 
 
 @dataclass(frozen=True)
-class Merged:
+class Added:
     """The manifest of both, which file of the old bundle each kept path comes from, and the reports to complete."""
 
     manifest: Manifest
@@ -48,7 +48,7 @@ class Merged:
     reports: tuple[KeptReport, ...]
 
 
-def merge(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> Merged:
+def add_to(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> Added:
     """Add `new` (files filled in) to `old`: budgets and engines that only the old one has are kept.
 
     An engine is its target, context and ops mode. A budget of both is the new one with the old one's other engines,
@@ -89,7 +89,7 @@ def merge(old: Manifest, new: Manifest, keeps_golden: Collection[str] = ()) -> M
         files=files,
         external_weights=tuple(external.values()),
     )
-    return Merged(manifest, kept, tuple(reports))
+    return Added(manifest, kept, tuple(reports))
 
 
 def check_same(old: Manifest, new: Manifest) -> None:

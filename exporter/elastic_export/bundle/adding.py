@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from elastic_export.bundle.add_rules import KeptReport, merge
+from elastic_export.bundle.add_rules import KeptReport, add_to
 from elastic_export.bundle.evidence import complete_report, keeps_golden
 from elastic_runtime.errors import BuildError, ElasticError, advised
 from elastic_runtime.format.digest import file_digest
@@ -35,20 +35,20 @@ def carry_over(previous: Manifest, manifest: Manifest, output: Path, stage: Path
         say: hears what cannot stay.
 
     Raises:
-        InputError: the two cannot be one bundle (`merge`).
+        InputError: the two cannot be one bundle (`add_to`).
         BuildError: a file that stays is damaged.
     """
-    merged = merge(previous, manifest, _kept_golden(previous, manifest, output, say))
-    for path, entry in merged.kept.items():
+    added = add_to(previous, manifest, _kept_golden(previous, manifest, output, say))
+    for path, entry in added.kept.items():
         old = output / entry.path
         if not old.is_file():
             raise damaged(old, "none")
         placed = keep(old, path)
         if (placed.size, placed.sha256) != (entry.size, entry.sha256):
             raise damaged(old, "a damaged one")
-    reports = {report.path: _complete(previous, report, output, stage) for report in merged.reports}
-    files = tuple(reports.get(entry.path, entry) for entry in merged.manifest.files)
-    return replace(merged.manifest, files=files)
+    reports = {report.path: _complete(previous, report, output, stage) for report in added.reports}
+    files = tuple(reports.get(entry.path, entry) for entry in added.manifest.files)
+    return replace(added.manifest, files=files)
 
 
 def damaged(path: Path, found: str, todo: str = "export without --add") -> BuildError:

@@ -1,12 +1,19 @@
-"""The files beside a bundle: what is told of one run, and may therefore not be among the bundle's own bytes."""
+"""What lies beside a bundle: files that tell of one run, and may therefore not be among the bundle's own bytes; folders
+of exports that are at work.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
+from elastic_export.weights.quantised import UNFINISHED
 from elastic_runtime.errors import InputError
 from elastic_runtime.format.jsonfile import read_json
+
+_AWAY = "move it away, or name another output with --output"
 
 
 def own_path(folder: Path) -> Path:
@@ -27,16 +34,31 @@ def run_record_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.run.json")
 
 
+def turn_folder(output: Path) -> Path:
+    """The folder that says whose turn it is to publish (turns.py)."""
+    return output.with_name(f".{output.name}.publishing")
+
+
+def work_folder(output: Path, what: str) -> Path:
+    """The folder of the work of that name that outlives an export (unfinished.py)."""
+    return output.with_name(f".{output.name}.{what}")
+
+
 def check_beside(output: Path) -> None:
-    """Whether these files may be replaced: there are none, or ones that an export wrote. Raises InputError."""
+    """Whether these files may be replaced and these folders used: there are none, or an export's. Raises InputError."""
     for path, schema in ((failed_report(output), "elastic-report/"), (run_record_file(output), "elastic-run-record/")):
         if os.path.lexists(path) and (found := _stranger(path, schema)):
             raise InputError(
                 str(path),
                 expected="none, or one that an export wrote",
                 found=found,
-                todo="move it away, or name another output with --output",
+                todo=_AWAY,
             )
+    for folder in (turn_folder(output), work_folder(output, UNFINISHED)):
+        with suppress(FileNotFoundError):  # one look: another export may make or remove it just now
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                expected = "none, or a folder that an export made"
+                raise InputError(str(folder), expected=expected, found="a file or a link", todo=_AWAY)
 
 
 def _stranger(path: Path, ours: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 
-from elastic_export.engine.packages import package_roots
+from elastic_export.packages import child_path
 from elastic_export.weights.streamed_digest import streamed_digest
 
 _LINE = re.compile(r"(\d+)(?: ([0-9a-f]{64}))?\n")
@@ -63,10 +63,9 @@ def _lines(file: Path) -> Generator[tuple[int, str], None, None]:
 
 
 def _started(file: Path) -> subprocess.Popen[str]:
-    inherited = os.environ.get("PYTHONPATH")
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "elastic_export.bundle.digest_child", str(file.absolute())],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*package_roots(), *([inherited] if inherited else ())])},
+        env={**os.environ, "PYTHONPATH": child_path(os.environ)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from elastic_export.bundle.add_rules import check_same
 from elastic_export.bundle.consumer_rules import RULES
 from elastic_export.bundle.fingerprint import fingerprint
-from elastic_export.bundle.output import check_output, os_errors_explained
 from elastic_export.bundle.versions import versions
 from elastic_export.engine.engine_facts import EngineFacts
-from elastic_export.files import GOLDEN, MODEL, RECIPE
+from elastic_export.files import GOLDEN, MODEL, RECIPE, REPORT
 from elastic_export.plan.activation import logits_buffer
 from elastic_export.plan.engine_jobs import EngineJob
 from elastic_export.plan.job import ExportJob
@@ -37,24 +35,6 @@ from elastic_runtime.format.manifest_reader import NAME, parse_manifest
 if TYPE_CHECKING:  # else `doctor` and `--dry-run` would wait for torch
     from elastic_export.bundle.results import BudgetResult
     from elastic_export.emit import EmittedModel, ModelFile
-
-
-def check_destination(job: ExportJob) -> None:
-    """Whether an export could begin to write its bundle where it was told to; writes nothing.
-
-    Raises:
-        InputError: as `check_output`, with `add` `check_same` and with `debug` `check_dumps` do, or the output cannot
-            even be looked at.
-    """
-    options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    with os_errors_explained(options.output):
-        _, previous = check_output(options.output, force=options.force, protect=protect)
-        if options.debug:
-            from elastic_export.dumps import check_dumps  # noqa: PLC0415  # onnx, which a plan does not wait for
-
-            check_dumps(options.output)
-    if options.add and previous is not None:
-        check_same(previous, manifest_of(job, ()))
 
 
 def engine_entry(
@@ -149,7 +129,7 @@ def budget_entry(job: ExportJob, result: BudgetResult) -> BudgetEntry:
         model=f"{name}/{MODEL}",
         weights=None if job.options.weights == "embedded" else f"{name}/{RECIPE}",
         golden=golden,
-        report=f"{name}/report.json",
+        report=f"{name}/{REPORT}",
         engines=engines,
         quantisation=None if job.eight_bits is None else "int8",
     )

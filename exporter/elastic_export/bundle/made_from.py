@@ -25,10 +25,10 @@ from elastic_export.bundle.add_rules import graph_files
 from elastic_export.bundle.fingerprint import encoded
 from elastic_export.bundle.versions import versions
 from elastic_export.checkpoint.shipped import shipped_digests
-from elastic_export.engine.packages import package_folder
 from elastic_export.files import MODEL
 from elastic_export.layers.budget import Budget
 from elastic_export.ops.contract import LIMITS, plugin_folder
+from elastic_export.packages import package_folder
 from elastic_export.plan.engine_jobs import EngineJob
 from elastic_export.plan.job import ExportJob
 from elastic_runtime.format.digest import file_digest

@@ -49,7 +49,7 @@ _Engines = dict[tuple[str, int, str], tuple[EngineEntry, _Taken]]
 
 
 @dataclass(frozen=True)
-class _Joined:
+class _Merged:
     """A budget of all parts that have it: its entry, where its files come from, and its report."""
 
     entry: BudgetEntry
@@ -57,7 +57,7 @@ class _Joined:
     report: dict[str, Any] | None
 
 
-def join_bundles(
+def merge_bundles(
     folders: Sequence[Path], output: Path, *, force: bool = False, say: Say = lambda text: None
 ) -> tuple[Path, Manifest]:
     """Write the bundle at `output` that has the budgets and engines of all `folders`; returns where it is and its
@@ -74,15 +74,15 @@ def join_bundles(
         _check_outside(output, part)
     parts.sort(key=lambda part: part.manifest.to_json())  # whoever names them in another order gets the same bundle
     names = sorted({budget.name for part in parts for budget in part.manifest.budgets})
-    joined = [_join_budget(name, [part for part in parts if part.manifest.budget(name)]) for name in names]
+    merged = [_merge_budget(name, [part for part in parts if part.manifest.budget(name)]) for name in names]
     files = _common_files(parts, names)
-    for budget in joined:
+    for budget in merged:
         files |= budget.files
     external = {entry.path: entry for part in parts for entry in part.manifest.external_weights}
     manifest = replace(
         parts[0].manifest,
         weight_mode=mode_of(part.manifest for part in parts),
-        budgets=tuple(budget.entry for budget in joined),
+        budgets=tuple(budget.entry for budget in merged),
         files=(),
         external_weights=tuple(external.values()),
     )
@@ -93,7 +93,7 @@ def join_bundles(
             target.parent.mkdir(parents=True, exist_ok=True)
             duplicate(source, target)
             writer.digested(target, taken.entry.sha256)  # just now: 24 GB need not be read twice
-        for budget in joined:
+        for budget in merged:
             if budget.report is not None and budget.entry.report:
                 text = json.dumps(budget.report, indent=1) + "\n"
                 (writer.folder(budget.entry.name) / PurePosixPath(budget.entry.report).name).write_text(text, "utf-8")
@@ -165,7 +165,7 @@ def _bytes(entry: FileEntry) -> tuple[int, str]:
     return entry.size, entry.sha256
 
 
-def _join_budget(name: str, parts: Sequence[Part]) -> _Joined:
+def _merge_budget(name: str, parts: Sequence[Part]) -> _Merged:
     """One budget. The part whose golden run serves all engines leads: its run, its report, the options of its file."""
     _check_same_budget(name, parts)
     lead = _lead(name, parts)
@@ -185,7 +185,7 @@ def _join_budget(name: str, parts: Sequence[Part]) -> _Joined:
         if part is not lead and report is not None and other.report:
             report = complete_report(report, read_json(_report(part, other.report)), moved, evidence=False)
     files |= {engine.file: taken for engine, taken in engines.values()}
-    return _Joined(replace(budget, engines=tuple(engine for engine, _ in engines.values())), files, report)
+    return _Merged(replace(budget, engines=tuple(engine for engine, _ in engines.values())), files, report)
 
 
 def _add_engines(name: str, part: Part, engines: _Engines) -> dict[str, str]:

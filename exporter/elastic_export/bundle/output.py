@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from elastic_export.bundle.beside import check_beside, own_path
-from elastic_export.checkpoint.names import check_text
+from elastic_export.checkpoint.names import check_utf8
 from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError, room_advice
 from elastic_runtime.format.manifest import Manifest
 from elastic_runtime.format.manifest_reader import NAME, read_manifest
@@ -38,7 +38,7 @@ def check_output(output: Path, *, force: bool = False, protect: Iterable[Path] =
         OSError: what the file system says to looking there (`os_errors_explained`).
     """
     path, real = own_path(output), Path(os.path.realpath(output))
-    check_text(f"output {output}", str(real), "a path in UTF-8", _ELSEWHERE)  # by which libraries open files in it
+    check_utf8(f"output {output}", str(real), "a path in UTF-8", _ELSEWHERE)  # by which libraries open files in it
     if path.is_symlink():  # every other link has been followed
         raise InputError(f"output {output}", expected="a folder", found=_ENDLESS, todo=_ELSEWHERE)
     if path.exists() and not path.is_dir():

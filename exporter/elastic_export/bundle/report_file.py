@@ -9,6 +9,7 @@ from elastic_export.bundle.results import BudgetResult
 from elastic_export.bundle.standing import Standing
 from elastic_export.bundle.versions import versions
 from elastic_export.bundle.writer import BundleWriter
+from elastic_export.files import REPORT
 from elastic_export.plan.job import ExportJob
 from elastic_export.verify.report import engines_not_run, no_verification, report_of
 from elastic_runtime.format.records import encode
@@ -40,7 +41,7 @@ def write_report(job: ExportJob, result: BudgetResult, standing: Standing, write
     origins = {**_origins(job, result, standing, writer), "engines": dict(sorted(engines.items()))}
     report["made_from"] = dict(sorted(origins.items()))
     result.report = report
-    file = writer.folder(result.budget.name) / "report.json"
+    file = writer.folder(result.budget.name) / REPORT
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from elastic_export.bundle.beside import turn_folder
 from elastic_export.bundle.staging import hold
 from elastic_runtime.errors import BuildError
 
@@ -26,7 +27,7 @@ def turn(output: Path) -> Iterator[None]:
     Raises:
         BuildError: another export has the turn and does not end.
     """
-    folder = _turn_of(output)
+    folder = turn_folder(output)
     lock = _wait_for(folder)
     try:
         yield
@@ -36,7 +37,7 @@ def turn(output: Path) -> Iterator[None]:
 
 def forget_turn(output: Path) -> None:
     """Remove what an export that was killed in its turn left."""
-    folder = _turn_of(output)
+    folder = turn_folder(output)
     lock = hold(folder) if folder.is_dir() else None
     if lock is not None:
         _give_up(folder, lock)
@@ -61,7 +62,3 @@ def _give_up(folder: Path, lock: int) -> None:
     with suppress(OSError):  # something of somebody's is in it
         folder.rmdir()
     os.close(lock)
-
-
-def _turn_of(output: Path) -> Path:
-    return output.with_name(f".{output.name}.publishing")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from elastic_export.bundle.beside import work_folder
 from elastic_export.bundle.place import duplicate
 from elastic_export.bundle.staging import hold
 from elastic_export.plan.fit_table import size_text
@@ -39,7 +40,7 @@ class Unfinished:
             OSError: the folder cannot be made.
         """
         if what not in self._folders:
-            path = _place(self._output, what)
+            path = work_folder(self._output, what)
             path.mkdir(exist_ok=True)
             lock = hold(path)
             if lock is None:
@@ -50,7 +51,7 @@ class Unfinished:
 
     def left(self, what: str) -> Path | None:
         """That folder where there is one, None where no export left any. Raises as `folder` does."""
-        return self.folder(what) if _place(self._output, what).is_dir() else None
+        return self.folder(what) if work_folder(self._output, what).is_dir() else None
 
     def take(self, file: Path, target: Path) -> None:
         """Make `target`, in the stage, the same bytes as a file of such a folder, and spend that."""
@@ -87,7 +88,7 @@ def tell_what_is_left(output: Path, say: Callable[[str], None]) -> None:
 
     It stays, as hours of work may be in it. What another export works on is not told.
     """
-    folder, sizes = _place(output, UNFINISHED), list[int]()
+    folder, sizes = work_folder(output, UNFINISHED), list[int]()
     with suppress(OSError):  # of a folder that we may not look into; nobody asked for this
         lock = hold(folder) if folder.is_dir() else None
         if lock is not None:
@@ -99,7 +100,3 @@ def tell_what_is_left(output: Path, say: Callable[[str], None]) -> None:
             f"the next one that quantises takes up or removes it; to do so now: rm {shlex.quote(str(folder))}/{PREFIX}*"
         )
         say(f"{folder}: {what}; {todo}")
-
-
-def _place(output: Path, what: str) -> Path:
-    return output.with_name(f".{output.name}.{what}")

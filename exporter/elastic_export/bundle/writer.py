@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -35,17 +34,15 @@ from elastic_export.bundle.add_rules import (
 from elastic_export.bundle.adding import carry_over, damaged
 from elastic_export.bundle.beside import failed_report, own_path, run_record_file
 from elastic_export.bundle.digests import LEAST_REMEMBERED, Digests, entry_at_hand
-from elastic_export.bundle.entries import check_readable, manifest_of
+from elastic_export.bundle.entries import check_readable
 from elastic_export.bundle.exchange import flush_tree, publish
 from elastic_export.bundle.output import check_output, explain_os_error, os_errors_explained
 from elastic_export.bundle.place import duplicate, link_same, place
 from elastic_export.bundle.staging import Stage, recover, running
 from elastic_export.bundle.turns import forget_turn, turn
 from elastic_export.bundle.unfinished import Unfinished, tell_what_is_left
-from elastic_export.dumps import check_dumps
-from elastic_export.plan.job import ExportJob
 from elastic_export.progress import Gauge
-from elastic_runtime.errors import BuildError, InternalError
+from elastic_runtime.errors import BuildError, InputError, InternalError
 from elastic_runtime.format.interface import OpsMode
 from elastic_runtime.format.manifest import EngineEntry, FileEntry, Manifest, ordered
 from elastic_runtime.format.manifest_reader import NAME
@@ -72,9 +69,9 @@ class BundleWriter:
         digests: computes the digests, until the block ends; one that remembers nothing unless given.
 
     Raises:
-        InputError: from the `with` statement (`check_output`) or `finish` (`merge`).
-        BuildError: the disk is full, wherever in the block that shows; or with `add` another export runs or ran to the
-            same place, of which one would be lost.
+        InputError: from the `with` statement (`check_output`) or `finish` (`add_to`).
+        BuildError: the disk is full, wherever in the block that shows; what stands at the output has become what may
+            not be replaced; or with `add` another export runs or ran to the same place, of which one would be lost.
     """
 
     def __init__(
@@ -242,8 +239,8 @@ class BundleWriter:
                 raise damaged(self.output / entry.path, "another one, by another export", _AGAIN)
         self._digests.check_unchanged()
         self._link_unchanged(manifest.files)
-        self._check_there()
         if self._add and self.previous is not None:
+            self._check_there()  # else what another export put there would be told as damage
             manifest = carry_over(self.previous, manifest, self.output, self.path, self._keep_file, self._say)
         manifest = ordered(replace(manifest, options=options_of(manifest)))
         for remark in unlike_forms(manifest):
@@ -282,13 +279,18 @@ class BundleWriter:
 
     def _check_there(self) -> None:
         """Whether what stands at the output, and goes, may be replaced still, and is in here for `add`."""
-        _, there = self._look()
+        try:
+            _, there = self._look()
+        except InputError as error:  # it was right when the export began: no fault of the request
+            raise BuildError(error.subject, expected=error.expected, found=error.found, todo=error.todo) from error
         if self._add and there != self.previous:
-            raise self._not_alone("a bundle that another one published meanwhile")
+            gone = "the bundle gone that stood there"
+            raise self._not_alone(gone if there is None else "a bundle that another one published meanwhile")
 
     def _not_alone(self, found: str) -> BuildError:
+        expected = "with --add nobody else at work there"
         todo = f"{_AGAIN}; exports to places of their own become one by elastic-export merge"
-        return BuildError(f"output {self._named}", expected="with --add one export at a time", found=found, todo=todo)
+        return BuildError(f"output {self._named}", expected=expected, found=found, todo=todo)
 
     def _write_beside(self, path: Path, document: Mapping[str, object]) -> Path:
         self.path.mkdir(exist_ok=True)  # the stage has become the bundle, where there was none before it
@@ -335,19 +337,3 @@ class BundleWriter:
     def _keep_file(self, old: Path, relative: str) -> FileEntry:
         """Take a file of the older bundle that nobody has looked at yet."""
         return self._place(old, relative, trust=False, old=None).result()
-
-
-@contextmanager
-def writer_of(job: ExportJob, say: Say, digests: Digests) -> Iterator[BundleWriter]:
-    """The writer of a job's bundle, once it is known that the bundle may be written where and beside what is asked.
-    `digests` end with it.
-    """
-    options, protect = job.options, () if job.demo else (job.checkpoint.path,)
-    force, add = options.force, options.add
-    with BundleWriter(options.output, force=force, add=add, protect=protect, say=say, digests=digests) as writer:
-        if options.debug:
-            check_dumps(options.output)
-        writer.check_addable(manifest_of(job, ()))
-        if job.eight_bits is None:
-            tell_what_is_left(writer.output, say)
-        yield writer

@@ -8,7 +8,7 @@ from elastic_runtime.errors import InputError, advised
 from elastic_runtime.format.paths import check_file_name
 
 
-def check_text(subject: str, name: str, expected: str, todo: str) -> None:
+def check_utf8(subject: str, name: str, expected: str, todo: str) -> None:
     """Whether a name is text that JSON, ONNX and the builder can hold. The system's names are bytes; those that the
     locale does not read Python keeps as lone surrogates, or it reads bytes of UTF-8 as other letters.
 
@@ -23,13 +23,13 @@ def check_text(subject: str, name: str, expected: str, todo: str) -> None:
         found, todo = f"a locale that reads {data.decode()!r} otherwise", utf8
     except UnicodeDecodeError:
         found = repr(name)
-    except UnicodeEncodeError:  # a name of an index
+    except UnicodeEncodeError:  # a name of an index, whose reader lets no lone surrogate through
         found, todo = f"a locale that cannot write {name!a}", utf8
     raise InputError(subject, expected=expected, found=found, todo=todo)
 
 
 def check_carried(subject: str, name: str, todo: str) -> None:
     """Whether a manifest can list a file of that name. Raises InputError."""
-    check_text(subject, name, "a file name in UTF-8", todo)
+    check_utf8(subject, name, "a file name in UTF-8", todo)
     with advised(todo):
         check_file_name(name, subject)

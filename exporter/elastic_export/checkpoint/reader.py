@@ -20,7 +20,7 @@ from elastic_export.checkpoint.config import parse_config, read_config
 from elastic_export.checkpoint.dequantised import find_quantised, told
 from elastic_export.checkpoint.formats.format import Codes
 from elastic_export.checkpoint.inventory import check_inventory, find_prefix, model_dtype, observed_widths
-from elastic_export.checkpoint.names import check_text
+from elastic_export.checkpoint.names import check_utf8
 from elastic_export.checkpoint.quantised import quantisation_file
 from elastic_export.checkpoint.shards import open_shards, shorten, weight_files
 from elastic_export.checkpoint.tensors import QuantisedTensor, StoredTensor, TensorRef
@@ -99,7 +99,7 @@ class Checkpoint:
             raise InputError(
                 str(directory), expected="a checkpoint folder", found=instead, todo="name the folder of config.json"
             )
-        check_text(str(directory), checkpoint_name(directory), "a folder with a name in UTF-8", "rename the folder")
+        check_utf8(str(directory), checkpoint_name(directory), "a folder with a name in UTF-8", "rename the folder")
         check_file(directory / "config.json")
         config = read_config(directory / "config.json")
         announced = read_announced(directory, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from elastic_export.bundle.destination import check_destination
 from elastic_export.bundle.digests import Digests, remembering_digests
-from elastic_export.bundle.entries import check_destination
 from elastic_export.bundle.forecast import check_machine, forecast
 from elastic_export.bundle.forecast_carried import carried_over
 from elastic_export.bundle.unchanged import unchanged
@@ -234,17 +235,16 @@ def _library_options(checkpoint: Checkpoint, given: dict[str, Any]) -> ExportOpt
     )
 
 
-_DIGITS = 20  # of a number that is none of tokens
+_NUMBER = re.compile("[0-9]{1,20}")  # `int` takes 1_6 too, and fails on thousands of digits
 
 
 def _contexts(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    # `int` takes more: 1_6.
-    if not all(part.isascii() and part.isdecimal() and len(part) < _DIGITS for part in parts):
+    if not all(map(_NUMBER.fullmatch, parts)):
         raise InputError(
             "--max-context",
             expected="a number of tokens, or several: 4096,16384",
-            found=repr(text),
+            found=repr(text if len(text) <= 80 else text[:80] + "…"),
             todo="write plain numbers",
         )
     return tuple(map(int, parts))

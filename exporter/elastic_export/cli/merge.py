@@ -20,10 +20,10 @@ def merge(bundles: tuple[Path, ...], output: Path, force: bool) -> None:
     It has the budgets and engines of all BUNDLEs, which are of one checkpoint and one version. What two of them both
     have must be the same bytes. The bundles stay as they are.
     """
-    from elastic_export.bundle.merge import join_bundles  # noqa: PLC0415  # numpy and more, which --help needs not
+    from elastic_export.bundle.merge import merge_bundles  # noqa: PLC0415  # numpy and more, which --help needs not
 
     with ConsoleProgress().step("merge", what=f"{len(bundles)} bundles"):
-        _, manifest = join_bundles(bundles, output, force=force, say=ConsoleProgress().say)
+        _, manifest = merge_bundles(bundles, output, force=force, say=ConsoleProgress().say)
     for budget in manifest.budgets:
         engines = "; ".join(f"{engine.target} at {engine.max_context}, {engine.ops}" for engine in budget.engines)
         click.echo(f"{budget.name}: {engines or 'no engine'}")

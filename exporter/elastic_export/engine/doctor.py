@@ -18,10 +18,10 @@ from elastic_export.engine.build_folder import LIBRARY_FOLDER, last_words, lay_l
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.full import gpu_compute_capabilities
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
-from elastic_export.engine.packages import package_version
 from elastic_export.engine.probe import PRODUCT
 from elastic_export.engine.process import child_environment
 from elastic_export.engine.rtx import ALLOCATOR, allocator_links
+from elastic_export.packages import package_version
 from elastic_export.plan.ops_modes import find_libraries
 from elastic_export.products import TENSORRT, TENSORRT_RTX
 from elastic_runtime.errors import InputError

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine.packages import package_version
+from elastic_export.packages import package_version
 from elastic_export.products import TENSORRT, TENSORRT_RTX, ProductName
 from elastic_runtime.errors import InputError
 

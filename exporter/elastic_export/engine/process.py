@@ -37,9 +37,9 @@ from elastic_export.engine.build_folder import (
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.flavour import check_builder, flavour
 from elastic_export.engine.isolation import claimed_processor, fixed_addresses
-from elastic_export.engine.packages import package_roots
 from elastic_export.engine.request import EngineRequest
 from elastic_export.engine.rtx import check_header
+from elastic_export.packages import child_path
 from elastic_export.plan.limits import check_precision, check_sizes
 from elastic_export.products import product_of
 from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
@@ -213,7 +213,7 @@ def child_environment(environment: Mapping[str, str], preloads: Sequence[str] = 
     """Environment of the build process: what it needs of ours, our packages, the private library folder, no chance."""
     kept = {name: environment[name] for name in KEPT_VARIABLES if name in environment}
     kept.update(dict.fromkeys(SINGLE_THREAD, "1"), PYTHONHASHSEED="0", PYTHONSAFEPATH="1", LC_ALL="C.UTF-8")
-    kept["PYTHONPATH"] = _joined([*package_roots(), kept.get("PYTHONPATH", "")])
+    kept["PYTHONPATH"] = child_path(kept)
     kept["LD_LIBRARY_PATH"] = _joined([LIBRARY_FOLDER, kept.get("LD_LIBRARY_PATH", "")])
     if preloads:
         kept["LD_PRELOAD"] = _joined(preloads)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elastic_export.engine.packages import package_folder, package_version
+from elastic_export.packages import package_folder, package_version
 from elastic_export.products import TENSORRT_RTX, ProductName
 from elastic_runtime.errors import BuildError, InputError
 

@@ -95,6 +95,8 @@ def extent(*factors: Factor) -> Extent:
 def size_of(axis: Extent, model: Any, ordinal: int = 0) -> int:
     """Number of indices in the ordinal-th layer of the kind."""
     total = 0
+    # Plain loops, here and around this function in Architecture._elements: sum and math.prod take more than twice the
+    # time, and a search for budgets asks for the sizes of thousands of models.
     for span in axis:
         length = 1
         for factor in span:

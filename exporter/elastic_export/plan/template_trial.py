@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from elastic_export.packages import child_path
 from elastic_runtime.errors import BuildError
 
 #: Of a processor, so that other work on the machine is no reason to refuse; a template takes a thousandth.
 SECONDS = 10
+_CHILD = "elastic_export.plan.template_child"
+_SUBJECT = "chat template"
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,19 @@ class Failure:
 
 
 class TemplateTrial:
-    """A process that renders, from the `with` statement on: it is ready when the tokenizer is read."""
+    """A process that renders, from the `with` statement on: it is ready when the tokenizer is read.
+
+    Raises:
+        BuildError: no process can be started.
+    """
 
     def __enter__(self) -> TemplateTrial:
+        if not sys.executable:
+            expected, found = "a Python to render it in", "none that this one, inside another program, knows"
+            raise BuildError(_SUBJECT, expected=expected, found=found, todo="run elastic-export as a command")
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "elastic_export.plan.template_child", str(SECONDS)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            [sys.executable, "-P", "-m", _CHILD, str(SECONDS)],
+            env={**os.environ, "PYTHONPATH": child_path(os.environ)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -71,4 +81,7 @@ class TemplateTrial:
         if (status := self._child.wait()) == -signal.SIGXCPU:
             return Failure("", f"a text within {SECONDS} s of a processor", "none")
         found = f"its process ended with status {status}"
-        raise BuildError("chat template", expected="to be rendered", found=found, todo="close other programs")
+        # A signal is the system's, mostly for memory; a status of its own comes with words of its own.
+        words = f"see what {sys.executable} -m {_CHILD} {SECONDS} </dev/null says"
+        todo = "close other programs" if status < 0 else words
+        raise BuildError(_SUBJECT, expected="to be rendered", found=found, todo=todo)

@@ -1,8 +1,10 @@
-"""Looking at installed packages without importing them."""
+"""Installed packages, looked at without importing them, and what another Python needs to find ours."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -22,7 +24,11 @@ def package_folder(package: str) -> Path | None:
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
-def package_roots() -> list[str]:
-    """Where our packages are imported from: what a process of ours has on its path, whatever it inherits."""
+def child_path(environment: Mapping[str, str]) -> str:
+    """PYTHONPATH of a process of ours that has this environment: where our packages are imported from, then what it
+    inherits.
+    """
     folders = (package_folder(name) for name in ("elastic_export", "elastic_runtime"))
-    return [str(folder.parent) for folder in folders if folder is not None]
+    roots = [str(folder.parent) for folder in folders if folder is not None]
+    inherited = environment.get("PYTHONPATH")
+    return os.pathsep.join([*roots, inherited] if inherited else roots)
