@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "advised.h"
 #include "driver/system.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
@@ -25,7 +26,6 @@ using onnx::Bytes;
 using onnx::Owned;
 using onnx::Port;
 
-constexpr char kExportAgain[] = "export the bundle again";
 constexpr std::size_t kTokenInputs = 3;  // input_ids, position, length
 constexpr char kKinds[][12] = {"conv_state", "ssm_state", "key_cache", "value_cache"};
 
@@ -54,6 +54,18 @@ void check_precision(const Bundle& bundle, const BudgetEntry& budget, const Onnx
   throw InputError(
       "budget " + in_quotes(budget.name), "a float32 model for onnxruntime's CPU", precision,
       "name its float32 twin (elastic_runtime.ort.twin makes it; it takes " + size + " GiB of memory)");
+}
+
+/// Whether there is a twin where one is named.
+void check_there(const std::filesystem::path& path, const std::string& budget) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error)) return;
+  const std::string expected = "the twin of budget " + in_quotes(budget);
+  if (!error)
+    throw InputError(path_text(path), expected, "no such file",
+                     "name it (elastic_runtime.ort.twin makes it)");
+  throw InputError(path_text(path), expected, error.message(),
+                   advice_on(error.default_error_condition().value()));
 }
 
 /// A state between two calls: the model reads one buffer and writes the other. In main memory caches have one
@@ -90,16 +102,13 @@ class OnnxBackend : public Backend {
         every_token_(bundle.manifest().logits == "all"),
         memory_(options.card ? onnx::make_card_memory() : onnx::make_host_memory()),
         model_(options.model ? *options.model : bundle.file(budget.model), options.threads, *memory_) {
-    check_logits();
     const std::optional<WeightFiles> files =
         budget.weights ? std::optional(bundle.weights(budget)) : std::nullopt;
-    try {
+    const std::string twin = "name the twin of budget " + in_quotes(budget.name) + ", or ";
+    advised((options.model ? twin : "") + "export the bundle again", [&] {
+      check_logits();
       check_weights(files ? files->recipe() : WeightRecipe{});
-    } catch (const InputError& error) {
-      if (!options.model || !is_of_another(bundle)) throw;
-      throw InputError(error.subject, error.expected, error.found,
-                       "name the twin of budget " + in_quotes(budget.name));
-    }
+    });
     if (files) bind_weights(*files, options.on_bytes);
     bind_states();
     // Of all rows there may be, as was reckoned: where a card has no room for them, opening goes on
@@ -223,7 +232,7 @@ class OnnxBackend : public Backend {
       found.push_back(port->shape[i] < 0 ? port->symbols[i] : std::to_string(port->shape[i]));
     if (found.size() == expected.size() && found.back() == expected.back()) return;
     throw InputError("model output logits", in_brackets(expected) + " as in manifest.json",
-                     in_brackets(found), kExportAgain);
+                     in_brackets(found));
   }
 
   /// Whether weights.json says what the model asks for, before anything is read: two bytes are two bytes,
@@ -232,31 +241,16 @@ class OnnxBackend : public Backend {
     std::set<std::string> names = {"input_ids", "position", "length"};
     for (const WeightInput& item : recipe.inputs) {
       const Port* port = input(item.name);
-      if (!port)
-        throw InputError("weight " + show(item.name), "an input of the model", "none of that name",
-                         kExportAgain);
+      if (!port) throw InputError("weight " + show(item.name), "an input of the model", "none of that name");
       if (port->shape != item.shape() || port->type != onnx::type_of(item.parts[0].dtype))
-        throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
-                         kExportAgain);
+        throw InputError("weight " + show(item.name), "the model's shape and dtype",
+                         "others in weights.json");
       names.insert(item.name);
     }
     for (const Port& port : model_.inputs()) {
       if (!is_state(port.name) && names.count(port.name) == 0)
-        throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name",
-                         kExportAgain);
+        throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name");
     }
-  }
-
-  /// Whether a model that is not ours is that of another budget of the bundle.
-  bool is_of_another(const Bundle& bundle) const {
-    for (const BudgetEntry& other : bundle.manifest().budgets) {
-      try {
-        check_weights(other.weights ? bundle.recipe(other) : WeightRecipe{});
-        return true;
-      } catch (const Error&) {  // that one is not it
-      }
-    }
-    return false;
   }
 
   void bind_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
@@ -365,10 +359,7 @@ void check_onnx_card() { onnx::check_card_provider(); }
 std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEntry& budget,
                                            const OnnxOptions& options) {
   check_sizes(options);
-  std::error_code none;
-  if (options.model && !std::filesystem::exists(*options.model, none))
-    throw InputError(path_text(*options.model), "the twin of budget " + in_quotes(budget.name),
-                     "no such file", "name it (elastic_runtime.ort.twin makes it)");
+  if (options.model) check_there(*options.model, budget.name);
   check_precision(bundle, budget, options);
   if (options.card)
     check_card_memory(bundle, budget, options.max_context, options.max_batch, *options.card);
