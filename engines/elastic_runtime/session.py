@@ -39,10 +39,9 @@ class Session:
     """
 
     def __init__(self, backend: Backend, *, batch: int = 1) -> None:
-        self.backend = backend
         self._moves = 0
         self._holder: Callable[[], Hold | None] = lambda: None  # weak: a generation that was left claims nothing
-        self.reset(batch)
+        self.reopen(backend, batch)
 
     def __enter__(self) -> Session:
         return self
@@ -109,7 +108,13 @@ class Session:
         self._position = np.zeros(batch, np.int64)
         self._one = np.ones(batch, np.int64)
         self._logits: Floats = np.zeros((batch, self.backend.vocab_size), np.float32)
-        self._whole, self._closed = True, False  # a failed switch gives a closed session another backend
+        self._whole = True
+
+    def reopen(self, backend: Backend, batch: int) -> None:
+        """Go on with another backend, all states zero: a switch that failed gives the old budget back."""
+        self.backend = backend
+        self.reset(batch)
+        self._closed = False
 
     def prefill(self, rows: Sequence[Ids]) -> Floats:
         """Append tokens to each row (none to some), behind its pending one, in pieces of at most max_tokens.
