@@ -38,6 +38,7 @@ ROOMS = {
         "tensorrt",
         "snapshot",
         "hold",
+        "token_ids",
         "session",
         "prefix",
         "sampling",
