@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -14,6 +12,7 @@
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
+#include "ort/model_checks.h"
 #include "ort/onnx_api.h"
 #include "ort/onnx_memory.h"
 #include "request_sizes.h"
@@ -27,23 +26,10 @@ using onnx::Owned;
 using onnx::Port;
 
 constexpr std::size_t kTokenInputs = 3;  // input_ids, position, length
-constexpr char kKinds[][12] = {"conv_state", "ssm_state", "key_cache", "value_cache"};
-
-bool is_state(const std::string& name) {
-  return std::any_of(std::begin(kKinds), std::end(kKinds), [&](const char* kind) {
-    return name.compare(0, std::strlen(kind) + 1, std::string(kind) + ".") == 0;
-  });
-}
 
 std::string output_of(const std::string& state) {
   const std::size_t dot = state.find('.');
   return state.substr(0, dot) + "_out" + state.substr(dot);
-}
-
-std::string in_brackets(const std::vector<std::string>& shape) {
-  std::string text;
-  for (const std::string& size : shape) text += (text.empty() ? "" : ", ") + size;
-  return "[" + text + "]";
 }
 
 /// onnxruntime's CPU has kernels for float32 only; loading anything else fails with words that help nobody.
@@ -106,8 +92,8 @@ class OnnxBackend : public Backend {
         budget.weights ? std::optional(bundle.weights(budget)) : std::nullopt;
     const std::string twin = "name the twin of budget " + in_quotes(budget.name) + ", or ";
     advised((options.model ? twin : "") + "export the bundle again", [&] {
-      check_logits();
-      check_weights(files ? files->recipe() : WeightRecipe{});
+      onnx::check_logits(model_, shape_.vocab, every_token_);
+      onnx::check_weights(model_, files ? files->recipe() : WeightRecipe{});
     });
     if (files) bind_weights(*files, options.on_bytes);
     bind_states();
@@ -215,47 +201,9 @@ class OnnxBackend : public Backend {
     return all;
   }
 
-  const Port* input(const std::string& name) const {
-    const auto& all = model_.inputs();
-    const auto found =
-        std::find_if(all.begin(), all.end(), [&](const Port& port) { return port.name == name; });
-    return found == all.end() ? nullptr : &*found;
-  }
-
-  /// Whether the manifest says what logits the model gives: their buffer is made by it.
-  void check_logits() const {
-    const auto& all = model_.outputs();
-    const auto port = std::find_if(all.begin(), all.end(), [](const Port& p) { return p.name == "logits"; });
-    std::vector<std::string> expected = {"B", std::to_string(shape_.vocab)}, found;
-    if (every_token_) expected.insert(expected.begin() + 1, "T");
-    for (std::size_t i = 0; port != all.end() && i < port->shape.size(); ++i)
-      found.push_back(port->shape[i] < 0 ? port->symbols[i] : std::to_string(port->shape[i]));
-    if (found.size() == expected.size() && found.back() == expected.back()) return;
-    throw InputError("model output logits", in_brackets(expected) + " as in manifest.json",
-                     in_brackets(found));
-  }
-
-  /// Whether weights.json says what the model asks for, before anything is read: two bytes are two bytes,
-  /// whatever they mean.
-  void check_weights(const WeightRecipe& recipe) const {
-    std::set<std::string> names = {"input_ids", "position", "length"};
-    for (const WeightInput& item : recipe.inputs) {
-      const Port* port = input(item.name);
-      if (!port) throw InputError("weight " + show(item.name), "an input of the model", "none of that name");
-      if (port->shape != item.shape() || port->type != onnx::type_of(item.parts[0].dtype))
-        throw InputError("weight " + show(item.name), "the model's shape and dtype",
-                         "others in weights.json");
-      names.insert(item.name);
-    }
-    for (const Port& port : model_.inputs()) {
-      if (!is_state(port.name) && names.count(port.name) == 0)
-        throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name");
-    }
-  }
-
   void bind_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
     for (const WeightInput& item : files.recipe().inputs) {
-      const Port& port = *input(item.name);
+      const Port& port = *onnx::input_of(model_, item.name);
       Weight weight = files.load(item, on_bytes);
       if (!memory_->is_host())
         upload(weight);
@@ -302,7 +250,7 @@ class OnnxBackend : public Backend {
   /// Pairs states with their outputs.
   void bind_states() {
     for (const Port& port : model_.inputs()) {
-      if (!is_state(port.name)) continue;
+      if (!onnx::is_state(port.name)) continue;
       const bool is_cache = port.name.find("_cache.") != std::string::npos;
       states_.push_back({&port, is_cache && memory_->is_host(), {}, {}, {}, {}});
     }
