@@ -39,6 +39,7 @@ ROOMS = {
         "tensorrt",
         "snapshot",
         "hold",
+        "token_ids",
         "session",
         "prefix",
         "sampling",

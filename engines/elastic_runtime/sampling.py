@@ -220,7 +220,7 @@ def _best(logits: Singles) -> int:
 
 def _is_number(value: object) -> bool:
     """Whether a double holds it: an integer may be beyond all of them."""
-    if isinstance(value, int | np.integer) and is_integer(value):
+    if is_integer(value):
         return abs(int(value)) <= sys.float_info.max
     return isinstance(value, float | np.floating)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,7 @@ from elastic_runtime.errors import ElasticError, InputError
 from elastic_runtime.format.records import is_integer, show
 from elastic_runtime.hold import Hold
 from elastic_runtime.snapshot import Snapshot, check_same
-
-_ENCODE = "encode text with Tokenizer first"
-Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
+from elastic_runtime.token_ids import Ids, checked_ids
 
 
 class Session:
@@ -39,10 +36,9 @@ class Session:
     """
 
     def __init__(self, backend: Backend, *, batch: int = 1) -> None:
-        self.backend = backend
         self._moves = 0
         self._holder: Callable[[], Hold | None] = lambda: None  # weak: a generation that was left claims nothing
-        self.reset(batch)
+        self.reopen(backend, batch)
 
     def __enter__(self) -> Session:
         return self
@@ -109,7 +105,13 @@ class Session:
         self._position = np.zeros(batch, np.int64)
         self._one = np.ones(batch, np.int64)
         self._logits: Floats = np.zeros((batch, self.backend.vocab_size), np.float32)
-        self._whole, self._closed = True, False  # a failed switch gives a closed session another backend
+        self._whole = True
+
+    def reopen(self, backend: Backend, batch: int) -> None:
+        """Go on with another backend, all states zero: a switch that failed gives the old budget back."""
+        self.backend = backend
+        self.reset(batch)
+        self._closed = False
 
     def prefill(self, rows: Sequence[Ids]) -> Floats:
         """Append tokens to each row (none to some), behind its pending one, in pieces of at most max_tokens.
@@ -333,20 +335,6 @@ class Session:
             )
 
     def _ids(self, ids: Ids, row: int | None) -> list[int]:
-        """Integers of the vocabulary; of that row, or one a row. A bool, a float and a digit are none."""
+        """Of that row, or one a row."""
         where = "token ids" if row is None or self.batch == 1 else f"token ids of row {row}"
-        try:
-            values = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-        except TypeError:
-            raise InputError(where, expected="a sequence of integers", found=show(ids), todo=_ENCODE) from None
-        for value in values:
-            if type(value) is not int and not isinstance(value, np.integer):
-                raise InputError(where, expected="a sequence of integers", found=show(value), todo=_ENCODE)
-            if not 0 <= value < self.backend.vocab_size:
-                raise InputError(
-                    where,
-                    expected=f"0 to {self.backend.vocab_size - 1}",
-                    found=show(value),
-                    todo="encode the text with the tokenizer of this bundle",
-                )
-        return [int(value) for value in values]
+        return checked_ids(ids, where, self.backend.vocab_size)

@@ -84,7 +84,10 @@ def json_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build folder, one for all workers of pytest-xdist; ELASTIC_CPP_BUILD names one to keep between runs."""
+    """A build folder, one for all workers of pytest-xdist; ELASTIC_CPP_BUILD names one to keep between runs.
+
+    Beside it lies `shared`, where the library is installed as a shared one.
+    """
     if reason := missing():
         pytest.skip(reason)
     base = tmp_path_factory.getbasetemp()
@@ -97,18 +100,26 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not done.exists():
             _build(folder)
             done.touch()
-    return folder
+    return folder / "build"
 
 
 def _build(folder: Path) -> None:
-    include, root = json_include(), onnxruntime_root(folder / "onnxruntime")
+    include, root = json_include(), onnxruntime_root(folder / "onnxruntime")  # outside of the build, as a user's is
     options = [f"-DELASTIC_JSON_INCLUDE={include}"] if include else []
     options += [f"-DELASTIC_ONNXRUNTIME_ROOT={root}"] if root else []
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
     kind = {"": QUICK, "0": QUICK, "1": SANITIZED}[os.environ.get("ELASTIC_CPP_SANITIZE", "")]
     options += ["-DCMAKE_BUILD_TYPE=Debug", *kind]
-    run("cmake", "-S", SOURCE, "-B", folder, *generator, *options)
-    run("cmake", "--build", folder, "--parallel", str(os.cpu_count() or 2))
+    build, prefix = folder / "build", folder / "shared"
+    configure = ("cmake", "-S", SOURCE, "-B", build, *generator, *options)
+    make = ("cmake", "--build", build, "--parallel", str(os.cpu_count() or 2))
+    # First the shared library, in a folder named whole as some packagers do: the static one takes its objects again.
+    places = (f"-DCMAKE_INSTALL_PREFIX={prefix}", f"-DCMAKE_INSTALL_LIBDIR={prefix / 'lib'}")
+    run(*configure, "-DBUILD_SHARED_LIBS=ON", *places)
+    run(*make, "--target", "elastic_runtime", "elastic_generate")
+    run("cmake", "--install", build)
+    run(*configure, "-DBUILD_SHARED_LIBS=OFF", "-UCMAKE_INSTALL_LIBDIR")
+    run(*make)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@
 
 #include "check.h"
 #include "elastic_runtime/session.h"
-#include "elastic_runtime/tokenizer.h"
 
 namespace elastic_test {
 
@@ -70,22 +69,6 @@ class CountingBackend : public elastic::Backend {
   elastic::SessionShape shape_;
   std::shared_ptr<Record> record_;
   std::vector<std::int64_t> sums_, counts_;
-};
-
-/// A tokenizer that a program brings: every id is a word.
-class Words : public elastic::Tokenizer {
- public:
-  std::vector<std::int64_t> encode(std::string_view, bool) const override { return {}; }
-  std::unique_ptr<elastic::TextStream> stream() const override { return std::make_unique<Stream>(); }
-
- private:
-  struct Stream : elastic::TextStream {
-    std::string push(std::int64_t id) override {
-      return std::exchange(held_, "w" + std::to_string(id) + " ");
-    }
-    std::string finish() override { return std::exchange(held_, {}); }
-    std::string held_;
-  };
 };
 
 }  // namespace elastic_test

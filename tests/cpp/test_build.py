@@ -25,7 +25,6 @@ def test_the_suite_passes(built: Path) -> None:
     assert "100% tests passed" in _run("ctest", "--output-on-failure", cwd=built)
 
 
-SOURCE = Path(__file__).parents[2] / "engines" / "cpp"
 CONSUMER = """
 #include <cstdio>
 #include "elastic_runtime/bundle.h"
@@ -48,38 +47,23 @@ target_link_libraries(consumer PRIVATE elastic_runtime::elastic_runtime)
 """
 
 
-#: In place of a compiler: the objects of the build that there is are fit for a shared library as well.
-TAKE_OBJECT = """#!/bin/sh
-while [ "$1" != -o ]; do shift; done
-cp "%s/$2" "$2"
-"""
-ALIKE = ("ELASTIC_", "CMAKE_UNITY_BUILD")
-
-
 @pytest.mark.timeout(900)
-def test_a_shared_library_is_linked_with_and_its_program_starts(built: Path, tmp_path: Path) -> None:
+def test_a_shared_library_is_linked_with_and_its_program_starts(host_program: Path, tmp_path: Path) -> None:
     """Onnxruntime lies where no loader looks for it."""
-    (launcher := tmp_path / "take_object").write_text(TAKE_OBJECT % built)
-    launcher.chmod(0o755)
-    cache = (built / "CMakeCache.txt").read_text().splitlines()
-    alike = [f"-D{line}" for line in cache if line.startswith(ALIKE)]
-    shared = ("-DBUILD_SHARED_LIBS=ON", "-DELASTIC_BUILD_TESTS=OFF", f"-DCMAKE_CXX_COMPILER_LAUNCHER={launcher}")
-    _run("cmake", "-S", SOURCE, "-B", tmp_path / "shared", *alike, *shared)
-    _run("cmake", "--build", tmp_path / "shared")
-    _install_and_consume(tmp_path / "shared", tmp_path)
-    assert "elastic_generate, version" in _run(tmp_path / "prefix" / "bin" / "elastic_generate", "--version")
+    _consume(host_program.parents[1] / "shared", tmp_path)
 
 
 @pytest.mark.timeout(900)
 def test_an_installed_library_is_found_and_linked(built: Path, tmp_path: Path) -> None:
-    _install_and_consume(built, tmp_path)
-
-
-def _install_and_consume(built: Path, tmp_path: Path) -> None:
     _run("cmake", "--install", built, "--prefix", tmp_path / "prefix")
+    _consume(tmp_path / "prefix", tmp_path)
+
+
+def _consume(prefix: Path, tmp_path: Path) -> None:
+    assert "elastic_generate, version" in _run(prefix / "bin" / "elastic_generate", "--version")
     (tmp_path / "consumer.cpp").write_text(CONSUMER)
     (tmp_path / "CMakeLists.txt").write_text(CONSUMER_CMAKE)
-    _run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")
+    _run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
     _run("cmake", "--build", tmp_path / "build")
     done = subprocess.run([tmp_path / "build" / "consumer"], capture_output=True, text=True, check=False)
     wanted = "no/such/folder: expected a bundle, found no such folder. Name the folder that elastic-export wrote.\n"

@@ -212,7 +212,8 @@ def test_weights_of_another_model_are_answered_alike(
     with pytest.raises(InputError) as caught:
         elastic_runtime.open(bundle.folder, Request(bundle.budget, device="cpu", weights=form, context=64)).close()
     options = ("--budget", bundle.budget, "--device", "cpu", "--model", twin, "--ids", 1, "--context", 64)
-    assert _answer_of_cpp(host_program, bundle, *options) == (2, f"elastic_generate: {caught.value}\n")
+    told = str(caught.value).replace("Export", f"Name the twin of budget {bundle.budget!r}, or export")
+    assert _answer_of_cpp(host_program, bundle, *options) == (2, f"elastic_generate: {told}\n")
 
 
 @pytest.mark.timeout(900)

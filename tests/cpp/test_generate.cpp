@@ -3,6 +3,7 @@
 #include "check.h"
 #include "counting_backend.h"
 #include "elastic_runtime/generate.h"
+#include "words.h"
 
 using namespace elastic;
 using namespace elastic_test;

@@ -161,9 +161,13 @@ def test_a_twin_that_is_none_is_named(host_program: Path, demo_bundle: Path, twi
     done = _run(*run, "small", "--model", tmp_path / "none.onnx")
     missing = "expected the twin of budget 'small', found no such file. Name it (elastic_runtime.ort.twin makes it)."
     assert (done.returncode, done.stderr) == (2, f"elastic_generate: {tmp_path / 'none.onnx'}: {missing}\n")
+    (loop := tmp_path / "loop").symlink_to("loop")
+    done = _run(*run, "small", "--model", loop)
+    circle = "found Too many levels of symbolic links. Name a path of folders, without links in a circle."
+    assert (done.returncode, done.stderr.partition("'small', ")[2]) == (2, f"{circle}\n")
     done = _run(*run, "large", "--model", twins / "small.onnx")
     assert (done.returncode, done.stderr.partition(" found ")[2]) == (
-        2, "others in weights.json. Name the twin of budget 'large'.\n",
+        2, "others in weights.json. Name the twin of budget 'large', or export the bundle again.\n",
     )  # fmt: skip
     done = _run(*run, "small", "--model", text)
     assert done.returncode == 1
@@ -195,6 +199,9 @@ def test_a_manifest_that_contradicts_the_model_is_refused_in_both_languages(
     assert str(caught.value) == f"model output logits: expected {told}. Export the bundle again."
     done = _run(host_program, copy, "--device", "cpu", "--budget", "small", "--ids", "1")
     assert (done.returncode, done.stderr) == (2, f"elastic_generate: {caught.value}\n")
+    twin = ("--model", copy / "small" / "model.onnx")
+    done = _run(host_program, copy, "--device", "cpu", "--budget", "small", "--ids", "1", *twin)
+    assert done.stderr.endswith(". Name the twin of budget 'small', or export the bundle again.\n")
 
 
 def test_invalid_utf8_is_refused(host_program: Path, demo_bundle: Path, twins: Path) -> None:

@@ -2,6 +2,7 @@
 #include "counting_backend.h"
 #include "elastic_runtime/generate.h"
 #include "elastic_runtime/session.h"
+#include "words.h"
 
 using namespace elastic;
 using namespace elastic_test;

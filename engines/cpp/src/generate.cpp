@@ -53,9 +53,9 @@ bool is_stop_id(std::int64_t id, const GenerateOptions& options) {
 }
 
 /// Whether the row ends with its last token, and why.
-bool ends(const Row& row, const GenerateOptions& options, std::int64_t position, std::int64_t context,
-          Stop& stop) {
-  if (is_stop_id(row.result.ids.back(), options)) {
+bool ends(const Row& row, const GenerateOptions& options, bool stops, std::int64_t position,
+          std::int64_t context, Stop& stop) {
+  if (stops) {
     stop = Stop::kToken;
   } else if (row.stop.stopped()) {
     stop = Stop::kText;
@@ -118,8 +118,9 @@ class Generation {
     row.result.ids.push_back(id);
     session_.set_pending(index, id);  // given out, and fed only when the row goes on, now or later
     std::string text;
-    if (row.stream && !is_stop_id(id, options_)) text = row.stop.push(row.stream->push(id));
-    row.done = ends(row, options_, session_.positions()[index], shape.max_context, row.result.stop);
+    const bool stops = is_stop_id(id, options_);
+    if (row.stream && !stops) text = row.stop.push(row.stream->push(id));
+    row.done = ends(row, options_, stops, session_.positions()[index], shape.max_context, row.result.stop);
     if (row.done && row.stream) text += row.stop.push(row.stream->finish()) + row.stop.finish();
     row.result.text += text;
     if (!on_token_) return true;

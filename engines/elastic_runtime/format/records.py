@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable
 from functools import cache, partial
 from numbers import Integral
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeGuard, TypeVar, Union
 
 from elastic_runtime.errors import InputError
 
@@ -72,7 +72,7 @@ def show(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def is_integer(value: object) -> bool:
+def is_integer(value: object) -> TypeGuard[int]:
     """Whether it counts: a bool and a float do not, be they whole."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from elastic_runtime.backend import Floats
+from elastic_runtime.backend import Backend, Floats
 from elastic_runtime.driver.free_memory import Card
 from elastic_runtime.errors import BuildError
 from elastic_runtime.format.manifest import BudgetEntry
@@ -90,8 +90,7 @@ class Switching:
             place = self._places.after_closing(self._loader.place)
             at_least = max(map(len, rows)) + 1
             backend = self._loader.again(old, place, at_least, len(rows))
-            session.backend = backend
-            closing_on_failure(backend, lambda: _feed_again(session, rows, pending))
+            closing_on_failure(backend, lambda: _feed_again(session, backend, rows, pending))
         except Exception as error:
             todo = f"open the bundle again; the switch failed of: {reason}"
             expected = f"budget {old.name!r} to open again" if old else "the old budget to open again"
@@ -111,7 +110,9 @@ def _feed(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int
     return logits
 
 
-def _feed_again(session: Session, rows: Sequence[Sequence[int]], pending: Sequence[int | None]) -> None:
-    """Give a session with a new backend its own transcript."""
-    session.reset(len(rows))
+def _feed_again(
+    session: Session, backend: Backend, rows: Sequence[Sequence[int]], pending: Sequence[int | None]
+) -> None:
+    """Give a session a new backend, and its own transcript."""
+    session.reopen(backend, len(rows))
     _feed(session, rows, pending)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -244,7 +245,7 @@ def open_onnx(
         InputError: weights.json or the manifest does not say what the model is; nothing was read.
         BuildError: the file is no model that onnxruntime runs.
     """
-    onnx, backend, widened, check_logits, check_weights = _packages()
+    onnx, backend, model_checks = _packages()
     recipe = _recipe(bundle, budget)
     form: WeightForm = "float32"
     if place is not None:
@@ -261,15 +262,15 @@ def open_onnx(
             return
         folder = (bundle.path / budget.weights).parent
         for name, array in iter_weights(recipe, folder, external=bundle.external, files=files):
-            yield name, widened(array) if form == "float32" else array
+            yield name, backend.widened(array) if form == "float32" else array
 
     path = bundle.path / budget.model
     try:
         model = onnx.load(path, load_external_data=recipe is None)
-        check_logits(model, budget.widths.vocab_size, bundle.manifest.logits)
+        model_checks.check_logits(model, budget.widths.vocab_size, bundle.manifest.logits)
         if recipe is not None:
-            check_weights(model, recipe)
-        opened: Backend = backend(
+            model_checks.check_weights(model, recipe)
+        opened: Backend = backend.OnnxBackend(
             model,
             arrays(),
             wide_weights=form == "float32",
@@ -290,15 +291,14 @@ def open_onnx(
     return opened
 
 
-def _packages() -> tuple[Any, Any, Any, Any, Any]:
+def _packages() -> tuple[ModuleType, ModuleType, ModuleType]:
     try:
         import onnx  # noqa: PLC0415  # an engine's consumer needs neither
 
-        from elastic_runtime.ort.backend_onnx import OnnxBackend, widened  # noqa: PLC0415
-        from elastic_runtime.ort.weight_source import check_logits, check_weights  # noqa: PLC0415
+        from elastic_runtime.ort import backend_onnx, model_checks  # noqa: PLC0415
     except ImportError as error:
         raise missing_package(error) from error
-    return onnx, OnnxBackend, widened, check_logits, check_weights
+    return onnx, backend_onnx, model_checks
 
 
 def _memory(place: OnnxCard | None) -> Any:

@@ -17,11 +17,19 @@ const OrtApi& api() {
   return *found;
 }
 
-void check(OrtStatus* status) {
-  if (!status) return;
+namespace {
+
+/// What a refusal says; the status goes.
+std::string message_of(OrtStatus* status) {
   const std::string message = api().GetErrorMessage(status);
   api().ReleaseStatus(status);
-  throw BuildError("onnxruntime", "the model to run", message);
+  return message;
+}
+
+}  // namespace
+
+void check(OrtStatus* status) {
+  if (status) throw BuildError("onnxruntime", "the model to run", message_of(status));
 }
 
 Model::Model(const std::filesystem::path& path, int threads, const Memory& place) {
@@ -36,8 +44,7 @@ Model::Model(const std::filesystem::path& path, int threads, const Memory& place
   OrtSession* session = nullptr;
   OrtStatus* const status = api().CreateSession(env_.get(), path.c_str(), options.get(), &session);
   if (status) {
-    const std::string message = api().GetErrorMessage(status);
-    api().ReleaseStatus(status);
+    const std::string message = message_of(status);
     // On a card its provider did not start, as far as one can tell.
     if (!place.is_host()) fail_without_cuda("a refusal: " + message);
     throw BuildError("onnxruntime", "to run " + path_text(path), message,

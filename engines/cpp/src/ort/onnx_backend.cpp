@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
+#include "advised.h"
 #include "driver/system.h"
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
+#include "ort/model_checks.h"
 #include "ort/onnx_api.h"
 #include "ort/onnx_memory.h"
 #include "request_sizes.h"
@@ -25,25 +25,11 @@ using onnx::Bytes;
 using onnx::Owned;
 using onnx::Port;
 
-constexpr char kExportAgain[] = "export the bundle again";
 constexpr std::size_t kTokenInputs = 3;  // input_ids, position, length
-constexpr char kKinds[][12] = {"conv_state", "ssm_state", "key_cache", "value_cache"};
-
-bool is_state(const std::string& name) {
-  return std::any_of(std::begin(kKinds), std::end(kKinds), [&](const char* kind) {
-    return name.compare(0, std::strlen(kind) + 1, std::string(kind) + ".") == 0;
-  });
-}
 
 std::string output_of(const std::string& state) {
   const std::size_t dot = state.find('.');
   return state.substr(0, dot) + "_out" + state.substr(dot);
-}
-
-std::string in_brackets(const std::vector<std::string>& shape) {
-  std::string text;
-  for (const std::string& size : shape) text += (text.empty() ? "" : ", ") + size;
-  return "[" + text + "]";
 }
 
 /// onnxruntime's CPU has kernels for float32 only; loading anything else fails with words that help nobody.
@@ -54,6 +40,18 @@ void check_precision(const Bundle& bundle, const BudgetEntry& budget, const Onnx
   throw InputError(
       "budget " + in_quotes(budget.name), "a float32 model for onnxruntime's CPU", precision,
       "name its float32 twin (elastic_runtime.ort.twin makes it; it takes " + size + " GiB of memory)");
+}
+
+/// Whether there is a twin where one is named.
+void check_there(const std::filesystem::path& path, const std::string& budget) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error)) return;
+  const std::string expected = "the twin of budget " + in_quotes(budget);
+  if (!error)
+    throw InputError(path_text(path), expected, "no such file",
+                     "name it (elastic_runtime.ort.twin makes it)");
+  throw InputError(path_text(path), expected, error.message(),
+                   advice_on(error.default_error_condition().value()));
 }
 
 /// A state between two calls: the model reads one buffer and writes the other. In main memory caches have one
@@ -90,16 +88,13 @@ class OnnxBackend : public Backend {
         every_token_(bundle.manifest().logits == "all"),
         memory_(options.card ? onnx::make_card_memory() : onnx::make_host_memory()),
         model_(options.model ? *options.model : bundle.file(budget.model), options.threads, *memory_) {
-    check_logits();
     const std::optional<WeightFiles> files =
         budget.weights ? std::optional(bundle.weights(budget)) : std::nullopt;
-    try {
-      check_weights(files ? files->recipe() : WeightRecipe{});
-    } catch (const InputError& error) {
-      if (!options.model || !is_of_another(bundle)) throw;
-      throw InputError(error.subject, error.expected, error.found,
-                       "name the twin of budget " + in_quotes(budget.name));
-    }
+    const std::string twin = "name the twin of budget " + in_quotes(budget.name) + ", or ";
+    advised((options.model ? twin : "") + "export the bundle again", [&] {
+      onnx::check_logits(model_, shape_.vocab, every_token_);
+      onnx::check_weights(model_, files ? files->recipe() : WeightRecipe{});
+    });
     if (files) bind_weights(*files, options.on_bytes);
     bind_states();
     // Of all rows there may be, as was reckoned: where a card has no room for them, opening goes on
@@ -206,62 +201,9 @@ class OnnxBackend : public Backend {
     return all;
   }
 
-  const Port* input(const std::string& name) const {
-    const auto& all = model_.inputs();
-    const auto found =
-        std::find_if(all.begin(), all.end(), [&](const Port& port) { return port.name == name; });
-    return found == all.end() ? nullptr : &*found;
-  }
-
-  /// Whether the manifest says what logits the model gives: their buffer is made by it.
-  void check_logits() const {
-    const auto& all = model_.outputs();
-    const auto port = std::find_if(all.begin(), all.end(), [](const Port& p) { return p.name == "logits"; });
-    std::vector<std::string> expected = {"B", std::to_string(shape_.vocab)}, found;
-    if (every_token_) expected.insert(expected.begin() + 1, "T");
-    for (std::size_t i = 0; port != all.end() && i < port->shape.size(); ++i)
-      found.push_back(port->shape[i] < 0 ? port->symbols[i] : std::to_string(port->shape[i]));
-    if (found.size() == expected.size() && found.back() == expected.back()) return;
-    throw InputError("model output logits", in_brackets(expected) + " as in manifest.json",
-                     in_brackets(found), kExportAgain);
-  }
-
-  /// Whether weights.json says what the model asks for, before anything is read: two bytes are two bytes,
-  /// whatever they mean.
-  void check_weights(const WeightRecipe& recipe) const {
-    std::set<std::string> names = {"input_ids", "position", "length"};
-    for (const WeightInput& item : recipe.inputs) {
-      const Port* port = input(item.name);
-      if (!port)
-        throw InputError("weight " + show(item.name), "an input of the model", "none of that name",
-                         kExportAgain);
-      if (port->shape != item.shape() || port->type != onnx::type_of(item.parts[0].dtype))
-        throw InputError("weight " + show(item.name), "the model's shape and dtype", "others in weights.json",
-                         kExportAgain);
-      names.insert(item.name);
-    }
-    for (const Port& port : model_.inputs()) {
-      if (!is_state(port.name) && names.count(port.name) == 0)
-        throw InputError("model input " + show(port.name), "a weight of weights.json", "none of that name",
-                         kExportAgain);
-    }
-  }
-
-  /// Whether a model that is not ours is that of another budget of the bundle.
-  bool is_of_another(const Bundle& bundle) const {
-    for (const BudgetEntry& other : bundle.manifest().budgets) {
-      try {
-        check_weights(other.weights ? bundle.recipe(other) : WeightRecipe{});
-        return true;
-      } catch (const Error&) {  // that one is not it
-      }
-    }
-    return false;
-  }
-
   void bind_weights(const WeightFiles& files, const std::function<void(std::size_t)>& on_bytes) {
     for (const WeightInput& item : files.recipe().inputs) {
-      const Port& port = *input(item.name);
+      const Port& port = *onnx::input_of(model_, item.name);
       Weight weight = files.load(item, on_bytes);
       if (!memory_->is_host())
         upload(weight);
@@ -308,7 +250,7 @@ class OnnxBackend : public Backend {
   /// Pairs states with their outputs.
   void bind_states() {
     for (const Port& port : model_.inputs()) {
-      if (!is_state(port.name)) continue;
+      if (!onnx::is_state(port.name)) continue;
       const bool is_cache = port.name.find("_cache.") != std::string::npos;
       states_.push_back({&port, is_cache && memory_->is_host(), {}, {}, {}, {}});
     }
@@ -365,10 +307,7 @@ void check_onnx_card() { onnx::check_card_provider(); }
 std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEntry& budget,
                                            const OnnxOptions& options) {
   check_sizes(options);
-  std::error_code none;
-  if (options.model && !std::filesystem::exists(*options.model, none))
-    throw InputError(path_text(*options.model), "the twin of budget " + in_quotes(budget.name),
-                     "no such file", "name it (elastic_runtime.ort.twin makes it)");
+  if (options.model) check_there(*options.model, budget.name);
   check_precision(bundle, budget, options);
   if (options.card)
     check_card_memory(bundle, budget, options.max_context, options.max_batch, *options.card);
