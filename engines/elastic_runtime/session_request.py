@@ -48,7 +48,7 @@ class Request:
             if getattr(self, name) not in known:
                 todo = "name one of them"
                 raise InputError(name, expected=", ".join(known), found=show(getattr(self, name)), todo=todo)
-        for name, (least, most) in _SIZES.items():
+        for name, (least, most) in SIZES.items():
             value = getattr(self, name)
             if value is None and name in ("vram", "context"):
                 continue
@@ -77,4 +77,4 @@ def _folder(name: str, value: object) -> Path:
 
 _NAMES = {"backend": get_args(BackendName), "device": get_args(DeviceWish), "weights": get_args(WeightForm)}
 #: Least and most. onnxruntime starts every thread that it is asked for, and at 100,000 of them never ends.
-_SIZES = {"vram": (0, 1 << 60), "context": (1, (1 << 53) - 1), "batch": (1, 1 << 31), "threads": (0, 1024)}
+SIZES = {"vram": (0, 1 << 60), "context": (1, (1 << 53) - 1), "batch": (1, 1 << 31), "threads": (0, 1024)}

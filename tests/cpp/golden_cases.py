@@ -21,6 +21,7 @@ from golden_forms import forms_cases, with_forms
 from golden_sessions import session_cases
 
 from elastic_export.bundle.consumer_rules import RULES
+from elastic_runtime import session_request
 from elastic_runtime.errors import InputError
 from elastic_runtime.fit.choose import choose
 from elastic_runtime.fit.sizes import parse_size
@@ -311,7 +312,7 @@ def all_files(folder: Path) -> dict[str, str]:
         "slices.json": slices, "slices_int8.json": int8,
         "sampler.json": sampler_cases(reference_sample),
         "errors.json": error_cases(), "session.json": session_cases(),
-        "eos.json": eos_cases(folder), "call_size.json": call_size_cases(),
+        "eos.json": eos_cases(folder), "call_size.json": call_size_cases(), "bounds.json": session_request.SIZES,
     }  # fmt: skip
     texts = {name: json.dumps(value, indent=1, ensure_ascii=False) + "\n" for name, value in made.items()}
     return {"manifest_12b.json": whole, "manifest_forms.json": forms} | texts

@@ -181,6 +181,28 @@ TEST(device_refuses_tensors_that_are_not_the_cards) {
   CHECK_EQ(fake::state().live_allocations, 0);
 }
 
+TEST(device_refuses_logits_that_are_not_the_manifests) {
+  const Bundle bundle = make_bundle();
+  const auto refused = [&](std::vector<std::int64_t> shape, nvinfer1::DataType type) {
+    fake::state() = {};
+    fake::state().logits = std::move(shape);
+    fake::state().logits_type = static_cast<int>(type);
+    const std::string text = THROWN(BuildError, backend_of(bundle)).what();
+    CHECK_EQ(fake::state().live_allocations, 0);
+    return text;
+  };
+  using nvinfer1::DataType;
+  const auto told = [](const std::string& found) {
+    return "a.engine: logits: expected float32 [B, 16] as in manifest.json, found " + found +
+           ". Export the bundle again.";
+  };
+  CHECK_EQ(refused({-1, 17}, DataType::kFLOAT), told("[-1, 17]"));
+  CHECK_EQ(refused({-1, -1, 16}, DataType::kFLOAT), told("[-1, -1, 16]"));
+  CHECK_EQ(refused({-1, -1}, DataType::kFLOAT), told("[-1, -1]"));
+  CHECK_EQ(refused({}, DataType::kFLOAT), told("[]"));
+  CHECK_EQ(refused({-1, 16}, DataType::kINT64), told("another type"));
+}
+
 TEST(device_refuses_weights_that_the_engine_would_take_for_others) {
   const std::string whole = R"("parent_shape": [2, 2], "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]])";
   using nvinfer1::DataType;

@@ -38,7 +38,7 @@ def made(cases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dic
 
 NAMES = [
     "manifest_12b", "manifest_forms", "choose", "forms", "slices", "slices_int8", "sampler", "errors", "session", "eos",
-    "call_size",
+    "call_size", "bounds",
 ]  # fmt: skip
 
 

@@ -152,7 +152,8 @@ TEST(landing_a_library_is_the_one_that_its_folder_describes) {
   CHECK_EQ(THROWN(BuildError, open_backend(bundle, request_with(folder))).exit_code(), 1);
   for (const char* file : {"../small.so", "/lib/small.so"}) {
     describe(entry(file, small, R"("120-real")"));
-    CHECK_EQ(THROWN(InputError, open_backend(bundle, request_with(folder))).expected, "a plain file name");
+    CHECK_EQ(THROWN(InputError, open_backend(bundle, request_with(folder))).expected,
+             "a plain file name, without / \\ : < > \" | ? * and control characters");
   }
   describe("", "elastic-plugins/2");
   CHECK_EQ(THROWN(InputError, open_backend(bundle, request_with(folder))).expected, "'elastic-plugins/1'");

@@ -13,7 +13,7 @@ import pytest
 from elastic_export.engine import child
 from elastic_export.engine.build_folder import BuildFaultError, BuildFolder, last_words
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import BuildError, ElasticError, InternalError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InternalError
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,18 @@ def test_a_fault_before_the_build_begins_is_reported_too(tmp_path: Path, monkeyp
     assert isinstance(run_main(tmp_path, monkeypatch), BuildFaultError)
 
 
+@pytest.mark.parametrize("number", sorted(NO_ROOM))
+def test_where_there_is_no_room_for_a_result_the_status_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(number, "Full", str(path))
+
+    monkeypatch.setattr(child, "write_file", full)
+    (tmp_path / "request.json").touch()
+    assert run_status(tmp_path, monkeypatch) == number
+
+
 def reported(folder: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception) -> Exception:
     """What the parent learns of a build that ends with an exception."""
 
@@ -97,12 +109,16 @@ def test_the_first_thread_sleeps_while_the_other_builds(tmp_path: Path, monkeypa
     assert sys.getswitchinterval() == before
 
 
-def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Exception:
+def run_status(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.chdir(folder)
     (folder / "processor").touch()
     monkeypatch.setattr(child, "die_with_parent", lambda: None)
     monkeypatch.setattr(child, "left_to_chance", lambda processor: ())
-    assert child.main() == 0
+    return child.main()
+
+
+def run_main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Exception:
+    assert run_status(folder, monkeypatch) == 0
     result = BuildFolder(folder, folder / "engine").result()
     assert isinstance(result, Exception)
     return result

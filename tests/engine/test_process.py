@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import resource
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import onnx.numpy_helper
 import onnx.parser
 import pytest
 
+from elastic_export.engine import process
 from elastic_export.engine.process import build_engine
 from elastic_export.engine.request import EngineRequest
 from elastic_export.layers.architecture import Architecture
@@ -150,6 +153,9 @@ def test_an_engine_above_its_size_is_refused(request_for_small_model: EngineRequ
     assert not request_for_small_model.output.exists()
 
 
+TOO_LARGE = "Raise the limit of a file's size (ulimit -f), or name a file system that takes files of this size."
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """No file of this process and its children may grow beyond `size` bytes: a disk that is full, for all they know."""
@@ -167,8 +173,7 @@ def test_no_room_for_the_engine(request_for_small_model: EngineRequest) -> None:
     request.output.unlink()
     with largest_file(size - 1), pytest.raises(BuildError) as caught:
         build_engine(request)
-    told = "expected room to write, found File too large. Free some space there."
-    assert str(caught.value) == f"{request.output}: {told}"
+    assert str(caught.value) == f"{request.output}: expected room to write, found File too large. {TOO_LARGE}"
     assert list(request.output.parent.iterdir()) == []
 
 
@@ -180,6 +185,17 @@ def test_no_room_for_temporary_files(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     with largest_file(100), pytest.raises(BuildError, match=rf"^{tmp_path}/tmp/\S+/request\.json: expected room"):
         build_engine(request_for_small_model)
+
+
+@pytest.mark.parametrize(("number", "todo"), [(errno.ENOSPC, "Free some space there."), (errno.EFBIG, TOO_LARGE)])
+def test_no_room_for_the_result(
+    request_for_small_model: EngineRequest, monkeypatch: pytest.MonkeyPatch, number: int, todo: str
+) -> None:
+    monkeypatch.setattr(process, "run_child", lambda *_: number)
+    with pytest.raises(BuildError) as caught:
+        build_engine(request_for_small_model)
+    told = f"/result.json: expected room to write, found {os.strerror(number)}. {todo}"
+    assert str(caught.value).endswith(told)
 
 
 def test_a_weight_of_another_name(request_for_small_model: EngineRequest) -> None:

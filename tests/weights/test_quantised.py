@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,8 +185,22 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(parent: Callable[..., Quantised], tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"missing: expected to write the quantised parent"):
+    with pytest.raises(BuildError, match=r"missing: expected to write the quantised .*\. Name another output\."):
         parent().write(tmp_path / "missing", lambda path, digest: None)
+
+
+@pytest.mark.parametrize(
+    ("number", "todo"), [(errno.EDQUOT, "Free some space."), (errno.EFBIG, "Raise the limit of a file's size ")]
+)
+def test_no_room_for_a_file(
+    parent: Callable[..., Quantised], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, todo: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(number, "Full")
+
+    monkeypatch.setattr(Quantised, "_write", full)
+    with pytest.raises(BuildError, match=re.escape(f"to write the quantised parent, found Full. {todo}")):
+        written(parent(), tmp_path / "q")
 
 
 def test_what_a_budget_loses_is_counted_over_what_it_keeps(

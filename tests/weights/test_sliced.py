@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import mmap
+import re
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -125,13 +126,23 @@ def test_a_value_that_does_not_fit_is_named(tmp_path: Path, parent: Architecture
         write_sliced(checkpoint, Budget.full(parent, "full"), tmp_path / "s", dtype="fp16")
 
 
-def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "todo"),
+    [
+        (errno.ENOSPC, "Free some space."),
+        (errno.EFBIG, "Raise the limit of a file's size "),
+        (errno.EACCES, "Name another output."),
+    ],
+)
+def test_a_file_that_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, todo: str
+) -> None:
     def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "A reason")
 
     monkeypatch.setattr(module, "_write_shard", full)
     parent = Checkpoint.open(folder)
-    with pytest.raises(BuildError, match=r"to write the sub-model, found No space left on device\. Free some space\."):
+    with pytest.raises(BuildError, match=re.escape(f"to write the sub-model, found A reason. {todo}")):
         write_sliced(parent, parent.budgets["full"], tmp_path / "s")
 
 

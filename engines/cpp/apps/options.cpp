@@ -39,16 +39,6 @@ std::int64_t count(const std::string& text, const std::string& name) {
   return value;
 }
 
-/// As many as elastic-run takes: onnxruntime starts every thread that it is asked for, and at 100,000 never
-/// ends.
-int threads(const std::string& text, const std::string& name) {
-  constexpr int kMost = 1024;
-  const int value = number<int>(text, name, "a whole number");
-  if (value < 0 || value > kMost)
-    throw InputError(name, "a whole number from 0 to " + std::to_string(kMost), text);
-  return value;
-}
-
 std::string standard_input() {
   return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
@@ -129,9 +119,8 @@ const std::vector<Option>& options() {
       {"--max-tokens", "N", "tokens of one call (256; CPU)",
        [](Options& o, auto& n, auto& v) { o.max_tokens = count(v, n); }},
       {"--threads", "N", "onnxruntime's threads (its own choice; CPU)",
-       [](Options& o, auto& n, auto& v) { o.threads = threads(v, n); }},
-      {"--plugins", "DIR",
-       "folder of plugin libraries, such as that of elastic-plugins (GPU)",
+       [](Options& o, auto& n, auto& v) { o.threads = number<int>(v, n, "a whole number from 0"); }},
+      {"--plugins", "DIR", "folder of plugin libraries, such as that of elastic-plugins (GPU)",
        [](Options& o, auto&, auto& v) { o.plugins = v; }},
       {"--trust-engine", "", "run the plugin library inside the engine: you know who made the bundle (GPU)",
        [](Options& o, auto&, auto&) { o.trust_engine = true; }},

@@ -23,23 +23,22 @@ inline void check_size(const std::string& name, std::int64_t value, std::int64_t
   if (value > most) throw InputError(name, "at most " + std::to_string(most), "more", "name a smaller one");
 }
 
-/// Throws InputError, naming the size.
-inline void check_sizes(const OnnxOptions& options) {
-  check_size("max_context", options.max_context, 1, most::kTokens);
+/// Throws InputError, naming the size as the caller knows it.
+inline void check_sizes(const OnnxOptions& options, const char* context = "max_context",
+                        const char* batch = "max_batch") {
+  check_size(context, options.max_context, 1, most::kTokens);
+  check_size(batch, options.max_batch, 1, most::kRows);
   check_size("max_tokens", options.max_tokens, 1, most::kTokens);
-  check_size("max_batch", options.max_batch, 1, most::kRows);
   check_size("threads", options.threads, 0, most::kThreads);
 }
 
 /// The same of a request; what it says takes the place of the like in its options.
 inline void check_sizes(const OpenRequest& request) {
   if (request.vram) check_size("vram", *request.vram, 0, most::kBytes);
-  if (request.context) check_size("context", *request.context, 1, most::kTokens);
-  check_size("batch", request.batch, 1, most::kRows);
   OnnxOptions host = request.host;
   host.max_batch = request.batch;
   if (request.context) host.max_context = *request.context;
-  check_sizes(host);
+  check_sizes(host, request.context ? "context" : "max_context", "batch");
 }
 
 }  // namespace elastic

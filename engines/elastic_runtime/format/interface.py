@@ -5,6 +5,7 @@ B batch, T tokens of this call, S max_context. Shapes hold ints and these three 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -56,6 +57,11 @@ class StatePort(Port):
 def token_ports() -> tuple[Port, ...]:
     """`input_ids`, `position`, `length`."""
     return (Port("input_ids", "int64", ("B", "T")), Port("position", "int64", ("B",)), Port("length", "int64", ("B",)))
+
+
+def shape_text(shape: Iterable[Dim]) -> str:
+    """`[B, T, 131072]`, for people."""
+    return f"[{', '.join(map(str, shape))}]"
 
 
 def logits_port(vocab_size: int, *, every_token: bool) -> Port:

@@ -168,6 +168,11 @@ class EngineEntry:
     status: Status
     fits: Fits
 
+    @property
+    def logits(self) -> OutputPort:
+        """The output that is no state: a manifest that was read has one."""
+        return next(port for port in self.outputs if port.input is None)
+
 
 @dataclass(frozen=True)
 class BudgetEntry:

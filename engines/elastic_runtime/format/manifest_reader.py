@@ -7,6 +7,7 @@ from pathlib import Path
 
 from elastic_runtime.errors import BuildError, InputError, advised
 from elastic_runtime.format.digest import is_digest
+from elastic_runtime.format.interface import Port, logits_port, shape_text
 from elastic_runtime.format.jsonfile import parse_json
 from elastic_runtime.format.manifest import SCHEMA, BudgetEntry, EngineEntry, FileEntry, Manifest
 from elastic_runtime.format.paths import check_file_name, check_name, check_relative
@@ -74,7 +75,8 @@ def _checked(manifest: Manifest, where: str) -> Manifest:
         raise InputError(f"{where}: budgets", expected="at least one", found="none")
     known = {entry.path for entry in manifest.files}
     for budget in manifest.budgets:
-        _check_budget(budget, known, f"{where}: budget {show(budget.name)}")
+        logits = logits_port(budget.widths.vocab_size, every_token=manifest.logits == "all")
+        _check_budget(budget, known, logits, f"{where}: budget {show(budget.name)}")
     return manifest
 
 
@@ -87,7 +89,7 @@ def _check_files(files: Iterable[FileEntry], where: str) -> None:
             raise InputError(f"{where}: {entry.path}", expected="a sha256 of 64 hex digits", found=show(entry.sha256))
 
 
-def _check_budget(budget: BudgetEntry, known: set[str], where: str) -> None:
+def _check_budget(budget: BudgetEntry, known: set[str], logits: Port, where: str) -> None:
     check_name(budget.name, f"{where}: name")
     if budget.name in ("", "auto"):  # nobody could ask for it
         raise InputError(f"{where}: name", expected="a name other than auto", found=show(budget.name) or "none")
@@ -101,10 +103,10 @@ def _check_budget(budget: BudgetEntry, known: set[str], where: str) -> None:
     _check_unique((state.name for state in budget.states), f"{where}: states")
     _check_unique((f"{e.target} at {e.max_context}, {e.ops}," for e in budget.engines), f"{where}: engines")
     for engine in budget.engines:
-        _check_engine(engine, f"{where}: engine {show(engine.file)}")
+        _check_engine(engine, logits, f"{where}: engine {show(engine.file)}")
 
 
-def _check_engine(engine: EngineEntry, where: str) -> None:
+def _check_engine(engine: EngineEntry, logits: Port, where: str) -> None:
     check_name(engine.target, f"{where}: target")
     for name in ("max_context", "max_tokens", "max_batch"):
         value = getattr(engine, name)
@@ -128,6 +130,14 @@ def _check_engine(engine: EngineEntry, where: str) -> None:
             raise InputError(
                 f"{where}: output {show(port.name)}", expected="an input with its alias rule", found=show(port.input)
             )
+    given = [Port(port.name, port.dtype, port.shape) for port in engine.outputs if port.input is None]
+    if given != [logits]:  # what they take on a card is reckoned from the widths
+        found = show(", ".join(map(_port_text, given))) or "none"
+        raise InputError(f"{where}: outputs", expected=f"one that is no state, {_port_text(logits)}", found=found)
+
+
+def _port_text(port: Port) -> str:
+    return f"{port.name} {port.dtype} {shape_text(port.shape)}"
 
 
 def _check_unique(names: Iterable[str], where: str) -> None:

@@ -9,7 +9,8 @@ from elastic_runtime.format.records import show
 
 _MAX_PATH = 1024  # bytes; what a tar archive and every file system take
 #: Signs that no path in a bundle has: some system gives them a meaning, or has no such names.
-_BAD_SIGNS = frozenset('\\:<>"|?*') | {chr(code) for code in (*range(32), 127)}
+_SIGNS = '\\:<>"|?*'
+_BAD_SIGNS = frozenset(_SIGNS) | {chr(code) for code in (*range(32), 127)}
 
 
 def check_relative(text: str, where: str, *, parents: int = 0) -> str:
@@ -35,7 +36,7 @@ def check_file_name(text: str, where: str) -> str:
     """
     if _is_plain(text, 0) and "/" not in text:
         return text
-    expected = """a plain file name, without / \\ : < > " | ? * and control characters"""
+    expected = f"a plain file name, without / {' '.join(_SIGNS)} and control characters"
     raise InputError(where, expected=expected, found=_shown(text))
 
 

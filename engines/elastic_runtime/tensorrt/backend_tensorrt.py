@@ -21,7 +21,7 @@ import numpy.typing as npt
 from elastic_runtime.backend import DeviceName, Floats, Ints, Origin, SavedStates, closed, not_of_this_backend
 from elastic_runtime.driver.device import Arena, Device
 from elastic_runtime.errors import BuildError
-from elastic_runtime.format.manifest import EngineEntry, InputPort, OutputPort
+from elastic_runtime.format.manifest import EngineEntry, InputPort
 from elastic_runtime.tensorrt.call_size import call_size
 from elastic_runtime.tensorrt.device_states import DeviceStates, SavedDeviceStates, nbytes, sized
 
@@ -106,7 +106,7 @@ class EngineBackend:
         self.vocab_size, self._entry, self._device, self._executors = vocab_size, entry, device, executors
         self.origin = origin
         self._weights, self._scratch, self._on_close = weights, scratch, on_close
-        self._logits_port: OutputPort = next(port for port in entry.outputs if port.input is None)
+        self._logits_port = entry.logits
         self._as_long_as_the_call = [port for port in entry.inputs if "T" in port.shape]
         self._graphs: dict[int, Any] = {}
         self._warm: set[int] = set()

@@ -227,6 +227,7 @@ def _load(
         del data  # as large as the model, where an engine has its weights inside
         undo.callback(opened.close)
         opened.check_locations()
+        opened.check_logits()
         opened.check_aliases()
         weights = load_weights(opened, device, bundle, budget, engine, files=files)
         undo.callback(weights.free)

@@ -14,7 +14,7 @@ from typing import Any
 
 from elastic_runtime.driver.device import Device
 from elastic_runtime.errors import BuildError, InputError, UnavailableError
-from elastic_runtime.format.interface import StoredDtype
+from elastic_runtime.format.interface import StoredDtype, shape_text
 from elastic_runtime.format.manifest import EngineEntry
 from elastic_runtime.format.records import show
 from elastic_runtime.format.weights import WeightRecipe
@@ -116,6 +116,21 @@ class TrtEngine:
                     found="one of which TensorRT takes shapes" if on_card else "one of main memory",
                     todo="export the bundle again with the elastic-export of this version",
                 )
+
+    def check_logits(self) -> None:
+        """Whether the engine gives the logits that there will be room for: those of the manifest. Raises BuildError."""
+        port = self._entry.logits
+        if port.name not in self.tensors():
+            return  # `check_bindings` names it
+        shape, dtype = tuple(self._engine.get_tensor_shape(port.name)), self._engine.get_tensor_dtype(port.name)
+        is_float = dtype == self._trt.DataType.FLOAT
+        if not is_float or len(shape) != len(port.shape) or shape[-1] != port.shape[-1]:
+            raise BuildError(
+                f"{self._entry.file}: {port.name}",
+                expected=f"{port.dtype} {shape_text(port.shape)} as in manifest.json",
+                found=shape_text(shape) if is_float else "another type",
+                todo="export the bundle again",
+            )
 
     def check_weights(self, recipe: WeightRecipe) -> None:
         """Whether weights.json has every weight as the engine takes it: it reads as much as it was built for, whatever

@@ -26,15 +26,13 @@ from typing import Any
 from elastic_export.engine.engine_facts import EngineFacts
 from elastic_export.engine.flavour import flavour
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError, InternalError, machine_error
+from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError, machine_error
 
 REQUEST_FILE, MODEL_FILE, RESULT_FILE, LOG_FILE = "request.json", "model.onnx", "result.json", "log"
 PROCESSOR_FILE = "processor"
 LIBRARY_FOLDER = "lib"
 OUT_FOLDER, ENGINE_FILE = "out", "engine"
 PLUGIN_FILE = "plugins.so"
-#: How the process ends where it has no room to say what came of it.
-NO_ROOM_STATUS = 28
 _NOTE = "In the build process:\n"
 
 
@@ -141,11 +139,6 @@ def write_file(path: Path, data: bytes) -> None:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
-
-
-def is_no_room(error: BaseException) -> bool:
-    """Whether there was no room to write."""
-    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def build_error(error: Exception) -> BuildError | None:

@@ -17,27 +17,28 @@ from typing import Any
 from elastic_export.engine.build import ProcessFacts, compile_engine
 from elastic_export.engine.build_folder import (
     MODEL_FILE,
-    NO_ROOM_STATUS,
     PROCESSOR_FILE,
     REQUEST_FILE,
     RESULT_FILE,
     build_error,
     error_to_json,
     fault_to_json,
-    is_no_room,
     write_file,
 )
 from elastic_export.engine.engine_facts import LogLine
 from elastic_export.engine.isolation import die_with_parent, left_to_chance, peak_rss
 from elastic_export.engine.request import EngineRequest
-from elastic_runtime.errors import ElasticError
+from elastic_runtime.errors import NO_ROOM, ElasticError
 
 #: Longer than any build, seconds.
 FOREVER = 1e6
 
 
 def main() -> int:
-    """Build what the folder asks for; exit 0 when a result was written, be it an engine, a named error or a fault."""
+    """Build what the folder asks for; exit 0 when a result was written, be it an engine, a named error or a fault.
+
+    With a number of NO_ROOM where there is no room for one.
+    """
     die_with_parent()
     try:
         result = _built()
@@ -46,9 +47,9 @@ def main() -> int:
     try:
         write_file(Path(RESULT_FILE), json.dumps(result).encode())
     except OSError as error:
-        if not is_no_room(error):
+        if error.errno not in NO_ROOM:
             raise
-        return NO_ROOM_STATUS
+        return error.errno
     return 0
 
 

@@ -24,7 +24,6 @@ from elastic_export.engine.build_folder import (
     ENGINE_FILE,
     LIBRARY_FOLDER,
     LOG_FILE,
-    NO_ROOM_STATUS,
     OUT_FOLDER,
     RESULT_FILE,
     BuildFaultError,
@@ -42,7 +41,7 @@ from elastic_export.engine.rtx import check_header
 from elastic_export.packages import child_path
 from elastic_export.plan.limits import check_precision, check_sizes
 from elastic_export.products import product_of
-from elastic_runtime.errors import BuildError, ElasticError, InputError, InternalError
+from elastic_runtime.errors import NO_ROOM, BuildError, ElasticError, InputError, InternalError
 from elastic_runtime.format.digest import file_digest
 from elastic_runtime.format.engine_code import Code, HostCode, host_code
 from elastic_runtime.format.interface import OpsMode
@@ -226,11 +225,8 @@ def _outcome(place: BuildFolder, request: EngineRequest, status: int) -> EngineF
         raise result
     if isinstance(result, ElasticError):
         raise _with_real_names(result, request)
-    if status == NO_ROOM_STATUS:
-        file = str(place.folder / RESULT_FILE)
-        raise BuildError(
-            file, expected="room to write", found=os.strerror(NO_ROOM_STATUS), todo="free some space there"
-        )
+    if status in NO_ROOM:
+        raise OSError(status, os.strerror(status), str(place.folder / RESULT_FILE))
     if result is None:
         raise BuildError(
             request.output.name,

@@ -12,7 +12,6 @@ budgets (counted.py), which no bundle holds: of a budget its report says it.
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
 from elastic_export.weights.row_losses import Losses
 from elastic_export.weights.rows_int8 import Array, measure, no_number, quantised
 from elastic_export.weights.weight_loss import WeightTally
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import NO_ROOM, BuildError, room_advice
 from elastic_runtime.format.safetensors import TensorEntry, encode_header, itemsize
 
 FORMAT = "elastic-q8/1"
@@ -120,7 +119,7 @@ class Quantised:
                 heard(path, digest)
             return self._sum(lost)
         except OSError as error:
-            todo = "free some space" if error.errno == errno.ENOSPC else "name another output"
+            todo = room_advice(error, "free some space") if error.errno in NO_ROOM else "name another output"
             found, expected = error.strerror or str(error), "to write the quantised parent"
             raise BuildError(str(folder), expected=expected, found=found, todo=todo) from None
 

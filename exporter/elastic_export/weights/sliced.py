@@ -6,7 +6,6 @@ runs are cut out of each here, and what they make is written and digested (diges
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -30,7 +29,7 @@ from elastic_export.layers.kept import sub_model_name, tensor_runs
 from elastic_export.runs import TensorRuns, bands_of, runs_shape
 from elastic_export.weights.digested import BUFFER_BYTES, DigestedFile
 from elastic_export.weights.read_ahead import Span, read_ahead
-from elastic_runtime.errors import BuildError
+from elastic_runtime.errors import NO_ROOM, BuildError, room_advice
 from elastic_runtime.format.safetensors import encode_header, itemsize
 from elastic_runtime.format.slicing import Array, copy_runs
 
@@ -96,7 +95,7 @@ def write_sliced(
             digested(directory / file, digest)
         _write_index(directory / INDEX, written)
     except OSError as error:
-        todo = "free some space" if error.errno == errno.ENOSPC else "name another output"
+        todo = room_advice(error, "free some space") if error.errno in NO_ROOM else "name another output"
         found = error.strerror or str(error)
         raise BuildError(str(directory), expected="to write the sub-model", found=found, todo=todo) from None
     return written

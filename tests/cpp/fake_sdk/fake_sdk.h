@@ -12,11 +12,16 @@
 
 namespace fake {
 
+/// Vocabulary and context of the one engine there is.
+constexpr int kVocab = 16, kContext = 20, kMaxTokens = 4;
+
 struct State {
   bool has_driver = true, has_device = true, can_capture = true, recordable = true, replays_itself = false;
   int validity = 0, driver = CUDART_VERSION;
   std::uint64_t faults = 0;
   int weight_type = 0;             // the DataType that the engine says its one weight has; it computes in kFLOAT
+  std::vector<std::int64_t> logits = {-1, kVocab};  // the shape that it says they have, and their DataType
+  int logits_type = 0;
   std::string on_host, shapes_of;  // tensors by name
   int threads_that_log = 0;        // a thousand errors and warnings each, while an engine is read
   std::map<std::string, std::string> aliases = {{"ssm_state_out.0", "ssm_state.0"},
@@ -57,8 +62,5 @@ struct Living {
   ~Living() { --state().live; }
   Living(const Living&) = delete;
 };
-
-/// Vocabulary and context of the one engine there is.
-constexpr int kVocab = 16, kContext = 20, kMaxTokens = 4;
 
 }  // namespace fake

@@ -40,6 +40,9 @@ def card(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
         def check_locations(self) -> None:
             pass
 
+        def check_logits(self) -> None:
+            pass
+
         def check_aliases(self) -> None:
             pass
 

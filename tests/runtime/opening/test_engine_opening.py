@@ -51,6 +51,20 @@ def test_an_engine_of_other_tensors_is_refused_before_weights_are_loaded(
     assert (device.uploaded, device.held, device.closed) == (0, {}, True)
 
 
+@pytest.mark.parametrize("check", ["check_locations", "check_logits", "check_aliases"])
+def test_what_an_engine_says_is_checked_before_weights_are_loaded(
+    bundle: Bundle, card: Any, monkeypatch: pytest.MonkeyPatch, check: str
+) -> None:
+    def refuse(engine: Any) -> None:
+        raise BuildError("x.engine", expected="one", found="another")
+
+    device, _ = card
+    monkeypatch.setattr(trt_engine.TrtEngine, check, refuse)
+    with pytest.raises(BuildError, match=r"x\.engine: expected one, found another\."):
+        Opener(bundle, Request(budget="large")).open()
+    assert (device.uploaded, device.held, device.closed) == (0, {}, True)
+
+
 def _two_contexts(bundle: Bundle) -> Bundle:
     """Each budget with an engine of 512 and one of 2048 tokens."""
     budgets = tuple(

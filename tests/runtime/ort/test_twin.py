@@ -290,7 +290,8 @@ def test_a_full_disk_leaves_no_half_of_a_twin(tmp_path: Path, before: bytes | No
 
     command = [sys.executable, "-B", "-m", "elastic_runtime.ort.twin", model, twin]
     done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=no_room)
-    told = f"error: {twin}: expected room to write, found File too large. Free some space there.\n"
+    todo = "Raise the limit of a file's size (ulimit -f), or name a file system that takes files of this size."
+    told = f"error: {twin}: expected room to write, found File too large. {todo}\n"
     assert (done.returncode, done.stderr) == (1, told)
     assert (twin.read_bytes() if twin.exists() else None) == before
     assert {path.name for path in tmp_path.iterdir()} <= {"model.onnx", "twin.onnx"}

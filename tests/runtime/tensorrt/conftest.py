@@ -60,6 +60,7 @@ class Memory:
 class Entry:
     file = "x.engine"
     outputs = (OutputPort("key_cache_out.0", "float32", ("B",), "key_cache.0", "must"),)
+    logits = OutputPort("logits", "float32", ("B", 16), None, None)
 
 
 @dataclass

@@ -147,6 +147,29 @@ def test_weights_that_the_engine_would_take_for_others_are_refused_before_they_a
     rig.engine.close()
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "found"),
+    [
+        ((-1, 17), "float32", "[-1, 17]"),
+        ((-1, -1), "float32", "[-1, -1]"),
+        ((-1, -1, 16), "float32", "[-1, -1, 16]"),
+        ((), "float32", "[]"),
+        ((-1, 16), "int64", "another type"),
+    ],
+)
+def test_logits_for_which_there_will_be_no_room_are_refused(
+    trt: Any, opened: Callable[..., Any], shape: tuple[int, ...], dtype: str, found: str
+) -> None:
+    rig = opened()
+    rig.engine.check_logits()  # there are none, which `check_bindings` says
+    trt.WORLD.tensors[3:] = [trt.Tensor("logits", False, (-1, 16))]
+    rig.engine.check_logits()
+    trt.WORLD.tensors[3:] = [trt.Tensor("logits", False, shape, dtype)]
+    told = "x.engine: logits: expected float32 [B, 16] as in manifest.json"
+    assert _refused(rig.engine.check_logits) == f"{told}, found {found}. Export the bundle again."
+    rig.engine.close()
+
+
 def test_an_engine_that_shares_other_buffers_is_refused(trt: Any, opened: Callable[..., Any]) -> None:
     rig = opened()
     rig.said.clear()  # that kernels are compiled

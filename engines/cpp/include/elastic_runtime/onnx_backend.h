@@ -39,7 +39,7 @@ void check_onnx_card();
 /// Loads the model. Throws UnavailableError before any weight is: built without onnxruntime, not enough free
 /// memory, a card that onnxruntime does not compute on; InputError: a model in a dtype that its CPU cannot
 /// run (with the memory that a float32 twin would take), a bundle and a model that do not belong together,
-/// a size below 1.
+/// a size out of its bounds.
 std::unique_ptr<Backend> make_onnx_backend(const Bundle& bundle, const BudgetEntry& budget,
                                            const OnnxOptions& options = {});
 

@@ -58,7 +58,7 @@ using Say = std::function<void(const std::string&)>;
 /// provider is, the model (or its twin) is of float32 and fits; then the CPU, where the budget fits into free
 /// memory.
 ///
-/// Throws InputError: no such budget, a size below 1, a folder of plugin libraries that holds none;
+/// Throws InputError: no such budget, a size out of its bounds, a folder of plugin libraries that holds none;
 /// UnavailableError: nothing fits, with a budget that would, or a place that was asked for does not run, with
 /// its reason.
 Placement place_of(const Bundle& bundle, const OpenRequest& request, const Say& say = {});

@@ -10,6 +10,7 @@
 #include "elastic_runtime/error.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
+#include "format/interface.h"
 #include "format/manifest_decode.h"
 #include "format/paths.h"
 #include "unicode.h"
@@ -63,7 +64,27 @@ void check_counts(const EngineEntry& engine, const Where& where) {
   }
 }
 
-void check_engine(const EngineEntry& engine, const Where& where) {
+std::string port_text(const OutputPort& port) {
+  return port.name + " " + port.dtype + " " + shape_text(port.shape);
+}
+
+/// What they take on a card is reckoned from the widths.
+void check_logits(const EngineEntry& engine, const OutputPort& logits, const Where& where) {
+  const auto same = [](const Dim& a, const Dim& b) { return a.size == b.size && a.symbol == b.symbol; };
+  bool is_one = false;
+  std::string found;
+  for (const OutputPort& port : engine.outputs) {
+    if (port.input) continue;
+    is_one = found.empty() && port.name == logits.name && port.dtype == logits.dtype &&
+             std::equal(port.shape.begin(), port.shape.end(), logits.shape.begin(), logits.shape.end(), same);
+    found += (found.empty() ? "" : ", ") + port_text(port);
+  }
+  if (!is_one)
+    throw InputError(where.note("outputs").text(), "one that is no state, " + port_text(logits),
+                     found.empty() ? "none" : show(found));
+}
+
+void check_engine(const EngineEntry& engine, const OutputPort& logits, const Where& where) {
   check_name(engine.target, where.note("target"));
   check_counts(engine, where);
   if (engine.plugin.has_value() != (engine.ops == "plugin")) {
@@ -86,9 +107,11 @@ void check_engine(const EngineEntry& engine, const Where& where) {
     throw InputError(where.note(note).text(), "an input with its alias rule",
                      port.input ? show(*port.input) : "none");
   }
+  check_logits(engine, logits, where);
 }
 
-void check_budget(const BudgetEntry& budget, const Names& known, const Where& where) {
+void check_budget(const BudgetEntry& budget, const Names& known, const OutputPort& logits,
+                  const Where& where) {
   check_name(budget.name, where.note("name"));
   if (budget.name.empty() || budget.name == "auto")  // nobody could ask for it
     throw InputError(where.note("name").text(), "a name other than auto",
@@ -116,7 +139,7 @@ void check_budget(const BudgetEntry& budget, const Names& known, const Where& wh
   check_unique(names_of(budget.engines, key), where.note("engines"));
   for (const EngineEntry& engine : budget.engines) {
     const std::string note = "engine " + show(engine.file);
-    check_engine(engine, where.note(note));
+    check_engine(engine, logits, where.note(note));
   }
 }
 
@@ -130,7 +153,8 @@ void check(const Manifest& manifest, const Where& where) {
   for (const FileEntry& entry : manifest.files) known.insert(entry.path);
   for (const BudgetEntry& budget : manifest.budgets) {
     const std::string note = "budget " + show(budget.name);
-    check_budget(budget, known, where.note(note));
+    check_budget(budget, known, logits_port(budget.widths.vocab_size, manifest.logits == "all"),
+                 where.note(note));
   }
 }
 

@@ -14,6 +14,7 @@
 #include "elastic_runtime/plugin_library.h"
 #include "elastic_runtime/sha256.h"
 #include "files.h"
+#include "format/interface.h"
 
 namespace elastic::trt {
 
@@ -179,6 +180,7 @@ void Engine::check_tensors(const EngineEntry& entry) const {
   }
   std::string unsaid;
   for (const OutputPort& port : entry.outputs) {
+    if (!port.input) check_logits(port);
     const char* shared = engine_->getAliasedInputTensor(port.name.c_str());
     const bool must = port.alias && *port.alias == "must";
     if (!shared && must && unsaid.empty()) unsaid = port.name;
@@ -189,6 +191,19 @@ void Engine::check_tensors(const EngineEntry& entry) const {
   if (!unsaid.empty())
     warn(file_ + ": TensorRT does not say that " + unsaid +
          " works in place: `elastic-run BUNDLE --verify` shows whether it does");
+}
+
+/// Whether the engine gives the logits that there will be room for. Throws BuildError.
+void Engine::check_logits(const OutputPort& port) const {
+  const nvinfer1::Dims dims = engine_->getTensorShape(port.name.c_str());
+  const bool is_float = engine_->getTensorDataType(port.name.c_str()) == nvinfer1::DataType::kFLOAT;
+  std::vector<Dim> shape;
+  for (int i = 0; i < dims.nbDims; ++i) shape.push_back({dims.d[i], {}});
+  const bool fits = shape.size() == port.shape.size() && shape.back().size == port.shape.back().size;
+  if (is_float && fits) return;
+  throw BuildError(file_ + ": " + port.name,
+                   port.dtype + " " + shape_text(port.shape) + " as in manifest.json",
+                   is_float ? shape_text(shape) : "another type", "export the bundle again");
 }
 
 bool Engine::recordable([[maybe_unused]] nvinfer1::IExecutionContext& context,

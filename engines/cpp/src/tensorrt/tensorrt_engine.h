@@ -77,6 +77,7 @@ class Engine {
  private:
   void check_valid(const void* data, std::int64_t size) const;
   void check_tensors(const EngineEntry& entry) const;
+  void check_logits(const OutputPort& port) const;
   void read(const std::string& bytes, const PluginSource& plugins);
   void load_plugins(const PluginSource& plugins);
   std::unique_ptr<nvinfer1::IExecutionContext> make_context(int profile, bool replay, cudaStream_t stream);
