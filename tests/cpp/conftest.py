@@ -113,7 +113,9 @@ def _build(folder: Path) -> None:
     build, prefix = folder / "build", folder / "shared"
     configure = ("cmake", "-S", SOURCE, "-B", build, *generator, *options)
     make = ("cmake", "--build", build, "--parallel", str(os.cpu_count() or 2))
-    # First the shared library, in a folder named whole as some packagers do: the static one takes its objects again.
+    run(*configure)
+    run(*make)
+    # A shared library too, of the same objects, in a folder named whole as some packagers do; then back.
     places = (f"-DCMAKE_INSTALL_PREFIX={prefix}", f"-DCMAKE_INSTALL_LIBDIR={prefix / 'lib'}")
     run(*configure, "-DBUILD_SHARED_LIBS=ON", *places)
     run(*make, "--target", "elastic_runtime", "elastic_generate")
