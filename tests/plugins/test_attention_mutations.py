@@ -12,7 +12,7 @@ import pytest
 from cached_attention.testing.cases import Case, errors, make_data, matrix, tolerances
 from cached_attention.testing.runner import QUICK, AttentionBuild, run_case
 from mamba2_mixer.testing.runner import PLUGINS, CaseError
-from patches import every_third, pattern
+from patches import every_sixth, pattern
 
 KERNELS = "cached_attention/launch_float16.cu"
 
@@ -196,7 +196,7 @@ def test_every_mutation_finds_its_line() -> None:
         assert len(re.findall(pattern(mutation.old), text)) == 1, name
 
 
-@pytest.mark.parametrize("name", every_third(MUTATIONS))
+@pytest.mark.parametrize("name", every_sixth(MUTATIONS))
 def test_mutation_is_caught(name: str, quick_attention_objects: dict[str, Path], tmp_path: Path) -> None:
     assert why_caught(build_mutant(MUTATIONS[name], QUICK, quick_attention_objects, tmp_path), tmp_path)
 

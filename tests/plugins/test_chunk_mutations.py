@@ -11,7 +11,7 @@ import pytest
 from mamba2_mixer.testing.cases import matrix
 from mamba2_mixer.testing.runner import QUICK
 from mutants import CHUNK, FLOAT32, RESIDENT, Mutation, build_mutant, catch, check_patterns, why_caught
-from patches import every_third
+from patches import every_sixth
 
 CHUNK_FILE, SCALARS, VIEW, WEIGHTS = "chunk_prefill.cuh", "chunk_scalars.cuh", "chunk_view.cuh", "chunk_weights.cuh"
 BOTH = (CHUNK, RESIDENT)
@@ -141,7 +141,7 @@ def test_every_mutation_finds_its_lines() -> None:
     check_patterns(MUTATIONS)
 
 
-@pytest.mark.parametrize("name", every_third(MUTATIONS))
+@pytest.mark.parametrize("name", every_sixth(MUTATIONS))
 def test_mutation_of_chunk_prefill_is_caught(name: str, quick_objects: dict[str, Path], tmp_path: Path) -> None:
     mutation = MUTATIONS[name]
     mutant = build_mutant(mutation, QUICK, quick_objects, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from mamba2_mixer.testing.cases import matrix
 from mamba2_mixer.testing.runner import PLUGINS, QUICK, HostBuild
 from mutants import CHUNK, RESIDENT, Mutation, build_mutant, catch, check_patterns, why_caught
-from patches import every_third, pattern
+from patches import every_sixth, pattern
 from test_chunk_mutations import RESIDENT_SUITE, SCALARS
 
 #: Of no other kernel.
@@ -112,12 +112,12 @@ def test_every_mutation_finds_its_lines() -> None:
     check_patterns(MUTATIONS | GATE)
 
 
-@pytest.mark.parametrize("name", every_third(MUTATIONS))
+@pytest.mark.parametrize("name", every_sixth(MUTATIONS))
 def test_mutation_of_chunk_resident_is_caught(name: str, quick_objects: dict[str, Path], tmp_path: Path) -> None:
     assert why_caught(build_mutant(MUTATIONS[name], QUICK, quick_objects, tmp_path), tmp_path, SUITE)
 
 
-@pytest.mark.parametrize("name", every_third(GATE))
+@pytest.mark.parametrize("name", every_sixth(GATE))
 def test_mutation_of_the_gate_is_caught(name: str, case_objects: dict[str, Path], tmp_path: Path) -> None:
     assert why_caught(build_mutant(GATE[name], HostBuild(), case_objects, tmp_path), tmp_path, GATE_SUITE)
 
