@@ -11,14 +11,16 @@ from typing import Any
 
 @contextmanager
 def handled(handler: Any, *names: str) -> Iterator[None]:
-    """Give signals a handler: those of the names that this system has and nobody has said to ignore, as `nohup` does of
-    SIGHUP.
+    """Give signals a handler: those of the names that this system has and of which nobody has said anything else: that
+    they are ignored, as `nohup` says of SIGHUP, or what the program around this does.
     """
     ours = threading.current_thread() is threading.main_thread()  # no other thread may say what a signal does
-    numbers = [getattr(signal, name) for name in names if ours and hasattr(signal, name)]
-    left = (signal.SIG_IGN, None)  # None: a handler of the program around Python, which could not be given back
-    before = {number: signal.signal(number, handler) for number in numbers if signal.getsignal(number) not in left}
+    before = dict[int, Any]()
     try:
+        for number in (getattr(signal, name) for name in names if ours and hasattr(signal, name)):
+            if (was := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = was
+                signal.signal(number, handler)
         yield
     finally:
         for number, was in before.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-_EVERY = 6  # each compiles a kernel anew; .ci/run runs the others too
+_EVERY = 6  # each compiles a kernel anew
 
 
 def pattern(old: str) -> str:

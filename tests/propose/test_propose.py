@@ -81,8 +81,8 @@ def test_equal_inputs_give_equal_proposals(
 ) -> None:
     """And so does whoever is interrupted after any walk and begins again."""
     monkeypatch.setattr(measuring, "LAYERS", 4)
-    limits = [int(part * size(FULL)) for part in (0.8, 0.5)]
-    whole = proposed(checkpoint, *limits, rounds=1, store=Store(tmp_path / "one", {}))
+    limit = int(0.8 * size(FULL))
+    whole = proposed(checkpoint, limit, rounds=1, store=Store(tmp_path / "one", {}))
     put, walks = Store.put, 0
 
     def interrupted(self: Store, found: dict[str, list[float]]) -> None:
@@ -95,9 +95,9 @@ def test_equal_inputs_give_equal_proposals(
     found = None
     while found is None:
         try:
-            found = proposed(checkpoint, *limits, rounds=1, store=Store(tmp_path / "two", {}))
+            found = proposed(checkpoint, limit, rounds=1, store=Store(tmp_path / "two", {}))
         except KeyboardInterrupt:
             continue
-    assert walks >= 8
+    assert walks > 4
     assert found == whole
     assert list(found.layers) == list(whole.layers)

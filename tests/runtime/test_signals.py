@@ -1,4 +1,4 @@
-"""Signals have another handler for a while, but for those that are ignored and in the main thread alone."""
+"""Signals have another handler for a while, but for those that have one already, and in the main thread alone."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ def test_what_is_ignored_stays_so_and_all_is_given_back() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert handlers() == before
+
+
+def test_a_handler_of_the_program_around_stays() -> None:
+    heard = list[int]()
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with handled(signal.default_int_handler, *NAMES):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
 
 
 def test_another_thread_says_nothing_of_signals() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,6 +83,6 @@ class TemplateTrial:
             return Failure("", f"a text within {SECONDS} s of a processor", "none")
         found = f"its process ended with status {status}"
         # A signal is the system's, mostly for memory; a status of its own comes with words of its own.
-        words = f"see what {sys.executable} -m {_CHILD} {SECONDS} </dev/null says"
-        todo = "close other programs" if status < 0 else words
+        command = shlex.join([sys.executable, "-P", "-m", _CHILD, str(SECONDS)])
+        todo = "close other programs" if status < 0 else f"see what {command} </dev/null says"
         raise BuildError(_SUBJECT, expected="to be rendered", found=found, todo=todo)
