@@ -22,7 +22,7 @@ struct State {
   int weight_type = 0;             // the DataType that the engine says its one weight has; it computes in kFLOAT
   std::vector<std::int64_t> logits = {-1, kVocab};  // the shape that it says they have, and their DataType
   int logits_type = 0;
-  std::string on_host, shapes_of;  // tensors by name
+  std::string on_host, shapes_of, missing;  // tensors by name; the engine knows the last by another
   int threads_that_log = 0;        // a thousand errors and warnings each, while an engine is read
   std::map<std::string, std::string> aliases = {{"ssm_state_out.0", "ssm_state.0"},
                                                 {"key_cache_out.0", "key_cache.0"}};
