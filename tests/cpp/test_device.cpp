@@ -203,6 +203,19 @@ TEST(device_refuses_logits_that_are_not_the_manifests) {
   CHECK_EQ(refused({-1, 16}, DataType::kINT64), told("another type"));
 }
 
+TEST(device_refuses_an_engine_without_an_output_of_the_manifest_and_does_not_ask_tensorrt_about_it) {
+  const Bundle bundle = make_bundle();
+  for (const auto& [name, shape] :
+       std::map<std::string, std::string>{{"logits", "[B, 16]"}, {"conv_state_out.0", "[B, 1, 1]"}}) {
+    fake::state() = {};
+    fake::state().missing = name;
+    CHECK_EQ(THROWN(BuildError, backend_of(bundle)).what(),
+             "a.engine: " + name + ": expected float32 " + shape +
+                 " as in manifest.json, found none of that name. Export the bundle again.");
+    CHECK_EQ(fake::state().live_allocations, 0);
+  }
+}
+
 TEST(device_refuses_weights_that_the_engine_would_take_for_others) {
   const std::string whole = R"("parent_shape": [2, 2], "shape": [2, 2], "runs": [[[0, 2]], [[0, 2]]])";
   using nvinfer1::DataType;

@@ -131,7 +131,7 @@ TEST(host_sizes_have_the_bounds_of_python) {
       {"vram", [](OpenRequest& r, std::int64_t size) { r.vram = size; }},
       {"context", [](OpenRequest& r, std::int64_t size) { r.context = size; }},
       {"batch", [](OpenRequest& r, std::int64_t size) { r.batch = size; }},
-      {"threads", [](OpenRequest& r, std::int64_t size) { r.host.threads = static_cast<int>(size); }},
+      {"threads", [](OpenRequest& r, std::int64_t size) { r.host.threads = size; }},
   };
   const Value bounds = golden("bounds.json");
   CHECK_EQ(bounds.size(), sizes.size());

@@ -107,7 +107,7 @@ def test_an_argument_is_refused_before_a_bundle_is_opened(
     assert done.stderr.startswith(f"elastic_generate: {text}")
 
 
-@pytest.mark.parametrize("threads", [-5, 100000])
+@pytest.mark.parametrize("threads", [-5, 100000, 99999999999, -99999999999])
 def test_a_size_out_of_its_bounds_is_refused_in_the_same_words(program: Path, demo_bundle: Path, threads: int) -> None:
     with pytest.raises(InputError) as caught:
         Request(threads=threads)

@@ -16,7 +16,7 @@ KNOWS: dict[str, set[str]] = {
     "fit": set(),
     "driver": set(),
     "text": {"format"},
-    "ort": {"driver"},
+    "ort": {"driver", "format"},
     "tensorrt": {"driver", "format"},
 }
 

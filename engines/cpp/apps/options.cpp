@@ -119,7 +119,7 @@ const std::vector<Option>& options() {
       {"--max-tokens", "N", "tokens of one call (256; CPU)",
        [](Options& o, auto& n, auto& v) { o.max_tokens = count(v, n); }},
       {"--threads", "N", "onnxruntime's threads (its own choice; CPU)",
-       [](Options& o, auto& n, auto& v) { o.threads = number<int>(v, n, "a whole number from 0"); }},
+       [](Options& o, auto& n, auto& v) { o.threads = number<std::int64_t>(v, n, "a whole number from 0"); }},
       {"--plugins", "DIR", "folder of plugin libraries, such as that of elastic-plugins (GPU)",
        [](Options& o, auto&, auto& v) { o.plugins = v; }},
       {"--trust-engine", "", "run the plugin library inside the engine: you know who made the bundle (GPU)",

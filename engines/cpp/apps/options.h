@@ -15,7 +15,7 @@ struct Options {
   std::optional<std::vector<std::int64_t>> ids;
   std::optional<std::int64_t> vram, context;
   std::int64_t max_tokens = 256;
-  int threads = 0;
+  std::int64_t threads = 0;
   bool explain = false, weights_digest = false, full_check = false, print_ids = false, help = false,
        version = false, ignore_eos = false, trust_engine = false;
   elastic::GenerateOptions generate;

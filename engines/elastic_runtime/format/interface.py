@@ -16,7 +16,7 @@ StoredDtype = Literal["bf16", "fp16", "fp32", "int8"]
 Alias = Literal["must", "must_not"]
 OpsMode = Literal["plugin", "native"]
 StateKind = Literal["conv_state", "ssm_state", "key_cache", "value_cache"]
-Dim = int | str
+Dim = int | Literal["B", "T", "S"]
 
 #: Whether a state's output shares the buffer of its input in an engine, by kind and ops mode.
 ALIAS_RULES: dict[StateKind, dict[OpsMode, Alias]] = {

@@ -145,13 +145,23 @@ def _decode_union(kinds: tuple[Any, ...], value: object, where: str) -> Any:
             return _decode(kind, value, where)
         except InputError:
             continue
-    raise _mismatch(where, "one of the forms " + ", ".join(_SCALARS.get(kind, "an array") for kind in options), value)
+    found = repr(show(value)) if isinstance(value, str) else show(value)  # a number as text is not that number
+    raise InputError(where, expected="one of the forms " + ", ".join(map(_form, options)), found=found)
+
+
+def _form(kind: Any) -> str:
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    return _choice(choices) if choices else _SCALARS.get(kind, "an array")
 
 
 def _decode_choice(choices: tuple[Any, ...], value: object, where: str) -> Any:
     if type(value) is str and value in choices:
         return value
-    raise _mismatch(where, " or ".join(repr(choice) for choice in choices), value)
+    raise _mismatch(where, _choice(choices), value)
+
+
+def _choice(choices: tuple[Any, ...]) -> str:
+    return " or ".join(map(repr, choices))
 
 
 def _decode_tuple(kinds: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from typing import Literal
 import onnx
 
 from elastic_runtime.errors import InputError
+from elastic_runtime.format.interface import logits_port, shape_text
 from elastic_runtime.format.records import show
 from elastic_runtime.format.weights import WeightRecipe
 from elastic_runtime.ort.twin import is_weight
@@ -42,9 +43,9 @@ def check_weights(model: onnx.ModelProto, recipe: WeightRecipe) -> None:
 
 def check_logits(model: onnx.ModelProto, vocab_size: int, logits: Literal["last", "all"]) -> None:
     """Whether a manifest says what logits a model gives. Raises InputError."""
-    expected = ["B", str(vocab_size)] if logits == "last" else ["B", "T", str(vocab_size)]
+    expected = logits_port(vocab_size, every_token=logits == "all").shape
     output = next((value for value in model.graph.output if value.name == "logits"), onnx.ValueInfoProto())
-    found = [dim.dim_param or str(dim.dim_value) for dim in output.type.tensor_type.shape.dim]
+    found = tuple(dim.dim_param or dim.dim_value for dim in output.type.tensor_type.shape.dim)
     if (len(found), found[-1:]) != (len(expected), expected[-1:]):
-        said, is_there = (f"[{', '.join(shape)}]" for shape in (expected, found))
-        raise InputError("model output logits", expected=f"{said} as in manifest.json", found=is_there, todo=_AGAIN)
+        said = f"{shape_text(expected)} as in manifest.json"
+        raise InputError("model output logits", expected=said, found=shape_text(found), todo=_AGAIN)

@@ -121,16 +121,20 @@ class TrtEngine:
         """Whether the engine gives the logits that there will be room for: those of the manifest. Raises BuildError."""
         port = self._entry.logits
         if port.name not in self.tensors():
-            return  # `check_bindings` names it
-        shape, dtype = tuple(self._engine.get_tensor_shape(port.name)), self._engine.get_tensor_dtype(port.name)
-        is_float = dtype == self._trt.DataType.FLOAT
-        if not is_float or len(shape) != len(port.shape) or shape[-1] != port.shape[-1]:
-            raise BuildError(
-                f"{self._entry.file}: {port.name}",
-                expected=f"{port.dtype} {shape_text(port.shape)} as in manifest.json",
-                found=shape_text(shape) if is_float else "another type",
-                todo="export the bundle again",
-            )
+            found = "none of that name"
+        elif self._engine.get_tensor_dtype(port.name) != self._trt.DataType.FLOAT:
+            found = "another type"
+        else:
+            shape = tuple(self._engine.get_tensor_shape(port.name))
+            if len(shape) == len(port.shape) and shape[-1] == port.shape[-1]:
+                return
+            found = shape_text(shape)
+        raise BuildError(
+            f"{self._entry.file}: {port.name}",
+            expected=f"{port.dtype} {shape_text(port.shape)} as in manifest.json",
+            found=found,
+            todo="export the bundle again",
+        )
 
     def check_weights(self, recipe: WeightRecipe) -> None:
         """Whether weights.json has every weight as the engine takes it: it reads as much as it was built for, whatever

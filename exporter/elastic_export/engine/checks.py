@@ -7,7 +7,7 @@ the buffer of its input by definition of that layer, a plugin those that it decl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +108,11 @@ def check_network(request: EngineRequest, network: NetworkFacts, unused: Sequenc
         InternalError: naming the tensor or op at fault. What the network should be is known to the exporter alone:
             neither a checkpoint nor an option can change it.
     """
-    _check_ports("input", request, request.network_inputs(), network.inputs, exact=True)
-    # TensorRT may not see the value of an output's dimension (-1); what it sees must agree.
-    _check_ports("output", request, request.network_outputs(), network.outputs, exact=False)
+    _check_ports("input", request, request.network_inputs(), network.inputs)
+    # TensorRT may not see the value of a dimension of a state that comes out (-1); what it sees must agree. Of the
+    # logits it must see every number: a runtime refuses an engine that does not say how many there are.
+    states = {port.output for port in request.states()}
+    _check_ports("output", request, request.network_outputs(), network.outputs, unseen=states)
     _check_in_place(request, network)
     _check_plugins(request, network)
     _check_dequantised(request, network)
@@ -179,7 +181,12 @@ def _lifted(request: EngineRequest, above: Sequence[BuildError]) -> tuple[str, .
 
 
 def _check_ports(
-    role: str, request: EngineRequest, expected: Mapping[str, Port], found: Mapping[str, Port], *, exact: bool
+    role: str,
+    request: EngineRequest,
+    expected: Mapping[str, Port],
+    found: Mapping[str, Port],
+    *,
+    unseen: Collection[str] = (),
 ) -> None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
@@ -190,7 +197,7 @@ def _check_ports(
         )
     for name, port in expected.items():
         want, have = request.fixed(port.shape), found[name]
-        if port.dtype != have.dtype or not _same_shape(want, have.shape, exact=exact):
+        if port.dtype != have.dtype or not _same_shape(want, have.shape, exact=name not in unseen):
             raise InternalError(
                 f"{role} {name}",
                 expected=f"{port.dtype} {_shape(want)}",

@@ -161,11 +161,11 @@ def test_logits_for_which_there_will_be_no_room_are_refused(
     trt: Any, opened: Callable[..., Any], shape: tuple[int, ...], dtype: str, found: str
 ) -> None:
     rig = opened()
-    rig.engine.check_logits()  # there are none, which `check_bindings` says
+    told = "x.engine: logits: expected float32 [B, 16] as in manifest.json"
+    assert _refused(rig.engine.check_logits) == f"{told}, found none of that name. Export the bundle again."
     trt.WORLD.tensors[3:] = [trt.Tensor("logits", False, (-1, 16))]
     rig.engine.check_logits()
     trt.WORLD.tensors[3:] = [trt.Tensor("logits", False, shape, dtype)]
-    told = "x.engine: logits: expected float32 [B, 16] as in manifest.json"
     assert _refused(rig.engine.check_logits) == f"{told}, found {found}. Export the bundle again."
     rig.engine.close()
 

@@ -17,7 +17,7 @@ struct OnnxOptions {
   std::int64_t max_context = 4096;  ///< caches are allocated for all of it
   std::int64_t max_tokens = 256;    ///< of one call
   std::int64_t max_batch = 1;
-  int threads = 0;  ///< 0: onnxruntime decides
+  std::int64_t threads = 0;  ///< 0: onnxruntime decides
   /// CUDA's current card, and how much of it may be taken: compute there; none: on the CPU.
   std::optional<Device> card;
   /// Another file of the same interface, such as the float32 twin that elastic_runtime.ort.twin makes in

@@ -1,6 +1,7 @@
 // JSON to the records of manifest.h, in the order of their fields.
 #include "format/manifest_decode.h"
 
+#include "elastic_runtime/error.h"
 #include "format/records.h"
 
 namespace elastic {
@@ -65,8 +66,11 @@ StateEntry state_entry(const Value& value, const Where& where) {
 Dim dim(const Value& value, const Where& where) {
   const std::int64_t* number = if_integer(value);
   if (number && *number >= 0 && *number <= kMaxInt) return {*number, {}};
-  if (const std::string* symbol = if_text(value)) return {0, *symbol};
-  fail_mismatch(where, "one of the forms an integer from 0 to " + std::to_string(kMaxInt) + ", text", value);
+  const std::string* symbol = if_text(value);
+  if (symbol && (*symbol == "B" || *symbol == "T" || *symbol == "S")) return {0, *symbol};
+  const std::string integer = "an integer from 0 to " + std::to_string(kMaxInt);
+  throw InputError(where.text(), "one of the forms " + integer + ", 'B' or 'T' or 'S'",
+                   symbol ? in_quotes(show(*symbol)) : show_value(value));
 }
 
 InputPort input_port(const Value& value, const Where& where) {

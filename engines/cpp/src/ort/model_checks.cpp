@@ -6,17 +6,12 @@
 #include <vector>
 
 #include "elastic_runtime/error.h"
+#include "format/interface.h"
 
 namespace elastic::onnx {
 namespace {
 
 constexpr char kKinds[][12] = {"conv_state", "ssm_state", "key_cache", "value_cache"};
-
-std::string in_brackets(const std::vector<std::string>& shape) {
-  std::string text;
-  for (const std::string& size : shape) text += (text.empty() ? "" : ", ") + size;
-  return "[" + text + "]";
-}
 
 const Port* named(const std::vector<Port>& all, const std::string& name) {
   const auto found =
@@ -35,13 +30,13 @@ bool is_state(const std::string& name) {
 const Port* input_of(const Model& model, const std::string& name) { return named(model.inputs(), name); }
 
 void check_logits(const Model& model, std::int64_t vocab, bool every_token) {
-  std::vector<std::string> expected = {"B", std::to_string(vocab)}, found;
-  if (every_token) expected.insert(expected.begin() + 1, "T");
+  const std::vector<Dim> expected = logits_port(vocab, every_token).shape;
   const Port* port = named(model.outputs(), "logits");
+  if (port && port->shape.size() == expected.size() && port->shape.back() == vocab) return;
+  std::vector<Dim> found;
   for (std::size_t i = 0; port && i < port->shape.size(); ++i)
-    found.push_back(port->shape[i] < 0 ? port->symbols[i] : std::to_string(port->shape[i]));
-  if (found.size() == expected.size() && found.back() == expected.back()) return;
-  throw InputError("model output logits", in_brackets(expected) + " as in manifest.json", in_brackets(found));
+    found.push_back({std::max<std::int64_t>(port->shape[i], 0), port->symbols[i]});
+  throw InputError("model output logits", shape_text(expected) + " as in manifest.json", shape_text(found));
 }
 
 void check_weights(const Model& model, const WeightRecipe& recipe) {

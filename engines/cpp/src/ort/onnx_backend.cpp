@@ -87,7 +87,8 @@ class OnnxBackend : public Backend {
                std::min(options.max_tokens, options.max_context), options.max_batch},
         every_token_(bundle.manifest().logits == "all"),
         memory_(options.card ? onnx::make_card_memory() : onnx::make_host_memory()),
-        model_(options.model ? *options.model : bundle.file(budget.model), options.threads, *memory_) {
+        model_(options.model ? *options.model : bundle.file(budget.model), static_cast<int>(options.threads),
+               *memory_) {
     const std::optional<WeightFiles> files =
         budget.weights ? std::optional(bundle.weights(budget)) : std::nullopt;
     const std::string twin = "name the twin of budget " + in_quotes(budget.name) + ", or ";

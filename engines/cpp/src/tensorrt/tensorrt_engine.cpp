@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -167,11 +168,13 @@ void Engine::check_valid([[maybe_unused]] const void* data, [[maybe_unused]] std
 }
 
 /// Whether every tensor is the card's, where it is given an address, and shares the buffer that the manifest
-/// says. Throws BuildError; an alias that TensorRT does not tell of is said, for it is not known whether it
-/// copies.
+/// says. TensorRT takes it for an error to be asked about a name that it does not know. Throws BuildError; an
+/// alias that TensorRT does not tell of is said, for it is not known whether it copies.
 void Engine::check_tensors(const EngineEntry& entry) const {
+  std::set<std::string> names;
   for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
     const char* name = engine_->getIOTensorName(i);
+    names.insert(name);
     const bool on_card = engine_->getTensorLocation(name) == nvinfer1::TensorLocation::kDEVICE;
     if (on_card && !engine_->isShapeInferenceIO(name)) continue;
     throw BuildError(file_ + ": " + name, "a tensor of the card's memory",
@@ -180,6 +183,7 @@ void Engine::check_tensors(const EngineEntry& entry) const {
   }
   std::string unsaid;
   for (const OutputPort& port : entry.outputs) {
+    if (names.count(port.name) == 0) refuse(port, "none of that name");
     if (!port.input) check_logits(port);
     const char* shared = engine_->getAliasedInputTensor(port.name.c_str());
     const bool must = port.alias && *port.alias == "must";
@@ -196,14 +200,18 @@ void Engine::check_tensors(const EngineEntry& entry) const {
 /// Whether the engine gives the logits that there will be room for. Throws BuildError.
 void Engine::check_logits(const OutputPort& port) const {
   const nvinfer1::Dims dims = engine_->getTensorShape(port.name.c_str());
-  const bool is_float = engine_->getTensorDataType(port.name.c_str()) == nvinfer1::DataType::kFLOAT;
+  if (engine_->getTensorDataType(port.name.c_str()) != nvinfer1::DataType::kFLOAT)
+    refuse(port, "another type");
   std::vector<Dim> shape;
   for (int i = 0; i < dims.nbDims; ++i) shape.push_back({dims.d[i], {}});
   const bool fits = shape.size() == port.shape.size() && shape.back().size == port.shape.back().size;
-  if (is_float && fits) return;
+  if (!fits) refuse(port, shape_text(shape));
+}
+
+void Engine::refuse(const OutputPort& port, const std::string& found) const {
   throw BuildError(file_ + ": " + port.name,
-                   port.dtype + " " + shape_text(port.shape) + " as in manifest.json",
-                   is_float ? shape_text(shape) : "another type", "export the bundle again");
+                   port.dtype + " " + shape_text(port.shape) + " as in manifest.json", found,
+                   "export the bundle again");
 }
 
 bool Engine::recordable([[maybe_unused]] nvinfer1::IExecutionContext& context,

@@ -78,6 +78,7 @@ class Engine {
   void check_valid(const void* data, std::int64_t size) const;
   void check_tensors(const EngineEntry& entry) const;
   void check_logits(const OutputPort& port) const;
+  [[noreturn]] void refuse(const OutputPort& port, const std::string& found) const;
   void read(const std::string& bytes, const PluginSource& plugins);
   void load_plugins(const PluginSource& plugins);
   std::unique_ptr<nvinfer1::IExecutionContext> make_context(int profile, bool replay, cudaStream_t stream);
